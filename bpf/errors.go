@@ -1,0 +1,87 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
+)
+
+// MissingError says that a privilege or a feature of the kernel is missing.
+type MissingError struct {
+	// What is missing, as a clause: "loading the tap needs CAP_BPF".
+	What string
+	// Hint is the step that would mend it.
+	Hint string
+	// Err is what the kernel said.
+	Err error
+}
+
+func (e *MissingError) Error() string { return e.What + ": " + e.Hint }
+func (e *MissingError) Unwrap() error { return e.Err }
+
+// host is what diagnose looks at, so that tests can be other machines.
+type host struct {
+	release string
+	bpf     bool // the process may use bpf(2)
+	ringbuf error
+}
+
+// diagnose turns the error of a failed load into what the user can do about
+// it. Probes run only here, after a failure.
+func diagnose(doing string, err error) error {
+	var name unix.Utsname
+	_ = unix.Uname(&name)
+	return explain(doing, err, host{
+		release: unix.ByteSliceToString(name.Release[:]),
+		bpf:     HasCapability(unix.CAP_BPF) || HasCapability(unix.CAP_SYS_ADMIN),
+		ringbuf: features.HaveMapType(ebpf.RingBuf),
+	})
+}
+
+func explain(doing string, err error, h host) error {
+	var refused *ebpf.VerifierError
+	switch {
+	case errors.As(err, &refused):
+		// The verifier's refusal says "permission denied" as well.
+		return fmt.Errorf("%s: the verifier of Linux %s refuses it: %w", doing, h.release, err)
+	case errors.Is(err, unix.ENOSYS):
+		return &MissingError{
+			What: "Linux " + h.release + " is built without bpf(2)",
+			Hint: "use a kernel with CONFIG_BPF_SYSCALL, 5.8 or newer",
+			Err:  err,
+		}
+	case errors.Is(h.ringbuf, ebpf.ErrNotSupported):
+		return &MissingError{
+			What: doing + " needs the BPF ring buffer of Linux 5.8, this is Linux " + h.release,
+			Hint: "use a newer kernel",
+			Err:  err,
+		}
+	case !h.bpf:
+		return &MissingError{
+			What: doing + " needs CAP_BPF",
+			Hint: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary",
+			Err:  err,
+		}
+	case errors.Is(err, unix.EPERM):
+		return &MissingError{
+			What: doing + " is not permitted although CAP_BPF is held",
+			Hint: "look for a seccomp profile of the container, kernel lockdown, or before Linux 5.11 a small RLIMIT_MEMLOCK (ulimit -l)",
+			Err:  err,
+		}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// HasCapability tells whether the process has a capability, such as
+// unix.CAP_BPF, in its effective set.
+func HasCapability(capability int) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData // 32 capabilities each
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return false
+	}
+	return sets[capability/32].Effective&(1<<(capability%32)) != 0
+}

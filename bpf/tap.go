@@ -1,0 +1,206 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+)
+
+const (
+	// MaxSnaplen is the most bytes of a packet that a record can hold.
+	MaxSnaplen = 262144
+	// DefaultRingSize is the size in bytes of the ring buffer, unless Options say otherwise.
+	DefaultRingSize = 32 << 20
+	// MinRingSize is the smallest ring, in bytes, that holds a record of MaxSnaplen.
+	MinRingSize = 1 << 20
+	// MaxRingSize is the largest ring in bytes that every supported kernel takes.
+	MaxRingSize = 1 << 30
+)
+
+// Options say how a Tap records. The zero value is usable.
+type Options struct {
+	// RingSize is the size of the ring buffer in bytes, rounded up to a power of
+	// two. Default: DefaultRingSize.
+	RingSize int
+	// Snaplen is the most bytes recorded of a packet. Default: MaxSnaplen.
+	Snaplen int
+	// WakeupBytes is the number of unread bytes at which a blocked Read is woken
+	// before its deadline. 1 wakes it for each record that enters an empty ring.
+	// Default: a quarter of the ring.
+	WakeupBytes int
+}
+
+// withDefaults fills in the defaults and refuses what no kernel would take.
+func (o Options) withDefaults() (Options, error) {
+	if o.RingSize == 0 {
+		o.RingSize = DefaultRingSize
+	}
+	if o.RingSize < MinRingSize || o.RingSize > MaxRingSize {
+		return o, fmt.Errorf("ring of %d bytes: must be from %d to %d", o.RingSize, MinRingSize, MaxRingSize)
+	}
+	o.RingSize = 1 << bits.Len(uint(o.RingSize-1))
+	if o.Snaplen == 0 {
+		o.Snaplen = MaxSnaplen
+	}
+	if o.Snaplen < 1 || o.Snaplen > MaxSnaplen {
+		return o, fmt.Errorf("snaplen of %d bytes: must be from 1 to %d", o.Snaplen, MaxSnaplen)
+	}
+	if o.WakeupBytes <= 0 {
+		o.WakeupBytes = o.RingSize / 4
+	}
+	return o, nil
+}
+
+// Tap is a socket filter in the kernel that keeps every packet of the sockets
+// it is attached to, and the ring buffer that it copies them into.
+//
+// Needs Linux 5.8 and CAP_BPF.
+type Tap struct {
+	objects tapObjects
+	reader  *ringbuf.Reader
+	size    int
+}
+
+// Open loads a tap into the kernel. It is attached to no socket yet.
+//
+// An error is a *MissingError if a privilege or a feature of the kernel is missing.
+func Open(opts Options) (*Tap, error) {
+	opts, err := opts.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return open(opts)
+}
+
+// open takes the options as they are: 0 WakeupBytes wakes the reader for every packet.
+func open(opts Options) (_ *Tap, err error) {
+	// Before 5.11 maps count against RLIMIT_MEMLOCK. If the limit cannot be
+	// raised, loading may work all the same, and says why if it does not.
+	_ = rlimit.RemoveMemlock()
+
+	spec, err := loadTap()
+	if err != nil {
+		return nil, fmt.Errorf("reading the tap's object: %w", err)
+	}
+	spec.Maps[tapMapRing].MaxEntries = uint32(opts.RingSize)
+	if err := errors.Join(
+		spec.Variables[tapVarSnaplen].Set(uint32(opts.Snaplen)),
+		spec.Variables[tapVarWakeupBytes].Set(uint64(opts.WakeupBytes)),
+	); err != nil {
+		return nil, fmt.Errorf("setting up the tap: %w", err)
+	}
+
+	t := &Tap{size: opts.RingSize}
+	if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
+		return nil, diagnose("loading the tap", err)
+	}
+	t.reader, err = ringbuf.NewReader(t.objects.Ring)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the ring: %w", err), t.objects.Close())
+	}
+	return t, nil
+}
+
+// RingSize is the size of the ring in bytes.
+func (t *Tap) RingSize() int { return t.size }
+
+// Attach puts the tap on a socket, in place of any filter that it has. Sockets
+// accepted from a listener afterwards inherit the tap.
+//
+// Needs no privilege. An error is a *MissingError if this kind of socket takes no filter.
+func (t *Tap) Attach(fd int) error {
+	return attach(fd, t.objects.Tap.FD())
+}
+
+// SetDeadline says until when Read waits for a record.
+func (t *Tap) SetDeadline(deadline time.Time) { t.reader.SetDeadline(deadline) }
+
+// Read waits for the next record, in the order in which the filters ran. The
+// record and its Data are good until the next Read into it.
+//
+// At the deadline it returns what is in the ring and then os.ErrDeadlineExceeded;
+// after Flush likewise, and then ErrFlushed. Close interrupts it with os.ErrClosed.
+func (t *Tap) Read(rec *Record) error {
+	if err := t.reader.ReadInto(&rec.raw); err != nil {
+		return err
+	}
+	return Decode(rec.raw.RawSample, rec)
+}
+
+// ErrFlushed is returned by Read when all that was in the ring at Flush has been read.
+var ErrFlushed = ringbuf.ErrFlushed
+
+// Flush makes Read return without waiting.
+func (t *Tap) Flush() error { return t.reader.Flush() }
+
+// Counters is the tap's ledger: Seen = Recorded + RingFull + LoadFailed.
+type Counters struct {
+	// Seen counts the packets for which the filter ran.
+	Seen uint64
+	// Recorded counts the packets that went into the ring.
+	Recorded uint64
+	// RingFull counts the packets that found no room in the ring.
+	RingFull uint64
+	// LoadFailed counts the packets whose bytes the kernel would not hand out.
+	LoadFailed uint64
+	// Truncated counts the packets of Recorded that were longer than the snaplen.
+	Truncated uint64
+	// Dropped counts the packets of Seen that the verdict dropped.
+	Dropped uint64
+}
+
+// Lost is the number of packets that the filter saw and could not record.
+func (c Counters) Lost() uint64 { return c.RingFull + c.LoadFailed }
+
+// Counters reads the ledger as it stands, summed over all cpus.
+func (t *Tap) Counters() (Counters, error) {
+	var (
+		percpu []tapCounters
+		sum    Counters
+	)
+	if err := t.objects.Counts.Lookup(uint32(0), &percpu); err != nil {
+		return sum, fmt.Errorf("reading the tap's counters: %w", err)
+	}
+	for _, c := range percpu {
+		sum.Seen += c.Seen
+		sum.Recorded += c.Recorded
+		sum.RingFull += c.RingFull
+		sum.LoadFailed += c.LoadFailed
+		sum.Truncated += c.Truncated
+		sum.Dropped += c.Dropped
+	}
+	return sum, nil
+}
+
+// Stop makes the tap a filter that only returns its verdict, on all sockets
+// that have it, also on those out of reach. What is in the ring stays readable.
+func (t *Tap) Stop() error {
+	if err := t.objects.Listening.Set(uint32(0)); err != nil {
+		return fmt.Errorf("stopping the tap: %w", err)
+	}
+	return nil
+}
+
+// Close gives the tap up. Sockets that still have it keep every packet. It is
+// safe to call it twice, and while a Read is waiting.
+func (t *Tap) Close() error {
+	if err := t.reader.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return t.objects.Close()
+}
+
+// RunStats tells how often the tap ran and for how long in all. The kernel
+// counts only between EnableRunStats and closing what that returned.
+func (t *Tap) RunStats() (runs uint64, total time.Duration, err error) {
+	stats, err := t.objects.Tap.Stats()
+	if err != nil {
+		return 0, 0, fmt.Errorf("reading the tap's run time: %w", err)
+	}
+	return stats.RunCount, stats.Runtime, nil
+}

@@ -1,0 +1,298 @@
+package bpf
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// requirePrivilege skips a test that needs to load programs, unless the
+// environment says that it must run.
+func requirePrivilege(tb testing.TB) {
+	tb.Helper()
+	if HasCapability(unix.CAP_BPF) || HasCapability(unix.CAP_SYS_ADMIN) {
+		return
+	}
+	if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
+		tb.Fatal("CAP_BPF is missing and EBPFDUMP_REQUIRE is set")
+	}
+	tb.Skip("needs CAP_BPF")
+}
+
+func mustOpen(tb testing.TB, opts Options) *Tap {
+	tb.Helper()
+	requirePrivilege(tb)
+	tap, err := open(opts)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { tap.Close() })
+	return tap
+}
+
+// udpPair makes a bound UDP socket on loopback and one connected to it.
+func udpPair(tb testing.TB) (receiver, sender int) {
+	tb.Helper()
+	receiver, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { unix.Close(receiver) })
+	if err := unix.Bind(receiver, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		tb.Fatal(err)
+	}
+	addr, err := unix.Getsockname(receiver)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	sender, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { unix.Close(sender) })
+	if err := unix.Connect(sender, addr); err != nil {
+		tb.Fatal(err)
+	}
+	return receiver, sender
+}
+
+// readAll drains the ring.
+func readAll(tb testing.TB, tap *Tap, each func(*Record)) int {
+	tb.Helper()
+	if err := tap.Flush(); err != nil {
+		tb.Fatal(err)
+	}
+	var (
+		rec Record
+		n   int
+	)
+	for {
+		err := tap.Read(&rec)
+		if errors.Is(err, ErrFlushed) {
+			return n
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		n++
+		if each != nil {
+			each(&rec)
+		}
+	}
+}
+
+func TestTapSeesEverySize(t *testing.T) {
+	t.Parallel()
+	const snaplen = 40000
+	tap := mustOpen(t, Options{RingSize: 4 << 20, Snaplen: snaplen, WakeupBytes: 1 << 20})
+	receiver, sender := udpPair(t)
+	if err := tap.Attach(receiver); err != nil {
+		t.Fatal(err)
+	}
+
+	sizes := []int{0, 1, 7, 55, 56, 57, 119, 120, 121, 1400, 2039, 2040, 2041, 39991, 39992, 39993, 60000}
+	for _, size := range sizes {
+		payload := bytes.Repeat([]byte{byte(size)}, size)
+		if err := unix.Send(sender, payload, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var i int
+	readAll(t, tap, func(rec *Record) {
+		size := sizes[i]
+		i++
+		if int(rec.Len) != size+8 || int(rec.Caplen) != min(size+8, snaplen) || len(rec.Data) != int(rec.Caplen) {
+			t.Errorf("datagram of %d bytes: len %d, caplen %d, %d bytes of data", size, rec.Len, rec.Caplen, len(rec.Data))
+			return
+		}
+		if want := bytes.Repeat([]byte{byte(size)}, len(rec.Data)-8); !bytes.Equal(rec.Data[8:], want) {
+			t.Errorf("datagram of %d bytes: wrong payload", size)
+		}
+		if rec.Verdict != -1 {
+			t.Errorf("verdict %d, want -1", rec.Verdict)
+		}
+		if net := rec.NetHeader(); len(net) != 20 || net[0] != 0x45 || net[9] != unix.IPPROTO_UDP {
+			t.Errorf("datagram of %d bytes: network header %x", size, net)
+		}
+		if link := rec.LinkHeader(); len(link) != 14 || !bytes.Equal(link[12:], []byte{8, 0}) {
+			t.Errorf("datagram of %d bytes: link header %x", size, link)
+		}
+	})
+	if i != len(sizes) {
+		t.Fatalf("read %d records, want %d", i, len(sizes))
+	}
+	c, err := tap.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Counters{Seen: uint64(i), Recorded: uint64(i), Truncated: 2}); c != want {
+		t.Errorf("counters %+v, want %+v", c, want)
+	}
+}
+
+func TestTapCountsWhatTheRingLoses(t *testing.T) {
+	t.Parallel()
+	tap := mustOpen(t, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen, WakeupBytes: MinRingSize})
+	receiver, sender := udpPair(t)
+	if err := tap.Attach(receiver); err != nil {
+		t.Fatal(err)
+	}
+	const sent = 100
+	for range sent {
+		if err := unix.Send(sender, make([]byte, 30000), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := readAll(t, tap, nil)
+	c, err := tap.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Seen != sent || c.RingFull == 0 || c.Recorded != uint64(n) || c.Seen != c.Recorded+c.Lost() {
+		t.Errorf("read %d records, counters %+v", n, c)
+	}
+
+	if err := unix.Send(sender, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	readAll(t, tap, func(rec *Record) {
+		if rec.Lost != c.RingFull {
+			t.Logf("cpu %d has lost %d of %d", rec.Cpu, rec.Lost, c.RingFull)
+		}
+	})
+}
+
+func TestTapReadEnds(t *testing.T) {
+	t.Parallel()
+	tap := mustOpen(t, Options{RingSize: MinRingSize, WakeupBytes: 1})
+
+	tap.SetDeadline(time.Now())
+	if err := tap.Read(new(Record)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after the deadline: %v", err)
+	}
+
+	tap.SetDeadline(time.Time{})
+	done := make(chan error)
+	go func() { done <- tap.Read(new(Record)) }()
+	if err := tap.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("Read during Close: %v", err)
+	}
+	if err := tap.Close(); err != nil {
+		t.Errorf("second Close: %v", err)
+	}
+}
+
+// A reader without a deadline is woken when the threshold is crossed, and not
+// before: otherwise the second Read would find one record and not ten.
+func TestTapWakesOnTheCrossing(t *testing.T) {
+	t.Parallel()
+	tap := mustOpen(t, Options{RingSize: MinRingSize, WakeupBytes: 10 * (headerSize + 64 + 8)})
+	receiver, sender := udpPair(t)
+	if err := tap.Attach(receiver); err != nil {
+		t.Fatal(err)
+	}
+	unread := make(chan int)
+	go func() {
+		var rec Record
+		if err := tap.Read(&rec); err != nil {
+			t.Error(err)
+		}
+		unread <- 1 + rec.raw.Remaining/(headerSize+64+8)
+	}()
+	for range 10 {
+		if err := unix.Send(sender, []byte("x"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := <-unread; n != 10 {
+		t.Errorf("woken at %d records, want 10", n)
+	}
+}
+
+func TestTapStop(t *testing.T) {
+	t.Parallel()
+	tap := mustOpen(t, Options{RingSize: MinRingSize})
+	receiver, sender := udpPair(t)
+	if err := tap.Attach(receiver); err != nil {
+		t.Fatal(err)
+	}
+	if err := tap.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Send(sender, []byte("kept"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if n := readAll(t, tap, nil); n != 0 {
+		t.Errorf("recorded %d packets after Stop", n)
+	}
+	buf := make([]byte, 16)
+	if n, _, err := unix.Recvfrom(receiver, buf, unix.MSG_DONTWAIT); err != nil || string(buf[:n]) != "kept" {
+		t.Errorf("received %q, %v after Stop", buf[:max(n, 0)], err)
+	}
+}
+
+func TestReject(t *testing.T) {
+	t.Parallel()
+	receiver, sender := udpPair(t)
+	if err := Reject(receiver); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Send(sender, []byte("dropped"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := unix.Recvfrom(receiver, make([]byte, 16), unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("received %d bytes, %v through a filter that rejects all", n, err)
+	}
+}
+
+func TestAttachRefusals(t *testing.T) {
+	t.Parallel()
+	tap := mustOpen(t, Options{RingSize: MinRingSize})
+
+	mptcp, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+	if err == nil {
+		defer unix.Close(mptcp)
+		var missing *MissingError
+		if err := tap.Attach(mptcp); !errors.As(err, &missing) || !errors.Is(err, unix.EOPNOTSUPP) {
+			t.Errorf("MPTCP socket: %v", err)
+		}
+	} else {
+		t.Logf("no MPTCP on this kernel: %v", err)
+	}
+
+	locked, _ := udpPair(t)
+	if err := unix.SetsockoptInt(locked, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := tap.Attach(locked); !errors.Is(err, unix.EPERM) {
+		t.Errorf("locked socket: %v", err)
+	}
+
+	file, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := tap.Attach(int(file.Fd())); !errors.Is(err, unix.ENOTSOCK) {
+		t.Errorf("no socket: %v", err)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	for _, opts := range []Options{{RingSize: -1}, {RingSize: 4096}, {RingSize: 2 << 30}, {Snaplen: -1}, {Snaplen: MaxSnaplen + 1}} {
+		if _, err := opts.withDefaults(); err == nil {
+			t.Errorf("%+v is taken", opts)
+		}
+	}
+	if opts, err := (Options{RingSize: 3 << 20}).withDefaults(); err != nil || opts.RingSize != 4<<20 {
+		t.Errorf("3 MiB become %d, %v", opts.RingSize, err)
+	}
+}

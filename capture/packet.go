@@ -1,0 +1,138 @@
+// Package capture opens a socket with a tap on it, follows what arrives, and
+// hands every observer's bytes of every packet to a Sink.
+package capture
+
+import "net/netip"
+
+// View is one observer of a packet. Its bytes are what that observer gets.
+type View uint8
+
+const (
+	// ViewKernel is the packet from offset 0 of the __sk_buff that the socket filter got.
+	ViewKernel View = iota + 1
+	// ViewUser is what a receiving system call returned.
+	ViewUser
+	// ViewNet is what the filter reaches from the network header on.
+	ViewNet
+	// ViewLink is what the filter reaches from the link header on.
+	ViewLink
+	// ViewWire is what an AF_PACKET socket on the interface gets.
+	ViewWire
+)
+
+var viewNames = map[View]string{
+	ViewKernel: "kernel",
+	ViewUser:   "user",
+	ViewNet:    "net",
+	ViewLink:   "link",
+	ViewWire:   "wire",
+}
+
+// String is the name used on the command line and in interface names.
+func (v View) String() string { return viewNames[v] }
+
+// ViewByName finds the view that a user named.
+func ViewByName(name string) (View, bool) {
+	for v, n := range viewNames {
+		if n == name {
+			return v, true
+		}
+	}
+	return 0, false
+}
+
+// Layer is the layer that a packet's bytes begin with.
+type Layer uint8
+
+const (
+	// LayerLink: an Ethernet header.
+	LayerLink Layer = iota + 1
+	// LayerNetwork: an IPv4 or IPv6 header.
+	LayerNetwork
+	// LayerTransport: the header of the packet's Protocol, without an IP header before it.
+	LayerTransport
+	// LayerMessage: a payload without any header.
+	LayerMessage
+)
+
+// Interface is the place where packets were seen: one view of one socket kind.
+// Each becomes an interface block of its own in a pcapng file.
+type Interface struct {
+	// Kind is the name of the socket kind, such as "tcp".
+	Kind string
+	// View is whose bytes the packets hold.
+	View View
+	// Layer is what every packet of the interface begins with.
+	Layer Layer
+	// IPv6 says that the network layer is IPv6 and not IPv4.
+	IPv6 bool
+	// Description says in plain words what the packets are.
+	Description string
+}
+
+// Name is KIND:VIEW, the interface's name in files and on terminals.
+func (i *Interface) Name() string { return i.Kind + ":" + i.View.String() }
+
+// Direction tells a packet that came in from one that went out.
+type Direction uint8
+
+const (
+	// DirectionUnknown is a packet without a direction, such as a message between local sockets.
+	DirectionUnknown Direction = iota
+	// Inbound packets were received.
+	Inbound
+	// Outbound packets were sent.
+	Outbound
+)
+
+// Packet is one observer's bytes of one packet. Whoever gets a *Packet from a
+// Sink call may use it, and the memory behind Data, only until the call returns.
+type Packet struct {
+	Interface *Interface
+	// Time is in nanoseconds since the Unix epoch.
+	Time int64
+	// ID joins the views: every view of the same packet has the same ID.
+	// Zero means that the packet is not joined to any other.
+	ID uint64
+	// Direction as seen from the socket's host.
+	Direction Direction
+	// Data is what was captured, from the interface's Layer on.
+	Data []byte
+	// Len is the length in bytes that the packet had; it exceeds len(Data) when cut off.
+	Len int
+	// Drops counts the packets that this observer lost since the packet before.
+	Drops uint64
+	// Comment is empty unless there is something to say about this packet.
+	Comment string
+	// Src and Dst are the packet's addresses; invalid where the layer below has none.
+	// Ports are zero for protocols without ports.
+	Src, Dst netip.AddrPort
+	// Protocol is the IP protocol number, such as 6 for TCP; zero when there is none.
+	Protocol uint8
+	// Call is the system call that returned the bytes (user view only), such as "recvfrom".
+	Call string
+	// PID and TID are the process and thread that made the Call, zero when unknown.
+	PID, TID uint32
+}
+
+// Sink takes the packets of a capture, in the order of their times.
+type Sink interface {
+	WritePacket(*Packet) error
+}
+
+// Statistics is the ledger of one interface: Received = Delivered + Dropped.
+type Statistics struct {
+	Interface *Interface
+	// Start and End bound the capture, in nanoseconds since the Unix epoch.
+	Start, End int64
+	// Received counts the packets that the observer saw.
+	Received uint64
+	// Dropped counts those of Received that are not in the file.
+	Dropped uint64
+	// Accepted counts those of Received that the socket's filter let pass.
+	Accepted uint64
+	// OSDropped counts the packets that the kernel dropped before this observer could see them.
+	OSDropped uint64
+	// Delivered counts the packets handed to the Sink.
+	Delivered uint64
+}
