@@ -120,6 +120,13 @@ type Sink interface {
 	WritePacket(*Packet) error
 }
 
+// Flusher is a Sink that keeps packets in a buffer. It is flushed at least once
+// a second, and after every few packets of a capture that is Immediate.
+type Flusher interface {
+	Sink
+	Flush() error
+}
+
 // Statistics is the ledger of one interface: Received = Delivered + Dropped.
 type Statistics struct {
 	Interface *Interface

@@ -1,0 +1,335 @@
+package capture
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// collector brings the two sides of a capture together: records of the tap and
+// deliveries to userspace. It belongs to one goroutine, but for its counts.
+type collector struct {
+	kind       *Kind
+	protocol   uint8
+	tap        *bpf.Tap
+	mailbox    *mailbox
+	clock      clock
+	interfaces map[View]*Interface
+	pairer     pairer
+	order      order
+	limit      uint64 // packets of the kernel view; 0 for no limit
+	poll       time.Duration
+	hold       int64 // nanoseconds that a packet is held back, so that an earlier one can pass it
+	snaplen    int
+	immediate  bool
+
+	record    bpf.Record
+	packet    Packet
+	batch     batch
+	waiting   []delivery // of batch, not paired yet
+	lost      []uint64   // by cpu: losses up to its last record
+	drops     uint64     // losses since the last packet of the kernel view
+	newest    int64      // boot time of the newest record
+	scratch   []byte
+	flushed   time.Time
+	counts    [viewCount]atomic.Uint64
+	queue     atomic.Uint64 // messages that receive queues dropped
+	unreached atomic.Uint64 // headers below offset 0 that the filter could not reach
+}
+
+const viewCount = ViewWire + 1
+
+// roundRecords bounds one round, so that deliveries and the sink get their turn
+// under any load.
+const roundRecords = 4096
+
+func (c *collector) full() bool { return c.limit > 0 && c.counts[ViewKernel].Load() >= c.limit }
+
+// round reads what the tap has recorded, pairs what userspace has got, and
+// writes what is old enough.
+func (c *collector) round() error {
+	horizon, err := c.read()
+	if err != nil {
+		return err
+	}
+	c.pair(horizon)
+	if err := c.order.release(c.clock.wall(horizon - c.hold)); err != nil {
+		return err
+	}
+	return c.flush()
+}
+
+// flushInterval is how long a sink may keep packets to itself.
+const flushInterval = time.Second
+
+// flush makes a sink that buffers let go of what it has.
+func (c *collector) flush() error {
+	sink, buffers := c.order.sink.(Flusher)
+	if !buffers || !c.immediate && time.Since(c.flushed) < flushInterval {
+		return nil
+	}
+	c.flushed = time.Now()
+	return sink.Flush()
+}
+
+// read takes records until the next poll is due, and returns the time on the
+// boot clock up to which it has read everything.
+func (c *collector) read() (horizon int64, err error) {
+	began := bootNow()
+	c.tap.SetDeadline(time.Now().Add(c.poll))
+	for range roundRecords {
+		if c.full() {
+			break
+		}
+		err := c.tap.Read(&c.record)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return began + c.poll.Nanoseconds(), nil
+		}
+		if errors.Is(err, bpf.ErrFlushed) {
+			return began, nil
+		}
+		if err != nil {
+			return 0, fmt.Errorf("reading the ring: %w", err)
+		}
+		c.kernel()
+	}
+	// The ring may hold more, but nothing much older than the newest.
+	return c.newest - c.hold, nil
+}
+
+// finish takes what is left when no more can come.
+func (c *collector) finish() error {
+	if err := c.tap.Flush(); err != nil {
+		return fmt.Errorf("flushing the ring: %w", err)
+	}
+	for {
+		err := c.tap.Read(&c.record)
+		if errors.Is(err, bpf.ErrFlushed) {
+			break
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading the ring: %w", err)
+		}
+		c.kernel()
+	}
+	c.pair(1<<63 - 1)
+	c.pair(1<<63 - 1) // what came in while the first batch was waiting
+	return c.order.release(1<<63 - 1)
+}
+
+// kernel takes the record that was just read.
+func (c *collector) kernel() {
+	rec := &c.record
+	c.newest = int64(rec.Time)
+	lost := c.lostBefore(rec)
+	c.drops += lost
+
+	p := &c.packet
+	*p = Packet{
+		Time:      c.clock.wall(int64(rec.Time)),
+		Direction: direction(rec.PktType),
+		Protocol:  c.protocol,
+	}
+	c.address(p, rec)
+	k := kernelPacket{src: p.Src, dst: p.Dst, data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict)}
+	if !c.full() {
+		k.id = c.counts[ViewKernel].Add(1)
+		p.ID = k.id
+		c.views(p, rec)
+	}
+	c.pairer.saw(&k, int(lost))
+}
+
+// lostBefore is the number of packets that the record's cpu lost since its record before.
+func (c *collector) lostBefore(rec *bpf.Record) uint64 {
+	for int(rec.Cpu) >= len(c.lost) {
+		c.lost = append(c.lost, 0)
+	}
+	lost := rec.Lost - c.lost[rec.Cpu]
+	c.lost[rec.Cpu] = rec.Lost
+	return lost
+}
+
+func direction(pktType uint32) Direction {
+	if pktType == unix.PACKET_OUTGOING {
+		return Outbound
+	}
+	return Inbound
+}
+
+// address finds the packet's addresses in the network header that the tap
+// reached, and its ports in the transport header.
+func (c *collector) address(p *Packet, rec *bpf.Record) {
+	var src, dst netip.Addr
+	net, transport := rec.NetHeader(), rec.Data
+	switch {
+	case len(net) >= 20 && net[0]>>4 == 4:
+		src, dst = netip.AddrFrom4([4]byte(net[12:16])), netip.AddrFrom4([4]byte(net[16:20]))
+		p.Protocol = net[9]
+		if c.kind.layer == LayerNetwork {
+			transport = transport[min(int(net[0]&0xf)*4, len(transport)):]
+		}
+	case len(net) >= 40 && net[0]>>4 == 6:
+		src, dst = netip.AddrFrom16([16]byte(net[8:24])), netip.AddrFrom16([16]byte(net[24:40]))
+	default:
+		return
+	}
+	var sport, dport uint16
+	if hasPorts(p.Protocol) && len(transport) >= 4 {
+		sport, dport = binary.BigEndian.Uint16(transport), binary.BigEndian.Uint16(transport[2:])
+	}
+	p.Src, p.Dst = netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport)
+}
+
+// hasPorts tells whether an IP protocol's header begins with two ports.
+func hasPorts(protocol uint8) bool {
+	switch protocol {
+	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_UDPLITE, unix.IPPROTO_SCTP, unix.IPPROTO_DCCP:
+		return true
+	}
+	return false
+}
+
+// views hands the record on in every view of the kernel's side that is wanted.
+func (c *collector) views(p *Packet, rec *bpf.Record) {
+	if i := c.interfaces[ViewKernel]; i != nil {
+		p.Interface, p.Data, p.Len = i, rec.Data, int(rec.Len)
+		p.Drops, c.drops = c.drops, 0
+		if rec.Caplen < rec.Len {
+			p.Comment = fmt.Sprintf("cut to %d of %d bytes by the snaplen", rec.Caplen, rec.Len)
+		}
+		c.order.add(p)
+		p.Drops, p.Comment = 0, ""
+	}
+	for _, view := range []View{ViewNet, ViewLink} {
+		i := c.interfaces[view]
+		if i == nil {
+			continue
+		}
+		var ok bool
+		if c.scratch, ok = appendBelow(c.scratch[:0], rec, c.kind.layer, view); !ok {
+			c.unreached.Add(1)
+			continue
+		}
+		p.Interface, p.Len = i, len(c.scratch)+int(rec.Len)
+		c.scratch = append(c.scratch, rec.Data...)
+		p.Data = c.scratch
+		c.counts[view].Add(1)
+		c.order.add(p)
+	}
+}
+
+// appendBelow appends what stands before offset 0, from the view's own header
+// on. It is not ok where the filter could not reach all of it.
+func appendBelow(to []byte, rec *bpf.Record, layer Layer, view View) (_ []byte, ok bool) {
+	if view == ViewLink {
+		link := rec.LinkHeader()
+		// Devices without a link header (tun) have the network header here.
+		if len(link) < 14 || uint32(binary.NativeEndian.Uint16(link[12:])) != rec.Protocol {
+			return to, false
+		}
+		to = append(to, link...)
+	}
+	if layer != LayerTransport {
+		return to, true
+	}
+	n, ok := netHeaderLen(rec.NetHeader())
+	if !ok {
+		return to, false
+	}
+	return append(to, rec.NetHeader()[:n]...), true
+}
+
+// netHeaderLen is the length of an IP header with options or extension headers
+// (RFC 791, RFC 8200); not ok if net does not hold all of it.
+func netHeaderLen(net []byte) (n int, ok bool) {
+	if len(net) < 20 {
+		return 0, false
+	}
+	if net[0]>>4 == 4 {
+		n = int(net[0]&0xf) * 4
+		return n, n >= 20 && n <= len(net)
+	}
+	if net[0]>>4 != 6 || len(net) < 40 {
+		return 0, false
+	}
+	next, n := net[6], 40
+	for {
+		switch next {
+		case unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_DSTOPTS, unix.IPPROTO_FRAGMENT, unix.IPPROTO_AH:
+		default:
+			return n, n <= len(net)
+		}
+		if n+8 > len(net) {
+			return 0, false
+		}
+		length := (int(net[n+1]) + 1) * 8
+		switch next {
+		case unix.IPPROTO_FRAGMENT:
+			length = 8
+		case unix.IPPROTO_AH:
+			length = (int(net[n+1]) + 2) * 4
+		}
+		next, n = net[n], n+length
+	}
+}
+
+// pair joins the deliveries up to a time on the boot clock with the packets
+// that brought them.
+func (c *collector) pair(until int64) {
+	if len(c.waiting) == 0 {
+		c.batch = c.mailbox.take(c.batch)
+		c.waiting = c.batch.deliveries
+	}
+	for len(c.waiting) > 0 && c.waiting[0].time <= until {
+		c.user(&c.waiting[0])
+		c.waiting = c.waiting[1:]
+	}
+}
+
+// user takes a delivery.
+func (c *collector) user(d *delivery) {
+	m := c.pairer.delivered(d)
+	drops := uint64(d.drops) - c.queue.Load()
+	c.queue.Add(drops)
+	if m.id == 0 && c.full() {
+		return // of a packet beyond the limit
+	}
+	c.counts[ViewUser].Add(1)
+	i := c.interfaces[ViewUser]
+	if i == nil {
+		return
+	}
+	data := d.data[:min(len(d.data), c.snaplen)]
+	c.packet = Packet{
+		Interface: i,
+		Time:      c.clock.wall(d.time),
+		ID:        m.id,
+		Direction: Inbound,
+		Data:      data,
+		Len:       d.full,
+		Drops:     drops,
+		Comment:   m.comment,
+		Src:       d.from,
+		Dst:       d.to,
+		Protocol:  c.protocol,
+		Call:      "recvmsg",
+	}
+	if m.dst.IsValid() {
+		c.packet.Src, c.packet.Dst = m.src, m.dst
+	}
+	if c.kind.stream && (d.end || d.err != nil) {
+		c.packet.Comment = endComment(d.err)
+	}
+	c.order.add(&c.packet)
+}

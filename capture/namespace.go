@@ -1,0 +1,85 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Namespace is a network namespace of its own, with nothing in it but a
+// loopback interface that is up. Sockets that are opened in it stay in it.
+type Namespace struct {
+	calls chan func()
+}
+
+// NewNamespace makes a network namespace. It needs CAP_SYS_ADMIN. It lives
+// until Close, and until the sockets in it are closed.
+func NewNamespace() (*Namespace, error) {
+	ns := &Namespace{calls: make(chan func())}
+	ready := make(chan error)
+	go func() {
+		// The thread is never unlocked: it ends with the goroutine, so that no
+		// other goroutine finds itself in the namespace.
+		runtime.LockOSThread()
+		err := enterNewNamespace()
+		ready <- err
+		if err != nil {
+			return
+		}
+		for call := range ns.calls {
+			call()
+		}
+	}()
+	if err := <-ready; err != nil {
+		return nil, err
+	}
+	return ns, nil
+}
+
+func enterNewNamespace() error {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			return &bpf.MissingError{
+				What: "making a network namespace needs CAP_SYS_ADMIN",
+				Hint: "run as root (sudo), or leave --isolate out",
+				Err:  err,
+			}
+		}
+		return fmt.Errorf("making a network namespace: %w", err)
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("bringing up lo: %w", err)
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fmt.Errorf("bringing up lo: %w", err)
+	}
+	lo.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
+		return fmt.Errorf("bringing up lo: %w", err)
+	}
+	return nil
+}
+
+// Do runs f inside the namespace; on a nil Namespace, where the caller is. What
+// f starts on other goroutines runs outside.
+func (ns *Namespace) Do(f func() error) error {
+	if ns == nil {
+		return f()
+	}
+	done := make(chan error)
+	ns.calls <- func() { done <- f() }
+	return <-done
+}
+
+// Close leaves the namespace. Do must not be called any more.
+func (ns *Namespace) Close() {
+	if ns != nil {
+		close(ns.calls)
+	}
+}

@@ -1,0 +1,379 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// pollInterval is how often the ring is looked at: so late can a packet be seen.
+	pollInterval = 15 * time.Millisecond
+	// holdTime is how long a packet is held back for the sake of order. A record
+	// gets its time before its place in the ring, and an interrupt or a
+	// hypervisor may come in between.
+	holdTime = 50 * time.Millisecond
+	// immediateInterval stands in for both when somebody is watching.
+	immediateInterval = time.Millisecond
+)
+
+// Config says what a Session captures.
+type Config struct {
+	// Kind of socket to open.
+	Kind *Kind
+	// Listen is the address to bind the socket to. Default: the kind's Loopback.
+	// Raw sockets have no port: theirs is where the probe goes.
+	Listen netip.AddrPort
+	// Protocol is the IP protocol of raw kinds. Default: 6, TCP.
+	Protocol int
+	// Views to hand to the sink. Default: ViewKernel and ViewUser.
+	Views []View
+	// Packets ends the capture after so many packets of the kernel view, and what
+	// userspace got of them. Default: 0, no limit.
+	Packets uint64
+	// Snaplen is the most bytes kept of a packet. Default: bpf.MaxSnaplen.
+	Snaplen int
+	// RingSize is the size of the ring buffer in bytes. Default: bpf.DefaultRingSize.
+	RingSize int
+	// Immediate hands packets on after a millisecond or two, at the price of
+	// looking at the ring a thousand times a second.
+	Immediate bool
+	// Echo sends back what the socket received.
+	Echo bool
+	// Namespace to open the socket in. Default: the caller's.
+	Namespace *Namespace
+	// Notice is told what a user should know while the capture goes on. Default: nobody.
+	Notice func(string)
+}
+
+// Session is an open socket with the tap on it.
+type Session struct {
+	config    Config
+	tap       *bpf.Tap
+	main      *socket
+	collector *collector
+	started   int64 // on the boot clock
+
+	receivers sync.WaitGroup
+	stopping  atomic.Bool
+	mu        sync.Mutex
+	sockets   map[*socket]struct{} // main and what it accepted
+}
+
+// Open opens the socket and puts the tap in place. Nothing that arrives after
+// it returns is missed, but for want of room in the ring.
+//
+// An error is a *bpf.MissingError if a privilege or a feature of the kernel is missing.
+func Open(config Config) (_ *Session, err error) {
+	config = config.withDefaults()
+	s := &Session{config: config, sockets: make(map[*socket]struct{})}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	s.tap, err = bpf.Open(bpf.Options{RingSize: config.RingSize, Snaplen: config.Snaplen})
+	if err != nil {
+		return nil, err
+	}
+	clock, err := newClock()
+	if err != nil {
+		return nil, err
+	}
+	s.started = bootNow()
+	err = config.Namespace.Do(func() error {
+		s.main, err = openSocket(config.Kind, config.Protocol, config.Listen, s.tap)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.keep(s.main)
+	s.collector = newCollector(config, s.tap, clock)
+	return s, nil
+}
+
+func (c Config) withDefaults() Config {
+	if !c.Listen.IsValid() {
+		c.Listen = c.Kind.Loopback()
+	}
+	if c.Protocol == 0 {
+		c.Protocol = unix.IPPROTO_TCP
+	}
+	if c.Kind.protocol != 0 {
+		c.Protocol = c.Kind.protocol
+	}
+	if len(c.Views) == 0 {
+		c.Views = []View{ViewKernel, ViewUser}
+	}
+	if c.Snaplen == 0 {
+		c.Snaplen = bpf.MaxSnaplen
+	}
+	if c.Notice == nil {
+		c.Notice = func(string) {}
+	}
+	return c
+}
+
+func newCollector(config Config, tap *bpf.Tap, clock clock) *collector {
+	c := &collector{
+		kind:       config.Kind,
+		protocol:   uint8(config.Protocol),
+		tap:        tap,
+		mailbox:    newMailbox(),
+		clock:      clock,
+		interfaces: make(map[View]*Interface),
+		limit:      config.Packets,
+		poll:       pollInterval,
+		hold:       holdTime.Nanoseconds(),
+		snaplen:    config.Snaplen,
+		immediate:  config.Immediate,
+	}
+	if config.Immediate {
+		c.poll, c.hold = immediateInterval, immediateInterval.Nanoseconds()
+	}
+	for _, v := range config.Views {
+		c.interfaces[v] = config.Kind.newInterface(v, clock.bound)
+	}
+	c.pairer = &datagrams{headerLen: config.Kind.headerLen}
+	if config.Kind.stream {
+		c.pairer = newStreams()
+	}
+	return c
+}
+
+// Addr is the address that the socket is bound to.
+func (s *Session) Addr() netip.AddrPort {
+	if s.config.Kind.typ == unix.SOCK_RAW {
+		// Its local port is the IP protocol.
+		return netip.AddrPortFrom(s.main.local.Addr(), 0)
+	}
+	return s.main.local
+}
+
+// Interfaces lists the interfaces of the packets to come, in the order of the views.
+func (s *Session) Interfaces() []*Interface {
+	var all []*Interface
+	for _, v := range s.config.Views {
+		all = append(all, s.collector.interfaces[v])
+	}
+	return all
+}
+
+// ClockError bounds the error of packet times against the wall clock.
+func (s *Session) ClockError() time.Duration { return time.Duration(s.collector.clock.bound) }
+
+// RingSize is the size of the ring in bytes.
+func (s *Session) RingSize() int { return s.tap.RingSize() }
+
+// Run hands packets to the sink until the context ends, or as many as the
+// Config asked for are captured, or the sink fails. It can be called once.
+func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
+	s.collector.order.sink = sink
+	s.receivers.Add(1)
+	if s.config.Kind.stream {
+		go s.acceptAll()
+	} else {
+		go s.receiveAll(s.main)
+	}
+	defer context.AfterFunc(ctx, func() { _ = s.tap.Flush() })()
+
+	for ctx.Err() == nil && !s.collector.full() && err == nil {
+		err = s.collector.round()
+	}
+	if serr := s.stop(); err == nil {
+		err = serr
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.collector.finish(); err != nil {
+		return err
+	}
+	return s.checkClock()
+}
+
+// stop closes the sockets to further packets and lets the receivers take what
+// is in their queues.
+func (s *Session) stop() error {
+	s.stopping.Store(true)
+	s.collector.mailbox.close()
+	s.mu.Lock()
+	var errs []error
+	for socket := range s.sockets {
+		if err := socket.reject(); err != nil && !errors.Is(err, os.ErrClosed) {
+			errs = append(errs, err)
+		}
+		socket.interrupt()
+	}
+	s.mu.Unlock()
+	s.receivers.Wait()
+	return errors.Join(append(errs, s.tap.Stop())...)
+}
+
+func (s *Session) checkClock() error {
+	step, err := s.collector.clock.stepped()
+	if err == nil && step != 0 {
+		s.config.Notice(fmt.Sprintf("the wall clock was set by %v during the capture: the times are those of the clock at its start", step))
+	}
+	return err
+}
+
+// keep remembers a socket for stop. It is not ok when stop has been there already.
+func (s *Session) keep(socket *socket) (ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping.Load() {
+		return false
+	}
+	s.sockets[socket] = struct{}{}
+	return true
+}
+
+func (s *Session) forget(socket *socket) {
+	s.mu.Lock()
+	delete(s.sockets, socket)
+	s.mu.Unlock()
+	socket.file.Close()
+}
+
+func (s *Session) acceptAll() {
+	defer s.receivers.Done()
+	for {
+		conn, err := s.main.accept()
+		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM) {
+			s.config.Notice("connections have to wait: " + err.Error())
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		if err != nil {
+			return // stopped
+		}
+		if !s.keep(conn) {
+			conn.file.Close()
+			return
+		}
+		s.receivers.Add(1)
+		go s.receiveAll(conn)
+	}
+}
+
+// receiveAll reads a socket to its end, or until stop.
+func (s *Session) receiveAll(socket *socket) {
+	defer s.receivers.Done()
+	r := newReceiver(socket, s.config.Kind)
+	for {
+		err := r.wait()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			// Stopped: nothing more comes in, take what is there.
+			err = r.poll()
+		}
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, os.ErrClosed) {
+			return
+		}
+		ended := s.config.Kind.stream && (err != nil || r.full == 0)
+		s.collector.mailbox.put(delivery{
+			time: r.time, data: r.data, full: r.full, drops: r.drops,
+			from: r.from, to: socket.local, err: err, end: ended && err == nil,
+		})
+		if ended {
+			s.forget(socket)
+			return
+		}
+		if err != nil {
+			s.config.Notice("receiving: " + err.Error())
+			continue
+		}
+		if s.config.Echo && !s.stopping.Load() {
+			if err := socket.send(r.data, r.from); err != nil {
+				s.config.Notice(fmt.Sprintf("sending back to %s: %v", r.from, err))
+			}
+		}
+	}
+}
+
+// Counts is how far a capture has come. It may be asked for at any time.
+type Counts struct {
+	// Captured counts the packets of the kernel view that were taken from the ring.
+	Captured uint64
+	// Delivered counts the receiving calls that returned something.
+	Delivered uint64
+	// Unreached counts the headers below offset 0 that were wanted and that the filter could not reach.
+	Unreached uint64
+	// QueueDropped counts the packets that receive queues had no room for, or dropped otherwise.
+	QueueDropped uint64
+	// Tap is the ledger of the tap.
+	Tap bpf.Counters
+}
+
+// Counts reads the counters as they stand.
+func (s *Session) Counts() (Counts, error) {
+	c := s.collector
+	counts := Counts{
+		Captured:     c.counts[ViewKernel].Load(),
+		Delivered:    c.counts[ViewUser].Load(),
+		Unreached:    c.unreached.Load(),
+		QueueDropped: c.queue.Load(),
+	}
+	var err error
+	counts.Tap, err = s.tap.Counters()
+	return counts, err
+}
+
+// Statistics is the ledger of each interface, after Run.
+func (s *Session) Statistics() ([]Statistics, error) {
+	counts, err := s.Counts()
+	if err != nil {
+		return nil, err
+	}
+	c := s.collector
+	var all []Statistics
+	for _, v := range s.config.Views {
+		st := Statistics{
+			Interface: c.interfaces[v],
+			Start:     c.clock.wall(s.started),
+			End:       c.clock.wall(bootNow()),
+			Delivered: c.counts[v].Load(),
+		}
+		switch v {
+		case ViewUser:
+			st.Received, st.Accepted, st.OSDropped = st.Delivered, st.Delivered, counts.QueueDropped
+		default:
+			st.Received = counts.Tap.Seen
+			st.Accepted = counts.Tap.Seen - counts.Tap.Dropped
+			st.Dropped = st.Received - st.Delivered
+		}
+		all = append(all, st)
+	}
+	return all, nil
+}
+
+// Close gives up the sockets and the tap. It is safe to call it twice.
+func (s *Session) Close() error {
+	var closers []io.Closer
+	s.mu.Lock()
+	for socket := range s.sockets {
+		closers = append(closers, socket.file)
+	}
+	clear(s.sockets)
+	s.mu.Unlock()
+	if s.tap != nil {
+		closers = append(closers, s.tap)
+	}
+	var errs []error
+	for _, c := range closers {
+		if err := c.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,357 @@
+package capture
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// sockaddr is addr as x/sys/unix wants it.
+func sockaddr(addr netip.AddrPort) unix.Sockaddr {
+	if addr.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()}
+}
+
+// addrPort is the address in sa; invalid if sa is not an IP address.
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// socket is a non-blocking socket whose waiting Close and SetReadDeadline interrupt.
+type socket struct {
+	file  *os.File
+	conn  syscall.RawConn
+	local netip.AddrPort
+	peer  netip.AddrPort // invalid unless connected
+}
+
+func newSocket(fd int, peer netip.AddrPort) (*socket, error) {
+	s := &socket{file: os.NewFile(uintptr(fd), "socket"), peer: peer}
+	var err error
+	if s.conn, err = s.file.SyscallConn(); err != nil {
+		s.file.Close()
+		return nil, fmt.Errorf("opening the socket: %w", err)
+	}
+	if sa, err := unix.Getsockname(fd); err == nil {
+		s.local = addrPort(sa)
+	}
+	return s, nil
+}
+
+// openSocket opens a socket of a kind with the tap on it, so that its receive
+// queue has never held a packet that the tap did not see.
+func openSocket(kind *Kind, protocol int, listen netip.AddrPort, tap *bpf.Tap) (_ *socket, err error) {
+	if kind.protocol != 0 {
+		protocol = kind.protocol
+	}
+	fd, err := unix.Socket(kind.domain, kind.typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	if err != nil {
+		return nil, socketError(kind, err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(fd)
+		}
+	}()
+	if kind.stream {
+		// Nothing can reach it before listen(2).
+		if err := tap.Attach(fd); err != nil {
+			return nil, err
+		}
+	} else if err := bpf.Reject(fd); err != nil {
+		return nil, err
+	}
+	if err := setOptions(fd, kind); err != nil {
+		return nil, err
+	}
+	if err := unix.Bind(fd, sockaddr(listen)); err != nil {
+		return nil, bindError(listen, err)
+	}
+	if kind.stream {
+		if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
+			return nil, bindError(listen, err)
+		}
+		return newSocket(fd, netip.AddrPort{})
+	}
+	if err := empty(fd); err != nil {
+		return nil, err
+	}
+	if err := tap.Attach(fd); err != nil {
+		return nil, err
+	}
+	return newSocket(fd, netip.AddrPort{})
+}
+
+func setOptions(fd int, kind *Kind) error {
+	if kind.IPv6() && kind.typ != unix.SOCK_RAW {
+		// An IPv4 packet would not fit an interface of IPv6 packets.
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
+			return fmt.Errorf("setting IPV6_V6ONLY: %w", err)
+		}
+	}
+	if kind.stream {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return fmt.Errorf("setting SO_REUSEADDR: %w", err)
+		}
+		return nil
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RXQ_OVFL, 1); err != nil {
+		return fmt.Errorf("setting SO_RXQ_OVFL: %w", err)
+	}
+	return nil
+}
+
+// empty throws away what is in the receive queue.
+func empty(fd int) error {
+	for {
+		_, _, err := unix.Recvfrom(fd, nil, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("emptying the receive queue: %w", err)
+		}
+	}
+}
+
+func socketError(kind *Kind, err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return &bpf.MissingError{
+			What: fmt.Sprintf("opening a %s needs CAP_NET_RAW", kind.Summary),
+			Hint: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary",
+			Err:  err,
+		}
+	case errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ESOCKTNOSUPPORT),
+		errors.Is(err, unix.ENOPROTOOPT):
+		return &bpf.MissingError{
+			What: fmt.Sprintf("this kernel has no %s (socket: %v)", kind.Summary, err),
+			Hint: "choose another kind, or a kernel that is built with it",
+			Err:  err,
+		}
+	}
+	return fmt.Errorf("opening a %s: %w", kind.Summary, err)
+}
+
+func bindError(listen netip.AddrPort, err error) error {
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("port %d is in use on %s: choose another with --listen, or stop who has it (ss -lnp shows it): %w",
+			listen.Port(), listen.Addr(), err)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%s is not an address of this host: choose another with --listen (ip address shows them): %w",
+			listen.Addr(), err)
+	case errors.Is(err, unix.EACCES):
+		return &bpf.MissingError{
+			What: fmt.Sprintf("listening on port %d needs CAP_NET_BIND_SERVICE", listen.Port()),
+			Hint: "run as root (sudo), or choose a port from 1024 on with --listen",
+			Err:  err,
+		}
+	}
+	return fmt.Errorf("listening on %s: %w", listen, err)
+}
+
+// reject closes the socket to further packets.
+func (s *socket) reject() error {
+	var err error
+	if cerr := s.conn.Control(func(fd uintptr) { err = bpf.Reject(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
+}
+
+// interrupt makes waits on the socket return os.ErrDeadlineExceeded, from now on.
+func (s *socket) interrupt() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) }
+
+// accept waits for a connection.
+func (s *socket) accept() (*socket, error) {
+	var (
+		fd  int
+		sa  unix.Sockaddr
+		err error
+	)
+	rerr := s.conn.Read(func(listener uintptr) bool {
+		for {
+			fd, sa, err = unix.Accept4(int(listener), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
+			if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNABORTED) {
+				return !errors.Is(err, unix.EAGAIN)
+			}
+		}
+	})
+	if rerr != nil {
+		return nil, rerr
+	}
+	if err != nil {
+		return nil, fmt.Errorf("accepting a connection: %w", err)
+	}
+	return newSocket(fd, addrPort(sa))
+}
+
+// receiver calls recvmsg on a socket without allocating.
+type receiver struct {
+	socket *socket
+	// What the last call returned: the bytes, the length that the message had,
+	// the sender, and how many messages the receive queue had dropped before it.
+	data  []byte
+	full  int
+	from  netip.AddrPort
+	drops uint32
+	time  int64 // on the boot clock
+
+	err   error
+	flags uintptr
+	buf   []byte
+	name  unix.RawSockaddrInet6
+	oob   [64]byte
+	iov   unix.Iovec
+	msg   unix.Msghdr
+	call  func(fd uintptr) bool
+}
+
+// receiveSize holds the longest datagram, and a read of a stream as large as
+// the longest segment.
+const receiveSize = 64 << 10
+
+func newReceiver(s *socket, kind *Kind) *receiver {
+	r := &receiver{socket: s, buf: make([]byte, receiveSize)}
+	if !kind.stream {
+		r.flags = unix.MSG_TRUNC // return the message's own length; on TCP it would throw the bytes away
+	}
+	r.iov.Base = &r.buf[0]
+	r.iov.SetLen(len(r.buf))
+	r.call = func(fd uintptr) bool {
+		r.recvmsg(int(fd))
+		return r.err != unix.EAGAIN
+	}
+	return r
+}
+
+// wait receives the next message, and waits for it if need be.
+func (r *receiver) wait() error {
+	if err := r.socket.conn.Read(r.call); err != nil {
+		return err
+	}
+	return r.err
+}
+
+// poll receives the next message, or returns unix.EAGAIN if there is none.
+func (r *receiver) poll() error {
+	if err := r.socket.conn.Control(func(fd uintptr) { r.recvmsg(int(fd)) }); err != nil {
+		return err
+	}
+	return r.err
+}
+
+func (r *receiver) recvmsg(fd int) {
+	for {
+		r.msg = unix.Msghdr{
+			Name:    (*byte)(unsafe.Pointer(&r.name)),
+			Namelen: uint32(unsafe.Sizeof(r.name)),
+			Iov:     &r.iov,
+			Control: &r.oob[0],
+		}
+		r.msg.SetIovlen(1)
+		r.msg.SetControllen(len(r.oob))
+		n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.msg)), r.flags)
+		switch errno {
+		case 0:
+			r.err = nil
+			r.time = bootNow()
+			r.full = int(n)
+			r.data = r.buf[:min(int(n), len(r.buf))]
+			r.from = r.sender()
+			r.drops = overflow(r.oob[:r.msg.Controllen])
+			return
+		case unix.EINTR:
+		default:
+			r.err = errno
+			r.time = bootNow()
+			r.data, r.full = nil, 0
+			return
+		}
+	}
+}
+
+// sender is the address that recvmsg put into name, or the peer.
+func (r *receiver) sender() netip.AddrPort {
+	if r.msg.Namelen == 0 {
+		return r.socket.peer
+	}
+	switch r.name.Family {
+	case unix.AF_INET:
+		name := (*unix.RawSockaddrInet4)(unsafe.Pointer(&r.name))
+		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), networkOrder(name.Port))
+	case unix.AF_INET6:
+		return netip.AddrPortFrom(netip.AddrFrom16(r.name.Addr), networkOrder(r.name.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// networkOrder is the value of a field that is in network byte order.
+func networkOrder(field uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], field)
+	return binary.BigEndian.Uint16(b[:])
+}
+
+// overflow finds the count of SO_RXQ_OVFL among control messages. It is absent
+// as long as it is 0.
+func overflow(oob []byte) uint32 {
+	for len(oob) >= unix.SizeofCmsghdr {
+		header := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
+		n := int(header.Len)
+		if n < unix.SizeofCmsghdr || n > len(oob) {
+			return 0
+		}
+		if header.Level == unix.SOL_SOCKET && header.Type == unix.SO_RXQ_OVFL && n >= unix.CmsgLen(4) {
+			return binary.NativeEndian.Uint32(oob[unix.CmsgLen(0):])
+		}
+		oob = oob[min(unix.CmsgSpace(n-unix.CmsgLen(0)), len(oob)):]
+	}
+	return 0
+}
+
+// send writes all of data to the socket, or to an address unless connected.
+func (s *socket) send(data []byte, to netip.AddrPort) error {
+	var err error
+	werr := s.conn.Write(func(fd uintptr) bool {
+		for {
+			var n int
+			if s.peer.IsValid() {
+				n, err = unix.SendmsgN(int(fd), data, nil, nil, unix.MSG_NOSIGNAL)
+			} else {
+				n, err = len(data), unix.Sendto(int(fd), data, unix.MSG_NOSIGNAL, sockaddr(to))
+			}
+			switch {
+			case errors.Is(err, unix.EINTR):
+			case err != nil:
+				return !errors.Is(err, unix.EAGAIN)
+			default:
+				data = data[n:]
+				if len(data) == 0 {
+					return true
+				}
+			}
+		}
+	})
+	if werr != nil {
+		return werr
+	}
+	return err
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+)
+
+// app is what the commands know of the world outside. Tests replace its parts.
+type app struct {
+	args           []string
+	stdout         io.Writer
+	stderr         io.Writer
+	stdoutTerminal bool
+	stderrTerminal bool
+}
+
+func newApp() *app {
+	return &app{
+		stdout:         os.Stdout,
+		stderr:         os.Stderr,
+		stdoutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
+		stderrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
+	}
+}
+
+// The exit statuses of every command.
+const (
+	exitDone    = 0
+	exitFailed  = 1 // failed while running
+	exitUsage   = 2 // wrong usage
+	exitLoss    = 3 // finished, but packets were lost, with --fail-on-drop
+	exitMissing = 4 // a privilege or a kernel feature is missing
+)
+
+// usageError is an error in how a command was called.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// lossError says that packets were lost although the user asked for all of them.
+type lossError struct{ lost uint64 }
+
+func (e lossError) Error() string {
+	return fmt.Sprintf("%d packets were lost: a larger ring (-B) or a smaller snaplen (-s) may keep up", e.lost)
+}
+
+// exitStatus is the only place where errors become exit statuses.
+func exitStatus(err error) int {
+	var (
+		usage   usageError
+		loss    lossError
+		missing *bpf.MissingError
+	)
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &loss):
+		return exitLoss
+	case errors.As(err, &missing):
+		return exitMissing
+	}
+	return exitFailed
+}
+
+// run runs a command and returns the exit status.
+func (a *app) run(args []string) int {
+	a.args = args
+	root := a.rootCommand()
+	root.SetArgs(args)
+	err := root.Execute()
+	if err != nil {
+		fmt.Fprintf(a.stderr, "ebpfdump: %v\n", err)
+	}
+	return exitStatus(err)
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "ebpfdump",
+		Short: "Record what a socket filter sees of every packet, and what userspace gets",
+		Long: `ebpfdump puts an eBPF filter on a socket and writes, into one pcapng file, what
+each layer sees of every packet: the bytes that the kernel shows the filter,
+and the bytes that userspace gets from recv.
+
+Exit status: 0 done; 1 failed while running; 2 wrong usage; 3 finished but
+packets were lost, with --fail-on-drop; 4 a privilege or kernel feature is
+missing.`,
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("there is no command %q: see ebpfdump --help", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_ = cmd.Help()
+			return usagef("a command is missing")
+		},
+	}
+	root.SetOut(a.stdout)
+	root.SetErr(a.stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w: see %s --help", err, cmd.CommandPath())
+	})
+	root.AddCommand(a.captureCommand())
+	return root
+}
+
+// noArguments refuses what is neither a flag nor a flag's value.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%q is one argument too many: see %s --help", args[0], cmd.CommandPath())
+	}
+	return nil
+}
+
+// version is the module's version, as the Go tool recorded it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// commandLine is how the program was called, for the file.
+func (a *app) commandLine() string {
+	words := []string{"ebpfdump"}
+	for _, arg := range a.args {
+		if arg == "" || strings.ContainsAny(arg, " \t\n\"'\\$`*?;&|<>()") {
+			arg = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
+		}
+		words = append(words, arg)
+	}
+	return strings.Join(words, " ")
+}
+
+// untilSignal ends the context with the first signal that asks to stop. The
+// second of its kind has its usual effect.
+func untilSignal(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
+	// Also SIGPIPE: a write to the pipe then fails with EPIPE, which says more.
+	ctx, cancel = signal.NotifyContext(parent, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
+	context.AfterFunc(ctx, cancel)
+	return ctx, cancel
+}

@@ -1,0 +1,262 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// captureFlags are the flags of capture, as the user gave them.
+type captureFlags struct {
+	sock, listen, proto, views string
+	output, duration, buffer   string
+	snaplen                    int
+	packets                    uint64
+	echo, probe, isolate       bool
+	quiet, verbose             bool
+	immediate, failOnDrop, hex bool
+}
+
+// capturePlan is what the flags mean.
+type capturePlan struct {
+	captureFlags
+	config   capture.Config
+	duration time.Duration
+}
+
+func (a *app) captureCommand() *cobra.Command {
+	var f captureFlags
+	var kinds strings.Builder
+	for _, k := range capture.Kinds() {
+		fmt.Fprintf(&kinds, "\n  %-6s %s", k.Name, k.Summary)
+	}
+	cmd := &cobra.Command{
+		Use:   "capture --sock KIND [-o FILE]",
+		Short: "Record a socket's views",
+		Long: `Opens a socket, and records each packet as the socket's filter sees it (view
+kernel) and as recvmsg returns it (view user). Both carry the same packet id.
+
+Kinds of socket:` + kinds.String() + `
+
+Without -o it prints one line a packet. Stops at SIGINT, SIGTERM or SIGHUP;
+SIGUSR1 prints the counts.`,
+		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
+  ebpfdump capture --sock udp -l 0.0.0.0:5353 --duration 10s
+  ebpfdump capture --sock raw --proto icmp -o - | tshark -r -`,
+		Args: noArguments,
+		RunE: func(_ *cobra.Command, _ []string) error { return a.capture(f) },
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&f.sock, "sock", "", "`KIND` of socket to open")
+	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962)")
+	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
+	flags.StringVarP(&f.output, "output", "o", "", "write pcapng to `FILE`, or to stdout if it is -")
+	flags.StringVarP(&f.output, "write", "w", "", "the same as --output")
+	flags.StringVar(&f.views, "view", "kernel,user", "`LIST` of views: kernel, user, net, link")
+	flags.BoolVar(&f.echo, "echo", false, "send back what was received")
+	flags.BoolVar(&f.probe, "probe", false, "send the reference traffic, and end when it has been seen")
+	flags.BoolVar(&f.isolate, "isolate", false, "do all this in a new network namespace, with nothing but a probe in it")
+	flags.Uint64VarP(&f.packets, "count", "c", 0, "end after `N` packets of the kernel view")
+	flags.StringVar(&f.duration, "duration", "", "end after a `TIME` such as 90s or 5m; a bare number is seconds")
+	flags.IntVarP(&f.snaplen, "snaplen", "s", 0, "keep `N` bytes of each packet (default and 0: 262144)")
+	flags.StringVarP(&f.buffer, "buffer-size", "B", "32M", "`SIZE` of the ring buffer; a bare number is KiB")
+	flags.BoolVar(&f.immediate, "immediate-mode", false, "hand on each packet within milliseconds; always so on a terminal and a pipe")
+	flags.BoolVar(&f.failOnDrop, "fail-on-drop", false, "exit with status 3 if the tap lost packets")
+	flags.BoolVarP(&f.hex, "hex", "x", false, "without -o, print each packet's bytes as well")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no counter and no closing lines")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself")
+	return cmd
+}
+
+// plan checks the flags. Every error is a usage error, but for missing files and rights.
+func (f captureFlags) plan() (p capturePlan, err error) {
+	p.captureFlags = f
+	if f.sock == "" {
+		return p, usagef("which kind of socket? Give --sock %s", kindNames())
+	}
+	kind, ok := capture.KindByName(f.sock)
+	if !ok {
+		return p, usagef("there is no kind of socket %q: choose one of %s", f.sock, kindNames())
+	}
+	p.config = capture.Config{Kind: kind, Packets: f.packets, Snaplen: f.snaplen, Echo: f.echo}
+	if p.config.Listen, err = parseListen(f.listen, kind); err != nil {
+		return p, err
+	}
+	if p.config.Protocol, err = parseProtocol(f.proto, kind); err != nil {
+		return p, err
+	}
+	if p.config.Views, err = parseViews(f.views); err != nil {
+		return p, err
+	}
+	if f.echo && !kind.CanEcho() {
+		return p, usagef("--echo needs a tcp or udp socket: a raw socket holds no conversation")
+	}
+	if f.isolate && !f.probe {
+		return p, usagef("--isolate needs --probe: nobody else can reach a socket in a namespace of its own")
+	}
+	if f.hex && f.output != "" {
+		return p, usagef("-x prints packets on stdout: leave -o out, or read the file with tshark -x")
+	}
+	if f.snaplen < 0 || f.snaplen > bpf.MaxSnaplen {
+		return p, usagef("-s %d: the snaplen must be from 1 to %d bytes, or 0 for all", f.snaplen, bpf.MaxSnaplen)
+	}
+	if p.config.RingSize, err = parseSize(f.buffer); err != nil {
+		return p, usagef("-B: %w", err)
+	}
+	if p.config.RingSize < bpf.MinRingSize || p.config.RingSize > bpf.MaxRingSize {
+		return p, usagef("-B %s: the ring must have from 1M to 1G", f.buffer)
+	}
+	p.duration, err = parseDuration(f.duration)
+	return p, err
+}
+
+func kindNames() string {
+	var names []string
+	for _, k := range capture.Kinds() {
+		names = append(names, k.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func parseListen(s string, kind *capture.Kind) (netip.AddrPort, error) {
+	if s == "" {
+		return kind.Loopback(), nil
+	}
+	addr, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return addr, usagef("--listen %q is not ADDR:PORT, such as %s", s, kind.Loopback())
+	}
+	if addr.Addr().Is4() == kind.IPv6() {
+		return addr, usagef("--listen %s does not fit a %s socket: give an address such as %s", s, kind.Name, kind.Loopback())
+	}
+	return addr, nil
+}
+
+func parseProtocol(s string, kind *capture.Kind) (int, error) {
+	if !kind.TakesProtocol() {
+		if s != "tcp" {
+			return 0, usagef("--proto is for raw sockets: a %s socket has its own protocol", kind.Name)
+		}
+		return 0, nil
+	}
+	switch s {
+	case "tcp":
+		return unix.IPPROTO_TCP, nil
+	case "udp":
+		return unix.IPPROTO_UDP, nil
+	case "icmp":
+		if kind.IPv6() {
+			return unix.IPPROTO_ICMPV6, nil
+		}
+		return unix.IPPROTO_ICMP, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > 254 {
+		return 0, usagef("--proto %q: give tcp, udp, icmp or a number from 1 to 254", s)
+	}
+	return n, nil
+}
+
+func parseViews(list string) ([]capture.View, error) {
+	var views []capture.View
+	seen := make(map[capture.View]bool)
+	for name := range strings.SplitSeq(list, ",") {
+		v, ok := capture.ViewByName(strings.TrimSpace(name))
+		if !ok || v == capture.ViewWire {
+			return nil, usagef("there is no view %q: choose some of kernel, user, net, link", name)
+		}
+		if !seen[v] {
+			views = append(views, v)
+		}
+		seen[v] = true
+	}
+	return views, nil
+}
+
+func parseDuration(s string) (time.Duration, error) {
+	if s == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(s)
+	if seconds, serr := strconv.ParseFloat(s, 64); serr == nil {
+		d, err = time.Duration(seconds*float64(time.Second)), nil
+	}
+	if err != nil || d <= 0 {
+		return 0, usagef("--duration %q is not a time, such as 90s or 5m", s)
+	}
+	return d, nil
+}
+
+// capture runs the command from the flags to the closing lines.
+func (a *app) capture(f captureFlags) (err error) {
+	p, err := f.plan()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := untilSignal(context.Background())
+	defer cancel()
+
+	out, err := a.openCapture(ctx, p)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.close(err)) }()
+	p.config.Immediate = f.immediate || out.live
+
+	report := &reporter{app: a, plan: p}
+	p.config.Notice = report.notice
+	if f.isolate {
+		if p.config.Namespace, err = capture.NewNamespace(); err != nil {
+			return err
+		}
+		defer p.config.Namespace.Close()
+	}
+	session, err := capture.Open(p.config)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	if err := out.begin(session); err != nil {
+		return err
+	}
+	report.begin(session)
+	if p.duration > 0 {
+		ctx, cancel = context.WithTimeout(ctx, p.duration)
+		defer cancel()
+	}
+	stopWatching := report.watch(ctx)
+	err = runWithProbe(ctx, session, out, f.probe)
+	stopWatching()
+	return report.end(out, err)
+}
+
+// runWithProbe runs the session until the context ends or, with a probe, until
+// that has been seen.
+func runWithProbe(ctx context.Context, session *capture.Session, sink capture.Sink, probe bool) error {
+	if !probe {
+		return session.Run(ctx, sink)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	probed := make(chan error, 1)
+	go func() {
+		defer cancel()
+		probed <- session.Probe(ctx)
+	}()
+	err := session.Run(ctx, sink)
+	cancel()
+	if perr := <-probed; err == nil {
+		err = perr
+	}
+	return err
+}

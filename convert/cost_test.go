@@ -1,0 +1,58 @@
+package convert
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+func TestNoAllocations(t *testing.T) {
+	w, err := NewWriter(io.Discard, Section{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []*capture.Packet{
+		datagram(t, udpKernel, client4, server4, probe),
+		datagram(t, udp6Kernel, client6, server6, probe),
+		message(udpUser, client6, server6, protocolUDP, probe),
+	} {
+		p.ID, p.Drops, p.Comment = 1, 2, "truncated"
+		if n := testing.AllocsPerRun(20000, func() {
+			if err := w.WritePacket(p); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations a packet", p.Interface.Name(), n)
+		}
+	}
+}
+
+func BenchmarkWriter(b *testing.B) {
+	for _, size := range []int{64, 1400} {
+		payload := strings.Repeat("x", size-8)
+		for _, p := range []*capture.Packet{
+			{Interface: rawKernel, Data: ipv4([]byte(payload))[:size]},
+			datagram(b, udpKernel, client4, server4, payload),
+			datagram(b, udp6Kernel, client6, server6, payload),
+			message(udpUser, client4, server4, protocolUDP, payload+"12345678"),
+		} {
+			p.ID, p.Len = 1, len(p.Data)
+			b.Run(fmt.Sprintf("%s/%d", p.Interface.Name(), size), func(b *testing.B) {
+				w, err := NewWriter(io.Discard, Section{})
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportAllocs()
+				b.SetBytes(int64(len(p.Data)))
+				for b.Loop() {
+					if err := w.WritePacket(p); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package convert
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// Tags of LINKTYPE_WIRESHARK_UPPER_PDU (252), as in Wireshark's exported_pdu_tlvs.h.
+const (
+	pduEnd             = 0
+	pduDissector       = 12
+	pduIPv4Source      = 20
+	pduIPv4Destination = 21
+	pduIPv6Source      = 22
+	pduIPv6Destination = 23
+	pduPortType        = 24
+	pduSourcePort      = 25
+	pduDestinationPort = 26
+	pduProtocolColumn  = 33
+	pduDirection       = 35
+)
+
+// IP protocol numbers (IANA).
+const (
+	protocolICMP   = 1
+	protocolTCP    = 6
+	protocolUDP    = 17
+	protocolDCCP   = 33
+	protocolICMPv6 = 58
+	protocolSCTP   = 132
+)
+
+const (
+	// maxColumn is the most bytes of the protocol column that are kept.
+	maxColumn = 64
+	// maxPDUHeader is the size in bytes of a header with all tags: dissector,
+	// IPv6 addresses, three of the ports, column, direction, end.
+	maxPDUHeader = 8 + 2*20 + 3*8 + (4 + maxColumn) + 8 + 4
+)
+
+// appendPDUHeader appends what stands before a message's bytes: tags of
+// type(2), length(2), value, all big endian, that name the dissector, the
+// addresses and ports, and the text of the protocol column. Ports take part in
+// no dissection; they make conversations and filters work.
+func appendPDUHeader(b []byte, p *capture.Packet) []byte {
+	b = appendPDUText(b, pduDissector, "data")
+	b = appendPDUAddress(b, pduIPv4Source, pduIPv6Source, p.Src.Addr())
+	b = appendPDUAddress(b, pduIPv4Destination, pduIPv6Destination, p.Dst.Addr())
+	if portType := pduPortTypeOf(p.Protocol); portType != 0 {
+		b = appendPDUUint32(b, pduPortType, portType)
+		if p.Src.IsValid() {
+			b = appendPDUUint32(b, pduSourcePort, uint32(p.Src.Port()))
+		}
+		if p.Dst.IsValid() {
+			b = appendPDUUint32(b, pduDestinationPort, uint32(p.Dst.Port()))
+		}
+	}
+	if p.Call != "" {
+		b = appendPDUText(b, pduProtocolColumn, cut(p.Call, maxColumn))
+	}
+	switch p.Direction {
+	case capture.Outbound:
+		b = appendPDUUint32(b, pduDirection, 0)
+	case capture.Inbound:
+		b = appendPDUUint32(b, pduDirection, 1)
+	}
+	return appendPDUTag(b, pduEnd, 0)
+}
+
+// pduPortTypeOf returns Wireshark's number for the kind of a protocol's ports,
+// zero for a protocol without ports.
+func pduPortTypeOf(protocol uint8) uint32 {
+	switch protocol {
+	case protocolSCTP:
+		return 1
+	case protocolTCP:
+		return 2
+	case protocolUDP:
+		return 3
+	case protocolDCCP:
+		return 4
+	}
+	return 0
+}
+
+func appendPDUAddress(b []byte, tag4, tag6 uint16, a netip.Addr) []byte {
+	switch {
+	case a.Is4():
+		return appendPDUUint32(b, tag4, ipv4Bytes(a))
+	case a.Is6():
+		bytes := a.As16()
+		return append(appendPDUTag(b, tag6, len(bytes)), bytes[:]...)
+	}
+	return b
+}
+
+// appendPDUText appends a text, whose length includes zeros up to the next 32 bits.
+func appendPDUText(b []byte, tag uint16, text string) []byte {
+	b = appendPDUTag(b, tag, (len(text)+3)&^3)
+	return pad(append(b, text...), len(text))
+}
+
+func appendPDUUint32(b []byte, tag uint16, value uint32) []byte {
+	return binary.BigEndian.AppendUint64(b, uint64(tag)<<48|4<<32|uint64(value))
+}
+
+func appendPDUTag(b []byte, tag uint16, length int) []byte {
+	return binary.BigEndian.AppendUint32(b, uint32(tag)<<16|uint32(length))
+}

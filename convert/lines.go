@@ -1,0 +1,258 @@
+package convert
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// LineOptions are the choices of a LineWriter.
+type LineOptions struct {
+	// Hex prints each packet's bytes beneath its line. The default is not to.
+	Hex bool
+	// Columns is the width to fill, 80 by default.
+	Columns int
+	// Location is the time zone of the times, time.Local by default.
+	Location *time.Location
+}
+
+// LineWriter prints a line for each packet, for people at a terminal:
+//
+//	12:00:00.123456789 tcp:kernel 10.0.0.1:52638 > 10.0.0.2:16962 [P.] 43 01234567
+//
+// These are the time, the interface's name, the addresses, the TCP flags (or
+// the protocol, or the system call that returned the bytes), the packet's length
+// in bytes, and as much of the payload as fits: text as it is, other bytes in
+// hexadecimal after 0x. A comment follows a semicolon, in full even if the
+// line becomes longer.
+//
+// No byte of a packet reaches the terminal as a control character. Each packet
+// is one Write, so lines appear at once and whole.
+type LineWriter struct {
+	w       io.Writer
+	options LineOptions
+	// nameWidth is the longest interface name so far, in columns.
+	nameWidth int
+	buf       []byte
+}
+
+var _ capture.Sink = (*LineWriter)(nil)
+
+// NewLineWriter makes a LineWriter that prints to w.
+func NewLineWriter(w io.Writer, options LineOptions) *LineWriter {
+	if options.Columns == 0 {
+		options.Columns = 80
+	}
+	if options.Location == nil {
+		options.Location = time.Local
+	}
+	return &LineWriter{w: w, options: options}
+}
+
+// WritePacket prints one packet. It does not keep p.
+func (w *LineWriter) WritePacket(p *capture.Packet) error {
+	if p.Interface == nil {
+		return errors.New("printing packet: no interface")
+	}
+	h := parseHeaders(p)
+	b := time.Unix(0, p.Time).In(w.options.Location).AppendFormat(w.buf[:0], "15:04:05.000000000")
+	b = append(b, ' ')
+	b = w.appendName(b, p.Interface)
+	b = appendAddresses(b, h.src, h.dst)
+	b = appendProtocol(b, p, &h)
+	b = append(b, ' ')
+	b = strconv.AppendInt(b, int64(originalLength(p)), 10)
+
+	room := w.options.Columns - utf8.RuneCount(b) - len(" ")
+	if p.Comment != "" {
+		room -= len(" ; ") + utf8.RuneCountInString(p.Comment)
+	}
+	b = appendPreview(b, h.payload, room)
+	if p.Comment != "" {
+		b = append(b, " ; "...)
+		b = appendPrintable(b, p.Comment)
+	}
+	b = append(b, '\n')
+	if w.options.Hex {
+		b = appendHexDump(b, p.Data)
+	}
+	w.buf = b
+	if _, err := w.w.Write(b); err != nil {
+		return fmt.Errorf("printing packet: %w", err)
+	}
+	return nil
+}
+
+// appendName appends the interface's name, as wide as the widest so far.
+func (w *LineWriter) appendName(b []byte, i *capture.Interface) []byte {
+	start := len(b)
+	b = appendPrintable(b, i.Kind)
+	b = append(b, ':')
+	b = append(b, i.View.String()...)
+	width := utf8.RuneCount(b[start:])
+	w.nameWidth = max(w.nameWidth, width)
+	for ; width < w.nameWidth; width++ {
+		b = append(b, ' ')
+	}
+	return b
+}
+
+// appendAddresses appends both addresses, or nothing if there are none.
+func appendAddresses(b []byte, src, dst netip.AddrPort) []byte {
+	if !src.IsValid() && !dst.IsValid() {
+		return b
+	}
+	b = appendAddress(append(b, ' '), src)
+	return appendAddress(append(b, " > "...), dst)
+}
+
+func appendAddress(b []byte, a netip.AddrPort) []byte {
+	if !a.IsValid() {
+		return append(b, '?')
+	}
+	if a.Addr().Zone() != "" {
+		// A zone is the name of a network interface, which can hold almost any byte.
+		s := a.String()
+		if a.Port() == 0 {
+			s = a.Addr().String()
+		}
+		return appendPrintable(b, s)
+	}
+	if a.Port() == 0 {
+		return a.Addr().AppendTo(b)
+	}
+	return a.AppendTo(b)
+}
+
+// appendProtocol appends tcpdump's notation of the TCP flags, or the name of
+// what the packet is.
+func appendProtocol(b []byte, p *capture.Packet, h *headers) []byte {
+	switch {
+	case h.tcp:
+		return appendFlags(append(b, ' '), h.flags)
+	case h.etherType != 0:
+		return fmt.Appendf(b, " ether 0x%04x", h.etherType)
+	case h.protocol != 0:
+		return appendProtocolName(append(b, ' '), h.protocol)
+	case p.Call != "":
+		return appendPrintable(append(b, ' '), p.Call)
+	}
+	return b
+}
+
+func appendProtocolName(b []byte, protocol uint8) []byte {
+	switch protocol {
+	case protocolICMP:
+		return append(b, "icmp"...)
+	case protocolTCP:
+		return append(b, "tcp"...)
+	case protocolUDP:
+		return append(b, "udp"...)
+	case protocolICMPv6:
+		return append(b, "icmp6"...)
+	}
+	return strconv.AppendUint(append(b, "proto "...), uint64(protocol), 10)
+}
+
+// appendFlags appends the flags in tcpdump's order, which is the bits' from the lowest up.
+func appendFlags(b []byte, flags uint8) []byte {
+	const letters = "FSRP.UEW"
+	if flags == 0 {
+		return append(b, "[none]"...)
+	}
+	b = append(b, '[')
+	for bit := range letters {
+		if flags>>bit&1 != 0 {
+			b = append(b, letters[bit])
+		}
+	}
+	return append(b, ']')
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendPreview appends the first bytes of a payload in at most room columns
+// after a space. Fewer than four columns would show nothing of use.
+func appendPreview(b, payload []byte, room int) []byte {
+	if room < 4 || len(payload) == 0 {
+		return b
+	}
+	b = append(b, ' ')
+	shown := payload[:min(len(payload), room)]
+	if isText(shown) {
+		for _, c := range shown {
+			b = append(b, printable(c))
+		}
+		return b
+	}
+	b = append(b, "0x"...)
+	for _, c := range payload[:min(len(payload), (room-2)/2)] {
+		b = append(b, hexDigits[c>>4], hexDigits[c&0xf])
+	}
+	return b
+}
+
+// isText tells whether a person reads more from the bytes' characters than from
+// their values: at least three quarters are printable or white space.
+func isText(b []byte) bool {
+	text := 0
+	for _, c := range b {
+		if printable(c) == c || c == '\n' || c == '\r' || c == '\t' {
+			text++
+		}
+	}
+	return text*4 >= len(b)*3
+}
+
+// printable is the ASCII character that stands for a byte: a dot for all
+// that a terminal would not show, or would act on.
+func printable(c byte) byte {
+	if c < ' ' || c > '~' {
+		return '.'
+	}
+	return c
+}
+
+// appendPrintable appends a text with a dot for all that a terminal would act on:
+// control characters and those that change the direction of writing.
+func appendPrintable(b []byte, s string) []byte {
+	for _, r := range s {
+		if !unicode.IsPrint(r) {
+			r = '.'
+		}
+		b = utf8.AppendRune(b, r)
+	}
+	return b
+}
+
+// appendHexDump appends lines of 16 bytes: offset, hexadecimal, ASCII. In 76 columns.
+func appendHexDump(b, data []byte) []byte {
+	const width = 3*16 + 1
+	for offset := 0; offset < len(data); offset += 16 {
+		row := data[offset:min(offset+16, len(data))]
+		b = fmt.Appendf(b, "  %04x ", offset)
+		start := len(b)
+		for i, c := range row {
+			if i == 8 {
+				b = append(b, ' ')
+			}
+			b = append(b, ' ', hexDigits[c>>4], hexDigits[c&0xf])
+		}
+		for len(b) < start+width {
+			b = append(b, ' ')
+		}
+		b = append(b, "  "...)
+		for _, c := range row {
+			b = append(b, printable(c))
+		}
+		b = append(b, '\n')
+	}
+	return b
+}

@@ -1,0 +1,81 @@
+package convert
+
+import (
+	"fmt"
+	"io"
+)
+
+// bufferSize holds the largest block, so that only whole blocks are handed on,
+// and some 10,000 small packets, so that a system call costs each of them little.
+const bufferSize = 1 << 20
+
+// output collects the blocks of a file and writes only whole ones.
+type output struct {
+	w io.Writer
+	// buf holds whole blocks between two calls.
+	buf []byte
+	// err is the first failure; nothing is written after it.
+	err error
+}
+
+// reserve makes room for a block of at most size bytes.
+func (o *output) reserve(size int) error {
+	if o.err != nil {
+		return o.err
+	}
+	if size > cap(o.buf)-len(o.buf) {
+		return o.flush()
+	}
+	return nil
+}
+
+// flush writes the blocks in the buffer.
+func (o *output) flush() error {
+	if o.err != nil || len(o.buf) == 0 {
+		return o.err
+	}
+	n, err := o.w.Write(o.buf)
+	if err == nil && n < len(o.buf) {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		o.err = fmt.Errorf("writing capture: %w", err)
+		cutBack(o.w, n-wholeBlocks(o.buf, n))
+	}
+	o.buf = o.buf[:0]
+	return o.err
+}
+
+// wholeBlocks returns the size of the blocks in b that end within the first n bytes.
+func wholeBlocks(b []byte, n int) int {
+	end := 0
+	for end < len(b) {
+		next := end + int(order.Uint32(b[end+4:]))
+		if next > n {
+			break
+		}
+		end = next
+	}
+	return end
+}
+
+// cutBack removes the last n bytes that were written to w if w is a file:
+// when the disk is full, the file is to end with a whole block. A pipe cannot
+// seek; what reads it sees the torn block. The failed write's error is the one
+// to report, so errors on the way are not.
+func cutBack(w io.Writer, n int) {
+	file, ok := w.(interface {
+		io.Seeker
+		Truncate(size int64) error
+	})
+	if !ok || n <= 0 {
+		return
+	}
+	end, err := file.Seek(0, io.SeekCurrent)
+	if err != nil || end < int64(n) {
+		return
+	}
+	if file.Truncate(end-int64(n)) == nil {
+		_, _ = file.Seek(-int64(n), io.SeekCurrent)
+	}
+}
