@@ -1,0 +1,214 @@
+package capture
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	client = netip.MustParseAddrPort("127.0.0.1:40000")
+	server = netip.MustParseAddrPort("127.0.0.1:16962")
+)
+
+func udpPacket(id uint64, payload string) *kernelPacket {
+	data := append(make([]byte, 8), payload...)
+	return &kernelPacket{id: id, src: client, dst: server, data: data, len: len(data), verdict: -1}
+}
+
+func udpDelivery(payload string, drops uint32) *delivery {
+	return &delivery{data: []byte(payload), full: len(payload), drops: drops, from: client, to: server}
+}
+
+// Each delivery is written as the payload, the queue's drops so far, and the
+// id that it must get.
+func TestDatagrams(t *testing.T) {
+	t.Parallel()
+	type got struct {
+		payload string
+		drops   uint32
+		id      uint64
+	}
+	for _, test := range []struct {
+		name       string
+		packets    []string // in the order of the filter, ids from 1; "" is one that the tap lost
+		deliveries []got
+	}{
+		{"in order", []string{"a", "b", "c"}, []got{{"a", 0, 1}, {"b", 0, 2}, {"c", 0, 3}}},
+		{"all alike", []string{"a", "a", "a"}, []got{{"a", 0, 1}, {"a", 0, 2}, {"a", 0, 3}}},
+		{"all alike, one dropped", []string{"a", "a", "a"}, []got{{"a", 0, 1}, {"a", 1, 3}}},
+		{"two cpus changed places", []string{"a", "b", "c"}, []got{{"b", 0, 2}, {"a", 0, 1}, {"c", 0, 3}}},
+		{"a drop before the filter", []string{"a", "b", "c"}, []got{{"a", 1, 1}, {"b", 1, 2}, {"c", 1, 3}}},
+		{"the tap lost one", []string{"a", "", "c"}, []got{{"a", 0, 1}, {"b", 0, 0}, {"c", 0, 3}}},
+		{"the tap lost one of many alike", []string{"a", "", "a"}, []got{{"a", 0, 1}, {"a", 0, 3}}},
+		{"unknown", []string{"a"}, []got{{"z", 0, 0}, {"a", 0, 1}}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var q datagrams
+			q.headerLen = 8
+			lost := 0
+			for i, payload := range test.packets {
+				if payload == "" {
+					lost++
+					continue
+				}
+				q.saw(udpPacket(uint64(i+1), payload), lost)
+				lost = 0
+			}
+			for i, d := range test.deliveries {
+				if m := q.delivered(udpDelivery(d.payload, d.drops)); m.id != d.id {
+					t.Errorf("delivery %d, %q: id %d, want %d", i, d.payload, m.id, d.id)
+				}
+			}
+		})
+	}
+}
+
+func TestDatagramsVerdict(t *testing.T) {
+	t.Parallel()
+	q := datagrams{headerLen: 8}
+	for i, verdict := range []int{12, 0, 8, 1, -1} {
+		p := udpPacket(uint64(i+1), "0123456789")
+		p.verdict = verdict
+		q.saw(p, 0)
+	}
+	for _, want := range []struct {
+		payload string
+		drops   uint32
+		id      uint64
+	}{{"0123", 0, 1}, {"", 1, 3}, {"", 1, 4}, {"0123456789", 1, 5}} {
+		if m := q.delivered(udpDelivery(want.payload, want.drops)); m.id != want.id {
+			t.Errorf("%q: id %d, want %d", want.payload, m.id, want.id)
+		}
+	}
+}
+
+// Random traffic, drops, losses and a snaplen, with few different payloads:
+// what has its own payload is always paired right.
+func TestDatagramsRandom(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	q := datagrams{headerLen: 8}
+	var (
+		queue []*kernelPacket
+		drops uint32
+		lost  int
+		known = make(map[uint64]bool)
+	)
+	for id := uint64(1); id < 20000; id++ {
+		p := udpPacket(id, string(binary.BigEndian.AppendUint64(nil, id)))
+		if random.IntN(50) == 0 {
+			lost++
+		} else {
+			q.saw(p, lost)
+			known[id], lost = true, 0
+		}
+		if random.IntN(4) == 0 {
+			drops++
+		} else {
+			p.verdict = int(drops) // what the queue notes beside it
+			queue = append(queue, p)
+		}
+		for len(queue) > 0 && random.IntN(3) > 0 {
+			p := queue[0]
+			queue = queue[1:]
+			m := q.delivered(&delivery{data: p.data[8:], full: 8, drops: uint32(p.verdict), from: client, to: server})
+			if want := p.id; known[want] && m.id != want || !known[want] && m.id != 0 {
+				t.Fatalf("packet %d (recorded: %v): id %d", want, known[want], m.id)
+			}
+		}
+	}
+	if len(q.waiting) > 2*(behind+len(queue))+1000 {
+		t.Errorf("%d packets are kept for nothing", len(q.waiting))
+	}
+}
+
+func segmentPacket(id uint64, seq uint32, flags byte, payload string) *kernelPacket {
+	data := make([]byte, 20, 20+len(payload))
+	binary.BigEndian.PutUint32(data[4:], seq)
+	data[12], data[13] = 5<<4, flags
+	data = append(data, payload...)
+	return &kernelPacket{id: id, src: client, dst: server, data: data, len: len(data), verdict: -1}
+}
+
+func TestStreams(t *testing.T) {
+	t.Parallel()
+	const start = 1<<32 - 7 // sequence numbers wrap within the stream
+	s := newStreams()
+	var seq uint32 = start
+	s.saw(segmentPacket(1, seq, tcpSYN, ""), 0)
+	seq++
+	s.saw(segmentPacket(2, seq, 0, ""), 0)
+	s.saw(segmentPacket(3, seq, 0, "0123456789"), 0)
+	s.saw(segmentPacket(4, seq+10, 0, "abcdefghij"), 0)
+	s.saw(segmentPacket(5, seq, 0, "0123456789"), 0)    // sent again
+	s.saw(segmentPacket(6, seq+30, 0, "ABCDEFGHIJ"), 0) // overtakes
+	s.saw(segmentPacket(7, seq+20, 0, "KLMNOPQRST"), 0)
+	s.saw(segmentPacket(8, seq+40, tcpFIN, ""), 0)
+	read := func(n int) match {
+		return s.delivered(&delivery{data: make([]byte, n), full: n, from: client, to: server})
+	}
+	for i, want := range []struct {
+		n       int
+		id      uint64
+		comment string
+	}{
+		{4, 3, "read from packets 3, 5"},
+		{10, 3, "read from packets 3-5"},
+		{6, 4, ""},
+		{20, 7, "read from packets 6-7"},
+	} {
+		if m := read(want.n); m.id != want.id || m.comment != want.comment {
+			t.Errorf("read %d: %+v, want %+v", i, m, want)
+		}
+	}
+	if m := s.delivered(&delivery{end: true, from: client, to: server}); m.id != 8 {
+		t.Errorf("end: %+v", m)
+	}
+	s.saw(segmentPacket(9, seq+41, 0, ""), 0)
+	if len(s.open) != 0 {
+		t.Error("the last ACK opened the stream again")
+	}
+
+	s.saw(segmentPacket(10, 77, tcpSYN, ""), 0)
+	s.saw(segmentPacket(11, 78, tcpRST, ""), 0)
+	if m := s.delivered(&delivery{err: unix.ECONNRESET, from: client, to: server}); m.id != 11 {
+		t.Errorf("reset: %+v", m)
+	}
+}
+
+func TestStreamJoinedLate(t *testing.T) {
+	t.Parallel()
+	s := newStreams()
+	s.saw(segmentPacket(1, 5000, 0, "abc"), 0)
+	if m := s.delivered(&delivery{data: []byte("abc"), full: 3, from: client, to: server}); m.id != 1 {
+		t.Errorf("%+v", m)
+	}
+	if m := s.delivered(&delivery{data: []byte("abc"), full: 3, from: server, to: client}); m.id != 0 || m.comment == "" {
+		t.Errorf("a stream never seen: %+v", m)
+	}
+}
+
+func TestIDRanges(t *testing.T) {
+	t.Parallel()
+	var r idRanges
+	for _, id := range []uint64{1, 2, 3, 5, 7, 8} {
+		r.add(id)
+	}
+	if got := r.String(); got != "1-3, 5, 7-8" {
+		t.Error(got)
+	}
+	for id := uint64(10); id < 100; id += 2 {
+		r.add(id)
+	}
+	if got := r.String(); len(got) > 100 {
+		t.Error(got)
+	}
+}

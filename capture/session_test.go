@@ -1,0 +1,570 @@
+package capture
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+)
+
+// requirePrivilege skips a test that opens sessions in namespaces, unless the
+// environment says that it must run.
+func requirePrivilege(tb testing.TB) {
+	tb.Helper()
+	if os.Geteuid() == 0 && bpf.HasCapability(unix.CAP_BPF) && bpf.HasCapability(unix.CAP_SYS_ADMIN) {
+		return
+	}
+	if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
+		tb.Fatal("not root and EBPFDUMP_REQUIRE is set")
+	}
+	tb.Skip("needs root")
+}
+
+// memory is a Sink that keeps copies.
+type memory struct {
+	mu      sync.Mutex
+	packets []Packet
+}
+
+func (m *memory) WritePacket(p *Packet) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kept := *p
+	kept.Data = bytes.Clone(p.Data)
+	m.packets = append(m.packets, kept)
+	return nil
+}
+
+func (m *memory) view(v View) []Packet {
+	var in []Packet
+	for _, p := range m.packets {
+		if p.Interface.View == v {
+			in = append(in, p)
+		}
+	}
+	return in
+}
+
+// run runs a session in a namespace of its own, does what traffic says once
+// the tap is in place, and returns what was captured when the socket is quiet.
+func run(tb testing.TB, config Config, traffic func(s *Session)) (*memory, *Session) {
+	tb.Helper()
+	requirePrivilege(tb)
+	if config.Namespace == nil {
+		ns, err := NewNamespace()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		tb.Cleanup(ns.Close)
+		config.Namespace = ns
+	}
+	s, err := Open(config)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	var sink memory
+	ctx, cancel := context.WithCancel(tb.Context())
+	done := make(chan error)
+	go func() { done <- s.Run(ctx, &sink) }()
+	traffic(s)
+	cancel()
+	if err := <-done; err != nil {
+		tb.Fatal(err)
+	}
+	return &sink, s
+}
+
+// probed sends the probe.
+func probed(tb testing.TB) func(*Session) {
+	return func(s *Session) {
+		if err := s.Probe(tb.Context()); err != nil {
+			tb.Error(err)
+		}
+	}
+}
+
+func mustKind(tb testing.TB, name string) *Kind {
+	tb.Helper()
+	k, ok := KindByName(name)
+	if !ok {
+		tb.Fatalf("no kind %q", name)
+	}
+	return k
+}
+
+var allViews = []View{ViewKernel, ViewUser, ViewNet, ViewLink}
+
+// What the probe shows in each kind: the packets by id, the payload that each
+// brings to userspace, and what stands before offset 0.
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		kind     string
+		protocol int
+		packets  int
+		user     []string // by delivery; "=" is the kernel view's bytes
+		netLen   int      // bytes of network header below offset 0
+	}{
+		{kind: "tcp", packets: 5, user: []string{ProbePayload, ""}, netLen: 20},
+		{kind: "tcp6", packets: 5, user: []string{ProbePayload, ""}, netLen: 40},
+		{kind: "udp", packets: 1, user: []string{ProbePayload}, netLen: 20},
+		{kind: "udp6", packets: 1, user: []string{ProbePayload}, netLen: 40},
+		{kind: "raw", packets: 2, user: []string{"=", "="}},
+		{kind: "raw", protocol: unix.IPPROTO_UDP, packets: 1, user: []string{"="}},
+		{kind: "raw", protocol: unix.IPPROTO_ICMP, packets: 2, user: []string{"=", "="}},
+		{kind: "raw", protocol: 200, packets: 1, user: []string{"="}},
+		{kind: "raw6", packets: 2, user: []string{"=", "="}, netLen: 40},
+		{kind: "raw6", protocol: unix.IPPROTO_UDP, packets: 1, user: []string{"="}, netLen: 40},
+		{kind: "raw6", protocol: unix.IPPROTO_ICMPV6, packets: 2, user: []string{"=", "="}, netLen: 40},
+	} {
+		t.Run(fmt.Sprintf("%s/%d", test.kind, test.protocol), func(t *testing.T) {
+			t.Parallel()
+			sink, s := run(t, Config{Kind: mustKind(t, test.kind), Protocol: test.protocol, Views: allViews}, probed(t))
+			kernel, user := sink.view(ViewKernel), sink.view(ViewUser)
+			if len(kernel) != test.packets || len(user) != len(test.user) {
+				t.Fatalf("%d packets in the kernel view and %d in the user view, want %d and %d",
+					len(kernel), len(user), test.packets, len(test.user))
+			}
+			byID := make(map[uint64]Packet)
+			for _, p := range kernel {
+				byID[p.ID] = p
+				if !p.Src.Addr().IsLoopback() || !p.Dst.Addr().IsLoopback() || p.Direction != Inbound || p.Len != len(p.Data) {
+					t.Errorf("packet %+v", p)
+				}
+			}
+			for i, p := range user {
+				k, ok := byID[p.ID]
+				if !ok {
+					t.Errorf("delivery %d has id %d, which no packet has: %s", i, p.ID, p.Comment)
+				}
+				want := test.user[i]
+				if want == "=" {
+					want = string(k.Data)
+				}
+				if string(p.Data) != want || p.Src != k.Src || p.Dst != k.Dst || p.Call != "recvmsg" || p.Time < k.Time {
+					t.Errorf("delivery %d of packet %+v is %+v, want %q", i, k, p, want)
+				}
+			}
+			for _, p := range append(sink.view(ViewNet), sink.view(ViewLink)...) {
+				below := test.netLen
+				if p.Interface.View == ViewLink {
+					below += 14
+				}
+				if !bytes.Equal(p.Data[below:], byID[p.ID].Data) || p.Len != len(p.Data) {
+					t.Errorf("%s: packet %d is %x, does not end in the kernel view's bytes", p.Interface.Name(), p.ID, p.Data)
+				}
+			}
+			if bound := fmt.Sprintf("within %d ns", s.ClockError()); !strings.Contains(kernel[0].Interface.Description, bound) {
+				t.Errorf("%q is not in the description %q", bound, kernel[0].Interface.Description)
+			}
+			checkLedger(t, s)
+		})
+	}
+}
+
+// checkLedger holds that nothing is unaccounted for.
+func checkLedger(t *testing.T, s *Session) {
+	t.Helper()
+	counts, err := s.Counts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counts.Tap.Seen != counts.Tap.Recorded+counts.Tap.RingFull+counts.Tap.LoadFailed {
+		t.Errorf("tap: %+v", counts.Tap)
+	}
+	all, err := s.Statistics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, st := range all {
+		if st.Received != st.Delivered+st.Dropped || st.Received == 0 || st.Start >= st.End {
+			t.Errorf("%s: %+v", st.Interface.Name(), st)
+		}
+	}
+}
+
+// dialIn connects to the session from within its namespace.
+func dialIn(tb testing.TB, s *Session, network string) net.Conn {
+	tb.Helper()
+	var conn net.Conn
+	err := s.config.Namespace.Do(func() (err error) {
+		conn, err = net.Dial(network, s.main.local.String())
+		return err
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return conn
+}
+
+func TestEcho(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"tcp", "udp", "tcp6", "udp6"} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			run(t, Config{Kind: mustKind(t, kind), Echo: true}, probed(t))
+		})
+	}
+}
+
+// Several connections at once, each with its own bytes: every read has the id
+// of the segment that its first byte came in.
+func TestStreamsPair(t *testing.T) {
+	t.Parallel()
+	const connections, messages = 8, 50
+	sink, _ := run(t, Config{Kind: mustKind(t, "tcp"), Echo: true}, func(s *Session) {
+		var clients sync.WaitGroup
+		for c := range connections {
+			conn := dialIn(t, s, "tcp")
+			clients.Go(func() {
+				defer conn.Close()
+				for m := range messages {
+					text := fmt.Sprintf("connection %d message %d %s\n", c, m, strings.Repeat("x", m*100))
+					if _, err := io.WriteString(conn, text); err != nil {
+						t.Error(err)
+					}
+					if m%2 == 0 {
+						if _, err := io.ReadFull(conn, make([]byte, len(text))); err != nil {
+							t.Error(err)
+						}
+					}
+				}
+			})
+		}
+		clients.Wait()
+		if err := s.settle(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	segments := make(map[uint64]Packet)
+	for _, p := range sink.view(ViewKernel) {
+		segments[p.ID] = p
+	}
+	reads := 0
+	for _, p := range sink.view(ViewUser) {
+		k, ok := segments[p.ID]
+		if !ok || k.Src != p.Src || k.Dst != p.Dst {
+			t.Errorf("read of %d bytes: id %d, comment %q", len(p.Data), p.ID, p.Comment)
+			continue
+		}
+		if len(p.Data) == 0 {
+			continue
+		}
+		reads++
+		h, _ := parseTCP(k.Data)
+		payload := k.Data[h.len:]
+		if n := min(len(payload), len(p.Data)); !bytes.Contains(payload, p.Data[:min(n, 20)]) {
+			t.Errorf("packet %d holds %.30q, its read %.30q", p.ID, payload, p.Data)
+		}
+	}
+	if reads < connections {
+		t.Errorf("%d reads", reads)
+	}
+}
+
+// A queue that overflows: every datagram that was received has the id of its
+// own packet, and the dropped ones are named.
+func TestDatagramsPairAcrossOverflow(t *testing.T) {
+	t.Parallel()
+	const sent = 4000
+	var dropped atomic.Uint64
+	sink, s := run(t, Config{Kind: mustKind(t, "udp")}, func(s *Session) {
+		conn := dialIn(t, s, "udp")
+		defer conn.Close()
+		// A full mailbox stops the receiver, and so the queue overflows for certain.
+		s.collector.mailbox.mu.Lock()
+		var b [8]byte
+		for i := range sent {
+			if i == sent-10 {
+				s.collector.mailbox.mu.Unlock()
+				if err := s.settle(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			// Half of them are alike, so that bytes alone could not tell them apart.
+			binary.BigEndian.PutUint64(b[:], uint64(i/2*2))
+			if _, err := conn.Write(b[:]); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := s.settle(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	kernel := make(map[uint64]Packet)
+	for _, p := range sink.view(ViewKernel) {
+		kernel[p.ID] = p
+	}
+	if len(kernel) != sent {
+		t.Fatalf("the filter saw %d of %d", len(kernel), sent)
+	}
+	var (
+		last  uint64
+		named int
+	)
+	for _, p := range sink.view(ViewUser) {
+		if !bytes.Equal(kernel[p.ID].Data[8:], p.Data) || p.ID <= last {
+			t.Fatalf("datagram %x after %d got id %d, whose packet holds %x", p.Data, last, p.ID, kernel[p.ID].Data)
+		}
+		// The gap in the ids is what the queue says that it dropped.
+		if p.Drops != p.ID-last-1 {
+			t.Fatalf("packet %d follows %d, and the queue dropped %d in between", p.ID, last, p.Drops)
+		}
+		if p.Drops > 0 {
+			named++
+			if !strings.Contains(p.Comment, fmt.Sprintf("dropped %d before this one: packets %d", p.Drops, last+1)) {
+				t.Errorf("comment %q", p.Comment)
+			}
+		}
+		dropped.Add(p.Drops)
+		last = p.ID
+	}
+	if named == 0 || dropped.Load() == 0 {
+		t.Error("the queue did not overflow: the test shows nothing")
+	}
+	checkLedger(t, s)
+}
+
+func TestPacketLimit(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	ns, err := NewNamespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	s, err := Open(Config{Kind: mustKind(t, "udp"), Packets: 3, Namespace: ns})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	conn := dialIn(t, s, "udp")
+	for i := range 10 {
+		fmt.Fprintf(conn, "datagram %d", i)
+	}
+	var sink memory
+	if err := s.Run(t.Context(), &sink); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []View{ViewKernel, ViewUser} {
+		if got := sink.view(v); len(got) != 3 || got[2].ID != 3 {
+			t.Errorf("%s: %d packets", v, len(got))
+		}
+	}
+	checkLedger(t, s)
+}
+
+func TestSnaplen(t *testing.T) {
+	t.Parallel()
+	sink, _ := run(t, Config{Kind: mustKind(t, "udp"), Snaplen: 10}, probed(t))
+	for _, p := range sink.packets {
+		full := map[View]int{ViewKernel: 8 + len(ProbePayload), ViewUser: len(ProbePayload)}[p.Interface.View]
+		if len(p.Data) != 10 || p.Len != full {
+			t.Errorf("%s: %d of %d bytes", p.Interface.Name(), len(p.Data), p.Len)
+		}
+		if p.ID != 1 {
+			t.Errorf("%s: id %d", p.Interface.Name(), p.ID)
+		}
+	}
+}
+
+// The kernel's own time of a packet, SO_TIMESTAMPNS, is taken before the filter
+// runs; the wall clock after the receive call is later. Between the two, give
+// or take the stated error, must be what the tap and the clock say.
+func TestTimesAgainstTimestampNS(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	tap, err := bpf.Open(bpf.Options{RingSize: bpf.MinRingSize})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tap.Close()
+	clock, err := newClock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	receiver, sender := stampedPair(t)
+	awaitStamps(t, receiver, sender)
+	if err := tap.Attach(receiver); err != nil {
+		t.Fatal(err)
+	}
+	const datagrams = 200
+	var (
+		rec  bpf.Record
+		late []int64
+	)
+	for range datagrams {
+		if err := unix.Send(sender, []byte(ProbePayload), 0); err != nil {
+			t.Fatal(err)
+		}
+		stamp := receiveStamp(t, receiver)
+		received, err := now(unix.CLOCK_REALTIME)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := tap.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if err := tap.Read(&rec); err != nil {
+			t.Fatal(err)
+		}
+		at := clock.wall(int64(rec.Time))
+		if at < stamp-clock.bound || at > received+clock.bound {
+			t.Errorf("captured %d ns after the stamp and %d ns before the return, bound %d ns", at-stamp, received-at, clock.bound)
+		}
+		late = append(late, at-stamp)
+		if err := tap.Read(&rec); !errors.Is(err, bpf.ErrFlushed) {
+			t.Fatalf("a second record: %v", err)
+		}
+	}
+	slices.Sort(late)
+	t.Logf("bound %d ns; the filter ran %d ns after the stamp (median)", clock.bound, late[len(late)/2])
+}
+
+// stampedPair makes a UDP socket with SO_TIMESTAMPNS and one connected to it.
+func stampedPair(tb testing.TB) (receiver, sender int) {
+	tb.Helper()
+	open := func() int {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		tb.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	receiver, sender = open(), open()
+	if err := unix.SetsockoptInt(receiver, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+		tb.Fatal(err)
+	}
+	if err := unix.Bind(receiver, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		tb.Fatal(err)
+	}
+	to, err := unix.Getsockname(receiver)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := unix.Connect(sender, to); err != nil {
+		tb.Fatal(err)
+	}
+	return receiver, sender
+}
+
+// awaitStamps waits until the kernel stamps packets as they arrive. It begins to
+// do so some time after the first socket asked, and gives the time of the
+// receive call instead until then.
+func awaitStamps(tb testing.TB, receiver, sender int) {
+	tb.Helper()
+	for range 1000 {
+		if err := unix.Send(sender, []byte("awaiting"), 0); err != nil {
+			tb.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+		called, err := now(unix.CLOCK_REALTIME)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if receiveStamp(tb, receiver) < called {
+			return
+		}
+	}
+	tb.Fatal("the kernel does not stamp packets as they arrive")
+}
+
+// receiveStamp receives a datagram and returns the kernel's time of it.
+func receiveStamp(tb testing.TB, fd int) int64 {
+	tb.Helper()
+	oob := make([]byte, 128)
+	_, n, _, _, err := unix.Recvmsg(fd, make([]byte, 64), oob, 0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, m := range messages {
+		if m.Header.Type == unix.SO_TIMESTAMPNS {
+			return int64(binary.NativeEndian.Uint64(m.Data))*1e9 + int64(binary.NativeEndian.Uint64(m.Data[8:]))
+		}
+	}
+	tb.Fatal("no time stamp")
+	return 0
+}
+
+func TestOpenRefusals(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	var missing *bpf.MissingError
+
+	_, err := Open(Config{Kind: mustKind(t, "mptcp"), Listen: netip.MustParseAddrPort("127.0.0.1:0")})
+	if !errors.As(err, &missing) || !strings.Contains(err.Error(), "MPTCP") {
+		t.Errorf("mptcp: %v", err)
+	}
+
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, err = Open(Config{Kind: mustKind(t, "tcp"), Listen: netip.MustParseAddrPort(taken.Addr().String())})
+	if !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("port in use: %v", err)
+	}
+
+	_, err = Open(Config{Kind: mustKind(t, "udp"), Listen: netip.MustParseAddrPort("192.0.2.1:0")})
+	if !errors.Is(err, unix.EADDRNOTAVAIL) {
+		t.Errorf("an address of somebody else: %v", err)
+	}
+}
+
+// failing is a sink whose device is full.
+type failing struct{ after int }
+
+func (f *failing) WritePacket(*Packet) error {
+	if f.after--; f.after < 0 {
+		return unix.ENOSPC
+	}
+	return nil
+}
+
+func TestSinkFails(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	ns, err := NewNamespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	s, err := Open(Config{Kind: mustKind(t, "udp"), Namespace: ns})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	conn := dialIn(t, s, "udp")
+	for i := range 10 {
+		fmt.Fprintf(conn, "datagram %d", i)
+	}
+	if err := s.Run(t.Context(), &failing{after: 4}); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("Run returned %v", err)
+	}
+}
