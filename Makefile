@@ -1,7 +1,74 @@
-.PHONY: generate
-# Debian keeps asm/types.h in a folder of the host's architecture.
-generate: export BPF2GO_CC = clang
-generate: export BPF2GO_STRIP = llvm-strip
-generate: export BPF2GO_CFLAGS = -O2 -Wall -Werror -mcpu=v2 -idirafter /usr/include/$(shell uname -m)-linux-gnu
-generate:
-	go generate ./bpf
+# What a newcomer needs: make test. What a developer needs besides: see below.
+
+SHELL = /bin/bash
+.DEFAULT_GOAL = build
+
+# The kernel's and the distribution's headers, for make generate: Debian keeps
+# asm/types.h in a folder of the host's architecture. The same major version of
+# clang makes the same bytes.
+CLANG_VERSION = 14
+BPF2GO_ENV = BPF2GO_CC=clang BPF2GO_STRIP=llvm-strip \
+	BPF2GO_CFLAGS="-O2 -Wall -Werror -mcpu=v2 -idirafter /usr/include/$(shell uname -m)-linux-gnu"
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME = 10s
+
+# As root nothing may be skipped: what a test needs is installed or the test fails.
+REQUIRE = $(if $(filter 0,$(shell id -u)),1,0)
+
+.PHONY: build test tools lint generate check-generate samples bench fuzz kernels clean
+
+build: ## builds ./ebpfdump
+	CGO_ENABLED=0 go build -o ebpfdump ./cmd/ebpfdump
+
+test: tools ## installs what the tests need, and runs them all
+	EBPFDUMP_REQUIRE=$(REQUIRE) go test -race -count=1 ./...
+
+tools: ## installs from the distribution's packages what is missing
+	./.ci/tools
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { echo "not as gofmt wants it:"; gofmt -l .; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+generate: ## makes the BPF objects and their Go files from the C sources
+	$(BPF2GO_ENV) go generate ./bpf
+
+# Another clang makes other bytes that do the same: then there is nothing to compare.
+check-generate: ## fails if the committed BPF objects are not those of the C sources
+	@if clang --version | grep -q 'version $(CLANG_VERSION)\.'; then \
+		$(MAKE) generate && git diff --exit-code -- bpf && echo "generated files are up to date"; \
+	else \
+		echo "NOT CHECKED: the objects were made by clang $(CLANG_VERSION), this is $$(clang --version | head -n 1)"; \
+	fi
+
+samples: ## records the samples anew, on this kernel
+	./samples/make.sh
+
+bench: ## what a packet costs, in the kernel, in the reader and in the writer
+	go test -run '^$$' -bench . -benchtime 200000x -count 3 ./bpf ./capture
+	go test -run '^$$' -bench . -count 3 ./convert
+
+fuzz: ## every fuzz target for FUZZTIME
+	@for package in $$(go list ./...); do \
+		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "fuzzing $$package $$target"; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+		done; \
+	done
+
+# The packages that need nothing but a kernel, under each kernel that vmrun has.
+kernels: build/vmrun ## boots other kernels under QEMU and runs the tests of bpf and capture there
+	build/vmrun fetch
+	@for kernel in $$(build/vmrun list); do \
+		echo "Linux $$kernel"; \
+		EBPFDUMP_REQUIRE=1 CGO_ENABLED=0 go test -count=1 -exec "$(CURDIR)/build/vmrun run -kernel $$kernel" ./bpf ./capture || exit 1; \
+	done
+
+build/vmrun: FORCE
+	CGO_ENABLED=0 go build -o $@ ./cmd/vmrun
+FORCE:
+
+clean:
+	rm -rf ebpfdump build

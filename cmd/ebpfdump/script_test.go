@@ -1,0 +1,140 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"ebpfdump": main})
+}
+
+// TestScript runs the command line as a user would: one file a concern.
+func TestScript(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:       "testdata/script",
+		Condition: condition,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status":   status,
+			"await":    await,
+			"listen":   listen,
+			"mode":     mode,
+			"datagram": datagram,
+		},
+	})
+}
+
+// condition tells whether this machine can run a script. What is missing fails
+// the test where the environment says that nothing may be.
+func condition(name string) (bool, error) {
+	var ok bool
+	switch {
+	case name == "privileged":
+		ok = os.Geteuid() == 0 && bpf.HasCapability(unix.CAP_BPF) && bpf.HasCapability(unix.CAP_SYS_ADMIN)
+	case strings.HasPrefix(name, "tool:"):
+		_, err := exec.LookPath(strings.TrimPrefix(name, "tool:"))
+		ok = err == nil
+	default:
+		return false, fmt.Errorf("unknown condition %q", name)
+	}
+	if !ok && os.Getenv("EBPFDUMP_REQUIRE") == "1" {
+		return false, fmt.Errorf("%s is missing and EBPFDUMP_REQUIRE is set", name)
+	}
+	return ok, nil
+}
+
+// status N PROGRAM ARGS... runs a program that must exit with status N.
+func status(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: status N PROGRAM [ARGS...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	if err := ts.Exec(args[1], args[2:]...); errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit status %d, want %d", got, want)
+	}
+}
+
+// await FILE REGEXP waits until a file has a line that matches, and puts the
+// first group, if any, into $MATCH.
+func await(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: await FILE REGEXP")
+	}
+	re, err := regexp.Compile("(?m)" + args[1])
+	ts.Check(err)
+	for {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			ts.Check(err)
+		}
+		if groups := re.FindSubmatch(text); groups != nil {
+			ts.Setenv("MATCH", string(groups[len(groups)-1]))
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// listen NETWORK takes a loopback port for the rest of the script, as $PORT.
+func listen(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: listen tcp|udp")
+	}
+	if args[0] == "tcp" {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		ts.Check(err)
+		ts.Defer(func() { l.Close() })
+		ts.Setenv("PORT", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+		return
+	}
+	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	ts.Setenv("PORT", strconv.Itoa(l.LocalAddr().(*net.UDPAddr).Port))
+}
+
+// datagram ADDR TEXT sends a UDP datagram.
+func datagram(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: datagram ADDR TEXT")
+	}
+	conn, err := net.Dial("udp", args[0])
+	ts.Check(err)
+	defer conn.Close()
+	_, err = conn.Write([]byte(args[1]))
+	ts.Check(err)
+}
+
+// mode OCTAL FILE compares a file's permissions.
+func mode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mode OCTAL FILE")
+	}
+	info, err := os.Stat(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got := fmt.Sprintf("%04o", info.Mode().Perm()); got != args[0] {
+		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
+	}
+}
