@@ -32,6 +32,7 @@ type collector struct {
 
 	record    bpf.Record
 	packet    Packet
+	noted     kernelPacket
 	batch     batch
 	waiting   []delivery // of batch, not paired yet
 	lost      []uint64   // by cpu: losses up to its last record
@@ -141,13 +142,13 @@ func (c *collector) kernel() {
 		Protocol:  c.protocol,
 	}
 	c.address(p, rec)
-	k := kernelPacket{src: p.Src, dst: p.Dst, data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict)}
+	c.noted = kernelPacket{src: p.Src, dst: p.Dst, data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict)}
 	if !c.full() {
-		k.id = c.counts[ViewKernel].Add(1)
-		p.ID = k.id
+		c.noted.id = c.counts[ViewKernel].Add(1)
+		p.ID = c.noted.id
 		c.views(p, rec)
 	}
-	c.pairer.saw(&k, int(lost))
+	c.pairer.saw(&c.noted, int(lost))
 }
 
 // lostBefore is the number of packets that the record's cpu lost since its record before.

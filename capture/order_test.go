@@ -3,8 +3,11 @@ package capture
 import (
 	"bytes"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestOrder(t *testing.T) {
@@ -62,6 +65,41 @@ func BenchmarkOrder(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
+	}
+}
+
+// In the long run nothing is allocated for a packet, from its record and its
+// delivery to the sink.
+func TestNothingIsAllocated(t *testing.T) {
+	c := newCollector(Config{Kind: mustKind(t, "udp")}.withDefaults(), nil, clock{})
+	c.order.sink = nothing{}
+	rec := &c.record
+	rec.Data = make([]byte, 72)
+	rec.Len, rec.Caplen, rec.Verdict = 72, 72, -1
+	copy(rec.Net[:], []byte{0x45, 9: unix.IPPROTO_UDP, 12: 127, 15: 1, 16: 127, 19: 1})
+	rec.NetLen = 20
+	d := delivery{
+		data: rec.Data[8:], full: 64,
+		from: netip.MustParseAddrPort("127.0.0.1:0"), to: netip.MustParseAddrPort("127.0.0.1:0"),
+	}
+	packet := func() {
+		rec.Time++
+		d.time++
+		c.kernel()
+		c.mailbox.put(d)
+		c.pair(1 << 62)
+		if err := c.order.release(int64(rec.Time) - 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 1000 {
+		packet()
+	}
+	if n := testing.AllocsPerRun(1000, packet); n != 0 {
+		t.Errorf("%v allocations a packet", n)
+	}
+	if c.counts[ViewUser].Load() != c.counts[ViewKernel].Load() {
+		t.Error("the deliveries were not paired")
 	}
 }
 

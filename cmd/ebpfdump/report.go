@@ -104,13 +104,13 @@ func (r *reporter) overwrite(format string, args ...any) {
 	r.counter = true
 }
 
+// count prints how far the capture has come, on less than 80 columns.
 func (r *reporter) count(printf func(string, ...any)) {
 	c, err := r.session.Counts()
 	if err != nil {
 		return // the capture itself will say why
 	}
-	printf("%d packets captured, %d received by filter, %d dropped by kernel, %d received by userspace",
-		c.Captured, c.Tap.Seen, c.Tap.Lost(), c.Delivered)
+	printf("%d packets captured, %d received by userspace, %d dropped by kernel", c.Captured, c.Delivered, c.Tap.Lost())
 }
 
 // end finishes the output and prints the closing lines, also after a failure.
