@@ -62,7 +62,7 @@ SIGUSR1 prints the counts.`,
 	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962)")
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
 	flags.StringVarP(&f.output, "output", "o", "", "write pcapng to `FILE`, or to stdout if it is -")
-	flags.StringVarP(&f.output, "write", "w", "", "the same as --output")
+	flags.StringVarP(&f.output, "write", "w", "", "`FILE`, the same as --output")
 	flags.StringVar(&f.views, "view", "kernel,user", "`LIST` of views: kernel, user, net, link")
 	flags.BoolVar(&f.echo, "echo", false, "send back what was received")
 	flags.BoolVar(&f.probe, "probe", false, "send the reference traffic, and end when it has been seen")
