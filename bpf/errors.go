@@ -3,6 +3,8 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
@@ -15,6 +17,8 @@ type MissingError struct {
 	What string
 	// Hint is the step that would mend it.
 	Hint string
+	// Capability is what the process lacks, such as "CAP_BPF"; empty if it is something else.
+	Capability string
 	// Err is what the kernel said.
 	Err error
 }
@@ -24,9 +28,9 @@ func (e *MissingError) Unwrap() error { return e.Err }
 
 // host is what diagnose looks at, so that tests can be other machines.
 type host struct {
-	release string
-	bpf     bool // the process may use bpf(2)
-	ringbuf error
+	release   string
+	privilege Privilege
+	ringbuf   error
 }
 
 // diagnose turns the error of a failed load into what the user can do about
@@ -35,9 +39,9 @@ func diagnose(doing string, err error) error {
 	var name unix.Utsname
 	_ = unix.Uname(&name)
 	return explain(doing, err, host{
-		release: unix.ByteSliceToString(name.Release[:]),
-		bpf:     HasCapability(unix.CAP_BPF) || HasCapability(unix.CAP_SYS_ADMIN),
-		ringbuf: features.HaveMapType(ebpf.RingBuf),
+		release:   unix.ByteSliceToString(name.Release[:]),
+		privilege: CurrentPrivilege(),
+		ringbuf:   features.HaveMapType(ebpf.RingBuf),
 	})
 }
 
@@ -47,6 +51,12 @@ func explain(doing string, err error, h host) error {
 	case errors.As(err, &refused):
 		// The verifier's refusal says "permission denied" as well.
 		return fmt.Errorf("%s: the verifier of Linux %s refuses it: %w", doing, h.release, err)
+	case needsProc(err):
+		return &MissingError{
+			What: doing + " needs /proc",
+			Hint: "mount it: mount -t proc proc /proc",
+			Err:  err,
+		}
 	case errors.Is(err, unix.ENOSYS):
 		return &MissingError{
 			What: "Linux " + h.release + " is built without bpf(2)",
@@ -59,11 +69,19 @@ func explain(doing string, err error, h host) error {
 			Hint: "use a newer kernel",
 			Err:  err,
 		}
-	case !h.bpf:
+	case !h.privilege.MayLoad():
 		return &MissingError{
-			What: doing + " needs CAP_BPF",
-			Hint: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary",
-			Err:  err,
+			What:       doing + " needs CAP_BPF",
+			Hint:       h.privilege.Hint("CAP_BPF"),
+			Capability: "CAP_BPF",
+			Err:        err,
+		}
+	case errors.Is(err, unix.EPERM) && h.privilege.Nested:
+		return &MissingError{
+			What:       doing + " needs CAP_BPF outside of this user namespace",
+			Hint:       h.privilege.Hint("CAP_BPF"),
+			Capability: "CAP_BPF",
+			Err:        err,
 		}
 	case errors.Is(err, unix.EPERM):
 		return &MissingError{
@@ -75,13 +93,9 @@ func explain(doing string, err error, h host) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// HasCapability tells whether the process has a capability, such as
-// unix.CAP_BPF, in its effective set.
-func HasCapability(capability int) bool {
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData // 32 capabilities each
-	if err := unix.Capget(&header, &sets[0]); err != nil {
-		return false
-	}
-	return sets[capability/32].Effective&(1<<(capability%32)) != 0
+// needsProc tells whether an error comes from a file missing in /proc, which is
+// read before anything is loaded.
+func needsProc(err error) bool {
+	var path *fs.PathError
+	return errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(path.Path, "/proc/")
 }

@@ -123,7 +123,7 @@ missing.`,
 	})
 	// Help is read on terminals of 80 columns.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
-	root.AddCommand(a.captureCommand())
+	root.AddCommand(a.captureCommand(), a.doctorCommand())
 	return root
 }
 
@@ -158,7 +158,8 @@ func (a *app) commandLine() string {
 // untilSignal ends the context with the first signal that asks to stop. The
 // second of its kind has its usual effect.
 func untilSignal(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
-	// Also SIGPIPE: a write to the pipe then fails with EPIPE, which says more.
+	// Also SIGPIPE, and for good: a write to the pipe then fails with EPIPE, which says more.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	ctx, cancel = signal.NotifyContext(parent, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 	context.AfterFunc(ctx, cancel)
 	return ctx, cancel

@@ -254,9 +254,8 @@ func runWithProbe(ctx context.Context, session *capture.Session, sink capture.Si
 		probed <- session.Probe(ctx)
 	}()
 	err := session.Run(ctx, sink)
-	cancel()
-	if perr := <-probed; err == nil {
-		err = perr
+	if err != nil || ctx.Err() == nil {
+		return err // enough packets before the end of the probe, which does not matter then
 	}
-	return err
+	return <-probed
 }

@@ -1,0 +1,86 @@
+package bpf
+
+import (
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Privilege is what the kernel lets a process do.
+type Privilege struct {
+	// UID is the effective user id.
+	UID int
+	// Effective is the set of capabilities in force, a bit each.
+	Effective uint64
+	// Nested is set in a user namespace other than the first one. There a
+	// process can hold every capability, and none of them counts for bpf(2).
+	Nested bool
+}
+
+// initialUserNamespace is where the link of the first user namespace points to
+// on every machine (PROC_USER_INIT_INO).
+const initialUserNamespace = "user:[4026531837]"
+
+// CurrentPrivilege is the privilege of this process. Where /proc cannot tell,
+// it does not count as nested.
+func CurrentPrivilege() Privilege {
+	namespace, err := os.Readlink("/proc/self/ns/user")
+	return Privilege{
+		UID:       os.Geteuid(),
+		Effective: effectiveCapabilities(),
+		Nested:    err == nil && namespace != initialUserNamespace,
+	}
+}
+
+// effectiveCapabilities is empty if the kernel does not say.
+func effectiveCapabilities() uint64 {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData // 32 capabilities each
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return 0
+	}
+	return uint64(sets[1].Effective)<<32 | uint64(sets[0].Effective)
+}
+
+// HasCapability tells whether the process has a capability, such as
+// unix.CAP_BPF, in its effective set.
+func HasCapability(capability int) bool {
+	return Privilege{Effective: effectiveCapabilities()}.Has(capability)
+}
+
+// Has tells whether a capability, such as unix.CAP_BPF, is in force.
+func (p Privilege) Has(capability int) bool {
+	return p.Effective&(1<<capability) != 0
+}
+
+// MayLoad tells whether the privilege is enough for bpf(2), as far as
+// capabilities decide: CAP_SYS_ADMIN includes CAP_BPF.
+func (p Privilege) MayLoad() bool {
+	return p.Has(unix.CAP_BPF) || p.Has(unix.CAP_SYS_ADMIN)
+}
+
+// Hint is the one step that gives the process capabilities that it lacks, such
+// as "CAP_BPF".
+func (p Privilege) Hint(lacking ...string) string {
+	switch {
+	case p.Nested:
+		return "run it as root outside of the user namespace (rootless container, unshare -U)"
+	case p.UID == 0:
+		var flags strings.Builder
+		for _, name := range lacking {
+			flags.WriteString(" --cap-add " + strings.TrimPrefix(name, "CAP_"))
+		}
+		return "run as a root that has it: outside of the container, or in one started with" + flags.String()
+	case slices.Contains(lacking, "CAP_SYS_ADMIN"):
+		return "run as root (sudo)"
+	}
+	names := []string{"cap_bpf", "cap_net_raw"}
+	for _, name := range lacking {
+		if name = strings.ToLower(name); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return "run as root (sudo), or once: setcap " + strings.Join(names, ",") + "+ep on the ebpfdump binary"
+}

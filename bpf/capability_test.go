@@ -1,0 +1,40 @@
+package bpf
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestPrivilege(t *testing.T) {
+	t.Parallel()
+	admin := Privilege{Effective: 1 << unix.CAP_SYS_ADMIN}
+	if !admin.MayLoad() || admin.Has(unix.CAP_BPF) {
+		t.Errorf("CAP_SYS_ADMIN: may load %t, has CAP_BPF %t", admin.MayLoad(), admin.Has(unix.CAP_BPF))
+	}
+	if (Privilege{Effective: 1 << unix.CAP_NET_RAW}).MayLoad() {
+		t.Error("CAP_NET_RAW is enough to load the tap")
+	}
+	if p := CurrentPrivilege(); p.Has(unix.CAP_BPF) != HasCapability(unix.CAP_BPF) {
+		t.Errorf("%+v and HasCapability contradict each other", p)
+	}
+}
+
+func TestHint(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		privilege Privilege
+		lacking   []string
+		want      string
+	}{
+		{Privilege{UID: 1000}, []string{"CAP_BPF"}, "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
+		{Privilege{UID: 1000}, []string{"CAP_NET_BIND_SERVICE"}, "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_bind_service+ep on the ebpfdump binary"},
+		{Privilege{UID: 1000}, []string{"CAP_BPF", "CAP_SYS_ADMIN"}, "run as root (sudo)"},
+		{Privilege{}, []string{"CAP_BPF", "CAP_NET_RAW"}, "run as a root that has it: outside of the container, or in one started with --cap-add BPF --cap-add NET_RAW"},
+		{Privilege{Nested: true}, []string{"CAP_BPF"}, "run it as root outside of the user namespace (rootless container, unshare -U)"},
+	} {
+		if got := test.privilege.Hint(test.lacking...); got != test.want {
+			t.Errorf("%+v without %v: %s\nwant: %s", test.privilege, test.lacking, got, test.want)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/doctor"
+)
+
+func (a *app) doctorCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "doctor [--json]",
+		Short: "Tell what works on this machine, and what would mend the rest",
+		Long: `Looks at the kernel, the privileges of the process and the tools on the PATH,
+really loads the tap, has it record a packet, and tells for each command whether
+it works here, or which step would mend it. Needs no privilege, leaves nothing
+behind and sends nothing to anybody.
+
+Answers are yes, no or ?, which is what cannot be found out. A line such as
+"capture --isolate" is about a form of a command that needs more than the rest.
+
+Exit status: 0 every command works, 4 some command does not.`,
+		Example: `  ebpfdump doctor
+  ebpfdump doctor --json | jq '.commands[] | select(.answer != "yes")'`,
+		Args: noArguments,
+		RunE: func(_ *cobra.Command, _ []string) error { return a.doctor(asJSON) },
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object, of a form that stays the same")
+	return cmd
+}
+
+func (a *app) doctor(asJSON bool) error {
+	ctx, cancel := untilSignal(context.Background())
+	defer cancel()
+	report := doctor.Diagnose(doctor.Examine(ctx), version())
+	if err := a.writeReport(report, asJSON); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("examining the machine: %w", context.Cause(ctx))
+	}
+	return verdict(report)
+}
+
+func (a *app) writeReport(report doctor.Report, asJSON bool) error {
+	if asJSON {
+		encoder := json.NewEncoder(a.stdout)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(report)
+	}
+	colour := a.stdoutTerminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return report.Text(a.stdout, colour)
+}
+
+// verdict is the error that makes the exit status, or nil if every command
+// works. The last command that does not has the most needs, so its step is the
+// one to show.
+func verdict(report doctor.Report) error {
+	if report.Works {
+		return nil
+	}
+	var names []string
+	missing := &bpf.MissingError{Hint: "see the report"}
+	for _, v := range report.Commands {
+		if v.Form != "" || v.Answer == doctor.Yes {
+			continue
+		}
+		names = append(names, v.Command)
+		if v.Mend != "" {
+			missing.Hint = v.Mend
+		}
+	}
+	missing.What = "not everything works here (" + strings.Join(names, ", ") + ")"
+	return missing
+}

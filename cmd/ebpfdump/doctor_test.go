@@ -1,0 +1,18 @@
+package main
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/ebpfdump/ebpfdump/internal/doctor"
+)
+
+// A command without a row in doctor's table would go without a verdict.
+func TestDoctorKnowsEveryCommand(t *testing.T) {
+	t.Parallel()
+	for _, cmd := range newApp().rootCommand().Commands() {
+		if !slices.Contains(doctor.Commands(), cmd.Name()) {
+			t.Errorf("doctor has no verdict on %s", cmd.Name())
+		}
+	}
+}

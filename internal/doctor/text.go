@@ -1,0 +1,160 @@
+package doctor
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// The report's columns.
+const (
+	width      = 80
+	nameWidth  = 20
+	detailFrom = len("  yes  ") + nameWidth + 1
+)
+
+// page lays a report out. The answers are words, so that colour adds nothing
+// but emphasis.
+type page struct {
+	text   strings.Builder
+	colour bool
+}
+
+var marks = map[Answer]string{Yes: "yes", No: "no ", Unknown: "?  "}
+
+// Text writes the report for people, at most 80 columns wide where words can be wrapped.
+func (r Report) Text(w io.Writer, colour bool) error {
+	p := &page{colour: colour}
+	p.kernel(r)
+	p.process(r.Process)
+	p.heading("Tried")
+	for _, t := range r.Trials {
+		p.row(t.Answer, t.Name, t.Detail, t.Answer == No)
+	}
+	p.heading("Tools, for looking at captures")
+	for _, t := range r.Tools {
+		p.row(t.Answer, t.Name, t.Detail, false)
+	}
+	p.row(r.Extcap.Answer, "extcap folder", r.Extcap.Detail, false)
+	p.heading("Commands")
+	for _, v := range r.Commands {
+		p.row(v.Answer, v.Name(), v.Detail, v.Answer == No)
+		if v.Mend != "" {
+			p.wrap("-> ", v.Mend)
+		}
+	}
+	_, err := io.WriteString(w, p.text.String())
+	return err
+}
+
+func (p *page) kernel(r Report) {
+	k := r.Kernel
+	fmt.Fprintf(&p.text, "ebpfdump %s on Linux %s %s\n", printable(r.Program), printable(k.Release), printable(k.Architecture))
+	p.heading("Kernel")
+	p.row(k.BPF.Answer, "bpf(2)", k.BPF.Detail, k.BPF.Answer == No)
+	for _, f := range groupFeatures(r.Features) {
+		p.row(f.Answer, f.Kind, f.Name, f.Answer == No)
+		if f.Detail != "" {
+			p.wrap("", "("+f.Detail+")")
+		}
+	}
+	p.row(k.BTF.Answer, "BTF", k.BTF.Detail, false)
+	p.row(k.JIT.Answer, "JIT", k.JIT.Detail, false)
+	p.row(k.UnprivilegedBPF.Answer, "unprivileged bpf(2)", k.UnprivilegedBPF.Detail, false)
+	p.row(r.Cgroup.Answer, "cgroup version 2", r.Cgroup.Detail, false)
+	var paths []string
+	for _, m := range r.Cgroup.Mounts {
+		if m.Version == 1 {
+			paths = append(paths, m.Path)
+		}
+	}
+	if len(paths) > 0 {
+		p.row(Yes, "cgroup version 1", strings.Join(paths, ", "), false)
+	}
+}
+
+func (p *page) process(process Process) {
+	p.heading(fmt.Sprintf("This process: uid %d, effective capabilities %s", process.UID, process.Effective))
+	for _, c := range process.Capabilities {
+		p.row(c.Held, c.Name, "for "+strings.Join(c.NeededFor, ", "), c.Held == No)
+	}
+	p.row(process.InitialUserNamespace.Answer, "first user namespace", process.InitialUserNamespace.Detail, false)
+	p.row(process.Seccomp.Answer, "seccomp filter", process.Seccomp.Detail, false)
+}
+
+// groupFeatures makes one of all features of a kind that have the same answer.
+func groupFeatures(features []Feature) []Feature {
+	var groups []Feature
+	for _, f := range features {
+		i := slices.IndexFunc(groups, func(g Feature) bool { return g.Kind == f.Kind && g.Finding == f.Finding })
+		if i < 0 {
+			groups = append(groups, f)
+			continue
+		}
+		groups[i].Name += ", " + f.Name
+	}
+	return groups
+}
+
+func (p *page) heading(text string) { fmt.Fprintf(&p.text, "\n%s\n", text) }
+
+// row writes an answer, red where it is bad news.
+func (p *page) row(answer Answer, name, detail string, bad bool) {
+	mark := marks[answer]
+	if p.colour {
+		number := 33 // yellow
+		switch {
+		case bad:
+			number = 31
+		case answer == Yes:
+			number = 32
+		}
+		mark = fmt.Sprintf("\x1b[%dm%s\x1b[0m", number, mark)
+	}
+	line := fmt.Sprintf("  %s  %-*s", mark, nameWidth, printable(name))
+	if detail == "" {
+		p.text.WriteString(strings.TrimRight(line, " ") + "\n")
+		return
+	}
+	p.text.WriteString(line + " ")
+	p.lines("", detail)
+}
+
+// wrap writes lines in the column of the details, the first behind a prefix.
+func (p *page) wrap(prefix, text string) {
+	p.text.WriteString(strings.Repeat(" ", detailFrom) + prefix)
+	p.lines(strings.Repeat(" ", len(prefix)), text)
+}
+
+// lines breaks a text at its spaces, from the column of the details on.
+func (p *page) lines(indent, text string) {
+	room := width - detailFrom - len(indent)
+	used := 0
+	for word := range strings.FieldsSeq(printable(text)) {
+		length := len([]rune(word))
+		switch {
+		case used == 0:
+		case used+1+length > room:
+			p.text.WriteString("\n" + strings.Repeat(" ", detailFrom) + indent)
+			used = 0
+		default:
+			p.text.WriteByte(' ')
+			used++
+		}
+		p.text.WriteString(word)
+		used += length
+	}
+	p.text.WriteByte('\n')
+}
+
+// printable keeps what a file name or a tool's output may hold from steering the terminal.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r != ' ' && !unicode.IsGraphic(r) {
+			return '?'
+		}
+		return r
+	}, text)
+}

@@ -1,0 +1,90 @@
+package doctor
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+)
+
+// example is a report with something of everything, the same on every machine.
+func example() Report {
+	m := machine(ordinary,
+		lacks(TapLoads, "CAP_BPF"),
+		lacks(TapRecords, "CAP_BPF"),
+		Trial{Name: PacketSocket, Finding: Finding{Unknown, "opening a packet socket: too many open files"}},
+	)
+	m.Kernel = Kernel{
+		Release: "6.1.0", Architecture: "x86_64",
+		BPF:             Finding{Unknown, "finding out needs CAP_BPF"},
+		BTF:             Finding{No, "there is no /sys/kernel/btf/vmlinux; the tap does without"},
+		JIT:             Finding{Yes, "1: filters are compiled"},
+		UnprivilegedBPF: Finding{No, "2: bpf(2) needs CAP_BPF"},
+	}
+	m.Process.Effective = "0000000000000000"
+	m.Process.Capabilities = capabilities(ordinary)
+	m.Process.InitialUserNamespace = Finding{Answer: Yes}
+	m.Process.Seccomp = Finding{Yes, "a filter decides which system calls are let through"}
+	for _, f := range bpf.Features() {
+		m.Features = append(m.Features, Feature{f.Kind, f.Name, Finding{Unknown, "finding out needs CAP_BPF"}})
+	}
+	m.Features[3].Finding = Finding{No, "not in this kernel"}
+	m.Cgroup = Cgroup{Finding{Yes, "/sys/fs/cgroup/unified"}, []Mount{{1, "/sys/fs/cgroup/cpu"}, {2, "/sys/fs/cgroup/unified"}, {1, "/\x1b[2J"}}}
+	m.Tools = []Tool{{Name: "tshark", Finding: Finding{Yes, "4.0.17, /usr/bin/tshark"}, Path: "/usr/bin/tshark", Version: "4.0.17"}}
+	m.Extcap = Extcap{Finding{No, "/nowhere does not exist"}, []string{"/nowhere"}}
+	return Diagnose(m, "v1.2.3")
+}
+
+// golden compares with a file, which EBPFDUMP_UPDATE=1 writes anew.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	if os.Getenv("EBPFDUMP_UPDATE") == "1" {
+		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("not as in %s (EBPFDUMP_UPDATE=1 writes it anew):\n%s", name, got)
+	}
+}
+
+func TestText(t *testing.T) {
+	t.Parallel()
+	var plain, coloured strings.Builder
+	if err := example().Text(&plain, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := example().Text(&coloured, true); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/report.txt", plain.String())
+	for line := range strings.Lines(plain.String()) {
+		if len(strings.TrimSuffix(line, "\n")) > width {
+			t.Errorf("wider than %d columns: %s", width, line)
+		}
+	}
+	if strings.Contains(plain.String(), "\x1b") {
+		t.Error("an escape got through")
+	}
+	if bare := regexp.MustCompile("\x1b\\[[0-9]+m").ReplaceAllString(coloured.String(), ""); bare != plain.String() {
+		t.Error("colour changes more than colour")
+	}
+}
+
+// The JSON form is a promise: what this test finds changed is another Version,
+// unless it only got longer.
+func TestJSON(t *testing.T) {
+	t.Parallel()
+	got, err := json.MarshalIndent(example(), "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "testdata/report.json", string(got)+"\n")
+}

@@ -1,0 +1,157 @@
+package doctor
+
+import (
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+)
+
+// ordinary is a process of an ordinary user.
+var ordinary = bpf.Privilege{UID: 1000}
+
+// machine is one on which every trial went well but for those given.
+func machine(p bpf.Privilege, failed ...Trial) Machine {
+	m := Machine{Process: Process{UID: p.UID, nested: p.Nested}}
+	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort} {
+		m.Trials = append(m.Trials, Trial{Name: name, Finding: Finding{Answer: Yes}})
+	}
+	for _, f := range failed {
+		for i := range m.Trials {
+			if m.Trials[i].Name == f.Name {
+				m.Trials[i] = f
+			}
+		}
+	}
+	return m
+}
+
+func lacks(name, capability string) Trial {
+	return Trial{Name: name, Finding: Finding{No, "doing it needs " + capability}, Lacks: capability, Mend: "be root"}
+}
+
+func verdicts(r Report) map[string]Verdict {
+	byName := make(map[string]Verdict)
+	for _, v := range r.Commands {
+		byName[v.Name()] = v
+	}
+	return byName
+}
+
+func TestDiagnose(t *testing.T) {
+	t.Parallel()
+	oldKernel := Trial{Name: TapLoads, Finding: Finding{No, "needs Linux 5.8"}, Mend: "use a newer kernel"}
+	strange := Trial{Name: PacketSocket, Finding: Finding{Unknown, "out of files"}}
+	for name, test := range map[string]struct {
+		machine Machine
+		works   bool
+		want    map[string]Verdict // only what is not yes
+	}{
+		"everything": {machine(ordinary), true, nil},
+		"raw sockets only": {machine(ordinary, lacks(RawSocket, "CAP_NET_RAW"), lacks(PacketSocket, "CAP_NET_RAW")), false, map[string]Verdict{
+			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
+			"survey":             {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
+		}},
+		"low ports do not count": {machine(ordinary, lacks(LowPort, "CAP_NET_BIND_SERVICE")), true, map[string]Verdict{
+			"capture -l ADDR:80": {Finding: Finding{No, "needs CAP_NET_BIND_SERVICE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_bind_service+ep on the ebpfdump binary"},
+		}},
+		"several capabilities": {machine(bpf.Privilege{}, lacks(RawSocket, "CAP_NET_RAW"), lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
+			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add NET_RAW"},
+			"capture --isolate":  {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add SYS_ADMIN"},
+			"survey":             {Finding: Finding{No, "needs CAP_NET_RAW, CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add NET_RAW --cap-add SYS_ADMIN"},
+		}},
+		"user namespace": {machine(bpf.Privilege{Nested: true}, lacks(RawSocket, "CAP_NET_RAW")), false, map[string]Verdict{
+			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW outside of this user namespace"}, Mend: "run it as root outside of the user namespace (rootless container, unshare -U)"},
+			"survey":             {Finding: Finding{No, "needs CAP_NET_RAW outside of this user namespace"}, Mend: "run it as root outside of the user namespace (rootless container, unshare -U)"},
+		}},
+		"what no capability mends comes first": {machine(ordinary, lacks(RawSocket, "CAP_NET_RAW"), oldKernel), false, map[string]Verdict{
+			"capture":            {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --sock raw": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --isolate":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture -l ADDR:80": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"survey":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+		}},
+		"unknown": {machine(ordinary, strange), false, map[string]Verdict{
+			"survey": {Finding: strange.Finding},
+		}},
+		"a certain no wins over unknown": {machine(ordinary, strange, lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
+			"capture --isolate": {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
+			"survey":            {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := Diagnose(test.machine, "v1")
+			if r.Works != test.works {
+				t.Errorf("works: %t", r.Works)
+			}
+			for name, got := range verdicts(r) {
+				want, ok := test.want[name]
+				if !ok {
+					want.Finding = Finding{Answer: Yes}
+				}
+				if got.Finding != want.Finding || got.Mend != want.Mend {
+					t.Errorf("%s: %s\n%s\n%s\nwant: %s\n%s\n%s", name, got.Answer, got.Detail, got.Mend, want.Answer, want.Detail, want.Mend)
+				}
+			}
+		})
+	}
+}
+
+// A machine of which nothing is known is not said to work.
+func TestDiagnoseNothing(t *testing.T) {
+	t.Parallel()
+	r := Diagnose(Machine{}, "v1")
+	if r.Works {
+		t.Error("everything works")
+	}
+	for name, v := range verdicts(r) {
+		want := Unknown
+		if name == "convert" || name == "explain" || name == "doctor" {
+			want = Yes
+		}
+		if v.Answer != want {
+			t.Errorf("%s: %s, want %s", name, v.Answer, want)
+		}
+	}
+}
+
+func TestNeededFor(t *testing.T) {
+	t.Parallel()
+	for capability, want := range map[string]string{
+		"CAP_BPF":              "capture, survey",
+		"CAP_NET_RAW":          "capture --sock raw, survey",
+		"CAP_SYS_ADMIN":        "capture --isolate, survey",
+		"CAP_NET_BIND_SERVICE": "capture -l ADDR:80",
+	} {
+		if got := strings.Join(neededFor(capability), ", "); got != want {
+			t.Errorf("%s is needed for %s, want %s", capability, got, want)
+		}
+	}
+	held := capabilities(bpf.Privilege{Effective: 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_RAW})
+	var got []string
+	for _, c := range held {
+		got = append(got, c.Name+" "+string(c.Held))
+	}
+	if want := "CAP_BPF yes, CAP_NET_RAW yes, CAP_SYS_ADMIN yes, CAP_NET_BIND_SERVICE no"; strings.Join(got, ", ") != want {
+		t.Errorf("%s, want %s", strings.Join(got, ", "), want)
+	}
+}
+
+// Every trial that a command names is one that is made.
+func TestCommandsNameTrials(t *testing.T) {
+	t.Parallel()
+	made := map[string]bool{TapLoads: true, TapRecords: true}
+	for _, trial := range trials {
+		made[trial.name] = true
+	}
+	for _, c := range commands {
+		for _, need := range c.needs {
+			if !made[need] {
+				t.Errorf("%s needs %q, which nothing tries", c.name, need)
+			}
+		}
+	}
+}
