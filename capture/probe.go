@@ -47,6 +47,9 @@ func (s *Session) Probe(ctx context.Context) error {
 		to = netip.AddrPortFrom(to.Addr(), ProbePort)
 	}
 	err := s.config.Namespace.Do(func() error { return s.config.Kind.probe(s.config.Kind, &s.config, to) })
+	if s.stopping.Load() {
+		return nil // the capture has got enough, and has cut the probe short
+	}
 	if err != nil {
 		return fmt.Errorf("sending the probe to %s: %w", to, err)
 	}

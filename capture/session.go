@@ -228,15 +228,15 @@ func (s *Session) checkClock() error {
 	return err
 }
 
-// keep remembers a socket for stop. It is not ok when stop has been there already.
-func (s *Session) keep(socket *socket) (ok bool) {
+// keep remembers a socket for stop. One that comes after stop is stopped at once.
+func (s *Session) keep(socket *socket) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping.Load() {
-		return false
-	}
 	s.sockets[socket] = struct{}{}
-	return true
+	if s.stopping.Load() {
+		_ = socket.reject()
+		socket.interrupt()
+	}
 }
 
 func (s *Session) forget(socket *socket) {
@@ -249,19 +249,19 @@ func (s *Session) forget(socket *socket) {
 func (s *Session) acceptAll() {
 	defer s.receivers.Done()
 	for {
-		conn, err := s.main.accept()
+		conn, err := s.main.accept(s.stopping.Load())
 		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM) {
 			s.config.Notice("connections have to wait: " + err.Error())
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && s.stopping.Load() {
+			continue // take the connections that are waiting
+		}
 		if err != nil {
 			return // stopped
 		}
-		if !s.keep(conn) {
-			conn.file.Close()
-			return
-		}
+		s.keep(conn)
 		s.receivers.Add(1)
 		go s.receiveAll(conn)
 	}

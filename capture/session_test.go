@@ -374,6 +374,17 @@ func TestPacketLimit(t *testing.T) {
 	checkLedger(t, s)
 }
 
+// What waits to be accepted when the capture ends is read all the same.
+func TestPacketLimitOfStream(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		sink, _ := run(t, Config{Kind: mustKind(t, "tcp"), Packets: 3, Immediate: true, Echo: true}, probed(t))
+		if k, u := sink.view(ViewKernel), sink.view(ViewUser); len(k) != 3 || len(u) != 1 || string(u[0].Data) != ProbePayload {
+			t.Fatalf("%d packets and %d reads", len(k), len(u))
+		}
+	}
+}
+
 func TestSnaplen(t *testing.T) {
 	t.Parallel()
 	sink, _ := run(t, Config{Kind: mustKind(t, "udp"), Snaplen: 10}, probed(t))

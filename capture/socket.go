@@ -179,21 +179,28 @@ func (s *socket) reject() error {
 // interrupt makes waits on the socket return os.ErrDeadlineExceeded, from now on.
 func (s *socket) interrupt() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) }
 
-// accept waits for a connection.
-func (s *socket) accept() (*socket, error) {
+// accept takes a connection. It waits for one unless it is told to poll; then
+// there may be none, which is unix.EAGAIN.
+func (s *socket) accept(poll bool) (*socket, error) {
 	var (
 		fd  int
 		sa  unix.Sockaddr
 		err error
 	)
-	rerr := s.conn.Read(func(listener uintptr) bool {
+	try := func(listener uintptr) (done bool) {
 		for {
 			fd, sa, err = unix.Accept4(int(listener), unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 			if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.ECONNABORTED) {
 				return !errors.Is(err, unix.EAGAIN)
 			}
 		}
-	})
+	}
+	var rerr error
+	if poll {
+		rerr = s.conn.Control(func(listener uintptr) { try(listener) })
+	} else {
+		rerr = s.conn.Read(try)
+	}
 	if rerr != nil {
 		return nil, rerr
 	}

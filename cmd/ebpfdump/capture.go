@@ -254,8 +254,9 @@ func runWithProbe(ctx context.Context, session *capture.Session, sink capture.Si
 		probed <- session.Probe(ctx)
 	}()
 	err := session.Run(ctx, sink)
-	if err != nil || ctx.Err() == nil {
-		return err // enough packets before the end of the probe, which does not matter then
+	cancel()
+	if perr := <-probed; err == nil {
+		err = perr
 	}
-	return <-probed
+	return err
 }
