@@ -58,10 +58,13 @@ fuzz: ## every fuzz target for FUZZTIME
 		done; \
 	done
 
-# The packages that need nothing but a kernel, under each kernel that vmrun has.
+# The packages that need nothing but a kernel, under each of KERNELS: a version
+# series such as 5.10, or latest.
+KERNELS = 5.10 6.1 6.12 6.18 latest
 kernels: build/vmrun ## boots other kernels under QEMU and runs the tests of bpf and capture there
-	build/vmrun fetch
-	@for kernel in $$(build/vmrun list); do \
+	./.ci/tools qemu-system-x86_64 qemu-system-x86
+	build/vmrun fetch $(KERNELS)
+	@for kernel in $(KERNELS); do \
 		echo "Linux $$kernel"; \
 		EBPFDUMP_REQUIRE=1 CGO_ENABLED=0 go test -count=1 -exec "$(CURDIR)/build/vmrun run -kernel $$kernel" ./bpf ./capture || exit 1; \
 	done

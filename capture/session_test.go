@@ -65,6 +65,9 @@ func (m *memory) view(v View) []Packet {
 func run(tb testing.TB, config Config, traffic func(s *Session)) (*memory, *Session) {
 	tb.Helper()
 	requirePrivilege(tb)
+	if config.RingSize == 0 {
+		config.RingSize = 4 << 20 // many of these tests run at once, on small machines too
+	}
 	if config.Namespace == nil {
 		ns, err := NewNamespace()
 		if err != nil {
