@@ -33,6 +33,8 @@ type Options struct {
 	// before its deadline. 1 wakes it for each record that enters an empty ring.
 	// Default: a quarter of the ring.
 	WakeupBytes int
+	// Verdict decides what the socket keeps of each packet. Default: everything.
+	Verdict *Verdict
 }
 
 // withDefaults fills in the defaults and refuses what no kernel would take.
@@ -93,6 +95,11 @@ func open(opts Options) (_ *Tap, err error) {
 		spec.Variables[tapVarWakeupBytes].Set(uint64(opts.WakeupBytes)),
 	); err != nil {
 		return nil, fmt.Errorf("setting up the tap: %w", err)
+	}
+	if opts.Verdict != nil {
+		if err := opts.Verdict.splice(spec.Programs[tapProgTap]); err != nil {
+			return nil, fmt.Errorf("setting up the tap: %w", err)
+		}
 	}
 
 	t := &Tap{size: opts.RingSize}

@@ -29,6 +29,7 @@ type collector struct {
 	hold       int64 // nanoseconds that a packet is held back, so that an earlier one can pass it
 	snaplen    int
 	immediate  bool
+	observe    func(*bpf.Record) // nil if nobody wants to see them
 
 	record    bpf.Record
 	packet    Packet
@@ -91,7 +92,8 @@ func (c *collector) read() (horizon int64, err error) {
 		}
 		err := c.tap.Read(&c.record)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return began + c.poll.Nanoseconds(), nil
+			// Up to a millisecond before the deadline, so that is no horizon.
+			return began, nil
 		}
 		if errors.Is(err, bpf.ErrFlushed) {
 			return began, nil
@@ -131,6 +133,9 @@ func (c *collector) finish() error {
 // kernel takes the record that was just read.
 func (c *collector) kernel() {
 	rec := &c.record
+	if c.observe != nil {
+		c.observe(rec)
+	}
 	c.newest = int64(rec.Time)
 	lost := c.lostBefore(rec)
 	c.drops += lost
@@ -171,17 +176,27 @@ func direction(pktType uint32) Direction {
 // address finds the packet's addresses in the network header that the tap
 // reached, and its ports in the transport header.
 func (c *collector) address(p *Packet, rec *bpf.Record) {
+	if c.kind.layer == LayerMessage {
+		return // what the tap finds below a message is no header
+	}
 	var src, dst netip.Addr
 	net, transport := rec.NetHeader(), rec.Data
+	if c.kind.layer == LayerLink {
+		transport = transport[min(linkHeaderLen, len(transport)):]
+	}
 	switch {
 	case len(net) >= 20 && net[0]>>4 == 4:
 		src, dst = netip.AddrFrom4([4]byte(net[12:16])), netip.AddrFrom4([4]byte(net[16:20]))
 		p.Protocol = net[9]
-		if c.kind.layer == LayerNetwork {
+		if c.kind.layer != LayerTransport {
 			transport = transport[min(int(net[0]&0xf)*4, len(transport)):]
 		}
 	case len(net) >= 40 && net[0]>>4 == 6:
 		src, dst = netip.AddrFrom16([16]byte(net[8:24])), netip.AddrFrom16([16]byte(net[24:40]))
+		if c.kind.layer != LayerTransport {
+			p.Protocol = net[6]
+			transport = transport[min(40, len(transport)):]
+		}
 	default:
 		return
 	}
@@ -222,17 +237,31 @@ func (c *collector) views(p *Packet, rec *bpf.Record) {
 			c.unreached.Add(1)
 			continue
 		}
-		p.Interface, p.Len = i, len(c.scratch)+int(rec.Len)
-		c.scratch = append(c.scratch, rec.Data...)
+		data, length := rec.Data, int(rec.Len)
+		if c.kind.layer == LayerLink && view == ViewNet {
+			data, length = data[min(linkHeaderLen, len(data)):], max(length-linkHeaderLen, 0)
+		}
+		p.Interface, p.Len = i, len(c.scratch)+length
+		c.scratch = append(c.scratch, data...)
 		p.Data = c.scratch
 		c.counts[view].Add(1)
 		c.order.add(p)
 	}
 }
 
+// linkHeaderLen is the length of an Ethernet header.
+const linkHeaderLen = 14
+
 // appendBelow appends what stands before offset 0, from the view's own header
 // on. It is not ok where the filter could not reach all of it.
 func appendBelow(to []byte, rec *bpf.Record, layer Layer, view View) (_ []byte, ok bool) {
+	switch layer {
+	case LayerMessage:
+		return to, false
+	case LayerLink:
+		// Nothing is below; but an interface of IPv4 packets takes no others.
+		return to, view == ViewLink || len(rec.NetHeader()) > 0 && rec.NetHeader()[0]>>4 == 4
+	}
 	if view == ViewLink {
 		link := rec.LinkHeader()
 		// Devices without a link header (tun) have the network header here.
@@ -326,10 +355,13 @@ func (c *collector) user(d *delivery) {
 		Protocol:  c.protocol,
 		Call:      "recvmsg",
 	}
+	if d.out {
+		c.packet.Direction = Outbound
+	}
 	if m.dst.IsValid() {
 		c.packet.Src, c.packet.Dst = m.src, m.dst
 	}
-	if c.kind.stream && (d.end || d.err != nil) {
+	if c.kind.listens && (d.end || d.err != nil) {
 		c.packet.Comment = endComment(d.err)
 	}
 	c.order.add(&c.packet)

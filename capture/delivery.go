@@ -13,6 +13,7 @@ type delivery struct {
 	drops uint32 // of the receive queue so far (SO_RXQ_OVFL)
 	from  netip.AddrPort
 	to    netip.AddrPort // local address; its IP may be unspecified
+	out   bool           // a copy of what was sent, not received
 	err   error          // what the call failed with; data is empty then
 	end   bool           // end of stream
 }

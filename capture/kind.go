@@ -7,53 +7,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind is a kind of socket: one row of the table below. All that the rest of
-// the package knows of a kind stands in its row.
+// Kind is a kind of socket: one row of the table in kinds.go. All that the rest
+// of the package knows of a kind stands in its row.
 type Kind struct {
 	// Name is what --sock takes and what interfaces are named after.
 	Name string
 	// Summary is a few words for lists and messages.
 	Summary string
+	// Note says what to expect of a kind that does not do what a user would
+	// think; empty for most.
+	Note string
 
 	domain, typ int
-	protocol    int // of socket(2); 0 for kinds that are opened with Config.Protocol
+	protocol    int  // of socket(2); unused with anyProtocol
+	anyProtocol bool // opened with Config.Protocol
+	place       place
 
 	layer     Layer // of offset 0 of the socket filter's __sk_buff
 	plural    string
-	stream    bool // listens, and is read as a stream of bytes
+	listens   bool // not the socket itself is read, but those that it accepts
+	adopts    bool // those do not inherit the tap, but get it after accept(2)
+	stream    bool // is read as a stream of bytes
+	canEcho   bool // what came in can be sent back
 	headerLen int  // bytes from offset 0 on that userspace does not get (datagrams)
 	probe     probe
-}
-
-var kinds = []Kind{
-	{
-		Name: "raw", Summary: "raw IPv4 socket", domain: unix.AF_INET, typ: unix.SOCK_RAW,
-		layer: LayerNetwork, plural: "IPv4 packets", probe: probeRaw,
-	},
-	{
-		Name: "raw6", Summary: "raw IPv6 socket", domain: unix.AF_INET6, typ: unix.SOCK_RAW,
-		layer: LayerTransport, plural: "IPv6 payloads", probe: probeRaw,
-	},
-	{
-		Name: "tcp", Summary: "TCP listener over IPv4 and all it accepts", domain: unix.AF_INET, typ: unix.SOCK_STREAM,
-		protocol: unix.IPPROTO_TCP, layer: LayerTransport, plural: "TCP segments", stream: true, probe: probeStream,
-	},
-	{
-		Name: "tcp6", Summary: "TCP listener over IPv6 and all it accepts", domain: unix.AF_INET6, typ: unix.SOCK_STREAM,
-		protocol: unix.IPPROTO_TCP, layer: LayerTransport, plural: "TCP segments", stream: true, probe: probeStream,
-	},
-	{
-		Name: "udp", Summary: "UDP socket over IPv4", domain: unix.AF_INET, typ: unix.SOCK_DGRAM,
-		protocol: unix.IPPROTO_UDP, layer: LayerTransport, plural: "UDP datagrams", headerLen: 8, probe: probeDatagram,
-	},
-	{
-		Name: "udp6", Summary: "UDP socket over IPv6", domain: unix.AF_INET6, typ: unix.SOCK_DGRAM,
-		protocol: unix.IPPROTO_UDP, layer: LayerTransport, plural: "UDP datagrams", headerLen: 8, probe: probeDatagram,
-	},
-	{
-		Name: "mptcp", Summary: "MPTCP listener over IPv4 (no kernel lets it have a filter yet)", domain: unix.AF_INET, typ: unix.SOCK_STREAM,
-		protocol: unix.IPPROTO_MPTCP, layer: LayerTransport, plural: "MPTCP segments", stream: true, probe: probeStream,
-	},
+	denied    string // the step that mends EACCES of socket(2); empty for CAP_NET_RAW
 }
 
 // Kinds lists the kinds of socket that a Session can open.
@@ -73,10 +51,35 @@ func KindByName(name string) (*Kind, bool) {
 func (k *Kind) IPv6() bool { return k.domain == unix.AF_INET6 }
 
 // TakesProtocol tells whether the kind is opened for an IP protocol of the user's choice.
-func (k *Kind) TakesProtocol() bool { return k.protocol == 0 }
+func (k *Kind) TakesProtocol() bool { return k.anyProtocol }
+
+// Layer is what packets of the kind's kernel view begin with.
+func (k *Kind) Layer() Layer { return k.layer }
+
+// Protocol is the IP protocol of all its packets; 0 if there is none, or if the
+// packets themselves say it.
+func (k *Kind) Protocol() uint8 {
+	switch {
+	case k.domain != unix.AF_INET && k.domain != unix.AF_INET6:
+		return 0
+	case k.protocol == unix.IPPROTO_MPTCP:
+		return unix.IPPROTO_TCP // what is on the wire; the number above 255 is for socket(2) only
+	}
+	return uint8(k.protocol)
+}
 
 // CanEcho tells whether what the socket received can be sent back through it.
-func (k *Kind) CanEcho() bool { return k.typ != unix.SOCK_RAW }
+func (k *Kind) CanEcho() bool { return k.canEcho }
+
+// Stream tells whether userspace reads a stream of bytes and not messages.
+func (k *Kind) Stream() bool { return k.stream }
+
+// Listens tells whether the socket accepts connections, and those are read.
+func (k *Kind) Listens() bool { return k.listens }
+
+// Address is where the socket of a kind without IP address and port is bound
+// unless Config.Address says otherwise; empty for the kinds that have them.
+func (k *Kind) Address() string { return k.place.address }
 
 // Loopback is the kind's default address, with the port of the probe.
 func (k *Kind) Loopback() netip.AddrPort {

@@ -3,6 +3,7 @@ package capture
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
@@ -62,6 +63,29 @@ func enterNewNamespace() error {
 	lo.SetUint16(unix.IFF_UP)
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
 		return fmt.Errorf("bringing up lo: %w", err)
+	}
+	// Where this fails there is no /proc/sys to write to; opening a ping socket says the rest.
+	_ = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0)
+	return nil
+}
+
+// SetMTU sets the MTU of the namespace's loopback interface, in bytes.
+func (ns *Namespace) SetMTU(bytes int) error {
+	err := ns.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		lo, err := unix.NewIfreq("lo")
+		if err != nil {
+			return err
+		}
+		lo.SetUint32(uint32(bytes))
+		return unix.IoctlIfreq(fd, unix.SIOCSIFMTU, lo)
+	})
+	if err != nil {
+		return fmt.Errorf("setting the MTU of lo: %w", err)
 	}
 	return nil
 }

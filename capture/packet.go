@@ -53,6 +53,8 @@ const (
 	LayerTransport
 	// LayerMessage: a payload without any header.
 	LayerMessage
+	// LayerForeign: whatever the interface's LinkType says. Only files have such packets.
+	LayerForeign
 )
 
 // Interface is the place where packets were seen: one view of one socket kind.
@@ -68,10 +70,22 @@ type Interface struct {
 	IPv6 bool
 	// Description says in plain words what the packets are.
 	Description string
+	// LinkType is what packets of LayerForeign begin with, a number of
+	// https://www.tcpdump.org/linktypes.html.
+	LinkType uint16
+	// Label is the name of an interface that is no view of a socket: its Kind
+	// and View are not set. It may be empty.
+	Label string
 }
 
-// Name is KIND:VIEW, the interface's name in files and on terminals.
-func (i *Interface) Name() string { return i.Kind + ":" + i.View.String() }
+// Name is the interface's name in files and on terminals: KIND:VIEW, or its
+// Label if it is no view of a socket.
+func (i *Interface) Name() string {
+	if i.View == 0 && i.Kind == "" {
+		return i.Label
+	}
+	return i.Kind + ":" + i.View.String()
+}
 
 // Direction tells a packet that came in from one that went out.
 type Direction uint8

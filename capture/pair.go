@@ -5,6 +5,8 @@ import (
 	"hash/maphash"
 	"net/netip"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // A pairer finds out which kernel packets a delivery is made of. It hears of
@@ -16,6 +18,23 @@ type pairer interface {
 	// delivered finds the packets behind a delivery.
 	delivered(d *delivery) match
 }
+
+// newPairer makes the pairer for a kind.
+func newPairer(kind *Kind) pairer {
+	switch {
+	case kind.stream && kind.Protocol() == unix.IPPROTO_TCP:
+		return newStreams()
+	case kind.stream:
+		return unpaired{}
+	}
+	return &datagrams{headerLen: kind.headerLen}
+}
+
+// unpaired is for streams whose packets do not say where their bytes belong.
+type unpaired struct{}
+
+func (unpaired) saw(*kernelPacket, int)    {}
+func (unpaired) delivered(*delivery) match { return match{} }
 
 // kernelPacket is what the pairers want to know of a packet in the kernel view.
 type kernelPacket struct {
@@ -106,8 +125,11 @@ func (w *waitingDatagram) fits(d *delivery) bool {
 }
 
 // sameAddr compares addresses and, where both have one, ports: raw sockets
-// report none.
+// report none. A sender that nobody wrote down (b is invalid) may be any.
 func sameAddr(a, b netip.AddrPort) bool {
+	if !b.IsValid() {
+		return true
+	}
 	return a.Addr() == b.Addr() && (a.Port() == b.Port() || a.Port() == 0 || b.Port() == 0)
 }
 
@@ -119,14 +141,22 @@ func (q *datagrams) delivered(d *delivery) match {
 	if !found {
 		return match{comment: "the tap has no record of the packet that brought this"}
 	}
-	w := &q.waiting[place-q.first]
-	m := match{id: w.id, src: w.src, dst: w.dst}
+	comment := ""
 	if dropped > 0 {
-		m.comment = fmt.Sprintf("the receive queue dropped %d before this one", dropped)
+		comment = fmt.Sprintf("the receive queue dropped %d before this one", dropped)
 		if ids := q.skipped(place); ids != "" {
-			m.comment += ": packets " + ids
+			comment += ": packets " + ids
 		}
 	}
+	m := q.take(place)
+	m.comment = comment
+	return m
+}
+
+// take marks the datagram at a place as delivered.
+func (q *datagrams) take(place int) match {
+	w := &q.waiting[place-q.first]
+	m := match{id: w.id, src: w.src, dst: w.dst}
 	*w = waitingDatagram{}
 	q.passed = max(q.passed, place+1)
 	q.forget()

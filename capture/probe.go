@@ -6,9 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
-	"strings"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,14 +30,68 @@ const (
 )
 
 // probe sends the reference traffic of a kind.
-type probe func(kind *Kind, config *Config, to netip.AddrPort) error
+type probe func(p *probing) error
+
+// probing is what a probe is about.
+type probing struct {
+	session *Session
+	kind    *Kind
+	config  *Config
+	to      unix.Sockaddr
+	addr    netip.AddrPort // the same, for kinds of IP
+	payload []byte
+}
 
 // Probe sends the reference traffic to the session's socket, while Run is
 // running, and returns when the socket has seen it and is quiet.
 func (s *Session) Probe(ctx context.Context) error {
-	to := netip.AddrPortFrom(s.main.local.Addr(), s.config.Listen.Port())
-	if s.config.Kind.typ != unix.SOCK_RAW {
-		to = s.main.local
+	if err := s.ProbeWith(ctx, []byte(ProbePayload)); err != nil {
+		return err
+	}
+	counts, err := s.Counts()
+	if err != nil {
+		return err
+	}
+	switch {
+	case counts.Tap.Seen > 0:
+	case counts.Delivered > 0 && s.config.Kind.Note == "":
+		s.config.Notice("the probe reached userspace, and the socket's filter has not run for it")
+	case counts.Delivered == 0:
+		return errors.New("the probe was sent, but the socket's filter has not seen it: a firewall may have dropped it (try --isolate)")
+	}
+	return nil
+}
+
+// ProbeWith is Probe with a payload of the caller's choice. That nothing was
+// seen of it is no error.
+func (s *Session) ProbeWith(ctx context.Context, payload []byte) error {
+	p := &probing{session: s, kind: s.config.Kind, config: &s.config, payload: payload}
+	where := p.kind.Name
+	switch place := p.kind.place; {
+	case place.target != nil:
+		p.to = place.target(s.main.name)
+	case place.sockaddr != nil:
+		p.to = s.main.name
+	default:
+		p.addr = s.probeAddr()
+		p.to = sockaddr(p.addr)
+		where = p.addr.String()
+	}
+	err := s.config.Namespace.Do(func() error { return p.kind.probe(p) })
+	if s.stopping.Load() {
+		return nil // the capture has got enough, and has cut the probe short
+	}
+	if err != nil {
+		return fmt.Errorf("sending the probe to %s: %w", where, err)
+	}
+	return s.settle(ctx)
+}
+
+// probeAddr is where the probe of a kind of IP goes.
+func (s *Session) probeAddr() netip.AddrPort {
+	to := s.main.local
+	if s.config.Kind.anyProtocol {
+		to = netip.AddrPortFrom(to.Addr(), s.config.Listen.Port())
 	}
 	if to.Addr().IsUnspecified() {
 		to = netip.AddrPortFrom(s.config.Kind.Loopback().Addr(), to.Port())
@@ -46,14 +99,7 @@ func (s *Session) Probe(ctx context.Context) error {
 	if to.Port() == 0 {
 		to = netip.AddrPortFrom(to.Addr(), ProbePort)
 	}
-	err := s.config.Namespace.Do(func() error { return s.config.Kind.probe(s.config.Kind, &s.config, to) })
-	if s.stopping.Load() {
-		return nil // the capture has got enough, and has cut the probe short
-	}
-	if err != nil {
-		return fmt.Errorf("sending the probe to %s: %w", to, err)
-	}
-	return s.settle(ctx)
+	return to
 }
 
 // settle waits until nothing has come for a while.
@@ -74,78 +120,69 @@ func (s *Session) settle(ctx context.Context) error {
 			last, changed = counts, time.Now()
 		}
 	}
-	if last.Tap.Seen == 0 {
-		return errors.New("the probe was sent, but the socket's filter has not seen it: a firewall may have dropped it (try --isolate)")
+	return nil
+}
+
+// awaitAccepted waits until what connected has its filter.
+func (p *probing) awaitAccepted() error {
+	for end := time.Now().Add(probeTimeout); p.session.accepted.Load() == 0; {
+		if time.Now().After(end) {
+			return fmt.Errorf("waiting to be accepted: %w", os.ErrDeadlineExceeded)
+		}
+		time.Sleep(time.Millisecond)
 	}
 	return nil
 }
 
-// dial connects to an address; what then takes longer than it should fails.
-// network is "tcp", "udp" or "ip:PROTOCOL".
-func dial(kind *Kind, network string, to netip.AddrPort) (net.Conn, error) {
-	version := "4"
-	if kind.IPv6() {
-		version = "6"
-	}
-	base, protocol, isRaw := strings.Cut(network, ":")
-	network, address := base+version, to.String()
-	if isRaw {
-		network, address = network+":"+protocol, to.Addr().String()
-	}
-	conn, err := (&net.Dialer{Timeout: probeTimeout}).Dial(network, address)
-	if err != nil {
-		return nil, err
-	}
-	if err := conn.SetDeadline(time.Now().Add(probeTimeout)); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return conn, nil
-}
-
-// probeStream sends the payload over a connection and closes it in good order.
-func probeStream(kind *Kind, config *Config, to netip.AddrPort) error {
-	conn, err := dial(kind, "tcp", to)
+// probeConnection sends the payload over a connection and closes it in good order.
+func probeConnection(p *probing) error {
+	conn, err := connectPeer(p.kind.domain, p.kind.typ, p.kind.protocol, p.to)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if _, err := io.WriteString(conn, ProbePayload); err != nil {
+	if p.kind.adopts {
+		if err := p.awaitAccepted(); err != nil {
+			return err
+		}
+	}
+	if _, err := conn.Write(p.payload); err != nil {
 		return err
 	}
-	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+	if err := conn.CloseWrite(); err != nil {
 		return err
 	}
-	// Reading to the end leaves the peer to close: what it gets is a FIN, not a RST.
+	// Reading to the end leaves the other side to close: what it gets is a FIN, not a RST.
 	echo, err := io.ReadAll(conn)
 	if err != nil {
 		return err
 	}
-	return checkEcho(config, echo)
+	return p.checkEcho(echo)
 }
 
 // probeDatagram sends the payload in one datagram.
-func probeDatagram(kind *Kind, config *Config, to netip.AddrPort) error {
-	conn, err := dial(kind, "udp", to)
+func probeDatagram(p *probing) error {
+	conn, err := connectPeer(p.kind.domain, p.kind.typ, p.kind.protocol, p.to)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if _, err := io.WriteString(conn, ProbePayload); err != nil {
+	if _, err := conn.Write(p.payload); err != nil {
 		return err
 	}
-	if !config.Echo {
+	if !p.config.Echo {
 		return nil
 	}
-	echo := make([]byte, 2*len(ProbePayload))
+	echo := make([]byte, 2*len(p.payload))
 	n, err := conn.Read(echo)
 	if err != nil {
 		return fmt.Errorf("waiting for the echo: %w", err)
 	}
-	return checkEcho(config, echo[:n])
+	return p.checkEcho(echo[:n])
 }
 
-func checkEcho(config *Config, got []byte) error {
-	if config.Echo && string(got) != ProbePayload {
+func (p *probing) checkEcho(got []byte) error {
+	if p.config.Echo && string(got) != string(p.payload) {
 		return fmt.Errorf("the echo is %q", got)
 	}
 	return nil
@@ -153,19 +190,24 @@ func checkEcho(config *Config, got []byte) error {
 
 // probeRaw sends what a raw socket of the configured protocol gets to see. For
 // TCP that is an attempt to connect to the port, where nobody is expected to listen.
-func probeRaw(kind *Kind, config *Config, to netip.AddrPort) error {
-	network, message := fmt.Sprintf("ip:%d", config.Protocol), []byte(ProbePayload)
-	switch config.Protocol {
+func probeRaw(p *probing) error {
+	typ, message := unix.SOCK_RAW, p.payload
+	switch p.config.Protocol {
 	case unix.IPPROTO_TCP:
-		network, message = "tcp", nil
+		typ, message = unix.SOCK_STREAM, nil
 	case unix.IPPROTO_UDP:
-		network = "udp"
+		typ = unix.SOCK_DGRAM
 	case unix.IPPROTO_ICMP:
-		message = echoRequest(8)
+		message = echoRequest(8, p.payload)
 	case unix.IPPROTO_ICMPV6:
-		message = echoRequest(128)
+		message = echoRequest(128, p.payload)
 	}
-	conn, err := dial(kind, network, to)
+	to := p.to
+	if typ == unix.SOCK_RAW {
+		// IPv6 takes the port for the protocol, and only the right one.
+		to = sockaddr(netip.AddrPortFrom(p.addr.Addr(), 0))
+	}
+	conn, err := connectPeer(p.kind.domain, typ, p.config.Protocol, to)
 	if errors.Is(err, unix.ECONNREFUSED) {
 		return nil
 	}
@@ -173,17 +215,62 @@ func probeRaw(kind *Kind, config *Config, to netip.AddrPort) error {
 		return err
 	}
 	defer conn.Close()
-	if message != nil {
+	if p.config.Protocol != unix.IPPROTO_TCP {
 		_, err = conn.Write(message)
 	}
 	return err
 }
 
-// echoRequest is an ICMP echo request (RFC 792, RFC 4443) with the probe's
-// payload, of a type that depends on the IP version. Linux computes the
-// checksum of ICMPv6 itself.
-func echoRequest(typ byte) []byte {
-	m := append([]byte{typ, 0, 0, 0, 0x42, 0x42, 0, 1}, ProbePayload...)
+// probePing has the ping socket itself send an echo request: it gets only replies.
+func probePing(p *probing) error {
+	typ := byte(8)
+	if p.kind.IPv6() {
+		typ = 128
+	}
+	return p.session.main.send(echoRequest(typ, p.payload), p.addr)
+}
+
+// probeWire sends a UDP datagram over lo, to somebody who listens.
+func probeWire(p *probing) error {
+	if p.config.Address != "lo" {
+		return fmt.Errorf("the probe goes over lo, and the socket is on %s", p.config.Address)
+	}
+	to := &unix.SockaddrInet4{Port: ProbePort, Addr: [4]byte{127, 0, 0, 1}}
+	listener, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	defer unix.Close(listener)
+	if err := unix.Bind(listener, to); err != nil && !errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("bind: %w", err)
+	}
+	conn, err := connectPeer(unix.AF_INET, unix.SOCK_DGRAM, 0, to)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write(p.payload)
+	return err
+}
+
+// probeNetlink sends the payload as a message that asks for nothing.
+func probeNetlink(p *probing) error {
+	conn, err := connectPeer(p.kind.domain, p.kind.typ, p.kind.protocol, p.to)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	header := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(p.payload))
+	binary.NativeEndian.PutUint32(header, uint32(len(header)+len(p.payload)))
+	binary.NativeEndian.PutUint16(header[4:], unix.NLMSG_NOOP)
+	_, err = conn.Write(append(header, p.payload...))
+	return err
+}
+
+// echoRequest is an ICMP echo request (RFC 792, RFC 4443) with a payload, of a
+// type that depends on the IP version. Linux computes the checksum of ICMPv6 itself.
+func echoRequest(typ byte, payload []byte) []byte {
+	m := append([]byte{typ, 0, 0, 0, 0x42, 0x42, 0, 1}, payload...)
 	var sum uint32
 	for i := 0; i < len(m); i += 2 {
 		var word [2]byte

@@ -33,6 +33,9 @@ type Config struct {
 	// Listen is the address to bind the socket to. Default: the kind's Loopback.
 	// Raw sockets have no port: theirs is where the probe goes.
 	Listen netip.AddrPort
+	// Address is the same for kinds without IP address and port: an interface, a
+	// path or @NAME, netlink groups, a vsock port. Default: the kind's Address.
+	Address string
 	// Protocol is the IP protocol of raw kinds. Default: 6, TCP.
 	Protocol int
 	// Views to hand to the sink. Default: ViewKernel and ViewUser.
@@ -49,10 +52,25 @@ type Config struct {
 	Immediate bool
 	// Echo sends back what the socket received.
 	Echo bool
+	// Verdict decides what the socket keeps of each packet. Default: everything.
+	Verdict *bpf.Verdict
+	// Filter goes on the socket in place of the tap, for experiments: then the
+	// kernel's views stay empty. Default: the tap.
+	Filter Filter
+	// ListenerOnly leaves the filter off the sockets of those kinds that do not
+	// inherit it from their listener.
+	ListenerOnly bool
+	// Observe is shown every record of the tap, and must not keep it. Default: nobody.
+	Observe func(*bpf.Record)
 	// Namespace to open the socket in. Default: the caller's.
 	Namespace *Namespace
 	// Notice is told what a user should know while the capture goes on. Default: nobody.
 	Notice func(string)
+}
+
+// Filter is what can be put on a socket.
+type Filter interface {
+	Attach(fd int) error
 }
 
 // Session is an open socket with the tap on it.
@@ -65,8 +83,10 @@ type Session struct {
 
 	receivers sync.WaitGroup
 	stopping  atomic.Bool
+	accepted  atomic.Int64 // connections that have their filter
 	mu        sync.Mutex
 	sockets   map[*socket]struct{} // main and what it accepted
+	released  bool                 // the place of main
 }
 
 // Open opens the socket and puts the tap in place. Nothing that arrives after
@@ -81,9 +101,12 @@ func Open(config Config) (_ *Session, err error) {
 			s.Close()
 		}
 	}()
-	s.tap, err = bpf.Open(bpf.Options{RingSize: config.RingSize, Snaplen: config.Snaplen})
+	s.tap, err = bpf.Open(bpf.Options{RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict})
 	if err != nil {
 		return nil, err
+	}
+	if s.config.Filter == nil {
+		s.config.Filter = s.tap
 	}
 	clock, err := newClock()
 	if err != nil {
@@ -91,11 +114,14 @@ func Open(config Config) (_ *Session, err error) {
 	}
 	s.started = bootNow()
 	err = config.Namespace.Do(func() error {
-		s.main, err = openSocket(config.Kind, config.Protocol, config.Listen, s.tap)
+		s.main, err = openSocket(&config, s.config.Filter)
 		return err
 	})
 	if err != nil {
 		return nil, err
+	}
+	if config.Kind.Note != "" {
+		config.Notice(config.Kind.Note)
 	}
 	s.keep(s.main)
 	s.collector = newCollector(config, s.tap, clock)
@@ -106,11 +132,14 @@ func (c Config) withDefaults() Config {
 	if !c.Listen.IsValid() {
 		c.Listen = c.Kind.Loopback()
 	}
+	if c.Address == "" {
+		c.Address = c.Kind.place.address
+	}
 	if c.Protocol == 0 {
 		c.Protocol = unix.IPPROTO_TCP
 	}
-	if c.Kind.protocol != 0 {
-		c.Protocol = c.Kind.protocol
+	if !c.Kind.anyProtocol {
+		c.Protocol = int(c.Kind.Protocol())
 	}
 	if len(c.Views) == 0 {
 		c.Views = []View{ViewKernel, ViewUser}
@@ -137,6 +166,7 @@ func newCollector(config Config, tap *bpf.Tap, clock clock) *collector {
 		hold:       holdTime.Nanoseconds(),
 		snaplen:    config.Snaplen,
 		immediate:  config.Immediate,
+		observe:    config.Observe,
 	}
 	if config.Immediate {
 		c.poll, c.hold = immediateInterval, immediateInterval.Nanoseconds()
@@ -144,16 +174,24 @@ func newCollector(config Config, tap *bpf.Tap, clock clock) *collector {
 	for _, v := range config.Views {
 		c.interfaces[v] = config.Kind.newInterface(v, clock.bound)
 	}
-	c.pairer = &datagrams{headerLen: config.Kind.headerLen}
-	if config.Kind.stream {
-		c.pairer = newStreams()
-	}
+	c.pairer = newPairer(config.Kind)
 	return c
 }
 
-// Addr is the address that the socket is bound to.
+// Address is where the socket is bound, for people.
+func (s *Session) Address() string {
+	switch {
+	case s.config.Kind.place.sockaddr != nil:
+		return s.config.Address
+	case s.config.Kind.anyProtocol:
+		return fmt.Sprintf("%s protocol %d", s.Addr().Addr(), s.config.Protocol)
+	}
+	return s.Addr().String()
+}
+
+// Addr is the IP address that the socket is bound to, if it is one of IP.
 func (s *Session) Addr() netip.AddrPort {
-	if s.config.Kind.typ == unix.SOCK_RAW {
+	if s.config.Kind.anyProtocol {
 		// Its local port is the IP protocol.
 		return netip.AddrPortFrom(s.main.local.Addr(), 0)
 	}
@@ -180,7 +218,7 @@ func (s *Session) RingSize() int { return s.tap.RingSize() }
 func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
 	s.collector.order.sink = sink
 	s.receivers.Add(1)
-	if s.config.Kind.stream {
+	if s.config.Kind.listens {
 		go s.acceptAll()
 	} else {
 		go s.receiveAll(s.main)
@@ -261,6 +299,12 @@ func (s *Session) acceptAll() {
 		if err != nil {
 			return // stopped
 		}
+		if s.config.Kind.adopts && !s.config.ListenerOnly && !s.stopping.Load() {
+			if err := conn.attach(s.config.Filter); err != nil {
+				s.config.Notice("a connection goes without the tap: " + err.Error())
+			}
+		}
+		s.accepted.Add(1)
 		s.keep(conn)
 		s.receivers.Add(1)
 		go s.receiveAll(conn)
@@ -280,10 +324,10 @@ func (s *Session) receiveAll(socket *socket) {
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, os.ErrClosed) {
 			return
 		}
-		ended := s.config.Kind.stream && (err != nil || r.full == 0)
+		ended := s.config.Kind.listens && (err != nil || r.full == 0)
 		s.collector.mailbox.put(delivery{
 			time: r.time, data: r.data, full: r.full, drops: r.drops,
-			from: r.from, to: socket.local, err: err, end: ended && err == nil,
+			from: r.from, to: socket.local, out: r.out, err: err, end: ended && err == nil,
 		})
 		if ended {
 			s.forget(socket)
@@ -365,6 +409,10 @@ func (s *Session) Close() error {
 		closers = append(closers, socket.file)
 	}
 	clear(s.sockets)
+	if release := s.config.Kind.place.release; release != nil && s.main != nil && !s.released {
+		release(s.config.Address)
+		s.released = true
+	}
 	s.mu.Unlock()
 	if s.tap != nil {
 		closers = append(closers, s.tap)

@@ -37,30 +37,35 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 type socket struct {
 	file  *os.File
 	conn  syscall.RawConn
-	local netip.AddrPort
-	peer  netip.AddrPort // invalid unless connected
+	name  unix.Sockaddr  // that it is bound to
+	local netip.AddrPort // the same, if it is an IP address
+	peer  netip.AddrPort // invalid unless connected over IP
+
+	connected bool
 }
 
-func newSocket(fd int, peer netip.AddrPort) (*socket, error) {
-	s := &socket{file: os.NewFile(uintptr(fd), "socket"), peer: peer}
+func newSocket(fd int) (*socket, error) {
+	s := &socket{file: os.NewFile(uintptr(fd), "socket")}
 	var err error
 	if s.conn, err = s.file.SyscallConn(); err != nil {
 		s.file.Close()
 		return nil, fmt.Errorf("opening the socket: %w", err)
 	}
 	if sa, err := unix.Getsockname(fd); err == nil {
-		s.local = addrPort(sa)
+		s.name, s.local = sa, addrPort(sa)
 	}
 	return s, nil
 }
 
-// openSocket opens a socket of a kind with the tap on it, so that its receive
-// queue has never held a packet that the tap did not see.
-func openSocket(kind *Kind, protocol int, listen netip.AddrPort, tap *bpf.Tap) (_ *socket, err error) {
-	if kind.protocol != 0 {
-		protocol = kind.protocol
+// openSocket opens a socket with a filter on it, so that its receive queue has
+// never held a packet that the filter did not see.
+func openSocket(config *Config, filter Filter) (_ *socket, err error) {
+	kind := config.Kind
+	name, err := config.bindTo()
+	if err != nil {
+		return nil, err
 	}
-	fd, err := unix.Socket(kind.domain, kind.typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	fd, err := unix.Socket(kind.domain, kind.typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, config.socketProtocol())
 	if err != nil {
 		return nil, socketError(kind, err)
 	}
@@ -69,9 +74,9 @@ func openSocket(kind *Kind, protocol int, listen netip.AddrPort, tap *bpf.Tap) (
 			unix.Close(fd)
 		}
 	}()
-	if kind.stream {
+	if kind.listens {
 		// Nothing can reach it before listen(2).
-		if err := tap.Attach(fd); err != nil {
+		if err := filter.Attach(fd); err != nil {
 			return nil, err
 		}
 	} else if err := bpf.Reject(fd); err != nil {
@@ -80,22 +85,38 @@ func openSocket(kind *Kind, protocol int, listen netip.AddrPort, tap *bpf.Tap) (
 	if err := setOptions(fd, kind); err != nil {
 		return nil, err
 	}
-	if err := unix.Bind(fd, sockaddr(listen)); err != nil {
-		return nil, bindError(listen, err)
+	if err := unix.Bind(fd, name); err != nil {
+		return nil, bindError(config, err)
 	}
-	if kind.stream {
+	if kind.listens {
 		if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
-			return nil, bindError(listen, err)
+			return nil, bindError(config, err)
 		}
-		return newSocket(fd, netip.AddrPort{})
+		return newSocket(fd)
 	}
 	if err := empty(fd); err != nil {
 		return nil, err
 	}
-	if err := tap.Attach(fd); err != nil {
+	if err := filter.Attach(fd); err != nil {
 		return nil, err
 	}
-	return newSocket(fd, netip.AddrPort{})
+	return newSocket(fd)
+}
+
+// bindTo is the address to bind the socket to.
+func (c *Config) bindTo() (unix.Sockaddr, error) {
+	if c.Kind.place.sockaddr != nil {
+		return c.Kind.place.sockaddr(c.Address)
+	}
+	return sockaddr(c.Listen), nil
+}
+
+// socketProtocol is the last argument of socket(2).
+func (c *Config) socketProtocol() int {
+	if c.Kind.anyProtocol {
+		return c.Protocol
+	}
+	return c.Kind.protocol
 }
 
 func setOptions(fd int, kind *Kind) error {
@@ -105,7 +126,7 @@ func setOptions(fd int, kind *Kind) error {
 			return fmt.Errorf("setting IPV6_V6ONLY: %w", err)
 		}
 	}
-	if kind.stream {
+	if kind.listens {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return fmt.Errorf("setting SO_REUSEADDR: %w", err)
 		}
@@ -132,6 +153,8 @@ func empty(fd int) error {
 
 func socketError(kind *Kind, err error) error {
 	switch {
+	case kind.denied != "" && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)):
+		return &bpf.MissingError{What: "this system lets nobody open a " + kind.Summary, Hint: kind.denied, Err: err}
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return &bpf.MissingError{
 			What: fmt.Sprintf("opening a %s needs CAP_NET_RAW", kind.Summary),
@@ -141,7 +164,7 @@ func socketError(kind *Kind, err error) error {
 	case errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ESOCKTNOSUPPORT),
 		errors.Is(err, unix.ENOPROTOOPT):
 		return &bpf.MissingError{
-			What: fmt.Sprintf("this kernel has no %s (socket: %v)", kind.Summary, err),
+			What: fmt.Sprintf("this kernel has no %s sockets (socket: %v)", kind.Name, err),
 			Hint: "choose another kind, or a kernel that is built with it",
 			Err:  err,
 		}
@@ -149,7 +172,14 @@ func socketError(kind *Kind, err error) error {
 	return fmt.Errorf("opening a %s: %w", kind.Summary, err)
 }
 
-func bindError(listen netip.AddrPort, err error) error {
+func bindError(config *Config, err error) error {
+	if config.Kind.place.sockaddr != nil {
+		if errors.Is(err, unix.EADDRINUSE) {
+			return fmt.Errorf("%s is in use: choose another with --listen: %w", config.Address, err)
+		}
+		return fmt.Errorf("listening on %s: %w", config.Address, err)
+	}
+	listen := config.Listen
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return fmt.Errorf("port %d is in use on %s: choose another with --listen, or stop who has it (ss -lnp shows it): %w",
@@ -165,6 +195,15 @@ func bindError(listen netip.AddrPort, err error) error {
 		}
 	}
 	return fmt.Errorf("listening on %s: %w", listen, err)
+}
+
+// attach puts a filter on the socket.
+func (s *socket) attach(filter Filter) error {
+	var err error
+	if cerr := s.conn.Control(func(fd uintptr) { err = filter.Attach(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 // reject closes the socket to further packets.
@@ -207,7 +246,12 @@ func (s *socket) accept(poll bool) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("accepting a connection: %w", err)
 	}
-	return newSocket(fd, addrPort(sa))
+	conn, err := newSocket(fd)
+	if err != nil {
+		return nil, err
+	}
+	conn.peer, conn.connected = addrPort(sa), true
+	return conn, nil
 }
 
 // receiver calls recvmsg on a socket without allocating.
@@ -219,6 +263,7 @@ type receiver struct {
 	full  int
 	from  netip.AddrPort
 	drops uint32
+	out   bool  // it is a copy of what was sent
 	time  int64 // on the boot clock
 
 	err   error
@@ -231,9 +276,9 @@ type receiver struct {
 	call  func(fd uintptr) bool
 }
 
-// receiveSize holds the longest datagram, and a read of a stream as large as
-// the longest segment.
-const receiveSize = 64 << 10
+// receiveSize holds the longest datagram, also with its link header and beyond
+// the 64 KiB of an IP packet, and a read of a stream as large as the longest segment.
+const receiveSize = 68 << 10
 
 func newReceiver(s *socket, kind *Kind) *receiver {
 	r := &receiver{socket: s, buf: make([]byte, receiveSize)}
@@ -282,7 +327,7 @@ func (r *receiver) recvmsg(fd int) {
 			r.time = bootNow()
 			r.full = int(n)
 			r.data = r.buf[:min(int(n), len(r.buf))]
-			r.from = r.sender()
+			r.from, r.out = r.sender(), r.outgoing()
 			r.drops = overflow(r.oob[:r.msg.Controllen])
 			return
 		case unix.EINTR:
@@ -308,6 +353,14 @@ func (r *receiver) sender() netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom16(r.name.Addr), networkOrder(r.name.Port))
 	}
 	return netip.AddrPort{}
+}
+
+// outgoing tells whether a packet socket says so of what it returned.
+func (r *receiver) outgoing() bool {
+	if r.msg.Namelen == 0 || r.name.Family != unix.AF_PACKET {
+		return false
+	}
+	return (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&r.name)).Pkttype == unix.PACKET_OUTGOING
 }
 
 // networkOrder is the value of a field that is in network byte order.
@@ -340,7 +393,7 @@ func (s *socket) send(data []byte, to netip.AddrPort) error {
 	werr := s.conn.Write(func(fd uintptr) bool {
 		for {
 			var n int
-			if s.peer.IsValid() {
+			if s.connected {
 				n, err = unix.SendmsgN(int(fd), data, nil, nil, unix.MSG_NOSIGNAL)
 			} else {
 				n, err = len(data), unix.Sendto(int(fd), data, unix.MSG_NOSIGNAL, sockaddr(to))

@@ -52,6 +52,7 @@ type stream struct {
 type segment struct {
 	from, to int64 // offsets
 	id       uint64
+	known    []byte // of its payload, if anybody asks for it
 }
 
 func newStreams() *streams { return &streams{open: make(map[connection]*stream)} }
@@ -100,7 +101,7 @@ func (st *stream) add(h tcpHeader, p *kernelPacket) {
 	}
 	st.end = max(st.end, to)
 	if to > from && to > st.read {
-		st.segments = append(st.segments, segment{from, to, p.id})
+		st.segments = append(st.segments, segment{from: from, to: to, id: p.id})
 	}
 	if h.flags&(tcpFIN|tcpRST) != 0 && st.last == 0 {
 		st.last = p.id
@@ -117,7 +118,7 @@ func (s *streams) delivered(d *delivery) match {
 		delete(s.open, key)
 		return match{id: st.last}
 	}
-	return st.take(len(d.data))
+	return st.take(max(d.full, len(d.data)))
 }
 
 // take finds the segments that fed the next n bytes of the stream.
