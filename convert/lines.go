@@ -93,9 +93,7 @@ func (w *LineWriter) WritePacket(p *capture.Packet) error {
 // appendName appends the interface's name, as wide as the widest so far.
 func (w *LineWriter) appendName(b []byte, i *capture.Interface) []byte {
 	start := len(b)
-	b = appendPrintable(b, i.Kind)
-	b = append(b, ':')
-	b = append(b, i.View.String()...)
+	b = appendPrintable(b, i.Name())
 	width := utf8.RuneCount(b[start:])
 	w.nameWidth = max(w.nameWidth, width)
 	for ; width < w.nameWidth; width++ {

@@ -14,6 +14,9 @@ type output struct {
 	w io.Writer
 	// buf holds whole blocks between two calls.
 	buf []byte
+	// whole returns the size of the blocks in b that end within the first n bytes;
+	// nil for pcapng's.
+	whole func(b []byte, n int) int
 	// err is the first failure; nothing is written after it.
 	err error
 }
@@ -40,7 +43,11 @@ func (o *output) flush() error {
 	}
 	if err != nil {
 		o.err = fmt.Errorf("writing capture: %w", err)
-		cutBack(o.w, n-wholeBlocks(o.buf, n))
+		whole := o.whole
+		if whole == nil {
+			whole = wholeBlocks
+		}
+		cutBack(o.w, n-whole(o.buf, n))
 	}
 	o.buf = o.buf[:0]
 	return o.err

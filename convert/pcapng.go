@@ -1,4 +1,5 @@
-// Package convert writes captured packets in the formats that other tools read.
+// Package convert reads and writes packets in the formats that other tools know,
+// and reads the text that filters and servers print.
 package convert
 
 import (
@@ -144,6 +145,16 @@ func appendHeader(b []byte, p *capture.Packet) []byte {
 	return b
 }
 
+// appendPacketData appends a packet's header and bytes, and returns how many
+// these are and how many the packet had.
+func appendPacketData(b []byte, p *capture.Packet) (_ []byte, captured, original uint32) {
+	start := len(b)
+	b = appendHeader(b, p)
+	header := len(b) - start
+	b = append(b, p.Data[:min(len(p.Data), snaplen-header)]...)
+	return b, uint32(len(b) - start), uint32(min(uint64(header)+uint64(originalLength(p)), math.MaxUint32))
+}
+
 // originalLength is the length in bytes that the packet had.
 func originalLength(p *capture.Packet) int { return max(p.Len, len(p.Data)) }
 
@@ -160,14 +171,10 @@ func (w *Writer) writeEnhancedPacket(p *capture.Packet) error {
 	b = appendTime(b, p.Time)
 	lengths := len(b)
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-	b = appendHeader(b, p)
-	header := len(b) - lengths - 8
-	b = append(b, p.Data[:min(len(p.Data), snaplen-header)]...)
-	captured := len(b) - lengths - 8
-	original := min(uint64(header)+uint64(originalLength(p)), math.MaxUint32)
-	order.PutUint32(b[lengths:], uint32(captured))
-	order.PutUint32(b[lengths+4:], uint32(original))
-	b = pad(b, captured)
+	b, captured, original := appendPacketData(b, p)
+	order.PutUint32(b[lengths:], captured)
+	order.PutUint32(b[lengths+4:], original)
+	b = pad(b, int(captured))
 	b = appendPacketOptions(b, p)
 	w.out.buf = endBlock(b, start)
 	return nil
@@ -253,7 +260,9 @@ func (w *Writer) writeInterface(i *capture.Interface) error {
 	b = order.AppendUint32(b, snaplen)
 	// The first option, without a comment before it: scapy misreads the clock otherwise.
 	b = appendOption(b, interfaceResolution, resolution)
-	b = appendOption(b, interfaceName, name)
+	if name != "" {
+		b = appendOption(b, interfaceName, name)
+	}
 	if i.Description != "" {
 		b = appendOption(b, interfaceDescription, i.Description)
 	}
@@ -273,6 +282,8 @@ func linkType(i *capture.Interface) (uint16, error) {
 		return linkIPv4, nil
 	case capture.LayerMessage:
 		return linkUpperPDU, nil
+	case capture.LayerForeign:
+		return i.LinkType, nil
 	}
 	return 0, fmt.Errorf("unknown layer %d", i.Layer)
 }

@@ -1,0 +1,229 @@
+package convert
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// Format is a form that packets can have in a file: one row of the table below.
+type Format struct {
+	// Name is what --from and --to take.
+	Name string
+	// Summary is a few words for lists and messages.
+	Summary string
+	// OneView says that a file has room for one view only.
+	OneView bool
+	// Text says that a file is for people, and fit for a terminal.
+	Text bool
+
+	suffixes []string // of file names, with the dot
+	// detect tells from the beginning of a file whether it has this form.
+	detect func(head []byte) bool
+	// open is nil for forms that are only written, create for those that are only read.
+	open   func(in *input, o ReadOptions) (Reader, error)
+	create func(w io.Writer, o WriteOptions) (PacketWriter, error)
+}
+
+// formats has the forms that are sure about their files first.
+var formats []Format
+
+func init() {
+	formats = []Format{
+		{
+			Name: "pcapng", Summary: "all views with all that is known of them", suffixes: []string{".pcapng", ".ntar"},
+			detect: isPcapng, open: openPcapng, create: createPcapng,
+		},
+		{
+			Name: "pcap", Summary: "one view, for tcpdump and all that is made with libpcap", suffixes: []string{".pcap", ".cap", ".dmp"},
+			OneView: true, detect: isPcap, open: openPcap, create: createPcap,
+		},
+		{
+			Name: "json", Summary: "one object a line", suffixes: []string{".json", ".jsonl", ".ndjson"},
+			Text: true, create: createJSON,
+		},
+		{
+			Name: "text", Summary: "trace text for the kernel's views, server text for the user view", suffixes: []string{".txt", ".text", ".log"},
+			OneView: true, Text: true, create: createText,
+		},
+		{
+			Name: "trace", Summary: "what a filter printed to the kernel's trace pipe", Text: true,
+			detect: isTraceText, open: openTraceText,
+		},
+		{
+			Name: "server", Summary: "what a server printed of the bytes that it received", Text: true,
+			detect: isServerText, open: openServerText,
+		},
+	}
+}
+
+// Formats lists the forms that can be read, or those that can be written.
+func Formats(writable bool) []Format {
+	return slices.DeleteFunc(slices.Clone(formats), func(f Format) bool {
+		return writable && f.create == nil || !writable && f.open == nil
+	})
+}
+
+// Readable tells whether files of this form can be read.
+func (f *Format) Readable() bool { return f.open != nil }
+
+// Writable tells whether files of this form can be written.
+func (f *Format) Writable() bool { return f.create != nil }
+
+// FormatByName finds the form that a user named.
+func FormatByName(name string) (*Format, bool) {
+	return find(func(f *Format) bool { return f.Name == name })
+}
+
+// FormatByFileName finds the form that a file is to have, from its name.
+func FormatByFileName(name string) (*Format, bool) {
+	suffix := strings.ToLower(filepath.Ext(name))
+	return find(func(f *Format) bool { return slices.Contains(f.suffixes, suffix) })
+}
+
+func find(fits func(*Format) bool) (*Format, bool) {
+	for i := range formats {
+		if fits(&formats[i]) {
+			return &formats[i], true
+		}
+	}
+	return nil, false
+}
+
+// Reader gives the packets of a file, in the file's order.
+type Reader interface {
+	// Next returns the next packet, and io.EOF after the last one. The packet and
+	// the memory behind its Data are good until the next call; its Interface is
+	// the same pointer in all packets of an interface, and stays good.
+	//
+	// An error comes after all that was whole before it, and stays.
+	Next() (*capture.Packet, error)
+}
+
+// ReadOptions are what a file does not say itself. All but Name are for text.
+type ReadOptions struct {
+	// Name is the file's name for messages.
+	Name string
+	// Kind is the kind of socket that text is about; nil to find it from the bytes.
+	Kind *capture.Kind
+	// Src and Dst are the addresses of packets without an IP header, loopback by
+	// default. Ports count only where the packet has none itself.
+	Src, Dst netip.AddrPort
+	// BootTime is when the times of trace text count from, the epoch by default.
+	BootTime time.Time
+	// Strict ends a text at the first doubtful line. The default is to skip it.
+	Strict bool
+	// Doubt, if set, hears of each doubtful line that is skipped.
+	Doubt func(*InputError)
+}
+
+// Source is a Reader of one file.
+type Source struct {
+	Reader
+	// Format is the file's form.
+	Format *Format
+}
+
+// Open begins to read a file of a form, or, if format is nil, of the form that
+// its content shows. From then on r is read in the background, until its end.
+func Open(r io.Reader, format *Format, o ReadOptions) (*Source, error) {
+	in := newInput(r)
+	if format == nil {
+		var err error
+		if format, err = detect(in); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", o.Name, err)
+		}
+	}
+	if format.open == nil {
+		return nil, fmt.Errorf("reading %s: %s can only be written", o.Name, format.Name)
+	}
+	reader, err := format.open(in, o)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{Reader: reader, Format: format}, nil
+}
+
+// errUnknownForm is the reason why a file is not read.
+var errUnknownForm = errors.New("its form cannot be told from its content: it is neither pcapng, pcap, trace text nor server text")
+
+// detect finds a file's form. It reads no further than it must, since more may
+// be long in coming.
+func detect(in *input) (*Format, error) {
+	for {
+		err := in.fill()
+		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrShortBuffer) {
+			return nil, err
+		}
+		head := in.unread()
+		if f, ok := find(func(f *Format) bool { return f.detect != nil && f.detect(head) }); ok {
+			return f, nil
+		}
+		if err != nil && len(head) == 0 {
+			return nil, errors.New("it is empty")
+		}
+		if err != nil {
+			return nil, errUnknownForm
+		}
+	}
+}
+
+// Section tells what a file says of itself; ok only for pcapng.
+func (s *Source) Section() (section Section, ok bool) {
+	if r, is := s.Reader.(*pcapngReader); is {
+		return r.section, true
+	}
+	return Section{}, false
+}
+
+// Statistics lists the ledgers of the interfaces in the part of the file that
+// was read.
+func (s *Source) Statistics() []capture.Statistics {
+	if r, is := s.Reader.(*pcapngReader); is {
+		return r.statistics
+	}
+	return nil
+}
+
+// PacketWriter takes packets and writes them in some form.
+type PacketWriter interface {
+	capture.Flusher
+}
+
+// WriteOptions are what a written file is to say.
+type WriteOptions struct {
+	// Section describes the whole file, for pcapng.
+	Section Section
+	// BootTime is when the times of trace text count from, the epoch by default.
+	BootTime time.Time
+}
+
+// Create begins to write a file. The first bytes may wait for the first packet
+// or for Flush.
+func (f *Format) Create(w io.Writer, o WriteOptions) (PacketWriter, error) {
+	if f.create == nil {
+		return nil, fmt.Errorf("writing %s: it can only be read", f.Name)
+	}
+	return f.create(w, o)
+}
+
+func createPcapng(w io.Writer, o WriteOptions) (PacketWriter, error) { return NewWriter(w, o.Section) }
+
+// looksLike tells whether a file's first lines have a text in them. Only whole
+// lines count.
+func looksLike(head []byte, texts ...string) bool {
+	for _, text := range texts {
+		if bytes.Contains(head, []byte(text)) {
+			return true
+		}
+	}
+	return false
+}

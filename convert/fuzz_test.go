@@ -1,0 +1,169 @@
+package convert
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// traceSeeds are trace texts, good and bad.
+func traceSeeds(t testing.TB) [][]byte {
+	udp := datagram(t, udpKernel, client4, server4, probe).Data
+	return [][]byte{
+		[]byte(asRecorded),
+		[]byte(kernelText(udp) + kernelText(ipv4(udp))),
+		[]byte("# tracer: nop\n" + strings.ReplaceAll(kernelText(udp), "\n", "\r\n")),
+		[]byte(dumpText("nc-1 [000] .... 1.000000: : ", kernelHead, 300, make([]byte, 128))),
+		[]byte("CPU:1 [LOST 123 EVENTS]\n" + traceHead("3") + traceByte("1", "1ff") + traceHead("4294967296")),
+		[]byte(dumpText("", kernelHead, 19, udp)),
+	}
+}
+
+// serverSeeds are server texts, good and bad.
+func serverSeeds(t testing.TB) [][]byte {
+	return [][]byte{
+		[]byte(userText([]byte(probe)) + userText(nil)),
+		[]byte(userText(ipv4(datagram(t, udpKernel, client4, server4, probe).Data))),
+		[]byte(userHead + "300 bytes, dumping\n\tbyte[0]=0x1\n\tbyte[5]=0xfff\n"),
+	}
+}
+
+// captureSeeds are pcapng and pcap files of us and of others.
+func captureSeeds(t testing.TB) [][]byte {
+	ours, err := os.ReadFile(writeFileWith(t, fewPackets(t), someStatistics(udpUser)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seeds := [][]byte{ours}
+	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
+		f := newFile(order)
+		f.section(stringOption(sectionApplication, "somebody"))
+		f.iface(101, stringOption(interfaceResolution, "\xff"), numberOption(interfaceOffset, 1<<63))
+		f.iface(linkUpperPDU, stringOption(interfaceName, "tcp:user"))
+		f.packet(0, 1<<63, []byte("one"), numberOption(packetID, 9), stringOption(optionComment, "a"))
+		f.packet(1, 5, append(appendPDUHeader(nil, message(tcpUser, client6, server6, protocolTCP, "")), "x"...))
+		f.block(blockSimplePacket, f.numbers(5), []byte("small"))
+		f.block(blockPacket, f.numbers(0, 0, 2_000_000, 3, 10), []byte("old"))
+		f.block(0x0bad, []byte("unknown"))
+		seeds = append(seeds, bytes.Clone(f.Bytes()))
+		pcap := pcapFile(order, pcapNanoseconds, linkIPv4)
+		seeds = append(seeds, append(pcap, pcapPacket(order, 1, 2, 9, "first")...))
+	}
+	return seeds
+}
+
+func FuzzTraceText(f *testing.F) {
+	fuzzReader(f, "trace", traceSeeds(f))
+}
+
+func FuzzServerText(f *testing.F) {
+	fuzzReader(f, "server", serverSeeds(f))
+}
+
+// FuzzPcapng is for pcapng and pcap.
+func FuzzPcapng(f *testing.F) {
+	fuzzReader(f, "", captureSeeds(f))
+}
+
+func fuzzReader(f *testing.F, form string, seeds [][]byte) {
+	for _, seed := range seeds {
+		f.Add(seed)
+	}
+	format, _ := FormatByName(form)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, strict := range []bool{false, true} {
+			var out bytes.Buffer
+			convertAny(t, data, format, strict, &out)
+			boundaries(t, out.Bytes())
+		}
+	})
+}
+
+// convertAny reads a file that may hold anything, and writes what comes out of
+// it in every form. It fails if a packet cannot be what it is said to be.
+func convertAny(t testing.TB, data []byte, format *Format, strict bool, out io.Writer) (packets int) {
+	t.Helper()
+	options := ReadOptions{Name: "in", Strict: strict}
+	if len(data)%2 == 0 {
+		options.Kind, _ = capture.KindByName([]string{"raw", "udp", "tcp6", "raw6"}[len(data)/2%4])
+	}
+	source, err := Open(bytes.NewReader(data), format, options)
+	if err != nil {
+		return 0
+	}
+	header, err := sectionHeader(Section{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Small buffers, since fuzzing lives on being fast.
+	small := func(out io.Writer) output { return output{w: out, buf: make([]byte, 0, 1<<12)} }
+	w := &Writer{out: small(out)}
+	w.out.buf = append(w.out.buf, header...)
+	others := []PacketWriter{&jsonWriter{small(io.Discard)}, &textWriter{out: small(io.Discard)}}
+	for {
+		p, err := source.Next()
+		if err != nil {
+			break
+		}
+		packets++
+		if p.Interface == nil || p.Time < 0 || len(p.Data) > p.Len || len(p.Data) > len(data) {
+			t.Fatalf("packet %+v", p)
+		}
+		if err := w.WritePacket(p); err != nil {
+			t.Fatalf("packet %+v of %+v: %v", p, p.Interface, err)
+		}
+		for _, other := range others {
+			_ = other.WritePacket(p) // text is for views only
+		}
+	}
+	for _, s := range source.Statistics() {
+		if err := w.WriteStatistics(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return packets
+}
+
+// TestNothingDamagedIsWritten has tshark read what comes out of damaged files.
+func TestNothingDamagedIsWritten(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for _, tt := range []struct {
+		form  string
+		seeds [][]byte
+	}{{"trace", traceSeeds(t)}, {"server", serverSeeds(t)}, {"", captureSeeds(t)}} {
+		format, _ := FormatByName(tt.form)
+		for n, original := range tt.seeds {
+			for try := range 4 {
+				data := bytes.Clone(original)
+				for range try { // the first one as it is
+					data[random.IntN(len(data))] ^= byte(1 << random.IntN(8))
+				}
+				var out bytes.Buffer
+				packets := convertAny(t, data, format, false, &out)
+				if packets == 0 {
+					continue
+				}
+				path := filepath.Join(t.TempDir(), "out.pcapng")
+				if err := os.WriteFile(path, out.Bytes(), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if rows := fields(t, path, "frame.number"); len(rows) != packets {
+					t.Errorf("%q, seed %d: tshark reads %d packets of %d", tt.form, n, len(rows), packets)
+				}
+			}
+		}
+	}
+}

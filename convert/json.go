@@ -1,0 +1,156 @@
+package convert
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// jsonWriter writes one JSON object a line (RFC 8259) for each packet:
+//
+//	time        when, in UTC with nine digits after the second (RFC 3339)
+//	interface   name of the interface, such as "tcp:kernel"
+//	kind        kind of socket, such as "tcp"
+//	view        whose bytes these are, such as "kernel"
+//	layer       what data begins with: "link", "network", "transport", "message" or "foreign"
+//	link_type   for layer "foreign": a number of https://www.tcpdump.org/linktypes.html
+//	packet_id   the same in every view of a packet
+//	direction   "in" or "out"
+//	length      length of the packet in bytes, from that layer on
+//	captured    how many bytes data has
+//	drops       packets that this observer lost since the packet before
+//	protocol    IP protocol number
+//	src, dst    IP addresses
+//	src_port, dst_port
+//	call        system call that returned the bytes
+//	pid, tid    process and thread that made the call
+//	comment     what there is to say about the packet
+//	data        the observer's own bytes in hexadecimal, without any synthetic header
+//
+// time, interface, layer, length, captured and data are in every object, the
+// others where they are known. New fields may come; these keep their meaning.
+type jsonWriter struct{ out output }
+
+// Flush hands on what waits in the buffer.
+func (w *jsonWriter) Flush() error { return w.out.flush() }
+
+func createJSON(w io.Writer, _ WriteOptions) (PacketWriter, error) {
+	return &jsonWriter{output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeLines}}, nil
+}
+
+// wholeLines returns the size of the lines in b that end within the first n bytes.
+func wholeLines(b []byte, n int) int { return bytes.LastIndexByte(b[:n], '\n') + 1 }
+
+var layerNames = map[capture.Layer]string{
+	capture.LayerLink:      "link",
+	capture.LayerNetwork:   "network",
+	capture.LayerTransport: "transport",
+	capture.LayerMessage:   "message",
+	capture.LayerForeign:   "foreign",
+}
+
+// WritePacket writes one line.
+func (w *jsonWriter) WritePacket(p *capture.Packet) error {
+	if p.Interface == nil {
+		return errors.New("writing packet: no interface")
+	}
+	layer, ok := layerNames[p.Interface.Layer]
+	if !ok {
+		return fmt.Errorf("writing packet of %s: unknown layer %d", p.Interface.Name(), p.Interface.Layer)
+	}
+	// A rune of a text takes at most six times its bytes.
+	texts := len(p.Interface.Label) + 2*len(p.Interface.Kind) + len(p.Call) + len(p.Comment)
+	if err := w.out.reserve(1024 + 2*len(p.Data) + 6*texts); err != nil {
+		return err
+	}
+	b := append(w.out.buf, `{"time":"`...)
+	b = time.Unix(0, p.Time).UTC().AppendFormat(b, "2006-01-02T15:04:05.000000000Z")
+	b = appendJSONText(append(b, '"'), "interface", p.Interface.Name())
+	if p.Interface.View != 0 {
+		b = appendJSONText(b, "kind", p.Interface.Kind)
+		b = appendJSONText(b, "view", p.Interface.View.String())
+	}
+	b = appendJSONText(b, "layer", layer)
+	if p.Interface.Layer == capture.LayerForeign {
+		b = appendJSONNumber(b, "link_type", uint64(p.Interface.LinkType))
+	}
+	b = appendJSONNumberIf(b, "packet_id", p.ID)
+	switch p.Direction {
+	case capture.Inbound:
+		b = appendJSONText(b, "direction", "in")
+	case capture.Outbound:
+		b = appendJSONText(b, "direction", "out")
+	}
+	b = appendJSONNumber(b, "length", uint64(originalLength(p)))
+	b = appendJSONNumber(b, "captured", uint64(len(p.Data)))
+	b = appendJSONNumberIf(b, "drops", p.Drops)
+	b = appendJSONHeaders(b, p)
+	if p.Call != "" {
+		b = appendJSONText(b, "call", p.Call)
+	}
+	b = appendJSONNumberIf(b, "pid", uint64(p.PID))
+	b = appendJSONNumberIf(b, "tid", uint64(p.TID))
+	if p.Comment != "" {
+		b = appendJSONText(b, "comment", p.Comment)
+	}
+	b = append(b, `,"data":"`...)
+	for _, c := range p.Data {
+		b = append(b, hexDigits[c>>4], hexDigits[c&0xf])
+	}
+	w.out.buf = append(b, "\"}\n"...)
+	return nil
+}
+
+// appendJSONHeaders appends what the packet's headers say.
+func appendJSONHeaders(b []byte, p *capture.Packet) []byte {
+	h := parseHeaders(p)
+	b = appendJSONNumberIf(b, "protocol", uint64(h.protocol))
+	b = appendJSONAddress(b, "src", h.src)
+	b = appendJSONAddress(b, "dst", h.dst)
+	b = appendJSONNumberIf(b, "src_port", uint64(h.src.Port()))
+	return appendJSONNumberIf(b, "dst_port", uint64(h.dst.Port()))
+}
+
+func appendJSONAddress(b []byte, name string, a netip.AddrPort) []byte {
+	if !a.IsValid() {
+		return b
+	}
+	return appendJSONText(b, name, a.Addr().String())
+}
+
+func appendJSONNumberIf(b []byte, name string, value uint64) []byte {
+	if value == 0 {
+		return b
+	}
+	return appendJSONNumber(b, name, value)
+}
+
+func appendJSONNumber(b []byte, name string, value uint64) []byte {
+	return strconv.AppendUint(appendJSONName(b, name), value, 10)
+}
+
+func appendJSONName(b []byte, name string) []byte {
+	return append(append(append(b, `,"`...), name...), `":`...)
+}
+
+func appendJSONText(b []byte, name, value string) []byte {
+	b = append(appendJSONName(b, name), '"')
+	for _, r := range value {
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r < ' ' || r == 0x7f:
+			b = append(b, '\\', 'u', '0', '0', hexDigits[r>>4], hexDigits[r&0xf])
+		default:
+			b = utf8.AppendRune(b, r)
+		}
+	}
+	return append(b, '"')
+}

@@ -1,0 +1,80 @@
+package convert
+
+import (
+	"encoding/binary"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// kindFinder finds the kind of socket that a text is about.
+type kindFinder struct {
+	kind  *capture.Kind // nil if it cannot be told
+	known bool          // it has been looked for, or somebody said it
+}
+
+// find looks at packets from offset 0 on. A kind has to fit more than half of
+// them, and is tried before those with weaker marks.
+func (f *kindFinder) find(packets []*dump) {
+	if f.known {
+		return
+	}
+	f.known = true
+	best := 0
+	for _, mark := range []struct {
+		kind string
+		fits func(data []byte, length int64) bool
+	}{{"raw", fitsRaw}, {"udp", fitsUDP}, {"tcp", fitsTCP}} {
+		fitting, all := 0, 0
+		for _, d := range packets {
+			if !d.done || d.ghost {
+				continue
+			}
+			all++
+			if mark.fits(d.data, d.claimed) {
+				fitting++
+			}
+		}
+		if fitting > best && 2*fitting > all {
+			best = fitting
+			f.kind, _ = capture.KindByName(mark.kind)
+		}
+	}
+}
+
+// fitsRaw tells whether a packet is IPv4: its header states the packet's length
+// and has a good checksum (RFC 791).
+func fitsRaw(data []byte, length int64) bool {
+	if len(data) < ipv4HeaderSize || data[0]>>4 != 4 {
+		return false
+	}
+	size := int(data[0]&0xf) * 4
+	if size < ipv4HeaderSize || size > len(data) || int64(binary.BigEndian.Uint16(data[2:])) != length {
+		return false
+	}
+	sum := uint32(0)
+	for at := 0; at < size; at += 2 {
+		sum += uint32(binary.BigEndian.Uint16(data[at:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	return sum>>16+sum&0xffff == 0xffff
+}
+
+// fitsUDP tells whether a packet is a UDP datagram: its header states the
+// packet's length (RFC 768).
+func fitsUDP(data []byte, length int64) bool {
+	return len(data) >= 8 && int64(binary.BigEndian.Uint16(data[4:])) == length
+}
+
+// fitsTCP tells whether a packet is a TCP segment: its header has a length that
+// fits, three bits that are always 0, and flags that go together (RFC 9293).
+func fitsTCP(data []byte, length int64) bool {
+	const fin, syn, rst, ack = 1, 2, 4, 16
+	if len(data) < 20 {
+		return false
+	}
+	size, flags := int64(data[12]>>4)*4, data[13]
+	if size < 20 || size > length || data[12]&0xe != 0 {
+		return false
+	}
+	return flags&(syn|ack|rst) != 0 && flags&(syn|fin) != syn|fin && flags&(syn|rst) != syn|rst
+}

@@ -1,0 +1,142 @@
+package convert
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// Merge joins several files. Server text is paired with trace text, the first
+// with the first and so on, if there is as much of the one as of the other; the
+// rest is merged by time.
+//
+// Packets of different files must not share an id by accident: of n files the
+// ids are spread so that each n-th belongs to the same one.
+func Merge(sources ...*Source) (Reader, error) {
+	readers, err := pairTexts(sources)
+	if err != nil {
+		return nil, err
+	}
+	if len(readers) == 1 {
+		return readers[0], nil
+	}
+	m := &merged{}
+	for i, r := range readers {
+		m.inputs = append(m.inputs, mergedInput{reader: r, index: uint64(i)})
+	}
+	return m, nil
+}
+
+// pairTexts puts each trace text and its server text into one reader, which
+// stands in the place of the trace text.
+func pairTexts(sources []*Source) ([]Reader, error) {
+	var traces, servers int
+	for _, s := range sources {
+		switch s.Reader.(type) {
+		case *traceReader:
+			traces++
+		case *serverReader:
+			servers++
+		}
+	}
+	if traces > 0 && servers > 0 && traces != servers {
+		return nil, fmt.Errorf("which server text belongs to which trace text? There are %d and %d", servers, traces)
+	}
+	if traces == 0 || servers == 0 {
+		servers = 0
+	}
+	var (
+		readers []Reader
+		paired  []*pairedText
+		waiting []*serverReader
+	)
+	for _, s := range sources {
+		switch r := s.Reader.(type) {
+		case *traceReader:
+			if servers > 0 {
+				p := newPairedText(r, nil)
+				paired = append(paired, p)
+				readers = append(readers, p)
+				continue
+			}
+		case *serverReader:
+			if servers > 0 {
+				waiting = append(waiting, r)
+				continue
+			}
+		}
+		readers = append(readers, s.Reader)
+	}
+	for i, p := range paired {
+		p.server = waiting[i]
+	}
+	return readers, nil
+}
+
+// merged gives the packets of several readers in the order of their times.
+type merged struct {
+	inputs []mergedInput
+	last   *mergedInput // the one whose packet was handed out last
+}
+
+type mergedInput struct {
+	reader Reader
+	index  uint64
+	head   *capture.Packet // its next packet; nil at its end
+	err    error
+}
+
+func (i *mergedInput) next() {
+	if i.head, i.err = i.reader.Next(); i.err != nil {
+		i.head = nil
+	}
+}
+
+// Next returns the earliest of all packets that are next in their files.
+func (m *merged) Next() (*capture.Packet, error) {
+	if m.last != nil {
+		m.last.next()
+	} else {
+		for i := range m.inputs {
+			m.inputs[i].next()
+		}
+	}
+	first, earliest := -1, int64(math.MaxInt64)
+	for i := range m.inputs {
+		if head := m.inputs[i].head; head != nil && (first < 0 || head.Time < earliest) {
+			first, earliest = i, head.Time
+		}
+	}
+	if first < 0 {
+		m.last = &mergedInput{reader: ended{}}
+		return nil, m.end()
+	}
+	m.last = &m.inputs[first]
+	p := m.last.head
+	if p.ID != 0 {
+		p.ID = (p.ID-1)*uint64(len(m.inputs)) + m.last.index + 1
+	}
+	return p, nil
+}
+
+// ended is a reader at its end.
+type ended struct{}
+
+func (ended) Next() (*capture.Packet, error) { return nil, io.EOF }
+
+// end is io.EOF, or what is wrong with the files.
+func (m *merged) end() error {
+	var errs []error
+	for _, i := range m.inputs {
+		if !errors.Is(i.err, io.EOF) {
+			errs = append(errs, i.err)
+		}
+	}
+	if len(errs) == 0 {
+		return io.EOF
+	}
+	return errors.Join(errs...)
+}

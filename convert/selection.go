@@ -1,0 +1,60 @@
+package convert
+
+import (
+	"slices"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// Selection tells which packets of an input go into an output.
+type Selection struct {
+	// Views are the views that are asked for; empty for all packets.
+	Views []capture.View
+	// OneView takes only packets that fit into one file with the first one that
+	// was taken: they are of the same view and begin with the same header.
+	OneView bool
+
+	first *capture.Interface
+	left  []LeftOut
+}
+
+// LeftOut counts the packets of an interface that had no room beside the others.
+type LeftOut struct {
+	Interface *capture.Interface
+	Packets   uint64
+}
+
+// Takes tells whether a packet is selected.
+func (s *Selection) Takes(p *capture.Packet) bool {
+	i := p.Interface
+	if len(s.Views) > 0 && !slices.Contains(s.Views, i.View) {
+		return false
+	}
+	if !s.OneView || i == s.first {
+		return true
+	}
+	if s.first == nil {
+		s.first = i
+		return true
+	}
+	link, err := linkType(i)
+	first, firstErr := linkType(s.first)
+	if i.View == s.first.View && link == first && err == nil && firstErr == nil {
+		return true
+	}
+	s.leaveOut(i)
+	return false
+}
+
+func (s *Selection) leaveOut(i *capture.Interface) {
+	for n := range s.left {
+		if s.left[n].Interface == i {
+			s.left[n].Packets++
+			return
+		}
+	}
+	s.left = append(s.left, LeftOut{i, 1})
+}
+
+// LeftOut lists what was not taken because of OneView.
+func (s *Selection) LeftOut() []LeftOut { return s.left }

@@ -1,0 +1,178 @@
+package convert
+
+import (
+	"bytes"
+	"math"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// serverReader reads what a server printed of the bytes that it received:
+//
+//	Userspace: Received 11 bytes, dumping
+//		byte[0]=0x30
+//		...
+//
+// with an empty line at the end of each. It has no times: packet n gets the
+// time of n microseconds after the epoch.
+type serverReader struct {
+	text   *textInput
+	iface  *capture.Interface
+	cur    *dump
+	paired bool // the times will be those of a trace
+}
+
+func isServerText(head []byte) bool { return looksLike(head, userHead) }
+
+func openServerText(in *input, o ReadOptions) (Reader, error) {
+	return &serverReader{text: newTextInput(in, o)}, nil
+}
+
+// Next returns the next packet.
+func (r *serverReader) Next() (*capture.Packet, error) {
+	d, err := r.text.next(r.parse)
+	if err != nil {
+		return nil, err
+	}
+	if r.iface == nil {
+		r.describe()
+	}
+	p := &r.text.packet
+	*p = capture.Packet{
+		Interface: r.iface,
+		Time:      int64(min(r.text.packets, math.MaxInt64/1000)) * 1000,
+		Direction: capture.Inbound,
+	}
+	d.fill(p)
+	if kind := r.text.kind.kind; kind != nil {
+		p.Protocol = kind.Protocol()
+	}
+	p.Src, p.Dst = r.text.options.Src, r.text.options.Dst
+	return p, nil
+}
+
+// unknownKind is the kind of a server text that could be about any socket.
+const unknownKind = "unknown"
+
+func (r *serverReader) describe() {
+	// Userspace gets no headers, but from a raw socket.
+	if finder := &r.text.kind; !finder.known {
+		finder.find(r.text.dumps.queue)
+		if finder.kind != nil && finder.kind.Name != "raw" {
+			finder.kind = nil
+		}
+	}
+	times := "there are no times, only an order: a microsecond each"
+	if r.paired {
+		times = "times are those of the packets that brought it"
+	}
+	r.iface = &capture.Interface{
+		Kind: unknownKind, View: capture.ViewUser, Layer: capture.LayerMessage,
+		Description: "what a server got, as it printed it; " + times,
+	}
+	if kind := r.text.kind.kind; kind != nil {
+		r.iface.Kind, r.iface.IPv6 = kind.Name, kind.IPv6()
+	}
+}
+
+// parse takes the next line, and after it as many as are simple.
+func (r *serverReader) parse() error {
+	if d := r.cur; d != nil {
+		r.bytes(d)
+	}
+	t := r.text
+	line, whole, err := t.readLine()
+	if err != nil {
+		return err
+	}
+	if line == nil {
+		return t.doubt(t.line, "a line of more than %d bytes", maxLine)
+	}
+	kind, index, value := parseText(line, userHead)
+	if !whole && kind != textEnd {
+		return t.cutLine(r.cur) // nobody knows what it was to be
+	}
+	switch kind {
+	case textHead:
+		r.cur, err = t.head(0, 0, 0, index)
+		return err
+	case textByte:
+		if r.cur == nil {
+			if r.cur, err = t.orphan(0, 0, 0); err != nil {
+				return err
+			}
+		}
+		return t.dumps.add(r.cur, t.line, index, value)
+	case textEnd:
+		if r.cur == nil {
+			return nil
+		}
+		d := r.cur
+		r.cur = nil
+		return t.dumps.end(d)
+	case textBad:
+		return t.badLine(r.cur, line)
+	}
+	return t.doubt(t.line, "%s is no line of server text", quoted(line))
+}
+
+// bytes takes the lines of bytes that are as they should be.
+func (r *serverReader) bytes(d *dump) {
+	in := r.text.in
+	for d.flaw == "" && !d.ghost && len(d.data) < len(byteLines) && int64(len(d.data)) < d.claimed && in.end-in.start >= byteRoom {
+		value, size, lines := parseByte(in.buf[in.start:in.end], len(d.data))
+		// With its empty line behind it this could be the last byte.
+		if lines == 0 {
+			return
+		}
+		size -= lines - 1
+		in.use(size)
+		r.text.line++
+		d.data = append(d.data, value)
+		r.text.dumps.bytes++
+		if lines > 1 {
+			return
+		}
+	}
+}
+
+// head begins a packet.
+func (t *textInput) head(cpu, pid int, context byte, length uint64) (*dump, error) {
+	d, err := t.dumps.begin(cpu, pid, context, t.line)
+	if err != nil {
+		return nil, err
+	}
+	d.claimed = int64(min(length, math.MaxUint32))
+	if length > math.MaxUint32 {
+		d.ghost = true
+		return d, t.doubt(t.line, "no packet has %d bytes: it is skipped", length)
+	}
+	return d, nil
+}
+
+// orphan takes bytes that belong to no packet. It is said once for all of them.
+func (t *textInput) orphan(cpu, pid int, context byte) (*dump, error) {
+	d, err := t.dumps.begin(cpu, pid, context, t.line)
+	if err != nil {
+		return nil, err
+	}
+	d.ghost = true
+	return d, t.doubt(t.line, "a byte of no packet: those up to the next packet are skipped")
+}
+
+// badLine is about a line that cannot be read, in a packet or not.
+func (t *textInput) badLine(d *dump, line []byte) error {
+	line = bytes.TrimSpace(line)
+	if d != nil && d.flaw == "" && !d.ghost {
+		return t.dumps.flawed(d, t.line, "%s cannot be read", quoted(line))
+	}
+	return t.doubt(t.line, "%s cannot be read", quoted(line))
+}
+
+// cutLine is about a last line without an end.
+func (t *textInput) cutLine(d *dump) error {
+	if d != nil && d.flaw == "" && !d.ghost {
+		return t.dumps.flawed(d, t.line, "%v", errCutOff)
+	}
+	return t.doubt(t.line, "%w", errCutOff)
+}

@@ -1,0 +1,156 @@
+package convert
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// stripper takes off what the Writer put before a packet's own bytes.
+//
+// It takes off only what the Writer would put there again, to the last bit, so
+// that reading and writing a file loses nothing. A packet with other bytes
+// before it stays as it is, as one of the interface's plain twin.
+type stripper struct {
+	header []byte
+	calls  map[string]string // each call's name once
+}
+
+// packet completes a packet that was read from an interface.
+func (s *stripper) packet(p *capture.Packet, i *fileInterface) {
+	p.Interface = i.own
+	if i.own != i.plain && !s.strip(p) {
+		p.Interface = i.plain
+		p.Src, p.Dst, p.Protocol, p.Call = netip.AddrPort{}, netip.AddrPort{}, 0, ""
+	}
+	if p.Interface.Layer == capture.LayerLink || p.Interface.Layer == capture.LayerNetwork {
+		h := parseHeaders(p)
+		p.Src, p.Dst, p.Protocol = h.src, h.dst, h.protocol
+	}
+}
+
+func (s *stripper) strip(p *capture.Packet) bool {
+	whole, length := p.Data, p.Len
+	size := 0
+	switch p.Interface.Layer {
+	case capture.LayerTransport:
+		size = parseSynthetic(p)
+	case capture.LayerMessage:
+		size = s.parsePDU(p)
+	}
+	if size == 0 || size > len(whole) {
+		return false
+	}
+	p.Data, p.Len = whole[size:], max(length-size, len(whole)-size)
+	if checkHeader(p) == nil {
+		if s.header = appendHeader(s.header[:0], p); bytes.Equal(s.header, whole[:size]) {
+			return true
+		}
+	}
+	p.Data, p.Len = whole, length
+	return false
+}
+
+// parseSynthetic reads the addresses and the protocol of an IP header that
+// appendHeader made, and returns its size in bytes, 0 if there is none.
+func parseSynthetic(p *capture.Packet) int {
+	b := p.Data
+	size := ipv4HeaderSize
+	var src, dst netip.Addr
+	switch {
+	case p.Interface.IPv6 && len(b) >= ipv6HeaderSize:
+		src, dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+		size, p.Protocol = ipv6HeaderSize, b[6]
+		if isJumbo(b) {
+			size, p.Protocol = size+jumboHeaderSize, b[ipv6HeaderSize]
+		}
+	case !p.Interface.IPv6 && len(b) >= ipv4HeaderSize:
+		src, dst = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
+		p.Protocol = b[9]
+	default:
+		return 0
+	}
+	var ports [2]uint16
+	if ported(p.Protocol) && len(b) >= size+4 {
+		ports[0], ports[1] = binary.BigEndian.Uint16(b[size:]), binary.BigEndian.Uint16(b[size+2:])
+	}
+	p.Src, p.Dst = netip.AddrPortFrom(src, ports[0]), netip.AddrPortFrom(dst, ports[1])
+	return size
+}
+
+// isJumbo tells whether an IPv6 header has the option behind it that
+// appendIPv6Header puts there.
+func isJumbo(b []byte) bool {
+	return b[6] == 0 && b[4] == 0 && b[5] == 0 && len(b) >= ipv6HeaderSize+jumboHeaderSize &&
+		b[ipv6HeaderSize+1] == 0 && b[ipv6HeaderSize+2] == 0xc2 && b[ipv6HeaderSize+3] == 4
+}
+
+// ported tells whether a protocol's header begins with two ports.
+func ported(protocol uint8) bool {
+	const udpLite = 136
+	return pduPortTypeOf(protocol) != 0 || protocol == udpLite
+}
+
+// parsePDU reads the tags that appendPDUHeader made, and returns their size in
+// bytes, 0 if they have no end.
+func (s *stripper) parsePDU(p *capture.Packet) int {
+	be := binary.BigEndian
+	var src, dst netip.Addr
+	var ports [2]uint32
+	b := p.Data
+	for len(b) >= 4 {
+		tag, length := be.Uint16(b), int(be.Uint16(b[2:]))
+		if tag == pduEnd {
+			p.Src, p.Dst = netip.AddrPortFrom(src, uint16(ports[0])), netip.AddrPortFrom(dst, uint16(ports[1]))
+			return len(p.Data) - len(b) + 4
+		}
+		if 4+length > len(b) {
+			return 0
+		}
+		value := b[4 : 4+length]
+		b = b[4+length:]
+		switch {
+		case (tag == pduIPv4Source || tag == pduIPv6Source) && addressSize(length):
+			src, _ = netip.AddrFromSlice(value)
+		case (tag == pduIPv4Destination || tag == pduIPv6Destination) && addressSize(length):
+			dst, _ = netip.AddrFromSlice(value)
+		case tag == pduPortType && length == 4:
+			p.Protocol = protocolOfPDU(be.Uint32(value))
+		case tag == pduSourcePort && length == 4:
+			ports[0] = be.Uint32(value)
+		case tag == pduDestinationPort && length == 4:
+			ports[1] = be.Uint32(value)
+		case tag == pduProtocolColumn:
+			p.Call = s.call(value)
+		}
+	}
+	return 0
+}
+
+func addressSize(n int) bool { return n == 4 || n == 16 }
+
+// protocolOfPDU is the protocol of a kind of port, see pduPortTypeOf.
+func protocolOfPDU(portType uint32) uint8 {
+	for _, protocol := range []uint8{protocolSCTP, protocolTCP, protocolUDP, protocolDCCP} {
+		if pduPortTypeOf(protocol) == portType {
+			return protocol
+		}
+	}
+	return 0
+}
+
+// call returns a call's name. There are few, so that they are kept.
+func (s *stripper) call(value []byte) string {
+	value = bytes.TrimRight(value, "\x00")
+	if name, ok := s.calls[string(value)]; ok {
+		return name
+	}
+	if s.calls == nil || len(s.calls) > 100 {
+		s.calls = make(map[string]string)
+	}
+	name := string(value)
+	s.calls[name] = name
+	return name
+}

@@ -1,0 +1,132 @@
+package convert
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// The texts that filters and servers print of a packet: a line with its length,
+// a line for each byte, an empty line.
+const (
+	kernelHead = "Kernelspace: Received "
+	userHead   = "Userspace: Received "
+	headEnd    = " bytes, dumping"
+	byteHead   = "\tbyte["
+)
+
+// textWriter writes server text for the user view and trace text for the other
+// views, with all bytes of every packet.
+type textWriter struct {
+	out    output
+	boot   int64 // in nanoseconds since the epoch
+	prefix []byte
+}
+
+func createText(w io.Writer, o WriteOptions) (PacketWriter, error) {
+	t := &textWriter{out: output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeTexts}}
+	if !o.BootTime.IsZero() {
+		t.boot = o.BootTime.UnixNano()
+	}
+	return t, nil
+}
+
+// wholeTexts returns the size of the packets in b that end within the first n
+// bytes: after each stands an empty line, or one that ends with a space.
+func wholeTexts(b []byte, n int) int {
+	for end := wholeLines(b, n); end > 0; end = wholeLines(b, end-1) {
+		if end > 1 && (b[end-2] == '\n' || b[end-2] == ' ') {
+			return end
+		}
+	}
+	return 0
+}
+
+// Flush hands on what waits in the buffer.
+func (w *textWriter) Flush() error { return w.out.flush() }
+
+// WritePacket writes the lines of one packet.
+func (w *textWriter) WritePacket(p *capture.Packet) error {
+	if p.Interface == nil {
+		return errors.New("writing packet: no interface")
+	}
+	head := kernelHead
+	w.prefix = w.prefix[:0]
+	switch p.Interface.View {
+	case capture.ViewUser:
+		head = userHead
+	case 0:
+		return fmt.Errorf("writing packet of interface %q: text is for the views of sockets", p.Interface.Name())
+	default:
+		w.prefix = w.appendPrefix(w.prefix, p)
+	}
+	data := p.Data[:min(len(p.Data), snaplen)]
+	const digits = 20
+	line := len(w.prefix) + len(byteHead) + digits + len("]=0xff\n")
+	// A large packet does not fit into the buffer as text, and goes out in parts.
+	if err := w.out.reserve(line + len(headEnd) + len(head)); err != nil {
+		return err
+	}
+	b := append(append(w.out.buf, w.prefix...), head...)
+	b = strconv.AppendInt(b, int64(originalLength(p)), 10)
+	w.out.buf = append(append(b, headEnd...), '\n')
+	for i, c := range data {
+		if err := w.out.reserve(line); err != nil {
+			return err
+		}
+		b := append(append(w.out.buf, w.prefix...), byteHead...)
+		b = append(strconv.AppendInt(b, int64(i), 10), "]=0x"...)
+		w.out.buf = append(strconv.AppendUint(b, uint64(c), 16), '\n')
+	}
+	if err := w.out.reserve(line); err != nil {
+		return err
+	}
+	w.out.buf = append(append(w.out.buf, w.prefix...), '\n')
+	return nil
+}
+
+// appendPrefix appends what the kernel prints before a text, in the form of
+// Linux 5.13 and later. Task, pid and cpu are those of the comment, if the
+// packet came from trace text.
+func (w *textWriter) appendPrefix(b []byte, p *capture.Packet) []byte {
+	task, pid, cpu, ok := parseOrigin(p.Comment)
+	if !ok {
+		task, pid = "<...>", int(p.PID)
+	}
+	since := time.Duration(max(p.Time-w.boot, 0))
+	seconds, micros := since/time.Second, since%time.Second/time.Microsecond
+	return fmt.Appendf(b, "%16s-%-7d [%03d] ..... %5d.%06d: bpf_trace_printk: ", task, pid, cpu, seconds, micros)
+}
+
+// origin says in a comment which task the cpu was running when a filter printed.
+func origin(task string, pid, cpu int) string {
+	return fmt.Sprintf("task %s-%d, cpu %d", strings.ToValidUTF8(task, "\ufffd"), pid, cpu)
+}
+
+// parseOrigin reads what origin wrote at the beginning of a comment.
+func parseOrigin(comment string) (task string, pid, cpu int, ok bool) {
+	comment, _, _ = strings.Cut(comment, "; ")
+	comment, ok = strings.CutPrefix(comment, "task ")
+	at := strings.LastIndex(comment, ", cpu ")
+	if !ok || at < 0 {
+		return "", 0, 0, false
+	}
+	name, number := comment[:at], comment[at+len(", cpu "):]
+	dash := strings.LastIndexByte(name, '-')
+	if dash < 0 {
+		return "", 0, 0, false
+	}
+	pid, err := strconv.Atoi(name[dash+1:])
+	if err != nil {
+		return "", 0, 0, false
+	}
+	if cpu, err = strconv.Atoi(number); err != nil {
+		return "", 0, 0, false
+	}
+	return name[:dash], pid, cpu, pid >= 0 && cpu >= 0 && !strings.ContainsAny(name, "\r\n")
+}

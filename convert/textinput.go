@@ -1,0 +1,293 @@
+package convert
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// maxLine is the longest line that is looked at. No line of a trace is longer
+// than a page; longer ones are passed over.
+const maxLine = 1 << 16
+
+// textInput reads the lines of a text, and hands out the packets that are whole.
+// It is what trace text and server text have in common.
+type textInput struct {
+	in      *input
+	options ReadOptions
+	dumps   dumps
+	line    int64 // number of the last line that was read
+	packets uint64
+	kind    kindFinder
+	packet  capture.Packet
+	taken   bool // the oldest of dumps is the packet that was handed out last
+	err     error
+}
+
+func newTextInput(in *input, o ReadOptions) *textInput {
+	t := &textInput{in: in, options: o}
+	t.dumps.doubt = t.doubt
+	t.kind.kind = o.Kind
+	t.kind.known = o.Kind != nil
+	return t
+}
+
+func (t *textInput) errorf(line int64, format string, args ...any) *InputError {
+	return &InputError{Name: t.options.Name, Line: max(line, 1), Err: fmt.Errorf(format, args...)}
+}
+
+// doubt is about a line that cannot be taken as it is.
+func (t *textInput) doubt(line int64, format string, args ...any) error {
+	if t.options.Strict {
+		return t.errorf(line, format, args...)
+	}
+	if t.options.Doubt != nil {
+		t.options.Doubt(t.errorf(line, format, args...))
+	}
+	return nil
+}
+
+// enough is how many packets the kind of socket is found from, if there are so
+// many at once.
+const enough = 16
+
+// next returns the next packet that is whole. It has parse take lines until
+// there is one; parse returns what ends the text.
+func (t *textInput) next(parse func() error) (*dump, error) {
+	if t.taken {
+		t.dumps.release()
+		t.taken = false
+	}
+	for {
+		if d := t.dumps.ready(); d != nil {
+			if t.kind.known || t.err != nil || len(t.dumps.queue) >= enough || t.in.start == t.in.end {
+				t.taken = true
+				t.packets++
+				return d, nil
+			}
+		}
+		if t.err != nil {
+			return nil, t.err
+		}
+		if err := parse(); err != nil {
+			t.finish(err)
+		}
+	}
+}
+
+// finish ends the text. What is whole comes out of it still, and then the error.
+func (t *textInput) finish(err error) {
+	var bad *InputError
+	if errors.Is(err, io.EOF) {
+		if doubt := t.dumps.endAll(); doubt != nil {
+			err = doubt
+		}
+	} else if !errors.As(err, &bad) {
+		err = t.errorf(t.line+1, "%w", err)
+	}
+	if !errors.Is(err, io.EOF) {
+		t.dumps.abandon(t.options.Strict)
+	} else if t.packets == 0 && t.dumps.ready() == nil {
+		err = t.errorf(t.line, "there is no packet in all of the text")
+	}
+	t.err = err
+}
+
+// readLine returns the next line without its end. whole is false for a last
+// line that has no end. It returns nil for a line that is too long to look at.
+func (t *textInput) readLine() (line []byte, whole bool, err error) {
+	scanned := 0
+	for {
+		b := t.in.unread()
+		if n := bytes.IndexByte(b[scanned:], '\n'); n >= 0 {
+			n += scanned
+			t.in.use(n + 1)
+			t.line++
+			if n > maxLine {
+				return nil, true, nil
+			}
+			return bytes.TrimSuffix(b[:n], []byte{'\r'}), true, nil
+		}
+		if len(b) > maxLine {
+			t.line++
+			return nil, true, t.skipLine()
+		}
+		scanned = len(b)
+		if err := t.in.fill(); err != nil {
+			if !errors.Is(err, io.EOF) || len(b) == 0 {
+				return nil, false, err
+			}
+			t.in.use(len(b))
+			t.line++
+			return b, false, nil
+		}
+	}
+}
+
+// skipLine passes over the rest of a line of any length.
+func (t *textInput) skipLine() error {
+	for {
+		b := t.in.unread()
+		if n := bytes.IndexByte(b, '\n'); n >= 0 {
+			t.in.use(n + 1)
+			return nil
+		}
+		t.in.use(len(b))
+		if err := t.in.fill(); errors.Is(err, io.EOF) {
+			return nil // the next line will say so
+		} else if err != nil {
+			return err
+		}
+	}
+}
+
+// quoted shows the beginning of a line in a message.
+func quoted(line []byte) string {
+	const shown = 40
+	if len(line) <= shown {
+		return strconv.QuoteToASCII(string(line))
+	}
+	end := shown
+	for end > shown-utf8.UTFMax && !utf8.RuneStart(line[end]) {
+		end--
+	}
+	return strconv.QuoteToASCII(string(line[:end])) + "..."
+}
+
+// textKind is what a line is about, once what the kernel put before it is off.
+type textKind uint8
+
+const (
+	textOther textKind = iota
+	textHead           // a packet's length
+	textByte           // one of its bytes
+	textEnd            // the empty line at its end
+	textBad            // meant to be one of these, but it is not
+)
+
+// parseText reads a line of a dump: head is kernelHead or userHead. Numbers are
+// the length, or a byte's index and value.
+func parseText(line []byte, head string) (kind textKind, index, value uint64) {
+	line = bytes.TrimRight(line, " \t\r")
+	if len(line) == 0 {
+		return textEnd, 0, 0
+	}
+	line = bytes.TrimLeft(line, " \t")
+	if rest, ok := bytes.CutPrefix(line, []byte(byteHead[1:])); ok {
+		index, rest, ok1 := cutNumber(rest, 10)
+		rest, ok2 := bytes.CutPrefix(rest, []byte("]=0x"))
+		value, rest, ok3 := cutNumber(rest, 16)
+		if !ok1 || !ok2 || !ok3 || len(rest) > 0 {
+			return textBad, 0, 0
+		}
+		return textByte, index, value
+	}
+	if rest, ok := bytes.CutPrefix(line, []byte(head)); ok {
+		length, rest, ok := cutNumber(rest, 10)
+		if !ok || string(rest) != headEnd {
+			return textBad, 0, 0
+		}
+		return textHead, length, 0
+	}
+	return textOther, 0, 0
+}
+
+// cutNumber reads the digits that b begins with. A number that is too large
+// becomes the largest one.
+func cutNumber(b []byte, base uint64) (n uint64, rest []byte, ok bool) {
+	at := 0
+	for ; at < len(b); at++ {
+		digit := uint64(digitOf[b[at]])
+		if digit >= base {
+			break
+		}
+		if n > (math.MaxUint64-digit)/base {
+			n = math.MaxUint64
+			continue
+		}
+		n = n*base + digit
+	}
+	return n, b[at:], at > 0
+}
+
+// digitOf is the value of a digit, 0xff for what is none.
+var digitOf = func() (table [256]uint8) {
+	for c := range table {
+		table[c] = 0xff
+	}
+	for value, c := range hexDigits {
+		table[c] = uint8(value)
+	}
+	for value, c := range "ABCDEF" {
+		table[c] = uint8(10 + value)
+	}
+	return table
+}()
+
+// byteLine is how the line of a byte begins, up to its value: 8 bytes, and 3 to
+// 5 bytes more.
+type byteLine struct {
+	first, second, mask uint64
+	size                int
+}
+
+var byteLines = func() (lines [256]byteLine) {
+	for i := range lines {
+		text := fmt.Appendf(nil, "%s%d]=0x", byteHead, i)
+		var padded, mask [16]byte
+		copy(padded[:], text)
+		for n := range text {
+			mask[n] = 0xff
+		}
+		little := binary.LittleEndian
+		lines[i] = byteLine{
+			first: little.Uint64(padded[:]), second: little.Uint64(padded[8:]), mask: little.Uint64(mask[8:]), size: len(text),
+		}
+	}
+	return lines
+}()
+
+// byteRoom is how many bytes parseByte may look at.
+const byteRoom = 20
+
+// parseByte reads the line of the byte with an index, the way that filters
+// print it, without looking for its end. It returns the line's size, with an
+// empty line that may follow, and how many lines these are: 0 if b does not
+// begin with such a line. b has at least byteRoom bytes.
+func parseByte(b []byte, index int) (value byte, size, lines int) {
+	l := &byteLines[index]
+	b = b[:byteRoom]
+	if binary.LittleEndian.Uint64(b) != l.first || binary.LittleEndian.Uint64(b[8:])&l.mask != l.second {
+		return 0, 0, 0
+	}
+	size = l.size
+	value = digitOf[b[size]]
+	next := b[size+1]
+	size++
+	if digit := digitOf[next]; digit < 16 && value < 16 {
+		value = value<<4 | digit
+		next = b[size+1]
+		size++
+	} else if value > 15 {
+		return 0, 0, 0
+	}
+	if next == '\r' {
+		size++
+		next = b[size]
+	}
+	if next != '\n' {
+		return 0, 0, 0
+	}
+	size++
+	if b[size] == '\n' {
+		return value, size + 1, 2
+	}
+	return value, size, 1
+}

@@ -1,0 +1,385 @@
+package convert
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// ErrUnknownKind is the reason why a text is not read whose bytes do not tell
+// which kind of socket it is about.
+var ErrUnknownKind = errors.New("the kind of socket cannot be told from the bytes")
+
+// traceReader reads what a socket filter printed to the kernel's trace with
+// bpf_trace_printk:
+//
+//	nc-2834 [001] ..s31 1234.567890: bpf_trace_printk: Kernelspace: Received 43 bytes, dumping
+//	nc-2834 [001] ..s31 1234.567891: bpf_trace_printk: 	byte[0]=0xcd
+//	...
+//
+// with an empty text at the end of each packet. Since Linux 5.9 there is an
+// empty line after each of these, which says nothing. Packets of several cpus
+// may be mixed; lines belong together by their cpu, pid and kind of interrupt,
+// and not by the task's name, which the kernel may find only later.
+type traceReader struct {
+	text    *textInput
+	iface   *capture.Interface
+	boot    int64             // in nanoseconds since the epoch
+	places  map[string]*place // by the text that says so
+	lost    map[int]string    // by cpu: what was lost since its last packet
+	recents [8]recentPrefix
+	recent  *recentPrefix // one of recents: that of the last line
+	next    int           // of recents: the one that was replaced last
+	now     int64         // time of the last line that had a prefix
+}
+
+// place is where a line was printed.
+type place struct {
+	cpu, pid int
+	origin   string
+}
+
+// placesLimit bounds the memory for places.
+const placesLimit = 1 << 12
+
+// recentPrefix is the prefix of a line of a dump. The next one most often has the
+// same, but for the last three digits of the time; or, while several cpus print,
+// that of one of the lines before.
+type recentPrefix struct {
+	head, tail []byte // what stands before and after these digits
+	base       int64  // time without them
+	place      *place
+	context    byte
+	// dump is the open packet that such lines belong to, nil if not known. It holds
+	// only for the last line's prefix: other packets may end in the meantime.
+	dump *dump
+}
+
+func isTraceText(head []byte) bool {
+	return looksLike(head, kernelHead, "# tracer: ", "bpf_trace_printk: "+byteHead)
+}
+
+func openTraceText(in *input, o ReadOptions) (Reader, error) {
+	r := &traceReader{text: newTextInput(in, o), places: make(map[string]*place), lost: make(map[int]string)}
+	r.recent = &r.recents[0]
+	if !o.BootTime.IsZero() {
+		r.boot = o.BootTime.UnixNano()
+	}
+	return r, nil
+}
+
+// Next returns the next packet.
+func (r *traceReader) Next() (*capture.Packet, error) {
+	d, err := r.text.next(r.parse)
+	if err != nil {
+		return nil, err
+	}
+	if r.iface == nil {
+		r.text.kind.find(r.text.dumps.queue)
+		if r.text.kind.kind == nil {
+			r.text.err = r.text.errorf(d.line, "%w", ErrUnknownKind)
+			r.text.dumps = dumps{}
+			r.text.taken = false
+			return nil, r.text.err
+		}
+		r.describe(r.text.kind.kind)
+	}
+	p := &r.text.packet
+	*p = capture.Packet{
+		Interface: r.iface,
+		Time:      r.boot + d.time,
+		ID:        r.text.packets,
+		Direction: capture.Inbound,
+	}
+	d.fill(p)
+	r.address(p)
+	return p, nil
+}
+
+func (r *traceReader) describe(kind *capture.Kind) {
+	since := "the epoch, since nobody said when that was"
+	if r.boot != 0 {
+		since = time.Unix(0, r.boot).UTC().Format(time.RFC3339Nano)
+	}
+	i := &capture.Interface{Kind: kind.Name, View: capture.ViewKernel, Layer: kind.Layer(), IPv6: kind.IPv6()}
+	i.Description = fmt.Sprintf("packets of a %s socket as its filter printed them, from offset 0", kind.Name)
+	if i.Layer == capture.LayerTransport {
+		version := 4
+		if i.IPv6 {
+			version = 6
+		}
+		i.Description += fmt.Sprintf("; the IPv%d %s, and so are its addresses", version, syntheticNote)
+	}
+	i.Description += "; times count from boot, which is taken to be " + since
+	r.iface = i
+}
+
+// address finds a packet's addresses and protocol.
+func (r *traceReader) address(p *capture.Packet) {
+	if p.Interface.Layer != capture.LayerTransport {
+		h := parseHeaders(p)
+		p.Src, p.Dst, p.Protocol = h.src, h.dst, h.protocol
+		return
+	}
+	if p.Protocol = r.text.kind.kind.Protocol(); p.Protocol == 0 {
+		p.Protocol = guessProtocol(p)
+	}
+	loopback := r.text.kind.kind.Loopback().Addr()
+	p.Src, p.Dst = orElse(r.text.options.Src, loopback), orElse(r.text.options.Dst, loopback)
+	if ported(p.Protocol) && len(p.Data) >= 4 {
+		p.Src = netip.AddrPortFrom(p.Src.Addr(), binary.BigEndian.Uint16(p.Data))
+		p.Dst = netip.AddrPortFrom(p.Dst.Addr(), binary.BigEndian.Uint16(p.Data[2:]))
+	}
+}
+
+func orElse(a netip.AddrPort, loopback netip.Addr) netip.AddrPort {
+	if a.IsValid() {
+		return a
+	}
+	return netip.AddrPortFrom(loopback, 0)
+}
+
+// guessProtocol finds the protocol of a packet for which nothing says it.
+func guessProtocol(p *capture.Packet) uint8 {
+	const none = 59 // of IPv6: nothing follows the header
+	switch length := int64(p.Len); {
+	case fitsUDP(p.Data, length):
+		return protocolUDP
+	case fitsTCP(p.Data, length):
+		return protocolTCP
+	}
+	return none
+}
+
+// parse takes the next line, and before it as many of the bytes' as are simple.
+func (r *traceReader) parse() error {
+	r.bytes()
+	t := r.text
+	line, whole, err := t.readLine()
+	switch {
+	case err != nil:
+		return err
+	case line == nil:
+		return t.doubt(t.line, "a line of more than %d bytes", maxLine)
+	case len(line) == 0:
+		return r.blank()
+	}
+	if !r.matchRecent(line) {
+		p, ok := parsePrefix(line)
+		if !ok {
+			return r.noPrefix(line, whole)
+		}
+		kind, index, value := parseText(line[p.text:], kernelHead)
+		if kind == textOther && whole {
+			return nil // of another program
+		}
+		r.now = p.time
+		r.setRecent(line, &p)
+		return r.dumpLine(line[p.text:], whole, kind, index, value)
+	}
+	line = line[len(r.recent.head)+3+len(r.recent.tail):]
+	kind, index, value := parseText(line, kernelHead)
+	return r.dumpLine(line, whole, kind, index, value)
+}
+
+// bytes takes the lines of bytes that are as the one before.
+func (r *traceReader) bytes() {
+	recent := r.recent
+	d, in := recent.dump, r.text.in
+	if d == nil || d.flaw != "" || d.ghost {
+		return
+	}
+	head, tail := len(recent.head), len(recent.head)+3
+	size := tail + len(recent.tail)
+	b := in.unread()
+	data, last, used := d.data, int(min(d.claimed, int64(len(byteLines)))), 0
+	for len(data) < last && len(b)-used >= size+byteRoom {
+		line := b[used:]
+		if string(line[:head]) != string(recent.head) || string(line[tail:size]) != string(recent.tail) || !threeDigits(line[head:]) {
+			break
+		}
+		value, n, lines := parseByte(line[size:], len(data))
+		if lines == 0 {
+			break
+		}
+		used += size + n
+		r.text.line += int64(lines)
+		data = append(data, value)
+	}
+	r.text.dumps.bytes += len(data) - len(d.data)
+	d.data = data
+	in.use(used)
+}
+
+func threeDigits(b []byte) bool {
+	return b[0]-'0' <= 9 && b[1]-'0' <= 9 && b[2]-'0' <= 9
+}
+
+// matchRecent tells whether a line has the prefix of a recent one.
+func (r *traceReader) matchRecent(line []byte) bool {
+	if r.recent.match(line) {
+		r.now = r.recent.time(line)
+		return true
+	}
+	for i := range r.recents {
+		if other := &r.recents[i]; other.match(line) {
+			r.recent, r.now = other, other.time(line)
+			other.dump = nil
+			return true
+		}
+	}
+	return false
+}
+
+func (p *recentPrefix) match(line []byte) bool {
+	head := len(p.head)
+	return head > 0 && len(line) >= head+3+len(p.tail) && string(line[:head]) == string(p.head) &&
+		string(line[head+3:head+3+len(p.tail)]) == string(p.tail) && threeDigits(line[head:])
+}
+
+// time is the time of a line that has the prefix.
+func (p *recentPrefix) time(line []byte) int64 {
+	digits := line[len(p.head):]
+	return p.base + (int64(digits[0]-'0')*100+int64(digits[1]-'0')*10+int64(digits[2]-'0'))*1000
+}
+
+func (r *traceReader) setRecent(line []byte, p *tracePrefix) {
+	recent := r.replace(r.place(line, p), p.context)
+	recent.head, recent.tail = recent.head[:0], recent.tail[:0]
+	if p.micros {
+		recent.head = append(recent.head, line[:p.timeEnd-3]...)
+		recent.tail = append(recent.tail, line[p.timeEnd:p.text]...)
+		recent.base = p.time - p.time%1e6
+	}
+}
+
+// replace makes room for a prefix: that of the same place is over, since the time
+// goes on.
+func (r *traceReader) replace(at *place, context byte) *recentPrefix {
+	for i := range r.recents {
+		if p := &r.recents[i]; p.place == at && p.context == context {
+			r.recent = p
+		}
+	}
+	if p := r.recent; p.place != at || p.context != context {
+		r.next = (r.next + 1) % len(r.recents)
+		r.recent = &r.recents[r.next]
+	}
+	*r.recent = recentPrefix{head: r.recent.head, tail: r.recent.tail, place: at, context: context}
+	return r.recent
+}
+
+// place finds where a line was printed among the places that are known.
+func (r *traceReader) place(line []byte, p *tracePrefix) *place {
+	if known := r.places[string(line[:p.place])]; known != nil {
+		return known
+	}
+	if len(r.places) >= placesLimit {
+		clear(r.places)
+	}
+	known := &place{cpu: p.cpu, pid: p.pid, origin: origin(string(p.task), p.pid, p.cpu)}
+	r.places[string(line[:p.place])] = known
+	return known
+}
+
+// dumpLine takes what follows the recent prefix in a line.
+func (r *traceReader) dumpLine(text []byte, whole bool, kind textKind, index, value uint64) (err error) {
+	t, recent := r.text, r.recent
+	at := recent.place
+	if recent.dump == nil {
+		recent.dump = t.dumps.find(at.cpu, at.pid, recent.context)
+	}
+	d := recent.dump
+	if !whole && (kind != textEnd || d == nil) {
+		return t.cutLine(d) // nobody knows what it was to be
+	}
+	switch kind {
+	case textHead:
+		if d, err = t.head(at.cpu, at.pid, recent.context, index); d != nil {
+			d.time, d.origin, d.lost = r.now, at.origin, r.lost[at.cpu]
+			delete(r.lost, at.cpu)
+		}
+		recent.dump = d
+	case textByte:
+		if d == nil {
+			if recent.dump, err = t.orphan(at.cpu, at.pid, recent.context); err != nil {
+				return err
+			}
+		}
+		return t.dumps.add(recent.dump, t.line, index, value)
+	case textEnd:
+		recent.dump = nil
+		if d != nil {
+			return t.dumps.end(d)
+		}
+	case textBad:
+		return t.badLine(d, text)
+	}
+	return err
+}
+
+// noPlace is the cpu of lines without a prefix.
+const noPlace = -1
+
+// noPrefix takes a line that the kernel put nothing before.
+func (r *traceReader) noPrefix(line []byte, whole bool) (err error) {
+	t := r.text
+	kind, index, value := parseText(line, kernelHead)
+	d := t.dumps.find(noPlace, 0, 0)
+	if !whole && kind != textEnd {
+		return t.cutLine(d)
+	}
+	switch kind {
+	case textHead:
+		r.recent.dump = nil // it may have had to go
+		if d, err = t.head(noPlace, 0, 0, index); d != nil {
+			d.time = r.now
+		}
+		return err
+	case textByte:
+		if d == nil {
+			r.recent.dump = nil
+			if d, err = t.orphan(noPlace, 0, 0); err != nil {
+				return err
+			}
+		}
+		return t.dumps.add(d, t.line, index, value)
+	case textEnd:
+		return r.blank()
+	case textBad:
+		return t.badLine(d, line)
+	}
+	if line[0] == '#' || bytes.HasPrefix(line, []byte(" => ")) {
+		return nil // a comment, or a line of a stack
+	}
+	if cpu, events, ok := parseLost(line); ok {
+		r.loss(cpu, events)
+		return nil
+	}
+	return t.doubt(t.line, "%s is no line of a trace", quoted(line))
+}
+
+// blank takes an empty line. It ends a packet of lines without a prefix; else
+// the kernel put it there.
+func (r *traceReader) blank() error {
+	if d := r.text.dumps.find(noPlace, 0, 0); d != nil {
+		return r.text.dumps.end(d)
+	}
+	return nil
+}
+
+// loss notes that a cpu's lines are missing.
+func (r *traceReader) loss(cpu int, events uint64) {
+	if len(r.lost) >= placesLimit {
+		clear(r.lost)
+	}
+	r.lost[cpu] = "the trace lost lines before this packet"
+	if events > 0 {
+		r.lost[cpu] = fmt.Sprintf("the trace lost %d lines before this packet", events)
+	}
+}
