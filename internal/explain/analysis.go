@@ -1,0 +1,231 @@
+package explain
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert"
+)
+
+// Source is a capture that is being read, such as a convert.Source.
+type Source interface {
+	// Next returns the next packet, io.EOF after the last one.
+	Next() (*capture.Packet, error)
+	// Section tells what the file says of itself.
+	Section() (section convert.Section, ok bool)
+	// Statistics lists the ledgers in the part that was read.
+	Statistics() []capture.Statistics
+}
+
+// Options are the choices of Read.
+type Options struct {
+	// Name is the capture's name, for the report.
+	Name string
+	// Packets is how many packets are kept to be shown one by one; negative for
+	// all, which takes about two kilobytes of memory for each.
+	Packets int
+	// forget bounds the memory for what is waiting for the rest of a packet.
+	forget limits
+}
+
+// limits bound the packets that are compared with reads still to come.
+type limits struct{ packets, bytes int }
+
+// defaultLimits are well above what the receive queues of a few busy sockets hold.
+var defaultLimits = limits{packets: 1 << 16, bytes: 32 << 20}
+
+// Explanation is what there is to say about a capture.
+type Explanation struct {
+	// Report has the findings.
+	Report Report
+	// packets are those to show one by one, and omitted the number of the others.
+	packets []*shown
+	omitted uint64
+}
+
+// ErrForeign is the reason why a file is not explained: it has packets, but no
+// interface of it is a view of a socket.
+var ErrForeign = errors.New("no capture of ebpfdump: none of its interfaces is a socket's view, such as tcp:kernel")
+
+// Read reads a capture to its end.
+//
+// If it is damaged, the error comes with an explanation of what was whole.
+func Read(source Source, o Options) (*Explanation, error) {
+	if o.forget == (limits{}) {
+		o.forget = defaultLimits
+	}
+	a := &analysis{
+		options: o, sockets: make(map[string]*socket),
+		report: Report{Version: Version, File: o.Name, Sockets: []*Socket{}},
+	}
+	err := a.read(source)
+	section, _ := source.Section()
+	// A capture of nothing has no interfaces, and may have no statistics.
+	ours := len(a.order) > 0 || a.report.Packets == 0 && strings.HasPrefix(section.Application, "ebpfdump")
+	statistics := source.Statistics()
+	for _, s := range statistics {
+		ours = ours || s.Interface.View != 0
+	}
+	if !ours && err == nil {
+		err = ErrForeign
+	}
+	if !ours {
+		return nil, err
+	}
+	a.finish(section, statistics, err)
+	return &Explanation{Report: a.report, packets: a.explained(), omitted: a.entries - uint64(len(a.shown))}, err
+}
+
+// analysis is a capture while it is being read.
+type analysis struct {
+	options Options
+	report  Report
+	sockets map[string]*socket
+	order   []*socket // of the file
+	window  window
+	shown   []*entry
+	entries uint64 // packets so far, each once
+	first   int64  // earliest time, in nanoseconds since the epoch
+	last    int64
+}
+
+const readingCapture = "reading capture: "
+
+func (a *analysis) read(source Source) error {
+	for {
+		p, err := source.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf(readingCapture+"%w", err)
+		}
+		a.packet(p)
+	}
+}
+
+// socketLimit bounds the kinds and the foreign interfaces of a file: their
+// names are the file's.
+const socketLimit = 64
+
+func (a *analysis) packet(p *capture.Packet) {
+	if a.report.Packets == 0 {
+		a.first, a.last = p.Time, p.Time
+	}
+	a.report.Packets++
+	a.first, a.last = min(a.first, p.Time), max(a.last, p.Time)
+	s := a.socket(p.Interface)
+	if s == nil {
+		a.foreign(p.Interface.Name())
+		return
+	}
+	v := s.view(p.Interface)
+	v.count(p)
+	if p.Interface.Layer == capture.LayerForeign {
+		v.out.Foreign++
+		return
+	}
+	if p.Interface.View == capture.ViewUser {
+		s.userPacket(p)
+		return
+	}
+	s.kernelPacket(p)
+}
+
+// socket is what is known of an interface's kind of socket; nil if the
+// interface is no view of one.
+func (a *analysis) socket(i *capture.Interface) *socket {
+	if i.View == 0 {
+		return nil
+	}
+	if s := a.sockets[i.Kind]; s != nil {
+		return s
+	}
+	if len(a.order) >= socketLimit {
+		return nil
+	}
+	s := newSocket(a, i.Kind)
+	a.sockets[i.Kind] = s
+	a.order = append(a.order, s)
+	a.report.Sockets = append(a.report.Sockets, s.out)
+	return s
+}
+
+func (a *analysis) foreign(name string) {
+	if name == "" {
+		name = "(without a name)"
+	}
+	for i := range a.report.Foreign {
+		if f := &a.report.Foreign[i]; f.Name == name || i == socketLimit-1 {
+			f.Packets++
+			return
+		}
+	}
+	if len(a.report.Foreign) == socketLimit-1 {
+		name = "(all others)"
+	}
+	a.report.Foreign = append(a.report.Foreign, Foreign{Name: name, Packets: 1})
+}
+
+// enter takes a packet that is new.
+func (a *analysis) enter(e *entry) {
+	a.entries++
+	if a.options.Packets < 0 || len(a.shown) < a.options.Packets {
+		e.shown = &shown{}
+		a.shown = append(a.shown, e)
+	}
+	a.window.add(e)
+	for a.window.len() > a.options.forget.packets || a.window.bytes > a.options.forget.bytes {
+		a.window.forget()
+	}
+}
+
+// finish completes the report.
+func (a *analysis) finish(section convert.Section, statistics []capture.Statistics, damage error) {
+	for a.window.len() > 0 {
+		a.window.forget()
+	}
+	r := &a.report
+	r.Application, r.Command = section.Application, section.Comment
+	r.OS, r.Hardware = section.OS, section.Hardware
+	if damage != nil {
+		r.Damage = strings.TrimPrefix(damage.Error(), readingCapture)
+	}
+	for _, s := range statistics {
+		if socket := a.socket(s.Interface); socket != nil {
+			socket.view(s.Interface).out.Statistics = &Statistics{
+				Received: s.Received, Delivered: s.Delivered, Dropped: s.Dropped,
+				Accepted: s.Accepted, OSDropped: s.OSDropped,
+			}
+		}
+	}
+	timed := false
+	for _, s := range a.order {
+		s.finish()
+		for _, v := range s.views {
+			timed = timed || v != nil && !v.untimed
+		}
+	}
+	if !timed {
+		return
+	}
+	// What counts from boot, or from nothing, begins with the epoch.
+	if a.first > int64(365*24*time.Hour) {
+		start := time.Unix(0, a.first).UTC()
+		r.Start = &start
+	}
+	r.Duration = a.last - a.first
+}
+
+// explained are the packets to show.
+func (a *analysis) explained() []*shown {
+	var all []*shown
+	for _, e := range a.shown {
+		all = append(all, e.shown)
+	}
+	return all
+}

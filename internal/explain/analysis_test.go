@@ -1,0 +1,385 @@
+package explain
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// The samples are recorded anew now and then: what the probe does stays.
+func TestSamples(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		begins, protocol string
+		header           int64
+		least            uint64 // packets
+	}{
+		"tcp": {"transport", "TCP", 32, 5},
+		"udp": {"transport", "UDP", 8, 1},
+		"raw": {"network", "TCP", 0, 2},
+	}
+	for kind, test := range tests {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			file, err := os.ReadFile(filepath.Join("..", "..", "samples", kind+".pcapng"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := explained(t, file, Options{Packets: 10}).only(t)
+			equal(t, "kind", s.Kind, kind)
+			equal(t, "begins", s.Begins, test.begins)
+			equal(t, "protocols", strings.Join(s.Protocols, " "), test.protocol)
+			equal(t, "synthetic", s.Synthetic, test.begins == "transport")
+			equal(t, "header", *s.Unseen.HeaderSize, Range{test.header, test.header})
+			equal(t, "same", s.Comparison.Same, s.Comparison.Reads)
+			equal(t, "compared", s.Comparison.Compared, s.Comparison.Bytes)
+			if s.Packets < test.least || s.Latency == nil || s.Latency.Median <= 0 {
+				t.Errorf("%d packets, latency %+v", s.Packets, s.Latency)
+			}
+			for _, f := range s.Findings {
+				if f.Warning {
+					t.Errorf("a warning: %s", f.Text)
+				}
+			}
+		})
+	}
+}
+
+func TestConversation(t *testing.T) {
+	t.Parallel()
+	s := conversation().explain(t).only(t)
+	equal(t, "mapping", s.Mapping, Mapping{
+		OneToOne: 1, SeveralPackets: 1, Most: 2, PartOfPacket: 2, SplitPackets: 1, MostReads: 2, Ends: 1,
+	})
+	equal(t, "handshake", s.Unseen.Handshake.IDs.String(), "1-2")
+	equal(t, "acks", s.Unseen.ACK.IDs.String(), "7, 9")
+	equal(t, "fin", s.Unseen.FIN.IDs.String(), "8")
+	equal(t, "headers", s.Unseen.Headers.IDs.String(), "3-6")
+	equal(t, "delivered", s.Delivered.IDs.String(), "3-6, 8")
+	equal(t, "same", s.Comparison.Same, 4)
+	equal(t, "compared", s.Comparison.Compared, 18)
+	equal(t, "latency", *s.Latency, Latency{Reads: 5, Least: 1000, Median: 1002, P99: 2000, Most: 2000})
+	wants(t, s.finding("lost").Text, "All payload reached userspace.")
+	wants(t, s.finding("tap").Text, "(9 packets)")
+	wants(t, s.finding("unseen").Text, "the handshake (packets 1-2); ACKs without payload (packets 7, 9)")
+}
+
+// Segments that come again, out of order, and across the end of the sequence numbers.
+func TestStreamOutOfOrder(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	first := uint32(math.MaxUint32 - 2)
+	r.segment(first-1, tcpSYN, "")
+	r.segment(first-1, tcpSYN, "")
+	r.segment(first+4, tcpACK, "efgh")
+	r.segment(first, tcpACK, "abcd")
+	r.segment(first+4, tcpACK, "efgh")
+	r.read(tcpUser, 4, "abcdefgh")
+	r.segment(first, tcpACK, "abcd")
+	r.segment(first+8, tcpACK, "unread")
+	s := r.explain(t).only(t)
+	equal(t, "repeated", s.Unseen.Repeated.IDs.String(), "5-6")
+	equal(t, "handshake", s.Unseen.Handshake.IDs.String(), "1-2")
+	equal(t, "same", s.Comparison.Same, 1)
+	equal(t, "several", s.Mapping.SeveralPackets, 1)
+	equal(t, "unread", s.Undelivered.AtEnd.IDs.String(), "7")
+}
+
+// The tap lost a segment, or came late: the file says which packet a read
+// begins with.
+func TestStreamWithGap(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.segment(1000, tcpACK, "abcd")
+	r.read(tcpUser, 1, "abcd")
+	r.segment(1008, tcpACK, "ijkl").Drops = 1
+	r.read(tcpUser, 2, "ijkl")
+	r.segment(1020, tcpACK, "uvwx")
+	r.read(tcpUser, 0, "qrst")
+	s := r.explain(t).only(t)
+	equal(t, "same", s.Comparison.Same, 2)
+	equal(t, "differ", s.Comparison.Differ.Packets, 0)
+	equal(t, "unknown", s.Comparison.Unknown, 1)
+	equal(t, "tap", s.Losses.Tap, 1)
+	if f := s.finding("tap"); !f.Warning {
+		t.Errorf("no warning: %s", f.Text)
+	}
+}
+
+func TestQueueOverflow(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	for i := range 10 {
+		r.datagram(fmt.Sprintf("datagram %d", i+1))
+	}
+	r.read(udpUser, 1, "datagram 1")
+	p := r.read(udpUser, 6, "datagram 6")
+	p.Comment, p.Drops = "the receive queue dropped 3 before this one: packets 2-3, 5", 3
+	s := r.explain(t).only(t)
+	equal(t, "by queue", s.Undelivered.ByQueue.IDs.String(), "2-3, 5")
+	equal(t, "passed over", s.Undelivered.PassedOver.IDs.String(), "4")
+	equal(t, "at end", s.Undelivered.AtEnd.IDs.String(), "7-10")
+	equal(t, "queue", s.Losses.Queue, 3)
+	f := s.finding("lost")
+	wants(t, f.Text, "3 packets (2-3, 5) dropped by the receive queue")
+	if !f.Warning {
+		t.Error("no warning")
+	}
+}
+
+// A packet that another one overtook was not lost.
+func TestOvertaken(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.datagram("one")
+	r.datagram("two")
+	r.read(udpUser, 2, "two")
+	r.read(udpUser, 1, "one")
+	s := r.explain(t).only(t)
+	equal(t, "delivered", s.Delivered.IDs.String(), "1-2")
+	equal(t, "passed over", s.Undelivered.PassedOver.Packets, 0)
+}
+
+func TestFilterVerdicts(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.datagram("0123456789\n").Comment = "verdict=0 (dropped by the filter)"
+	r.datagram("00000000000").Comment = "verdict=12 of 19 (truncated by the filter)"
+	r.read(udpUser, 2, "0000")
+	r.datagram("0123456789\n").Comment = "verdict=8 of 19 (truncated by the filter)"
+	r.read(udpUser, 3, "")
+	e := r.explain(t)
+	s := e.only(t)
+	equal(t, "dropped", s.Undelivered.ByFilter.IDs.String(), "1")
+	equal(t, "truncated", s.Undelivered.Truncated.IDs.String(), "2")
+	equal(t, "truncated bytes", s.Undelivered.Truncated.Bytes, 7)
+	equal(t, "same", s.Comparison.Same, 1)
+	equal(t, "delivered", s.Delivered.IDs.String(), "2-3")
+	// The payload's first bytes are those that are left, not its last.
+	equal(t, "place", e.packets[1].parts[0].from, 8)
+	wants(t, e.packets[0].fate, "verdict was 0")
+	wants(t, e.packets[1].fate, "the filter keeps 12 of 19 bytes")
+}
+
+// What a filter cuts off a segment, the peer sends again.
+func TestStreamTruncatedByFilter(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.segment(1000, tcpACK, "dropped").Comment = "verdict=0 (dropped by the filter)"
+	r.segment(1000, tcpACK, "abcdef").Comment = "verdict=23 of 26 (truncated by the filter)"
+	r.read(tcpUser, 2, "abc")
+	r.segment(1003, tcpACK, "def")
+	r.read(tcpUser, 3, "def")
+	s := r.explain(t).only(t)
+	equal(t, "dropped", s.Undelivered.ByFilter.IDs.String(), "1")
+	equal(t, "truncated", s.Undelivered.Truncated.Bytes, 3)
+	equal(t, "same", s.Comparison.Same, 2)
+}
+
+func TestCutBySnaplen(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	p := r.datagram("0123456789\n")
+	p.Data = p.Data[:12]
+	r.read(udpUser, 1, "0123456789\n")
+	e := r.explain(t)
+	s := e.only(t)
+	equal(t, "partial", s.Comparison.Partial, 1)
+	equal(t, "compared", s.Comparison.Compared, 4)
+	equal(t, "cut", s.Views[0].Cut, 1)
+	wants(t, text(t, e, false), "... 7 bytes more, not in the file; userspace got all")
+}
+
+func TestDifferentBytes(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.datagram("0123456789\n")
+	r.read(udpUser, 1, "other bytes")
+	r.segment(1000, tcpACK, "0123456789\n")
+	r.read(tcpUser, 2, "0123456x89\n")
+	e := r.explain(t)
+	equal(t, "sockets", len(e.Report.Sockets), 2)
+	for _, s := range e.Report.Sockets {
+		equal(t, s.Kind+" differ", s.Comparison.Differ.Packets, 1)
+		if f := s.finding("bytes"); !f.Warning || !strings.Contains(f.Text, "differ") {
+			t.Errorf("%s: %q", s.Kind, f.Text)
+		}
+	}
+}
+
+// The other views of a packet end with the kernel view's bytes, or it is said.
+func TestViewsBelow(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	ip := []byte("\x45\x00\x00\x2c\x00\x00\x40\x00\x40\x06\x00\x00\x7f\x00\x00\x01\x7f\x00\x00\x01")
+	ethernet := []byte("\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x08\x00")
+	below := func(i *capture.Interface, headers ...[]byte) {
+		kernel := r.packets[len(r.packets)-1]
+		if i == tcpLink {
+			kernel = r.packets[len(r.packets)-2]
+		}
+		r.add(&capture.Packet{Interface: i, ID: kernel.ID, Protocol: protocolTCP, Data: append(bytes.Join(headers, nil), kernel.Data...)})
+	}
+	r.segment(1000, tcpACK, "abcd")
+	below(tcpNet, ip)
+	below(tcpLink, ethernet, ip)
+	r.read(tcpUser, 1, "abcd")
+	r.segment(1004, tcpACK, "efgh")
+	below(tcpNet, ip)
+	r.packets[len(r.packets)-1].Data[30] ^= 1
+	e := r.explain(t)
+	s := e.only(t)
+	byName := make(map[string]*View)
+	for _, v := range s.Views {
+		byName[v.Name] = v
+	}
+	equal(t, "kernel", *byName["kernel"].Before, Range{})
+	equal(t, "net", *byName["net"].Before, Range{20, 20})
+	equal(t, "link", *byName["link"].Before, Range{34, 34})
+	equal(t, "disagree", byName["net"].Disagree, 1)
+	g := e.packets[0]
+	equal(t, "offset 0", g.offset0, 34)
+	equal(t, "user", g.parts[0].from, 54)
+	var names []string
+	for _, span := range g.spans {
+		names = append(names, span.name)
+	}
+	equal(t, "layers", strings.Join(names, " "), "Ethernet IPv4 TCP payload")
+	wants(t, text(t, e, false), "Ethernet  -34 00 00")
+}
+
+// Packets that have no id, and no user view at all.
+func TestKernelViewOnly(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.datagram("0123456789\n").ID = 0
+	s := r.explain(t).only(t)
+	wants(t, s.finding("bytes").Text, "nothing of the user view")
+	equal(t, "lost", s.finding("lost").Text, "")
+	equal(t, "latency", s.Latency, nil)
+}
+
+func TestUserViewOnly(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.read(udpUser, 0, "0123456789\n")
+	e := r.explain(t)
+	wants(t, e.only(t).finding("begins").Text, "no kernel view")
+	wants(t, text(t, e, false), "read 1      0 30 31 32")
+}
+
+// Files that were made of text have no times of reads.
+func TestNoRealTimes(t *testing.T) {
+	t.Parallel()
+	for _, note := range []string{"there are no times, only an order", "times are those of the packets that brought it"} {
+		user := *udpUser
+		user.Description = "what a server got, as it printed it; " + note
+		r := newRecording()
+		r.datagram("0123456789\n").Time = 5
+		r.read(&user, 1, "0123456789\n").Time = 7
+		r.packets[0].Time = 5
+		e := r.explain(t)
+		s := e.only(t)
+		equal(t, "latency", s.Latency, nil)
+		equal(t, "start", e.Report.Start, nil)
+		wants(t, s.finding("latency").Text, "no latency to tell")
+		if strings.Contains(text(t, e, false), "later") {
+			t.Error("a read is said to be later")
+		}
+	}
+}
+
+// A read that came in the same nanosecond as its packet, or before it.
+func TestImpossibleTimes(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.datagram("a")
+	r.read(udpUser, 1, "a").Time = r.packets[0].Time
+	r.datagram("b")
+	r.read(udpUser, 2, "b").Time = noon - 5
+	equal(t, "latency", r.explain(t).only(t).Latency, nil)
+}
+
+// More lies between a packet and its read than is kept.
+func TestForgotten(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	for i := range 100 {
+		r.datagram(fmt.Sprint(i))
+		r.segment(uint32(1000+4*i), tcpACK, "abcd")
+	}
+	r.read(udpUser, 1, "0")
+	r.read(udpUser, 199, "99")
+	r.read(tcpUser, 2, "abcd")
+	for _, forget := range []limits{{packets: 10, bytes: 1 << 20}, {packets: 1000, bytes: 200}} {
+		e := explained(t, r.file(t), Options{Packets: 3, forget: forget})
+		udp, tcp := e.Report.Sockets[0], e.Report.Sockets[1]
+		equal(t, "late", udp.Losses.Late, 1)
+		equal(t, "late", tcp.Losses.Late, 1)
+		equal(t, "delivered", udp.Delivered.Packets, 1)
+		equal(t, "shown", len(e.packets), 3)
+		equal(t, "omitted", e.omitted, 199)
+	}
+}
+
+func TestForeignFiles(t *testing.T) {
+	t.Parallel()
+	foreign := &capture.Interface{Label: "eth0\x1b[31m", Layer: capture.LayerLink}
+	r := newRecording()
+	r.section = convertSection("dumpcap")
+	r.add(&capture.Packet{Interface: foreign, Data: make([]byte, 60)})
+	if _, err := explainedAnyway(r.file(t), Options{}); !errors.Is(err, ErrForeign) {
+		t.Errorf("got error %v", err)
+	}
+	r.datagram("mixed")
+	e := r.explain(t)
+	equal(t, "foreign", len(e.Report.Foreign), 1)
+	wants(t, text(t, e, false), "left out: eth0.[31m (1 packet).")
+}
+
+func TestEmptyCapture(t *testing.T) {
+	t.Parallel()
+	e := newRecording().explain(t)
+	wants(t, text(t, e, false), "no packet in it")
+	pageOf(t, e)
+	if _, err := explainedAnyway(nil, Options{}); err == nil {
+		t.Error("an empty file has no error")
+	}
+}
+
+func TestDamagedFile(t *testing.T) {
+	t.Parallel()
+	file := conversation().file(t)
+	whole := explained(t, file, Options{}).Report.Packets
+	for _, cut := range []int{len(file) - 10, len(file) / 2} {
+		e, err := explainedAnyway(file[:cut], Options{Packets: 10})
+		if err == nil || e == nil {
+			t.Fatalf("cut at %d: %v, %v", cut, e, err)
+		}
+		if e.Report.Packets == 0 || e.Report.Packets > whole {
+			t.Errorf("cut at %d: %d packets", cut, e.Report.Packets)
+		}
+		wants(t, text(t, e, false), "The file is damaged")
+		wants(t, pageOf(t, e), "The file is damaged")
+	}
+}
+
+// What only passed the interface is no packet of the socket.
+func TestWireView(t *testing.T) {
+	t.Parallel()
+	wire := &capture.Interface{Kind: "udp", View: capture.ViewWire, Layer: capture.LayerLink}
+	r := newRecording()
+	r.add(&capture.Packet{Interface: wire, Data: make([]byte, 60)})
+	r.datagram("0123456789\n")
+	r.add(&capture.Packet{Interface: wire, ID: 1, Data: append(make([]byte, 34), r.packets[1].Data...)})
+	s := r.explain(t).only(t)
+	equal(t, "packets", s.Packets, 1)
+	equal(t, "wire", *s.Views[0].Before, Range{34, 34})
+}

@@ -1,0 +1,214 @@
+package explain
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert"
+)
+
+// noon is 2026-11-05 12:00:00 UTC.
+const noon = 1793880000000000000
+
+const synthetic = "as the socket filter sees them; the IPv4 header is synthetic"
+
+var (
+	tcpKernel = &capture.Interface{Kind: "tcp", View: capture.ViewKernel, Layer: capture.LayerTransport, Description: synthetic}
+	tcpUser   = &capture.Interface{Kind: "tcp", View: capture.ViewUser, Layer: capture.LayerMessage, Description: "what recvmsg returned"}
+	tcpNet    = &capture.Interface{Kind: "tcp", View: capture.ViewNet, Layer: capture.LayerNetwork}
+	tcpLink   = &capture.Interface{Kind: "tcp", View: capture.ViewLink, Layer: capture.LayerLink}
+	udpKernel = &capture.Interface{Kind: "udp", View: capture.ViewKernel, Layer: capture.LayerTransport, Description: synthetic}
+	udpUser   = &capture.Interface{Kind: "udp", View: capture.ViewUser, Layer: capture.LayerMessage, Description: "what recvmsg returned"}
+	client    = netip.MustParseAddrPort("127.0.0.1:52638")
+	server    = netip.MustParseAddrPort("127.0.0.1:16962")
+)
+
+// recording is a capture in the making: each packet comes a microsecond after
+// the one before.
+type recording struct {
+	section    convert.Section
+	packets    []*capture.Packet
+	statistics []capture.Statistics
+	ids        uint64
+}
+
+func newRecording() *recording {
+	return &recording{section: convert.Section{Application: "ebpfdump test", OS: "Linux 6.1", Comment: "ebpfdump capture"}}
+}
+
+func (r *recording) add(p *capture.Packet) *capture.Packet {
+	p.Time = noon + int64(len(r.packets))*1000
+	p.Len = max(p.Len, len(p.Data))
+	p.Src, p.Dst = client, server
+	p.Direction = capture.Inbound
+	r.packets = append(r.packets, p)
+	return p
+}
+
+// segment adds a TCP segment with the next id.
+func (r *recording) segment(seq uint32, flags uint8, payload string) *capture.Packet {
+	r.ids++
+	header := make([]byte, 20)
+	binary.BigEndian.PutUint16(header, client.Port())
+	binary.BigEndian.PutUint16(header[2:], server.Port())
+	binary.BigEndian.PutUint32(header[4:], seq)
+	header[12], header[13] = 5<<4, flags
+	return r.add(&capture.Packet{Interface: tcpKernel, ID: r.ids, Data: append(header, payload...), Protocol: protocolTCP})
+}
+
+// datagram adds a UDP datagram with the next id.
+func (r *recording) datagram(payload string) *capture.Packet {
+	r.ids++
+	header := make([]byte, 8)
+	binary.BigEndian.PutUint16(header, client.Port())
+	binary.BigEndian.PutUint16(header[2:], server.Port())
+	binary.BigEndian.PutUint16(header[4:], uint16(8+len(payload)))
+	return r.add(&capture.Packet{Interface: udpKernel, ID: r.ids, Data: append(header, payload...), Protocol: protocolUDP})
+}
+
+// read adds what a call returned, with the id of a packet.
+func (r *recording) read(i *capture.Interface, id uint64, payload string) *capture.Packet {
+	protocol := uint8(protocolTCP)
+	if i.Kind == "udp" {
+		protocol = protocolUDP
+	}
+	return r.add(&capture.Packet{Interface: i, ID: id, Data: []byte(payload), Protocol: protocol, Call: "recvmsg"})
+}
+
+// file is the recording as pcapng.
+func (r *recording) file(t testing.TB) []byte {
+	t.Helper()
+	var file bytes.Buffer
+	w, err := convert.NewWriter(&file, r.section)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range r.packets {
+		if err := w.WritePacket(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, s := range r.statistics {
+		if err := w.WriteStatistics(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return file.Bytes()
+}
+
+// explained explains a file that is whole.
+func explained(t testing.TB, file []byte, o Options) *Explanation {
+	t.Helper()
+	e, err := explainedAnyway(file, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func explainedAnyway(file []byte, o Options) (*Explanation, error) {
+	if o.Name == "" {
+		o.Name = "test.pcapng"
+	}
+	source, err := convert.Open(bytes.NewReader(file), nil, convert.ReadOptions{Name: o.Name})
+	if err != nil {
+		return nil, err
+	}
+	return Read(source, o)
+}
+
+func (r *recording) explain(t testing.TB) *Explanation {
+	t.Helper()
+	return explained(t, r.file(t), Options{Packets: -1})
+}
+
+// only is the report's only socket.
+func (e *Explanation) only(t testing.TB) *Socket {
+	t.Helper()
+	if len(e.Report.Sockets) != 1 {
+		t.Fatalf("%d sockets, want 1", len(e.Report.Sockets))
+	}
+	return e.Report.Sockets[0]
+}
+
+func (o *Socket) finding(topic string) Finding {
+	for _, f := range o.Findings {
+		if f.Topic == topic {
+			return f
+		}
+	}
+	return Finding{}
+}
+
+func text(t testing.TB, e *Explanation, colour bool) string {
+	t.Helper()
+	var b strings.Builder
+	if err := e.WriteText(&b, colour); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func pageOf(t testing.TB, e *Explanation) string {
+	t.Helper()
+	var b strings.Builder
+	if err := e.WriteHTML(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// equal compares what was found with what should be.
+func equal[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// wants looks for a text within a longer one.
+func wants(t *testing.T, in, part string) {
+	t.Helper()
+	if !strings.Contains(in, part) {
+		t.Errorf("%q is not in:\n%s", part, in)
+	}
+}
+
+// conversation is a connection from the handshake to its end: two segments come
+// to one read, one segment goes to two, and one is as it came.
+func conversation() *recording {
+	r := newRecording()
+	r.segment(999, tcpSYN, "")
+	r.segment(1000, tcpACK, "")
+	r.segment(1000, tcpACK, "0123")
+	r.segment(1004, tcpACK, "456789")
+	r.read(tcpUser, 3, "0123456789").Comment = "read from packets 3-4"
+	r.segment(1010, tcpACK|tcpPSH, "abcdef")
+	r.read(tcpUser, 5, "ab")
+	r.read(tcpUser, 5, "cdef")
+	r.segment(1016, tcpACK|tcpPSH, "!\n")
+	r.read(tcpUser, 6, "!\n")
+	r.segment(1018, tcpACK, "")
+	r.segment(1018, tcpACK|tcpFIN, "")
+	r.read(tcpUser, 8, "").Comment = "end of stream"
+	r.segment(1019, tcpACK, "")
+	r.statistics = []capture.Statistics{
+		{Interface: tcpKernel, Received: 9, Accepted: 9, Delivered: 9},
+		{Interface: tcpUser, Received: 5, Accepted: 5, Delivered: 5},
+	}
+	return r
+}
+
+var errBroken = errors.New("broken")
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errBroken }

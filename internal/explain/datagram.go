@@ -1,0 +1,94 @@
+package explain
+
+import (
+	"bytes"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// readDatagram takes a read that says which packet brought it.
+func (s *socket) readDatagram(e *entry, p *capture.Packet) {
+	length := max(p.Len, len(p.Data))
+	from, equal := s.place(e, p)
+	compared := overlap(e.data, from, p.Data)
+	e.delivered = true
+	e.gotFrom = from
+	e.got += uint64(length)
+	e.reads++
+	e.addPart(p, s.reads, from, 0, length)
+	s.latencies.add(p.Time - e.time)
+	m := &s.out.Mapping
+	if e.reads == 2 {
+		m.SplitPackets++
+	}
+	if e.reads > 1 {
+		m.MostReads = max(m.MostReads, e.reads)
+	}
+	if length == 0 {
+		return
+	}
+	if from == 0 && length == e.length || from+length >= e.end {
+		m.OneToOne++
+	} else {
+		m.PartOfPacket++
+	}
+	s.compared(e.id, length, compared, equal)
+}
+
+// compared counts what the comparison of a read with the kernel view has shown.
+func (s *socket) compared(id uint64, length, compared int, equal bool) {
+	c := &s.out.Comparison
+	c.Compared += uint64(compared)
+	switch {
+	case !equal:
+		c.Differ.add(id, uint64(length))
+	case compared == length:
+		c.Same++
+	case compared > 0:
+		c.Partial++
+	default:
+		c.Unknown++
+	}
+}
+
+// overlap is how many bytes of a read, which begins at a place of a packet, are
+// known of both.
+func overlap(packet []byte, from int, read []byte) int {
+	return min(max(len(packet)-from, 0), len(read))
+}
+
+// place finds where in a packet the bytes of a read begin, and tells whether
+// they are the same as far as both are known.
+//
+// How many headers userspace does not get is nowhere in the file; so the place
+// of the last read is tried, what a filter's verdict leaves, the end of the
+// packet, the place behind the headers, the beginning, and then any other.
+func (s *socket) place(e *entry, p *capture.Packet) (from int, equal bool) {
+	length := max(p.Len, len(p.Data))
+	if length == 0 {
+		return e.end, true
+	}
+	candidates := [...]int{e.offset0 + s.usual, e.length - length, e.payload, e.offset0, 0}
+	switch {
+	case e.verdict > 0 && e.offset0+e.verdict < e.end:
+		candidates[0] = e.offset0 + e.verdict - length
+	case s.usual < 0 || e.length-length < candidates[0]:
+		candidates[0] = e.length - length
+	}
+	for _, at := range candidates {
+		if at < 0 || at > e.length {
+			continue
+		}
+		n := overlap(e.data, at, p.Data)
+		if bytes.Equal(e.data[min(at, len(e.data)):][:n], p.Data[:n]) && (n > 0 || len(e.data) < e.length) {
+			s.usual = at - e.offset0
+			return at, true
+		}
+	}
+	// Fewer bytes may be anywhere by chance.
+	const sure = 4
+	if at := bytes.Index(e.data, p.Data); at >= 0 && len(p.Data) >= sure {
+		return at, true
+	}
+	return min(e.payload, e.length), false
+}

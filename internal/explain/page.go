@@ -1,0 +1,113 @@
+package explain
+
+import (
+	_ "embed"
+	"fmt"
+	"html/template"
+	"io"
+	"strconv"
+)
+
+//go:embed page.html.tmpl
+var pageText string
+
+var pageTemplate = template.Must(template.New("page").Parse(pageText))
+
+// page is what the template shows. All texts of the file are printable.
+type page struct {
+	Report  *Report
+	Title   string
+	Summary string
+	Command string
+	Damage  string
+	Foreign string
+	Sockets []pageSocket
+	Packets []pagePacket
+	LeftOut string
+}
+
+type pageSocket struct {
+	Kind, Summary string
+	Figures       []figure
+	Findings      []Finding
+}
+
+// figure is a number worth being printed large.
+type figure struct{ Number, Text string }
+
+type pagePacket struct {
+	Name    string
+	Details []string
+	Said    []string
+	Map     layerMap
+	Rows    []pageRow
+}
+
+type pageRow struct {
+	Class, Label, Place, Hex, ASCII, Remark string
+}
+
+// WriteHTML writes the explanation as one page that loads nothing else.
+func (e *Explanation) WriteHTML(w io.Writer) error {
+	r := &e.Report
+	p := page{
+		Report: r, Title: printable(r.File), Summary: r.summary(), Command: printable(r.Command),
+		Damage: printable(r.Damage), Foreign: r.foreign(), LeftOut: e.leftOut(),
+	}
+	for _, s := range r.Sockets {
+		p.Sockets = append(p.Sockets, s.page())
+	}
+	for _, g := range e.packets {
+		p.Packets = append(p.Packets, g.page())
+	}
+	if err := pageTemplate.Execute(w, &p); err != nil {
+		return fmt.Errorf("writing the page: %w", err)
+	}
+	return nil
+}
+
+func (o *Socket) page() pageSocket {
+	s := pageSocket{Kind: printable(o.Kind), Summary: o.Summary}
+	for _, f := range o.Findings {
+		f.Text = printable(f.Text)
+		s.Findings = append(s.Findings, f)
+	}
+	if o.Begins != "" {
+		s.Figures = append(s.Figures, figure{digits(o.Packets), plural(o.Packets, "packet the filter saw", "packets the filter saw")})
+	}
+	c := &o.Comparison
+	reads := c.Reads + o.Mapping.Ends
+	s.Figures = append(s.Figures,
+		figure{digits(reads), plural(reads, "read by userspace", "reads by userspace")},
+		figure{digits(c.Bytes), plural(c.Bytes, "byte it got", "bytes it got")})
+	if o.Latency != nil {
+		s.Figures = append(s.Figures, figure{duration(o.Latency.Median), "from filter to read, median"})
+	}
+	return s
+}
+
+func (g *shown) page() pagePacket {
+	name, details := g.title()
+	p := pagePacket{Name: name, Details: details, Said: g.said(), Map: g.draw()}
+	for _, r := range g.rows() {
+		row := pageRow{Class: r.class.String(), Label: r.label, Place: r.place, Hex: r.hex(), ASCII: r.ascii(), Remark: r.remark}
+		if r.user {
+			row.Class = "user"
+		}
+		// In fixed columns, as on a terminal.
+		row.Label, row.Place, row.Hex = pad(row.Label, -8), pad(row.Place, 5), pad(row.Hex, -3*rowBytes)
+		p.Rows = append(p.Rows, row)
+	}
+	return p
+}
+
+// pad fills a text up to a width with spaces: before it, or behind it if the
+// width is negative.
+func pad(s string, width int) string { return fmt.Sprintf("%"+strconv.Itoa(width)+"s", s) }
+
+func plural(n uint64, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}

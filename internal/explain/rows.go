@@ -1,0 +1,204 @@
+package explain
+
+import "fmt"
+
+const rowBytes = 16
+
+// row is a line of at most 16 bytes. Every layer begins a row of its own, and
+// what userspace got stands in a row beneath, in the same columns.
+type row struct {
+	label string // at most 8 columns
+	place string // of the first byte, from offset 0 of the kernel view on
+	start int    // column of the first byte, from 0 to 15
+	data  []byte
+	class class
+	user  bool
+	// remark stands instead of bytes.
+	remark string
+}
+
+// rows lays out the bytes of a packet.
+func (g *shown) rows() []row {
+	var rows []row
+	for _, s := range g.spans {
+		label := s.name
+		for at := s.from; at < s.to; at += rowBytes {
+			end := min(at+rowBytes, s.to)
+			if at >= len(g.frame) {
+				break
+			}
+			data := g.frame[at:min(end, len(g.frame))]
+			rows = append(rows, row{label: label, place: fmt.Sprint(at - g.offset0), data: data, class: s.class})
+			rows = g.userRows(rows, at, at+len(data))
+			label = ""
+		}
+		if s.to > len(g.frame) {
+			rows = append(rows, g.rest(label, s, max(s.from, len(g.frame))))
+		}
+	}
+	if g.length == 0 {
+		rows = g.alone(rows)
+	}
+	return rows
+}
+
+// rest says how much of a layer is not shown from a place on.
+func (g *shown) rest(label string, s span, at int) row {
+	got := 0
+	for _, p := range g.parts {
+		got += max(min(p.from+p.length, s.to)-max(p.from, at), 0)
+	}
+	more := uint64(s.to - at)
+	remark := fmt.Sprintf("... %s more", bytesOf(more))
+	switch absent := s.to - max(g.captured, at); {
+	case uint64(max(absent, 0)) == more:
+		remark += ", not in the file"
+	case absent > 0:
+		remark += fmt.Sprintf(", %s of them not in the file", digits(uint64(absent)))
+	}
+	switch {
+	case got == 0:
+		remark += "; userspace got none"
+	case uint64(got) == more:
+		remark += "; userspace got all"
+	default:
+		remark += fmt.Sprintf("; userspace got %s", digits(uint64(got)))
+	}
+	return row{label: label, place: fmt.Sprint(at - g.offset0), class: s.class, remark: remark}
+}
+
+// userRows appends what reads got of the bytes between two places.
+func (g *shown) userRows(rows []row, from, to int) []row {
+	for i := range g.parts {
+		p := &g.parts[i]
+		low, high := max(from, p.from), min(to, p.from+len(p.data))
+		if low < high {
+			rows = append(rows, row{
+				label: p.label(), start: low - from, data: p.data[low-p.from : high-p.from],
+				class: classPayload, user: true,
+			})
+		}
+	}
+	return rows
+}
+
+// alone appends the bytes of a read to which no packet belongs.
+func (g *shown) alone(rows []row) []row {
+	for i := range g.parts {
+		p := &g.parts[i]
+		label := p.label()
+		for at := 0; at < len(p.data); at += rowBytes {
+			rows = append(rows, row{
+				label: label, place: fmt.Sprint(at), data: p.data[at:min(at+rowBytes, len(p.data))],
+				class: classPayload, user: true,
+			})
+			label = ""
+		}
+		if rest := p.length - len(p.data); rest > 0 {
+			rows = append(rows, row{place: fmt.Sprint(len(p.data)), remark: "... " + bytesOf(uint64(rest)) + " more", user: true})
+		}
+	}
+	return rows
+}
+
+// label is the read's name in at most 8 columns.
+func (p *part) label() string {
+	if p.read < 1000 {
+		return fmt.Sprintf("read %d", p.read)
+	}
+	return fmt.Sprintf("r%d", p.read%1e7)
+}
+
+// hex is the bytes' columns, and ascii their characters, both with spaces
+// before them that bring them beneath the row above.
+func (r *row) hex() string {
+	const hexDigits = "0123456789abcdef"
+	b := make([]byte, 0, 3*rowBytes)
+	for range r.start {
+		b = append(b, "   "...)
+	}
+	for i, c := range r.data {
+		if i > 0 {
+			b = append(b, ' ')
+		}
+		b = append(b, hexDigits[c>>4], hexDigits[c&0xf])
+	}
+	return string(b)
+}
+
+func (r *row) ascii() string {
+	b := make([]byte, 0, rowBytes)
+	for range r.start {
+		b = append(b, ' ')
+	}
+	for _, c := range r.data {
+		if c < ' ' || c > '~' {
+			c = '.'
+		}
+		b = append(b, c)
+	}
+	return string(b)
+}
+
+// title names a packet.
+func (g *shown) title() (name string, details []string) {
+	name = "packet " + digits(g.id)
+	if g.id == 0 {
+		name = "packet without an id"
+	}
+	if g.length == 0 {
+		name = "a read"
+	}
+	details = append(details, printable(g.kind))
+	if direction := directionNames[g.direction]; direction != "" {
+		details = append(details, direction)
+	}
+	if g.src.IsValid() || g.dst.IsValid() {
+		details = append(details, address(g.src)+" > "+address(g.dst))
+	}
+	if g.what != "" {
+		details = append(details, g.what)
+	}
+	if g.timed {
+		details = append(details, "+"+duration(g.time))
+	}
+	return name, details
+}
+
+// said is what there is to say beneath a packet's title, a line each.
+func (g *shown) said() []string {
+	lines := []string{g.fate}
+	for i := range g.parts {
+		p := &g.parts[i]
+		line := fmt.Sprintf("read %d: ", p.read)
+		if p.call != "" {
+			line += p.call + " returned "
+		}
+		line += bytesOf(uint64(p.whole))
+		if p.length < p.whole {
+			line += fmt.Sprintf(", %s of them from here", digits(uint64(p.length)))
+		}
+		if g.lasted && g.length > 0 {
+			line += ", " + later(p.time-g.time)
+		}
+		if p.comment != "" {
+			line += "; " + p.comment
+		}
+		lines = append(lines, line)
+	}
+	if g.omitted > 0 {
+		lines = append(lines, fmt.Sprintf("and %s more", readsOf(uint64(g.omitted))))
+	}
+	lines = append(lines, g.notes...)
+	for i := range lines {
+		lines[i] = printable(lines[i])
+	}
+	return lines
+}
+
+func later(ns int64) string {
+	if ns < 0 {
+		return duration(-ns) + " earlier"
+	}
+	return duration(ns) + " later"
+}

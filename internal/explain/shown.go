@@ -1,0 +1,155 @@
+package explain
+
+import (
+	"bytes"
+	"net/netip"
+	"time"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// shownBytes is how many bytes of each packet are shown, and shownParts how
+// many reads of one packet. The rest is counted.
+const (
+	shownBytes = 256
+	shownParts = 32
+)
+
+// shown is a packet to be shown by itself. Places in it are bytes from the
+// beginning of frame, which is its view that begins first.
+type shown struct {
+	kind      string
+	id        uint64
+	time      int64 // since the first packet of the file, in nanoseconds
+	timed     bool  // time is real
+	lasted    bool  // the times of reads are, too
+	direction capture.Direction
+	src, dst  netip.AddrPort
+	what      string // flags or protocol
+	fate      string
+	notes     []string
+
+	layer    capture.Layer // of frame
+	protocol uint8
+	ipv6     bool
+	frame    []byte // the first bytes
+	captured int    // bytes of the frame that are in the file
+	length   int    // of the frame
+	offset0  int    // where the kernel view begins
+	kernel   bool   // there is a kernel view
+	spans    []span
+	covers   []cover
+	parts    []part
+	omitted  int // parts beyond those
+}
+
+// cover is what a view sees of a frame.
+type cover struct {
+	view     capture.View
+	from, to int
+}
+
+// part is what a read got of a packet.
+type part struct {
+	read     uint64 // counts the socket's reads
+	from     int    // place of its first byte
+	readFrom int    // place in what the read returned
+	length   int
+	whole    int // bytes that the read returned
+	data     []byte
+	call     string
+	time     int64 // as shown.time
+	comment  string
+}
+
+// note keeps what a view of a packet shows, which begins so many bytes before
+// the first view.
+func (e *entry) note(p *capture.Packet, before int, agrees bool) {
+	if e.shown == nil {
+		return
+	}
+	if p.Comment != "" && len(e.shown.notes) < shownParts {
+		e.shown.notes = append(e.shown.notes, p.Interface.View.String()+": "+p.Comment)
+	}
+	if !agrees {
+		e.shown.notes = append(e.shown.notes, "the bytes of the "+p.Interface.View.String()+" view are others")
+		return
+	}
+	g := e.shown
+	// Until the packet is shown, places count from the first view on.
+	g.covers = append(g.covers, cover{view: p.Interface.View, from: -before, to: e.length})
+	if g.frame == nil || -before < g.offset0 {
+		g.offset0 = -before
+		g.captured = len(p.Data)
+		g.frame = bytes.Clone(p.Data[:min(len(p.Data), shownBytes)])
+		g.layer, g.ipv6, g.protocol = p.Interface.Layer, p.Interface.IPv6, p.Protocol
+	}
+}
+
+// addPart keeps what a read got of a packet: length bytes from a place in the
+// first view on, which begin at a place of what the read returned.
+func (e *entry) addPart(p *capture.Packet, read uint64, from, readFrom, length int) {
+	g := e.shown
+	if g == nil {
+		return
+	}
+	if len(g.parts) == shownParts {
+		g.omitted++
+		return
+	}
+	data := p.Data[min(readFrom, len(p.Data)):min(readFrom+length, len(p.Data))]
+	g.parts = append(g.parts, part{
+		read: read, from: from, readFrom: readFrom, length: length, whole: max(p.Len, len(p.Data)),
+		data: bytes.Clone(data[:min(len(data), shownBytes)]), call: p.Call, time: p.Time, comment: p.Comment,
+	})
+}
+
+// show completes a packet that is shown, when all is known of it.
+func (e *entry) show(fate string) {
+	g := e.shown
+	g.kind, g.id, g.direction, g.src, g.dst, g.fate = e.socket.out.Kind, e.id, e.direction, e.src, e.dst, fate
+	g.time, g.lasted = e.time-e.socket.analysis.first, e.socket.out.Timed
+	view := capture.ViewUser
+	if e.first != nil {
+		view = e.first.View
+	}
+	g.timed = !e.socket.views[view].untimed
+	for i := range g.parts {
+		g.parts[i].time -= e.socket.analysis.first
+	}
+	switch {
+	case e.tcp:
+		g.what = flagLetters(e.header.flags)
+	case e.protocol != 0:
+		g.what = protocolName(e.protocol)
+	}
+	if e.first == nil {
+		return
+	}
+	begin := g.offset0
+	for i := range g.covers {
+		g.covers[i].from -= begin
+		g.covers[i].to -= begin
+	}
+	for i := range g.parts {
+		g.parts[i].from -= begin
+	}
+	g.length = e.length - begin
+	g.offset0 = e.offset0 - begin
+	g.kernel = e.seen[capture.ViewKernel]
+	g.spans = dissect(g.layer, g.protocol, g.frame, g.length).spans
+}
+
+// duration prints nanoseconds as people do: 118.4µs.
+func duration(ns int64) string {
+	d := time.Duration(ns)
+	switch abs := max(d, -d); {
+	case abs >= time.Second:
+		return d.Round(time.Millisecond).String()
+	case abs >= time.Millisecond:
+		return d.Round(10 * time.Microsecond).String()
+	case abs >= time.Microsecond:
+		return d.Round(100 * time.Nanosecond).String()
+	}
+	return d.String()
+}

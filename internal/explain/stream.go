@@ -1,0 +1,235 @@
+package explain
+
+import (
+	"bytes"
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// connection names one direction of a TCP connection.
+type connection struct{ src, dst netip.AddrPort }
+
+// connections are the streams of a socket: what is read of them has no packet
+// boundaries, so it is joined with segments by sequence numbers.
+type connections struct {
+	open map[connection]*stream
+	// order has the keys of open, the oldest first.
+	order []connection
+}
+
+// connectionLimit bounds the connections that are followed at the same time.
+const connectionLimit = 1 << 12
+
+// stream is one direction of a TCP connection.
+type stream struct {
+	start   uint32 // sequence number of the first byte
+	end     int64  // offset behind the last byte seen, to unwrap sequence numbers
+	read    int64  // offset of the next byte that userspace gets
+	pending []segment
+	syn     bool // the handshake is not over
+}
+
+// segment is the part of a stream that one packet brought.
+type segment struct {
+	from, to int64 // offsets
+	entry    *entry
+}
+
+// saw takes a segment of the kernel view.
+func (c *connections) saw(e *entry) {
+	key := connection{e.src, e.dst}
+	st := c.open[key]
+	seq := e.header.seq
+	if e.header.flags&tcpSYN != 0 {
+		e.handshake = true
+		// A repeated SYN has the same number, a new connection another.
+		if st == nil || st.start != seq+1 {
+			st = c.start(key, seq+1)
+			st.syn = true
+		}
+		seq++
+	}
+	if st == nil {
+		if e.end <= e.payload && e.header.flags&(tcpFIN|tcpRST) == 0 {
+			return // the last ACK of a connection that is over
+		}
+		st = c.start(key, seq) // the capture began after the SYN
+	}
+	e.stream = st
+	st.add(e, seq)
+}
+
+func (c *connections) start(key connection, first uint32) *stream {
+	if c.open == nil {
+		c.open = make(map[connection]*stream)
+	}
+	if c.open[key] == nil {
+		c.order = append(c.order, key)
+	}
+	if len(c.order) > connectionLimit {
+		delete(c.open, c.order[0])
+		c.order = c.order[1:]
+	}
+	st := &stream{start: first}
+	c.open[key] = st
+	return st
+}
+
+func (st *stream) add(e *entry, seq uint32) {
+	size := int64(max(e.end-e.payload, 0))
+	if e.verdict > 0 {
+		size = min(size, int64(max(e.offset0+e.verdict-e.payload, 0)))
+	}
+	if size == 0 && st.syn && e.header.flags&(tcpSYN|tcpFIN|tcpRST) == 0 {
+		e.handshake, st.syn = true, false
+	}
+	from := st.end + int64(int32(seq-st.start-uint32(st.end)))
+	to := from + size
+	if size == 0 {
+		return
+	}
+	if from < st.end && st.covers(from, to) {
+		e.repeated = true
+		return
+	}
+	st.end = max(st.end, to)
+	e.pending, e.from, e.to = true, from, to
+	at, _ := slices.BinarySearchFunc(st.pending, from, func(s segment, from int64) int { return cmp.Compare(s.from, from+1) })
+	st.pending = slices.Insert(st.pending, at, segment{from: from, to: to, entry: e})
+}
+
+// covers tells whether all of a part of the stream was seen before.
+func (st *stream) covers(from, to int64) bool {
+	at := max(from, st.read)
+	for _, s := range st.pending {
+		if s.from > at || at >= to {
+			break
+		}
+		at = max(at, s.to)
+	}
+	return at >= to
+}
+
+// forget lets go of a packet. It is the first one, but for those that came out of order.
+func (st *stream) forget(e *entry) {
+	at := slices.IndexFunc(st.pending, func(s segment) bool { return s.entry == e })
+	if at == 0 {
+		st.pending = st.pending[1:]
+	} else if at > 0 {
+		st.pending = slices.Delete(st.pending, at, at+1)
+	}
+}
+
+// passed lets go of the segments that were read.
+func (st *stream) passed() {
+	for len(st.pending) > 0 && st.pending[0].to <= st.read {
+		st.pending[0].entry.pending = false
+		st.pending = st.pending[1:]
+	}
+}
+
+// readStream takes what a read of a stream returned. e is the packet that the
+// read names, nil if that is not known. It is not ok if no segment of the stream is.
+func (s *socket) readStream(e *entry, p *capture.Packet) (ok bool) {
+	st := s.streams.open[connection{p.Src, p.Dst}]
+	if e != nil && e.stream != nil {
+		st = e.stream
+	}
+	length := max(p.Len, len(p.Data))
+	if length == 0 {
+		s.out.Mapping.Ends++
+		if e != nil {
+			e.ended, e.delivered = true, true
+			e.addPart(p, s.reads, e.end, 0, 0)
+			s.latencies.add(p.Time - e.time)
+		}
+		return e != nil
+	}
+	if st == nil {
+		return false
+	}
+	// The file names the packet that a read begins with: where the tap has
+	// lost packets, or came late, the place in the stream is known from that.
+	if e != nil && e.pending && (st.read < e.from || st.read >= e.to) {
+		st.read = e.from
+	}
+	return s.feed(st, p, int64(length))
+}
+
+// feed joins a read with the segments that it has bytes of.
+func (s *socket) feed(st *stream, p *capture.Packet, length int64) bool {
+	from, to := st.read, st.read+length
+	st.read = to
+	var (
+		fed, compared int64
+		first, last   *entry
+		whole         bool
+		equal         = true
+	)
+	for _, g := range st.pending {
+		if g.from >= to {
+			break
+		}
+		if g.to <= from {
+			continue
+		}
+		e, low, high := g.entry, max(from, g.from), min(to, g.to)
+		if first == nil {
+			first = e
+		}
+		if last == nil || e.time > last.time {
+			last = e
+		}
+		fed++
+		whole = low == g.from && high == g.to
+		n, same := e.compareRead(e.payload+int(low-g.from), p.Data, low-from, high-from)
+		compared += n
+		equal = equal && same
+		s.feedPart(e, p, e.payload+int(low-g.from), int(low-from), int(high-low))
+	}
+	st.passed()
+	if fed == 0 {
+		return false
+	}
+	m := &s.out.Mapping
+	switch {
+	case fed > 1:
+		m.SeveralPackets++
+		m.Most = max(m.Most, uint64(fed))
+	case whole:
+		m.OneToOne++
+	default:
+		m.PartOfPacket++
+	}
+	// Segments that overlap are compared more than once.
+	s.compared(first.id, int(length), int(min(compared, length)), equal)
+	s.latencies.add(p.Time - last.time)
+	return true
+}
+
+// feedPart notes that a read got some bytes of a packet.
+func (s *socket) feedPart(e *entry, p *capture.Packet, at, readFrom, length int) {
+	e.delivered = true
+	e.gotFrom = e.payload
+	e.got += uint64(length)
+	e.reads++
+	if e.reads == 2 {
+		s.out.Mapping.SplitPackets++
+	}
+	if e.reads > 1 {
+		s.out.Mapping.MostReads = max(s.out.Mapping.MostReads, e.reads)
+	}
+	e.addPart(p, s.reads, at, readFrom, length)
+}
+
+// compareRead compares a packet from a place on with a part of a read, as far as
+// both are known, and tells how many bytes that were.
+func (e *entry) compareRead(at int, read []byte, from, to int64) (n int64, same bool) {
+	a := e.data[min(at, len(e.data)):]
+	b := read[min(from, int64(len(read))):min(to, int64(len(read)))]
+	size := min(len(a), len(b))
+	return int64(size), bytes.Equal(a[:size], b[:size])
+}

@@ -1,0 +1,219 @@
+package explain
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// columns is the width of the text.
+const columns = 80
+
+var directionNames = map[capture.Direction]string{capture.Inbound: "received", capture.Outbound: "sent"}
+
+func address(a netip.AddrPort) string {
+	switch {
+	case !a.IsValid():
+		return "?"
+	case a.Port() == 0:
+		return printable(a.Addr().String())
+	}
+	return printable(a.String())
+}
+
+// Colours of terminals (ECMA-48, select graphic rendition).
+const (
+	plain   = ""
+	bold    = "1"
+	faint   = "2"
+	warning = "1;31"
+	user    = "1;32"
+)
+
+var classColours = map[class]string{classLink: "35", classNetwork: "36", classTransport: "33", classPayload: plain}
+
+// printer writes lines with or without colours.
+type printer struct {
+	w      *bufio.Writer
+	colour bool
+}
+
+func (p *printer) paint(colour, text string) string {
+	if !p.colour || colour == plain || text == "" {
+		return text
+	}
+	return "\x1b[" + colour + "m" + text + "\x1b[0m"
+}
+
+// WriteText prints the explanation for people, in 80 columns. Nothing of the
+// file reaches a terminal as a control character.
+func (e *Explanation) WriteText(w io.Writer, colour bool) error {
+	p := &printer{w: bufio.NewWriter(w), colour: colour}
+	p.summary(&e.Report)
+	for _, s := range e.Report.Sockets {
+		p.socket(s)
+	}
+	for _, g := range e.packets {
+		p.packet(g)
+	}
+	if e.omitted > 0 {
+		p.wrapped("", e.leftOut()+" --packets N shows N of them, 0 all.", faint)
+	}
+	if err := p.w.Flush(); err != nil {
+		return fmt.Errorf("writing the explanation: %w", err)
+	}
+	return nil
+}
+
+// leftOut says how many packets are not shown.
+func (e *Explanation) leftOut() string {
+	if e.omitted == 0 {
+		return ""
+	}
+	if len(e.packets) == 0 {
+		return fmt.Sprintf("Not shown one by one: %s.", packetsOf(e.omitted))
+	}
+	return fmt.Sprintf("Left out here: %s more.", packetsOf(e.omitted))
+}
+
+func (p *printer) summary(r *Report) {
+	p.wrapped("", r.summary(), bold)
+	if r.Command != "" {
+		p.wrapped("  ", "made by: "+printable(r.Command), faint)
+	}
+	if r.Damage != "" {
+		p.wrapped("  ", "The file is damaged, and this is about the part before that: "+printable(r.Damage), warning)
+	}
+	if f := r.foreign(); f != "" {
+		p.wrapped("  ", f, plain)
+	}
+	fmt.Fprintln(p.w)
+}
+
+// summary is a line about the whole file.
+func (r *Report) summary() string {
+	s := printable(r.File) + ": "
+	if r.Packets == 0 {
+		s += "no packet in it"
+	} else {
+		s += quantity(r.Packets, "record", "records")
+		if r.Duration > 0 {
+			s += " in " + duration(r.Duration)
+		}
+	}
+	if r.Application != "" {
+		s += ", written by " + printable(r.Application)
+	}
+	if r.OS != "" {
+		s += " on " + printable(r.OS)
+	}
+	return s
+}
+
+// foreign is a line about interfaces that are no views of sockets.
+func (r *Report) foreign() string {
+	if len(r.Foreign) == 0 {
+		return ""
+	}
+	var words []string
+	for i, f := range r.Foreign {
+		if i == 8 {
+			words = append(words, fmt.Sprintf("%d others", len(r.Foreign)-i))
+			break
+		}
+		words = append(words, fmt.Sprintf("%s (%s)", printable(f.Name), packetsOf(f.Packets)))
+	}
+	return "Not views of a socket, and left out: " + list(words) + "."
+}
+
+func (p *printer) socket(s *Socket) {
+	title := printable(s.Kind)
+	if s.Summary != "" {
+		title += ": " + s.Summary
+	}
+	p.wrapped("", title, bold)
+	for _, f := range s.Findings {
+		colour := plain
+		if f.Warning {
+			colour = warning
+		}
+		p.wrapped(fmt.Sprintf("  %-11s", f.Topic), printable(f.Text), colour)
+	}
+	fmt.Fprintln(p.w)
+}
+
+func (p *printer) packet(g *shown) {
+	name, details := g.title()
+	p.wrapped("", name+": "+strings.Join(details, ", "), bold)
+	for _, line := range g.said() {
+		p.wrapped("  ", line, plain)
+	}
+	for _, r := range g.rows() {
+		p.row(&r)
+	}
+	fmt.Fprintln(p.w)
+}
+
+func (p *printer) row(r *row) {
+	colour := classColours[r.class]
+	if r.user {
+		colour = user
+	}
+	line := p.paint(colour, fmt.Sprintf("%-8s", r.label)) + p.paint(faint, fmt.Sprintf("%5s", r.place)) + " "
+	if r.remark != "" {
+		for i, remark := range wrap(r.remark, columns-14, columns-14) {
+			if i > 0 {
+				line = strings.Repeat(" ", 14)
+			}
+			fmt.Fprintln(p.w, line+p.paint(faint, remark))
+		}
+		return
+	}
+	hex := r.hex()
+	space := strings.Repeat(" ", 3*rowBytes-len(hex))
+	fmt.Fprintln(p.w, line+p.paint(colour, hex)+space+" "+p.paint(colour, r.ascii()))
+}
+
+// wrapped prints a text after a label, in as many lines as it takes, all but
+// the first indented.
+func (p *printer) wrapped(label, text, colour string) {
+	indent := utf8.RuneCountInString(label)
+	for i, line := range wrap(text, columns-max(indent, 2), columns-indent) {
+		switch {
+		case i == 0:
+			fmt.Fprint(p.w, p.paint(faint, label))
+		default:
+			fmt.Fprint(p.w, strings.Repeat(" ", max(indent, 2)))
+		}
+		fmt.Fprintln(p.w, p.paint(colour, line))
+	}
+}
+
+// wrap breaks a text into lines of at most width columns, the first of which
+// may have another width. A longer word is broken.
+func wrap(text string, width, first int) []string {
+	var lines []string
+	line, room := []rune(nil), first
+	for word := range strings.FieldsSeq(text) {
+		rest := []rune(word)
+		if len(line) > 0 && len(line)+1+len(rest) > room {
+			lines = append(lines, string(line))
+			line, room = nil, width
+		}
+		if len(line) > 0 {
+			line = append(line, ' ')
+		}
+		for len(rest) > room-len(line) {
+			n := room - len(line)
+			lines = append(lines, string(append(line, rest[:n]...)))
+			line, room, rest = nil, width, rest[n:]
+		}
+		line = append(line, rest...)
+	}
+	return append(lines, string(line))
+}

@@ -1,0 +1,78 @@
+package explain
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// digits prints a number with a comma after every three digits.
+func digits(n uint64) string {
+	s := strconv.FormatUint(n, 10)
+	for at := len(s) - 3; at > 0; at -= 3 {
+		s = s[:at] + "," + s[at:]
+	}
+	return s
+}
+
+// quantity is a number with the word that fits it.
+func quantity(n uint64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return digits(n) + " " + many
+}
+
+func bytesOf(n uint64) string   { return quantity(n, "byte", "bytes") }
+func packetsOf(n uint64) string { return quantity(n, "packet", "packets") }
+func readsOf(n uint64) string   { return quantity(n, "read", "reads") }
+
+// named is a count with the packets' ids: "packets 1-2, 5".
+func (c Count) named() string {
+	ids := c.IDs.String()
+	if ids == "" {
+		return packetsOf(c.Packets)
+	}
+	if c.Packets == 1 {
+		return "packet " + ids
+	}
+	return "packets " + ids
+}
+
+// list joins words as a sentence does.
+func list(words []string) string {
+	switch len(words) {
+	case 0:
+		return ""
+	case 1:
+		return words[0]
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}
+
+// String is the range's value, or both of its ends.
+func (r Range) String() string {
+	if r.Least == r.Most {
+		return strconv.FormatInt(r.Least, 10)
+	}
+	return fmt.Sprintf("%d to %d", r.Least, r.Most)
+}
+
+// longest is how many bytes of a text of the file are shown.
+const longest = 1000
+
+// printable is a text with a dot for all that a terminal or a page would act
+// on: control characters and those that change the direction of writing.
+func printable(s string) string {
+	if len(s) > longest {
+		s = strings.ToValidUTF8(s[:longest], "") + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '.'
+		}
+		return r
+	}, s)
+}
