@@ -1,0 +1,135 @@
+package survey
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Difference is something that two reports do not agree on.
+type Difference struct {
+	// Path says where: "tcp offset0", "fields hwtstamp readable".
+	Path string
+	// Old and New are what each has there; empty if it has nothing.
+	Old, New string
+}
+
+func (d Difference) String() string {
+	return fmt.Sprintf("%s: %s -> %s", d.Path, orNothing(d.Old), orNothing(d.New))
+}
+
+func orNothing(s string) string {
+	if s == "" {
+		return "nothing"
+	}
+	return s
+}
+
+// Compare finds all that differs between two reports, but for their System.
+func Compare(before, after *Report) ([]Difference, error) {
+	a, err := flatten(before.comparable(after))
+	if err != nil {
+		return nil, err
+	}
+	b, err := flatten(after.comparable(before))
+	if err != nil {
+		return nil, err
+	}
+	all := maps.Clone(a)
+	maps.Copy(all, b)
+	var differences []Difference
+	for _, path := range slices.Sorted(maps.Keys(all)) {
+		if a[path] != b[path] {
+			differences = append(differences, Difference{Path: path, Old: a[path], New: b[path]})
+		}
+	}
+	return differences, nil
+}
+
+// comparable leaves of sockets whose status is another one in the other report
+// only that: all else follows from it.
+func (r *Report) comparable(other *Report) *Report {
+	c := *r
+	c.Sockets = slices.Clone(r.Sockets)
+	for i := range c.Sockets {
+		s := &c.Sockets[i]
+		if o, ok := other.Socket(s.Name); !ok || o.Status != s.Status {
+			*s = Socket{Name: s.Name, Status: s.Status, Reason: s.Reason}
+		}
+	}
+	return &c
+}
+
+// flatten makes a report into values by path. It goes by the JSON, so that
+// nothing that a report holds can be forgotten.
+func flatten(r *Report) (map[string]string, error) {
+	compared := *r
+	compared.System = System{}
+	text, err := json.Marshal(compared)
+	if err != nil {
+		return nil, fmt.Errorf("comparing reports: %w", err)
+	}
+	var tree map[string]any
+	if err := json.Unmarshal(text, &tree); err != nil {
+		return nil, fmt.Errorf("comparing reports: %w", err)
+	}
+	// A socket's name says enough.
+	sockets := tree["sockets"]
+	delete(tree, "sockets")
+	flat := make(map[string]string)
+	flattenInto(flat, nil, tree)
+	flattenInto(flat, nil, sockets)
+	return flat, nil
+}
+
+func flattenInto(flat map[string]string, path []string, node any) {
+	switch node := node.(type) {
+	case nil:
+	case map[string]any:
+		for key, value := range node {
+			flattenInto(flat, append(slices.Clip(path), key), value)
+		}
+	case []any:
+		if len(node) > 0 && elementName(node[0]) != "" {
+			for _, element := range node {
+				name, object := elementName(element), element.(map[string]any)
+				for _, known := range elementNames {
+					delete(object, known)
+				}
+				flattenInto(flat, append(slices.Clip(path), name), object)
+			}
+			return
+		}
+		var words []string
+		for _, element := range node {
+			words = append(words, fmt.Sprint(element))
+		}
+		flat[strings.Join(path, " ")] = strings.Join(words, ", ")
+	default:
+		flat[strings.Join(path, " ")] = fmt.Sprint(node)
+	}
+}
+
+// elementNames are the keys that tell elements apart, and a summary, which is
+// about the program and not about the kernel.
+var elementNames = []string{"name", "summary", "packet", "to", "keep"}
+
+// elementName tells the elements of an array apart; empty for those that are no objects.
+func elementName(element any) string {
+	object, ok := element.(map[string]any)
+	if !ok {
+		return ""
+	}
+	if name, ok := object["name"].(string); ok {
+		return name
+	}
+	if packet, ok := object["packet"].(string); ok {
+		if to, ok := object["to"].(string); ok {
+			packet += " to " + to
+		}
+		return packet
+	}
+	return "keep " + fmt.Sprint(object["keep"])
+}

@@ -1,0 +1,250 @@
+package survey
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// examination is all experiments with one kind of socket.
+type examination struct {
+	ctx      context.Context
+	row      Row
+	socket   *Socket
+	readable []bpf.Field
+	main     *observation
+}
+
+var reference = []byte(capture.ProbePayload)
+
+func (e *examination) all() (err error) {
+	if e.main, err = e.try(trial{}); err != nil {
+		return err
+	}
+	e.judge()
+	if e.socket.Status == Refused || e.socket.Status == Absent || e.socket.Status == Unprobed {
+		return nil
+	}
+	e.layers()
+	e.exchange()
+	e.userspace()
+	for _, experiment := range []func() error{
+		e.below, e.verdicts, e.held, e.inheritance, e.large, e.empty, e.fragments,
+	} {
+		if err := experiment(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// try does an experiment with the row's socket.
+func (e *examination) try(t trial) (*observation, error) {
+	if err := e.ctx.Err(); err != nil {
+		return nil, context.Cause(e.ctx)
+	}
+	t.row = e.row
+	if t.payload == nil {
+		t.payload = reference
+	}
+	return t.run(e.ctx)
+}
+
+// judge decides on the status.
+func (e *examination) judge() {
+	s, delivered := e.socket, 0
+	if e.main.openErr == nil {
+		got, _ := e.main.delivered(e.row.Kind)
+		delivered = len(got)
+	}
+	switch err := e.main.openErr; {
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOPROTOOPT):
+		s.Status, s.Reason = Refused, "SO_ATTACH_BPF: "+errno(err)
+	case err != nil:
+		s.Status, s.Reason = Absent, "socket: "+errno(err)
+	case len(e.main.records) > 0:
+		s.Status = Filtered
+	case delivered > 0:
+		s.Status = Unfiltered
+	default:
+		s.Status, s.Reason = Unprobed, probeOutcome(e.main.probeErr)
+	}
+}
+
+// errno is the name of what the kernel returned, without the words around it.
+func errno(err error) string {
+	var number unix.Errno
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return "EOPNOTSUPP" // ErrnoName has its other name
+	case errors.As(err, &number):
+		return unix.ErrnoName(number)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return "no answer"
+	}
+	return err.Error()
+}
+
+func probeOutcome(err error) string {
+	if err == nil {
+		return "ok"
+	}
+	return errno(err)
+}
+
+// layers finds what stands at offset 0: where the bytes that the filter saw
+// begin in the frames on the wire. Where there is no wire they are a message.
+func (e *examination) layers() {
+	s := e.socket
+	for i := range e.main.records {
+		data := e.main.records[i].data
+		name, headers := "unknown", []string(nil)
+		if f, at := endsIn(e.main.wire, data); f != nil {
+			headers = f.headers()
+			if found, ok := f.startsAt(at); ok {
+				name = found
+			}
+		} else if len(e.main.wire) == 0 {
+			name, headers = parseMessage(data)
+		}
+		switch {
+		case s.Offset0 == "":
+			s.Offset0 = name
+		case s.Offset0 != name:
+			s.Offset0 = "mixed"
+		}
+		if len(headers) > len(s.Headers) {
+			s.Headers = headers
+		}
+		if direction := direction(e.main.records[i].PktType); !slices.Contains(s.Directions, direction) {
+			s.Directions = append(s.Directions, direction)
+		}
+	}
+	slices.Sort(s.Directions)
+	if len(e.main.records) == 0 {
+		s.Headers = []string{payload}
+	}
+}
+
+func direction(pktType uint32) string {
+	if pktType == unix.PACKET_OUTGOING {
+		return "out"
+	}
+	return "in"
+}
+
+const nlmsghdr = "nlmsghdr"
+
+// parseMessage looks what stands in a message that was on no wire.
+func parseMessage(data []byte) (first string, headers []string) {
+	if bytes.Equal(data, reference) {
+		return payload, []string{payload}
+	}
+	// linux/netlink.h: the length of all, in native byte order.
+	if len(data) >= unix.SizeofNlMsghdr && int(binary.NativeEndian.Uint32(data)) == len(data) {
+		return nlmsghdr, []string{nlmsghdr, payload}
+	}
+	return "unknown", nil
+}
+
+// exchange finds which packets on the wire the filter saw.
+func (e *examination) exchange() {
+	s := e.socket
+	handshake := 0 // 1 after the SYN-ACK, 2 after the ACK that follows it
+	for i := range e.main.wire {
+		f := &e.main.wire[i]
+		label := f.label
+		switch {
+		case label == "SYN-ACK":
+			handshake = max(handshake, 1)
+		case label == "ACK" && f.to == toSocket && handshake == 1:
+			label, handshake = "handshake ACK", 2
+		}
+		seen := "none"
+		if e.main.saw(f) {
+			seen = "all"
+		}
+		known := slices.IndexFunc(s.Exchange, func(x Exchanged) bool { return x.Packet == label && x.To == f.to })
+		switch {
+		case known < 0:
+			s.Exchange = append(s.Exchange, Exchanged{Packet: label, To: f.to, Filter: seen})
+		case s.Exchange[known].Filter != seen:
+			s.Exchange[known].Filter = "some"
+		}
+	}
+}
+
+// saw tells whether the filter was shown a frame, or the end of it.
+func (o *observation) saw(f *frame) bool {
+	return slices.ContainsFunc(o.records, func(r record) bool {
+		return len(r.data) > 0 && bytes.HasSuffix(f.data, r.data)
+	})
+}
+
+// userspace compares what recvmsg returned with what the filter saw.
+func (e *examination) userspace() {
+	got, _ := e.main.delivered(e.row.Kind)
+	if len(got) == 0 {
+		return
+	}
+	message := got[0]
+	u := &Userspace{From: "unknown"}
+	e.socket.Userspace = u
+	for i := range e.main.records {
+		seen := e.main.records[i].data
+		at := bytes.Index(seen, message)
+		if at < 0 {
+			continue
+		}
+		u.MissingFront, u.MissingEnd = at, len(seen)-at-len(message)
+		u.Same = len(seen) == len(message)
+		break
+	}
+	if f, at := endsIn(e.main.wire, message); f != nil {
+		if name, ok := f.startsAt(at); ok {
+			u.From = name
+		}
+	} else if len(e.main.wire) == 0 {
+		u.From, _ = parseMessage(message)
+	}
+	first, last := slices.Index(e.socket.Headers, e.socket.Offset0), slices.Index(e.socket.Headers, u.From)
+	if first >= 0 && last > first {
+		u.Missing = e.socket.Headers[first:last]
+	}
+}
+
+// held reads every readable field of each packet.
+func (e *examination) held() error {
+	reader, err := bpf.OpenFields(e.readable)
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	if _, err := e.try(trial{filter: reader}); err != nil {
+		return err
+	}
+	values, err := reader.Values()
+	if err != nil || len(values) == 0 {
+		return err
+	}
+	e.socket.Held = make(map[string]string)
+	for i, f := range e.readable {
+		if f.Name == accidental {
+			continue
+		}
+		var held []uint64
+		for _, packet := range values {
+			held = append(held, packet[i])
+		}
+		e.socket.Held[f.Name] = describeValues(f.Name, held)
+	}
+	return nil
+}

@@ -1,0 +1,49 @@
+package survey
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+)
+
+// WriteJSON prints the report as one JSON object, of the form that Report's
+// fields document.
+func (r *Report) WriteJSON(w io.Writer) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(r)
+}
+
+// ReadJSON reads a report that WriteJSON wrote, now or with an older version.
+func ReadJSON(from io.Reader) (*Report, error) {
+	var r Report
+	if err := json.NewDecoder(from).Decode(&r); err != nil {
+		return nil, fmt.Errorf("reading a survey: %w", err)
+	}
+	if r.Schema != Schema {
+		return nil, fmt.Errorf("reading a survey: it has schema %d, and this program knows %d", r.Schema, Schema)
+	}
+	return &r, nil
+}
+
+// Only is the report with only those of its sockets that are among the names.
+func (r *Report) Only(names []string) *Report {
+	only := *r
+	only.Sockets = nil
+	for _, name := range names {
+		if s, ok := r.Socket(name); ok {
+			only.Sockets = append(only.Sockets, *s)
+		}
+	}
+	return &only
+}
+
+// Names lists the report's sockets.
+func (r *Report) Names() []string {
+	var names []string
+	for i := range r.Sockets {
+		names = append(names, r.Sockets[i].Name)
+	}
+	return names
+}

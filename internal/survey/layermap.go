@@ -1,0 +1,95 @@
+package survey
+
+import "slices"
+
+// The layer map draws one bar for each socket, from the link header to the
+// payload. These are its measures, in units of the drawing.
+const (
+	mapLeft       = 118 // of the first bar
+	mapHeadHeight = 24
+	mapRowHeight  = 30
+	mapBarHeight  = 22
+)
+
+// mapColumns is where the segments of each place begin, and how wide they are.
+var mapColumns = map[place][2]int{
+	linkPlace:      {mapLeft, 84},
+	networkPlace:   {mapLeft + 86, 74},
+	transportPlace: {mapLeft + 162, 90},
+	messagePlace:   {mapLeft + 254, 108},
+}
+
+// mapWidth is the width of the drawing.
+const mapWidth = mapLeft + 254 + 108 + 2
+
+// mapRow is a bar of the layer map, or words in its place.
+type mapRow struct {
+	Name     string
+	Y        int
+	Segments []mapSegment
+	Words    string
+}
+
+// mapSegment is a header, or the payload, in a bar.
+type mapSegment struct {
+	X, Width int
+	Header   string
+	// Seen is by whom: both, filter, below (by the filter), user or none.
+	Seen string
+}
+
+// TextY is the baseline of the row's words.
+func (r mapRow) TextY() int { return r.Y + mapBarHeight - 7 }
+
+// Middle is where a segment's words are centred.
+func (s mapSegment) Middle() int { return s.X + s.Width/2 }
+
+// layerMap makes the drawing's rows.
+func (r *Report) layerMap() []mapRow {
+	var rows []mapRow
+	for i := range r.Sockets {
+		s := &r.Sockets[i]
+		row := mapRow{Name: s.Name, Y: i * mapRowHeight}
+		if len(s.Headers) == 0 {
+			row.Words = s.statusText()
+		}
+		for _, header := range s.Headers {
+			row.Segments = append(row.Segments, s.segment(header))
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func (s *Socket) segment(header string) mapSegment {
+	column := mapColumns[s.segmentPlace(header)]
+	return mapSegment{X: column[0], Width: column[1], Header: header, Seen: s.seenBy(header)}
+}
+
+// segmentPlace puts a message's own header where a transport header would be.
+func (s *Socket) segmentPlace(header string) place {
+	if header == nlmsghdr {
+		return transportPlace
+	}
+	return s.placeOf(header)
+}
+
+// seenBy tells who gets a header to see.
+func (s *Socket) seenBy(header string) string {
+	at := slices.Index(s.Headers, header)
+	filter := s.Offset0 != "" && at >= slices.Index(s.Headers, s.Offset0)
+	user := s.Userspace != nil && at >= slices.Index(s.Headers, s.Userspace.From)
+	below := s.Below != nil && (header == "Ethernet" && (s.Below.RelativeLink == ReachedBytes || s.Below.LegacyLink == ReachedBytes) ||
+		s.placeOf(header) == networkPlace && (s.Below.RelativeNet == ReachedBytes || s.Below.LegacyNet == ReachedBytes))
+	switch {
+	case filter && user:
+		return "both"
+	case filter:
+		return "filter"
+	case below:
+		return "below"
+	case user:
+		return "user"
+	}
+	return "none"
+}

@@ -1,0 +1,40 @@
+package survey
+
+import (
+	_ "embed"
+	"html/template"
+	"io"
+)
+
+//go:embed page.html
+var pageText string
+
+var pageTemplate = template.Must(template.New("page").Parse(pageText))
+
+// WriteHTML prints the report as one page that needs nothing else: styles and
+// drawing are in it, and it goes with the reader's choice of light or dark.
+func (r *Report) WriteHTML(w io.Writer) error {
+	all := r.tables()
+	return pageTemplate.Execute(w, map[string]any{
+		"System":      r.System,
+		"Map":         r.layerMap(),
+		"MapWidth":    mapWidth,
+		"MapTop":      -mapHeadHeight,
+		"MapHeight":   mapHeadHeight + len(r.Sockets)*mapRowHeight,
+		"BarLeft":     mapLeft,
+		"BarHeight":   mapBarHeight,
+		"Columns":     mapHeads,
+		"Overview":    all[0],
+		"Conclusions": r.Conclusions(),
+		"History":     r.historyTable(),
+		"Tables":      all[1:],
+	})
+}
+
+// mapHeads are the titles over the columns of the layer map.
+var mapHeads = []mapSegment{
+	{X: mapColumns[linkPlace][0], Width: mapColumns[linkPlace][1], Header: "link"},
+	{X: mapColumns[networkPlace][0], Width: mapColumns[networkPlace][1], Header: "network"},
+	{X: mapColumns[transportPlace][0], Width: mapColumns[transportPlace][1], Header: "transport"},
+	{X: mapColumns[messagePlace][0], Width: mapColumns[messagePlace][1], Header: "payload"},
+}

@@ -1,0 +1,230 @@
+// Package survey finds out by experiment what every kind of socket shows an
+// eBPF filter and what it hands to userspace, on the kernel that it runs on.
+//
+// Each experiment is a socket in a network namespace of its own, the probe that
+// package capture sends it, and beside them a packet socket on the same
+// interface: bytes are compared with bytes. The table of socket kinds says how
+// to open a socket and how to reach it; what it shows is not taken from there.
+//
+// The result is a Report. Its JSON is made for programs and for Compare; the
+// tables, pages and sentences are made of a Report alone.
+package survey
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// Row is a kind of socket as the survey tries it.
+type Row struct {
+	// Name is that of the kind, and of the protocol for kinds that are opened with one.
+	Name string
+	Kind *capture.Kind
+
+	protocol int
+	address  string
+}
+
+// Rows lists all that there is to survey.
+func Rows() []Row {
+	var rows []Row
+	for _, k := range capture.Kinds() {
+		kind, _ := capture.KindByName(k.Name)
+		if !kind.TakesProtocol() {
+			row := Row{Name: kind.Name, Kind: kind}
+			if kind.Name == "netlink" {
+				// News of the namespace would mix with the probe.
+				row.address = "groups 0"
+			}
+			rows = append(rows, row)
+			continue
+		}
+		icmp := unix.IPPROTO_ICMP
+		if kind.IPv6() {
+			icmp = unix.IPPROTO_ICMPV6
+		}
+		for _, p := range []struct {
+			name   string
+			number int
+		}{{"tcp", unix.IPPROTO_TCP}, {"udp", unix.IPPROTO_UDP}, {"icmp", icmp}} {
+			rows = append(rows, Row{Name: kind.Name + "/" + p.name, Kind: kind, protocol: p.number})
+		}
+	}
+	return rows
+}
+
+// RowsByName finds rows by their names, or by the names of their kinds. The
+// order is that of Rows.
+func RowsByName(names []string) ([]Row, error) {
+	all := Rows()
+	for _, name := range names {
+		if !slices.ContainsFunc(all, func(r Row) bool { return r.Name == name || r.Kind.Name == name }) {
+			return nil, fmt.Errorf("there is no kind of socket %q: choose some of %s", name, strings.Join(rowNames(all), ", "))
+		}
+	}
+	return slices.DeleteFunc(all, func(r Row) bool {
+		return !slices.Contains(names, r.Name) && !slices.Contains(names, r.Kind.Name)
+	}), nil
+}
+
+func rowNames(rows []Row) []string {
+	var names []string
+	for _, r := range rows {
+		names = append(names, r.Name)
+	}
+	return names
+}
+
+// summary is the kind's, with the protocol.
+func (r Row) summary() string {
+	if _, protocol, ok := strings.Cut(r.Name, "/"); ok {
+		return r.Kind.Summary + " for " + strings.ToUpper(protocol)
+	}
+	return r.Kind.Summary
+}
+
+// Options say how to survey. The zero value is usable.
+type Options struct {
+	// Rows to survey. Default: all.
+	Rows []Row
+	// Program is the name and version of the program, for the report.
+	Program string
+	// Parallel is how many sockets are surveyed at once: they mostly wait. Default: 8.
+	Parallel int
+	// Done is told the name of each row that is through. Default: nobody.
+	Done func(name string)
+	// Captured is given the packets of a row's main experiment, of all views and in
+	// the order of time. It is called by one goroutine at a time. Default: nobody.
+	Captured func(row Row, packets []capture.Packet, statistics []capture.Statistics) error
+}
+
+// Run surveys this kernel. An error is a *bpf.MissingError if a privilege or a
+// feature of the kernel is missing without which nothing can be found out.
+func Run(ctx context.Context, options Options) (*Report, error) {
+	if len(options.Rows) == 0 {
+		options.Rows = Rows()
+	}
+	if options.Parallel <= 0 {
+		options.Parallel = 8
+	}
+	if err := checkPrivilege(); err != nil {
+		return nil, err
+	}
+	s := &surveyor{options: options}
+	if err := s.askForFields(); err != nil {
+		return nil, err
+	}
+	report := &Report{
+		Schema:  Schema,
+		System:  thisSystem(options.Program),
+		Fields:  s.fields,
+		Sockets: make([]Socket, len(options.Rows)),
+	}
+	return report, s.surveyAll(ctx, report.Sockets)
+}
+
+// checkPrivilege fails where every row would fail for the same reason.
+func checkPrivilege() error {
+	tap, err := bpf.Open(bpf.Options{RingSize: bpf.MinRingSize})
+	if err != nil {
+		return err
+	}
+	if err := tap.Close(); err != nil {
+		return err
+	}
+	ns, err := capture.NewNamespace()
+	if err != nil {
+		return err
+	}
+	ns.Close()
+	return nil
+}
+
+func thisSystem(program string) System {
+	var name unix.Utsname
+	_ = unix.Uname(&name)
+	return System{
+		Kernel:  unix.ByteSliceToString(name.Release[:]),
+		Machine: unix.ByteSliceToString(name.Machine[:]),
+		Program: program,
+	}
+}
+
+// surveyor is a survey that is going on.
+type surveyor struct {
+	options  Options
+	fields   []Field
+	readable []bpf.Field
+	mu       sync.Mutex // of the options' functions
+}
+
+// askForFields asks the verifier what a socket filter may read.
+func (s *surveyor) askForFields() error {
+	for _, f := range bpf.Fields() {
+		ok, err := f.Readable()
+		if err != nil {
+			return err
+		}
+		s.fields = append(s.fields, Field{Name: f.Name, Readable: ok})
+		if ok {
+			s.readable = append(s.readable, f)
+		}
+	}
+	return nil
+}
+
+// surveyAll fills in an entry for each row, several at a time.
+func (s *surveyor) surveyAll(ctx context.Context, sockets []Socket) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var workers sync.WaitGroup
+	next := make(chan int)
+	for range s.options.Parallel {
+		workers.Go(func() {
+			for i := range next {
+				if err := s.surveyRow(ctx, s.options.Rows[i], &sockets[i]); err != nil {
+					cancel(fmt.Errorf("surveying %s: %w", s.options.Rows[i].Name, err))
+				}
+			}
+		})
+	}
+	for i := range sockets {
+		select {
+		case next <- i:
+		case <-ctx.Done():
+		}
+	}
+	close(next)
+	workers.Wait()
+	return context.Cause(ctx)
+}
+
+// surveyRow does all experiments with one kind of socket.
+func (s *surveyor) surveyRow(ctx context.Context, row Row, socket *Socket) error {
+	e := &examination{ctx: ctx, row: row, socket: socket, readable: s.readable}
+	*socket = Socket{Name: row.Name, Summary: row.summary()}
+	if err := e.all(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.options.Captured != nil && len(e.main.packets) > 0 {
+		packets := slices.Clone(e.main.packets)
+		slices.SortStableFunc(packets, func(a, b capture.Packet) int { return int(a.Time - b.Time) })
+		if err := s.options.Captured(row, packets, e.main.statistics); err != nil {
+			return err
+		}
+	}
+	if s.options.Done != nil {
+		s.options.Done(row.Name)
+	}
+	return nil
+}

@@ -1,0 +1,172 @@
+package survey
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// trial is one experiment: a socket in a network namespace of its own, the
+// probe, and beside them a packet socket as the reference.
+type trial struct {
+	row     Row
+	payload []byte
+	mtu     int // of lo; 0 leaves it as it is, at 64 KiB
+	verdict *bpf.Verdict
+	// filter goes on the socket in place of the tap.
+	filter capture.Filter
+	// listenerOnly leaves accepted sockets to inherit the filter, or not.
+	listenerOnly bool
+}
+
+// observation is what a trial brought to light.
+type observation struct {
+	// openErr is why the socket could not be opened or takes no filter. Nothing
+	// else is known then.
+	openErr error
+	// probeErr is why the probe did not get through.
+	probeErr error
+
+	records    []record         // of the tap, in its order
+	packets    []capture.Packet // of all views
+	wire       []frame          // received over lo
+	statistics []capture.Statistics
+}
+
+// record is a copy of what the tap recorded, but for the bytes that it reached below.
+type record struct {
+	bpf.Record
+	data []byte
+}
+
+// ringSize has room for every trial.
+const ringSize = 2 << 20
+
+var keptViews = []capture.View{capture.ViewKernel, capture.ViewUser, capture.ViewNet, capture.ViewLink}
+
+func (t trial) run(ctx context.Context) (_ *observation, err error) {
+	ns, err := capture.NewNamespace()
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	if t.mtu > 0 {
+		if err := ns.SetMTU(t.mtu); err != nil {
+			return nil, err
+		}
+	}
+	wire, _ := capture.KindByName("packet")
+	reference, err := capture.Open(capture.Config{Kind: wire, RingSize: ringSize, Namespace: ns})
+	if err != nil {
+		return nil, fmt.Errorf("opening the reference: %w", err)
+	}
+	defer reference.Close()
+
+	o := &observation{}
+	config := capture.Config{
+		Kind: t.row.Kind, Protocol: t.row.protocol, Address: t.row.address, Views: keptViews, RingSize: ringSize,
+		Verdict: t.verdict, Filter: t.filter, ListenerOnly: t.listenerOnly,
+		Observe: o.observe, Namespace: ns,
+	}
+	session, err := capture.Open(config)
+	if err != nil {
+		o.openErr = err
+		return o, nil
+	}
+	defer session.Close()
+	return o, o.watch(ctx, t, session, reference)
+}
+
+// watch sends the probe and waits for both sides to be quiet.
+func (o *observation) watch(ctx context.Context, t trial, session, reference *capture.Session) (err error) {
+	var kept, frames memory
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ran := make(chan error, 2)
+	go func() { ran <- reference.Run(ctx, &frames) }()
+	go func() { ran <- session.Run(ctx, &kept) }()
+	o.probeErr = session.ProbeWith(ctx, t.payload)
+	cancel()
+	if err := errors.Join(<-ran, <-ran); err != nil {
+		return fmt.Errorf("capturing: %w", err)
+	}
+	if o.statistics, err = session.Statistics(); err != nil {
+		return err
+	}
+	o.packets = kept.packets
+	o.takeWire(t.row.Kind.Name, frames.packets)
+	return nil
+}
+
+// takeWire takes what the reference got of each frame. Of the two copies that a
+// packet socket gets on lo, the received one counts.
+func (o *observation) takeWire(kind string, packets []capture.Packet) {
+	wire := &capture.Interface{
+		Kind: kind, View: capture.ViewWire, Layer: capture.LayerLink,
+		Description: "what was received over lo, as a packet socket gets it",
+	}
+	times := make(map[uint64]int64) // of the frame, and not of recvmsg
+	for _, p := range packets {
+		if p.Interface.View == capture.ViewKernel {
+			times[p.ID] = p.Time
+		}
+	}
+	for _, p := range packets {
+		if p.Interface.View != capture.ViewUser || p.Direction != capture.Inbound {
+			continue
+		}
+		o.wire = append(o.wire, parseFrame(p.Data))
+		if at, ok := times[p.ID]; ok {
+			p.Time = at
+		}
+		p.Interface, p.ID, p.Call, p.Comment = wire, 0, "", ""
+		o.packets = append(o.packets, p)
+	}
+}
+
+func (o *observation) observe(r *bpf.Record) {
+	o.records = append(o.records, record{Record: *r, data: bytes.Clone(r.Data)})
+}
+
+// delivered lists what userspace got, without the ends of connections. A stream
+// is one.
+func (o *observation) delivered(kind *capture.Kind) (all [][]byte, ended bool) {
+	var stream []byte
+	for _, p := range o.packets {
+		if p.Interface.View != capture.ViewUser {
+			continue
+		}
+		switch {
+		case kind.Listens() && p.Len == 0:
+			ended = true
+		case kind.Stream():
+			stream = append(stream, p.Data...)
+		default:
+			all = append(all, p.Data)
+		}
+	}
+	if len(stream) > 0 {
+		all = append(all, stream)
+	}
+	return all, ended
+}
+
+// memory is a Sink that keeps copies.
+type memory struct {
+	mu      sync.Mutex
+	packets []capture.Packet
+}
+
+func (m *memory) WritePacket(p *capture.Packet) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	kept := *p
+	kept.Data = bytes.Clone(p.Data)
+	m.packets = append(m.packets, kept)
+	return nil
+}
