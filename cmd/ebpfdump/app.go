@@ -42,6 +42,7 @@ const (
 	exitUsage   = 2 // wrong usage
 	exitLoss    = 3 // finished, but packets were lost, with --fail-on-drop
 	exitMissing = 4 // a privilege or a kernel feature is missing
+	exitDiffers = 5 // two surveys differ
 )
 
 // usageError is an error in how a command was called.
@@ -65,6 +66,7 @@ func exitStatus(err error) int {
 		usage   usageError
 		loss    lossError
 		missing *bpf.MissingError
+		differ  differError
 	)
 	switch {
 	case err == nil:
@@ -75,6 +77,8 @@ func exitStatus(err error) int {
 		return exitLoss
 	case errors.As(err, &missing):
 		return exitMissing
+	case errors.As(err, &differ):
+		return exitDiffers
 	}
 	return exitFailed
 }
@@ -101,7 +105,7 @@ and the bytes that userspace gets from recv.
 
 Exit status: 0 done; 1 failed while running; 2 wrong usage; 3 finished but
 packets were lost, with --fail-on-drop; 4 a privilege or kernel feature is
-missing.`,
+missing; 5 two surveys differ.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -123,7 +127,7 @@ missing.`,
 	})
 	// Help is read on terminals of 80 columns.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
-	root.AddCommand(a.captureCommand(), a.doctorCommand())
+	root.AddCommand(a.captureCommand(), a.convertCommand(), a.doctorCommand(), a.explainCommand(), a.surveyCommand())
 	return root
 }
 

@@ -38,7 +38,7 @@ func (a *app) captureCommand() *cobra.Command {
 	var f captureFlags
 	var kinds strings.Builder
 	for _, k := range capture.Kinds() {
-		fmt.Fprintf(&kinds, "\n  %-6s %s", k.Name, k.Summary)
+		fmt.Fprintf(&kinds, "\n  %-14s %s", k.Name, k.Summary)
 	}
 	cmd := &cobra.Command{
 		Use:   "capture --sock KIND [-o FILE]",
@@ -59,7 +59,7 @@ SIGUSR1 prints the counts.`,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVar(&f.sock, "sock", "", "`KIND` of socket to open")
-	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962)")
+	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962);\nan interface, a path or @NAME, netlink groups, a vsock port for kinds without")
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
 	flags.StringVarP(&f.output, "output", "o", "", "write pcapng to `FILE`, or to stdout if it is -")
 	flags.StringVarP(&f.output, "write", "w", "", "`FILE`, the same as --output")
@@ -90,7 +90,9 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 		return p, usagef("there is no kind of socket %q: choose one of %s", f.sock, kindNames())
 	}
 	p.config = capture.Config{Kind: kind, Packets: f.packets, Snaplen: f.snaplen, Echo: f.echo}
-	if p.config.Listen, err = parseListen(f.listen, kind); err != nil {
+	if kind.Address() != "" {
+		p.config.Address = f.listen
+	} else if p.config.Listen, err = parseListen(f.listen, kind); err != nil {
 		return p, err
 	}
 	if p.config.Protocol, err = parseProtocol(f.proto, kind); err != nil {
@@ -100,7 +102,7 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 		return p, err
 	}
 	if f.echo && !kind.CanEcho() {
-		return p, usagef("--echo needs a tcp or udp socket: a raw socket holds no conversation")
+		return p, usagef("--echo needs a tcp or udp socket: a %s holds no conversation", kind.Summary)
 	}
 	if f.isolate && !f.probe {
 		return p, usagef("--isolate needs --probe: nobody else can reach a socket in a namespace of its own")

@@ -51,15 +51,11 @@ func (r *reporter) begin(session *capture.Session) {
 	for _, v := range config.Views {
 		views = append(views, v.String())
 	}
-	address := session.Addr().String()
-	if session.Addr().Port() == 0 {
-		address = fmt.Sprintf("%s protocol %d", session.Addr().Addr(), config.Protocol)
-	}
 	snaplen := config.Snaplen
 	if snaplen == 0 {
 		snaplen = bpf.MaxSnaplen
 	}
-	r.printf("listening on %s %s, views %s, snaplen %d bytes", config.Kind.Name, address, strings.Join(views, ","), snaplen)
+	r.printf("listening on %s %s, views %s, snaplen %d bytes", config.Kind.Name, session.Address(), strings.Join(views, ","), snaplen)
 	if r.plan.verbose {
 		r.printf("ring of %d bytes, times within %v of the wall clock", session.RingSize(), session.ClockError())
 	}

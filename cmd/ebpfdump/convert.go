@@ -1,0 +1,380 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert"
+)
+
+// convertFlags are the flags of convert, as the user gave them.
+type convertFlags struct {
+	inputs           []string
+	output, from, to string
+	sock, src, dst   string
+	bootTime, views  string
+	strict, quiet    bool
+}
+
+// convertPlan is what the flags mean.
+type convertPlan struct {
+	inputs    []string
+	output    string
+	from, to  *convert.Format // from is nil to find out
+	read      convert.ReadOptions
+	selection convert.Selection
+	quiet     bool
+}
+
+func (a *app) convertCommand() *cobra.Command {
+	var f convertFlags
+	list := func(writable bool) string {
+		var b strings.Builder
+		for _, form := range convert.Formats(writable) {
+			fmt.Fprintf(&b, "\n  %-7s %s", form.Name, form.Summary)
+		}
+		return b.String()
+	}
+	cmd := &cobra.Command{
+		Use:   "convert IN... -o OUT",
+		Short: "Convert between text dumps, pcapng, pcap and JSON",
+		Long: `Reads captures and the text that filters and servers print, and writes them in
+another form. The form of IN is found from its content, that of OUT from its
+name. - is stdin or stdout.
+
+Forms that are read:` + list(false) + `
+
+Forms that are written:` + list(true) + `
+
+A server text is paired with the trace text of the same traffic if both are
+given: both views of a packet then have the same id. Doubtful lines of a text
+are skipped and counted.`,
+		Example: `  ebpfdump convert tcp-kernelspace.txt tcp-userspace.txt -o tcp.pcapng
+  ebpfdump convert tcp.pcapng --view kernel -o tcp.pcap
+  ebpfdump convert tcp.pcapng -o - --to json | jq .data`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("an input is missing: see %s --help", cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			f.inputs = args
+			return a.convert(f)
+		},
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVarP(&f.output, "output", "o", "", "write to `FILE`, or to stdout if it is -")
+	flags.StringVarP(&f.output, "write", "w", "", "the same as --output")
+	flags.StringVar(&f.from, "from", "", "`FORM` of the inputs: "+formNames(false))
+	flags.StringVar(&f.to, "to", "", "`FORM` of the output: "+formNames(true))
+	flags.StringVar(&f.sock, "sock", "", "`KIND` of socket that a text is about, if its bytes do not tell")
+	flags.StringVar(&f.src, "src", "", "source `ADDR` or ADDR:PORT of a text's packets without IP header (default loopback)")
+	flags.StringVar(&f.dst, "dst", "", "destination `ADDR` or ADDR:PORT, likewise")
+	flags.StringVar(&f.bootTime, "boot-time", "", "`TIME` that a trace's times count from: 2026-11-05T12:00:00Z, or seconds since the epoch (default 0)")
+	flags.StringVar(&f.views, "view", "", "`LIST` of views to take: kernel, user, net, link, wire (default all that the output has room for)")
+	flags.BoolVar(&f.strict, "strict", false, "stop at the first doubtful line")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no progress and no closing lines")
+	return cmd
+}
+
+func formNames(writable bool) string {
+	var names []string
+	for _, form := range convert.Formats(writable) {
+		names = append(names, form.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// plan checks the flags. Every error is a usage error.
+func (f convertFlags) plan(stdoutTerminal bool) (p convertPlan, err error) {
+	p = convertPlan{inputs: f.inputs, output: f.output, quiet: f.quiet}
+	p.read.Strict = f.strict
+	if f.output == "" {
+		return p, usagef("where to? Give -o FILE, or -o - for stdout")
+	}
+	if p.from, p.to, err = f.forms(); err != nil {
+		return p, err
+	}
+	if f.output == "-" && stdoutTerminal && !p.to.Text {
+		return p, usagef("%s is no text for a terminal: give a file (-o FILE), pipe it on, or choose --to json", p.to.Name)
+	}
+	if f.sock != "" {
+		kind, ok := capture.KindByName(f.sock)
+		if !ok {
+			return p, usagef("there is no kind of socket %q: choose one of %s", f.sock, kindNames())
+		}
+		p.read.Kind = kind
+	}
+	ipv6 := p.read.Kind != nil && p.read.Kind.IPv6()
+	if p.read.Src, err = parseEndpoint("--src", f.src, ipv6); err != nil {
+		return p, err
+	}
+	if p.read.Dst, err = parseEndpoint("--dst", f.dst, ipv6); err != nil {
+		return p, err
+	}
+	if p.read.BootTime, err = parseBootTime(f.bootTime); err != nil {
+		return p, err
+	}
+	p.selection, err = f.selection(p.to)
+	return p, err
+}
+
+// forms finds what --from, --to and the output's name say.
+func (f convertFlags) forms() (from, to *convert.Format, err error) {
+	var ok bool
+	if f.from != "" {
+		if from, ok = convert.FormatByName(f.from); !ok || !from.Readable() {
+			return nil, nil, usagef("--from %s: choose one of %s", f.from, formNames(false))
+		}
+	}
+	switch {
+	case f.to != "":
+		if to, ok = convert.FormatByName(f.to); !ok || !to.Writable() {
+			return nil, nil, usagef("--to %s: choose one of %s", f.to, formNames(true))
+		}
+	case f.output == "-":
+		to, _ = convert.FormatByName("pcapng")
+	default:
+		if to, ok = convert.FormatByFileName(f.output); !ok {
+			return nil, nil, usagef("the name %s does not tell the form: give --to %s", f.output, formNames(true))
+		}
+	}
+	return from, to, nil
+}
+
+func (f convertFlags) selection(to *convert.Format) (convert.Selection, error) {
+	s := convert.Selection{OneView: to.OneView}
+	if f.views == "" {
+		return s, nil
+	}
+	for name := range strings.SplitSeq(f.views, ",") {
+		view, ok := capture.ViewByName(strings.TrimSpace(name))
+		if !ok {
+			return s, usagef("there is no view %q: choose some of kernel, user, net, link, wire", name)
+		}
+		s.Views = append(s.Views, view)
+	}
+	if to.OneView && len(s.Views) > 1 {
+		return s, usagef("--view %s: %s has room for one view", f.views, to.Name)
+	}
+	return s, nil
+}
+
+// parseEndpoint reads an address, with a port or without.
+func parseEndpoint(flag, s string, ipv6 bool) (netip.AddrPort, error) {
+	if s == "" {
+		return netip.AddrPort{}, nil
+	}
+	endpoint, err := netip.ParseAddrPort(s)
+	if err != nil {
+		addr, err := netip.ParseAddr(s)
+		if err != nil {
+			return netip.AddrPort{}, usagef("%s %q is not ADDR or ADDR:PORT, such as 10.0.0.1:80", flag, s)
+		}
+		endpoint = netip.AddrPortFrom(addr, 0)
+	}
+	if endpoint.Addr().Is6() && !ipv6 {
+		return netip.AddrPort{}, usagef("%s %s: for IPv6 give --sock tcp6, udp6 or raw6", flag, s)
+	}
+	if endpoint.Addr().Is4() && ipv6 {
+		return netip.AddrPort{}, usagef("%s %s: the kind of socket has IPv6 addresses", flag, s)
+	}
+	return endpoint, nil
+}
+
+// parseBootTime reads a time, or seconds since the epoch with up to nine digits
+// after the point.
+func parseBootTime(s string) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	t, err := time.Parse(time.RFC3339Nano, s)
+	if err != nil {
+		whole, fraction, _ := strings.Cut(s, ".")
+		seconds, err := strconv.ParseUint(whole, 10, 32)
+		nanoseconds, ferr := strconv.ParseUint((fraction + "000000000")[:max(9, len(fraction))], 10, 32)
+		if err != nil || ferr != nil || nanoseconds >= 1e9 {
+			return t, usagef("--boot-time %q is no time: give it as 2026-11-05T12:00:00Z, or as seconds since the epoch", s)
+		}
+		t = time.Unix(int64(seconds), int64(nanoseconds))
+	}
+	if t.Unix() < 0 || t.Unix() > math.MaxUint32 {
+		return t, usagef("--boot-time %s: it must be from 1970 to 2106", s)
+	}
+	return t, nil
+}
+
+// convert runs the command.
+func (a *app) convert(f convertFlags) (err error) {
+	p, err := f.plan(a.stdoutTerminal)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := untilSignal(context.Background())
+	defer cancel()
+
+	c := &conversion{app: a, plan: p, out: convertOutput{app: a, selection: p.selection, format: p.to}}
+	defer c.close()
+	if err := c.openInputs(); err != nil {
+		return err
+	}
+	if err := c.out.open(ctx, p.output); err != nil {
+		return err
+	}
+	stopReporting := c.report()
+	done := make(chan error, 1)
+	go func() { done <- c.run() }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = c.interrupted()
+	}
+	stopReporting()
+	if ferr := c.out.finish(c.statistics(err)); err == nil || errors.Is(err, ferr) {
+		err = ferr
+	}
+	c.closingLines()
+	return err
+}
+
+// run converts until the inputs end.
+func (c *conversion) run() error {
+	for _, in := range c.inputs {
+		options := c.plan.read
+		options.Name = in.name
+		options.Doubt = in.doubt
+		source, err := convert.Open(in, c.plan.from, options)
+		if err != nil {
+			return withHint(err)
+		}
+		c.sources = append(c.sources, source)
+	}
+	reader, err := convert.Merge(c.sources...)
+	if err != nil {
+		return usageError{err}
+	}
+	c.out.describe = c.section
+	for {
+		p, err := reader.Next()
+		if errors.Is(err, io.EOF) {
+			return c.out.end()
+		}
+		if err != nil {
+			return withHint(err)
+		}
+		if err := c.out.WritePacket(p); err != nil {
+			return err
+		}
+	}
+}
+
+func withHint(err error) error {
+	if errors.Is(err, convert.ErrUnknownKind) {
+		return fmt.Errorf("%w: give --sock %s", err, kindNames())
+	}
+	return err
+}
+
+// section says where the packets come from. A text does not tell on which
+// machine it was recorded.
+func (c *conversion) section() convert.Section {
+	ours := section(c.app.commandLine())
+	ours.Hardware, ours.OS = "", ""
+	for _, s := range c.sources {
+		if from, ok := s.Section(); ok {
+			ours.Hardware, ours.OS = from.Hardware, from.OS
+			if from.Comment != "" {
+				ours.Comment = from.Comment + "\n" + ours.Comment
+			}
+			break
+		}
+	}
+	return ours
+}
+
+// statistics are those of the inputs, if they were read to the end.
+func (c *conversion) statistics(err error) []capture.Statistics {
+	var all []capture.Statistics
+	if err == nil {
+		for _, s := range c.sources {
+			all = append(all, s.Statistics()...)
+		}
+	}
+	return all
+}
+
+// interrupted ends a conversion at a signal. That is the way to end one of a
+// pipe; but of a file something is missing then.
+func (c *conversion) interrupted() error {
+	c.out.stop()
+	for _, in := range c.inputs {
+		if in.size > 0 {
+			return errors.New("interrupted before the end of the input")
+		}
+	}
+	return nil
+}
+
+// stdin is the name of the standard input on the command line.
+const stdin = "-"
+
+// openInputs opens all inputs, and sees to it that none of them is the output.
+func (c *conversion) openInputs() error {
+	output, err := c.outputInfo()
+	if err != nil {
+		return err
+	}
+	stdins := 0
+	for _, name := range c.plan.inputs {
+		in := &convertInput{name: name, app: c.app}
+		if name == stdin {
+			in.name, in.file = "stdin", os.Stdin
+			stdins++
+		} else if in.file, err = os.Open(name); err != nil {
+			return fmt.Errorf("opening the input: %w", err)
+		}
+		c.inputs = append(c.inputs, in)
+		info, err := in.file.Stat()
+		if err != nil {
+			return fmt.Errorf("opening the input: %w", err)
+		}
+		if info.Mode().IsRegular() {
+			in.size = info.Size()
+			if output != nil && os.SameFile(info, output) {
+				return usagef("%s is the input and the output: it would be overwritten while it is read", in.name)
+			}
+		}
+	}
+	if stdins > 1 {
+		return usagef("- stands for stdin, which can be read only once")
+	}
+	return nil
+}
+
+// outputInfo describes the file that is the output, nil if there is none yet.
+func (c *conversion) outputInfo() (os.FileInfo, error) {
+	if c.plan.output == "-" {
+		if f, ok := c.app.stdout.(*os.File); ok {
+			return f.Stat()
+		}
+		return nil, nil
+	}
+	info, err := os.Stat(c.plan.output)
+	if err != nil {
+		return nil, nil // opening it will tell
+	}
+	return info, nil
+}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+
+	"github.com/ebpfdump/ebpfdump/convert"
+)
+
+// conversion is one run of convert.
+type conversion struct {
+	app     *app
+	plan    convertPlan
+	inputs  []*convertInput
+	sources []*convert.Source
+	out     convertOutput
+}
+
+// convertInput is a file that is being read.
+type convertInput struct {
+	app    *app
+	name   string
+	file   *os.File
+	size   int64 // of a regular file, 0 for others
+	bytes  atomic.Int64
+	doubts uint64
+	show   func(line string)
+}
+
+// Read reads on, and counts.
+func (in *convertInput) Read(b []byte) (int, error) {
+	n, err := in.file.Read(b)
+	in.bytes.Add(int64(n))
+	return n, err
+}
+
+// shownDoubts is how many doubtful lines of a file are shown. The others are counted.
+const shownDoubts = 10
+
+func (in *convertInput) doubt(err *convert.InputError) {
+	in.doubts++
+	switch {
+	case in.doubts <= shownDoubts:
+		in.show(fmt.Sprintf("ebpfdump: %v", err))
+	case in.doubts == shownDoubts+1:
+		in.show(fmt.Sprintf("ebpfdump: %s: more doubtful lines are only counted", in.name))
+	}
+}
+
+func (c *conversion) close() {
+	for _, in := range c.inputs {
+		if in.file != os.Stdin {
+			in.file.Close()
+		}
+	}
+}
+
+const (
+	// outputInterval is how long packets may wait to be written.
+	outputInterval = time.Second
+	// progressAfter is how long a conversion takes at least for a progress bar.
+	progressAfter    = 500 * time.Millisecond
+	progressInterval = 100 * time.Millisecond
+)
+
+// report flushes the output from time to time, and shows how far the
+// conversion is.
+func (c *conversion) report() (stop func()) {
+	var (
+		mu  sync.Mutex
+		bar *progressbar.ProgressBar
+	)
+	for _, in := range c.inputs {
+		in.show = func(line string) {
+			mu.Lock()
+			defer mu.Unlock()
+			if bar != nil {
+				_ = bar.Clear()
+			}
+			fmt.Fprintln(c.app.stderr, line)
+		}
+	}
+	ended := make(chan struct{})
+	var done sync.WaitGroup
+	done.Go(func() {
+		flush := time.NewTicker(outputInterval)
+		defer flush.Stop()
+		var tick <-chan time.Time
+		if c.app.stderrTerminal && !c.plan.quiet && !(c.plan.output == "-" && c.app.stdoutTerminal) {
+			ticker := time.NewTicker(progressInterval)
+			defer ticker.Stop()
+			tick = ticker.C
+		}
+		began := time.Now()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-flush.C:
+				_ = c.out.Flush() // the next packet gets the same error
+			case <-tick:
+				if time.Since(began) < progressAfter {
+					continue
+				}
+				mu.Lock()
+				if bar == nil {
+					bar = c.newBar()
+				}
+				_ = bar.Set64(c.bytesRead())
+				mu.Unlock()
+			}
+		}
+	})
+	return func() {
+		close(ended)
+		done.Wait()
+		if bar != nil {
+			_ = bar.Clear()
+		}
+	}
+}
+
+// newBar shows the rate and, if all inputs are files, the time that is left.
+func (c *conversion) newBar() *progressbar.ProgressBar {
+	total := int64(0)
+	for _, in := range c.inputs {
+		if in.size == 0 {
+			total = -1
+			break
+		}
+		total += in.size
+	}
+	return progressbar.NewOptions64(total,
+		progressbar.OptionSetWriter(c.app.stderr),
+		progressbar.OptionSetDescription("converting"),
+		progressbar.OptionShowBytes(true),
+		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionSetElapsedTime(false),
+		progressbar.OptionSetWidth(20),
+		progressbar.OptionClearOnFinish(),
+	)
+}
+
+func (c *conversion) bytesRead() int64 {
+	n := int64(0)
+	for _, in := range c.inputs {
+		n += in.bytes.Load()
+	}
+	return n
+}
+
+// closingLines says what was converted, and what was not.
+func (c *conversion) closingLines() {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	printf := func(format string, args ...any) { fmt.Fprintf(c.app.stderr, format+"\n", args...) }
+	for _, in := range c.inputs {
+		if in.doubts > 0 {
+			printf("%s: %s skipped", in.name, counted(in.doubts, "doubtful line"))
+		}
+	}
+	for _, left := range c.out.selection.LeftOut() {
+		printf("%s of %s left out: %s has room for one view, choose it with --view",
+			counted(left.Packets, "packet"), left.Interface.Name(), c.out.format.Name)
+	}
+	if c.plan.quiet {
+		return
+	}
+	total := uint64(0)
+	for _, n := range c.out.counts {
+		total += n.packets
+	}
+	printf("%s converted", counted(total, "packet"))
+	for _, n := range c.out.counts {
+		name := n.iface.Name()
+		if name == "" {
+			name = "interface without a name"
+		}
+		printf("%s: %s", name, counted(n.packets, "packet"))
+	}
+}
+
+// counted is a number with its noun.
+func counted(n uint64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/explain"
+)
+
+// explainFlags are the flags of explain, as the user gave them.
+type explainFlags struct {
+	packets int
+	json    bool
+	html    string
+	colour  string
+}
+
+func (a *app) explainCommand() *cobra.Command {
+	var f explainFlags
+	cmd := &cobra.Command{
+		Use:   "explain FILE",
+		Short: "Read a capture aloud, layer by layer",
+		Long: `Reads a pcapng file of capture or convert (- is stdin), and says for each kind
+of socket what the kernel view begins with, what userspace never saw, whether
+both views hold the same bytes, what did not arrive and why, how reads and
+packets belong to each other, and how long it took from the filter to the read.
+
+Then packet by packet: the kernel's bytes, every layer in rows of its own, and
+beneath them in the same columns what userspace got. The number on the left
+counts bytes from offset 0 of the packet that the socket filter gets.
+
+Exit status: 0 explained; 1 the file is damaged, or no capture of ebpfdump.`,
+		Example: `  ebpfdump explain tcp.pcapng
+  ebpfdump explain tcp.pcapng --html tcp.html
+  ebpfdump capture --sock udp --probe -o - | ebpfdump explain - --json`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("which file? Give a capture, or - for stdin: see %s --help", cmd.CommandPath())
+			}
+			return noArguments(cmd, args[1:])
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return a.explain(args[0], f) },
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.IntVarP(&f.packets, "packets", "c", 50, "show `N` packets one by one, 0 for all")
+	flags.BoolVar(&f.json, "json", false, "print the findings as one JSON object, of a form that stays the same")
+	flags.StringVar(&f.html, "html", "", "write a page to `FILE`, or to stdout if it is -, and print no text")
+	flags.StringVar(&f.colour, "color", "auto", "colours: always, never, or auto for terminals without NO_COLOR, as `WHEN`")
+	return cmd
+}
+
+// check finds what does not fit together.
+func (f *explainFlags) check() error {
+	switch f.colour {
+	case "auto", "always", "never":
+	default:
+		return usagef("--color %q: choose one of auto, always, never", f.colour)
+	}
+	if f.packets < 0 {
+		return usagef("-c %d: give a number of packets, or 0 for all", f.packets)
+	}
+	if f.json && f.html == "-" {
+		return usagef("--json and --html - both want stdout: give the page a file")
+	}
+	return nil
+}
+
+func (a *app) explain(name string, f explainFlags) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	file := os.Stdin
+	if name != "-" {
+		var err error
+		if file, err = os.Open(name); err != nil {
+			return fmt.Errorf("reading capture: %w", err)
+		}
+		defer file.Close()
+	} else {
+		name = "stdin"
+		// What writes into the pipe gets the signal, too: it ends the capture well,
+		// and then there is something to explain. The second signal ends this.
+		_, cancel := untilSignal(context.Background())
+		defer cancel()
+	}
+	source, err := openCapturedViews(file, name)
+	if err != nil {
+		return err
+	}
+	options := explain.Options{Name: name, Packets: f.packets}
+	if f.packets == 0 {
+		options.Packets = -1
+	}
+	explanation, damage := explain.Read(source, options)
+	if explanation == nil {
+		return foreignHint(name, damage)
+	}
+	if err := a.writeExplanation(explanation, f); err != nil {
+		return err
+	}
+	return damage
+}
+
+// openCapturedViews opens a pcapng file, and says of others how to come to one.
+func openCapturedViews(r io.Reader, name string) (*convert.Source, error) {
+	source, err := convert.Open(r, nil, convert.ReadOptions{Name: name})
+	if err != nil {
+		return nil, fmt.Errorf("%w: explain reads the pcapng files of ebpfdump capture and ebpfdump convert", err)
+	}
+	switch source.Format.Name {
+	case "pcapng":
+		return source, nil
+	case "pcap":
+		return nil, fmt.Errorf("reading %s: it is pcap, which does not say which view it has: record pcapng, with ebpfdump capture --sock KIND -o FILE.pcapng", name)
+	}
+	return nil, fmt.Errorf("reading %s: it is %s text: make a capture of it first, with ebpfdump convert %[1]s -o FILE.pcapng", name, source.Format.Name)
+}
+
+// foreignHint says what to do when a file is not one of ours.
+func foreignHint(name string, err error) error {
+	if errors.Is(err, explain.ErrForeign) {
+		return fmt.Errorf("reading %s: %w: record one with ebpfdump capture --sock KIND -o FILE.pcapng", name, err)
+	}
+	return err
+}
+
+func (a *app) writeExplanation(e *explain.Explanation, f explainFlags) error {
+	if f.html != "" {
+		if err := a.writePage(e, f.html); err != nil {
+			return err
+		}
+	}
+	if f.json {
+		return e.WriteJSON(a.stdout)
+	}
+	if f.html != "" {
+		return nil
+	}
+	colour := f.colour == "always" ||
+		f.colour == "auto" && a.stdoutTerminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	return e.WriteText(a.stdout, colour)
+}
+
+// writePage writes the page. A file that could not be written whole goes away.
+func (a *app) writePage(e *explain.Explanation, name string) error {
+	if name == "-" {
+		return e.WriteHTML(a.stdout)
+	}
+	ctx, cancel := untilSignal(context.Background())
+	defer cancel()
+	file, err := createOutput(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err := file.Begin(); err != nil {
+		file.Abort()
+		return err
+	}
+	if err := e.WriteHTML(file); err != nil {
+		file.Abort()
+		return err
+	}
+	if err := file.Close(); err != nil {
+		return fmt.Errorf("closing the output: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,306 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/survey"
+)
+
+// surveyFlags are the flags of survey, as the user gave them.
+type surveyFlags struct {
+	sock, output, read, compare, captures string
+	markdown, json, html                  bool
+}
+
+// differError says that two surveys differ, and by how much.
+type differError struct{ differences int }
+
+func (e differError) Error() string {
+	if e.differences == 1 {
+		return "1 difference"
+	}
+	return fmt.Sprintf("%d differences", e.differences)
+}
+
+func (a *app) surveyCommand() *cobra.Command {
+	var f surveyFlags
+	cmd := &cobra.Command{
+		Use:   "survey [--sock LIST] [-o FILE]",
+		Short: "Try what every kind of socket shows a filter, and make tables of it",
+		Long: `Sends the probe to a socket of every kind, each in a network namespace of its
+own, and finds by comparing bytes what the socket's filter sees, what it reaches
+below that, what userspace gets, and what the filter's return value changes.
+Takes some ten seconds; needs root, and no other program.
+
+It prints a table and conclusions, or with a flag, or an output file that is
+named so, a page (.md, .html) or data for programs (.json).
+
+With --compare it prints what differs between two surveys of other kernels or
+machines, or between one and this machine.
+
+Exit status: 0 done, 5 the surveys differ, 4 a privilege or kernel feature is
+missing without which nothing can be tried.`,
+		Example: `  ebpfdump survey --sock tcp,udp,raw
+  ebpfdump survey -o survey.json --captures pcaps
+  ebpfdump survey --read survey.json -o survey.html
+  ebpfdump survey --compare survey.json`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error { return a.survey(f, args) },
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&f.sock, "sock", "", "survey only a `LIST` of kinds, such as tcp,raw/udp")
+	flags.StringVarP(&f.output, "output", "o", "", "write to `FILE`, or to stdout if it is - or not given")
+	flags.BoolVar(&f.markdown, "markdown", false, "print a page of Markdown")
+	flags.BoolVar(&f.json, "json", false, "print one JSON object, of a form that stays the same")
+	flags.BoolVar(&f.html, "html", false, "print one HTML page with a drawing, which needs nothing else")
+	flags.StringVar(&f.captures, "captures", "", "keep each kind's packets in `DIR`, a pcapng file each")
+	flags.StringVarP(&f.read, "read", "r", "", "try nothing, but show the survey in a JSON `FILE`")
+	flags.StringVar(&f.compare, "compare", "", "print what differs from the survey in a JSON `FILE`, in a second one or on this machine")
+	return cmd
+}
+
+// surveyFormat prints a report.
+type surveyFormat func(*survey.Report, io.Writer) error
+
+// format is what the flags ask for, or the output's name.
+func (f surveyFlags) format() (surveyFormat, error) {
+	formats := []struct {
+		wanted    bool
+		extension string
+		format    surveyFormat
+	}{
+		{f.markdown, ".md", (*survey.Report).WriteMarkdown},
+		{f.json, ".json", (*survey.Report).WriteJSON},
+		{f.html, ".html", (*survey.Report).WriteHTML},
+	}
+	var chosen surveyFormat
+	for _, c := range formats {
+		if c.wanted && chosen != nil {
+			return nil, usagef("choose one of --markdown, --json and --html")
+		}
+		if c.wanted {
+			chosen = c.format
+		}
+	}
+	if chosen != nil {
+		return chosen, nil
+	}
+	for _, c := range formats {
+		if filepath.Ext(f.output) == c.extension {
+			return c.format, nil
+		}
+	}
+	return (*survey.Report).WriteText, nil
+}
+
+// check refuses flags that do not go together.
+func (f surveyFlags) check(args []string) error {
+	switch {
+	case f.compare == "" && len(args) > 0:
+		return usagef("%q is one argument too many: see ebpfdump survey --help", args[0])
+	case len(args) > 1:
+		return usagef("%q is one argument too many: --compare takes two surveys", args[1])
+	case f.compare != "" && (f.markdown || f.json || f.html || f.read != ""):
+		return usagef("--compare prints differences: leave --markdown, --json, --html and --read out")
+	case f.captures != "" && (f.read != "" || len(args) > 0):
+		return usagef("--captures keeps packets of experiments: a survey from a file makes none")
+	}
+	return nil
+}
+
+func (a *app) survey(f surveyFlags, args []string) (err error) {
+	format, err := f.format()
+	if err != nil {
+		return err
+	}
+	if err := f.check(args); err != nil {
+		return err
+	}
+	ctx, cancel := untilSignal(context.Background())
+	defer cancel()
+	out, err := a.openReport(ctx, f.output)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.close(err)) }()
+	if f.compare != "" {
+		return a.compareSurveys(ctx, f, args, out)
+	}
+	report, err := a.surveyReport(ctx, f, f.read, nil)
+	if err != nil {
+		return err
+	}
+	return format(report, out)
+}
+
+// compareSurveys prints what differs.
+func (a *app) compareSurveys(ctx context.Context, f surveyFlags, args []string, out io.Writer) error {
+	before, err := readSurvey(f.compare)
+	if err != nil {
+		return err
+	}
+	second := ""
+	if len(args) > 0 {
+		second = args[0]
+	}
+	after, err := a.surveyReport(ctx, f, second, before.Names())
+	if err != nil {
+		return err
+	}
+	if f.sock != "" {
+		rows, err := survey.RowsByName(strings.Split(f.sock, ","))
+		if err != nil {
+			return usageError{err}
+		}
+		var names []string
+		for _, row := range rows {
+			names = append(names, row.Name)
+		}
+		before, after = before.Only(names), after.Only(names)
+	}
+	differences, err := survey.Compare(before, after)
+	if err != nil {
+		return err
+	}
+	for _, d := range differences {
+		if _, err := fmt.Fprintln(out, d); err != nil {
+			return err
+		}
+	}
+	if len(differences) > 0 {
+		return differError{len(differences)}
+	}
+	_, err = fmt.Fprintf(out, "no differences between %s and %s\n", before.System.Kernel, after.System.Kernel)
+	return err
+}
+
+// surveyReport reads a survey from a file, or makes one: of the kinds that the
+// user named, or else of some rows, or else of all.
+func (a *app) surveyReport(ctx context.Context, f surveyFlags, file string, names []string) (*survey.Report, error) {
+	if file != "" {
+		return readSurvey(file)
+	}
+	options := survey.Options{Program: "ebpfdump " + version()}
+	switch {
+	case f.sock != "":
+		rows, err := survey.RowsByName(strings.Split(f.sock, ","))
+		if err != nil {
+			return nil, usageError{err}
+		}
+		options.Rows = rows
+	case names != nil:
+		options.Rows = slices.DeleteFunc(survey.Rows(), func(r survey.Row) bool { return !slices.Contains(names, r.Name) })
+	}
+	if f.captures != "" {
+		if err := os.MkdirAll(f.captures, 0o700); err != nil {
+			return nil, fmt.Errorf("keeping the captures: %w", err)
+		}
+		options.Captured = func(row survey.Row, packets []capture.Packet, statistics []capture.Statistics) error {
+			return a.keepCapture(ctx, f.captures, row, packets, statistics)
+		}
+	}
+	if a.stderrTerminal {
+		done := 0
+		options.Done = func(name string) {
+			done++
+			fmt.Fprintf(a.stderr, "\r%d kinds of socket tried, last %s\x1b[K", done, name)
+		}
+		defer fmt.Fprint(a.stderr, "\r\x1b[K")
+	}
+	return survey.Run(ctx, options)
+}
+
+func readSurvey(name string) (*survey.Report, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	report, err := survey.ReadJSON(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return report, nil
+}
+
+// keepCapture writes the packets of a row's main experiment into a file of its own.
+func (a *app) keepCapture(ctx context.Context, dir string, row survey.Row, packets []capture.Packet, statistics []capture.Statistics) (err error) {
+	file, err := createOutput(ctx, filepath.Join(dir, strings.ReplaceAll(row.Name, "/", "-")+".pcapng"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := file.Begin(); err != nil {
+		return err
+	}
+	ng, err := convert.NewWriter(file, section(a.commandLine()))
+	if err != nil {
+		return err
+	}
+	for i := range packets {
+		if err := ng.AddInterface(packets[i].Interface); err != nil {
+			return err
+		}
+	}
+	for i := range packets {
+		if err := ng.WritePacket(&packets[i]); err != nil {
+			return err
+		}
+	}
+	for _, s := range statistics {
+		if err := ng.WriteStatistics(s); err != nil {
+			return err
+		}
+	}
+	return ng.Flush()
+}
+
+// reportOutput is a file or stdout for a report, which is written only when it is whole.
+type reportOutput struct {
+	bytes.Buffer
+	stdout io.Writer
+	file   *outputFile // nil for stdout
+}
+
+func (a *app) openReport(ctx context.Context, name string) (*reportOutput, error) {
+	out := &reportOutput{stdout: a.stdout}
+	if name == "" || name == "-" {
+		return out, nil
+	}
+	var err error
+	out.file, err = createOutput(ctx, name)
+	return out, err
+}
+
+// close writes the report. After a failure nothing is written, and a file is as it was before.
+func (out *reportOutput) close(failure error) error {
+	var differ differError
+	if failure != nil && !errors.As(failure, &differ) {
+		if out.file != nil {
+			out.file.Abort()
+		}
+		return nil
+	}
+	if out.file == nil {
+		_, err := out.WriteTo(out.stdout)
+		return err
+	}
+	err := out.file.Begin()
+	if err == nil {
+		_, err = out.WriteTo(out.file)
+	}
+	return errors.Join(err, out.file.Close())
+}
