@@ -29,6 +29,7 @@ type collector struct {
 	hold       int64 // nanoseconds that a packet is held back, so that an earlier one can pass it
 	snaplen    int
 	immediate  bool
+	listener   uint64            // cookie of the socket that accepts, 0 if none does
 	observe    func(*bpf.Record) // nil if nobody wants to see them
 
 	record    bpf.Record
@@ -39,11 +40,12 @@ type collector struct {
 	lost      []uint64   // by cpu: losses up to its last record
 	drops     uint64     // losses since the last packet of the kernel view
 	newest    int64      // boot time of the newest record
+	horizon   int64      // boot time up to which everything has been read
 	scratch   []byte
 	flushed   time.Time
 	counts    [viewCount]atomic.Uint64
-	queue     atomic.Uint64 // messages that receive queues dropped
-	unreached atomic.Uint64 // headers below offset 0 that the filter could not reach
+	queue     atomic.Uint64            // messages that receive queues dropped
+	unreached [viewCount]atomic.Uint64 // headers below offset 0 that the filter could not reach
 }
 
 const viewCount = ViewWire + 1
@@ -83,19 +85,20 @@ func (c *collector) flush() error {
 
 // read takes records until the next poll is due, and returns the time on the
 // boot clock up to which it has read everything.
+//
+// The tap takes the time after it has reserved the record's place. So whoever
+// finds the ring empty has got every packet of the time before he looked.
 func (c *collector) read() (horizon int64, err error) {
 	began := bootNow()
-	c.tap.SetDeadline(time.Now().Add(c.poll))
+	// The wait is rounded down to milliseconds, which must leave one.
+	c.tap.SetDeadline(time.Now().Add(c.poll + time.Millisecond))
 	for range roundRecords {
 		if c.full() {
 			break
 		}
 		err := c.tap.Read(&c.record)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			// Up to a millisecond before the deadline, so that is no horizon.
-			return began, nil
-		}
-		if errors.Is(err, bpf.ErrFlushed) {
+		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, bpf.ErrFlushed) {
+			c.horizon = began
 			return began, nil
 		}
 		if err != nil {
@@ -103,8 +106,9 @@ func (c *collector) read() (horizon int64, err error) {
 		}
 		c.kernel()
 	}
-	// The ring may hold more, but nothing much older than the newest.
-	return c.newest - c.hold, nil
+	// The ring holds more, but hardly anything older than the newest by so much.
+	c.horizon = max(c.horizon, c.newest-holdTime.Nanoseconds())
+	return c.horizon, nil
 }
 
 // finish takes what is left when no more can come.
@@ -126,7 +130,6 @@ func (c *collector) finish() error {
 		c.kernel()
 	}
 	c.pair(1<<63 - 1)
-	c.pair(1<<63 - 1) // what came in while the first batch was waiting
 	return c.order.release(1<<63 - 1)
 }
 
@@ -147,7 +150,10 @@ func (c *collector) kernel() {
 		Protocol:  c.protocol,
 	}
 	c.address(p, rec)
-	c.noted = kernelPacket{src: p.Src, dst: p.Dst, data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict)}
+	c.noted = kernelPacket{cookie: rec.Cookie, src: p.Src, dst: p.Dst, data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict)}
+	if rec.Cookie == c.listener {
+		c.noted.cookie = 0 // not that of the connection
+	}
 	if !c.full() {
 		c.noted.id = c.counts[ViewKernel].Add(1)
 		p.ID = c.noted.id
@@ -218,14 +224,15 @@ func hasPorts(protocol uint8) bool {
 
 // views hands the record on in every view of the kernel's side that is wanted.
 func (c *collector) views(p *Packet, rec *bpf.Record) {
+	// Whichever view comes first tells of the losses.
+	p.Drops = c.drops
 	if i := c.interfaces[ViewKernel]; i != nil {
 		p.Interface, p.Data, p.Len = i, rec.Data, int(rec.Len)
-		p.Drops, c.drops = c.drops, 0
 		if rec.Caplen < rec.Len {
 			p.Comment = fmt.Sprintf("cut to %d of %d bytes by the snaplen", rec.Caplen, rec.Len)
 		}
 		c.order.add(p)
-		p.Drops, p.Comment = 0, ""
+		c.drops, p.Drops, p.Comment = 0, 0, ""
 	}
 	for _, view := range []View{ViewNet, ViewLink} {
 		i := c.interfaces[view]
@@ -234,7 +241,7 @@ func (c *collector) views(p *Packet, rec *bpf.Record) {
 		}
 		var ok bool
 		if c.scratch, ok = appendBelow(c.scratch[:0], rec, c.kind.layer, view); !ok {
-			c.unreached.Add(1)
+			c.unreached[view].Add(1)
 			continue
 		}
 		data, length := rec.Data, int(rec.Len)
@@ -246,6 +253,7 @@ func (c *collector) views(p *Packet, rec *bpf.Record) {
 		p.Data = c.scratch
 		c.counts[view].Add(1)
 		c.order.add(p)
+		c.drops, p.Drops = 0, 0
 	}
 }
 
@@ -317,13 +325,18 @@ func netHeaderLen(net []byte) (n int, ok bool) {
 // pair joins the deliveries up to a time on the boot clock with the packets
 // that brought them.
 func (c *collector) pair(until int64) {
-	if len(c.waiting) == 0 {
-		c.batch = c.mailbox.take(c.batch)
-		c.waiting = c.batch.deliveries
-	}
-	for len(c.waiting) > 0 && c.waiting[0].time <= until {
-		c.user(&c.waiting[0])
-		c.waiting = c.waiting[1:]
+	for {
+		if len(c.waiting) == 0 {
+			c.batch = c.mailbox.take(c.batch)
+			c.waiting = c.batch.deliveries
+		}
+		for len(c.waiting) > 0 && c.waiting[0].time <= until {
+			c.user(&c.waiting[0])
+			c.waiting = c.waiting[1:]
+		}
+		if len(c.waiting) > 0 || len(c.batch.deliveries) == 0 {
+			return
+		}
 	}
 }
 

@@ -3,22 +3,24 @@ package capture
 import (
 	"net/netip"
 	"sync"
+	"unsafe"
 )
 
 // delivery is what one receiving system call returned to userspace.
 type delivery struct {
-	time  int64 // on the boot clock, when the call returned
-	data  []byte
-	full  int    // length of the message, which may exceed len(data)
-	drops uint32 // of the receive queue so far (SO_RXQ_OVFL)
-	from  netip.AddrPort
-	to    netip.AddrPort // local address; its IP may be unspecified
-	out   bool           // a copy of what was sent, not received
-	err   error          // what the call failed with; data is empty then
-	end   bool           // end of stream
+	time   int64 // on the boot clock, when the call returned
+	data   []byte
+	full   int    // length of the message, which may exceed len(data)
+	drops  uint32 // of the receive queue so far (SO_RXQ_OVFL)
+	cookie uint64 // of the socket
+	from   netip.AddrPort
+	to     netip.AddrPort // local address; its IP may be unspecified
+	out    bool           // a copy of what was sent, not received
+	err    error          // what the call failed with; data is empty then
+	end    bool           // end of stream
 }
 
-// mailboxLimit bounds the bytes that wait for the collector. A receiver that
+// mailboxLimit bounds the memory in bytes that waits for the collector. A receiver that
 // finds so many waits in turn, and the socket's own queue overflows, counted.
 const mailboxLimit = 64 << 20
 
@@ -36,6 +38,10 @@ type batch struct {
 	bytes      []byte
 }
 
+func (b *batch) size() int {
+	return len(b.bytes) + len(b.deliveries)*int(unsafe.Sizeof(delivery{}))
+}
+
 func newMailbox() *mailbox {
 	m := &mailbox{}
 	m.room.L = &m.mu
@@ -46,7 +52,7 @@ func newMailbox() *mailbox {
 func (m *mailbox) put(d delivery) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for len(m.filled.bytes) > mailboxLimit && !m.closed {
+	for m.filled.size() > mailboxLimit && !m.closed {
 		m.room.Wait()
 	}
 	b := &m.filled

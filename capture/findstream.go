@@ -23,7 +23,7 @@ type foundStreams struct {
 const connectionsLimit = 1 << 12
 
 func (f *foundStreams) saw(p *kernelPacket) {
-	key := connection{p.src, p.dst}
+	key := connection{src: p.src, dst: p.dst}
 	f.streams.saw(p, 0)
 	st := f.streams.open[key]
 	if st == nil {

@@ -45,7 +45,7 @@ func enterNewNamespace() error {
 		if errors.Is(err, unix.EPERM) {
 			return &bpf.MissingError{
 				What: "making a network namespace needs CAP_SYS_ADMIN",
-				Hint: "run as root (sudo), or leave --isolate out",
+				Hint: bpf.CurrentPrivilege().Hint("CAP_SYS_ADMIN") + ", or leave --isolate out",
 				Err:  err,
 			}
 		}

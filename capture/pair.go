@@ -10,7 +10,7 @@ import (
 )
 
 // A pairer finds out which kernel packets a delivery is made of. It hears of
-// everything in the order of time: a packet before the delivery that brought it.
+// the packets before the delivery that they brought, and of more that came after.
 type pairer interface {
 	// saw notes a packet that the filter saw. lost packets, of which nothing is
 	// known, were seen by the filter since the packet before.
@@ -39,6 +39,7 @@ func (unpaired) delivered(*delivery) match { return match{} }
 // kernelPacket is what the pairers want to know of a packet in the kernel view.
 type kernelPacket struct {
 	id       uint64
+	cookie   uint64 // of the connection's socket; 0 if it is not known, or has none yet
 	src, dst netip.AddrPort
 	data     []byte // what was captured, from offset 0 on
 	len      int    // of the packet, from offset 0 on
@@ -63,6 +64,10 @@ var pairingSeed = maphash.MakeSeed()
 // Other causes of drops are counted alike, and two cpus may change places
 // between filter and queue, so bytes decide: among packets with the delivery's
 // bytes and sender, the one nearest to the expected place is taken.
+//
+// Packets that the ring lost have places too, but these are known only as far as
+// the cpu that lost them. Near a loss nothing but bytes counts, and several
+// packets with the same bytes cannot be told apart.
 type datagrams struct {
 	headerLen int // bytes of a packet that userspace does not get
 	first     int // place of waiting[0] in the order of the filter
@@ -70,6 +75,22 @@ type datagrams struct {
 	received  int
 	drops     uint32
 	passed    int // places before this one are delivered or behind what was
+	unsure    int // places before this one are near a loss
+	alike     alike
+}
+
+// alike remembers the hash of a delivery's first bytes, which most of the
+// packets that it is compared with ask for.
+type alike struct {
+	prefix int
+	hash   uint64
+}
+
+func (a *alike) of(data []byte, prefix int) uint64 {
+	if a.prefix != prefix {
+		a.prefix, a.hash = prefix, maphash.Bytes(pairingSeed, data[:prefix])
+	}
+	return a.hash
 }
 
 type waitingDatagram struct {
@@ -86,12 +107,19 @@ type waitingDatagram struct {
 // because two cpus changed places.
 const behind = 64
 
+// nearLoss is how many places before and behind a loss others are doubted: about
+// as many as one cpu records before another one tells of its losses.
+const nearLoss = 1 << 8
+
 // waitingLimit bounds the memory for datagrams that are never delivered.
 const waitingLimit = 1 << 20
 
 func (q *datagrams) saw(p *kernelPacket, lost int) {
 	for range min(lost, waitingLimit) {
 		q.waiting = append(q.waiting, waitingDatagram{})
+	}
+	if lost > 0 {
+		q.unsure = q.first + len(q.waiting) + nearLoss
 	}
 	w := waitingDatagram{id: p.id, src: p.src, dst: p.dst, present: true}
 	w.keep = p.len - q.headerLen
@@ -119,9 +147,9 @@ func (q *datagrams) forget() {
 	}
 }
 
-func (w *waitingDatagram) fits(d *delivery) bool {
+func (w *waitingDatagram) fits(d *delivery, hash *alike) bool {
 	return w.present && w.keep == d.full && w.prefix <= len(d.data) && sameAddr(w.src, d.from) &&
-		w.hash == maphash.Bytes(pairingSeed, d.data[:w.prefix])
+		w.hash == hash.of(d.data, w.prefix)
 }
 
 // sameAddr compares addresses and, where both have one, ports: raw sockets
@@ -130,7 +158,7 @@ func sameAddr(a, b netip.AddrPort) bool {
 	if !b.IsValid() {
 		return true
 	}
-	return a.Addr() == b.Addr() && (a.Port() == b.Port() || a.Port() == 0 || b.Port() == 0)
+	return a.Addr() == b.Addr().WithZone("") && (a.Port() == b.Port() || a.Port() == 0 || b.Port() == 0)
 }
 
 func (q *datagrams) delivered(d *delivery) match {
@@ -148,9 +176,25 @@ func (q *datagrams) delivered(d *delivery) match {
 			comment += ": packets " + ids
 		}
 	}
+	several := place < q.unsure && q.several(d, place)
 	m := q.take(place)
 	m.comment = comment
+	if several {
+		m.id = 0
+		m.comment = "the tap lost packets about here, and several have these bytes"
+	}
 	return m
+}
+
+// several tells whether another datagram near a place fits as well.
+func (q *datagrams) several(d *delivery, place int) bool {
+	low, high := max(q.first, q.passed-behind, place-nearLoss), min(q.first+len(q.waiting), place+nearLoss)
+	for at := low; at < high; at++ {
+		if at != place && q.waiting[at-q.first].fits(d, &q.alike) {
+			return true
+		}
+	}
+	return false
 }
 
 // take marks the datagram at a place as delivered.
@@ -167,11 +211,12 @@ func (q *datagrams) take(place int) match {
 func (q *datagrams) find(d *delivery, expected int) (place int, found bool) {
 	low, high := max(q.first, q.passed-behind), q.first+len(q.waiting)
 	expected = min(max(expected, low), high)
+	q.alike.prefix = -1
 	for distance := 0; expected-distance >= low || expected+distance < high; distance++ {
-		if at := expected + distance; at < high && q.waiting[at-q.first].fits(d) {
+		if at := expected + distance; at < high && q.waiting[at-q.first].fits(d, &q.alike) {
 			return at, true
 		}
-		if at := expected - distance; at >= low && at < high && q.waiting[at-q.first].fits(d) {
+		if at := expected - distance; at >= low && at < high && q.waiting[at-q.first].fits(d, &q.alike) {
 			return at, true
 		}
 	}

@@ -44,7 +44,7 @@ func TestDatagrams(t *testing.T) {
 		{"two cpus changed places", []string{"a", "b", "c"}, []got{{"b", 0, 2}, {"a", 0, 1}, {"c", 0, 3}}},
 		{"a drop before the filter", []string{"a", "b", "c"}, []got{{"a", 1, 1}, {"b", 1, 2}, {"c", 1, 3}}},
 		{"the tap lost one", []string{"a", "", "c"}, []got{{"a", 0, 1}, {"b", 0, 0}, {"c", 0, 3}}},
-		{"the tap lost one of many alike", []string{"a", "", "a"}, []got{{"a", 0, 1}, {"a", 0, 3}}},
+		{"the tap lost one of many alike", []string{"a", "", "a"}, []got{{"a", 0, 0}, {"a", 0, 3}}},
 		{"unknown", []string{"a"}, []got{{"z", 0, 0}, {"a", 0, 1}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -181,6 +181,90 @@ func TestStreams(t *testing.T) {
 	s.saw(segmentPacket(11, 78, tcpRST, ""), 0)
 	if m := s.delivered(&delivery{err: unix.ECONNRESET, from: client, to: server}); m.id != 11 {
 		t.Errorf("reset: %+v", m)
+	}
+}
+
+// The same addresses again and again: each connection's reads are its own, also
+// when the packets of the next ones have been seen before they are paired.
+func TestStreamsOfOneAddress(t *testing.T) {
+	t.Parallel()
+	s := newStreams()
+	const connections = 50
+	for c := uint64(1); c <= connections; c++ {
+		packets := []*kernelPacket{
+			segmentPacket(4*c, uint32(1000*c), tcpSYN, ""),
+			segmentPacket(4*c+1, uint32(1000*c+1), 0, ""),
+			segmentPacket(4*c+2, uint32(1000*c+1), 0, "payload"),
+			segmentPacket(4*c+3, uint32(1000*c+8), tcpRST, ""),
+		}
+		for i, p := range packets {
+			if i >= 2 {
+				p.cookie = c // accepted
+			}
+			s.saw(p, 0)
+		}
+	}
+	for c := uint64(1); c <= connections; c++ {
+		if m := s.delivered(&delivery{data: []byte("payload"), full: 7, cookie: c, from: client, to: server}); m.id != 4*c+2 {
+			t.Errorf("connection %d: %+v", c, m)
+		}
+		if m := s.delivered(&delivery{err: unix.ECONNRESET, cookie: c, from: client, to: server}); m.id != 4*c+3 {
+			t.Errorf("connection %d, end: %+v", c, m)
+		}
+	}
+	if len(s.open) != 0 {
+		t.Errorf("%d streams are left", len(s.open))
+	}
+}
+
+// Segments that TCP throws away run the filter all the same.
+func TestStreamsIgnoreWhatTCPIgnores(t *testing.T) {
+	t.Parallel()
+	s := newStreams()
+	see := func(id uint64, seq uint32, flags byte, payload string, cookie uint64) {
+		p := segmentPacket(id, seq, flags, payload)
+		p.cookie = cookie
+		s.saw(p, 0)
+	}
+	see(1, 100, tcpSYN, "", 0)
+	see(2, 101, 0, "abc", 7)
+	see(3, 101+3e9, 0, "far", 7)
+	see(4, 101+15e8, 0, "away", 7)
+	see(5, 5000, tcpSYN, "", 7)
+	see(6, 101+1000, tcpRST, "", 7)
+	see(7, 104, 0, "def", 7)
+	see(8, 107, tcpFIN, "", 7)
+	m := s.delivered(&delivery{data: []byte("abcdef"), full: 6, cookie: 7, from: client, to: server})
+	if m.id != 2 || m.comment != "read from packets 2, 7" {
+		t.Errorf("%+v", m)
+	}
+	if m := s.delivered(&delivery{end: true, cookie: 7, from: client, to: server}); m.id != 8 {
+		t.Errorf("end: %+v", m)
+	}
+}
+
+func TestStreamsBoundMemory(t *testing.T) {
+	t.Parallel()
+	s := newStreams()
+	for i := range streamsLimit + 10 {
+		p := segmentPacket(1, uint32(i), tcpSYN, "")
+		p.src = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)
+		s.saw(p, 0)
+	}
+	if len(s.open) > streamsLimit {
+		t.Errorf("%d streams", len(s.open))
+	}
+}
+
+func TestStreamReadBeyondTheLimit(t *testing.T) {
+	t.Parallel()
+	s := newStreams()
+	s.saw(segmentPacket(1, 100, tcpSYN, ""), 0)
+	s.saw(segmentPacket(2, 101, 0, "abc"), 0)
+	s.saw(segmentPacket(0, 104, 0, "def"), 0) // after the last packet of -c
+	m := s.delivered(&delivery{data: []byte("abcdef"), full: 6, from: client, to: server})
+	if m.id != 2 || m.comment != "read from packets 2 and later ones" {
+		t.Errorf("%+v", m)
 	}
 }
 

@@ -72,8 +72,9 @@ func (r *Pairer) Brought(p *Packet, final bool) (m Match, ok bool) {
 
 // next finds the first datagram from a place on that fits a delivery.
 func (q *datagrams) next(d *delivery, from int) (place int, ok bool) {
+	q.alike.prefix = -1
 	for at := max(from, q.first); at < q.first+len(q.waiting); at++ {
-		if q.waiting[at-q.first].fits(d) {
+		if q.waiting[at-q.first].fits(d, &q.alike) {
 			return at, true
 		}
 	}

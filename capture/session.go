@@ -87,6 +87,8 @@ type Session struct {
 	mu        sync.Mutex
 	sockets   map[*socket]struct{} // main and what it accepted
 	released  bool                 // the place of main
+	// finalDrops is what main's receive queue has dropped in all.
+	finalDrops uint64
 }
 
 // Open opens the socket and puts the tap in place. Nothing that arrives after
@@ -125,6 +127,9 @@ func Open(config Config) (_ *Session, err error) {
 	}
 	s.keep(s.main)
 	s.collector = newCollector(config, s.tap, clock)
+	if config.Kind.listens {
+		s.collector.listener = s.main.cookie
+	}
 	return s, nil
 }
 
@@ -237,6 +242,9 @@ func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
 	if err := s.collector.finish(); err != nil {
 		return err
 	}
+	// The queue tells of its drops with the next message, and after the last
+	// drops there was none.
+	s.collector.queue.Store(max(s.collector.queue.Load(), s.finalDrops))
 	return s.checkClock()
 }
 
@@ -248,6 +256,10 @@ func (s *Session) stop() error {
 	s.mu.Lock()
 	var errs []error
 	for socket := range s.sockets {
+		if !s.config.Kind.listens {
+			// From here on the filter's own drops count as well.
+			s.finalDrops = socket.queueDrops()
+		}
 		if err := socket.reject(); err != nil && !errors.Is(err, os.ErrClosed) {
 			errs = append(errs, err)
 		}
@@ -286,10 +298,14 @@ func (s *Session) forget(socket *socket) {
 
 func (s *Session) acceptAll() {
 	defer s.receivers.Done()
+	short := false
 	for {
 		conn, err := s.main.accept(s.stopping.Load())
-		if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM) {
-			s.config.Notice("connections have to wait: " + err.Error())
+		if outOf(err) && !s.stopping.Load() {
+			if !short {
+				s.config.Notice("connections have to wait: " + err.Error())
+			}
+			short = true
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
@@ -304,11 +320,17 @@ func (s *Session) acceptAll() {
 				s.config.Notice("a connection goes without the tap: " + err.Error())
 			}
 		}
+		short = false
 		s.accepted.Add(1)
 		s.keep(conn)
 		s.receivers.Add(1)
 		go s.receiveAll(conn)
 	}
+}
+
+// outOf tells whether a call failed for want of something that may come back.
+func outOf(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
 // receiveAll reads a socket to its end, or until stop.
@@ -322,12 +344,15 @@ func (s *Session) receiveAll(socket *socket) {
 			err = r.poll()
 		}
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, os.ErrClosed) {
+			if socket != s.main {
+				s.forget(socket)
+			}
 			return
 		}
 		ended := s.config.Kind.listens && (err != nil || r.full == 0)
 		s.collector.mailbox.put(delivery{
 			time: r.time, data: r.data, full: r.full, drops: r.drops,
-			from: r.from, to: socket.local, out: r.out, err: err, end: ended && err == nil,
+			cookie: socket.cookie, from: r.from, to: socket.local, out: r.out, err: err, end: ended && err == nil,
 		})
 		if ended {
 			s.forget(socket)
@@ -338,7 +363,7 @@ func (s *Session) receiveAll(socket *socket) {
 			continue
 		}
 		if s.config.Echo && !s.stopping.Load() {
-			if err := socket.send(r.data, r.from); err != nil {
+			if err := socket.send(r.data, r.from); err != nil && !s.stopping.Load() {
 				s.config.Notice(fmt.Sprintf("sending back to %s: %v", r.from, err))
 			}
 		}
@@ -365,7 +390,7 @@ func (s *Session) Counts() (Counts, error) {
 	counts := Counts{
 		Captured:     c.counts[ViewKernel].Load(),
 		Delivered:    c.counts[ViewUser].Load(),
-		Unreached:    c.unreached.Load(),
+		Unreached:    c.unreached[ViewNet].Load() + c.unreached[ViewLink].Load(),
 		QueueDropped: c.queue.Load(),
 	}
 	var err error
@@ -392,9 +417,10 @@ func (s *Session) Statistics() ([]Statistics, error) {
 		case ViewUser:
 			st.Received, st.Accepted, st.OSDropped = st.Delivered, st.Delivered, counts.QueueDropped
 		default:
-			st.Received = counts.Tap.Seen
-			st.Accepted = counts.Tap.Seen - counts.Tap.Dropped
-			st.Dropped = st.Received - st.Delivered
+			// What came after the last packet that was asked for does not count.
+			st.Dropped = counts.Tap.Lost() + c.unreached[v].Load()
+			st.Received = st.Delivered + st.Dropped
+			st.Accepted = st.Received - min(counts.Tap.Dropped, st.Received)
 		}
 		all = append(all, st)
 	}

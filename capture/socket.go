@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"syscall"
 	"time"
 	"unsafe"
@@ -19,7 +21,23 @@ func sockaddr(addr netip.AddrPort) unix.Sockaddr {
 	if addr.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
 	}
-	return &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16()}
+	return &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16(), ZoneId: zoneID(addr.Addr().Zone())}
+}
+
+// zoneID is the number of the interface that a zone names, as a name or a
+// number (RFC 4007); 0 for none.
+func zoneID(zone string) uint32 {
+	if zone == "" {
+		return 0
+	}
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n)
+	}
+	i, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0
+	}
+	return uint32(i.Index)
 }
 
 // addrPort is the address in sa; invalid if sa is not an IP address.
@@ -42,6 +60,7 @@ type socket struct {
 	peer  netip.AddrPort // invalid unless connected over IP
 
 	connected bool
+	cookie    uint64 // as the tap's records have it
 }
 
 func newSocket(fd int) (*socket, error) {
@@ -51,6 +70,8 @@ func newSocket(fd int) (*socket, error) {
 		s.file.Close()
 		return nil, fmt.Errorf("opening the socket: %w", err)
 	}
+	// Where it cannot be had, its packets are told by their addresses.
+	s.cookie, _ = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if sa, err := unix.Getsockname(fd); err == nil {
 		s.name, s.local = sa, addrPort(sa)
 	}
@@ -158,7 +179,7 @@ func socketError(kind *Kind, err error) error {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return &bpf.MissingError{
 			What: fmt.Sprintf("opening a %s needs CAP_NET_RAW", kind.Summary),
-			Hint: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary",
+			Hint: bpf.CurrentPrivilege().Hint("CAP_NET_RAW"),
 			Err:  err,
 		}
 	case errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ESOCKTNOSUPPORT),
@@ -181,6 +202,9 @@ func bindError(config *Config, err error) error {
 	}
 	listen := config.Listen
 	switch {
+	case errors.Is(err, unix.EINVAL) && listen.Addr().IsLinkLocalUnicast() && zoneID(listen.Addr().Zone()) == 0:
+		return fmt.Errorf("%s is an address on one link: name an interface of this host with it, such as %s%%eth0: %w",
+			listen.Addr(), listen.Addr().WithZone(""), err)
 	case errors.Is(err, unix.EADDRINUSE):
 		return fmt.Errorf("port %d is in use on %s: choose another with --listen, or stop who has it (ss -lnp shows it): %w",
 			listen.Port(), listen.Addr(), err)
@@ -190,7 +214,7 @@ func bindError(config *Config, err error) error {
 	case errors.Is(err, unix.EACCES):
 		return &bpf.MissingError{
 			What: fmt.Sprintf("listening on port %d needs CAP_NET_BIND_SERVICE", listen.Port()),
-			Hint: "run as root (sudo), or choose a port from 1024 on with --listen",
+			Hint: bpf.CurrentPrivilege().Hint("CAP_NET_BIND_SERVICE") + ", or choose a port from 1024 on with --listen",
 			Err:  err,
 		}
 	}
@@ -216,7 +240,26 @@ func (s *socket) reject() error {
 }
 
 // interrupt makes waits on the socket return os.ErrDeadlineExceeded, from now on.
-func (s *socket) interrupt() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) }
+func (s *socket) interrupt() { _ = s.file.SetDeadline(time.Unix(1, 0)) }
+
+// queueDrops is the number of messages that the socket has dropped so far; 0
+// where the kernel does not tell (before 4.12).
+func (s *socket) queueDrops() uint64 {
+	const drops = 8 // SK_MEMINFO_DROPS
+	var (
+		info  [drops + 1]uint32
+		size  = uint32(unsafe.Sizeof(info))
+		errno syscall.Errno
+	)
+	err := s.conn.Control(func(fd uintptr) {
+		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
+			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	})
+	if err != nil || errno != 0 {
+		return 0
+	}
+	return uint64(info[drops])
+}
 
 // accept takes a connection. It waits for one unless it is told to poll; then
 // there may be none, which is unix.EAGAIN.
@@ -350,7 +393,11 @@ func (r *receiver) sender() netip.AddrPort {
 		name := (*unix.RawSockaddrInet4)(unsafe.Pointer(&r.name))
 		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), networkOrder(name.Port))
 	case unix.AF_INET6:
-		return netip.AddrPortFrom(netip.AddrFrom16(r.name.Addr), networkOrder(r.name.Port))
+		from := netip.AddrFrom16(r.name.Addr)
+		if r.name.Scope_id != 0 {
+			from = from.WithZone(strconv.FormatUint(uint64(r.name.Scope_id), 10))
+		}
+		return netip.AddrPortFrom(from, networkOrder(r.name.Port))
 	}
 	return netip.AddrPort{}
 }
