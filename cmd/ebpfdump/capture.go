@@ -136,6 +136,9 @@ func parseListen(s string, kind *capture.Kind) (netip.AddrPort, error) {
 		return kind.Loopback(), nil
 	}
 	addr, err := netip.ParseAddrPort(s)
+	if ip, iperr := netip.ParseAddr(s); iperr == nil {
+		addr, err = netip.AddrPortFrom(ip, kind.Loopback().Port()), nil
+	}
 	if err != nil {
 		return addr, usagef("--listen %q is not ADDR:PORT, such as %s", s, kind.Loopback())
 	}
@@ -152,7 +155,7 @@ func parseProtocol(s string, kind *capture.Kind) (int, error) {
 		}
 		return 0, nil
 	}
-	switch s {
+	switch strings.ToLower(s) {
 	case "tcp":
 		return unix.IPPROTO_TCP, nil
 	case "udp":

@@ -61,23 +61,32 @@ func (r *reporter) begin(session *capture.Session) {
 	}
 }
 
-// watch prints the counts once a second on a terminal, and whenever SIGUSR1 comes.
+// patience is how long the end of a capture may take before the user hears why.
+const patience = time.Second
+
+// watch prints the counts once a second on a terminal, and whenever SIGUSR1
+// comes, until the capture has ended.
 func (r *reporter) watch(ctx context.Context) (stop func()) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, unix.SIGUSR1)
-	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
 	var done sync.WaitGroup
 	done.Go(func() {
-		var tick <-chan time.Time
+		var tick, late <-chan time.Time
 		if r.app.stderrTerminal && !r.plan.quiet && r.plan.output != "" {
 			ticker := time.NewTicker(time.Second)
 			defer ticker.Stop()
 			tick = ticker.C
 		}
+		asks := ctx.Done()
 		for {
 			select {
-			case <-ctx.Done():
+			case <-ended:
 				return
+			case <-asks:
+				asks, tick, late = nil, nil, time.After(patience)
+			case <-late:
+				r.notice("waiting for whoever reads the output; the same signal again gives up")
 			case <-asked:
 				r.count(r.printf)
 			case <-tick:
@@ -87,7 +96,7 @@ func (r *reporter) watch(ctx context.Context) (stop func()) {
 	})
 	return func() {
 		signal.Stop(asked)
-		cancel()
+		close(ended)
 		done.Wait()
 	}
 }
@@ -143,13 +152,14 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	r.printf("%d packets captured", c.Captured)
 	r.printf("%d packets received by filter", c.Tap.Seen)
 	r.printf("%d packets dropped by kernel", c.Tap.Lost())
+	r.printf("tap: %d seen = %d recorded + %d ring full + %d load failed",
+		c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed)
 	for _, s := range statistics {
 		switch s.Interface.View {
 		case capture.ViewKernel:
-			r.printf("%s: %d packets; %d seen = %d recorded + %d ring full + %d load failed; %d truncated",
-				s.Interface.Name(), s.Delivered, c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed, c.Tap.Truncated)
+			r.printf("%s: %d packets, %d cut off by the snaplen", s.Interface.Name(), s.Delivered, c.Tap.Truncated)
 		case capture.ViewUser:
-			r.printf("%s: %d packets; %d dropped by the receive queue", s.Interface.Name(), s.Delivered, c.QueueDropped)
+			r.printf("%s: %d packets, %d dropped by the receive queue", s.Interface.Name(), s.Delivered, c.QueueDropped)
 		default:
 			r.printf("%s: %d packets", s.Interface.Name(), s.Delivered)
 		}
