@@ -58,7 +58,7 @@ var kinds = []Kind{
 		denied: pingDenied,
 	},
 	{
-		Name: "packet", Summary: "packet socket for all frames of an interface, link header and all", domain: unix.AF_PACKET, typ: unix.SOCK_RAW,
+		Name: "packet", Summary: "packet socket for all frames of an interface", domain: unix.AF_PACKET, typ: unix.SOCK_RAW,
 		place: packetPlace(unix.ETH_P_ALL), layer: LayerLink, plural: "frames", probe: probeWire,
 	},
 	{

@@ -30,9 +30,17 @@ func packetPlace(ethertype uint16) place {
 			if err != nil {
 				return nil, fmt.Errorf("binding to interface %q: %w", address, err)
 			}
+			if ethertype == unix.ETH_P_ALL && !hasEthernet(device) {
+				return nil, fmt.Errorf("binding to interface %q: its frames begin with no Ethernet header: choose packet-dgram", address)
+			}
 			return &unix.SockaddrLinklayer{Protocol: networkOrder(ethertype), Ifindex: device.Index}, nil
 		},
 	}
+}
+
+// hasEthernet tells whether frames of an interface begin with an Ethernet header.
+func hasEthernet(device *net.Interface) bool {
+	return device.Flags&net.FlagLoopback != 0 || len(device.HardwareAddr) == 6
 }
 
 // unixPlace binds to a path, or after @ to a name in the abstract namespace.

@@ -531,7 +531,7 @@ func TestOpenRefusals(t *testing.T) {
 	var missing *bpf.MissingError
 
 	_, err := Open(Config{Kind: mustKind(t, "mptcp"), Listen: netip.MustParseAddrPort("127.0.0.1:0")})
-	if !errors.As(err, &missing) || !strings.Contains(err.Error(), "MPTCP") {
+	if !errors.As(err, &missing) || !strings.Contains(strings.ToUpper(err.Error()), "MPTCP") {
 		t.Errorf("mptcp: %v", err)
 	}
 
