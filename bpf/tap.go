@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 )
@@ -33,6 +34,8 @@ type Options struct {
 	// before its deadline. 1 wakes it for each record that enters an empty ring.
 	// Default: a quarter of the ring.
 	WakeupBytes int
+	// Verdict decides what the socket keeps of each packet. Default: everything.
+	Verdict *Verdict
 }
 
 // withDefaults fills in the defaults and refuses what no kernel would take.
@@ -56,14 +59,16 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// Tap is a socket filter in the kernel that keeps every packet of the sockets
-// it is attached to, and the ring buffer that it copies them into.
+// Tap is a socket filter in the kernel, which keeps of the packets of the
+// sockets that it is attached to what its Verdict says, and the ring buffer that
+// it copies them into.
 //
 // Needs Linux 5.8 and CAP_BPF.
 type Tap struct {
 	objects tapObjects
 	reader  *ringbuf.Reader
 	size    int
+	filter  *ebpf.Collection // what the Verdict's program refers to
 }
 
 // Open loads a tap into the kernel. It is attached to no socket yet.
@@ -95,15 +100,43 @@ func open(opts Options) (_ *Tap, err error) {
 		return nil, fmt.Errorf("setting up the tap: %w", err)
 	}
 
-	t := &Tap{size: opts.RingSize}
-	if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
-		return nil, diagnose("loading the tap", err)
+	t := &Tap{size: opts.RingSize, filter: new(ebpf.Collection)}
+	if err := t.load(spec, opts.Verdict); err != nil {
+		return nil, err
 	}
 	t.reader, err = ringbuf.NewReader(t.objects.Ring)
 	if err != nil {
+		t.filter.Close()
 		return nil, errors.Join(fmt.Errorf("opening the ring: %w", err), t.objects.Close())
 	}
 	return t, nil
+}
+
+// load puts the tap into the kernel, with a verdict or, if that is nil, its own.
+func (t *Tap) load(spec *ebpf.CollectionSpec, verdict *Verdict) (err error) {
+	if verdict == nil {
+		if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
+			return diagnose("loading the tap", err)
+		}
+		return nil
+	}
+	filter, err := verdict.load(false)
+	if err != nil {
+		return verdict.diagnose(err)
+	}
+	defer func() {
+		if err != nil {
+			filter.Close()
+		}
+	}()
+	if err := verdict.splice(spec.Programs[tapProgTap], filter.Maps); err != nil {
+		return fmt.Errorf("setting up the tap: %w", err)
+	}
+	if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
+		return verdict.diagnose(err)
+	}
+	t.filter = filter
+	return nil
 }
 
 // RingSize is the size of the ring in bytes.
@@ -192,6 +225,7 @@ func (t *Tap) Close() error {
 	if err := t.reader.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}
+	t.filter.Close()
 	return t.objects.Close()
 }
 
