@@ -16,7 +16,7 @@ FUZZTIME = 10s
 # As root nothing may be skipped: what a test needs is installed or the test fails.
 REQUIRE = $(if $(filter 0,$(shell id -u)),1,0)
 
-.PHONY: build test tools lint generate check-generate samples bench fuzz kernels clean
+.PHONY: build test tools lint generate check-generate samples bench fuzz kernels objects clean
 
 build: ## builds ./ebpfdump
 	CGO_ENABLED=0 go build -o ebpfdump ./cmd/ebpfdump
@@ -59,11 +59,24 @@ fuzz: ## every fuzz target for FUZZTIME
 	done
 
 # The packages that need nothing but a kernel, under each kernel that vmrun has.
-kernels: build/vmrun ## boots other kernels under QEMU and runs the tests of bpf and capture there
+kernels: build/vmrun objects ## boots other kernels under QEMU and runs the tests of bpf and capture there
 	build/vmrun fetch
 	@for kernel in $$(build/vmrun list); do \
 		echo "Linux $$kernel"; \
-		EBPFDUMP_REQUIRE=1 CGO_ENABLED=0 go test -count=1 -exec "$(CURDIR)/build/vmrun run -kernel $$kernel" ./bpf ./capture || exit 1; \
+		EBPFDUMP_REQUIRE=1 EBPFDUMP_OBJECTS=$(CURDIR)/build/objects CGO_ENABLED=0 go test -count=1 \
+			-exec "$(CURDIR)/build/vmrun run -kernel $$kernel -file $(CURDIR)/build/objects" ./bpf ./capture || exit 1; \
+	done
+
+# The filters of the tests, for guests that have no compiler: each with and
+# without BTF.
+objects:
+	@mkdir -p build/objects
+	@for source in samples/filters/*.c bpf/testdata/filters/*.c; do \
+		for flag in -g -g0; do \
+			name=$$(basename $$source .c)$${flag#-g}; \
+			clang -O2 -Wall -Werror $$flag -target bpf -mcpu=v2 -idirafter /usr/include/$(shell uname -m)-linux-gnu \
+				-c $$source -o build/objects/$$name.o || exit 1; \
+		done; \
 	done
 
 build/vmrun: FORCE

@@ -38,6 +38,9 @@ func ReadVerdict(path, program string) (*Verdict, error) {
 		return nil, err
 	}
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(content))
+	if err != nil && strings.Contains(err.Error(), "missing BTF") {
+		return nil, fmt.Errorf("reading the filter: %s has maps without their types: %s", path, howToCompile)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the filter: %s: %w", path, err)
 	}

@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -28,32 +28,44 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return e.What + ": " + e.Reason }
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// diagnose turns the error of loading a tap with the verdict into what the user
-// can do about it. It looks first at the filter by itself: what the kernel says
-// of that is about the user's own lines only.
+// diagnose turns the error of loading the tap with the verdict into what the
+// user can do about it. It looks first at the filter by itself: what the kernel
+// says of that is about the user's own lines only.
 func (v *Verdict) diagnose(err error) error {
 	alone, aerr := v.load(true)
-	if aerr == nil {
-		alone.Close()
-		return v.explain("the filter alone is fine, but the verifier of Linux %s refuses it inside of the tap, which needs some of the 512 bytes of stack itself", err)
+	if aerr != nil {
+		return v.explain("refuses it", aerr)
 	}
-	return v.explain("the verifier of Linux %s refuses the filter", aerr)
+	alone.Close()
+	return v.explain("takes it alone, but not inside of the tap, which needs room on the stack itself", err)
 }
 
-func (v *Verdict) explain(what string, err error) error {
+// explain tells what is missing, or what the verifier does, which is a clause.
+func (v *Verdict) explain(does string, err error) error {
 	doing := "loading " + v.name
 	var refused *ebpf.VerifierError
-	isRefused := errors.As(err, &refused)
-	missing := v.missing(err, refused)
-	switch {
-	case missing != "":
+	_ = errors.As(err, &refused)
+	if missing := v.missing(err, refused); missing != "" {
 		return &MissingError{
 			What: fmt.Sprintf("%s needs %s, which Linux %s lacks", doing, missing, release()),
 			Hint: "use a newer kernel, or a filter that does without",
 			Err:  err,
 		}
-	case isRefused:
-		return &RefusedError{What: doing + ": " + fmt.Sprintf(what, release()), Reason: lastWord(refused.Log, refused.Cause), Log: refused.Log, Err: err}
+	}
+	if refused != nil {
+		return &RefusedError{
+			What:   fmt.Sprintf("%s: the verifier of Linux %s %s", doing, release(), does),
+			Reason: lastWord(refused.Log, refused.Cause),
+			Log:    refused.Log,
+			Err:    err,
+		}
+	}
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return &MissingError{
+			What: fmt.Sprintf("%s needs what Linux %s lacks (%v)", doing, release(), err),
+			Hint: "use a newer kernel, or one that is built with it",
+			Err:  err,
+		}
 	}
 	return diagnose(doing, err)
 }
@@ -70,6 +82,11 @@ var summary = regexp.MustCompile(`^(processed \d+ insns|verification time|stack 
 
 // lastWord is the last line of a verifier's log that is about the program.
 func lastWord(log []string, cause error) string {
+	// From 7.x on, a report of many lines explains the line before it.
+	report := slices.IndexFunc(log, func(line string) bool { return strings.HasPrefix(line, "Verification failed:") })
+	if report > 0 {
+		log = log[:report]
+	}
 	for i := len(log) - 1; i >= 0; i-- {
 		if line := strings.TrimSpace(log[i]); line != "" && !summary.MatchString(line) {
 			return line
@@ -81,18 +98,18 @@ func lastWord(log []string, cause error) string {
 var (
 	kfuncName = regexp.MustCompile(`kfunc "([^"]+)"`)
 	// What verifiers say of a helper that the kernel, or this type of program, has not.
-	noHelper = regexp.MustCompile(`unknown func |invalid func |cannot use helper `)
+	noHelper = regexp.MustCompile(`(?:unknown func|invalid func|cannot use helper) (\w+)#(\d+)`)
 	// What they say of instructions that are newer than they.
 	noInstruction = regexp.MustCompile(`unknown opcode|reserved field|unknown insn|invalid BPF_`)
 	// Absolute loads in a function: from 5.10 on.
-	noLoad = regexp.MustCompile(`LD_\[?ABS.*mixed with bpf-to-bpf calls`)
+	noLoad = regexp.MustCompile(`LD_.*mixed with bpf-to-bpf calls`)
 )
 
 // missing names what the filter needs and the kernel lacks, or nothing. The
 // kernel is asked only after a failure.
 func (v *Verdict) missing(err error, refused *ebpf.VerifierError) string {
 	if m := kfuncName.FindStringSubmatch(err.Error()); m != nil && refused == nil {
-		return "the kernel function (kfunc) " + m[1]
+		return "the kernel function " + m[1] + " (kfunc)"
 	}
 	for _, m := range v.spec.Maps {
 		if errors.Is(features.HaveMapType(m.Type), ebpf.ErrNotSupported) {
@@ -100,15 +117,15 @@ func (v *Verdict) missing(err error, refused *ebpf.VerifierError) string {
 		}
 	}
 	if refused == nil {
-		if errors.Is(err, ebpf.ErrNotSupported) {
-			return strings.TrimSuffix(lastCause(err), ": not supported")
-		}
 		return ""
 	}
 	last := lastWord(refused.Log, refused.Cause)
+	helper := noHelper.FindStringSubmatch(last)
 	switch {
-	case noHelper.MatchString(last):
-		return v.missingHelper()
+	case helper != nil && helper[1] == "unknown":
+		return "the helper number " + helper[2]
+	case helper != nil:
+		return "the helper " + helper[1] + " for socket filters"
 	case noInstruction.MatchString(last):
 		return missingInstructions()
 	case noLoad.MatchString(last):
@@ -117,56 +134,32 @@ func (v *Verdict) missing(err error, refused *ebpf.VerifierError) string {
 	return ""
 }
 
-// lastCause is the error's text without what the layers above said they were doing.
-func lastCause(err error) string {
-	for {
-		inner := errors.Unwrap(err)
-		if inner == nil || errors.Unwrap(inner) == nil {
-			return err.Error()
-		}
-		err = inner
-	}
-}
-
-func (v *Verdict) missingHelper() string {
-	for _, ins := range v.spec.Programs[v.program].Instructions {
-		if !ins.IsBuiltinCall() {
-			continue
-		}
-		helper := asm.BuiltinFunc(ins.Constant)
-		if errors.Is(features.HaveProgramHelper(ebpf.SocketFilter, helper), ebpf.ErrNotSupported) {
-			return "the helper " + helperName(helper) + " in socket filters"
-		}
-	}
-	return ""
-}
-
-// helperName is a helper's name in C: bpf_skb_load_bytes for FnSkbLoadBytes.
-func helperName(helper asm.BuiltinFunc) string {
-	name, known := strings.CutPrefix(helper.String(), "Fn")
-	if !known {
-		return fmt.Sprintf("number %d", helper)
-	}
-	var b strings.Builder
-	b.WriteString("bpf")
-	for _, r := range name {
-		if unicode.IsUpper(r) {
-			b.WriteByte('_')
-		}
-		b.WriteRune(unicode.ToLower(r))
-	}
-	return b.String()
-}
-
 // missingInstructions names the oldest set of instructions that the kernel lacks.
 func missingInstructions() string {
 	for _, set := range []struct {
 		name string
 		have func() error
-	}{{"v2", features.HaveV2ISA}, {"v3", features.HaveV3ISA}, {"v4", features.HaveV4ISA}} {
+	}{{"v2", features.HaveV2ISA}, {"v3", features.HaveV3ISA}, {"v4", haveV4}} {
 		if errors.Is(set.have(), ebpf.ErrNotSupported) {
 			return "the instructions of clang's -mcpu=" + set.name
 		}
 	}
 	return ""
+}
+
+// haveV4 tries a load that extends the sign: the probe of package features
+// tries a long jump, which 6.1 takes already.
+func haveV4() error {
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SocketFilter, Instructions: asm.Instructions{
+		asm.StoreImm(asm.R10, -8, 0, asm.Word),
+		asm.LoadMemSX(asm.R0, asm.R10, -8, asm.Byte),
+		asm.Return(),
+	}})
+	if errors.Is(err, unix.EINVAL) {
+		return ebpf.ErrNotSupported
+	}
+	if err == nil {
+		program.Close()
+	}
+	return err
 }

@@ -83,60 +83,57 @@ func Open(opts Options) (*Tap, error) {
 }
 
 // open takes the options as they are: 0 WakeupBytes wakes the reader for every packet.
-func open(opts Options) (_ *Tap, err error) {
+func open(opts Options) (*Tap, error) {
 	// Before 5.11 maps count against RLIMIT_MEMLOCK. If the limit cannot be
 	// raised, loading may work all the same, and says why if it does not.
 	_ = rlimit.RemoveMemlock()
 
+	if opts.Verdict == nil {
+		return openWith(opts, nil)
+	}
+	filter, err := opts.Verdict.load(false)
+	if err != nil {
+		return nil, opts.Verdict.diagnose(err)
+	}
+	t, err := openWith(opts, filter.Maps)
+	if err != nil {
+		filter.Close()
+		return nil, err
+	}
+	t.filter = filter
+	return t, nil
+}
+
+// openWith takes the maps of the options' verdict, which are loaded already.
+func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 	spec, err := loadTap()
 	if err != nil {
 		return nil, fmt.Errorf("reading the tap's object: %w", err)
 	}
 	spec.Maps[tapMapRing].MaxEntries = uint32(opts.RingSize)
-	if err := errors.Join(
+	err = errors.Join(
 		spec.Variables[tapVarSnaplen].Set(uint32(opts.Snaplen)),
 		spec.Variables[tapVarWakeupBytes].Set(uint64(opts.WakeupBytes)),
-	); err != nil {
+	)
+	if opts.Verdict != nil {
+		err = errors.Join(err, opts.Verdict.splice(spec.Programs[tapProgTap], maps))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("setting up the tap: %w", err)
 	}
 
 	t := &Tap{size: opts.RingSize, filter: new(ebpf.Collection)}
-	if err := t.load(spec, opts.Verdict); err != nil {
-		return nil, err
+	if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
+		if opts.Verdict != nil {
+			return nil, opts.Verdict.diagnose(err)
+		}
+		return nil, diagnose("loading the tap", err)
 	}
 	t.reader, err = ringbuf.NewReader(t.objects.Ring)
 	if err != nil {
-		t.filter.Close()
 		return nil, errors.Join(fmt.Errorf("opening the ring: %w", err), t.objects.Close())
 	}
 	return t, nil
-}
-
-// load puts the tap into the kernel, with a verdict or, if that is nil, its own.
-func (t *Tap) load(spec *ebpf.CollectionSpec, verdict *Verdict) (err error) {
-	if verdict == nil {
-		if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
-			return diagnose("loading the tap", err)
-		}
-		return nil
-	}
-	filter, err := verdict.load(false)
-	if err != nil {
-		return verdict.diagnose(err)
-	}
-	defer func() {
-		if err != nil {
-			filter.Close()
-		}
-	}()
-	if err := verdict.splice(spec.Programs[tapProgTap], filter.Maps); err != nil {
-		return fmt.Errorf("setting up the tap: %w", err)
-	}
-	if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
-		return verdict.diagnose(err)
-	}
-	t.filter = filter
-	return nil
 }
 
 // RingSize is the size of the ring in bytes.
