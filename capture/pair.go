@@ -30,6 +30,8 @@ type kernelPacket struct {
 type match struct {
 	id      uint64 // of the first packet; 0 if none is known
 	comment string // what is worth saying of it, or empty
+	// filtered counts those of the receive queue's drops before it that were the filter's.
+	filtered int
 	// The packet's own addresses, which the socket may not know exactly; invalid if unknown.
 	src, dst netip.AddrPort
 }
@@ -46,11 +48,13 @@ var pairingSeed = maphash.MakeSeed()
 // bytes and sender, the one nearest to the expected place is taken.
 type datagrams struct {
 	headerLen int // bytes of a packet that userspace does not get
-	first     int // place of waiting[0] in the order of the filter
-	waiting   []waitingDatagram
-	received  int
-	drops     uint32
-	passed    int // places before this one are delivered or behind what was
+	// countsFiltered says that what the filter drops counts as a drop of the queue.
+	countsFiltered bool
+	first          int // place of waiting[0] in the order of the filter
+	waiting        []waitingDatagram
+	received       int
+	drops          uint32
+	passed         int // places before this one are delivered or behind what was
 }
 
 type waitingDatagram struct {
@@ -121,6 +125,10 @@ func (q *datagrams) delivered(d *delivery) match {
 	}
 	w := &q.waiting[place-q.first]
 	m := match{id: w.id, src: w.src, dst: w.dst}
+	if q.countsFiltered {
+		m.filtered = min(q.filtered(place), dropped)
+		dropped -= m.filtered
+	}
 	if dropped > 0 {
 		m.comment = fmt.Sprintf("the receive queue dropped %d before this one", dropped)
 		if ids := q.skipped(place); ids != "" {
@@ -148,11 +156,23 @@ func (q *datagrams) find(d *delivery, expected int) (place int, found bool) {
 	return 0, false
 }
 
-// skipped names the packets between the last delivery and place.
+// filtered counts the packets between the last delivery and place that the
+// filter dropped.
+func (q *datagrams) filtered(place int) (n int) {
+	for at := max(q.passed, q.first); at < place; at++ {
+		if w := &q.waiting[at-q.first]; w.present && w.keep < 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// skipped names the packets between the last delivery and place that the filter
+// let pass.
 func (q *datagrams) skipped(place int) string {
 	var ids idRanges
 	for at := max(q.passed, q.first); at < place; at++ {
-		if w := &q.waiting[at-q.first]; w.present {
+		if w := &q.waiting[at-q.first]; w.present && w.keep >= 0 {
 			ids.add(w.id)
 		}
 	}

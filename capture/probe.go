@@ -51,7 +51,7 @@ func (s *Session) Probe(ctx context.Context) error {
 		return nil // the capture has got enough, and has cut the probe short
 	}
 	if err != nil {
-		return fmt.Errorf("sending the probe to %s: %w", to, err)
+		return s.excuse(ctx, fmt.Errorf("sending the probe to %s: %w", to, err))
 	}
 	return s.settle(ctx)
 }

@@ -49,6 +49,8 @@ type Config struct {
 	Immediate bool
 	// Echo sends back what the socket received.
 	Echo bool
+	// Verdict decides what the socket keeps of each packet. Default: everything.
+	Verdict *bpf.Verdict
 	// Namespace to open the socket in. Default: the caller's.
 	Namespace *Namespace
 	// Notice is told what a user should know while the capture goes on. Default: nobody.
@@ -81,7 +83,7 @@ func Open(config Config) (_ *Session, err error) {
 			s.Close()
 		}
 	}()
-	s.tap, err = bpf.Open(bpf.Options{RingSize: config.RingSize, Snaplen: config.Snaplen})
+	s.tap, err = bpf.Open(bpf.Options{RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict})
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +146,7 @@ func newCollector(config Config, tap *bpf.Tap, clock clock) *collector {
 	for _, v := range config.Views {
 		c.interfaces[v] = config.Kind.newInterface(v, clock.bound)
 	}
-	c.pairer = &datagrams{headerLen: config.Kind.headerLen}
+	c.pairer = &datagrams{headerLen: config.Kind.headerLen, countsFiltered: config.Kind.protocol == unix.IPPROTO_UDP}
 	if config.Kind.stream {
 		c.pairer = newStreams()
 	}
@@ -307,6 +309,8 @@ type Counts struct {
 	Captured uint64
 	// Delivered counts the receiving calls that returned something.
 	Delivered uint64
+	// Trimmed counts those of Captured of which the verdict keeps a part only.
+	Trimmed uint64
 	// Unreached counts the headers below offset 0 that were wanted and that the filter could not reach.
 	Unreached uint64
 	// QueueDropped counts the packets that receive queues had no room for, or dropped otherwise.
@@ -321,6 +325,7 @@ func (s *Session) Counts() (Counts, error) {
 	counts := Counts{
 		Captured:     c.counts[ViewKernel].Load(),
 		Delivered:    c.counts[ViewUser].Load(),
+		Trimmed:      c.trimmed.Load(),
 		Unreached:    c.unreached.Load(),
 		QueueDropped: c.queue.Load(),
 	}
