@@ -158,6 +158,9 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 			r.printf("%s: %d packets", s.Interface.Name(), s.Delivered)
 		}
 	}
+	if v := r.plan.config.Verdict; v != nil {
+		r.printf("%s dropped %d packets and truncated %d", v.Name(), c.Tap.Dropped, c.Trimmed)
+	}
 	if c.Unreached > 0 {
 		r.printf("%d headers below offset 0 could not be reached by the filter", c.Unreached)
 	}
