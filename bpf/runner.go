@@ -17,7 +17,7 @@ import (
 // __sk_buff is empty (no interface, mark, hash or socket), and there is nothing
 // below offset 0: loads relative to the network header begin at offset 0 as well.
 //
-// Needs CAP_BPF and CAP_NET_ADMIN.
+// Needs CAP_BPF.
 type Runner struct {
 	verdict    *Verdict
 	collection *ebpf.Collection
@@ -58,12 +58,6 @@ func (r *Runner) Run(packet []byte, protocol uint16) (int32, error) {
 		return verdict, nil
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOMEM):
 		return r.runOnSocket(packet)
-	case errors.Is(err, unix.EPERM):
-		return 0, &MissingError{
-			What: "running " + r.verdict.name + " needs CAP_BPF and CAP_NET_ADMIN",
-			Hint: "run as root (sudo)",
-			Err:  err,
-		}
 	}
 	return 0, fmt.Errorf("running %s on %d bytes: %w", r.verdict.name, len(packet), err)
 }
@@ -116,9 +110,10 @@ func openSocketRunner(v *Verdict, loaded *ebpf.Collection) (_ *socketRunner, err
 		return nil, errors.Join(fmt.Errorf("opening a unix socket: %w", err), s.tap.Close())
 	}
 	s.sender, s.receiver = pair[0], pair[1]
-	// With room for what the kernel counts besides the bytes.
-	if err := unix.SetsockoptInt(s.sender, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*MaxSnaplen); err != nil {
-		return nil, errors.Join(fmt.Errorf("setting SO_SNDBUFFORCE: %w", err), s.close())
+	// The kernel doubles it, which makes room for what it counts besides the bytes,
+	// and for the longest packet within the usual limit (net.core.wmem_max).
+	if err := unix.SetsockoptInt(s.sender, unix.SOL_SOCKET, unix.SO_SNDBUF, MaxSnaplen); err != nil {
+		return nil, errors.Join(fmt.Errorf("setting SO_SNDBUF: %w", err), s.close())
 	}
 	if err := s.tap.Attach(s.receiver); err != nil {
 		return nil, errors.Join(err, s.close())

@@ -12,7 +12,7 @@ import (
 
 // What a verdict does to the probe: what the kernel view says of each packet,
 // and what is delivered with whose id.
-func TestVerdict(t *testing.T) {
+func TestProbeThroughVerdict(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name    string

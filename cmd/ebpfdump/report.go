@@ -159,7 +159,7 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 		}
 	}
 	if v := r.plan.config.Verdict; v != nil {
-		r.printf("%s dropped %d packets and truncated %d", v.Name(), c.Tap.Dropped, c.Trimmed)
+		r.printf("filter: %d packets dropped, %d truncated (%s)", c.Tap.Dropped, c.Trimmed, v.Name())
 	}
 	if c.Unreached > 0 {
 		r.printf("%d headers below offset 0 could not be reached by the filter", c.Unreached)
