@@ -35,6 +35,7 @@ func TestProbeThroughVerdict(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			var notices []string
+			test.config.RingSize = bpf.MinRingSize
 			test.config.Notice = func(text string) { notices = append(notices, text) }
 			sink, s := run(t, test.config, probed(t))
 			comments := make(map[uint64]string)
@@ -107,7 +108,7 @@ func TestFilteredAreNotLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sink, s := run(t, Config{Kind: mustKind(t, "udp"), Verdict: verdict}, func(s *Session) {
+	sink, s := run(t, Config{Kind: mustKind(t, "udp"), Verdict: verdict, RingSize: bpf.MinRingSize}, func(s *Session) {
 		conn := dialIn(t, s, "udp")
 		defer conn.Close()
 		for _, payload := range []string{"a", "-", "a", "-", "-", "b", "a", "-"} {
