@@ -216,7 +216,7 @@ func (t *Tap) Stop() error {
 	return nil
 }
 
-// Close gives the tap up. Sockets that still have it keep every packet. It is
+// Close gives the tap up. Sockets that still have it go on with its verdict. It is
 // safe to call it twice, and while a Read is waiting.
 func (t *Tap) Close() error {
 	if err := t.reader.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
