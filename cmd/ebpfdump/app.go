@@ -42,6 +42,7 @@ const (
 	exitUsage   = 2 // wrong usage
 	exitLoss    = 3 // finished, but packets were lost, with --fail-on-drop
 	exitMissing = 4 // a privilege or a kernel feature is missing
+	exitDiffers = 5 // a verdict is not the expected one (replay --expect)
 )
 
 // usageError is an error in how a command was called.
@@ -65,6 +66,7 @@ func exitStatus(err error) int {
 		usage   usageError
 		loss    lossError
 		missing *bpf.MissingError
+		differs differenceError
 	)
 	switch {
 	case err == nil:
@@ -75,6 +77,8 @@ func exitStatus(err error) int {
 		return exitLoss
 	case errors.As(err, &missing):
 		return exitMissing
+	case errors.As(err, &differs):
+		return exitDiffers
 	}
 	return exitFailed
 }
@@ -123,7 +127,7 @@ missing.`,
 	})
 	// Help is read on terminals of 80 columns.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
-	root.AddCommand(a.captureCommand(), a.doctorCommand())
+	root.AddCommand(a.captureCommand(), a.doctorCommand(), a.replayCommand())
 	return root
 }
 
