@@ -16,7 +16,7 @@ FUZZTIME = 10s
 # As root nothing may be skipped: what a test needs is installed or the test fails.
 REQUIRE = $(if $(filter 0,$(shell id -u)),1,0)
 
-.PHONY: build test tools lint generate check-generate samples bench fuzz kernels clean
+.PHONY: build test tools lint generate check-generate samples bench fuzz kernels objects clean
 
 build: ## builds ./ebpfdump
 	CGO_ENABLED=0 go build -o ebpfdump ./cmd/ebpfdump
@@ -54,19 +54,32 @@ fuzz: ## every fuzz target for FUZZTIME
 	@for package in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
 			echo "fuzzing $$package $$target"; \
-			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package || exit 1; \
 		done; \
 	done
 
 # The packages that need nothing but a kernel, under each of KERNELS: a version
 # series such as 5.10, or latest.
 KERNELS = 5.10 6.1 6.12 6.18 latest
-kernels: build/vmrun ## boots other kernels under QEMU and runs the tests of bpf and capture there
+kernels: build/vmrun objects ## boots other kernels under QEMU and runs the tests of bpf and capture there
 	./.ci/tools qemu-system-x86_64 qemu-system-x86
 	build/vmrun fetch $(KERNELS)
 	@for kernel in $(KERNELS); do \
 		echo "Linux $$kernel"; \
-		EBPFDUMP_REQUIRE=1 CGO_ENABLED=0 go test -count=1 -exec "$(CURDIR)/build/vmrun run -kernel $$kernel" ./bpf ./capture || exit 1; \
+		EBPFDUMP_REQUIRE=1 EBPFDUMP_OBJECTS=$(CURDIR)/build/objects CGO_ENABLED=0 go test -count=1 \
+			-exec "$(CURDIR)/build/vmrun run -kernel $$kernel -file $(CURDIR)/build/objects" ./bpf ./capture || exit 1; \
+	done
+
+# The filters of the tests, for guests that have no compiler: each with and
+# without BTF.
+objects:
+	@mkdir -p build/objects
+	@for source in samples/filters/*.c bpf/testdata/filters/*.c; do \
+		for flag in -g -g0; do \
+			name=$$(basename $$source .c)$${flag#-g}; \
+			clang -O2 -Wall -Werror $$flag -target bpf -mcpu=v2 -idirafter /usr/include/$(shell uname -m)-linux-gnu \
+				-c $$source -o build/objects/$$name.o || exit 1; \
+		done; \
 	done
 
 build/vmrun: FORCE

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 )
@@ -58,14 +59,16 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// Tap is a socket filter in the kernel that keeps every packet of the sockets
-// it is attached to, and the ring buffer that it copies them into.
+// Tap is a socket filter in the kernel, which keeps of the packets of the
+// sockets that it is attached to what its Verdict says, and the ring buffer that
+// it copies them into.
 //
 // Needs Linux 5.8 and CAP_BPF.
 type Tap struct {
 	objects tapObjects
 	reader  *ringbuf.Reader
 	size    int
+	filter  *ebpf.Collection // what the Verdict's program refers to
 }
 
 // Open loads a tap into the kernel. It is attached to no socket yet.
@@ -80,30 +83,50 @@ func Open(opts Options) (*Tap, error) {
 }
 
 // open takes the options as they are: 0 WakeupBytes wakes the reader for every packet.
-func open(opts Options) (_ *Tap, err error) {
+func open(opts Options) (*Tap, error) {
 	// Before 5.11 maps count against RLIMIT_MEMLOCK. If the limit cannot be
 	// raised, loading may work all the same, and says why if it does not.
 	_ = rlimit.RemoveMemlock()
 
+	if opts.Verdict == nil {
+		return openWith(opts, nil)
+	}
+	filter, err := opts.Verdict.load(false)
+	if err != nil {
+		return nil, opts.Verdict.diagnose(err)
+	}
+	t, err := openWith(opts, filter.Maps)
+	if err != nil {
+		filter.Close()
+		return nil, err
+	}
+	t.filter = filter
+	return t, nil
+}
+
+// openWith takes the maps of the options' verdict, which are loaded already.
+func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 	spec, err := loadTap()
 	if err != nil {
 		return nil, fmt.Errorf("reading the tap's object: %w", err)
 	}
 	spec.Maps[tapMapRing].MaxEntries = uint32(opts.RingSize)
-	if err := errors.Join(
+	err = errors.Join(
 		spec.Variables[tapVarSnaplen].Set(uint32(opts.Snaplen)),
 		spec.Variables[tapVarWakeupBytes].Set(uint64(opts.WakeupBytes)),
-	); err != nil {
+	)
+	if opts.Verdict != nil {
+		err = errors.Join(err, opts.Verdict.splice(spec.Programs[tapProgTap], maps))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("setting up the tap: %w", err)
 	}
-	if opts.Verdict != nil {
-		if err := opts.Verdict.splice(spec.Programs[tapProgTap]); err != nil {
-			return nil, fmt.Errorf("setting up the tap: %w", err)
-		}
-	}
 
-	t := &Tap{size: opts.RingSize}
+	t := &Tap{size: opts.RingSize, filter: new(ebpf.Collection)}
 	if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
+		if opts.Verdict != nil {
+			return nil, opts.Verdict.diagnose(err)
+		}
 		return nil, diagnose("loading the tap", err)
 	}
 	t.reader, err = ringbuf.NewReader(t.objects.Ring)
@@ -193,12 +216,13 @@ func (t *Tap) Stop() error {
 	return nil
 }
 
-// Close gives the tap up. Sockets that still have it keep every packet. It is
+// Close gives the tap up. Sockets that still have it go on with its verdict. It is
 // safe to call it twice, and while a Read is waiting.
 func (t *Tap) Close() error {
 	if err := t.reader.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}
+	t.filter.Close()
 	return t.objects.Close()
 }
 

@@ -2,48 +2,195 @@ package bpf
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 )
 
 // verdictSymbol is the function in tap.c that a Verdict takes the place of.
 const verdictSymbol = "verdict"
 
-// Verdict decides for the tap how much of a packet the socket keeps. The tap
-// records what it decided. A nil *Verdict keeps everything.
+// Verdict decides how much of a packet a socket keeps: the number that a socket
+// filter returns. A Tap records what it decided. A nil *Verdict keeps everything.
+//
+// It is not in the kernel yet, and can be used for any number of taps, each of
+// which gets maps of its own.
 type Verdict struct {
-	instructions asm.Instructions
+	name    string // for messages
+	program string // the program's name in spec
+	// spec has the program, and the maps and programs that it refers to.
+	spec *ebpf.CollectionSpec
 }
+
+// Name is where the verdict comes from: FILE, FILE:PROGRAM or a number.
+func (v *Verdict) Name() string { return v.name }
 
 // Keep is the verdict that keeps at most so many bytes of each packet, from
 // offset 0 on: 0 drops it, -1 keeps everything.
 func Keep(bytes int32) *Verdict {
-	return &Verdict{asm.Instructions{
+	return newVerdict(fmt.Sprintf("verdict %d", bytes), asm.Instructions{
 		asm.Mov.Imm(asm.R0, bytes),
 		asm.Return(),
+	})
+}
+
+// newVerdict makes a verdict of instructions that refer to nothing.
+func newVerdict(name string, instructions asm.Instructions) *Verdict {
+	const program = "filter"
+	return &Verdict{name: name, program: program, spec: &ebpf.CollectionSpec{
+		Programs: map[string]*ebpf.ProgramSpec{program: {
+			Name: program, Type: ebpf.SocketFilter, License: "GPL", Instructions: instructions,
+		}},
 	}}
 }
 
-// splice puts the verdict in the place of the program's own.
-func (v *Verdict) splice(program *ebpf.ProgramSpec) error {
-	old := program.Instructions
-	begin, end := -1, len(old)
-	for i, ins := range old {
-		switch symbol := ins.Symbol(); {
-		case symbol == verdictSymbol:
-			begin = i
-		case symbol != "" && begin >= 0:
-			end = min(end, i)
+// needed is what a program cannot do without: itself, its maps, and what those
+// hold of maps and of programs to tail-call.
+func needed(spec *ebpf.CollectionSpec, program string) *ebpf.CollectionSpec {
+	all := spec.Copy()
+	cut := &ebpf.CollectionSpec{
+		Maps:      make(map[string]*ebpf.MapSpec),
+		Programs:  make(map[string]*ebpf.ProgramSpec),
+		Variables: make(map[string]*ebpf.VariableSpec),
+		Types:     all.Types,
+		ByteOrder: all.ByteOrder,
+	}
+	var addProgram, addMap func(name string)
+	addMap = func(name string) {
+		m := all.Maps[name]
+		if m == nil || cut.Maps[name] != nil {
+			return
+		}
+		// A map that others share under a path is not for experiments.
+		m.Pinning = ebpf.PinNone
+		cut.Maps[name] = m
+		for _, kv := range m.Contents {
+			if held, ok := kv.Value.(string); ok && m.Type == ebpf.ProgramArray {
+				addProgram(held)
+			} else if ok {
+				addMap(held)
+			}
 		}
 	}
-	if begin < 0 {
-		return errors.New("the tap has no function " + verdictSymbol)
+	addProgram = func(name string) {
+		p := all.Programs[name]
+		if p == nil || cut.Programs[name] != nil {
+			return
+		}
+		cut.Programs[name] = p
+		for _, ins := range p.Instructions {
+			if ins.IsLoadFromMap() {
+				addMap(ins.Reference())
+			}
+		}
 	}
-	// The first instruction carries the symbol and the function's BTF.
-	own := append(asm.Instructions(nil), v.instructions...)
-	own[0] = own[0].WithMetadata(old[begin].Metadata)
-	spliced := append(asm.Instructions(nil), old[:begin]...)
-	program.Instructions = append(append(spliced, own...), old[end:]...)
+	addProgram(program)
+	for name, v := range all.Variables {
+		if cut.Maps[v.SectionName] != nil {
+			cut.Variables[name] = v
+		}
+	}
+	return cut
+}
+
+// load puts the program's maps into the kernel, and the program itself if alone
+// says so.
+func (v *Verdict) load(alone bool) (*ebpf.Collection, error) {
+	spec := v.spec.Copy()
+	if !alone {
+		delete(spec.Programs, v.program)
+	}
+	return ebpf.NewCollection(spec)
+}
+
+// splice puts the verdict in the place of the tap's own, with maps that are in
+// the kernel already.
+func (v *Verdict) splice(tap *ebpf.ProgramSpec, maps map[string]*ebpf.Map) error {
+	begin, end, err := function(tap.Instructions, verdictSymbol)
+	if err != nil {
+		return err
+	}
+	filter := v.spec.Programs[v.program]
+	own, err := graft(filter.Instructions, btf.FuncMetadata(&tap.Instructions[begin]), maps)
+	if err != nil {
+		return err
+	}
+	tap.Instructions = slices.Concat(tap.Instructions[:begin], own, tap.Instructions[end:])
+	// Which helpers the filter may call depends on its license. The tap is content with any.
+	tap.License = filter.License
 	return nil
+}
+
+// function finds where a function begins and ends.
+func function(program asm.Instructions, symbol string) (begin, end int, err error) {
+	begin = slices.IndexFunc(program, func(ins asm.Instruction) bool { return ins.Symbol() == symbol })
+	if begin < 0 {
+		return 0, 0, errors.New("the tap has no function " + symbol)
+	}
+	end = begin + 1
+	for end < len(program) && program[end].Symbol() == "" {
+		end++
+	}
+	return begin, end, nil
+}
+
+// graft makes a function of a program and of the functions that it calls. The
+// names of theirs cannot meet those of the tap. prototype is the BTF of the
+// function that it takes the place of.
+func graft(program asm.Instructions, prototype *btf.Func, maps map[string]*ebpf.Map) (asm.Instructions, error) {
+	const prefix = "filter:"
+	called := make(map[string]bool)
+	for _, ins := range program {
+		if ins.IsFunctionReference() {
+			called[ins.Reference()] = true
+		}
+	}
+	own := slices.Clone(program)
+	for i := range own {
+		ins := &own[i]
+		symbol, reference := ins.Symbol(), ins.Reference()
+		if i == 0 || called[symbol] {
+			*ins = describeFunction(*ins, symbol, prototype, i == 0)
+		}
+		switch {
+		case i == 0:
+			*ins = ins.WithSymbol(verdictSymbol)
+		case symbol != "":
+			*ins = ins.WithSymbol(prefix + symbol)
+		}
+		switch {
+		case reference == "":
+		case !ins.IsLoadFromMap():
+			*ins = ins.WithReference(prefix + reference)
+		case maps[reference] != nil:
+			if err := ins.AssociateMap(maps[reference]); err != nil {
+				return nil, fmt.Errorf("map %s: %w", reference, err)
+			}
+		}
+	}
+	return own, nil
+}
+
+// describeFunction gives a function's first instruction the BTF and the source
+// line that the kernel wants of either all functions or none.
+func describeFunction(ins asm.Instruction, name string, prototype *btf.Func, isEntry bool) asm.Instruction {
+	fn := btf.FuncMetadata(&ins)
+	if prototype != nil && (isEntry || fn == nil) {
+		// An entry that is called must return int to be allowed absolute loads, and
+		// only a static function may be called with what the tap has at hand.
+		if fn != nil {
+			name = fn.Name
+		}
+		if name == "" {
+			name = "filter"
+		}
+		ins = btf.WithFuncMetadata(ins, &btf.Func{Name: name, Type: prototype.Type, Linkage: btf.StaticFunc})
+	}
+	if ins.Source() == nil {
+		ins = ins.WithSource(asm.Comment(name))
+	}
+	return ins
 }

@@ -44,7 +44,9 @@ type collector struct {
 	scratch   []byte
 	flushed   time.Time
 	counts    [viewCount]atomic.Uint64
-	queue     atomic.Uint64            // messages that receive queues dropped
+	overflow  uint64                   // what the receive queue said of its drops last
+	queue     atomic.Uint64            // messages that receive queues dropped, without those of the filter
+	trimmed   atomic.Uint64            // packets of which the verdict keeps a part only
 	unreached [viewCount]atomic.Uint64 // headers below offset 0 that the filter could not reach
 }
 
@@ -157,6 +159,9 @@ func (c *collector) kernel() {
 	if !c.full() {
 		c.noted.id = c.counts[ViewKernel].Add(1)
 		p.ID = c.noted.id
+		if trims(rec.Verdict, rec.Len) {
+			c.trimmed.Add(1)
+		}
 		c.views(p, rec)
 	}
 	c.pairer.saw(&c.noted, int(lost))
@@ -228,8 +233,9 @@ func (c *collector) views(p *Packet, rec *bpf.Record) {
 	p.Drops = c.drops
 	if i := c.interfaces[ViewKernel]; i != nil {
 		p.Interface, p.Data, p.Len = i, rec.Data, int(rec.Len)
+		p.Comment = verdictComment(rec.Verdict, rec.Len)
 		if rec.Caplen < rec.Len {
-			p.Comment = fmt.Sprintf("cut to %d of %d bytes by the snaplen", rec.Caplen, rec.Len)
+			p.Comment = join(p.Comment, fmt.Sprintf("cut to %d of %d bytes by the snaplen", rec.Caplen, rec.Len))
 		}
 		c.order.add(p)
 		c.drops, p.Drops, p.Comment = 0, 0, ""
@@ -343,7 +349,8 @@ func (c *collector) pair(until int64) {
 // user takes a delivery.
 func (c *collector) user(d *delivery) {
 	m := c.pairer.delivered(d)
-	drops := uint64(d.drops) - c.queue.Load()
+	drops := max(uint64(d.drops)-c.overflow, uint64(m.filtered)) - uint64(m.filtered)
+	c.overflow = uint64(d.drops)
 	c.queue.Add(drops)
 	if m.id == 0 && c.full() {
 		return // of a packet beyond the limit

@@ -81,6 +81,11 @@ func (k *Kind) Listens() bool { return k.listens }
 // unless Config.Address says otherwise; empty for the kinds that have them.
 func (k *Kind) Address() string { return k.place.address }
 
+// countsFiltered tells whether SO_RXQ_OVFL counts what the filter drops.
+func (k *Kind) countsFiltered() bool {
+	return k.protocol == unix.IPPROTO_UDP || k.protocol == unix.IPPROTO_UDPLITE
+}
+
 // Loopback is the kind's default address, with the port of the probe.
 func (k *Kind) Loopback() netip.AddrPort {
 	if k.IPv6() {

@@ -27,7 +27,7 @@ func newPairer(kind *Kind) pairer {
 	case kind.stream:
 		return unpaired{}
 	}
-	return &datagrams{headerLen: kind.headerLen}
+	return &datagrams{headerLen: kind.headerLen, countsFiltered: kind.countsFiltered()}
 }
 
 // unpaired is for streams whose packets do not say where their bytes belong.
@@ -50,6 +50,8 @@ type kernelPacket struct {
 type match struct {
 	id      uint64 // of the first packet; 0 if none is known
 	comment string // what is worth saying of it, or empty
+	// filtered counts those of the receive queue's drops before it that were the filter's.
+	filtered int
 	// The packet's own addresses, which the socket may not know exactly; invalid if unknown.
 	src, dst netip.AddrPort
 }
@@ -70,13 +72,15 @@ var pairingSeed = maphash.MakeSeed()
 // packets with the same bytes cannot be told apart.
 type datagrams struct {
 	headerLen int // bytes of a packet that userspace does not get
-	first     int // place of waiting[0] in the order of the filter
-	waiting   []waitingDatagram
-	received  int
-	drops     uint32
-	passed    int // places before this one are delivered or behind what was
-	unsure    int // places before this one are near a loss
-	alike     alike
+	// countsFiltered says that what the filter drops counts as a drop of the queue.
+	countsFiltered bool
+	first          int // place of waiting[0] in the order of the filter
+	waiting        []waitingDatagram
+	received       int
+	drops          uint32
+	passed         int // places before this one are delivered or behind what was
+	unsure         int // places before this one are near a loss
+	alike          alike
 }
 
 // alike remembers the hash of a delivery's first bytes, which most of the
@@ -169,7 +173,11 @@ func (q *datagrams) delivered(d *delivery) match {
 	if !found {
 		return match{comment: "the tap has no record of the packet that brought this"}
 	}
-	comment := ""
+	comment, filtered := "", 0
+	if q.countsFiltered {
+		filtered = min(q.filtered(place), dropped)
+		dropped -= filtered
+	}
 	if dropped > 0 {
 		comment = fmt.Sprintf("the receive queue dropped %d before this one", dropped)
 		if ids := q.skipped(place); ids != "" {
@@ -178,7 +186,7 @@ func (q *datagrams) delivered(d *delivery) match {
 	}
 	several := place < q.unsure && q.several(d, place)
 	m := q.take(place)
-	m.comment = comment
+	m.comment, m.filtered = comment, filtered
 	if several {
 		m.id = 0
 		m.comment = "the tap lost packets about here, and several have these bytes"
@@ -223,11 +231,23 @@ func (q *datagrams) find(d *delivery, expected int) (place int, found bool) {
 	return 0, false
 }
 
-// skipped names the packets between the last delivery and place.
+// filtered counts the packets between the last delivery and place that the
+// filter dropped.
+func (q *datagrams) filtered(place int) (n int) {
+	for at := max(q.passed, q.first); at < place; at++ {
+		if w := &q.waiting[at-q.first]; w.present && w.keep < 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// skipped names the packets between the last delivery and place that the filter
+// let pass.
 func (q *datagrams) skipped(place int) string {
 	var ids idRanges
 	for at := max(q.passed, q.first); at < place; at++ {
-		if w := &q.waiting[at-q.first]; w.present {
+		if w := &q.waiting[at-q.first]; w.present && w.keep >= 0 {
 			ids.add(w.id)
 		}
 	}

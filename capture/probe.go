@@ -46,7 +46,7 @@ type probing struct {
 // running, and returns when the socket has seen it and is quiet.
 func (s *Session) Probe(ctx context.Context) error {
 	if err := s.ProbeWith(ctx, []byte(ProbePayload)); err != nil {
-		return err
+		return s.excuse(ctx, err)
 	}
 	counts, err := s.Counts()
 	if err != nil {

@@ -242,9 +242,9 @@ func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
 	if err := s.collector.finish(); err != nil {
 		return err
 	}
-	// The queue tells of its drops with the next message, and after the last
-	// drops there was none.
-	s.collector.queue.Store(max(s.collector.queue.Load(), s.finalDrops))
+	if err := s.countLastDrops(); err != nil {
+		return err
+	}
 	return s.checkClock()
 }
 
@@ -268,6 +268,21 @@ func (s *Session) stop() error {
 	s.mu.Unlock()
 	s.receivers.Wait()
 	return errors.Join(append(errs, s.tap.Stop())...)
+}
+
+// countLastDrops adds what the receive queue dropped after the last message: it
+// tells of its drops with the next one, and there was none.
+func (s *Session) countLastDrops() error {
+	counts, err := s.tap.Counters()
+	if err != nil {
+		return err
+	}
+	drops := s.finalDrops
+	if s.config.Kind.countsFiltered() {
+		drops -= min(counts.Dropped, drops)
+	}
+	s.collector.queue.Store(max(s.collector.queue.Load(), drops))
+	return nil
 }
 
 func (s *Session) checkClock() error {
@@ -376,6 +391,8 @@ type Counts struct {
 	Captured uint64
 	// Delivered counts the receiving calls that returned something.
 	Delivered uint64
+	// Trimmed counts those of Captured of which the verdict keeps a part only.
+	Trimmed uint64
 	// Unreached counts the headers below offset 0 that were wanted and that the filter could not reach.
 	Unreached uint64
 	// QueueDropped counts the packets that receive queues had no room for, or dropped otherwise.
@@ -390,6 +407,7 @@ func (s *Session) Counts() (Counts, error) {
 	counts := Counts{
 		Captured:     c.counts[ViewKernel].Load(),
 		Delivered:    c.counts[ViewUser].Load(),
+		Trimmed:      c.trimmed.Load(),
 		Unreached:    c.unreached[ViewNet].Load() + c.unreached[ViewLink].Load(),
 		QueueDropped: c.queue.Load(),
 	}

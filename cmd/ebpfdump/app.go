@@ -42,7 +42,7 @@ const (
 	exitUsage   = 2 // wrong usage
 	exitLoss    = 3 // finished, but packets were lost, with --fail-on-drop
 	exitMissing = 4 // a privilege or a kernel feature is missing
-	exitDiffers = 5 // two surveys differ
+	exitDiffers = 5 // something is not as it was, or as it should be (survey --compare, replay --expect)
 )
 
 // usageError is an error in how a command was called.
@@ -60,13 +60,18 @@ func (e lossError) Error() string {
 	return fmt.Sprintf("%d packets were lost: a larger ring (-B) or a smaller snaplen (-s) may keep up", e.lost)
 }
 
+// differenceError says that something is not as it was, or as it should be.
+type differenceError struct{ text string }
+
+func (e differenceError) Error() string { return e.text }
+
 // exitStatus is the only place where errors become exit statuses.
 func exitStatus(err error) int {
 	var (
 		usage   usageError
 		loss    lossError
 		missing *bpf.MissingError
-		differ  differError
+		differs differenceError
 	)
 	switch {
 	case err == nil:
@@ -77,7 +82,7 @@ func exitStatus(err error) int {
 		return exitLoss
 	case errors.As(err, &missing):
 		return exitMissing
-	case errors.As(err, &differ):
+	case errors.As(err, &differs):
 		return exitDiffers
 	}
 	return exitFailed
@@ -105,7 +110,8 @@ and the bytes that userspace gets from recv.
 
 Exit status: 0 done; 1 failed while running; 2 wrong usage; 3 finished but
 packets were lost, with --fail-on-drop; 4 a privilege or kernel feature is
-missing; 5 two surveys differ.`,
+missing; 5 something is not as it was, or as it should be, with survey
+--compare and replay --expect.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -127,7 +133,8 @@ missing; 5 two surveys differ.`,
 	})
 	// Help is read on terminals of 80 columns.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
-	root.AddCommand(a.captureCommand(), a.convertCommand(), a.doctorCommand(), a.explainCommand(), a.surveyCommand())
+	root.AddCommand(a.captureCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
+		a.surveyCommand(), a.doctorCommand())
 	return root
 }
 

@@ -25,6 +25,7 @@ type captureFlags struct {
 	echo, probe, isolate       bool
 	quiet, verbose             bool
 	immediate, failOnDrop, hex bool
+	filter                     filterFlags
 }
 
 // capturePlan is what the flags mean.
@@ -48,6 +49,13 @@ kernel) and as recvmsg returns it (view user). Both carry the same packet id.
 
 Kinds of socket:` + kinds.String() + `
 
+A filter of your own decides with --filter, --filter-cbpf or --verdict what the
+socket keeps; the kernel view shows what it saw, and says in a comment what it
+cut off or dropped. Offset 0 is that of the socket: the IPv4 header for raw, the
+TCP or UDP header for tcp and udp, where a filter that tcpdump made for packets
+with a link or IP header looks in the wrong place. Of TCP and UDP the kernel
+keeps at least the header.
+
 Without -o it prints one line a packet. Stops at SIGINT, SIGTERM or SIGHUP;
 SIGUSR1 prints the counts.`,
 		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
@@ -64,6 +72,7 @@ SIGUSR1 prints the counts.`,
 	flags.StringVarP(&f.output, "output", "o", "", "write pcapng to `FILE`, or to stdout if it is -")
 	flags.StringVarP(&f.output, "write", "w", "", "`FILE`, the same as --output")
 	flags.StringVar(&f.views, "view", "kernel,user", "`LIST` of views: kernel, user, net, link")
+	f.filter.add(flags)
 	flags.BoolVar(&f.echo, "echo", false, "send back what was received")
 	flags.BoolVar(&f.probe, "probe", false, "send the reference traffic, and end when it has been seen")
 	flags.BoolVar(&f.isolate, "isolate", false, "do all this in a new network namespace, with nothing but a probe in it")
@@ -119,7 +128,10 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	if p.config.RingSize < bpf.MinRingSize || p.config.RingSize > bpf.MaxRingSize {
 		return p, usagef("-B %s: the ring must have from 1M to 1G", f.buffer)
 	}
-	p.duration, err = parseDuration(f.duration)
+	if p.duration, err = parseDuration(f.duration); err != nil {
+		return p, err
+	}
+	p.config.Verdict, err = f.filter.read()
 	return p, err
 }
 
@@ -229,7 +241,7 @@ func (a *app) capture(f captureFlags) (err error) {
 	}
 	session, err := capture.Open(p.config)
 	if err != nil {
-		return err
+		return a.refusal(err, f.verbose)
 	}
 	defer session.Close()
 	if err := out.begin(session); err != nil {

@@ -164,6 +164,9 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 			r.printf("%s: %d packets", s.Interface.Name(), s.Delivered)
 		}
 	}
+	if v := r.plan.config.Verdict; v != nil {
+		r.printf("filter: %d packets dropped, %d truncated (%s)", c.Tap.Dropped, c.Trimmed, v.Name())
+	}
 	if c.Unreached > 0 {
 		r.printf("%d headers below offset 0 could not be reached by the filter", c.Unreached)
 	}

@@ -43,6 +43,7 @@ func TestScript(t *testing.T) {
 			"listen":   listen,
 			"mode":     mode,
 			"datagram": datagram,
+			"compile":  compile,
 		},
 	})
 }
@@ -124,16 +125,41 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("PORT", strconv.Itoa(l.LocalAddr().(*net.UDPAddr).Port))
 }
 
-// datagram ADDR TEXT sends a UDP datagram.
+// datagram ADDR TEXT [odd|even] sends a UDP datagram, from a port of that sort.
 func datagram(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: datagram ADDR TEXT")
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: datagram ADDR TEXT [odd|even]")
 	}
 	conn, err := net.Dial("udp", args[0])
 	ts.Check(err)
 	defer conn.Close()
+	isOdd := conn.LocalAddr().(*net.UDPAddr).Port%2 == 1
+	if len(args) == 3 && isOdd != (args[2] == "odd") {
+		datagram(ts, neg, args) // while this port is taken, another one
+		return
+	}
 	_, err = conn.Write([]byte(args[1]))
 	ts.Check(err)
+}
+
+// compile NAME FILE makes the BPF object of a filter among the samples or of
+// the tests of package bpf.
+func compile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: compile NAME FILE")
+	}
+	var source string
+	for _, folder := range []string{"samples/filters", "bpf/testdata/filters"} {
+		path, err := filepath.Abs(filepath.Join("..", "..", folder, args[0]+".c"))
+		ts.Check(err)
+		if _, err := os.Stat(path); err == nil {
+			source = path
+		}
+	}
+	var name unix.Utsname
+	ts.Check(unix.Uname(&name))
+	headers := "/usr/include/" + unix.ByteSliceToString(name.Machine[:]) + "-linux-gnu"
+	ts.Check(ts.Exec("clang", "-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v2", "-idirafter", headers, "-c", source, "-o", args[1]))
 }
 
 // mode OCTAL FILE compares a file's permissions.

@@ -24,16 +24,6 @@ type surveyFlags struct {
 	markdown, json, html                  bool
 }
 
-// differError says that two surveys differ, and by how much.
-type differError struct{ differences int }
-
-func (e differError) Error() string {
-	if e.differences == 1 {
-		return "1 difference"
-	}
-	return fmt.Sprintf("%d differences", e.differences)
-}
-
 func (a *app) surveyCommand() *cobra.Command {
 	var f surveyFlags
 	cmd := &cobra.Command{
@@ -180,8 +170,11 @@ func (a *app) compareSurveys(ctx context.Context, f surveyFlags, args []string, 
 			return err
 		}
 	}
-	if len(differences) > 0 {
-		return differError{len(differences)}
+	switch n := len(differences); {
+	case n == 1:
+		return differenceError{"1 difference"}
+	case n > 1:
+		return differenceError{fmt.Sprintf("%d differences", n)}
 	}
 	_, err = fmt.Fprintf(out, "no differences between %s and %s\n", before.System.Kernel, after.System.Kernel)
 	return err
@@ -287,7 +280,7 @@ func (a *app) openReport(ctx context.Context, name string) (*reportOutput, error
 
 // close writes the report. After a failure nothing is written, and a file is as it was before.
 func (out *reportOutput) close(failure error) error {
-	var differ differError
+	var differ differenceError
 	if failure != nil && !errors.As(failure, &differ) {
 		if out.file != nil {
 			out.file.Abort()

@@ -21,6 +21,7 @@ var commands = []command{
 	{name: "capture", form: "--sock raw", needs: []string{TapLoads, TapRecords, RawSocket}},
 	{name: "capture", form: "--isolate", needs: []string{TapLoads, TapRecords, NetworkNamespace}},
 	{name: "capture", form: "-l ADDR:80", needs: []string{TapLoads, TapRecords, LowPort}},
+	{name: "replay", needs: []string{TapLoads}},
 	{name: "convert"},
 	{name: "survey", needs: []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace}},
 	{name: "explain"},

@@ -72,6 +72,7 @@ func TestDiagnose(t *testing.T) {
 			"capture --isolate":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture -l ADDR:80": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"survey":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"replay":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 		}},
 		"unknown": {machine(ordinary, strange), false, map[string]Verdict{
 			"survey": {Finding: strange.Finding},
@@ -121,7 +122,7 @@ func TestDiagnoseNothing(t *testing.T) {
 func TestNeededFor(t *testing.T) {
 	t.Parallel()
 	for capability, want := range map[string]string{
-		"CAP_BPF":              "capture, survey",
+		"CAP_BPF":              "capture, replay, survey",
 		"CAP_NET_RAW":          "capture --sock raw, survey",
 		"CAP_SYS_ADMIN":        "capture --isolate, survey",
 		"CAP_NET_BIND_SERVICE": "capture -l ADDR:80",

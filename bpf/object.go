@@ -1,0 +1,149 @@
+package bpf
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+)
+
+// ChoiceError says that a file is good, and the program asked for is not in it,
+// or is none that a socket takes.
+type ChoiceError struct{ reason string }
+
+func (e *ChoiceError) Error() string { return e.reason }
+
+// maxObject is the most bytes of a file with a filter. A BPF object has some
+// kilobytes, a few megabytes with the debugging information of a whole kernel.
+const maxObject = 64 << 20
+
+// ReadVerdict reads a socket filter from a BPF object, which clang made of C.
+// program is the filter's name; it may be empty if the object has only one.
+//
+// An error is a *ChoiceError if another program would do. Whether the kernel
+// takes the filter is seen when it is loaded.
+func ReadVerdict(path, program string) (*Verdict, error) {
+	content, err := readFilter(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkObject(path, content); err != nil {
+		return nil, err
+	}
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(content))
+	if err != nil && strings.Contains(err.Error(), "missing BTF") {
+		return nil, fmt.Errorf("reading the filter: %s has maps without their types: %s", path, howToCompile)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the filter: %s: %w", path, err)
+	}
+	if program == "" {
+		if program, err = onlyFilter(path, spec); err != nil {
+			return nil, err
+		}
+	}
+	if err := checkProgram(path, program, spec); err != nil {
+		return nil, err
+	}
+	return &Verdict{name: path + ":" + program, program: program, spec: needed(spec, program)}, nil
+}
+
+// readFilter reads a file with a filter of some form.
+func readFilter(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the filter: %w", err)
+	}
+	defer file.Close()
+	content, err := io.ReadAll(io.LimitReader(file, maxObject+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading the filter: %w", err)
+	}
+	if len(content) > maxObject {
+		return nil, fmt.Errorf("reading the filter: %s has more than %d bytes", path, maxObject)
+	}
+	return content, nil
+}
+
+// howToCompile is the next step for whatever is no BPF object.
+const howToCompile = "compile its source with clang -O2 -g -target bpf -c"
+
+// checkObject tells apart what is no BPF object of this machine's byte order.
+func checkObject(path string, content []byte) error {
+	if !bytes.HasPrefix(content, []byte(elf.ELFMAG)) {
+		return fmt.Errorf("reading the filter: %s is no ELF object: %s", path, howToCompile)
+	}
+	file, err := elf.NewFile(bytes.NewReader(content))
+	if err != nil {
+		return fmt.Errorf("reading the filter: %s is a damaged ELF object: %w", path, err)
+	}
+	if file.Machine != elf.EM_BPF && file.Machine != elf.EM_NONE {
+		return fmt.Errorf("reading the filter: %s is made for %v and not for BPF: %s", path, file.Machine, howToCompile)
+	}
+	if file.ByteOrder.Uint16([]byte{1, 0}) != binary.NativeEndian.Uint16([]byte{1, 0}) {
+		return fmt.Errorf("reading the filter: %s has the byte order of other machines: %s", path, howToCompile)
+	}
+	return nil
+}
+
+// onlyFilter is the name of the object's socket filter, if there is just one.
+func onlyFilter(path string, spec *ebpf.CollectionSpec) (string, error) {
+	var filters []string
+	for name, p := range spec.Programs {
+		if p.Type == ebpf.SocketFilter {
+			filters = append(filters, name)
+		}
+	}
+	slices.Sort(filters)
+	switch {
+	case len(filters) == 1:
+		return filters[0], nil
+	case len(filters) > 1:
+		return "", &ChoiceError{fmt.Sprintf("%s has several socket filters, %s: say which one, such as %s:%s",
+			path, strings.Join(filters, ", "), path, filters[0])}
+	}
+	return "", &ChoiceError{fmt.Sprintf("%s has no socket filter, but %s: put SEC(\"socket\") before the filter's function",
+		path, programs(spec))}
+}
+
+func checkProgram(path, program string, spec *ebpf.CollectionSpec) error {
+	p := spec.Programs[program]
+	if p == nil {
+		return &ChoiceError{fmt.Sprintf("%s has no program %s, but %s", path, program, programs(spec))}
+	}
+	if p.Type != ebpf.SocketFilter {
+		return &ChoiceError{fmt.Sprintf("%s:%s is %s, and a socket takes only a socket filter: put SEC(\"socket\") before the filter's function",
+			path, program, typeName(p))}
+	}
+	return nil
+}
+
+// programs lists what an object has.
+func programs(spec *ebpf.CollectionSpec) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
+		all = append(all, fmt.Sprintf("%s (%s)", name, typeName(spec.Programs[name])))
+	}
+	if len(all) == 0 {
+		return "no program at all"
+	}
+	return strings.Join(all, ", ")
+}
+
+// typeName is a program's type, or the section that says nothing of a type.
+func typeName(p *ebpf.ProgramSpec) string {
+	switch p.Type {
+	case ebpf.SocketFilter:
+		return "a socket filter"
+	case ebpf.UnspecifiedProgram:
+		return fmt.Sprintf("of no known type, section %q", p.SectionName)
+	}
+	return "of type " + p.Type.String()
+}

@@ -1,0 +1,145 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+)
+
+// Runner asks a verdict about packets that no socket receives. The filter's
+// maps keep their contents from packet to packet.
+//
+// A filter sees a packet's bytes and length and its protocol. All else of
+// __sk_buff is empty (no interface, mark, hash or socket), and there is nothing
+// below offset 0: loads relative to the network header begin at offset 0 as well.
+//
+// Needs CAP_BPF.
+type Runner struct {
+	verdict    *Verdict
+	collection *ebpf.Collection
+	program    *ebpf.Program
+	frame      []byte
+	socket     *socketRunner // for packets that BPF_PROG_RUN does not take; nil before the first
+}
+
+// OpenRunner loads a verdict into the kernel. Errors are those of Open.
+func OpenRunner(v *Verdict) (*Runner, error) {
+	_ = rlimit.RemoveMemlock()
+	collection, err := v.load(true)
+	if err != nil {
+		return nil, v.explain("refuses it", err)
+	}
+	return &Runner{verdict: v, collection: collection, program: collection.Programs[v.program]}, nil
+}
+
+// frameHeader is the link header that the kernel takes off before it runs a
+// socket filter (eth_type_trans).
+const frameHeader = 14
+
+// Run returns what the filter decides on a packet, from its offset 0 on: the
+// number of bytes to keep, negative for all, 0 to drop it. protocol is the
+// ethertype in skb->protocol.
+//
+// BPF_PROG_RUN takes no IP packet that is shorter than an IP header, as packets
+// from the transport header on may be: they have another protocol then. Before
+// Linux 6.19 it takes none of more than some 3,700 bytes: such packets go through
+// a unix socket, where the protocol is 0.
+func (r *Runner) Run(packet []byte, protocol uint16) (int32, error) {
+	verdict, err := r.run(packet, protocol)
+	if errors.Is(err, unix.EINVAL) && protocol != 0 && len(packet) < 40 {
+		verdict, err = r.run(packet, 0)
+	}
+	switch {
+	case err == nil:
+		return verdict, nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOMEM):
+		return r.runOnSocket(packet)
+	}
+	return 0, fmt.Errorf("running %s on %d bytes: %w", r.verdict.name, len(packet), err)
+}
+
+func (r *Runner) run(packet []byte, protocol uint16) (int32, error) {
+	r.frame = slices.Grow(r.frame[:0], frameHeader+len(packet))[:frameHeader]
+	r.frame[12], r.frame[13] = byte(protocol>>8), byte(protocol)
+	r.frame = append(r.frame, packet...)
+	verdict, err := r.program.Run(&ebpf.RunOptions{Data: r.frame})
+	return int32(verdict), err
+}
+
+func (r *Runner) runOnSocket(packet []byte) (verdict int32, err error) {
+	if r.socket == nil {
+		if r.socket, err = openSocketRunner(r.verdict, r.collection); err != nil {
+			return 0, err
+		}
+	}
+	if verdict, err = r.socket.run(packet); err != nil {
+		return 0, fmt.Errorf("running %s on %d bytes: %w", r.verdict.name, len(packet), err)
+	}
+	return verdict, nil
+}
+
+// Close gives the filter and its maps up.
+func (r *Runner) Close() error {
+	r.collection.Close()
+	if r.socket != nil {
+		return r.socket.close()
+	}
+	return nil
+}
+
+// socketRunner asks the same filter, with the same maps, through a tap on a unix
+// datagram socket: there offset 0 is the first byte that was sent.
+type socketRunner struct {
+	tap              *Tap
+	record           Record
+	sender, receiver int
+}
+
+func openSocketRunner(v *Verdict, loaded *ebpf.Collection) (_ *socketRunner, err error) {
+	s := &socketRunner{}
+	options := Options{RingSize: MinRingSize, Snaplen: 1, WakeupBytes: MinRingSize, Verdict: v}
+	if s.tap, err = openWith(options, loaded.Maps); err != nil {
+		return nil, err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening a unix socket: %w", err), s.tap.Close())
+	}
+	s.sender, s.receiver = pair[0], pair[1]
+	// The kernel doubles it, which makes room for what it counts besides the bytes,
+	// and for the longest packet within the usual limit (net.core.wmem_max).
+	if err := unix.SetsockoptInt(s.sender, unix.SOL_SOCKET, unix.SO_SNDBUF, MaxSnaplen); err != nil {
+		return nil, errors.Join(fmt.Errorf("setting SO_SNDBUF: %w", err), s.close())
+	}
+	if err := s.tap.Attach(s.receiver); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+func (s *socketRunner) run(packet []byte) (int32, error) {
+	if err := unix.Send(s.sender, packet, 0); err != nil {
+		return 0, err
+	}
+	// Nothing waits there if the filter dropped it.
+	_, _, _ = unix.Recvfrom(s.receiver, nil, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
+	if err := s.tap.Flush(); err != nil {
+		return 0, err
+	}
+	if err := s.tap.Read(&s.record); err != nil {
+		return 0, err
+	}
+	verdict := s.record.Verdict
+	if err := s.tap.Read(&s.record); !errors.Is(err, ErrFlushed) {
+		return 0, fmt.Errorf("a second packet came: %w", err)
+	}
+	return verdict, nil
+}
+
+func (s *socketRunner) close() error {
+	return errors.Join(s.tap.Close(), unix.Close(s.sender), unix.Close(s.receiver))
+}

@@ -1,0 +1,223 @@
+package bpf
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// decided sends datagrams through a tap with a verdict, and returns what it
+// recorded of each and what then was received.
+func decided(t *testing.T, v *Verdict, payloads ...string) (verdicts []int32, received []string) {
+	t.Helper()
+	tap := mustOpen(t, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen, WakeupBytes: MinRingSize, Verdict: v})
+	receiver, sender := udpPair(t)
+	if err := tap.Attach(receiver); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range payloads {
+		if err := unix.Send(sender, []byte(p), 0); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 256)
+		n, _, err := unix.Recvfrom(receiver, buf, unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			received = append(received, "(dropped)")
+		case err != nil:
+			t.Fatal(err)
+		default:
+			received = append(received, string(buf[:n]))
+		}
+	}
+	var dropped uint64
+	readAll(t, tap, func(rec *Record) {
+		verdicts = append(verdicts, rec.Verdict)
+		if rec.Verdict == 0 {
+			dropped++
+		}
+		if want := payloads[len(verdicts)-1]; string(rec.Data[8:]) != want {
+			t.Errorf("recorded %q, want %q", rec.Data[8:], want)
+		}
+	})
+	c, err := tap.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Seen != uint64(len(payloads)) || c.Recorded != c.Seen || c.Dropped != dropped {
+		t.Errorf("%+v, and %d packets were dropped", c, dropped)
+	}
+	return verdicts, received
+}
+
+// Filters of many sorts inside the tap: with maps, variables, functions, with
+// and without BTF, with the tap's own names, with tail calls and absolute loads.
+func TestFilterInTap(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	for _, test := range []struct {
+		object, program, flag string
+		verdicts              []int32
+		received              []string
+	}{
+		{object: "keep12", flag: "-g", verdicts: []int32{12, 12, 12}, received: []string{"0123", "7xyz", ""}},
+		{object: "digits", flag: "-g", verdicts: []int32{13, 9, 0}, received: []string{"01234", "7", "(dropped)"}},
+		{object: "digits", flag: "-g0", verdicts: []int32{13, 9, 0}, received: []string{"01234", "7", "(dropped)"}},
+		{object: "clash", flag: "-g", verdicts: []int32{1013, 1014, 1015}, received: []string{"0123456789", "7xyz", ""}},
+		{object: "tailcall", program: "tailcall", flag: "-g", verdicts: []int32{41, 42, 43}, received: []string{"0123456789", "7xyz", ""}},
+		{object: "tailcall", program: "target", flag: "-g", verdicts: []int32{41, 42, 43}, received: []string{"0123456789", "7xyz", ""}},
+		{object: "legacy", flag: "-g", verdicts: []int32{96, 110, 0}, received: []string{"0123456789", "7xyz", "(dropped)"}},
+		{object: "paths", flag: "-g", verdicts: []int32{1010, 1004, 1000}, received: []string{"0123456789", "7xyz", ""}},
+		{object: "several", program: "second", flag: "-g", verdicts: []int32{2, 2, 2}, received: []string{"", "", ""}},
+	} {
+		t.Run(test.object+test.program+test.flag, func(t *testing.T) {
+			t.Parallel()
+			v := mustRead(t, object(t, test.object, test.flag), test.program)
+			verdicts, received := decided(t, v, "0123456789", "7xyz", "")
+			if !slices.Equal(verdicts, test.verdicts) || !slices.Equal(received, test.received) {
+				t.Errorf("verdicts %v, received %q, want %v, %q", verdicts, received, test.verdicts, test.received)
+			}
+		})
+	}
+}
+
+func TestKeep(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		keep int32
+		user string
+	}{
+		{-1, "0123456789\n"}, {100, "0123456789\n"}, {12, "0123"}, {8, ""}, {1, ""}, {0, "(dropped)"},
+	} {
+		verdicts, received := decided(t, Keep(test.keep), "0123456789\n")
+		if !slices.Equal(verdicts, []int32{test.keep}) || received[0] != test.user {
+			t.Errorf("keep %d: verdicts %v, received %q", test.keep, verdicts, received)
+		}
+	}
+}
+
+// A filter's maps can be looked into while the tap is on, and two taps have two
+// sets of them.
+func TestFilterMaps(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	v := mustRead(t, object(t, "oddports", "-g"), "")
+	for range 2 {
+		tap := mustOpen(t, Options{RingSize: MinRingSize, WakeupBytes: MinRingSize, Verdict: v})
+		receiver, sender := udpPair(t)
+		if err := tap.Attach(receiver); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Send(sender, []byte("x"), 0); err != nil {
+			t.Fatal(err)
+		}
+		from, err := unix.Getsockname(sender)
+		if err != nil {
+			t.Fatal(err)
+		}
+		odd := uint32(from.(*unix.SockaddrInet4).Port & 1)
+		var counts [2]uint64
+		for i := range counts {
+			if err := tap.filter.Maps["counts"].Lookup(uint32(i), &counts[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := [2]uint64{}
+		want[odd] = 1
+		if counts != want {
+			t.Errorf("port %v: counts %v", odd, counts)
+		}
+	}
+}
+
+// What the kernel refuses, and what the user is told.
+func TestFilterRefused(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	for _, test := range []struct {
+		object, program string
+		missing         bool // a feature of the kernel is
+		want            string
+	}{
+		{"wild", "", false, " refuses it: R1 invalid mem access '"},
+		{"greedy", "", false, " takes it alone, but not inside of the tap, which needs room on the stack itself: combined stack size of "},
+		{"kfunc", "", true, " needs the kernel function ebpfdump_no_such_kfunc (kfunc), which Linux "},
+		{"helper", "unheard", true, " needs the helper number 9999, which Linux "},
+		{"helper", "forbidden", true, " needs the helper bpf_redirect for socket filters, which Linux "},
+	} {
+		t.Run(test.object+test.program, func(t *testing.T) {
+			t.Parallel()
+			v := mustRead(t, object(t, test.object, "-g"), test.program)
+			tap, err := Open(Options{RingSize: MinRingSize, Verdict: v})
+			if err == nil {
+				tap.Close()
+				t.Fatal("it is taken")
+			}
+			if text := err.Error(); !strings.HasPrefix(text, "loading "+v.Name()) || !strings.Contains(text, test.want) || strings.Contains(text, "\n") {
+				t.Errorf("%v, want %q", err, test.want)
+			}
+			var (
+				missing *MissingError
+				refused *RefusedError
+			)
+			if errors.As(err, &missing) != test.missing || errors.As(err, &refused) == test.missing {
+				t.Errorf("%T", err)
+			}
+			if refused != nil && len(refused.Log) < 2 {
+				t.Errorf("log %q", refused.Log)
+			}
+		})
+	}
+}
+
+// Instructions that only newer kernels know run, or are called missing.
+func TestFilterOfNewerKernels(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	v := mustRead(t, object(t, "modern", "-g"), "")
+	tap, err := Open(Options{RingSize: MinRingSize, Verdict: v})
+	if err == nil {
+		tap.Close()
+		return
+	}
+	var missing *MissingError
+	if !errors.As(err, &missing) || !strings.Contains(err.Error(), "needs the instructions of clang's -mcpu=v4, which Linux ") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRefusalTexts(t *testing.T) {
+	t.Parallel()
+	log := []string{"0: (85) call bpf_x#1", "R0 !read_ok", "verification time 3 usec", "stack depth 8", "processed 1 insns (limit 1000000)", ""}
+	if got := lastWord(log, unix.EACCES); got != "R0 !read_ok" {
+		t.Errorf("last word %q", got)
+	}
+	if got := lastWord(nil, unix.E2BIG); got != unix.E2BIG.Error() {
+		t.Errorf("last word of nothing %q", got)
+	}
+	v := Keep(1)
+	noBTF := &wrapped{"program filter: load kernel spec: no BTF", ebpf.ErrNotSupported}
+	var missing *MissingError
+	if err := v.explain("refuses it", noBTF); !errors.As(err, &missing) || !strings.Contains(err.Error(), "no BTF") {
+		t.Errorf("%v", err)
+	}
+	mixed := &ebpf.VerifierError{Cause: unix.EINVAL, Log: []string{"BPF_LD_[ABS|IND] instructions cannot be mixed with bpf-to-bpf calls"}}
+	if err := v.explain("refuses it", mixed); !errors.As(err, &missing) || !strings.Contains(err.Error(), "absolute loads") {
+		t.Errorf("%v", err)
+	}
+	if err := v.explain("refuses it", unix.ENOMEM); errors.As(err, &missing) || !errors.Is(err, unix.ENOMEM) {
+		t.Errorf("%v", err)
+	}
+}
+
+type wrapped struct {
+	text string
+	err  error
+}
+
+func (w *wrapped) Error() string { return w.text + ": " + w.err.Error() }
+func (w *wrapped) Unwrap() error { return w.err }

@@ -1,0 +1,140 @@
+package capture
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+)
+
+// What a verdict does to the probe: what the kernel view says of each packet,
+// and what is delivered with whose id.
+func TestProbeThroughVerdict(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		config  Config
+		comment string   // of each packet in the kernel view, at the beginning
+		user    []string // payloads
+		refused bool     // the probe does not get through
+	}{
+		{"udp keep", Config{Kind: mustKind(t, "udp"), Verdict: bpf.Keep(-1)}, "", []string{ProbePayload}, false},
+		{"udp exact", Config{Kind: mustKind(t, "udp"), Verdict: bpf.Keep(19)}, "", []string{ProbePayload}, false},
+		{"udp trim", Config{Kind: mustKind(t, "udp"), Verdict: bpf.Keep(12)}, "verdict=12 of 19 (truncated by the filter)", []string{"0123"}, false},
+		{"udp6 header", Config{Kind: mustKind(t, "udp6"), Verdict: bpf.Keep(1)}, "verdict=1 of 19 (truncated by the filter)", []string{""}, false},
+		{"udp drop", Config{Kind: mustKind(t, "udp"), Verdict: bpf.Keep(0)}, "verdict=0 (dropped by the filter)", nil, false},
+		{"udp trim, snaplen", Config{Kind: mustKind(t, "udp"), Verdict: bpf.Keep(12), Snaplen: 10}, "verdict=12 of 19 (truncated by the filter); cut to 10 of 19 bytes by the snaplen", []string{"0123"}, false},
+		{"udp trim, echo", Config{Kind: mustKind(t, "udp"), Verdict: bpf.Keep(12), Echo: true}, "verdict=12 of 19 (truncated by the filter)", []string{"0123"}, true},
+		{"raw trim", Config{Kind: mustKind(t, "raw"), Verdict: bpf.Keep(30)}, "verdict=30 of ", []string{"", ""}, false},
+		{"tcp drop", Config{Kind: mustKind(t, "tcp"), Verdict: bpf.Keep(0)}, "verdict=0 (dropped by the filter)", nil, true},
+		{"tcp trim", Config{Kind: mustKind(t, "tcp"), Verdict: bpf.Keep(36)}, "", []string{"0123", "4567", "89\n", ""}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var notices []string
+			test.config.RingSize = bpf.MinRingSize
+			test.config.Notice = func(text string) { notices = append(notices, text) }
+			sink, s := run(t, test.config, probed(t))
+			comments := make(map[uint64]string)
+			trimmed := uint64(0)
+			for _, p := range sink.view(ViewKernel) {
+				comments[p.ID] = p.Comment
+				if strings.Contains(p.Comment, "truncated by") {
+					trimmed++
+				}
+				if test.config.Kind.stream && trimmed > 0 {
+					continue // only the segments with payload are
+				}
+				if !strings.HasPrefix(p.Comment, test.comment) || test.comment == "" && p.Comment != "" {
+					t.Errorf("comment %q, want %q", p.Comment, test.comment)
+				}
+			}
+			var user []string
+			for _, p := range sink.view(ViewUser) {
+				user = append(user, string(p.Data))
+				if _, known := comments[p.ID]; !known || strings.Contains(p.Comment, "no record") {
+					t.Errorf("delivery of %q has id %d, comment %q", p.Data, p.ID, p.Comment)
+				}
+			}
+			if test.config.Kind.Name == "raw" {
+				for i := range user {
+					if len(user[i]) != 30 {
+						t.Errorf("received %d bytes", len(user[i]))
+					}
+					user[i] = ""
+				}
+			}
+			// A read of a stream may bring the rest of several segments.
+			if !slices.Equal(user, test.user) && !(test.config.Kind.stream && strings.Join(user, "") == strings.Join(test.user, "")) {
+				t.Errorf("received %q, want %q", user, test.user)
+			}
+			if refused := len(notices) > 0; refused != test.refused {
+				t.Errorf("notices %q", notices)
+			}
+			counts, err := s.Counts()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if counts.Trimmed != trimmed {
+				t.Errorf("counted %d trimmed packets of %d", counts.Trimmed, trimmed)
+			}
+			if len(test.user) > 0 {
+				checkLedger(t, s)
+			}
+			st, err := s.Statistics()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if st[0].Accepted+counts.Tap.Dropped != st[0].Received {
+				t.Errorf("%+v, and %d dropped", st[0], counts.Tap.Dropped)
+			}
+		})
+	}
+}
+
+// The datagrams that the filter drops count as drops of the receive queue with
+// the kernel, and are none.
+func TestFilteredAreNotLost(t *testing.T) {
+	t.Parallel()
+	// ldb [8], jeq '-' drops, and all else is kept.
+	path := filepath.Join(t.TempDir(), "filter.bpf")
+	if err := os.WriteFile(path, []byte("48 0 0 8\n21 0 1 45\n6 0 0 0\n6 0 0 65535\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	verdict, err := bpf.ReadClassic(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink, s := run(t, Config{Kind: mustKind(t, "udp"), Verdict: verdict, RingSize: bpf.MinRingSize}, func(s *Session) {
+		conn := dialIn(t, s, "udp")
+		defer conn.Close()
+		for _, payload := range []string{"a", "-", "a", "-", "-", "b", "a", "-"} {
+			if _, err := conn.Write([]byte(payload)); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := s.settle(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	var ids []uint64
+	for _, p := range sink.view(ViewUser) {
+		ids = append(ids, p.ID)
+		if p.Drops != 0 || p.Comment != "" {
+			t.Errorf("packet %d: %d drops, comment %q", p.ID, p.Drops, p.Comment)
+		}
+	}
+	if !slices.Equal(ids, []uint64{1, 3, 6, 7}) {
+		t.Errorf("received packets %v", ids)
+	}
+	counts, err := s.Counts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counts.QueueDropped != 0 || counts.Tap.Dropped != 4 || counts.Trimmed != 0 {
+		t.Errorf("%+v", counts)
+	}
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// expectations are the verdicts that a replay must come to, by packet id.
+type expectations map[uint64]*expectation
+
+// expectation is one line of a file of expectations.
+type expectation struct {
+	text    string // as it is written
+	verdict int32
+	all     bool // keep: any verdict that keeps the whole packet
+	seen    bool
+	differs bool
+}
+
+func readExpectations(name string) (expectations, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading the expected verdicts: %w", err)
+	}
+	defer file.Close()
+	expected, err := parseExpectations(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the expected verdicts: %s:%w", name, err)
+	}
+	return expected, nil
+}
+
+// parseExpectations reads lines of ID VERDICT. Its errors begin with the number
+// of the line.
+func parseExpectations(r io.Reader) (expectations, error) {
+	expected := make(expectations)
+	lines := bufio.NewScanner(r)
+	number := 0
+	for lines.Scan() {
+		number++
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		fields := strings.Fields(text)
+		if len(fields) == 0 {
+			continue
+		}
+		id, e, err := parseExpectation(fields)
+		if err == nil && expected[id] != nil {
+			err = fmt.Errorf("packet %d has a verdict already", id)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%d: %w", number, err)
+		}
+		expected[id] = e
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("%d: %w", number+1, err)
+	}
+	if len(expected) == 0 {
+		return nil, fmt.Errorf("%d: it expects nothing: write lines of ID VERDICT", number)
+	}
+	return expected, nil
+}
+
+func parseExpectation(fields []string) (id uint64, e *expectation, err error) {
+	if len(fields) != 2 {
+		return 0, nil, errors.New("a line is a packet's id and its verdict, such as 3 drop")
+	}
+	if id, err = strconv.ParseUint(fields[0], 10, 64); err != nil {
+		return 0, nil, fmt.Errorf("%q is not a packet's id", fields[0])
+	}
+	verdict, err := verdictNumber(fields[1])
+	if err != nil {
+		return 0, nil, err
+	}
+	return id, &expectation{text: fields[1], verdict: verdict, all: fields[1] == "keep"}, nil
+}
+
+// compare notes what a replay came to. The expectation is nil if there is none
+// for that packet.
+func (x expectations) compare(id uint64, verdict int32, length int) (e *expectation, ok bool) {
+	if e = x[id]; e == nil {
+		return nil, false
+	}
+	e.seen = true
+	ok = verdict == e.verdict || e.all && verdict != 0 && kept(verdict, length) == length
+	e.differs = e.differs || !ok
+	return e, ok
+}
+
+// outcome is an error if something differs, or was not there.
+func (x expectations) outcome(name string) error {
+	differ, missing := 0, 0
+	for _, e := range x {
+		switch {
+		case !e.seen:
+			missing++
+		case e.differs:
+			differ++
+		}
+	}
+	if differ == 0 && missing == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("%d of %d verdicts are not as %s expects", differ, len(x), name)
+	if missing > 0 {
+		text += fmt.Sprintf(", and %d of its packets are not in the capture", missing)
+	}
+	return differenceError{text}
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+)
+
+// filterFlags choose the filter that decides what a socket keeps.
+type filterFlags struct {
+	object, classic, verdict string
+}
+
+func (f *filterFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.object, "filter", "", "run the socket filter of a BPF object, `FILE.o[:PROGRAM]`")
+	flags.StringVar(&f.classic, "filter-cbpf", "", "run the classic filter in `FILE`, as tcpdump -ddd or -dd prints it")
+	flags.StringVar(&f.verdict, "verdict", "", "keep of each packet what `WHAT` says: keep (all), drop, or a number of bytes")
+}
+
+// read makes a verdict of the flags; nil without any of them.
+func (f filterFlags) read() (*bpf.Verdict, error) {
+	given := 0
+	for _, value := range []string{f.object, f.classic, f.verdict} {
+		if value != "" {
+			given++
+		}
+	}
+	if given > 1 {
+		return nil, usagef("one filter at a time: leave only one of --filter, --filter-cbpf and --verdict")
+	}
+	switch {
+	case f.object != "":
+		verdict, err := bpf.ReadVerdict(splitProgram(f.object))
+		var choice *bpf.ChoiceError
+		if errors.As(err, &choice) {
+			return nil, usagef("--filter: %w", err)
+		}
+		return verdict, err
+	case f.classic != "":
+		return bpf.ReadClassic(f.classic)
+	case f.verdict != "":
+		return parseVerdict(f.verdict)
+	}
+	return nil, nil
+}
+
+// splitProgram takes FILE:PROGRAM apart, unless a file has the whole name.
+func splitProgram(s string) (file, program string) {
+	at := strings.LastIndexByte(s, ':')
+	if _, err := os.Stat(s); err == nil || at < 0 {
+		return s, ""
+	}
+	return s[:at], s[at+1:]
+}
+
+func parseVerdict(s string) (*bpf.Verdict, error) {
+	n, err := verdictNumber(s)
+	if err != nil {
+		return nil, usagef("--verdict: %w", err)
+	}
+	return bpf.Keep(n), nil
+}
+
+// verdictNumber reads what a filter returns: a number of bytes up to 32 bits,
+// also as filters write it, with a sign.
+func verdictNumber(s string) (int32, error) {
+	switch s {
+	case "keep":
+		return -1, nil
+	case "drop":
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(s, 0, 64)
+	if err != nil || n < -1<<31 || n >= 1<<32 {
+		return 0, fmt.Errorf("%q is none of keep, drop and a number of bytes", s)
+	}
+	return int32(uint32(n)), nil
+}
+
+// refusal prints the verifier's whole log for those who want to see it.
+func (a *app) refusal(err error, verbose bool) error {
+	var refused *bpf.RefusedError
+	if !errors.As(err, &refused) {
+		return err
+	}
+	if verbose {
+		fmt.Fprintln(a.stderr, strings.Join(refused.Log, "\n"))
+		return err
+	}
+	return fmt.Errorf("%w (-v prints all that it said)", err)
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// replayFlags are the flags of replay, as the user gave them.
+type replayFlags struct {
+	filter               filterFlags
+	expect               string
+	json, quiet, verbose bool
+}
+
+func (a *app) replayCommand() *cobra.Command {
+	var f replayFlags
+	cmd := &cobra.Command{
+		Use:   "replay --filter FILE.o[:PROGRAM] CAPTURE",
+		Short: "Ask a filter about the packets of a recorded capture",
+		Long: `Runs a socket filter over the kernel view of a capture (- is stdin), in the
+kernel and without a socket, and prints a line for each packet: its id, its
+length, the verdict, and what that means.
+
+With --expect it is a regression test. Each line of that file is a packet's id
+and its verdict: a number, keep (the whole packet) or drop. What follows a # is
+a comment; packets that are not in the file may have any verdict.
+
+The filter sees each packet's bytes from offset 0, and its length. What it
+cannot see in a replay: the real ifindex, pkt_type, mark, hash, cookie and
+time, and the headers below offset 0, where relative loads find the packet
+itself. The protocol is right but for packets of less than 40 bytes, and before
+Linux 6.19 of more than some 3,700. Bytes that the capture lacks are zero.
+
+Exit status: 0 done; 1 failed while running; 2 wrong usage; 4 a privilege or
+kernel feature is missing; 5 a verdict is not the expected one.`,
+		Example: `  ebpfdump replay --filter my_filter.o tcp.pcapng
+  ebpfdump replay --filter my_filter.o --expect verdicts.txt tcp.pcapng
+  ebpfdump replay --filter-cbpf <(tcpdump -y RAW -ddd tcp) raw.pcapng`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("which capture? Give a file, or - for stdin: see %s --help", cmd.CommandPath())
+			}
+			return noArguments(cmd, args[1:])
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return a.replay(args[0], f) },
+	}
+	flags := cmd.Flags()
+	flags.SortFlags = false
+	f.filter.add(flags)
+	flags.StringVar(&f.expect, "expect", "", "compare with the verdicts in `FILE`")
+	flags.BoolVar(&f.json, "json", false, "print one JSON object a line, of a form that stays the same")
+	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print only what differs from --expect, and no closing line")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print all that the verifier says of a filter that it refuses")
+	return cmd
+}
+
+func (a *app) replay(name string, f replayFlags) (err error) {
+	verdict, err := f.filter.read()
+	if err != nil {
+		return err
+	}
+	if verdict == nil {
+		return usagef("which filter? Give --filter FILE.o, --filter-cbpf FILE or --verdict keep|drop|N")
+	}
+	if f.quiet && f.expect == "" {
+		return usagef("-q prints only what differs from --expect: give that as well")
+	}
+	var expected expectations
+	if f.expect != "" {
+		if expected, err = readExpectations(f.expect); err != nil {
+			return err
+		}
+	}
+	packets, err := openPackets(name)
+	if err != nil {
+		return err
+	}
+	defer packets.Close()
+	runner, err := bpf.OpenRunner(verdict)
+	if err != nil {
+		return a.refusal(err, f.verbose)
+	}
+	defer func() { err = errors.Join(err, runner.Close()) }()
+
+	ctx, cancel := untilSignal(context.Background())
+	defer cancel()
+	r := &replay{flags: f, runner: runner, expected: expected, out: bufio.NewWriter(a.stdout)}
+	err = r.all(ctx, packets)
+	if ferr := r.out.Flush(); err == nil {
+		err = ferr
+	}
+	if err != nil {
+		return err
+	}
+	if r.packets == 0 {
+		return fmt.Errorf("%s has no kernel view: record one with ebpfdump capture", name)
+	}
+	if !f.quiet {
+		fmt.Fprintf(a.stderr, "%d packets: %d kept, %d truncated, %d dropped\n", r.packets, r.packets-r.truncated-r.dropped, r.truncated, r.dropped)
+	}
+	return expected.outcome(f.expect)
+}
+
+// replay runs a filter over packets.
+type replay struct {
+	flags    replayFlags
+	runner   *bpf.Runner
+	expected expectations
+	out      *bufio.Writer
+	scratch  []byte
+
+	packets, truncated, dropped uint64
+}
+
+// replayed is what became of a packet, as --json prints it.
+type replayed struct {
+	ID        uint64 `json:"id"`
+	Interface string `json:"interface"`
+	Length    int    `json:"length"`
+	// Missing counts the bytes at the end that the capture has not.
+	Missing int   `json:"missing,omitempty"`
+	Verdict int32 `json:"verdict"`
+	// Kept is how many bytes the verdict lets pass.
+	Kept int `json:"kept"`
+	// Expected is as the expectations have it, empty without any.
+	Expected   string `json:"expected,omitempty"`
+	AsExpected *bool  `json:"as_expected,omitempty"`
+}
+
+func (r *replay) all(ctx context.Context, packets packetSource) error {
+	for ctx.Err() == nil {
+		p, err := packets.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if p.Interface.View != capture.ViewKernel {
+			continue
+		}
+		if err := r.packet(p); err != nil {
+			return err
+		}
+	}
+	return errors.New("stopped by a signal")
+}
+
+func (r *replay) packet(p *capture.Packet) error {
+	data := r.whole(p)
+	verdict, err := r.runner.Run(data, etherType(p))
+	if err != nil {
+		return fmt.Errorf("packet %d: %w", p.ID, err)
+	}
+	result := replayed{
+		ID: p.ID, Interface: p.Interface.Name(), Length: len(data), Missing: len(data) - len(p.Data),
+		Verdict: verdict, Kept: kept(verdict, len(data)),
+	}
+	r.packets++
+	switch {
+	case verdict == 0:
+		r.dropped++
+	case result.Kept < result.Length:
+		r.truncated++
+	}
+	as, ok := r.expected.compare(p.ID, verdict, len(data))
+	if as != nil {
+		result.Expected, result.AsExpected = as.text, &ok
+	}
+	if r.flags.quiet && (as == nil || ok) {
+		return nil
+	}
+	if r.flags.json {
+		line, err := json.Marshal(result)
+		if err != nil {
+			return err
+		}
+		_, err = r.out.Write(append(line, '\n'))
+		return err
+	}
+	_, err = fmt.Fprintln(r.out, result.line())
+	return err
+}
+
+// line is for people, and for awk.
+func (r *replayed) line() string {
+	text := fmt.Sprintf("%d %d %d keeps all", r.ID, r.Length, r.Verdict)
+	switch {
+	case r.Verdict == 0:
+		text = fmt.Sprintf("%d %d %d drops it", r.ID, r.Length, r.Verdict)
+	case r.Kept < r.Length:
+		text = fmt.Sprintf("%d %d %d keeps %d of %d bytes", r.ID, r.Length, r.Verdict, r.Kept, r.Length)
+	}
+	if r.Missing > 0 {
+		text += fmt.Sprintf("; the last %d bytes are not in the capture", r.Missing)
+	}
+	if r.AsExpected != nil && !*r.AsExpected {
+		text += "; expected " + r.Expected
+	}
+	return text
+}
+
+// kept is how many bytes of a packet a verdict lets pass.
+func kept(verdict int32, length int) int {
+	if verdict < 0 {
+		return length
+	}
+	return min(int(verdict), length)
+}
+
+// whole is the packet in its full length, with zeros for what was not captured.
+func (r *replay) whole(p *capture.Packet) []byte {
+	length := min(p.Len, bpf.MaxSnaplen)
+	if length <= len(p.Data) {
+		return p.Data
+	}
+	if cap(r.scratch) < length {
+		r.scratch = make([]byte, bpf.MaxSnaplen)
+	}
+	whole := r.scratch[:length]
+	clear(whole[copy(whole, p.Data):])
+	return whole
+}
+
+// etherType is the protocol that the filter sees, 0 for packets of no network.
+func etherType(p *capture.Packet) uint16 {
+	switch p.Interface.Layer {
+	case capture.LayerLink:
+		if len(p.Data) >= 14 {
+			return binary.BigEndian.Uint16(p.Data[12:])
+		}
+	case capture.LayerNetwork, capture.LayerTransport:
+		if p.Interface.IPv6 {
+			return unix.ETH_P_IPV6
+		}
+		return unix.ETH_P_IP
+	}
+	return 0
+}
