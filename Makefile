@@ -54,7 +54,7 @@ fuzz: ## every fuzz target for FUZZTIME
 	@for package in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
 			echo "fuzzing $$package $$target"; \
-			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package || exit 1; \
+			go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$package || exit 1; \
 		done; \
 	done
 
@@ -67,8 +67,13 @@ kernels: build/vmrun objects ## boots other kernels under QEMU and runs the test
 	@for kernel in $(KERNELS); do \
 		echo "Linux $$kernel"; \
 		EBPFDUMP_REQUIRE=1 EBPFDUMP_OBJECTS=$(CURDIR)/build/objects CGO_ENABLED=0 go test -count=1 \
-			-exec "$(CURDIR)/build/vmrun run -kernel $$kernel -file $(CURDIR)/build/objects" ./bpf ./capture || exit 1; \
+			-exec "$(CURDIR)/build/vmrun run -kernel $$kernel -memory 1024 -file $(CURDIR)/build/objects" ./bpf ./capture || exit 1; \
 	done
+
+survey-kernels: build/vmrun ## surveys each of KERNELS, into samples/survey
+	./.ci/tools qemu-system-x86_64 qemu-system-x86
+	build/vmrun fetch $(KERNELS)
+	./samples/survey/make.sh $(CURDIR)/build/vmrun $(KERNELS)
 
 # The filters of the tests, for guests that have no compiler: each with and
 # without BTF.
