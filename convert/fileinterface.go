@@ -10,12 +10,6 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// Link types that are read but not written: see linkIPv4.
-const (
-	linkNull = 0
-	linkRaw  = 101
-)
-
 // fileInterface is an interface of a file that is being read.
 type fileInterface struct {
 	// own is what the packets are once the headers that our Writer put before them

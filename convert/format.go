@@ -133,7 +133,7 @@ type Source struct {
 }
 
 // Open begins to read a file of a form, or, if format is nil, of the form that
-// its content shows. From then on r is read in the background, until its end.
+// its content shows.
 func Open(r io.Reader, format *Format, o ReadOptions) (*Source, error) {
 	in := newInput(r)
 	if format == nil {

@@ -11,14 +11,14 @@ const (
 	// inputSize is the size in bytes of the window on a file that is being read. It
 	// holds the largest block and the longest line.
 	inputSize = 1 << 20
-	// readSize is how many bytes are read at once, but for the first time: most
+	// readSize is how many bytes are read at once: they are to be in the processor's
+	// cache still when they are looked at. The first time it is less, since most
 	// files are small.
-	readSize      = 1 << 19
+	readSize      = 1 << 18
 	firstReadSize = 1 << 16
 )
 
 // input is a file that is being read: a window of bounded size moves over it.
-// While what is in the window is looked at, the next part is read already.
 type input struct {
 	r io.Reader
 	// buf[start:end] was read from r and not used yet.
@@ -28,18 +28,9 @@ type input struct {
 	offset int64
 	// err is r's, due when all before it is used.
 	err error
-	// other is where the next part is read to, behind room for what is left of this
-	// one. It is nil before the file proves to be long.
-	other []byte
-	read  chan readResult
 }
 
-type readResult struct {
-	n   int
-	err error
-}
-
-func newInput(r io.Reader) *input { return &input{r: r, read: make(chan readResult, 1)} }
+func newInput(r io.Reader) *input { return &input{r: r} }
 
 // unread is what is in the window.
 func (in *input) unread() []byte { return in.buf[in.start:in.end] }
@@ -54,48 +45,24 @@ func (in *input) fill() error {
 		return io.ErrShortBuffer
 	case in.buf == nil:
 		in.buf = make([]byte, firstReadSize)
-		got := readSome(in.r, in.buf)
-		in.end, in.err = got.n, got.err
-	default:
-		in.next(left)
+	case len(in.buf) == firstReadSize:
+		in.buf = make([]byte, inputSize+readSize)
 	}
-	if in.start == in.end || len(left) == in.end-in.start {
-		return in.err
-	}
-	return nil
-}
-
-// next takes the next part, and has the one after it read in the background.
-func (in *input) next(left []byte) {
-	var got readResult
-	if in.other == nil {
-		in.other = make([]byte, inputSize+readSize)
-		got = readSome(in.r, in.other[inputSize:])
-	} else {
-		got = <-in.read
-	}
-	in.start, in.end, in.err = inputSize-len(left), inputSize+got.n, got.err
-	copy(in.other[in.start:], left)
-	in.buf, in.other = in.other, in.buf
-	if in.err != nil {
-		return
-	}
-	if len(in.other) < inputSize+readSize {
-		in.other = make([]byte, inputSize+readSize)
-	}
-	// If nobody asks for it any more, it ends with the read.
-	go func(r io.Reader, b []byte, done chan<- readResult) { done <- readSome(r, b) }(in.r, in.other[inputSize:], in.read)
-}
-
-// readSome reads at least a byte. A reader may return nothing and no error, but
-// not for ever.
-func readSome(r io.Reader, b []byte) readResult {
+	in.start, in.end = 0, copy(in.buf, left)
+	// A reader may return nothing and no error, but not for ever.
 	for range 100 {
-		if n, err := r.Read(b); n > 0 || err != nil {
-			return readResult{n, err}
+		n, err := in.r.Read(in.buf[in.end:min(len(in.buf), in.end+readSize)])
+		in.end += n
+		in.err = err
+		if n > 0 {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return readResult{0, io.ErrNoProgress}
+	in.err = io.ErrNoProgress
+	return in.err
 }
 
 // peek returns the next n bytes, or those that there are and an error. They

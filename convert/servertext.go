@@ -118,22 +118,28 @@ func (r *serverReader) parse() error {
 
 // bytes takes the lines of bytes that are as they should be.
 func (r *serverReader) bytes(d *dump) {
-	in := r.text.in
-	for d.flaw == "" && !d.ghost && len(d.data) < len(byteLines) && int64(len(d.data)) < d.claimed && in.end-in.start >= byteRoom {
-		value, size, lines := parseByte(in.buf[in.start:in.end], len(d.data))
-		// With its empty line behind it this could be the last byte.
+	if d.flaw != "" || d.ghost {
+		return
+	}
+	b := r.text.in.unread()
+	data, last, used := d.data, int(min(d.claimed, int64(len(byteLines)))), 0
+	for len(data) < last && len(b)-used >= byteRoom {
+		value, size, lines := parseByte(b[used:], len(data))
 		if lines == 0 {
-			return
+			break
 		}
-		size -= lines - 1
-		in.use(size)
-		r.text.line++
-		d.data = append(d.data, value)
-		r.text.dumps.bytes++
-		if lines > 1 {
-			return
+		used += size
+		data = append(data, value)
+		if lines > 1 { // an empty line is the end, which is not for here
+			used--
+			break
 		}
 	}
+	more := len(data) - len(d.data)
+	r.text.line += int64(more)
+	r.text.dumps.bytes += more
+	d.data = data
+	r.text.in.use(used)
 }
 
 // head begins a packet.

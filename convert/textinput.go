@@ -175,11 +175,15 @@ const (
 // parseText reads a line of a dump: head is kernelHead or userHead. Numbers are
 // the length, or a byte's index and value.
 func parseText(line []byte, head string) (kind textKind, index, value uint64) {
-	line = bytes.TrimRight(line, " \t\r")
+	for len(line) > 0 && isBlank(line[len(line)-1]) {
+		line = line[:len(line)-1]
+	}
 	if len(line) == 0 {
 		return textEnd, 0, 0
 	}
-	line = bytes.TrimLeft(line, " \t")
+	for isBlank(line[0]) {
+		line = line[1:]
+	}
 	if rest, ok := bytes.CutPrefix(line, []byte(byteHead[1:])); ok {
 		index, rest, ok1 := cutNumber(rest, 10)
 		rest, ok2 := bytes.CutPrefix(rest, []byte("]=0x"))
@@ -198,6 +202,8 @@ func parseText(line []byte, head string) (kind textKind, index, value uint64) {
 	}
 	return textOther, 0, 0
 }
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' }
 
 // cutNumber reads the digits that b begins with. A number that is too large
 // becomes the largest one.
@@ -262,7 +268,7 @@ const byteRoom = 20
 // empty line that may follow, and how many lines these are: 0 if b does not
 // begin with such a line. b has at least byteRoom bytes.
 func parseByte(b []byte, index int) (value byte, size, lines int) {
-	l := &byteLines[index]
+	l := &byteLines[index&0xff]
 	b = b[:byteRoom]
 	if binary.LittleEndian.Uint64(b) != l.first || binary.LittleEndian.Uint64(b[8:])&l.mask != l.second {
 		return 0, 0, 0

@@ -237,15 +237,18 @@ func (a *app) convert(f convertFlags) (err error) {
 	stopReporting := c.report()
 	done := make(chan error, 1)
 	go func() { done <- c.run() }()
+	var statistics []capture.Statistics
 	select {
 	case err = <-done:
+		if err == nil {
+			statistics = c.statistics()
+		}
 	case <-ctx.Done():
 		err = c.interrupted()
 	}
 	stopReporting()
-	if ferr := c.out.finish(c.statistics(err)); err == nil || errors.Is(err, ferr) {
-		err = ferr
-	}
+	// A failed write says more than that the conversion was interrupted by it.
+	err = firstError(c.out.finish(statistics, err), err)
 	c.closingLines()
 	return err
 }
@@ -305,13 +308,11 @@ func (c *conversion) section() convert.Section {
 	return ours
 }
 
-// statistics are those of the inputs, if they were read to the end.
-func (c *conversion) statistics(err error) []capture.Statistics {
+// statistics are those of the inputs, once they were read to the end.
+func (c *conversion) statistics() []capture.Statistics {
 	var all []capture.Statistics
-	if err == nil {
-		for _, s := range c.sources {
-			all = append(all, s.Statistics()...)
-		}
+	for _, s := range c.sources {
+		all = append(all, s.Statistics()...)
 	}
 	return all
 }

@@ -118,12 +118,13 @@ func (o *convertOutput) stop() {
 	o.stopped = true
 }
 
-// finish completes the output. If nothing was written, nothing is left of it.
-func (o *convertOutput) finish(statistics []capture.Statistics) error {
+// finish completes the output. After a failure before the first packet, nothing
+// is left of it.
+func (o *convertOutput) finish(statistics []capture.Statistics, failure error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.stopped = true
-	if o.writer == nil || len(o.counts) == 0 && o.writer.Flush() != nil {
+	if o.writer == nil || failure != nil && len(o.counts) == 0 {
 		if o.file != nil {
 			o.file.Abort()
 			o.file = nil

@@ -28,7 +28,7 @@ type convertInput struct {
 	file   *os.File
 	size   int64 // of a regular file, 0 for others
 	bytes  atomic.Int64
-	doubts uint64
+	doubts atomic.Uint64
 	show   func(line string)
 }
 
@@ -43,11 +43,10 @@ func (in *convertInput) Read(b []byte) (int, error) {
 const shownDoubts = 10
 
 func (in *convertInput) doubt(err *convert.InputError) {
-	in.doubts++
-	switch {
-	case in.doubts <= shownDoubts:
+	switch n := in.doubts.Add(1); {
+	case n <= shownDoubts:
 		in.show(fmt.Sprintf("ebpfdump: %v", err))
-	case in.doubts == shownDoubts+1:
+	case n == shownDoubts+1:
 		in.show(fmt.Sprintf("ebpfdump: %s: more doubtful lines are only counted", in.name))
 	}
 }
@@ -71,15 +70,14 @@ const (
 // report flushes the output from time to time, and shows how far the
 // conversion is.
 func (c *conversion) report() (stop func()) {
-	var (
-		mu  sync.Mutex
-		bar *progressbar.ProgressBar
-	)
+	var mu sync.Mutex
+	bar := c.newBar()
+	shown := false
 	for _, in := range c.inputs {
 		in.show = func(line string) {
 			mu.Lock()
 			defer mu.Unlock()
-			if bar != nil {
+			if shown {
 				_ = bar.Clear()
 			}
 			fmt.Fprintln(c.app.stderr, line)
@@ -108,9 +106,7 @@ func (c *conversion) report() (stop func()) {
 					continue
 				}
 				mu.Lock()
-				if bar == nil {
-					bar = c.newBar()
-				}
+				shown = true
 				_ = bar.Set64(c.bytesRead())
 				mu.Unlock()
 			}
@@ -119,7 +115,7 @@ func (c *conversion) report() (stop func()) {
 	return func() {
 		close(ended)
 		done.Wait()
-		if bar != nil {
+		if shown {
 			_ = bar.Clear()
 		}
 	}
@@ -135,7 +131,7 @@ func (c *conversion) newBar() *progressbar.ProgressBar {
 		}
 		total += in.size
 	}
-	return progressbar.NewOptions64(total,
+	bar := progressbar.NewOptions64(total,
 		progressbar.OptionSetWriter(c.app.stderr),
 		progressbar.OptionSetDescription("converting"),
 		progressbar.OptionShowBytes(true),
@@ -144,6 +140,8 @@ func (c *conversion) newBar() *progressbar.ProgressBar {
 		progressbar.OptionSetWidth(20),
 		progressbar.OptionClearOnFinish(),
 	)
+	bar.Reset() // it counts the time from here on
+	return bar
 }
 
 func (c *conversion) bytesRead() int64 {
@@ -160,8 +158,8 @@ func (c *conversion) closingLines() {
 	defer c.out.mu.Unlock()
 	printf := func(format string, args ...any) { fmt.Fprintf(c.app.stderr, format+"\n", args...) }
 	for _, in := range c.inputs {
-		if in.doubts > 0 {
-			printf("%s: %s skipped", in.name, counted(in.doubts, "doubtful line"))
+		if n := in.doubts.Load(); n > 0 {
+			printf("%s: %s skipped", in.name, counted(n, "doubtful line"))
 		}
 	}
 	for _, left := range c.out.selection.LeftOut() {
