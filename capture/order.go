@@ -10,16 +10,31 @@ import (
 // were handed on is used again, so that in the long run nothing is allocated.
 type order struct {
 	sink    Sink
-	held    []*heldPacket
+	held    []turn
+	sorted  int // how many of held are in order
+	merged  []turn
 	unused  []*heldPacket
 	arena   arena
 	counter uint64
 }
 
+// turn is when a packet is to be handed on.
+type turn struct {
+	time     int64
+	sequence uint64 // tells packets of the same nanosecond apart
+	packet   *heldPacket
+}
+
+func (t turn) compare(other turn) int {
+	if c := cmp.Compare(t.time, other.time); c != 0 {
+		return c
+	}
+	return cmp.Compare(t.sequence, other.sequence)
+}
+
 type heldPacket struct {
 	Packet
-	sequence uint64 // tells packets of the same nanosecond apart
-	chunk    *chunk
+	chunk *chunk
 }
 
 // add copies a packet and its data.
@@ -31,32 +46,52 @@ func (o *order) add(p *Packet) {
 		h = new(heldPacket)
 	}
 	o.counter++
-	h.Packet, h.sequence = *p, o.counter
+	h.Packet = *p
 	h.Data, h.chunk = o.arena.copy(p.Data)
-	o.held = append(o.held, h)
+	o.held = append(o.held, turn{p.Time, o.counter, h})
+}
+
+// sort puts what has been added in its place. The rest is in order, and most of
+// it before all that is new.
+func (o *order) sort() {
+	added := o.held[o.sorted:]
+	slices.SortFunc(added, turn.compare)
+	if len(added) > 0 {
+		at, _ := slices.BinarySearchFunc(o.held[:o.sorted], added[0], turn.compare)
+		o.merged = merge(o.merged[:0], o.held[at:o.sorted], added)
+		copy(o.held[at:], o.merged)
+	}
+	o.sorted = len(o.held)
+}
+
+// merge appends two lists that are in order as one.
+func merge(to, a, b []turn) []turn {
+	for len(a) > 0 && len(b) > 0 {
+		if a[0].compare(b[0]) < 0 {
+			to, a = append(to, a[0]), a[1:]
+		} else {
+			to, b = append(to, b[0]), b[1:]
+		}
+	}
+	return append(append(to, a...), b...)
 }
 
 // release writes all packets up to a time. A failing sink gets no more packets.
 func (o *order) release(until int64) error {
-	// Almost always sorted already, which costs one pass.
-	slices.SortFunc(o.held, func(a, b *heldPacket) int {
-		if c := cmp.Compare(a.Time, b.Time); c != 0 {
-			return c
-		}
-		return cmp.Compare(a.sequence, b.sequence)
-	})
+	o.sort()
 	var (
 		n   int
 		err error
 	)
-	for ; n < len(o.held) && o.held[n].Time <= until && err == nil; n++ {
-		h := o.held[n]
+	for ; n < len(o.held) && o.held[n].time <= until && err == nil; n++ {
+		h := o.held[n].packet
 		err = o.sink.WritePacket(&h.Packet)
 		o.arena.free(h.chunk)
 		h.Packet, h.chunk = Packet{}, nil
 		o.unused = append(o.unused, h)
 	}
 	o.held = append(o.held[:0], o.held[n:]...)
+	o.sorted = len(o.held)
 	return err
 }
 
