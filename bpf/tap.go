@@ -65,10 +65,13 @@ func (o Options) withDefaults() (Options, error) {
 //
 // Needs Linux 5.8 and CAP_BPF.
 type Tap struct {
-	objects tapObjects
-	reader  *ringbuf.Reader
-	size    int
-	filter  *ebpf.Collection // what the Verdict's program refers to
+	objects struct {
+		tapObjects
+		Data *ebpf.Map `ebpf:".data"`
+	}
+	reader *ringbuf.Reader
+	size   int
+	filter *ebpf.Collection // what the Verdict's program refers to
 }
 
 // Open loads a tap into the kernel. It is attached to no socket yet.
@@ -131,7 +134,7 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 	}
 	t.reader, err = ringbuf.NewReader(t.objects.Ring)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the ring: %w", err), t.objects.Close())
+		return nil, errors.Join(fmt.Errorf("opening the ring: %w", err), t.objects.Data.Close(), t.objects.Close())
 	}
 	return t, nil
 }
@@ -207,8 +210,8 @@ func (t *Tap) Counters() (Counters, error) {
 	return sum, nil
 }
 
-// Stop makes the tap a filter that only returns its verdict, on all sockets
-// that have it, also on those out of reach. What is in the ring stays readable.
+// Stop makes the tap a filter that keeps everything and does nothing else, on all
+// sockets that have it, also on those out of reach. What is in the ring stays readable.
 func (t *Tap) Stop() error {
 	if err := t.objects.Listening.Set(uint32(0)); err != nil {
 		return fmt.Errorf("stopping the tap: %w", err)
@@ -216,14 +219,17 @@ func (t *Tap) Stop() error {
 	return nil
 }
 
-// Close gives the tap up. Sockets that still have it go on with its verdict. It is
-// safe to call it twice, and while a Read is waiting.
+// Switch turns the tap off as Stop does. It outlives the Tap.
+func (t *Tap) Switch() (Switch, error) { return copySwitch(t.objects.Data) }
+
+// Close gives the tap up. Without Stop, sockets that still have it go on with its
+// verdict. It is safe to call it twice, and while a Read is waiting.
 func (t *Tap) Close() error {
 	if err := t.reader.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}
 	t.filter.Close()
-	return t.objects.Close()
+	return errors.Join(t.objects.Data.Close(), t.objects.Close())
 }
 
 // RunStats tells how often the tap ran and for how long in all. The kernel

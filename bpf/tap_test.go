@@ -226,6 +226,12 @@ func TestTapStop(t *testing.T) {
 	if err := tap.Stop(); err != nil {
 		t.Fatal(err)
 	}
+	checkOff(t, tap, receiver, sender)
+}
+
+// checkOff holds that a tap on the receiver keeps everything and records nothing.
+func checkOff(t *testing.T, tap *Tap, receiver, sender int) {
+	t.Helper()
 	if err := unix.Send(sender, []byte("kept"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -236,6 +242,33 @@ func TestTapStop(t *testing.T) {
 	if n, _, err := unix.Recvfrom(receiver, buf, unix.MSG_DONTWAIT); err != nil || string(buf[:n]) != "kept" {
 		t.Errorf("received %q, %v after Stop", buf[:max(n, 0)], err)
 	}
+}
+
+// Whoever has the switch can do what Stop does, and a verdict ends with it.
+func TestSwitch(t *testing.T) {
+	t.Parallel()
+	tap := mustOpen(t, Options{RingSize: MinRingSize, Verdict: Keep(0)})
+	receiver, sender := udpPair(t)
+	if err := tap.Attach(receiver); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Send(sender, []byte("dropped"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if n := readAll(t, tap, nil); n != 1 {
+		t.Errorf("recorded %d packets", n)
+	}
+	s, err := tap.Switch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.TurnOff(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.File().Close(); err != nil {
+		t.Fatal(err)
+	}
+	checkOff(t, tap, receiver, sender)
 }
 
 func TestReject(t *testing.T) {
