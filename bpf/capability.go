@@ -50,16 +50,26 @@ func HasCapability(capability int) bool {
 	return Privilege{Effective: effectiveCapabilities()}.Has(capability)
 }
 
-// Has tells whether a capability, such as unix.CAP_BPF, is in force.
+// includedIn has the capabilities that are a part of another one.
+var includedIn = map[int]int{
+	unix.CAP_BPF:             unix.CAP_SYS_ADMIN,
+	unix.CAP_PERFMON:         unix.CAP_SYS_ADMIN,
+	unix.CAP_DAC_READ_SEARCH: unix.CAP_DAC_OVERRIDE,
+}
+
+// Has tells whether a capability, such as unix.CAP_BPF, is in force, by itself
+// or as a part of another.
 func (p Privilege) Has(capability int) bool {
-	return p.Effective&(1<<capability) != 0
+	set := uint64(1) << capability
+	if whole, ok := includedIn[capability]; ok {
+		set |= 1 << whole
+	}
+	return p.Effective&set != 0
 }
 
 // MayLoad tells whether the privilege is enough for bpf(2), as far as
-// capabilities decide: CAP_SYS_ADMIN includes CAP_BPF.
-func (p Privilege) MayLoad() bool {
-	return p.Has(unix.CAP_BPF) || p.Has(unix.CAP_SYS_ADMIN)
-}
+// capabilities decide.
+func (p Privilege) MayLoad() bool { return p.Has(unix.CAP_BPF) }
 
 // Hint is the one step that gives the process capabilities that it lacks, such
 // as "CAP_BPF".

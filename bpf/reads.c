@@ -1,0 +1,759 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+//
+// What other processes read from their sockets: the bytes that receiving
+// system calls returned, copied from the process's own buffers when the call
+// ends.
+//
+// There are two ways to hear of a call. The tracepoints of single calls cost the
+// other calls 70 ns, and need tracefs; arguments are kept from the
+// beginning of a call to its end. The raw tracepoints of all calls cost each call
+// 280 ns, and need to know where the registers are, which Go sets for each
+// architecture; at the end of a call they still hold its arguments.
+
+#include <linux/bpf.h>
+#include <linux/errno.h>
+#include <linux/socket.h>
+#include <bpf/bpf_helpers.h>
+#include "reads.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+static __always_inline void count(__u64 *counter)
+{
+	__sync_fetch_and_add(counter, 1);
+}
+
+static __always_inline struct read_counters *counters(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&read_counts, &zero);
+}
+
+static __always_inline struct reading *reading(__u32 slot)
+{
+	return bpf_map_lookup_elem(&readings, &slot);
+}
+
+static __always_inline __u64 current_process(void)
+{
+	struct bpf_pidns_info info = {};
+
+	if (!namespace_inode)
+		return bpf_get_current_pid_tgid();
+	if (bpf_get_ns_current_pid_tgid(namespace_device, namespace_inode, &info, sizeof(info)))
+		return 0;
+	return (__u64)info.tgid << 32 | info.pid;
+}
+
+static __always_inline __u64 register_at(__u64 regs, __u32 offset)
+{
+	__u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)(regs + offset));
+	return value;
+}
+
+/* An argument of a call that has ended. */
+static __always_inline __u64 ended_argument(const struct ended_call *e, int n)
+{
+	return e->begun ? e->begun->arguments[n] : register_at(e->registers, argument_at[n]);
+}
+
+/* All arguments. The registers are copied at once, because each copy has its price. */
+static __always_inline int load_arguments(struct reading *r, const struct ended_call *e)
+{
+	__u32 size = registers_size;
+	int i;
+
+	if (e->begun) {
+		__builtin_memcpy(r->arguments, e->begun->arguments, sizeof(r->arguments));
+		return 0;
+	}
+	if (size > sizeof(r->registers))
+		size = sizeof(r->registers);
+	if (bpf_probe_read_kernel(r->registers, size, (void *)e->registers))
+		return -1;
+#pragma unroll
+	for (i = 0; i < 6; i++)
+		r->arguments[i] = r->registers[argument_at[i] / 8 & (REGISTERS_MAX - 1)];
+	return 0;
+}
+
+/* Copies a piece of n bytes, at most class, into the ring. */
+static __always_inline void copy(struct reading *r, struct read_counters *c, __u32 n, const __u32 class)
+{
+	struct read *rec;
+
+	rec = bpf_ringbuf_reserve(&read_ring, sizeof(*rec) + class, 0);
+	if (!rec) {
+		count(&c->ring_full);
+		return;
+	}
+	r->head.caplen = n;
+	r->head.lost = c->ring_full + c->fault;
+	*rec = r->head;
+	if (n > 0) {
+		asm volatile("" : "+r"(n));
+		n = ((n - 1) & (class - 1)) + 1;
+		if (bpf_probe_read_user(rec + 1, n, (void *)r->at)) {
+			bpf_ringbuf_discard(rec, BPF_RB_NO_WAKEUP);
+			count(&c->fault);
+			return;
+		}
+	}
+	bpf_ringbuf_submit(rec, BPF_RB_NO_WAKEUP);
+	count(&c->recorded);
+}
+
+/* A function that is not static is verified once and not at each call, which
+ * keeps the loop below small; its arguments can be numbers only.
+ */
+__attribute__((noinline)) int piece(__u32 slot, __u32 n)
+{
+	struct read_counters *c = counters();
+	struct reading *r = reading(slot);
+
+	if (!c || !r)
+		return 0;
+	if (n > PIECE_MAX)
+		return 0;
+	count(&c->seen);
+	if (n <= 64)
+		copy(r, c, n, 64);
+	else if (n <= 128)
+		copy(r, c, n, 128);
+	else if (n <= 256)
+		copy(r, c, n, 256);
+	else if (n <= 512)
+		copy(r, c, n, 512);
+	else if (n <= 1024)
+		copy(r, c, n, 1024);
+	else if (n <= 2048)
+		copy(r, c, n, 2048);
+	else if (n <= 4096)
+		copy(r, c, n, 4096);
+	else if (n <= 8192)
+		copy(r, c, n, 8192);
+	else if (n <= 16384)
+		copy(r, c, n, 16384);
+	else if (n <= 32768)
+		copy(r, c, n, 32768);
+	else
+		copy(r, c, n, 65536);
+	return 0;
+}
+
+static __always_inline void truncated(void)
+{
+	struct read_counters *c = counters();
+
+	if (c)
+		count(&c->truncated);
+}
+
+/* Begins a message of so many bytes. */
+static __always_inline void begin_message(struct reading *r, __s64 result)
+{
+	r->head.result = result;
+	r->head.position += r->taken;
+	r->taken = r->head.flags & PEEK ? 0 : result;
+	r->head.offset = 0;
+	r->head.wanted = 0;
+	if (result > 0)
+		r->head.wanted = result > read_snaplen ? read_snaplen : result;
+	r->bytes = r->head.wanted;
+	r->left = 0;
+}
+
+static __always_inline void sender(struct reading *r, __u64 name, __u32 len)
+{
+	r->head.name_len = 0;
+	if (!name || len < 2)
+		return;
+	if (len > NAME_MAX)
+		len = NAME_MAX;
+	/* A whole one fits into what the caller had room for almost always; if the
+	 * page ends behind a shorter one, the shorter one it is.
+	 */
+	if (!bpf_probe_read_user(r->head.name, NAME_MAX, (void *)name) ||
+	    !bpf_probe_read_user(r->head.name, 16, (void *)name))
+		r->head.name_len = len;
+}
+
+/* Where a message's bytes and its sender are, of a struct msghdr. */
+static __always_inline void take_header(struct reading *r, const struct user_msghdr *h)
+{
+	r->iov = h->iov;
+	r->iovs = h->iovlen > 1024 ? 1024 : h->iovlen;
+	r->head.room = 0;
+	sender(r, h->name, h->namelen);
+}
+
+/* Finds the next message of recvmmsg. */
+static __always_inline int next_message(struct reading *r)
+{
+	struct user_mmsghdr m;
+
+	if (!r->message_count || bpf_probe_read_user(&m, sizeof(m), (void *)r->messages))
+		return 0;
+	r->message_count--;
+	r->messages += sizeof(m);
+	take_header(r, &m.hdr);
+	begin_message(r, m.len);
+	return 1;
+}
+
+/* Finds the next part of the buffer. */
+static __always_inline int next_part(struct reading *r)
+{
+	struct user_iovec part;
+
+	if (!r->iovs || bpf_probe_read_user(&part, sizeof(part), (void *)r->iov))
+		return 0;
+	r->iovs--;
+	r->iov += sizeof(part);
+	r->at = part.base;
+	r->left = part.len;
+	r->head.room += part.len;
+	return 1;
+}
+
+/* Records the message that was begun, a piece at a time, and those that follow. */
+__attribute__((noinline)) int record(__u32 slot)
+{
+	struct reading *r = reading(slot);
+	__u32 n;
+	int i;
+
+	if (!r)
+		return 0;
+	if (!r->bytes)
+		piece(slot, 0);
+	for (i = 0; i < PIECES; i++) {
+		if (!r->bytes) {
+			if (!next_message(r))
+				return 0;
+			if (!r->bytes)
+				piece(slot, 0);
+			continue;
+		}
+		if (!r->left && !next_part(r))
+			break;
+		n = PIECE_MAX;
+		if (n > r->left)
+			n = r->left;
+		if (n > r->bytes)
+			n = r->bytes;
+		if (!n)
+			continue;
+		piece(slot, n);
+		r->head.offset += n;
+		r->at += n;
+		r->left -= n;
+		r->bytes -= n;
+	}
+	if (r->bytes || r->message_count)
+		truncated();
+	return 0;
+}
+
+/* Finds a descriptor's socket, also one that was inherited a moment ago. */
+static __always_inline struct watched_socket *find(__u32 pid, __s32 fd, const struct watched_process *w)
+{
+	struct descriptor key = {.pid = pid, .fd = fd};
+	struct watched_socket *s;
+
+	s = bpf_map_lookup_elem(&descriptors, &key);
+	if (s)
+		return s->closed ? 0 : s;
+	if (!w->parent)
+		return 0;
+	key.pid = w->parent;
+	return bpf_map_lookup_elem(&descriptors, &key);
+}
+
+static __always_inline struct reading *begin_call(__u32 slot, __u32 call, __u64 process, __s32 fd, __s64 result)
+{
+	struct reading *r = reading(slot);
+
+	if (!r)
+		return 0;
+	__builtin_memset((void *)r + sizeof(r->registers), 0, sizeof(*r) - sizeof(r->registers));
+	r->head.time = bpf_ktime_get_boot_ns();
+	r->head.call = call;
+	r->head.cpu = bpf_get_smp_processor_id();
+	r->head.pid = process >> 32;
+	r->head.tid = process;
+	r->head.fd = fd;
+	r->head.result = result;
+	return r;
+}
+
+/* The length that the kernel wrote to where an argument points. */
+static __always_inline __u32 length_at(__u64 pointer)
+{
+	__u32 len = 0;
+
+	if (pointer)
+		bpf_probe_read_user(&len, sizeof(len), (void *)pointer);
+	return len;
+}
+
+static __always_inline void describe_buffer(struct reading *r, __u32 call)
+{
+	struct user_msghdr h;
+
+	switch (call) {
+	case CALL_READ:
+	case CALL_RECVFROM:
+		r->at = r->arguments[1];
+		r->left = r->arguments[2];
+		r->head.room = r->left;
+		if (call == CALL_RECVFROM) {
+			r->head.flags = r->arguments[3];
+			sender(r, r->arguments[4], length_at(r->arguments[5]));
+		}
+		break;
+	case CALL_READV:
+		r->iov = r->arguments[1];
+		r->iovs = r->arguments[2];
+		break;
+	case CALL_RECVMSG:
+		r->head.flags = r->arguments[2];
+		if (!bpf_probe_read_user(&h, sizeof(h), (void *)r->arguments[1]))
+			take_header(r, &h);
+		break;
+	case CALL_RECVMMSG:
+		r->head.flags = r->arguments[3];
+		r->messages = r->arguments[1];
+		break;
+	}
+}
+
+static __always_inline int received(const struct ended_call *e, __u32 call, struct watched_process *w)
+{
+	struct watched_socket *s;
+	struct reading *r;
+	__u64 left, before;
+	__s32 fd;
+
+	fd = ended_argument(e, 0);
+	s = find(e->process >> 32, fd, w);
+	if (!s)
+		return 0;
+	r = begin_call(e->slot, call, e->process, fd, e->result);
+	if (!r || load_arguments(r, e))
+		return 0;
+	r->head.socket = s->id;
+	r->head.position = s->position;
+	if (e->result < 0) {
+		piece(e->slot, 0);
+		return 0;
+	}
+	describe_buffer(r, call);
+	if (call == CALL_RECVMMSG) {
+		r->message_count = e->result;
+		next_message(r);
+	} else {
+		left = r->left;
+		begin_message(r, e->result);
+		r->left = left;
+	}
+	before = r->head.position;
+	if (call == CALL_SPLICE)
+		piece(e->slot, 0);
+	else
+		record(e->slot);
+	__sync_fetch_and_add(&s->position, r->head.position + r->taken - before);
+	return 0;
+}
+
+/* A connection that a watched socket accepted is watched from its first byte. */
+static __always_inline int accepted(const struct ended_call *e, struct watched_process *w)
+{
+	struct descriptor key = {.pid = e->process >> 32, .fd = e->result};
+	struct watched_socket fresh = {};
+	struct watched_socket *listener;
+	struct read_counters *c;
+	struct reading *r;
+	__s32 fd;
+
+	fd = ended_argument(e, 0);
+	listener = find(e->process >> 32, fd, w);
+	if (!listener)
+		return 0;
+	r = begin_call(e->slot, CALL_ACCEPT, e->process, fd, e->result);
+	if (!r || load_arguments(r, e))
+		return 0;
+	fresh.id = r->head.time | 1ULL << 63;
+	r->head.socket = fresh.id;
+	r->head.position = listener->id;
+	sender(r, r->arguments[1], length_at(r->arguments[2]));
+	if (bpf_map_update_elem(&descriptors, &key, &fresh, BPF_ANY)) {
+		c = counters();
+		if (c)
+			count(&c->untracked);
+	}
+	piece(e->slot, 0);
+	return 0;
+}
+
+/* A copy of a descriptor is the same socket. */
+static __always_inline int duplicated(const struct ended_call *e, struct watched_process *w)
+{
+	struct descriptor key = {.pid = e->process >> 32, .fd = e->result};
+	struct watched_socket copy = {};
+	struct watched_socket *s;
+	struct reading *r;
+	__s32 fd;
+
+	fd = ended_argument(e, 0);
+	s = find(e->process >> 32, fd, w);
+	if (!s || fd == key.fd)
+		return 0;
+	copy.id = s->id;
+	copy.position = s->position;
+	bpf_map_update_elem(&descriptors, &key, &copy, BPF_ANY);
+	r = begin_call(e->slot, CALL_DUP, e->process, fd, e->result);
+	if (!r)
+		return 0;
+	r->head.socket = copy.id;
+	piece(e->slot, 0);
+	return 0;
+}
+
+static __always_inline int copies(const struct ended_call *e)
+{
+	__s32 nr = e->nr;
+	__u64 command;
+
+	if (nr == nr_dup || nr == nr_dup2 || nr == nr_dup3)
+		return 1;
+	if (nr != nr_fcntl)
+		return 0;
+	command = ended_argument(e, 1);
+	return command == 0 || command == 1030; /* F_DUPFD, F_DUPFD_CLOEXEC */
+}
+
+/* In a child that has its parent's descriptors still, a number can come to mean
+ * a file: after exec, before anybody has looked at it.
+ */
+static __always_inline int opened(const struct ended_call *e, struct watched_process *w)
+{
+	struct descriptor key = {.pid = e->process >> 32, .fd = e->result};
+	struct watched_socket none = {.closed = 1};
+
+	if (w->parent)
+		bpf_map_update_elem(&descriptors, &key, &none, BPF_ANY);
+	return 0;
+}
+
+static __always_inline int forked(__u32 slot, __u32 pid, __u64 process, struct watched_process *w)
+{
+	struct watched_process child = {.parent = process >> 32};
+	struct reading *r;
+
+	/* A thread's id does no harm here: no process has it. In another process
+	 * id namespace than ours, the number means nothing.
+	 */
+	w->forked = 1;
+	inheriting = 1;
+	bpf_map_update_elem(&processes, &pid, &child, BPF_NOEXIST);
+	r = begin_call(slot, CALL_FORK, process, -1, pid);
+	if (!r)
+		return 0;
+	piece(slot, 0);
+	return 0;
+}
+
+static __always_inline int happened(__u32 slot, __u32 call, __s64 result, __u64 process)
+{
+	struct reading *r;
+
+	r = begin_call(slot, call, process, result, result);
+	if (!r)
+		return 0;
+	piece(slot, 0);
+	return 0;
+}
+
+/* Tells whether the copy of a slot is to take a thread's call. */
+static __always_inline int my_turn(__u32 slot, __u32 thread)
+{
+	__u32 *taken, one = 1;
+
+	if (!twice)
+		return 1;
+	taken = bpf_map_lookup_elem(&marks, &thread);
+	if (slot == SLOT_RETURNED) {
+		if (taken)
+			*taken = 1;
+		else
+			bpf_map_update_elem(&marks, &thread, &one, BPF_ANY);
+		return 1;
+	}
+	if (!taken || !*taken)
+		return 1;
+	*taken = 0;
+	return 0;
+}
+
+/* Nothing was there yet: by far the most frequent failure, and none. From 512 on
+ * the numbers are those of calls that will be made again.
+ */
+static __always_inline int of_no_interest(__s64 result)
+{
+	return result == -EAGAIN || result == -EINTR || result <= -512;
+}
+
+static __always_inline struct watched_process *watched(__u64 process)
+{
+	__u32 pid = process >> 32;
+
+	if (!*(volatile __u32 *)&following)
+		return 0;
+	return bpf_map_lookup_elem(&processes, &pid);
+}
+
+static __always_inline int exited(const struct ended_call *e, struct watched_process *w)
+{
+	__s32 nr = e->nr;
+
+	if (nr == nr_read)
+		return received(e, CALL_READ, w);
+	if (nr == nr_recvfrom)
+		return received(e, CALL_RECVFROM, w);
+	if (nr == nr_recvmsg)
+		return received(e, CALL_RECVMSG, w);
+	if (nr == nr_readv)
+		return received(e, CALL_READV, w);
+	if (nr == nr_recvmmsg)
+		return received(e, CALL_RECVMMSG, w);
+	if (nr == nr_splice)
+		return received(e, CALL_SPLICE, w);
+	if (nr == nr_connect) /* may go on in the background */
+		return happened(e->slot, CALL_SOCKET, ended_argument(e, 0), e->process);
+	if (e->result < 0)
+		return 0;
+	if (nr == nr_accept || nr == nr_accept4)
+		return accepted(e, w);
+	if (nr == nr_openat || nr == nr_open)
+		return opened(e, w);
+	if (copies(e))
+		return duplicated(e, w);
+	if (nr == nr_socket)
+		return happened(e->slot, CALL_SOCKET, e->result, e->process);
+	if (nr == nr_bind || nr == nr_listen)
+		return happened(e->slot, CALL_SOCKET, ended_argument(e, 0), e->process);
+	if (nr == nr_execve || nr == nr_execveat)
+		return happened(e->slot, CALL_EXEC, e->result, e->process);
+	if (nr == nr_io_uring_setup)
+		return happened(e->slot, CALL_IO_URING, e->result, e->process);
+	if (e->result > 0 && (nr == nr_clone || nr == nr_clone3 || nr == nr_fork || nr == nr_vfork))
+		return forked(e->slot, e->result, e->process, w);
+	return 0;
+}
+
+/* A descriptor is forgotten before it is closed: afterwards, another thread may
+ * have accepted a connection under the same number.
+ */
+static __always_inline int closes(__u64 process, __s32 fd, struct watched_process *w)
+{
+	struct descriptor key = {.pid = process >> 32, .fd = fd};
+	struct watched_socket *s;
+	struct reading *r;
+
+	s = find(key.pid, fd, w);
+	if (!s)
+		return 0;
+	r = begin_call(SLOT_ENTERED, CALL_CLOSE, process, fd, 0);
+	if (!r)
+		return 0;
+	r->head.socket = s->id;
+	r->head.position = s->position;
+	if (w->forked || w->parent) {
+		struct watched_socket gone = {.id = s->id, .position = s->position, .closed = 1};
+
+		bpf_map_update_elem(&descriptors, &key, &gone, BPF_ANY);
+	} else {
+		bpf_map_delete_elem(&descriptors, &key);
+	}
+	piece(SLOT_ENTERED, 0);
+	return 0;
+}
+
+static __always_inline int raw_exit(__u32 slot, struct bpf_raw_tracepoint_args *ctx)
+{
+	struct ended_call e = {.slot = slot, .registers = ctx->args[0], .result = ctx->args[1]};
+	struct watched_process *w;
+
+	if (of_no_interest(e.result))
+		return 0;
+	e.process = current_process();
+	w = watched(e.process);
+	if (!w || !my_turn(slot, e.process))
+		return 0;
+	e.nr = register_at(e.registers, number_at);
+	return exited(&e, w);
+}
+
+SEC("raw_tp/sys_exit")
+int returned(struct bpf_raw_tracepoint_args *ctx)
+{
+	return raw_exit(SLOT_RETURNED, ctx);
+}
+
+SEC("raw_tp/sys_exit")
+int returned_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return raw_exit(SLOT_AGAIN, ctx);
+}
+
+SEC("raw_tp/sys_enter")
+int entered(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct watched_process *w;
+	__u64 process;
+
+	if ((__s32)ctx->args[1] != nr_close)
+		return 0;
+	process = current_process();
+	w = watched(process);
+	if (!w)
+		return 0;
+	return closes(process, register_at(ctx->args[0], argument_at[0]), w);
+}
+
+/* Loads from a context by an offset that is fixed, as the verifier wants it. */
+#define begin_argument(ctx, offset) \
+	({ \
+		__u64 value; \
+		asm volatile("%0 = *(u64 *)(%1 + " #offset ")" : "=r"(value) : "r"(ctx)); \
+		value; \
+	})
+
+/* Keeps the first n arguments of a call on a watched socket. */
+static __always_inline int begins(struct begin_context *ctx, const int n)
+{
+	struct begun_call fresh = {.nr = ctx->nr}, *known;
+	struct watched_process *w;
+	__u64 process;
+	__u32 thread;
+
+	process = current_process();
+	thread = process;
+	w = watched(process);
+	if (!w)
+		return 0;
+	fresh.arguments[0] = begin_argument(ctx, 16);
+	if (n > 1)
+		fresh.arguments[1] = begin_argument(ctx, 24);
+	if (n > 2)
+		fresh.arguments[2] = begin_argument(ctx, 32);
+	if (n > 3)
+		fresh.arguments[3] = begin_argument(ctx, 40);
+	if (n > 4) {
+		fresh.arguments[4] = begin_argument(ctx, 48);
+		fresh.arguments[5] = begin_argument(ctx, 56);
+	}
+	if (fresh.nr == nr_close)
+		return closes(process, fresh.arguments[0], w);
+	if (n > 1 && !find(process >> 32, fresh.arguments[0], w))
+		return 0;
+	known = bpf_map_lookup_elem(&begun, &thread);
+	if (known)
+		*known = fresh;
+	else
+		bpf_map_update_elem(&begun, &thread, &fresh, BPF_ANY);
+	return 0;
+}
+
+/* The kernel lets a program see only the arguments that the call has. */
+SEC("tracepoint/syscalls/begins1")
+int begins1(struct begin_context *ctx)
+{
+	return begins(ctx, 1);
+}
+
+SEC("tracepoint/syscalls/begins2")
+int begins2(struct begin_context *ctx)
+{
+	return begins(ctx, 2);
+}
+
+SEC("tracepoint/syscalls/begins3")
+int begins3(struct begin_context *ctx)
+{
+	return begins(ctx, 3);
+}
+
+SEC("tracepoint/syscalls/begins4")
+int begins4(struct begin_context *ctx)
+{
+	return begins(ctx, 4);
+}
+
+SEC("tracepoint/syscalls/begins6")
+int begins6(struct begin_context *ctx)
+{
+	return begins(ctx, 6);
+}
+
+/* The end of a call that began with one of those. */
+SEC("tracepoint/syscalls/ends")
+int ends(struct end_context *ctx)
+{
+	struct ended_call e = {.slot = SLOT_RETURNED, .nr = ctx->nr, .result = ctx->result};
+	struct watched_process *w;
+	__u32 thread;
+
+	e.process = current_process();
+	thread = e.process;
+	w = watched(e.process);
+	if (!w)
+		return 0;
+	e.begun = bpf_map_lookup_elem(&begun, &thread);
+	if (!e.begun || e.begun->nr != e.nr)
+		return 0;
+	e.begun->nr = NOTHING_BEGUN;
+	if (of_no_interest(e.result))
+		return 0;
+	return exited(&e, w);
+}
+
+/* A fork, before the child has run. A child by vfork has closed and copied
+ * descriptors, and is another program, when the call returns to its parent.
+ */
+SEC("tracepoint/sched/sched_process_fork")
+int forks(void *ctx)
+{
+	struct watched_process *w;
+	__u64 process;
+	__u32 child;
+
+	process = current_process();
+	w = watched(process);
+	if (!w || bpf_probe_read_kernel(&child, sizeof(child), ctx + child_at))
+		return 0;
+	return forked(SLOT_RETURNED, child, process, w);
+}
+
+/* The end of a call whose arguments do not matter. */
+SEC("tracepoint/syscalls/happens")
+int happens(struct end_context *ctx)
+{
+	struct ended_call e = {.slot = SLOT_RETURNED, .nr = ctx->nr, .result = ctx->result};
+	struct watched_process *w;
+
+	/* Opening files is frequent, and matters for heirs only. */
+	if (!*(volatile __u32 *)&inheriting && (e.nr == nr_openat || e.nr == nr_open))
+		return 0;
+	e.process = current_process();
+	w = watched(e.process);
+	if (!w || of_no_interest(e.result))
+		return 0;
+	return exited(&e, w);
+}

@@ -1,0 +1,407 @@
+package bpf
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// mustFollow watches a descriptor of the test itself.
+func mustFollow(tb testing.TB, opts ReadsOptions, fd int, id uint64) *Reads {
+	tb.Helper()
+	requirePrivilege(tb)
+	r, err := openReads(opts, strings.HasSuffix(tb.Name(), "/raw"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := r.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	if err := r.WatchProcess(uint32(os.Getpid())); err != nil {
+		tb.Fatal(err)
+	}
+	if err := r.WatchSocket(uint32(os.Getpid()), int32(fd), id); err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+// eachWay tests both ways to hear of system calls.
+func eachWay(t *testing.T, test func(t *testing.T)) {
+	t.Parallel()
+	for _, way := range []string{"single", "raw"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			test(t)
+		})
+	}
+}
+
+// pieces takes what is in the ring of the calls that the test makes itself,
+// and not those of the processes and sockets that other tests make.
+func pieces(tb testing.TB, r *Reads) []Piece {
+	tb.Helper()
+	var all []Piece
+	for {
+		var p Piece
+		err := r.Read(&p)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return all
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if p.Kind() == CallSocket || p.Kind() == CallFork || p.Kind() == CallExec {
+			continue
+		}
+		p.Data = bytes.Clone(p.Data)
+		all = append(all, p)
+	}
+}
+
+func tcpPair(tb testing.TB) (listener, client int) {
+	tb.Helper()
+	open := func() int {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		tb.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	listener, client = open(), open()
+	if err := unix.Bind(listener, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		tb.Fatal(err)
+	}
+	if err := unix.Listen(listener, 4); err != nil {
+		tb.Fatal(err)
+	}
+	to, err := unix.Getsockname(listener)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := unix.Connect(client, to); err != nil {
+		tb.Fatal(err)
+	}
+	return listener, client
+}
+
+func TestReadsSeeEachCall(t *testing.T) { eachWay(t, checkReadsSeeEachCall) }
+
+func checkReadsSeeEachCall(t *testing.T) {
+	receiver, sender := udpPair(t)
+	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, receiver, 7)
+	from, err := unix.Getsockname(sender)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := from.(*unix.SockaddrInet4).Port
+
+	buf, second := make([]byte, 64), make([]byte, 64)
+	for _, test := range []struct {
+		call    Call
+		named   bool // returns the sender's address
+		flags   uint32
+		receive func() error
+	}{
+		{call: CallRead, receive: func() error { _, err := unix.Read(receiver, buf); return err }},
+		{call: CallReadv, receive: func() error { _, err := unix.Readv(receiver, [][]byte{buf[:3], second}); return err }},
+		{call: CallRecvfrom, named: true, flags: unix.MSG_PEEK, receive: func() error { _, _, err := unix.Recvfrom(receiver, buf, unix.MSG_PEEK); return err }},
+		{call: CallRecvfrom, named: true, receive: func() error { _, _, err := unix.Recvfrom(receiver, buf, 0); return err }},
+		{call: CallRecvmsg, named: true, receive: func() error { _, _, _, _, err := unix.Recvmsg(receiver, buf, nil, 0); return err }},
+	} {
+		text := "to " + test.call.String()
+		if err := unix.Send(sender, []byte(text), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := test.receive(); err != nil {
+			t.Fatal(err)
+		}
+		if test.flags&unix.MSG_PEEK != 0 {
+			if _, err := unix.Read(receiver, second); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got := pieces(t, r)
+		var data []byte
+		for _, p := range got {
+			if p.Kind() == test.call {
+				data = append(data, p.Data...)
+			}
+		}
+		p := got[0]
+		if string(data) != text || p.Kind() != test.call || p.Result != int64(len(text)) || p.Socket != 7 || p.Flags != test.flags {
+			t.Errorf("%s: %+v brought %q", test.call, got, data)
+		}
+		if test.named && int(p.Peer().Port()) != port || !test.named && p.Peer().IsValid() {
+			t.Errorf("%s: sender %v, want port %d", test.call, p.Peer(), port)
+		}
+		if p.Pid != uint32(os.Getpid()) || p.Tid == 0 || int(p.Fd) != receiver {
+			t.Errorf("%s: process %d thread %d descriptor %d", test.call, p.Pid, p.Tid, p.Fd)
+		}
+	}
+	// Nothing there is no record.
+	if _, _, err := unix.Recvfrom(receiver, buf, unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
+		t.Fatal(err)
+	}
+	if got := pieces(t, r); len(got) != 0 {
+		t.Errorf("EAGAIN: %+v", got)
+	}
+	checkReadsLedger(t, r)
+}
+
+// Without this, nobody would know that the cheap way does not work.
+func TestReadsGoTheCheapWay(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	r, err := OpenReads(ReadsOptions{RingSize: MinRingSize})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if !r.raw || !HasCapability(unix.CAP_SYS_ADMIN) {
+		return
+	}
+	calls, err := openTracefs()
+	if err == nil {
+		defer calls.close()
+		err = r.attachCalls(calls)
+	}
+	t.Errorf("the tracepoints of single calls are not to be had: %v", err)
+}
+
+func checkReadsLedger(t *testing.T, r *Reads) {
+	t.Helper()
+	c, err := r.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Seen != c.Recorded+c.RingFull+c.Fault || c.Fault+c.Untracked != 0 {
+		t.Errorf("counters %+v", c)
+	}
+}
+
+// mmsghdr is struct mmsghdr of recvmmsg(2).
+type mmsghdr struct {
+	hdr unix.Msghdr
+	len uint32
+	_   [4]byte
+}
+
+func TestReadsSeeRecvmmsg(t *testing.T) { eachWay(t, checkReadsSeeRecvmmsg) }
+
+func checkReadsSeeRecvmmsg(t *testing.T) {
+	receiver, sender := udpPair(t)
+	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, receiver, 1)
+	texts := []string{"one", "", "three"}
+	for _, text := range texts {
+		if err := unix.Send(sender, []byte(text), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const room = 8
+	var (
+		messages [room]mmsghdr
+		parts    [room][2]unix.Iovec
+		buffers  [room][64]byte
+		names    [room]unix.RawSockaddrInet6
+	)
+	for i := range messages {
+		parts[i][0] = unix.Iovec{Base: &buffers[i][0], Len: 2}
+		parts[i][1] = unix.Iovec{Base: &buffers[i][2], Len: 62}
+		messages[i].hdr = unix.Msghdr{Iov: &parts[i][0], Iovlen: 2, Name: (*byte)(unsafe.Pointer(&names[i])), Namelen: 28}
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(receiver), uintptr(unsafe.Pointer(&messages[0])), room, unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 || int(n) != len(texts) {
+		t.Fatalf("recvmmsg: %d, %v", n, errno)
+	}
+	var got []string
+	for _, p := range pieces(t, r) {
+		if p.Offset == 0 {
+			got = append(got, "")
+		}
+		if !p.Peer().IsValid() || p.Kind() != CallRecvmmsg {
+			t.Errorf("%+v", p)
+		}
+		got[len(got)-1] += string(p.Data)
+	}
+	if len(got) != len(texts) || got[0] != texts[0] || got[1] != texts[1] || got[2] != texts[2] {
+		t.Errorf("got %q, want %q", got, texts)
+	}
+	checkReadsLedger(t, r)
+}
+
+// A connection is followed from accept to close, and its bytes are counted,
+// those of a long read in several pieces and those of a peek not.
+func TestReadsFollowConnections(t *testing.T) { eachWay(t, checkReadsFollowConnections) }
+
+func checkReadsFollowConnections(t *testing.T) {
+	listener, client := tcpPair(t)
+	r := mustFollow(t, ReadsOptions{RingSize: 4 << 20}, listener, 5)
+	conn, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := bytes.Repeat([]byte("0123456789abcdef"), 12000)
+	go func() {
+		for data := sent; len(data) > 0; {
+			n, err := unix.Write(client, data)
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			data = data[n:]
+		}
+		unix.Shutdown(client, unix.SHUT_WR)
+	}()
+	buf := make([]byte, len(sent))
+	if _, _, err := unix.Recvfrom(conn, buf[:4], unix.MSG_PEEK); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{10, 100000, len(buf)} {
+		if _, _, err := unix.Recvfrom(conn, buf[:size], unix.MSG_WAITALL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := unix.Read(conn, buf); n != 0 || err != nil {
+		t.Fatalf("read %d, %v behind the end", n, err)
+	}
+	unix.Close(conn)
+
+	all := pieces(t, r)
+	first, last := all[0], all[len(all)-1]
+	if first.Kind() != CallAccept || first.Result != int64(conn) || first.Position != 5 || !first.Peer().IsValid() {
+		t.Errorf("accept: %+v", first)
+	}
+	if last.Kind() != CallClose || int(last.Fd) != conn || last.Socket != first.Socket || last.Position != uint64(len(sent)) {
+		t.Errorf("close: %+v", last)
+	}
+	end := all[len(all)-2]
+	if end.Kind() != CallRead || end.Result != 0 || len(end.Data) != 0 {
+		t.Errorf("end of stream: %+v", end)
+	}
+	var read []byte
+	for _, p := range all[1 : len(all)-2] {
+		if p.Socket != first.Socket {
+			t.Fatalf("another socket: %+v", p)
+		}
+		if p.Flags&unix.MSG_PEEK != 0 {
+			if string(p.Data) != "0123" || p.Position != 0 {
+				t.Errorf("peek: %+v", p)
+			}
+			continue
+		}
+		if p.Position+uint64(p.Offset) != uint64(len(read)) {
+			t.Errorf("piece of bytes %d to %d follows %d", p.Position+uint64(p.Offset), p.Caplen, len(read))
+		}
+		read = append(read, p.Data...)
+	}
+	if !bytes.Equal(read, sent) {
+		t.Errorf("%d bytes, sent %d", len(read), len(sent))
+	}
+	checkReadsLedger(t, r)
+}
+
+// A read that waits already when the programs come is seen when it returns.
+func TestReadsSeeTheCallInProgress(t *testing.T) { eachWay(t, checkReadsSeeTheCallInProgress) }
+
+func checkReadsSeeTheCallInProgress(t *testing.T) {
+	receiver, sender := udpPair(t)
+	waiting, done := make(chan int), make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		waiting <- unix.Gettid()
+		_, err := unix.Read(receiver, make([]byte, 64))
+		done <- err
+	}()
+	<-waiting
+	time.Sleep(50 * time.Millisecond)
+	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, receiver, 3)
+	if err := unix.Send(sender, []byte("awaited"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := pieces(t, r); len(got) != 1 || string(got[0].Data) != "awaited" {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestReadsCountWhatTheRingLoses(t *testing.T) {
+	t.Parallel()
+	receiver, sender := udpPair(t)
+	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, receiver, 1)
+	buf := make([]byte, 30000)
+	for range 100 {
+		if err := unix.Send(sender, buf, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.Read(receiver, buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := len(pieces(t, r))
+	c, err := r.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.RingFull == 0 || c.Recorded < uint64(n) || c.Seen != c.Recorded+c.RingFull+c.Fault {
+		t.Errorf("%d pieces, counters %+v", n, c)
+	}
+	if err := r.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Send(sender, buf, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Read(receiver, buf); err != nil {
+		t.Fatal(err)
+	}
+	if got := pieces(t, r); len(got) != 0 {
+		t.Errorf("%d pieces after Stop", len(got))
+	}
+}
+
+func TestReadsSnaplen(t *testing.T) {
+	t.Parallel()
+	receiver, sender := udpPair(t)
+	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize, Snaplen: 4}, receiver, 1)
+	if err := unix.Send(sender, []byte("truncated"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.Read(receiver, make([]byte, 64)); err != nil {
+		t.Fatal(err)
+	}
+	if got := pieces(t, r); len(got) != 1 || string(got[0].Data) != "trun" || got[0].Result != 9 {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func FuzzDecodePiece(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(make([]byte, pieceSize))
+	f.Add(bytes.Repeat([]byte{0xff}, pieceSize+64))
+	f.Fuzz(func(t *testing.T, sample []byte) {
+		var p Piece
+		if err := DecodePiece(sample, &p); err != nil {
+			if !errors.Is(err, errPiece) {
+				t.Errorf("error %v", err)
+			}
+			return
+		}
+		if len(p.Data) != int(p.Caplen) {
+			t.Errorf("%d bytes, caplen %d", len(p.Data), p.Caplen)
+		}
+		p.Peer()
+	})
+}

@@ -1,0 +1,13 @@
+package bpf
+
+// Where struct pt_regs of the kernel has the number and the arguments of a
+// system call, in bytes. The result replaces the first argument in a0, so that
+// comes from orig_a0.
+const (
+	registerNumber = 136 // a7
+	registersSize  = 288
+)
+
+var registerArguments = [6]uint32{280, 88, 96, 104, 112, 120} // orig_a0, a1 to a5
+
+var oldCalls map[string]int32
