@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,21 +17,20 @@ import (
 // collector brings the two sides of a capture together: records of the tap and
 // deliveries to userspace. It belongs to one goroutine, but for its counts.
 type collector struct {
-	kind       *Kind
-	protocol   uint8
-	tap        *bpf.Tap
-	mailbox    *mailbox
-	clock      clock
-	interfaces map[View]*Interface
-	pairer     pairer
-	order      order
-	limit      uint64 // packets of the kernel view; 0 for no limit
-	poll       time.Duration
-	hold       int64 // nanoseconds that a packet is held back, so that an earlier one can pass it
-	snaplen    int
-	immediate  bool
-	listener   uint64            // cookie of the socket that accepts, 0 if none does
-	observe    func(*bpf.Record) // nil if nobody wants to see them
+	tap       *bpf.Tap
+	mailbox   *mailbox
+	clock     clock
+	home      *route                   // of the packets of the session's own socket
+	routeOf   func(*bpf.Record) *route // of a packet of other processes' sockets; nil for home
+	taken     func(batch) batch        // what other processes have got; nil for what is in the mailbox
+	order     order
+	limit     uint64 // packets of the kernel view; 0 for no limit
+	poll      time.Duration
+	hold      int64 // nanoseconds that a packet is held back, so that an earlier one can pass it
+	snaplen   int
+	immediate bool
+	listener  uint64            // cookie of the socket that accepts, 0 if none does
+	observe   func(*bpf.Record) // nil if nobody wants to see them
 
 	record    bpf.Record
 	packet    Packet
@@ -38,6 +38,7 @@ type collector struct {
 	batch     batch
 	waiting   []delivery // of batch, not paired yet
 	lost      []uint64   // by cpu: losses up to its last record
+	lostAll   uint64     // losses up to the newest record
 	drops     uint64     // losses since the last packet of the kernel view
 	newest    int64      // boot time of the newest record
 	horizon   int64      // boot time up to which everything has been read
@@ -47,7 +48,11 @@ type collector struct {
 	overflow  uint64                   // what the receive queue said of its drops last
 	queue     atomic.Uint64            // messages that receive queues dropped, without those of the filter
 	trimmed   atomic.Uint64            // packets of which the verdict keeps a part only
+	filtered  atomic.Uint64            // packets that the verdict dropped
 	unreached [viewCount]atomic.Uint64 // headers below offset 0 that the filter could not reach
+	peeks     atomic.Uint64            // deliveries that the process only peeked at
+	forgotten atomic.Uint64            // packets of sockets that nobody knows any more
+	handed    map[*Interface]uint64
 }
 
 const viewCount = ViewWire + 1
@@ -132,6 +137,10 @@ func (c *collector) finish() error {
 		c.kernel()
 	}
 	c.pair(1<<63 - 1)
+	// The second look gives up what stays incomplete.
+	for looks := 1; c.taken != nil && (looks < 2 || len(c.batch.deliveries) > 0); looks++ {
+		c.pair(1<<63 - 1)
+	}
 	return c.order.release(1<<63 - 1)
 }
 
@@ -144,17 +153,28 @@ func (c *collector) kernel() {
 	c.newest = int64(rec.Time)
 	lost := c.lostBefore(rec)
 	c.drops += lost
+	c.lostAll += lost
 
 	p := &c.packet
+	r := c.home
+	if c.routeOf != nil {
+		r = c.routeOf(rec)
+	}
+	if r == nil {
+		c.forgotten.Add(1)
+		return
+	}
 	*p = Packet{
 		Time:      c.clock.wall(int64(rec.Time)),
 		Direction: direction(rec.PktType),
-		Protocol:  c.protocol,
+		Protocol:  r.protocol,
 	}
-	c.address(p, rec)
+	address(p, rec, r.kind.layer)
 	c.noted = kernelPacket{cookie: rec.Cookie, src: p.Src, dst: p.Dst, data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict)}
-	if rec.Cookie == c.listener {
-		c.noted.cookie = 0 // not that of the connection
+	if rec.Cookie == c.listener || c.routeOf != nil {
+		// Not that of the connection; and of what other processes accept nobody
+		// knows the cookie.
+		c.noted.cookie = 0
 	}
 	if !c.full() {
 		c.noted.id = c.counts[ViewKernel].Add(1)
@@ -162,9 +182,13 @@ func (c *collector) kernel() {
 		if trims(rec.Verdict, rec.Len) {
 			c.trimmed.Add(1)
 		}
-		c.views(p, rec)
+		if rec.Verdict == 0 {
+			c.filtered.Add(1)
+		}
+		c.views(r, p, rec)
 	}
-	c.pairer.saw(&c.noted, int(lost))
+	r.pairer.saw(&c.noted, int(c.lostAll-r.lost))
+	r.lost = c.lostAll
 }
 
 // lostBefore is the number of packets that the record's cpu lost since its record before.
@@ -186,25 +210,25 @@ func direction(pktType uint32) Direction {
 
 // address finds the packet's addresses in the network header that the tap
 // reached, and its ports in the transport header.
-func (c *collector) address(p *Packet, rec *bpf.Record) {
-	if c.kind.layer == LayerMessage {
+func address(p *Packet, rec *bpf.Record, layer Layer) {
+	if layer == LayerMessage {
 		return // what the tap finds below a message is no header
 	}
 	var src, dst netip.Addr
 	net, transport := rec.NetHeader(), rec.Data
-	if c.kind.layer == LayerLink {
+	if layer == LayerLink {
 		transport = transport[min(linkHeaderLen, len(transport)):]
 	}
 	switch {
 	case len(net) >= 20 && net[0]>>4 == 4:
 		src, dst = netip.AddrFrom4([4]byte(net[12:16])), netip.AddrFrom4([4]byte(net[16:20]))
 		p.Protocol = net[9]
-		if c.kind.layer != LayerTransport {
+		if layer != LayerTransport {
 			transport = transport[min(int(net[0]&0xf)*4, len(transport)):]
 		}
 	case len(net) >= 40 && net[0]>>4 == 6:
 		src, dst = netip.AddrFrom16([16]byte(net[8:24])), netip.AddrFrom16([16]byte(net[24:40]))
-		if c.kind.layer != LayerTransport {
+		if layer != LayerTransport {
 			p.Protocol = net[6]
 			transport = transport[min(40, len(transport)):]
 		}
@@ -228,37 +252,37 @@ func hasPorts(protocol uint8) bool {
 }
 
 // views hands the record on in every view of the kernel's side that is wanted.
-func (c *collector) views(p *Packet, rec *bpf.Record) {
+func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 	// Whichever view comes first tells of the losses.
 	p.Drops = c.drops
-	if i := c.interfaces[ViewKernel]; i != nil {
+	if i := r.at(ViewKernel, p); i != nil {
 		p.Interface, p.Data, p.Len = i, rec.Data, int(rec.Len)
 		p.Comment = verdictComment(rec.Verdict, rec.Len)
 		if rec.Caplen < rec.Len {
 			p.Comment = join(p.Comment, fmt.Sprintf("cut to %d of %d bytes by the snaplen", rec.Caplen, rec.Len))
 		}
-		c.order.add(p)
+		c.add(p)
 		c.drops, p.Drops, p.Comment = 0, 0, ""
 	}
 	for _, view := range []View{ViewNet, ViewLink} {
-		i := c.interfaces[view]
+		i := r.at(view, p)
 		if i == nil {
 			continue
 		}
 		var ok bool
-		if c.scratch, ok = appendBelow(c.scratch[:0], rec, c.kind.layer, view); !ok {
+		if c.scratch, ok = appendBelow(c.scratch[:0], rec, r.kind.layer, view); !ok {
 			c.unreached[view].Add(1)
 			continue
 		}
 		data, length := rec.Data, int(rec.Len)
-		if c.kind.layer == LayerLink && view == ViewNet {
+		if r.kind.layer == LayerLink && view == ViewNet {
 			data, length = data[min(linkHeaderLen, len(data)):], max(length-linkHeaderLen, 0)
 		}
 		p.Interface, p.Len = i, len(c.scratch)+length
 		c.scratch = append(c.scratch, data...)
 		p.Data = c.scratch
 		c.counts[view].Add(1)
-		c.order.add(p)
+		c.add(p)
 		c.drops, p.Drops = 0, 0
 	}
 }
@@ -331,9 +355,14 @@ func netHeaderLen(net []byte) (n int, ok bool) {
 // pair joins the deliveries up to a time on the boot clock with the packets
 // that brought them.
 func (c *collector) pair(until int64) {
+	looked := false
 	for {
 		if len(c.waiting) == 0 {
-			c.batch = c.mailbox.take(c.batch)
+			if looked && c.taken != nil {
+				return // messages that are not complete yet get until the next round
+			}
+			looked = true
+			c.batch = c.take(c.batch)
 			c.waiting = c.batch.deliveries
 		}
 		for len(c.waiting) > 0 && c.waiting[0].time <= until {
@@ -346,34 +375,69 @@ func (c *collector) pair(until int64) {
 	}
 }
 
+// take gets what userspace has got since the last time.
+func (c *collector) take(emptied batch) batch {
+	if c.taken != nil {
+		return c.taken(emptied)
+	}
+	return c.mailbox.take(emptied)
+}
+
+// Peeked is how the comment of a delivery begins that took nothing out of the queue.
+const Peeked = "peeked at (MSG_PEEK), and left in the queue"
+
 // user takes a delivery.
 func (c *collector) user(d *delivery) {
-	m := c.pairer.delivered(d)
-	drops := max(uint64(d.drops)-c.overflow, uint64(m.filtered)) - uint64(m.filtered)
-	c.overflow = uint64(d.drops)
-	c.queue.Add(drops)
+	r := c.home
+	if d.socket != nil {
+		r = d.socket.complete(d)
+	}
+	switch {
+	case d.opened:
+		r.pairer.opened(d)
+		return
+	case d.closed:
+		r.pairer.closed(d)
+		return
+	}
+	var m match
+	switch {
+	case d.socket != nil && d.err != nil && !r.kind.stream:
+		m.comment = endComment(d.call, d.err) // of no packet, but of an ICMP message
+	case d.socket != nil && d.end && !r.kind.stream:
+		// The end of a connection is no packet either.
+	default:
+		m = r.pairer.delivered(d)
+	}
+	drops := d.lost
+	if d.socket == nil {
+		drops = max(uint64(d.drops)-c.overflow, uint64(m.filtered)) - uint64(m.filtered)
+		c.overflow = uint64(d.drops)
+		c.queue.Add(drops)
+	}
 	if m.id == 0 && c.full() {
 		return // of a packet beyond the limit
 	}
-	c.counts[ViewUser].Add(1)
-	i := c.interfaces[ViewUser]
-	if i == nil {
-		return
+	if d.peek {
+		c.peeks.Add(1)
+		m.comment = join(Peeked, m.comment)
+	} else {
+		c.counts[ViewUser].Add(1)
 	}
-	data := d.data[:min(len(d.data), c.snaplen)]
 	c.packet = Packet{
-		Interface: i,
 		Time:      c.clock.wall(d.time),
 		ID:        m.id,
 		Direction: Inbound,
-		Data:      data,
+		Data:      d.data[:min(len(d.data), c.snaplen)],
 		Len:       d.full,
 		Drops:     drops,
 		Comment:   m.comment,
 		Src:       d.from,
 		Dst:       d.to,
-		Protocol:  c.protocol,
-		Call:      "recvmsg",
+		Protocol:  r.protocol,
+		Call:      cmp.Or(d.call, "recvmsg"),
+		PID:       d.pid,
+		TID:       d.tid,
 	}
 	if d.out {
 		c.packet.Direction = Outbound
@@ -381,8 +445,22 @@ func (c *collector) user(d *delivery) {
 	if m.dst.IsValid() {
 		c.packet.Src, c.packet.Dst = m.src, m.dst
 	}
-	if c.kind.listens && (d.end || d.err != nil) {
-		c.packet.Comment = endComment(d.err)
+	if r.kind.listens && (d.end || d.err != nil) {
+		c.packet.Comment = endComment(c.packet.Call, d.err)
+		if d.peek {
+			c.packet.Comment = join(Peeked, c.packet.Comment)
+		}
 	}
-	c.order.add(&c.packet)
+	if c.packet.Interface = r.at(ViewUser, &c.packet); c.packet.Interface != nil {
+		c.add(&c.packet)
+	}
+}
+
+// add hands a packet on to be written in its turn.
+func (c *collector) add(p *Packet) {
+	c.order.add(p)
+	if c.handed == nil {
+		c.handed = make(map[*Interface]uint64)
+	}
+	c.handed[p.Interface]++
 }

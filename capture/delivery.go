@@ -12,12 +12,23 @@ type delivery struct {
 	data   []byte
 	full   int    // length of the message, which may exceed len(data)
 	drops  uint32 // of the receive queue so far (SO_RXQ_OVFL)
-	cookie uint64 // of the socket
+	cookie uint64 // of the socket; 0 if it is another process's
 	from   netip.AddrPort
 	to     netip.AddrPort // local address; its IP may be unspecified
 	out    bool           // a copy of what was sent, not received
 	err    error          // what the call failed with; data is empty then
 	end    bool           // end of stream
+
+	// What follows is known of other processes' calls only.
+	socket   *followed // nil for the session's own socket
+	call     string
+	pid, tid uint32
+	position int64  // bytes that earlier calls took from the socket, as far as they were seen
+	peek     bool   // the bytes stay in the queue
+	cut      bool   // the buffer was full: the message may have been longer
+	opened   bool   // no delivery: the process has accepted the socket
+	closed   bool   // no delivery: the process has closed the socket
+	lost     uint64 // calls of which nothing is known, since the delivery before
 }
 
 // mailboxLimit bounds the memory in bytes that waits for the collector. A receiver that

@@ -17,6 +17,11 @@ type pairer interface {
 	saw(p *kernelPacket, lost int)
 	// delivered finds the packets behind a delivery.
 	delivered(d *delivery) match
+	// opened notes that a process has accepted the connection that d comes from, and
+	// finds out which it is if the process did not ask.
+	opened(d *delivery)
+	// closed notes that no more can be delivered from where d came.
+	closed(d *delivery)
 }
 
 // newPairer makes the pairer for a kind.
@@ -35,6 +40,8 @@ type unpaired struct{}
 
 func (unpaired) saw(*kernelPacket, int)    {}
 func (unpaired) delivered(*delivery) match { return match{} }
+func (unpaired) opened(*delivery)          {}
+func (unpaired) closed(*delivery)          {}
 
 // kernelPacket is what the pairers want to know of a packet in the kernel view.
 type kernelPacket struct {
@@ -74,7 +81,8 @@ type datagrams struct {
 	headerLen int // bytes of a packet that userspace does not get
 	// countsFiltered says that what the filter drops counts as a drop of the queue.
 	countsFiltered bool
-	first          int // place of waiting[0] in the order of the filter
+	uncounted      bool // nobody says how many the queue dropped: the next one that fits is the one
+	first          int  // place of waiting[0] in the order of the filter
 	waiting        []waitingDatagram
 	received       int
 	drops          uint32
@@ -119,6 +127,9 @@ const nearLoss = 1 << 8
 const waitingLimit = 1 << 20
 
 func (q *datagrams) saw(p *kernelPacket, lost int) {
+	if q.uncounted {
+		lost = min(lost, 1) // for places nobody asks, and it may have been another socket's
+	}
 	for range min(lost, waitingLimit) {
 		q.waiting = append(q.waiting, waitingDatagram{})
 	}
@@ -152,12 +163,15 @@ func (q *datagrams) forget() {
 }
 
 func (w *waitingDatagram) fits(d *delivery, hash *alike) bool {
+	if d.cut && w.present && w.keep >= d.full && sameAddr(w.src, d.from) {
+		return true // what is known of the rest cannot be compared
+	}
 	return w.present && w.keep == d.full && w.prefix <= len(d.data) && sameAddr(w.src, d.from) &&
 		w.hash == hash.of(d.data, w.prefix)
 }
 
 // sameAddr compares addresses and, where both have one, ports: raw sockets
-// report none. A sender that nobody wrote down (b is invalid) may be any.
+// report none. A sender that nobody wrote down or asked for (b is invalid) may be any.
 func sameAddr(a, b netip.AddrPort) bool {
 	if !b.IsValid() {
 		return true
@@ -166,7 +180,15 @@ func sameAddr(a, b netip.AddrPort) bool {
 }
 
 func (q *datagrams) delivered(d *delivery) match {
-	place, found := q.find(d, q.received+int(d.drops))
+	expected := q.received + int(d.drops)
+	if q.uncounted {
+		expected = q.passed
+	}
+	place, found := q.find(d, expected)
+	if found && d.peek {
+		w := &q.waiting[place-q.first]
+		return match{id: w.id, src: w.src, dst: w.dst}
+	}
 	q.received++
 	dropped := int(d.drops - q.drops)
 	q.drops = d.drops
@@ -214,6 +236,9 @@ func (q *datagrams) take(place int) match {
 	q.forget()
 	return m
 }
+
+func (q *datagrams) opened(*delivery) {}
+func (q *datagrams) closed(*delivery) {}
 
 // find looks for the delivery's datagram, from the expected place outwards.
 func (q *datagrams) find(d *delivery, expected int) (place int, found bool) {

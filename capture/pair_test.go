@@ -24,6 +24,24 @@ func udpDelivery(payload string, drops uint32) *delivery {
 	return &delivery{data: []byte(payload), full: len(payload), drops: drops, from: client, to: server}
 }
 
+// Nobody knows on which of a process's sockets the tap lost packets.
+func TestDatagramsUncountedNearLoss(t *testing.T) {
+	t.Parallel()
+	q := datagrams{headerLen: 8, uncounted: true}
+	q.saw(udpPacket(1, "alike"), 1000)
+	q.saw(udpPacket(2, "alike"), 0)
+	q.saw(udpPacket(3, "another"), 0)
+	if len(q.waiting) != 4 {
+		t.Errorf("%d places for 3 packets and a loss", len(q.waiting))
+	}
+	if m := q.delivered(udpDelivery("alike", 0)); m.id != 0 || m.comment == "" {
+		t.Errorf("one of two alike: %+v", m)
+	}
+	if m := q.delivered(udpDelivery("another", 0)); m.id != 3 {
+		t.Errorf("the only one of its kind: %+v", m)
+	}
+}
+
 // Each delivery is written as the payload, the queue's drops so far, and the
 // id that it must get.
 func TestDatagrams(t *testing.T) {
@@ -253,6 +271,50 @@ func TestStreamsBoundMemory(t *testing.T) {
 	}
 	if len(s.open) > streamsLimit {
 		t.Errorf("%d streams", len(s.open))
+	}
+}
+
+// A process that does not ask whose connection it has accepted has accepted the
+// first one that was ready, unless its bytes say otherwise.
+func TestStreamsAcceptedUnseen(t *testing.T) {
+	t.Parallel()
+	listener := netip.AddrPortFrom(netip.Addr{}, server.Port())
+	for _, test := range []struct {
+		name     string
+		payloads []string // of the connections, in their order
+		told     int      // the connection of which the process asked, -1 if of none
+		accepted []string // what the process reads, in the order of accept
+		ids      []uint64
+	}{
+		{"in order", []string{"alike", "alike", "alike"}, -1, []string{"alike", "alike", "alike"}, []uint64{3, 13, 23}},
+		{"one is known", []string{"alike", "alike", "alike"}, 0, []string{"alike", "alike"}, []uint64{13, 23}},
+		{"out of order", []string{"first", "second"}, -1, []string{"second", "first"}, []uint64{13, 3}},
+		{"none of them", []string{"first"}, -1, []string{"other"}, []uint64{0}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := newStreams()
+			s.foreign = true
+			for i, payload := range test.payloads {
+				base := uint64(10 * i)
+				for _, p := range []*kernelPacket{
+					segmentPacket(base+1, 100, tcpSYN, ""), segmentPacket(base+2, 101, tcpACK, ""), segmentPacket(base+3, 101, tcpACK, payload),
+				} {
+					p.src = netip.AddrPortFrom(client.Addr(), uint16(1000+i))
+					s.saw(p, 0)
+				}
+			}
+			if test.told >= 0 {
+				s.opened(&delivery{from: netip.AddrPortFrom(client.Addr(), uint16(1000+test.told)), to: listener, socket: &followed{}})
+			}
+			for i, payload := range test.accepted {
+				conn := &followed{to: listener}
+				s.opened(&delivery{to: listener, socket: conn})
+				d := &delivery{data: []byte(payload), full: len(payload), from: conn.from, to: conn.to, socket: conn}
+				if m := s.delivered(d); m.id != test.ids[i] {
+					t.Errorf("%q: %+v, want packet %d", payload, m, test.ids[i])
+				}
+			}
+		})
 	}
 }
 

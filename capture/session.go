@@ -160,26 +160,23 @@ func (c Config) withDefaults() Config {
 
 func newCollector(config Config, tap *bpf.Tap, clock clock) *collector {
 	c := &collector{
-		kind:       config.Kind,
-		protocol:   uint8(config.Protocol),
-		tap:        tap,
-		mailbox:    newMailbox(),
-		clock:      clock,
-		interfaces: make(map[View]*Interface),
-		limit:      config.Packets,
-		poll:       pollInterval,
-		hold:       holdTime.Nanoseconds(),
-		snaplen:    config.Snaplen,
-		immediate:  config.Immediate,
-		observe:    config.Observe,
+		tap:       tap,
+		mailbox:   newMailbox(),
+		clock:     clock,
+		limit:     config.Packets,
+		poll:      pollInterval,
+		hold:      holdTime.Nanoseconds(),
+		snaplen:   config.Snaplen,
+		immediate: config.Immediate,
+		observe:   config.Observe,
 	}
 	if config.Immediate {
 		c.poll, c.hold = immediateInterval, immediateInterval.Nanoseconds()
 	}
-	for _, v := range config.Views {
-		c.interfaces[v] = config.Kind.newInterface(v, clock.bound)
+	if config.Kind != nil {
+		c.home = newRoute(config.Kind, newOutlet(config.Kind, config.Views, clock.bound))
+		c.home.protocol = uint8(config.Protocol)
 	}
-	c.pairer = newPairer(config.Kind)
 	return c
 }
 
@@ -207,7 +204,7 @@ func (s *Session) Addr() netip.AddrPort {
 func (s *Session) Interfaces() []*Interface {
 	var all []*Interface
 	for _, v := range s.config.Views {
-		all = append(all, s.collector.interfaces[v])
+		all = append(all, s.collector.home.outlet.interfaces[v])
 	}
 	return all
 }
@@ -288,9 +285,13 @@ func (s *Session) countLastDrops() error {
 func (s *Session) checkClock() error {
 	step, err := s.collector.clock.stepped()
 	if err == nil && step != 0 {
-		s.config.Notice(fmt.Sprintf("the wall clock was set by %v during the capture: the times are those of the clock at its start", step))
+		s.config.Notice(clockNotice(step))
 	}
 	return err
+}
+
+func clockNotice(step time.Duration) string {
+	return fmt.Sprintf("the wall clock was set by %v during the capture: the times are those of the clock at its start", step)
 }
 
 // keep remembers a socket for stop. One that comes after stop is stopped at once.
@@ -397,8 +398,12 @@ type Counts struct {
 	Unreached uint64
 	// QueueDropped counts the packets that receive queues had no room for, or dropped otherwise.
 	QueueDropped uint64
+	// Peeked counts the calls that left what they returned in the queue (MSG_PEEK). They are not in Delivered.
+	Peeked uint64
 	// Tap is the ledger of the tap.
 	Tap bpf.Counters
+	// Reads is the ledger of the system calls of other processes.
+	Reads bpf.ReadCounters
 }
 
 // Counts reads the counters as they stand.
@@ -426,7 +431,7 @@ func (s *Session) Statistics() ([]Statistics, error) {
 	var all []Statistics
 	for _, v := range s.config.Views {
 		st := Statistics{
-			Interface: c.interfaces[v],
+			Interface: c.home.outlet.interfaces[v],
 			Start:     c.clock.wall(s.started),
 			End:       c.clock.wall(bootNow()),
 			Delivered: c.counts[v].Load(),

@@ -21,10 +21,10 @@ func verdictComment(verdict int32, length uint32) string {
 	return ""
 }
 
-// join makes one comment of two, of which the first may be empty.
+// join makes one comment of two, of which either may be empty.
 func join(first, second string) string {
-	if first == "" {
-		return second
+	if first == "" || second == "" {
+		return first + second
 	}
 	return first + "; " + second
 }

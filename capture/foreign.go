@@ -1,0 +1,161 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// foreign is what a copied descriptor tells about a socket of another process.
+type foreign struct {
+	domain, typ, protocol int
+	cookie                uint64
+	listening             bool
+	local, peer           netip.AddrPort // IPv4 in IPv6 addresses as IPv4
+	path                  string         // of a unix socket, @ before an abstract one
+}
+
+func inspect(fd int) (foreign, error) {
+	var (
+		f    foreign
+		errs [5]error
+	)
+	f.domain, errs[0] = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	f.typ, errs[1] = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	f.protocol, errs[2] = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	f.listening, errs[3] = listening != 0, err
+	f.cookie, errs[4] = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err := errors.Join(errs[:]...); err != nil {
+		return f, fmt.Errorf("asking a socket what it is: %w", err)
+	}
+	if sa, err := unix.Getsockname(fd); err == nil {
+		f.local = unmapped(addrPort(sa))
+		if named, ok := sa.(*unix.SockaddrUnix); ok {
+			f.path = named.Name
+		}
+	}
+	if sa, err := unix.Getpeername(fd); err == nil {
+		f.peer = unmapped(addrPort(sa))
+	}
+	return f, nil
+}
+
+func unmapped(a netip.AddrPort) netip.AddrPort {
+	if !a.IsValid() {
+		return a
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// kind finds the row of the table that the socket belongs to, nil if there is none.
+func (f *foreign) kind() *Kind {
+	protocol := f.protocol
+	if protocol == unix.IPPROTO_MPTCP {
+		protocol = unix.IPPROTO_TCP // which it speaks with ordinary peers
+	}
+	for i := range kinds {
+		k := &kinds[i]
+		if k.domain == f.domain && k.typ == f.typ && (k.protocol == protocol || k.protocol == 0) {
+			return k
+		}
+	}
+	return nil
+}
+
+// hasPort tells whether the socket's own port or its peer's is one of those.
+func (f *foreign) hasPort(ports []uint16) bool {
+	for _, port := range ports {
+		if f.local.Port() == port || f.peer.Port() == port {
+			return true
+		}
+	}
+	return false
+}
+
+func (f *foreign) String() string {
+	var words []string
+	if f.listening {
+		words = append(words, "listening")
+	}
+	if f.local.Port() != 0 || f.local.IsValid() && !f.local.Addr().IsUnspecified() {
+		words = append(words, "on "+f.local.String())
+	}
+	if f.path != "" {
+		words = append(words, "on "+f.path)
+	}
+	if f.peer.IsValid() {
+		words = append(words, "connected to "+f.peer.String())
+	}
+	if len(words) == 0 {
+		return "without an address"
+	}
+	return strings.Join(words, " ")
+}
+
+// filter is what a socket has for a filter.
+type filter struct {
+	classic  []unix.SockFilter // empty if there is none
+	extended bool              // an eBPF filter, whose program nobody can read back
+}
+
+func (f *filter) none() bool { return len(f.classic) == 0 && !f.extended }
+
+// getFilter asks for a socket's filter.
+func getFilter(fd int) (filter, error) {
+	n, err := getFilterInto(fd, nil)
+	if errors.Is(err, unix.EACCES) {
+		return filter{extended: true}, nil
+	}
+	if err != nil || n == 0 {
+		return filter{}, err
+	}
+	f := filter{classic: make([]unix.SockFilter, n)}
+	_, err = getFilterInto(fd, f.classic)
+	return f, err
+}
+
+// getFilterInto copies instructions, and returns how many there are. SO_GET_FILTER
+// counts instructions where other options count bytes.
+func getFilterInto(fd int, to []unix.SockFilter) (int, error) {
+	length := uint32(len(to))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER,
+		uintptr(unsafe.Pointer(unsafe.SliceData(to))), uintptr(unsafe.Pointer(&length)), 0)
+	if errno != 0 {
+		return 0, fmt.Errorf("asking for the socket's filter: %w", errno)
+	}
+	return int(length), nil
+}
+
+// restoreFilter puts a classic filter back, or takes the tap away.
+func restoreFilter(fd int, classic []unix.SockFilter) error {
+	if len(classic) > 0 {
+		program := unix.SockFprog{Len: uint16(len(classic)), Filter: &classic[0]}
+		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program); err != nil {
+			return fmt.Errorf("putting the socket's own filter back: %w", err)
+		}
+		return nil
+	}
+	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_BPF, 0)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("detaching the tap: %w", err)
+	}
+	return nil
+}
+
+// queueDrops is how many packets the socket's receive queue has dropped so far.
+func queueDrops(fd int) uint32 {
+	const drops = 8 // SK_MEMINFO_DROPS
+	var info [9]uint32
+	length := uint32(unsafe.Sizeof(info))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&length)), 0)
+	if errno != 0 || length < 4*(drops+1) {
+		return 0
+	}
+	return info[drops]
+}

@@ -1,0 +1,245 @@
+package capture
+
+import (
+	"bufio"
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+)
+
+// process is a process of somebody else, held by a pidfd: its number cannot
+// come to mean another one.
+type process struct {
+	pid     int
+	pidfd   int
+	command string // as ps shows it
+}
+
+// openProcess finds a process. ESRCH means that it is gone, or was never there.
+func openProcess(pid int) (*process, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+		return nil, fmt.Errorf("joining process %d: %w", pid, unix.ESRCH)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening process %d: %w", pid, err)
+	}
+	p := &process{pid: pid, pidfd: fd}
+	if name, err := os.ReadFile(p.proc("comm")); err == nil {
+		p.command = strings.TrimSpace(string(name))
+	}
+	return p, nil
+}
+
+func (p *process) String() string { return fmt.Sprintf("process %d (%s)", p.pid, p.command) }
+
+func (p *process) close() { unix.Close(p.pidfd) }
+
+func (p *process) proc(name string) string {
+	return filepath.Join("/proc", strconv.Itoa(p.pid), name)
+}
+
+// exited tells whether the process has ended.
+func (p *process) exited() bool {
+	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
+	n, _ := unix.Poll(fds, 0)
+	return n > 0
+}
+
+// copyDescriptor makes a descriptor of the process one of ours.
+func (p *process) copyDescriptor(fd int) (int, error) {
+	copied, err := unix.PidfdGetfd(p.pidfd, fd, 0)
+	switch {
+	case err == nil:
+		return copied, nil
+	case errors.Is(err, unix.EPERM):
+		return -1, p.notPermitted(err)
+	case errors.Is(err, unix.ENOSYS):
+		return -1, &bpf.MissingError{
+			What: "copying a socket of another process needs pidfd_getfd of Linux 5.6",
+			Hint: "use a newer kernel",
+			Err:  err,
+		}
+	}
+	return -1, fmt.Errorf("copying descriptor %d of %s: %w", fd, p, err)
+}
+
+func (p *process) notPermitted(err error) error {
+	owner := ""
+	var st unix.Stat_t
+	if unix.Stat(p.proc(""), &st) == nil {
+		owner = fmt.Sprintf(" of user %d", st.Uid)
+	}
+	if errors.Is(err, unix.EACCES) && !bpf.HasCapability(unix.CAP_DAC_READ_SEARCH) {
+		return &bpf.MissingError{
+			What:       fmt.Sprintf("listing the sockets of %s%s needs CAP_DAC_READ_SEARCH beside CAP_SYS_PTRACE", p, owner),
+			Hint:       "run as root (sudo)",
+			Capability: "CAP_DAC_READ_SEARCH",
+			Err:        err,
+		}
+	}
+	if bpf.HasCapability(unix.CAP_SYS_PTRACE) {
+		return &bpf.MissingError{
+			What: fmt.Sprintf("copying the sockets of %s%s is not permitted although CAP_SYS_PTRACE is held", p, owner),
+			Hint: "look for another user namespace, a security module (AppArmor, SELinux, Yama) or a seccomp profile of the container",
+			Err:  err,
+		}
+	}
+	return &bpf.MissingError{
+		What:       fmt.Sprintf("copying the sockets of %s%s needs CAP_SYS_PTRACE", p, owner),
+		Hint:       "run as root (sudo)",
+		Capability: "CAP_SYS_PTRACE",
+		Err:        err,
+	}
+}
+
+// openFile is a descriptor of a process that is open.
+type openFile struct {
+	fd     int
+	target string // what /proc/PID/fd says of it
+}
+
+// inode is the number of a socket; not ok for everything else.
+func (f openFile) inode() (n uint64, ok bool) {
+	digits, ok := strings.CutPrefix(f.target, "socket:[")
+	if !ok {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(strings.TrimSuffix(digits, "]"), 10, 64)
+	return n, err == nil
+}
+
+// descriptors lists what the process has open.
+func (p *process) descriptors() ([]openFile, error) {
+	folder, err := os.Open(p.proc("fd"))
+	if errors.Is(err, os.ErrPermission) {
+		return nil, p.notPermitted(err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing the descriptors of %s: %w", p, err)
+	}
+	defer folder.Close()
+	names, err := folder.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("listing the descriptors of %s: %w", p, err)
+	}
+	var all []openFile
+	for _, name := range names {
+		fd, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		target, err := os.Readlink(p.proc("fd/" + name))
+		if errors.Is(err, os.ErrPermission) {
+			return nil, p.notPermitted(err)
+		}
+		if err == nil {
+			all = append(all, openFile{fd, target})
+		}
+	}
+	return all, nil
+}
+
+// mappedSockets lists the sockets, by inode, of which the process has mapped a
+// part into its memory: the ring of a packet socket, or pages of a TCP stream.
+func (p *process) mappedSockets() iter.Seq[uint64] {
+	return func(yield func(uint64) bool) {
+		maps, err := os.Open(p.proc("maps"))
+		if err != nil {
+			return
+		}
+		defer maps.Close()
+		for lines := bufio.NewScanner(maps); lines.Scan(); {
+			at := strings.LastIndex(lines.Text(), "socket:[")
+			if at < 0 {
+				continue
+			}
+			if inode, ok := (openFile{target: lines.Text()[at:]}).inode(); ok && !yield(inode) {
+				return
+			}
+		}
+	}
+}
+
+// eachSocket does something with a copy of each socket of the process. One that
+// is closed meanwhile is left out, and so are all if the process has ended.
+func (p *process) eachSocket(do func(fd int, inode uint64) error) error {
+	files, err := p.descriptors()
+	if err != nil {
+		return nil
+	}
+	var errs []error
+	for _, f := range files {
+		inode, ok := f.inode()
+		if !ok {
+			continue
+		}
+		fd, err := p.copyDescriptor(f.fd)
+		if err != nil {
+			continue
+		}
+		errs = append(errs, do(fd, inode))
+		unix.Close(fd)
+	}
+	return errors.Join(errs...)
+}
+
+// parent is the process that has started it, 0 if that cannot be told.
+func (p *process) parent() int {
+	status, err := os.ReadFile(p.proc("status"))
+	if err != nil {
+		return 0
+	}
+	pid, _ := statusNumber(status, "PPid:", 0, 10)
+	return int(pid)
+}
+
+// children lists the processes that the process has started and that run.
+func (p *process) children() []int {
+	var all []int
+	tasks, _ := filepath.Glob(p.proc("task/*/children"))
+	for _, name := range tasks {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		for _, field := range bytes.Fields(text) {
+			if pid, err := strconv.Atoi(string(field)); err == nil {
+				all = append(all, pid)
+			}
+		}
+	}
+	return all
+}
+
+// is32Bit tells whether the program has other system calls than the kernel's own.
+func (p *process) is32Bit() bool {
+	f, err := elf.Open(p.proc("exe"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return f.Class == elf.ELFCLASS32
+}
+
+// foreignNetwork tells whether the process is in another network namespace than we.
+func (p *process) foreignNetwork() bool {
+	// Not /proc/self: of a program whose threads are in several, that is the one of
+	// its first thread.
+	own, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		return false
+	}
+	theirs, err := os.Readlink(p.proc("ns/net"))
+	return err == nil && own != theirs
+}

@@ -1,0 +1,557 @@
+package capture
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// targetName is argument 0 of the processes that the tests join: this test
+// binary as somebody else's program.
+const targetName = "ebpfdump-target"
+
+func TestMain(m *testing.M) {
+	Reenter()
+	if filepath.Base(os.Args[0]) == targetName {
+		if err := targets[os.Args[1]](os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "target:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// targets are the programs: each says on stdout where it listens, and ends when
+// stdin does.
+var targets = map[string]func(args []string) error{
+	"echo":      func(args []string) error { return listenAndEcho(args[0], args[1], false) },
+	"mptcp":     func(args []string) error { return listenAndEcho("tcp4", "127.0.0.1:0", true) },
+	"udp":       targetUDP,
+	"held":      targetHeld,
+	"prefork":   targetPrefork,
+	"worker":    targetWorker,
+	"locked":    func([]string) error { return targetFilter(true) },
+	"filter":    func([]string) error { return targetFilter(false) },
+	"splice":    targetSplice,
+	"unheld":    targetUnheld,
+	"seqpacket": targetSeqpacket,
+	"handover":  targetHandover,
+	"reader":    targetReader,
+	"peek":      targetPeek,
+	"uring":     targetURing,
+	"mapped":    targetMapped,
+	"idle":      func([]string) error { return untilStdinEnds("idle") },
+	"client":    targetClient,
+	"exit":      func(args []string) error { os.Exit(3); return nil },
+	"joiner":    targetJoiner,
+}
+
+func untilStdinEnds(address string) error {
+	fmt.Println(address)
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+func listenAndEcho(network, address string, multipath bool) error {
+	var config net.ListenConfig
+	config.SetMultipathTCP(multipath)
+	l, err := config.Listen(context.Background(), network, address)
+	if err != nil {
+		return err
+	}
+	go echoAll(l)
+	return untilStdinEnds(l.Addr().String())
+}
+
+// listenTCP listens without MPTCP, which Go would take by itself.
+func listenTCP() (*net.TCPListener, error) {
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	l, err := config.Listen(context.Background(), "tcp4", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	return l.(*net.TCPListener), nil
+}
+
+func echoAll(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			// Not io.Copy, which would splice.
+			buf := make([]byte, 100_000)
+			for {
+				n, err := conn.Read(buf)
+				if err != nil {
+					return
+				}
+				if _, err := conn.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+		}()
+	}
+}
+
+func targetUDP(args []string) error {
+	conn, err := net.ListenPacket("udp", args[0])
+	if err != nil {
+		return err
+	}
+	go func() {
+		buf := make([]byte, 70_000)
+		for {
+			n, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			if _, err := conn.WriteTo(buf[:n], from); err != nil {
+				return
+			}
+		}
+	}()
+	return untilStdinEnds(conn.LocalAddr().String())
+}
+
+// targetHeld accepts one connection and reads it only when it is told to, as
+// many bytes as it is told.
+func targetHeld([]string) error {
+	l, err := listenTCP()
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	conn, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	fmt.Println("accepted")
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		var n int
+		if _, err := fmt.Sscan(lines.Text(), &n); err != nil {
+			return err
+		}
+		if _, err := io.ReadFull(conn, make([]byte, n)); err != nil {
+			return err
+		}
+		fmt.Println("read")
+	}
+	return nil
+}
+
+// targetPrefork leaves the work to a child that has inherited the listener.
+func targetPrefork([]string) error {
+	l, err := listenTCP()
+	if err != nil {
+		return err
+	}
+	file, err := l.File()
+	if err != nil {
+		return err
+	}
+	worker := &exec.Cmd{Path: "/proc/self/exe", Args: []string{targetName, "worker"}, Stdin: os.Stdin, ExtraFiles: []*os.File{file}}
+	if err := worker.Start(); err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	return worker.Wait()
+}
+
+func targetWorker([]string) error {
+	l, err := net.FileListener(os.NewFile(3, "listener"))
+	if err != nil {
+		return err
+	}
+	go echoAll(l)
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// targetFilter has a UDP socket with a filter of its own, which keeps everything.
+func targetFilter(lock bool) error {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		if lock {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1)
+			return
+		}
+		err = restoreFilter(int(fd), []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0xffff}})
+	})
+	if err := errors.Join(err, cerr); err != nil {
+		return err
+	}
+	go func() { io.Copy(io.Discard, conn) }()
+	return untilStdinEnds(conn.LocalAddr().String())
+}
+
+// targetSplice receives in ways that nobody can see.
+func targetSplice([]string) error {
+	l, err := listenTCP()
+	if err != nil {
+		return err
+	}
+	go func() {
+		conn, err := l.AcceptTCP()
+		if err != nil {
+			return
+		}
+		r, w, err := os.Pipe()
+		if err != nil {
+			return
+		}
+		go io.Copy(io.Discard, r)
+		io.Copy(w, conn) // which splices
+	}()
+	return untilStdinEnds(l.Addr().String())
+}
+
+// targetSeqpacket accepts a connection of a unix seqpacket socket, says so, and
+// reads it to its end.
+func targetSeqpacket(args []string) error {
+	l, err := net.Listen("unixpacket", args[0])
+	if err != nil {
+		return err
+	}
+	fmt.Println(args[0])
+	conn, err := l.Accept()
+	if err != nil {
+		return err
+	}
+	fmt.Println("accepted")
+	buf := make([]byte, 100)
+	for {
+		if n, err := conn.Read(buf); n == 0 || err != nil {
+			return untilStdinEnds("end")
+		}
+	}
+}
+
+// targetHandover reads the beginning of a connection, and leaves the rest of it to
+// a child.
+func targetHandover([]string) error {
+	l, err := listenTCP()
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	conn, err := l.AcceptTCP()
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 100)
+	n, err := conn.Read(buf)
+	if err != nil {
+		return err
+	}
+	if _, err := conn.Write(buf[:n]); err != nil {
+		return err
+	}
+	file, err := conn.File()
+	if err != nil {
+		return err
+	}
+	reader := &exec.Cmd{Path: "/proc/self/exe", Args: []string{targetName, "reader"}, Stdin: os.Stdin, ExtraFiles: []*os.File{file}}
+	if err := reader.Start(); err != nil {
+		return err
+	}
+	file.Close()
+	conn.Close()
+	return reader.Wait()
+}
+
+// targetReader echoes what comes from descriptor 3.
+func targetReader([]string) error {
+	conn, err := net.FileConn(os.NewFile(3, "connection"))
+	if err != nil {
+		return err
+	}
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			conn.Write(buf[:n])
+		}
+	}()
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// targetPeek looks at what it receives before it takes it.
+func targetPeek([]string) error {
+	l, err := listenTCP()
+	if err != nil {
+		return err
+	}
+	go func() {
+		conn, err := l.AcceptTCP()
+		if err != nil {
+			return
+		}
+		file, err := conn.File()
+		if err != nil {
+			return
+		}
+		buf := make([]byte, 100)
+		for {
+			if n, _, err := unix.Recvfrom(int(file.Fd()), buf, unix.MSG_PEEK); n == 0 || err != nil {
+				return
+			}
+			n, _, err := unix.Recvfrom(int(file.Fd()), buf, 0)
+			if err != nil {
+				return
+			}
+			conn.Write(buf[:n])
+		}
+	}()
+	return untilStdinEnds(l.Addr().String())
+}
+
+// ioURing makes a ring that is never used: to have one is enough.
+func ioURing() (fd int, err error) {
+	var params [120]byte
+	r, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params[0])), 0)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(r), nil
+}
+
+// targetURing has an io_uring for a moment when it is told to.
+func targetURing([]string) error {
+	fmt.Println("ready")
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Scan()
+	fd, err := ioURing()
+	if err != nil {
+		return err
+	}
+	unix.Close(fd)
+	return untilStdinEnds("done")
+}
+
+// targetMapped has a packet socket with a ring in its memory, and says the
+// socket's descriptor.
+func targetMapped([]string) error {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	ring := unix.TpacketReq{Block_size: 4096, Block_nr: 1, Frame_size: 2048, Frame_nr: 2}
+	if err := unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &ring); err != nil {
+		return err
+	}
+	memory, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(memory)
+	return untilStdinEnds(strconv.Itoa(fd))
+}
+
+// targetUnheld sends from a socket that has no address, with a call at which
+// commands are not held.
+func targetUnheld(args []string) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	to := netip.MustParseAddrPort(args[0])
+	if err := unix.Sendmsg(fd, []byte(args[1]), nil, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}, 0); err != nil {
+		return err
+	}
+	_, _, err = unix.Recvfrom(fd, make([]byte, 100), 0)
+	return err
+}
+
+// targetClient sends a text to a server and waits for it to come back.
+func targetClient(args []string) error {
+	conn, err := net.Dial(args[0], args[1])
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, args[2]); err != nil {
+		return err
+	}
+	back := make([]byte, len(args[2]))
+	if _, err := io.ReadFull(conn, back); err != nil {
+		return err
+	}
+	fmt.Printf("%s\n", back)
+	return nil
+}
+
+// targetJoiner captures from another process until it is killed.
+func targetJoiner(args []string) error {
+	var pid int
+	if _, err := fmt.Sscan(args[0], &pid); err != nil {
+		return err
+	}
+	l, err := Join(JoinConfig{PID: pid, RingSize: smallRing, ReplaceFilter: true})
+	if err != nil {
+		return err
+	}
+	fmt.Println("joined")
+	return l.Run(context.Background(), new(memory))
+}
+
+// target is a process to join.
+type target struct {
+	*exec.Cmd
+	address string
+	stdin   io.WriteCloser
+	lines   *bufio.Scanner
+	ns      *Namespace
+}
+
+// startTarget starts a target in a network namespace of its own.
+func startTarget(tb testing.TB, args ...string) *target {
+	tb.Helper()
+	requirePrivilege(tb)
+	ns, err := NewNamespace()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(ns.Close)
+	t := &target{Cmd: &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{targetName}, args...), Stderr: os.Stderr}, ns: ns}
+	if t.stdin, err = t.StdinPipe(); err != nil {
+		tb.Fatal(err)
+	}
+	stdout, err := t.StdoutPipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := ns.Do(t.Start); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		t.stdin.Close()
+		t.Wait()
+	})
+	t.lines = bufio.NewScanner(stdout)
+	t.address = t.line(tb)
+	return t
+}
+
+// line waits for what the target says next.
+func (t *target) line(tb testing.TB) string {
+	tb.Helper()
+	if !t.lines.Scan() {
+		tb.Fatalf("the target %v says nothing: %v", t.Args, t.lines.Err())
+	}
+	return t.lines.Text()
+}
+
+func (t *target) dial(tb testing.TB, network, address string) net.Conn {
+	tb.Helper()
+	var conn net.Conn
+	err := t.ns.Do(func() (err error) {
+		conn, err = net.Dial(network, address)
+		return err
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// exchange sends a text and waits for its echo.
+func exchange(tb testing.TB, conn net.Conn, text string) {
+	tb.Helper()
+	if _, err := io.WriteString(conn, text); err != nil {
+		tb.Fatal(err)
+	}
+	back := make([]byte, len(text))
+	if _, err := io.ReadFull(conn, back); err != nil {
+		tb.Fatal(err)
+	}
+	if string(back) != text {
+		tb.Errorf("sent %q, the echo is %q", text, back)
+	}
+}
+
+// notices collects what a session says.
+type notices struct{ lines chan string }
+
+func newNotices() *notices { return &notices{make(chan string, 100)} }
+
+func (n *notices) add(text string) { n.lines <- text }
+
+func (n *notices) all() string {
+	var all []string
+	for {
+		select {
+		case l := <-n.lines:
+			all = append(all, l)
+		default:
+			return strings.Join(all, "\n")
+		}
+	}
+}
+
+// runLive runs a session while the traffic goes on, and returns what was captured.
+func runLive(tb testing.TB, l *Live, traffic func()) *memory {
+	tb.Helper()
+	tb.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	var sink memory
+	ctx, cancel := context.WithCancel(tb.Context())
+	done := make(chan error)
+	go func() { done <- l.Run(ctx, &sink) }()
+	traffic()
+	quiet(tb, l)
+	cancel()
+	if err := <-done; err != nil {
+		tb.Fatal(err)
+	}
+	return &sink
+}
+
+// quiet waits until nothing has come for a while.
+func quiet(tb testing.TB, l *Live) {
+	tb.Helper()
+	var last Counts
+	for since := time.Now(); time.Since(since) < 300*time.Millisecond; time.Sleep(20 * time.Millisecond) {
+		counts, err := l.Counts()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		counts.Reads.Missed = 0 // of the whole machine
+		if counts != last {
+			last, since = counts, time.Now()
+		}
+	}
+}
