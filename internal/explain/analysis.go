@@ -197,10 +197,7 @@ func (a *analysis) finish(section convert.Section, statistics []capture.Statisti
 	}
 	for _, s := range statistics {
 		if socket := a.socket(s.Interface); socket != nil {
-			socket.view(s.Interface).out.Statistics = &Statistics{
-				Received: s.Received, Delivered: s.Delivered, Dropped: s.Dropped,
-				Accepted: s.Accepted, OSDropped: s.OSDropped,
-			}
+			socket.view(s.Interface).ledger(s)
 		}
 	}
 	timed := false

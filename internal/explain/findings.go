@@ -246,6 +246,9 @@ func (o *Socket) sayMapping() Finding {
 	if m.Ends > 0 {
 		words = append(words, fmt.Sprintf("%s got the end of a stream", readsOf(m.Ends)))
 	}
+	if m.Peeks > 0 {
+		words = append(words, fmt.Sprintf("%s looked at bytes and left them in the queue (MSG_PEEK)", callsOf(m.Peeks)))
+	}
 	f.Text = sentence(strings.Join(words, "; "))
 	if m.SplitPackets > 0 {
 		f.Text += fmt.Sprintf(" %s fed several reads, at most %s.", sentenceStart(packetsOf(m.SplitPackets)), digits(m.MostReads))

@@ -214,6 +214,9 @@ type Mapping struct {
 	MostReads    uint64 `json:"most_reads"`
 	// Ends counts reads that got the end of a stream and no bytes.
 	Ends uint64 `json:"ends"`
+	// Peeks counts the calls that left in the queue what they returned (MSG_PEEK).
+	// They are no reads.
+	Peeks uint64 `json:"peeks,omitempty"`
 }
 
 // Latency is the time from the last packet that a read needed, in the filter, to

@@ -62,15 +62,20 @@ type part struct {
 	comment  string
 }
 
+// remark keeps what a packet's comment says.
+func (e *entry) remark(p *capture.Packet) {
+	if e.shown != nil && p.Comment != "" && len(e.shown.notes) < shownParts {
+		e.shown.notes = append(e.shown.notes, p.Interface.View.String()+": "+p.Comment)
+	}
+}
+
 // note keeps what a view of a packet shows, which begins so many bytes before
 // the first view.
 func (e *entry) note(p *capture.Packet, before int, agrees bool) {
 	if e.shown == nil {
 		return
 	}
-	if p.Comment != "" && len(e.shown.notes) < shownParts {
-		e.shown.notes = append(e.shown.notes, p.Interface.View.String()+": "+p.Comment)
-	}
+	e.remark(p)
 	if !agrees {
 		e.shown.notes = append(e.shown.notes, "the bytes of the "+p.Interface.View.String()+" view are others")
 		return

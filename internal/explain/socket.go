@@ -59,6 +59,9 @@ func (s *socket) view(i *capture.Interface) *view {
 		v = &view{of: i, out: &View{Name: i.View.String(), Description: i.Description}}
 		s.views[i.View] = v
 		s.out.Views = append(s.out.Views, v.out)
+		if of, ok := processOf(i.Description); ok && v.out == s.out.Views[0] {
+			s.out.Summary = "sockets of " + printable(of)
+		}
 		if strings.Contains(i.Description, noTimes) {
 			v.untimed, s.out.Timed = true, false
 		}
@@ -67,6 +70,13 @@ func (s *socket) view(i *capture.Interface) *view {
 		}
 	}
 	return v
+}
+
+// processOf finds in an interface's description whose sockets it is about.
+func processOf(description string) (process string, ok bool) {
+	_, rest, ok := strings.Cut(description, "; process ")
+	name, _, whole := strings.Cut(rest, "), ")
+	return "process " + name + ")", ok && whole
 }
 
 // What the descriptions of the interfaces say that convert makes of texts
@@ -91,6 +101,20 @@ func (v *view) count(p *capture.Packet) {
 	default:
 		v.out.Undirected++
 	}
+}
+
+// ledger takes an interface's statistics. Sockets of one kind can have several
+// interfaces.
+func (v *view) ledger(s capture.Statistics) {
+	if v.out.Statistics == nil {
+		v.out.Statistics = &Statistics{}
+	}
+	sum := v.out.Statistics
+	sum.Received += s.Received
+	sum.Delivered += s.Delivered
+	sum.Dropped += s.Dropped
+	sum.Accepted += s.Accepted
+	sum.OSDropped += s.OSDropped
 }
 
 // kernelPacket takes a packet of any view but userspace's.
@@ -183,11 +207,18 @@ func (v *view) before(n int) {
 
 // userPacket takes what a read returned.
 func (s *socket) userPacket(p *capture.Packet) {
-	s.reads++
 	e := s.open[p.ID]
 	if p.ID == 0 {
 		e = nil
 	}
+	if strings.HasPrefix(p.Comment, capture.Peeked) {
+		s.out.Mapping.Peeks++
+		if e != nil {
+			e.remark(p)
+		}
+		return
+	}
+	s.reads++
 	if d, ok := parseDropped(p.Comment); ok {
 		s.passOver(e, &d)
 	} else if e != nil {

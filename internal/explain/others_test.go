@@ -1,0 +1,59 @@
+package explain
+
+import (
+	"testing"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// A peek takes nothing: the read that follows has the same bytes.
+func TestPeek(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.segment(1000, tcpACK, "0123456789")
+	r.read(tcpUser, 1, "0123").Comment = capture.Peeked
+	r.read(tcpUser, 1, "0123456789")
+	e := r.explain(t)
+	s := e.only(t)
+	equal(t, "peeks", s.Mapping.Peeks, 1)
+	equal(t, "same", s.Comparison.Same, 1)
+	equal(t, "reads", s.Comparison.Reads, 1)
+	equal(t, "differ", s.Comparison.Differ.Packets, 0)
+	all := text(t, e, false)
+	wants(t, all, "1 call looked at bytes")
+	wants(t, all, "user: "+capture.Peeked)
+}
+
+// What went by splice is delivered, though nobody saw its bytes.
+func TestSplice(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.segment(1000, tcpACK, "0123456789")
+	p := r.read(tcpUser, 1, "")
+	p.Len, p.Call = 10, "splice"
+	r.segment(1010, tcpACK, "abc")
+	r.read(tcpUser, 2, "abc")
+	s := r.explain(t).only(t)
+	equal(t, "undelivered", s.Undelivered.AtEnd.Packets+s.Undelivered.PassedOver.Packets+s.Undelivered.InPart.Packets, 0)
+	equal(t, "same", s.Comparison.Same, 1)
+	equal(t, "unknown", s.Comparison.Unknown, 1)
+}
+
+// The sockets of a process have interfaces of one name, whose ledgers add up.
+func TestSocketsOfProcess(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	second := *tcpKernel
+	second.Description += "; process 12 (nginx), descriptor 7, listening on [::]:80"
+	r.segment(1000, tcpACK, "one").Interface = &second
+	r.segment(1003, tcpACK, "two")
+	r.statistics = []capture.Statistics{
+		{Interface: &second, Received: 2, Accepted: 2, Delivered: 2},
+		{Interface: tcpKernel, Received: 3, Accepted: 3, Delivered: 2, Dropped: 1},
+	}
+	e := r.explain(t)
+	s := e.only(t)
+	equal(t, "received", s.Views[0].Statistics.Received, 5)
+	equal(t, "dropped", s.Views[0].Statistics.Dropped, 1)
+	wants(t, text(t, e, false), "tcp: sockets of process 12 (nginx)\n")
+}
