@@ -144,7 +144,7 @@ func capabilities(p bpf.Privilege) []Capability {
 	list := []Capability{{Name: "CAP_BPF", Held: held[p.MayLoad()]}}
 	seen := map[string]bool{}
 	for _, t := range trials {
-		if !seen[t.capability] {
+		if t.capability != "" && !seen[t.capability] {
 			list = append(list, Capability{Name: t.capability, Held: held[p.Has(t.bit)]})
 		}
 		seen[t.capability] = true
@@ -164,7 +164,7 @@ func seccomp() Finding {
 	case err != nil:
 		return Finding{Unknown, fmt.Sprintf("prctl(PR_GET_SECCOMP): %v", err)}
 	case mode == 0:
-		return Finding{Answer: No}
+		return Finding{No, "nothing decides about this process's system calls"}
 	}
 	return Finding{Yes, "a filter decides which system calls are let through"}
 }

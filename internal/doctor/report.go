@@ -95,7 +95,8 @@ type Process struct {
 type Capability struct {
 	// Name is such as CAP_BPF.
 	Name string `json:"name"`
-	// Held: is it in force? CAP_SYS_ADMIN counts as CAP_BPF as well.
+	// Held: is it in force? CAP_SYS_ADMIN counts as CAP_BPF and CAP_PERFMON
+	// as well, CAP_DAC_OVERRIDE as CAP_DAC_READ_SEARCH.
 	Held Answer `json:"held"`
 	// NeededFor lists the commands, and forms of commands.
 	NeededFor []string `json:"needed_for"`

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -19,9 +21,14 @@ const (
 	PacketSocket     = "packet socket"
 	NetworkNamespace = "network namespace"
 	LowPort          = "port below 1024"
+	SystemCalls      = "system calls"
+	OtherProcess     = "other process"
+	OtherDescriptors = "other's descriptors"
+	HeldCommand      = "held command"
 )
 
-// trials has a row for each trial, but for those of the tap: those two share one tap.
+// trials has a row for each trial, but for those of the tap: those two share one
+// tap. Some need no capability.
 var trials = []struct {
 	name       string
 	doing      string
@@ -37,6 +44,10 @@ var trials = []struct {
 	}},
 	{NetworkNamespace, "making a network namespace", "CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN, makeNamespace},
 	{LowPort, "binding to a port below 1024", "CAP_NET_BIND_SERVICE", unix.CAP_NET_BIND_SERVICE, bindLowPort},
+	{SystemCalls, "following system calls", "CAP_PERFMON", unix.CAP_PERFMON, followCall},
+	{OtherProcess, "copying sockets of other users' processes", "CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE, copyFromOthers},
+	{OtherDescriptors, "listing descriptors of other users' processes", "CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH, listOthers},
+	{name: HeldCommand, doing: "holding a command at its sockets", try: capture.TryHold},
 }
 
 // capabilityOf is the capability that a trial needs.
@@ -67,6 +78,10 @@ func judgeTrial(name, doing, capability string, bit int, err error, p bpf.Privil
 	refused := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
 	switch {
 	case err == nil:
+	case refused && capability == "":
+		t.Answer = No
+		t.Detail = doing + " is not permitted"
+		t.Mend = "look for a seccomp profile of the container, or a security module's rules"
 	case refused && p.Has(bit) && !p.Nested:
 		t.Answer = No
 		t.Detail = doing + " is not permitted although " + capability + " is held"
@@ -126,6 +141,121 @@ func bindLowPort() error {
 		return nil
 	}
 	return err
+}
+
+// followCall has a call of this process recorded.
+func followCall() error {
+	reads, err := bpf.OpenReads(bpf.ReadsOptions{RingSize: bpf.MinRingSize})
+	if err != nil {
+		return err
+	}
+	defer reads.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening two sockets: %w", err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	pid := uint32(os.Getpid())
+	if err := errors.Join(reads.WatchProcess(pid), reads.WatchSocket(pid, int32(pair[1]), 1)); err != nil {
+		return err
+	}
+	payload := []byte(capture.ProbePayload)
+	if err := unix.Send(pair[0], payload, 0); err != nil {
+		return fmt.Errorf("sending a packet: %w", err)
+	}
+	if _, _, err := unix.Recvfrom(pair[1], make([]byte, len(payload)), 0); err != nil {
+		return fmt.Errorf("receiving a packet: %w", err)
+	}
+	var piece bpf.Piece
+	for piece.Kind() != bpf.CallRecvfrom {
+		if err := reads.Read(&piece); err != nil {
+			return fmt.Errorf("reading what was received from the ring: %w", err)
+		}
+	}
+	if !bytes.Equal(piece.Data, payload) {
+		return fmt.Errorf("%q was recorded of a call that received %q", piece.Data, payload)
+	}
+	return nil
+}
+
+// copyFromOthers asks processes of other users for a descriptor, or any process
+// where there are no other users. One that lets it is enough: some, such as the
+// first of a container, are protected from everybody.
+func copyFromOthers() error { return tryOthers(copyDescriptor) }
+
+// listOthers asks other processes likewise which descriptors they have.
+func listOthers() error {
+	return tryOthers(func(pid int) error {
+		_, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+		if errors.Is(err, os.ErrNotExist) {
+			return unix.ESRCH
+		}
+		return err
+	})
+}
+
+func tryOthers(try func(pid int) error) error {
+	own, others, err := processes()
+	if err != nil {
+		return err
+	}
+	if len(others) == 0 {
+		others = own
+	}
+	var refusal error
+	for _, pid := range others {
+		err := try(pid)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.ESRCH) { // gone by now
+			refusal = err
+		}
+	}
+	return refusal
+}
+
+// processes lists the other processes: those of our user and those of others.
+func processes() (own, others []int, err error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing processes: %w", err)
+	}
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		var st unix.Stat_t
+		if unix.Stat("/proc/"+entry.Name(), &st) != nil {
+			continue
+		}
+		if int(st.Uid) == os.Geteuid() {
+			own = append(own, pid)
+		} else {
+			others = append(others, pid)
+		}
+	}
+	return own, others, nil
+}
+
+// copyDescriptor copies a descriptor of a process for a moment. Whether there
+// is such a one does not matter: the kernel asks for the privilege first.
+func copyDescriptor(pid int) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(pidfd)
+	fd, err := unix.PidfdGetfd(pidfd, 0, 0)
+	if errors.Is(err, unix.EBADF) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
 }
 
 // tryTap loads the tap as capture does, and has it record a packet.

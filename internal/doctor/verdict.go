@@ -21,6 +21,8 @@ var commands = []command{
 	{name: "capture", form: "--sock raw", needs: []string{TapLoads, TapRecords, RawSocket}},
 	{name: "capture", form: "--isolate", needs: []string{TapLoads, TapRecords, NetworkNamespace}},
 	{name: "capture", form: "-l ADDR:80", needs: []string{TapLoads, TapRecords, LowPort}},
+	{name: "capture", form: "--pid PID", needs: []string{TapLoads, TapRecords, SystemCalls, OtherProcess, OtherDescriptors}},
+	{name: "capture", form: "-- COMMAND", needs: []string{TapLoads, TapRecords, SystemCalls, HeldCommand}},
 	{name: "replay", needs: []string{TapLoads}},
 	{name: "convert"},
 	{name: "survey", needs: []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace}},

@@ -15,7 +15,7 @@ var ordinary = bpf.Privilege{UID: 1000}
 // machine is one on which every trial went well but for those given.
 func machine(p bpf.Privilege, failed ...Trial) Machine {
 	m := Machine{Process: Process{UID: p.UID, nested: p.Nested}}
-	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort} {
+	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, HeldCommand} {
 		m.Trials = append(m.Trials, Trial{Name: name, Finding: Finding{Answer: Yes}})
 	}
 	for _, f := range failed {
@@ -57,6 +57,10 @@ func TestDiagnose(t *testing.T) {
 		"low ports do not count": {machine(ordinary, lacks(LowPort, "CAP_NET_BIND_SERVICE")), true, map[string]Verdict{
 			"capture -l ADDR:80": {Finding: Finding{No, "needs CAP_NET_BIND_SERVICE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_bind_service+ep on the ebpfdump binary"},
 		}},
+		"other processes": {machine(ordinary, lacks(SystemCalls, "CAP_PERFMON"), lacks(OtherProcess, "CAP_SYS_PTRACE")), true, map[string]Verdict{
+			"capture --pid PID":  {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace+ep on the ebpfdump binary"},
+			"capture -- COMMAND": {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
+		}},
 		"several capabilities": {machine(bpf.Privilege{}, lacks(RawSocket, "CAP_NET_RAW"), lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
 			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add NET_RAW"},
 			"capture --isolate":  {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add SYS_ADMIN"},
@@ -71,6 +75,8 @@ func TestDiagnose(t *testing.T) {
 			"capture --sock raw": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --isolate":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture -l ADDR:80": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --pid PID":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture -- COMMAND": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"survey":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"replay":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 		}},
@@ -126,6 +132,9 @@ func TestNeededFor(t *testing.T) {
 		"CAP_NET_RAW":          "capture --sock raw, survey",
 		"CAP_SYS_ADMIN":        "capture --isolate, survey",
 		"CAP_NET_BIND_SERVICE": "capture -l ADDR:80",
+		"CAP_PERFMON":          "capture --pid PID, capture -- COMMAND",
+		"CAP_SYS_PTRACE":       "capture --pid PID",
+		"CAP_DAC_READ_SEARCH":  "capture --pid PID",
 	} {
 		if got := strings.Join(neededFor(capability), ", "); got != want {
 			t.Errorf("%s is needed for %s, want %s", capability, got, want)
@@ -136,7 +145,7 @@ func TestNeededFor(t *testing.T) {
 	for _, c := range held {
 		got = append(got, c.Name+" "+string(c.Held))
 	}
-	if want := "CAP_BPF yes, CAP_NET_RAW yes, CAP_SYS_ADMIN yes, CAP_NET_BIND_SERVICE no"; strings.Join(got, ", ") != want {
+	if want := "CAP_BPF yes, CAP_NET_RAW yes, CAP_SYS_ADMIN yes, CAP_NET_BIND_SERVICE no, CAP_PERFMON yes, CAP_SYS_PTRACE no, CAP_DAC_READ_SEARCH no"; strings.Join(got, ", ") != want {
 		t.Errorf("%s, want %s", strings.Join(got, ", "), want)
 	}
 }
