@@ -49,6 +49,7 @@ samples: ## records the samples anew, on this kernel
 bench: ## what a packet costs, in the kernel, in the reader and in the writer
 	go test -run '^$$' -bench . -benchtime 200000x -count 3 ./bpf ./capture
 	go test -run '^$$' -bench . -count 3 ./convert
+	go test -run '^$$' -bench Live -benchtime 5x ./cmd/ebpfdump
 
 fuzz: ## every fuzz target for FUZZTIME
 	@for package in $$(go list ./...); do \

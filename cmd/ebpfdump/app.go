@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -72,10 +73,13 @@ func exitStatus(err error) int {
 		loss    lossError
 		missing *bpf.MissingError
 		differs differenceError
+		command commandError
 	)
 	switch {
 	case err == nil:
 		return exitDone
+	case errors.As(err, &command):
+		return command.status
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &loss):
@@ -94,7 +98,7 @@ func (a *app) run(args []string) int {
 	root := a.rootCommand()
 	root.SetArgs(args)
 	err := root.Execute()
-	if err != nil {
+	if command := (commandError{}); err != nil && !errors.As(err, &command) {
 		fmt.Fprintf(a.stderr, "ebpfdump: %v\n", err)
 	}
 	return exitStatus(err)
@@ -111,7 +115,8 @@ and the bytes that userspace gets from recv.
 Exit status: 0 done; 1 failed while running; 2 wrong usage; 3 finished but
 packets were lost, with --fail-on-drop; 4 a privilege or kernel feature is
 missing; 5 something is not as it was, or as it should be, with survey
---compare and replay --expect.`,
+--compare and replay --expect. After capture -- COMMAND, the command's own if
+the capture was fine.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -172,6 +177,37 @@ func untilSignal(parent context.Context) (ctx context.Context, cancel context.Ca
 	// Also SIGPIPE, and for good: a write to the pipe then fails with EPIPE, which says more.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 	ctx, cancel = signal.NotifyContext(parent, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
-	context.AfterFunc(ctx, cancel)
+	context.AfterFunc(ctx, func() { time.AfterFunc(impatience, cancel) })
+	return ctx, cancel
+}
+
+// impatience is how long after a signal another one means that the end takes too
+// long: timeout(1) sends its signal twice, and means one.
+const impatience = 500 * time.Millisecond
+
+// untilSecondSignal is for captures of which the first signal is passed on: they
+// end by themselves, or at the second.
+func untilSecondSignal(parent context.Context, first func(os.Signal)) (ctx context.Context, cancel context.CancelFunc) {
+	ctx, cancel = context.WithCancel(parent)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
+	go func() {
+		defer signal.Stop(signals)
+		var asked time.Time
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case s := <-signals:
+				switch {
+				case s == unix.SIGPIPE || !asked.IsZero() && time.Since(asked) > impatience:
+					cancel()
+				case asked.IsZero():
+					asked = time.Now()
+					first(s)
+				}
+			}
+		}
+	}()
 	return ctx, cancel
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -26,6 +27,7 @@ type captureFlags struct {
 	quiet, verbose             bool
 	immediate, failOnDrop, hex bool
 	filter                     filterFlags
+	live                       liveFlags
 }
 
 // capturePlan is what the flags mean.
@@ -42,12 +44,13 @@ func (a *app) captureCommand() *cobra.Command {
 		fmt.Fprintf(&kinds, "\n  %-14s %s", k.Name, k.Summary)
 	}
 	cmd := &cobra.Command{
-		Use:   "capture --sock KIND [-o FILE]",
+		Use:   "capture {--sock KIND | --pid PID | -- COMMAND [ARGS...]} [-o FILE]",
 		Short: "Record a socket's views",
 		Long: `Opens a socket, and records each packet as the socket's filter sees it (view
 kernel) and as recvmsg returns it (view user). Both carry the same packet id.
 
 Kinds of socket:` + kinds.String() + `
+` + liveHelp + `
 
 A filter of your own decides with --filter, --filter-cbpf or --verdict what the
 socket keeps; the kernel view shows what it saw, and says in a comment what it
@@ -60,13 +63,20 @@ Without -o it prints one line a packet. Stops at SIGINT, SIGTERM or SIGHUP;
 SIGUSR1 prints the counts.`,
 		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
   ebpfdump capture --sock udp -l 0.0.0.0:5353 --duration 10s
-  ebpfdump capture --sock raw --proto icmp -o - | tshark -r -`,
-		Args: noArguments,
-		RunE: func(_ *cobra.Command, _ []string) error { return a.capture(f) },
+  ebpfdump capture --sock raw --proto icmp -o - | tshark -r -
+` + liveExample,
+		Args: f.live.arguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.live.wanted(cmd) {
+				return a.captureLive(cmd, f)
+			}
+			return a.capture(f)
+		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVar(&f.sock, "sock", "", "`KIND` of socket to open")
+	f.live.register(flags)
 	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962);\nan interface, a path or @NAME, netlink groups, a vsock port for kinds without")
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
 	flags.StringVarP(&f.output, "output", "o", "", "write pcapng to `FILE`, or to stdout if it is -")
@@ -92,7 +102,7 @@ SIGUSR1 prints the counts.`,
 func (f captureFlags) plan() (p capturePlan, err error) {
 	p.captureFlags = f
 	if f.sock == "" {
-		return p, usagef("which kind of socket? Give --sock %s", kindNames())
+		return p, usagef("which kind of socket? Give --sock %s; or --pid PID, or -- COMMAND", kindNames())
 	}
 	kind, ok := capture.KindByName(f.sock)
 	if !ok {
@@ -107,32 +117,38 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	if p.config.Protocol, err = parseProtocol(f.proto, kind); err != nil {
 		return p, err
 	}
-	if p.config.Views, err = parseViews(f.views); err != nil {
-		return p, err
-	}
 	if f.echo && !kind.CanEcho() {
 		return p, usagef("--echo needs a tcp or udp socket: a %s holds no conversation", kind.Summary)
 	}
 	if f.isolate && !f.probe {
 		return p, usagef("--isolate needs --probe: nobody else can reach a socket in a namespace of its own")
 	}
-	if f.hex && f.output != "" {
-		return p, usagef("-x prints packets on stdout: leave -o out, or read the file with tshark -x")
-	}
-	if f.snaplen < 0 || f.snaplen > bpf.MaxSnaplen {
-		return p, usagef("-s %d: the snaplen must be from 1 to %d bytes, or 0 for all", f.snaplen, bpf.MaxSnaplen)
-	}
-	if p.config.RingSize, err = parseSize(f.buffer); err != nil {
-		return p, usagef("-B: %w", err)
-	}
-	if p.config.RingSize < bpf.MinRingSize || p.config.RingSize > bpf.MaxRingSize {
-		return p, usagef("-B %s: the ring must have from 1M to 1G", f.buffer)
-	}
-	if p.duration, err = parseDuration(f.duration); err != nil {
+	if err := f.common(&p); err != nil {
 		return p, err
 	}
 	p.config.Verdict, err = f.filter.read()
 	return p, err
+}
+
+// common checks the flags of all ways to capture.
+func (f captureFlags) common(p *capturePlan) (err error) {
+	if p.config.Views, err = parseViews(f.views); err != nil {
+		return err
+	}
+	if f.hex && f.output != "" {
+		return usagef("-x prints packets on stdout: leave -o out, or read the file with tshark -x")
+	}
+	if f.snaplen < 0 || f.snaplen > bpf.MaxSnaplen {
+		return usagef("-s %d: the snaplen must be from 1 to %d bytes, or 0 for all", f.snaplen, bpf.MaxSnaplen)
+	}
+	if p.config.RingSize, err = parseSize(f.buffer); err != nil {
+		return usagef("-B: %w", err)
+	}
+	if p.config.RingSize < bpf.MinRingSize || p.config.RingSize > bpf.MaxRingSize {
+		return usagef("-B %s: the ring must have from 1M to 1G", f.buffer)
+	}
+	p.duration, err = parseDuration(f.duration)
+	return err
 }
 
 func kindNames() string {
@@ -215,45 +231,72 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// capture runs the command from the flags to the closing lines.
+// capture captures from a socket of our own.
 func (a *app) capture(f captureFlags) (err error) {
 	p, err := f.plan()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := untilSignal(context.Background())
-	defer cancel()
-
-	out, err := a.openCapture(ctx, p)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, out.close(err)) }()
-	p.config.Immediate = f.immediate || out.live
-
-	report := &reporter{app: a, plan: p}
-	p.config.Notice = report.notice
 	if f.isolate {
 		if p.config.Namespace, err = capture.NewNamespace(); err != nil {
 			return err
 		}
 		defer p.config.Namespace.Close()
 	}
-	session, err := capture.Open(p.config)
+	return a.record(p, func(report *reporter, immediate bool) (source, error) {
+		p.config.Notice, p.config.Immediate = report.notice, immediate
+		session, err := capture.Open(p.config)
+		if err != nil {
+			return source{}, err
+		}
+		run := func(ctx context.Context, sink capture.Sink) error {
+			return runWithProbe(ctx, session, sink, f.probe)
+		}
+		return source{session: session, on: p.config.Kind.Name + " " + session.Address(), run: run}, nil
+	})
+}
+
+// source is a session, and what is its own about it.
+type source struct {
+	session
+	on      string   // what it listens on
+	sockets []string // of others that the tap is on
+	run     func(context.Context, capture.Sink) error
+	// signal passes on the first signal; nil if that ends the capture.
+	signal func(os.Signal)
+}
+
+// record captures from the flags to the closing lines. open comes after
+// everything that can be wrong with the output.
+func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) (source, error)) (err error) {
+	ctx, cancel := untilSignal(context.Background())
+	defer cancel()
+	out, err := a.openCapture(ctx, p)
 	if err != nil {
-		return a.refusal(err, f.verbose)
-	}
-	defer session.Close()
-	if err := out.begin(session); err != nil {
 		return err
 	}
-	report.begin(session)
+	defer func() { err = errors.Join(err, out.close(err)) }()
+	report := &reporter{app: a, plan: p}
+	from, err := open(report, p.immediate || out.live)
+	if err != nil {
+		return a.refusal(err, p.verbose)
+	}
+	defer from.Close()
+	if err := out.begin(from); err != nil {
+		return err
+	}
+	if from.signal != nil && ctx.Err() == nil {
+		cancel()
+		ctx, cancel = untilSecondSignal(context.Background(), from.signal)
+		defer cancel()
+	}
+	report.begin(from)
 	if p.duration > 0 {
 		ctx, cancel = context.WithTimeout(ctx, p.duration)
 		defer cancel()
 	}
 	stopWatching := report.watch(ctx)
-	err = runWithProbe(ctx, session, out, f.probe)
+	err = from.run(ctx, out)
 	stopWatching()
 	return report.end(out, err)
 }

@@ -53,7 +53,7 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 }
 
 // begin writes what stands at the beginning of the output. The tap is in place.
-func (out *captureOutput) begin(s *capture.Session) error {
+func (out *captureOutput) begin(s session) error {
 	if out.ng == nil {
 		out.Flusher = newLines(out.app.stdout, out.hex)
 		return nil

@@ -12,15 +12,24 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
 )
+
+// session is a capture that goes on, whatever it captures from.
+type session interface {
+	Interfaces() []*capture.Interface
+	Counts() (capture.Counts, error)
+	Statistics() ([]capture.Statistics, error)
+	ClockError() time.Duration
+	RingSize() int
+	Close() error
+}
 
 // reporter tells the user on stderr how the capture goes.
 type reporter struct {
 	app     *app
 	plan    capturePlan
-	session *capture.Session
+	session session
 	mu      sync.Mutex // lines come from several goroutines
 	counter bool       // a counter stands on the terminal's line
 }
@@ -44,20 +53,22 @@ func (r *reporter) clear() {
 func (r *reporter) notice(text string) { r.printf("ebpfdump: %s", text) }
 
 // begin says that the tap is in place.
-func (r *reporter) begin(session *capture.Session) {
-	r.session = session
-	config := r.plan.config
+func (r *reporter) begin(from source) {
+	r.session = from.session
 	var views []string
-	for _, v := range config.Views {
+	for _, v := range r.plan.config.Views {
 		views = append(views, v.String())
 	}
-	snaplen := config.Snaplen
-	if snaplen == 0 {
-		snaplen = bpf.MaxSnaplen
+	r.printf("listening on %s, views %s, snaplen %d bytes", from.on, strings.Join(views, ","), r.plan.snaplenBytes())
+	const shown = 8
+	for _, s := range from.sockets[:min(len(from.sockets), shown)] {
+		r.printf("  %s", s)
 	}
-	r.printf("listening on %s %s, views %s, snaplen %d bytes", config.Kind.Name, session.Address(), strings.Join(views, ","), snaplen)
+	if more := len(from.sockets) - shown; more > 0 {
+		r.printf("  and %d sockets more", more)
+	}
 	if r.plan.verbose {
-		r.printf("ring of %d bytes, times within %v of the wall clock", session.RingSize(), session.ClockError())
+		r.printf("ring of %d bytes, times within %v of the wall clock", from.RingSize(), from.ClockError())
 	}
 }
 
@@ -133,8 +144,8 @@ func (r *reporter) end(out *captureOutput, failure error) error {
 		return failure
 	case failure != nil || err != nil:
 		return firstError(failure, err)
-	case r.plan.failOnDrop && counts.Tap.Lost() > 0:
-		return lossError{counts.Tap.Lost()}
+	case r.plan.failOnDrop && counts.Tap.Lost()+counts.Reads.Lost() > 0:
+		return lossError{counts.Tap.Lost() + counts.Reads.Lost()}
 	}
 	return cerr
 }
@@ -148,25 +159,46 @@ func firstError(errs ...error) error {
 	return nil
 }
 
+// interfaceLines has a line for each name of interfaces, which the sockets of a
+// process can share. Only where there is one kind it is known whose cuts and drops those were.
+func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statistics) {
+	var names []string
+	packets := make(map[string]uint64)
+	kinds := make(map[string]bool)
+	for _, s := range statistics {
+		name := s.Interface.Name()
+		if _, known := packets[name]; !known {
+			names = append(names, name)
+		}
+		packets[name] += s.Delivered
+		kinds[s.Interface.Kind] = true
+	}
+	cut := fmt.Sprintf("%d cut off by the snaplen", c.Tap.Truncated)
+	dropped := fmt.Sprintf("%d dropped by the receive queue", c.QueueDropped)
+	remarks := map[string]string{capture.ViewKernel.String(): ", " + cut, capture.ViewUser.String(): ", " + dropped}
+	if len(kinds) > 1 {
+		remarks = nil
+	}
+	for _, name := range names {
+		_, view, _ := strings.Cut(name, ":")
+		r.printf("%s: %d packets%s", name, packets[name], remarks[view])
+	}
+	if remarks == nil {
+		r.printf("of all: %s, %s", cut, dropped)
+	}
+}
+
 func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistics) {
 	r.printf("%d packets captured", c.Captured)
 	r.printf("%d packets received by filter", c.Tap.Seen)
 	r.printf("%d packets dropped by kernel", c.Tap.Lost())
 	r.printf("tap: %d seen = %d recorded + %d ring full + %d load failed",
 		c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed)
-	for _, s := range statistics {
-		switch s.Interface.View {
-		case capture.ViewKernel:
-			r.printf("%s: %d packets, %d cut off by the snaplen", s.Interface.Name(), s.Delivered, c.Tap.Truncated)
-		case capture.ViewUser:
-			r.printf("%s: %d packets, %d dropped by the receive queue", s.Interface.Name(), s.Delivered, c.QueueDropped)
-		default:
-			r.printf("%s: %d packets", s.Interface.Name(), s.Delivered)
-		}
-	}
+	r.interfaceLines(c, statistics)
 	if v := r.plan.config.Verdict; v != nil {
 		r.printf("filter: %d packets dropped, %d truncated (%s)", c.Tap.Dropped, c.Trimmed, v.Name())
 	}
+	r.liveLines(c)
 	if c.Unreached > 0 {
 		r.printf("%d headers below offset 0 could not be reached by the filter", c.Unreached)
 	}

@@ -17,9 +17,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture"
 )
 
 func TestMain(m *testing.M) {
+	capture.Reenter()
 	testscript.Main(m, map[string]func(){"ebpfdump": main})
 }
 

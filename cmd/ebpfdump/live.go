@@ -1,0 +1,256 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+const liveHelp = `
+With --pid, joins a running process and its children: the filter is put on
+their sockets, and the user view is what their own read, readv, recvfrom,
+recvmsg and recvmmsg return. The process notices nothing of it, before, during
+or after, unless --allow-drop or --replace-filter changes what it gets. With
+-- COMMAND, runs a command, from its first packet to its end; the exit status
+is then the command's if nothing else went wrong. A signal is passed on to the
+command, a second one ends the capture.`
+
+const liveExample = `  ebpfdump capture --pid 1234 --port 80 -o live.pcapng
+  ebpfdump capture -o live.pcapng -- curl http://127.0.0.1/`
+
+// liveFlags are the flags of capturing from other processes.
+type liveFlags struct {
+	pid           int
+	fds           []int
+	ports         []int
+	user          string
+	replaceFilter bool
+	allowDrop     bool
+	command       []string
+}
+
+func (f *liveFlags) register(flags *pflag.FlagSet) {
+	flags.IntVarP(&f.pid, "pid", "p", 0, "join the running process `PID`, and its children")
+	flags.IntSliceVar(&f.fds, "fd", nil, "with --pid: only the socket that is descriptor `N` of the process")
+	flags.IntSliceVar(&f.ports, "port", nil, "with --pid or a command: only sockets whose own or peer's port is `P`")
+	flags.StringVarP(&f.user, "user", "Z", "", "run the command as `USER` (default who called sudo)")
+	flags.BoolVar(&f.replaceFilter, "replace-filter", false, "take sockets that have a filter, which then get everything; a classic one is put back at the end")
+	flags.BoolVar(&f.allowDrop, "allow-drop", false, "with --pid or a command: let --filter, --filter-cbpf or --verdict change what the process gets")
+}
+
+// arguments takes a command behind --, and nothing else.
+func (f *liveFlags) arguments(cmd *cobra.Command, args []string) error {
+	at := cmd.ArgsLenAtDash()
+	if at < 0 {
+		return noArguments(cmd, args)
+	}
+	if at > 0 {
+		return noArguments(cmd, args[:at])
+	}
+	if len(args) == 0 {
+		return usagef("which command? Give it behind --, as in ebpfdump capture -- curl http://127.0.0.1/")
+	}
+	f.command = args
+	return nil
+}
+
+// wanted tells whether the user wants to capture from other processes.
+func (f *liveFlags) wanted(cmd *cobra.Command) bool {
+	for _, name := range []string{"pid", "fd", "port", "user", "replace-filter", "allow-drop"} {
+		if cmd.Flags().Changed(name) {
+			return true
+		}
+	}
+	return len(f.command) > 0
+}
+
+// joinConfig checks the flags.
+func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capture.JoinConfig, err error) {
+	p.captureFlags = f
+	if err := f.live.contradiction(cmd); err != nil {
+		return p, config, err
+	}
+	if err := f.common(&p); err != nil {
+		return p, config, err
+	}
+	if p.config.Verdict, err = f.filter.read(); err != nil {
+		return p, config, err
+	}
+	config = capture.JoinConfig{
+		PID: f.live.pid, Descriptors: f.live.fds, ReplaceFilter: f.live.replaceFilter, Verdict: p.config.Verdict,
+		Views: p.config.Views, Packets: f.packets, Snaplen: f.snaplen, RingSize: p.config.RingSize,
+	}
+	for _, fd := range f.live.fds {
+		if fd < 0 {
+			return p, config, usagef("--fd %d: descriptors count from 0", fd)
+		}
+	}
+	for _, port := range f.live.ports {
+		if port < 1 || port > 65535 {
+			return p, config, usagef("--port %d: ports are from 1 to 65535", port)
+		}
+		config.Ports = append(config.Ports, uint16(port))
+	}
+	return p, config, nil
+}
+
+// contradiction finds flags that do not go together.
+func (f *liveFlags) contradiction(cmd *cobra.Command) error {
+	if cmd.Flags().Changed("sock") {
+		return usagef("a socket of our own (--sock), or those of another process (--pid, -- COMMAND): not both")
+	}
+	for _, name := range []string{"listen", "proto", "echo", "probe", "isolate"} {
+		if cmd.Flags().Changed(name) {
+			return usagef("--%s is for a socket that ebpfdump opens itself (--sock): it does not go with --pid and commands", name)
+		}
+	}
+	for _, name := range []string{"filter", "filter-cbpf", "verdict"} {
+		if cmd.Flags().Changed(name) && !f.allowDrop {
+			return usagef("--%s changes what the other process gets, and what it drops is lost to it: add --allow-drop if you want that", name)
+		}
+	}
+	pid := cmd.Flags().Changed("pid")
+	if len(f.command) > 0 {
+		var cannot *exec.Error
+		if _, err := exec.LookPath(f.command[0]); errors.As(err, &cannot) {
+			return usagef("the command %s cannot be run: %w", f.command[0], cannot.Err)
+		}
+	}
+	switch {
+	case pid && len(f.command) > 0:
+		return usagef("join a process (--pid) or run a command: not both")
+	case !pid && len(f.command) == 0:
+		return usagef("which process? Give --pid PID, or a command behind --")
+	case pid && f.pid < 1:
+		return usagef("--pid %d: processes count from 1", f.pid)
+	case pid && f.pid == os.Getpid():
+		return usagef("--pid %d is ebpfdump itself", f.pid)
+	case pid && f.user != "":
+		return usagef("--user is for a command: a running process has its user")
+	case !pid && len(f.fds) > 0:
+		return usagef("--fd is for --pid: a command has no descriptors yet")
+	}
+	return nil
+}
+
+// captureLive captures from the sockets of others.
+func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
+	p, config, err := f.joinConfig(cmd)
+	if err != nil {
+		return err
+	}
+	var status *os.ProcessState
+	err = a.record(p, func(report *reporter, immediate bool) (source, error) {
+		config.Notice, config.Immediate = report.notice, immediate
+		live, err := a.openLive(config, f)
+		if err != nil {
+			return source{}, err
+		}
+		run := func(ctx context.Context, sink capture.Sink) error {
+			defer func() { status = live.Status() }()
+			return live.Run(ctx, sink)
+		}
+		from := source{session: live, on: live.Process(), sockets: live.Sockets(), run: run}
+		if len(f.live.command) > 0 {
+			from.signal = func(s os.Signal) {
+				report.notice("waiting for the command to end: another signal ends the capture")
+				if !fromTerminal(s) {
+					live.Signal(s)
+				}
+			}
+		}
+		return from, nil
+	})
+	if err != nil {
+		return err
+	}
+	return commandStatus(status)
+}
+
+// fromTerminal tells whether a signal will have come from the keyboard, which
+// sends it to the command as well.
+func fromTerminal(s os.Signal) bool {
+	if s == unix.SIGTERM {
+		return false
+	}
+	tty, err := os.Open("/dev/tty")
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	foreground, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && foreground == unix.Getpgrp()
+}
+
+// openLive joins the process, or gets the command ready.
+func (a *app) openLive(config capture.JoinConfig, f captureFlags) (*capture.Live, error) {
+	if len(f.live.command) == 0 {
+		return capture.Join(config)
+	}
+	command := capture.Command{Args: f.live.command, Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
+	if f.output == "" || f.output == "-" {
+		command.Stdout = os.Stderr // stdout is for the packets
+	}
+	account, err := runAs(f.live.user)
+	if err != nil {
+		return nil, err
+	}
+	if account != nil {
+		command.User, command.Env = account.ids, account.environment(command.Env)
+	}
+	return capture.Start(config, command)
+}
+
+// commandError says that the command has failed, which it has said itself.
+type commandError struct{ status int }
+
+func (e commandError) Error() string {
+	return fmt.Sprintf("the command ended with status %d", e.status)
+}
+
+// commandStatus turns the end of a command into an error, nil if all was well.
+func commandStatus(state *os.ProcessState) error {
+	if state == nil || state.Success() {
+		return nil
+	}
+	if wait, ok := state.Sys().(syscall.WaitStatus); ok && wait.Signaled() {
+		return commandError{128 + int(wait.Signal())} // as a shell does
+	}
+	return commandError{state.ExitCode()}
+}
+
+// liveLines are the closing lines about other processes.
+func (r *reporter) liveLines(c capture.Counts) {
+	live, ok := r.session.(*capture.Live)
+	if !ok {
+		return
+	}
+	if c.Peeked > 0 {
+		r.printf("%d calls peeked (MSG_PEEK): they are in the user view, and not in its count", c.Peeked)
+	}
+	if c.Reads.Lost()+c.Reads.Truncated > 0 {
+		r.printf("system calls: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d connections without room, %d calls missed at most",
+			c.Reads.Seen, c.Reads.Recorded, c.Reads.RingFull, c.Reads.Fault, c.Reads.Truncated, c.Reads.Untracked, c.Reads.Missed)
+	}
+	for _, remark := range live.Remarks() {
+		r.printf("%s", remark)
+	}
+}
+
+// snaplenBytes is the snaplen as it will be.
+func (p *capturePlan) snaplenBytes() int {
+	if p.snaplen == 0 {
+		return bpf.MaxSnaplen
+	}
+	return p.snaplen
+}
