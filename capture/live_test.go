@@ -82,23 +82,13 @@ func filtersOf(t *testing.T, pid int) map[string]filter {
 		t.Fatal(err)
 	}
 	defer p.close()
-	files, err := p.descriptors()
-	if err != nil {
-		t.Fatal(err)
-	}
 	all := make(map[string]filter)
-	for _, f := range files {
-		if _, ok := f.inode(); !ok {
-			continue
-		}
-		fd, err := p.copyDescriptor(f.fd)
-		if err != nil {
-			continue
-		}
-		if all[f.target], err = getFilter(fd); err != nil {
-			t.Error(err)
-		}
-		unix.Close(fd)
+	err = p.eachSocket(func(fd int, inode uint64) (err error) {
+		all[fmt.Sprint("socket ", inode)], err = getFilter(fd)
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 	return all
 }

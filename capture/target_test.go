@@ -95,20 +95,22 @@ func echoAll(l net.Listener) {
 		if err != nil {
 			return
 		}
-		go func() {
-			defer conn.Close()
-			// Not io.Copy, which would splice.
-			buf := make([]byte, 100_000)
-			for {
-				n, err := conn.Read(buf)
-				if err != nil {
-					return
-				}
-				if _, err := conn.Write(buf[:n]); err != nil {
-					return
-				}
-			}
-		}()
+		go echo(conn)
+	}
+}
+
+// echo sends back what it reads, to the end. Not by io.Copy, which would splice.
+func echo(conn net.Conn) {
+	defer conn.Close()
+	buf := make([]byte, 100_000)
+	for {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return
+		}
+		if _, err := conn.Write(buf[:n]); err != nil {
+			return
+		}
 	}
 }
 
@@ -291,16 +293,7 @@ func targetReader([]string) error {
 	if err != nil {
 		return err
 	}
-	go func() {
-		buf := make([]byte, 100)
-		for {
-			n, err := conn.Read(buf)
-			if err != nil {
-				return
-			}
-			conn.Write(buf[:n])
-		}
-	}()
+	go echo(conn)
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
 }
