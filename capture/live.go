@@ -259,7 +259,6 @@ func (l *Live) RingSize() int { return l.tap.RingSize() }
 func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
 	c := l.collector
 	c.order.sink = sink
-	parent := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var workers sync.WaitGroup
@@ -276,7 +275,7 @@ func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
 	}
 	cancel()
 	workers.Wait()
-	l.part(errors.Is(parent.Err(), context.Canceled))
+	l.part()
 	if lerr := l.leave(); err == nil {
 		err = lerr
 	}

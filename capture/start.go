@@ -142,15 +142,9 @@ func (l *Live) begin() error {
 	return err
 }
 
-// part parts from a command that has not ended: if the capture was stopped, the
-// command is asked to stop as well; if it had enough, the command goes on.
-func (l *Live) part(stopped bool) {
-	if l.command == nil || l.root.exited() {
-		return
+// part parts from a command that has not ended: it goes on by itself.
+func (l *Live) part() {
+	if l.command != nil && !l.root.exited() {
+		l.config.Notice(fmt.Sprintf("%s goes on, and is not captured any more", l.root))
 	}
-	if stopped {
-		_ = l.command.cmd.Process.Signal(unix.SIGTERM)
-		return
-	}
-	l.config.Notice(fmt.Sprintf("%s goes on, and is not captured any more", l.root))
 }
