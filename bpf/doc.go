@@ -6,4 +6,4 @@
 package bpf
 
 //go:generate go tool bpf2go -target bpfel -type record -type counters tap tap.c
-//go:generate go tool bpf2go -target bpfel -type read -type read_counters -type descriptor -type watched_socket -type watched_process -type begun_call reads reads.c
+//go:generate go tool bpf2go -target bpfel -type read -type read_counters -type descriptor -type watched_socket -type watched_process -type left_descriptor -type begun_call reads reads.c

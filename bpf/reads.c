@@ -260,6 +260,29 @@ __attribute__((noinline)) int record(__u32 slot)
 	return 0;
 }
 
+/* Finds what a child has of its parent's: what the parent had when it forked. It
+ * may have closed it since, and have another socket under the same number.
+ */
+static __attribute__((noinline)) struct watched_socket *inherited(const struct watched_process *w, __s32 fd)
+{
+	struct left_descriptor left = {.pid = w->parent, .fd = fd, .forks = w->born};
+	struct descriptor key = {.pid = w->parent, .fd = fd};
+	struct watched_socket *s;
+	__u32 born = w->born;
+	int i;
+
+	s = bpf_map_lookup_elem(&descriptors, &key);
+	if (s && !s->closed && s->since < born)
+		return s;
+	for (i = 0; i < LEFT_TRIES; i++) {
+		s = bpf_map_lookup_elem(&left_descriptors, &left);
+		if (s)
+			return s->since < born ? s : 0;
+		left.forks++;
+	}
+	return 0;
+}
+
 /* Finds a descriptor's socket, also one that was inherited a moment ago. */
 static __always_inline struct watched_socket *find(__u32 pid, __s32 fd, const struct watched_process *w)
 {
@@ -269,10 +292,25 @@ static __always_inline struct watched_socket *find(__u32 pid, __s32 fd, const st
 	s = bpf_map_lookup_elem(&descriptors, &key);
 	if (s)
 		return s->closed ? 0 : s;
-	if (!w->parent)
-		return 0;
-	key.pid = w->parent;
-	return bpf_map_lookup_elem(&descriptors, &key);
+	return w->parent ? inherited(w, fd) : 0;
+}
+
+/* Forgets a descriptor that means nothing any more, or something else, but for the
+ * children that have it still.
+ */
+static __always_inline void leave(const struct descriptor *key, const struct watched_process *w)
+{
+	struct left_descriptor left = {.pid = key->pid, .fd = key->fd, .forks = w->forks};
+	struct watched_socket none = {.closed = 1};
+	struct watched_socket *s;
+
+	s = bpf_map_lookup_elem(&descriptors, key);
+	if (s && !s->closed && s->since < w->forks)
+		bpf_map_update_elem(&left_descriptors, &left, s, BPF_ANY);
+	if (w->parent)
+		bpf_map_update_elem(&descriptors, key, &none, BPF_ANY);
+	else if (s)
+		bpf_map_delete_elem(&descriptors, key);
 }
 
 static __always_inline struct reading *begin_call(__u32 slot, __u32 call, __u64 process, __s32 fd, __s64 result)
@@ -391,6 +429,8 @@ static __always_inline int accepted(const struct ended_call *e, struct watched_p
 	fresh.id = r->head.time | 1ULL << 63;
 	r->head.socket = fresh.id;
 	r->head.position = listener->id;
+	leave(&key, w);
+	fresh.since = w->forks;
 	sender(r, r->arguments[1], length_at(r->arguments[2]));
 	if (bpf_map_update_elem(&descriptors, &key, &fresh, BPF_ANY)) {
 		c = counters();
@@ -416,6 +456,8 @@ static __always_inline int duplicated(const struct ended_call *e, struct watched
 		return 0;
 	copy.id = s->id;
 	copy.position = s->position;
+	copy.since = w->forks;
+	leave(&key, w);
 	bpf_map_update_elem(&descriptors, &key, &copy, BPF_ANY);
 	r = begin_call(e->slot, CALL_DUP, e->process, fd, e->result);
 	if (!r)
@@ -438,16 +480,14 @@ static __always_inline int copies(const struct ended_call *e)
 	return command == 0 || command == 1030; /* F_DUPFD, F_DUPFD_CLOEXEC */
 }
 
-/* In a child that has its parent's descriptors still, a number can come to mean
- * a file: after exec, before anybody has looked at it.
+/* Exec closes descriptors, and nobody hears of it: then a number can come to mean
+ * a file.
  */
 static __always_inline int opened(const struct ended_call *e, struct watched_process *w)
 {
 	struct descriptor key = {.pid = e->process >> 32, .fd = e->result};
-	struct watched_socket none = {.closed = 1};
 
-	if (w->parent)
-		bpf_map_update_elem(&descriptors, &key, &none, BPF_ANY);
+	leave(&key, w);
 	return 0;
 }
 
@@ -456,10 +496,12 @@ static __always_inline int forked(__u32 slot, __u32 pid, __u64 process, struct w
 	struct watched_process child = {.parent = process >> 32};
 	struct reading *r;
 
+	__sync_fetch_and_add(&w->forks, 1);
+	child.born = w->forks;
+
 	/* A thread's id does no harm here: no process has it. In another process
 	 * id namespace than ours, the number means nothing.
 	 */
-	w->forked = 1;
 	inheriting = 1;
 	bpf_map_update_elem(&processes, &pid, &child, BPF_NOEXIST);
 	r = begin_call(slot, CALL_FORK, process, -1, pid);
@@ -548,8 +590,10 @@ static __always_inline int exited(const struct ended_call *e, struct watched_pro
 		return happened(e->slot, CALL_SOCKET, e->result, e->process);
 	if (nr == nr_bind || nr == nr_listen)
 		return happened(e->slot, CALL_SOCKET, ended_argument(e, 0), e->process);
-	if (nr == nr_execve || nr == nr_execveat)
+	if (nr == nr_execve || nr == nr_execveat) {
+		inheriting = 1;
 		return happened(e->slot, CALL_EXEC, e->result, e->process);
+	}
 	if (nr == nr_io_uring_setup)
 		return happened(e->slot, CALL_IO_URING, e->result, e->process);
 	if (e->result > 0 && (nr == nr_clone || nr == nr_clone3 || nr == nr_fork || nr == nr_vfork))
@@ -574,13 +618,7 @@ static __always_inline int closes(__u64 process, __s32 fd, struct watched_proces
 		return 0;
 	r->head.socket = s->id;
 	r->head.position = s->position;
-	if (w->forked || w->parent) {
-		struct watched_socket gone = {.id = s->id, .position = s->position, .closed = 1};
-
-		bpf_map_update_elem(&descriptors, &key, &gone, BPF_ANY);
-	} else {
-		bpf_map_delete_elem(&descriptors, &key);
-	}
+	leave(&key, w);
 	piece(SLOT_ENTERED, 0);
 	return 0;
 }

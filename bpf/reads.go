@@ -274,7 +274,12 @@ func setUpReads(spec *ebpf.CollectionSpec, snaplen uint32) error {
 // WatchProcess begins to watch a process, and those that it forks from now on.
 // Until it is called for one of those, the sockets of its parent are its own too.
 func (r *Reads) WatchProcess(pid uint32) error {
-	err := r.objects.Processes.Update(pid, readsWatchedProcess{}, ebpf.UpdateAny)
+	var w readsWatchedProcess // what is known of it stays
+	if r.objects.Processes.Lookup(pid, &w) == nil && w.Parent == 0 {
+		return nil
+	}
+	w.Parent = 0
+	err := r.objects.Processes.Update(pid, w, ebpf.UpdateAny)
 	if err != nil {
 		return fmt.Errorf("watching process %d: %w", pid, err)
 	}
@@ -291,11 +296,13 @@ func (r *Reads) ForgetProcess(pid uint32) { _ = r.objects.Processes.Delete(pid) 
 // the records will call the socket; it must be below 2^63. A descriptor that is
 // watched already keeps its id.
 func (r *Reads) WatchSocket(pid uint32, fd int32, id uint64) error {
-	key := readsDescriptor{Pid: pid, Fd: fd}
-	err := r.objects.Descriptors.Update(key, readsWatchedSocket{Id: id}, ebpf.UpdateNoExist)
+	var w readsWatchedProcess
+	_ = r.objects.Processes.Lookup(pid, &w)
+	key, fresh := readsDescriptor{Pid: pid, Fd: fd}, readsWatchedSocket{Id: id, Since: w.Forks}
+	err := r.objects.Descriptors.Update(key, fresh, ebpf.UpdateNoExist)
 	var known readsWatchedSocket
 	if errors.Is(err, ebpf.ErrKeyExist) && r.objects.Descriptors.Lookup(key, &known) == nil && known.Closed != 0 {
-		err = r.objects.Descriptors.Update(key, readsWatchedSocket{Id: id}, ebpf.UpdateAny)
+		err = r.objects.Descriptors.Update(key, fresh, ebpf.UpdateAny)
 	}
 	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 		return fmt.Errorf("watching descriptor %d of process %d: %w", fd, pid, err)
@@ -303,16 +310,36 @@ func (r *Reads) WatchSocket(pid uint32, fd int32, id uint64) error {
 	return nil
 }
 
-// WatchInherited begins to record what a process gets from a descriptor that it
-// has from its parent, if the parent's is watched.
-func (r *Reads) WatchInherited(pid uint32, fd int32, parent uint32) bool {
-	var s readsWatchedSocket
-	if r.objects.Descriptors.Lookup(readsDescriptor{Pid: parent, Fd: fd}, &s) != nil {
+// WatchInherited begins to record what a child gets from a descriptor that it
+// has from its parent, until WatchProcess is called for it. It tells whether the
+// parent's was watched when it forked.
+func (r *Reads) WatchInherited(pid uint32, fd int32) bool {
+	var w readsWatchedProcess
+	if r.objects.Processes.Lookup(pid, &w) != nil || w.Parent == 0 {
 		return false
 	}
-	s.Closed = 0
+	s, ok := r.inherited(w, fd)
+	if !ok {
+		return false
+	}
+	s.Since = w.Forks
 	err := r.objects.Descriptors.Update(readsDescriptor{Pid: pid, Fd: fd}, s, ebpf.UpdateNoExist)
 	return err == nil || errors.Is(err, ebpf.ErrKeyExist)
+}
+
+// inherited finds what a child's parent had when it forked, as the program does.
+func (r *Reads) inherited(w readsWatchedProcess, fd int32) (s readsWatchedSocket, ok bool) {
+	if r.objects.Descriptors.Lookup(readsDescriptor{Pid: w.Parent, Fd: fd}, &s) == nil && s.Closed == 0 && s.Since < w.Born {
+		return s, true
+	}
+	const tries = 32 // LEFT_TRIES
+	for n := range uint32(tries) {
+		left := readsLeftDescriptor{Pid: w.Parent, Fd: fd, Forks: w.Born + n}
+		if r.objects.LeftDescriptors.Lookup(left, &s) == nil {
+			return s, s.Since < w.Born
+		}
+	}
+	return s, false
 }
 
 // ForgetSocket ends what WatchSocket began, if the descriptor is still the

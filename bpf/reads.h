@@ -69,14 +69,24 @@ struct descriptor {
 struct watched_socket {
 	__u64 id;
 	__u64 position; /* bytes taken from it */
-	__u32 closed;	/* by this process, or something else here; a child may have it still */
-	__u32 pad;
+	__u32 closed;	/* in a child: not inherited, or something else by now */
+	__u32 since;	/* forks of the process before it had this descriptor */
 };
 
 struct watched_process {
 	__u32 parent; /* whose descriptors it began with, 0 for none */
-	__u32 forked; /* has children */
+	__u32 born;   /* the how manieth child of its parent it is */
+	__u32 forks;  /* children so far */
 };
+
+/* A descriptor that a process has closed, and children of it may have. */
+struct left_descriptor {
+	__u32 pid;
+	__s32 fd;
+	__u32 forks; /* of the process before it closed the descriptor */
+};
+
+#define LEFT_TRIES 32 /* younger siblings that may come before a child is looked at */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -105,6 +115,13 @@ struct {
 	__type(value, struct watched_socket);
 } descriptors SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct left_descriptor);
+	__type(value, struct watched_socket);
+} left_descriptors SEC(".maps");
+
 /* Where struct pt_regs has the number and the arguments of a system call, in
  * bytes; and the numbers, where there is such a call.
  */
@@ -128,7 +145,9 @@ const volatile __u32 read_snaplen = 262144;
 /* Cleared when nobody reads any more. */
 __u32 following = 1;
 
-/* Set when a watched process forks: until then nobody has inherited anything. */
+/* Set when a watched process forks, or becomes another program: until then each
+ * descriptor is what it was said to be.
+ */
 __u32 inheriting = 0;
 
 /* Layouts of the system calls' arguments on 64-bit architectures. */

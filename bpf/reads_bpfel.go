@@ -26,6 +26,13 @@ type readsDescriptor struct {
 	Fd  int32
 }
 
+type readsLeftDescriptor struct {
+	_     structs.HostLayout
+	Pid   uint32
+	Fd    int32
+	Forks uint32
+}
+
 type readsRead struct {
 	_        structs.HostLayout
 	Time     uint64
@@ -76,7 +83,8 @@ type readsReading struct {
 type readsWatchedProcess struct {
 	_      structs.HostLayout
 	Parent uint32
-	Forked uint32
+	Born   uint32
+	Forks  uint32
 }
 
 type readsWatchedSocket struct {
@@ -84,7 +92,7 @@ type readsWatchedSocket struct {
 	Id       uint64
 	Position uint64
 	Closed   uint32
-	Pad      uint32
+	Since    uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -93,6 +101,7 @@ type readsWatchedSocket struct {
 const (
 	readsMapBegun           = "begun"
 	readsMapDescriptors     = "descriptors"
+	readsMapLeftDescriptors = "left_descriptors"
 	readsMapMarks           = "marks"
 	readsMapProcesses       = "processes"
 	readsMapReadCounts      = "read_counts"
@@ -206,13 +215,14 @@ type readsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type readsMapSpecs struct {
-	Begun       *ebpf.MapSpec `ebpf:"begun"`
-	Descriptors *ebpf.MapSpec `ebpf:"descriptors"`
-	Marks       *ebpf.MapSpec `ebpf:"marks"`
-	Processes   *ebpf.MapSpec `ebpf:"processes"`
-	ReadCounts  *ebpf.MapSpec `ebpf:"read_counts"`
-	ReadRing    *ebpf.MapSpec `ebpf:"read_ring"`
-	Readings    *ebpf.MapSpec `ebpf:"readings"`
+	Begun           *ebpf.MapSpec `ebpf:"begun"`
+	Descriptors     *ebpf.MapSpec `ebpf:"descriptors"`
+	LeftDescriptors *ebpf.MapSpec `ebpf:"left_descriptors"`
+	Marks           *ebpf.MapSpec `ebpf:"marks"`
+	Processes       *ebpf.MapSpec `ebpf:"processes"`
+	ReadCounts      *ebpf.MapSpec `ebpf:"read_counts"`
+	ReadRing        *ebpf.MapSpec `ebpf:"read_ring"`
+	Readings        *ebpf.MapSpec `ebpf:"readings"`
 }
 
 // readsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -277,19 +287,21 @@ func (o *readsObjects) Close() error {
 //
 // It can be passed to loadReadsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type readsMaps struct {
-	Begun       *ebpf.Map `ebpf:"begun"`
-	Descriptors *ebpf.Map `ebpf:"descriptors"`
-	Marks       *ebpf.Map `ebpf:"marks"`
-	Processes   *ebpf.Map `ebpf:"processes"`
-	ReadCounts  *ebpf.Map `ebpf:"read_counts"`
-	ReadRing    *ebpf.Map `ebpf:"read_ring"`
-	Readings    *ebpf.Map `ebpf:"readings"`
+	Begun           *ebpf.Map `ebpf:"begun"`
+	Descriptors     *ebpf.Map `ebpf:"descriptors"`
+	LeftDescriptors *ebpf.Map `ebpf:"left_descriptors"`
+	Marks           *ebpf.Map `ebpf:"marks"`
+	Processes       *ebpf.Map `ebpf:"processes"`
+	ReadCounts      *ebpf.Map `ebpf:"read_counts"`
+	ReadRing        *ebpf.Map `ebpf:"read_ring"`
+	Readings        *ebpf.Map `ebpf:"readings"`
 }
 
 func (m *readsMaps) Close() error {
 	return _ReadsClose(
 		m.Begun,
 		m.Descriptors,
+		m.LeftDescriptors,
 		m.Marks,
 		m.Processes,
 		m.ReadCounts,
