@@ -89,7 +89,6 @@ type Live struct {
 // watched is a process whose sockets are looked at.
 type watched struct {
 	*process
-	parent  int                 // whose sockets it began with; 0 once they are its own
 	seen    map[int]uint64      // inodes of the descriptors that are dealt with
 	ignored map[uint64]struct{} // inodes that were not chosen
 }

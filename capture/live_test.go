@@ -200,6 +200,9 @@ func TestJoinInTheMiddleOfAStream(t *testing.T) {
 	if user[0].ID != 0 || user[1].ID != kernel[0].ID || user[2].ID != kernel[0].ID {
 		t.Errorf("ids %d %d %d, want 0 and twice %d", user[0].ID, user[1].ID, user[2].ID, kernel[0].ID)
 	}
+	if want := fmt.Sprintf(BeforeTapBytes, 16); user[0].Comment != BeforeTap || user[1].Comment != want || user[2].Comment != "" {
+		t.Errorf("comments %q, %q, %q", user[0].Comment, user[1].Comment, user[2].Comment)
+	}
 }
 
 func TestJoinDatagrams(t *testing.T) {

@@ -194,16 +194,6 @@ func (p *process) eachSocket(do func(fd int, inode uint64) error) error {
 	return errors.Join(errs...)
 }
 
-// parent is the process that has started it, 0 if that cannot be told.
-func (p *process) parent() int {
-	status, err := os.ReadFile(p.proc("status"))
-	if err != nil {
-		return 0
-	}
-	pid, _ := statusNumber(status, "PPid:", 0, 10)
-	return int(pid)
-}
-
 // children lists the processes that the process has started and that run.
 func (p *process) children() []int {
 	var all []int

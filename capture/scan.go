@@ -106,7 +106,7 @@ func (l *Live) watch(p *process) error {
 	}
 	l.keeper.tell(keepProcess, uint64(p.pid))
 	l.mu.Lock()
-	l.processes[p.pid] = &watched{process: p, parent: p.parent(), seen: make(map[int]uint64), ignored: make(map[uint64]struct{})}
+	l.processes[p.pid] = &watched{process: p, seen: make(map[int]uint64), ignored: make(map[uint64]struct{})}
 	l.mu.Unlock()
 	return nil
 }
@@ -198,7 +198,6 @@ func (l *Live) scanProcess(p *watched) error {
 	if l.reads != nil && p.process != l.root {
 		// From here on it has descriptors of its own.
 		errs = append(errs, l.reads.WatchProcess(uint32(p.pid)))
-		p.parent = 0
 	}
 	return errors.Join(errs...)
 }
@@ -413,7 +412,7 @@ func (l *Live) newOutlet(kind *Kind, text string) *outlet {
 // follow begins to record what a process gets from a socket. One that a child has
 // from its parent goes on where the parent was.
 func (l *Live) follow(p *watched, fd int, m *member) error {
-	if l.reads == nil || p.parent != 0 && l.reads.WatchInherited(uint32(p.pid), int32(fd), uint32(p.parent)) {
+	if l.reads == nil || l.reads.WatchInherited(uint32(p.pid), int32(fd)) {
 		return nil
 	}
 	return l.reads.WatchSocket(uint32(p.pid), int32(fd), m.cookie)

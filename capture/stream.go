@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -210,6 +211,13 @@ func (st *stream) add(h tcpHeader, p *kernelPacket) {
 	st.joined.keep(from, p.data[min(h.len, len(p.data)):])
 }
 
+// What the comments say of deliveries of which the tap saw nothing, and of those
+// of which it missed so many bytes at the beginning.
+const (
+	BeforeTap      = "the tap came after the packets that brought this"
+	BeforeTapBytes = "the tap came after the packets of its first %d bytes"
+)
+
 func (s *streams) delivered(d *delivery) match {
 	key := s.key(d)
 	st := s.find(key)
@@ -228,9 +236,17 @@ func (s *streams) delivered(d *delivery) match {
 		}
 	}
 	if d.socket != nil && !st.seek(d) {
-		return match{comment: "the tap came after the packets that brought this"}
+		return match{comment: BeforeTap}
 	}
 	n := max(d.full, len(d.data))
+	if before := -st.read; before > 0 && !d.peek {
+		m := st.take(n)
+		if before >= int64(n) {
+			return match{comment: BeforeTap}
+		}
+		m.comment = join(fmt.Sprintf(BeforeTapBytes, before), m.comment)
+		return m
+	}
 	if d.peek {
 		peeked := stream{read: st.read, segments: slices.Clone(st.segments), unsorted: st.unsorted}
 		return peeked.take(n)

@@ -1,8 +1,11 @@
 package explain
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/ebpfdump/ebpfdump/capture"
 )
 
 // keepAll is the verdict of packets that say nothing of one.
@@ -22,6 +25,14 @@ func parseVerdict(comment string) int {
 		return keepAll
 	}
 	return int(min(n, 1<<30))
+}
+
+// beforeTap finds in a read's comment how many of its bytes came before the tap.
+func beforeTap(comment string) (n int) {
+	if _, err := fmt.Sscanf(comment, capture.BeforeTapBytes, &n); err != nil {
+		return 0
+	}
+	return n
 }
 
 // dropped is a set of packets that the receive queue dropped, as a comment names them.

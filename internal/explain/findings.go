@@ -246,6 +246,9 @@ func (o *Socket) sayMapping() Finding {
 	if m.Ends > 0 {
 		words = append(words, fmt.Sprintf("%s got the end of a stream", readsOf(m.Ends)))
 	}
+	if m.Before > 0 {
+		words = append(words, fmt.Sprintf("%s got bytes that came before the tap", readsOf(m.Before)))
+	}
 	if m.Peeks > 0 {
 		words = append(words, fmt.Sprintf("%s looked at bytes and left them in the queue (MSG_PEEK)", callsOf(m.Peeks)))
 	}

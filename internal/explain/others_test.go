@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
@@ -22,6 +23,23 @@ func TestPeek(t *testing.T) {
 	all := text(t, e, false)
 	wants(t, all, "1 call looked at bytes")
 	wants(t, all, "user: "+capture.Peeked)
+}
+
+// A stream that was joined in the middle begins with bytes of no packet.
+func TestBeforeTap(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.segment(1000, tcpACK, "0123456789")
+	r.read(tcpUser, 0, "early").Comment = capture.BeforeTap
+	r.read(tcpUser, 1, "bird0123").Comment = fmt.Sprintf(capture.BeforeTapBytes, 4)
+	r.read(tcpUser, 1, "456789")
+	e := r.explain(t)
+	s := e.only(t)
+	equal(t, "before", s.Mapping.Before, 1)
+	equal(t, "same", s.Comparison.Same, 2)
+	equal(t, "differ", s.Comparison.Differ.Packets, 0)
+	equal(t, "late", s.Losses.Late, 0)
+	wants(t, text(t, e, false), "1 read got bytes")
 }
 
 // What went by splice is delivered, though nobody saw its bytes.

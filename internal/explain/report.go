@@ -214,6 +214,8 @@ type Mapping struct {
 	MostReads    uint64 `json:"most_reads"`
 	// Ends counts reads that got the end of a stream and no bytes.
 	Ends uint64 `json:"ends"`
+	// Before counts the reads of bytes that came before the tap.
+	Before uint64 `json:"before_tap,omitempty"`
 	// Peeks counts the calls that left in the queue what they returned (MSG_PEEK).
 	// They are no reads.
 	Peeks uint64 `json:"peeks,omitempty"`

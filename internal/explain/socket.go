@@ -219,6 +219,11 @@ func (s *socket) userPacket(p *capture.Packet) {
 		return
 	}
 	s.reads++
+	if strings.HasPrefix(p.Comment, capture.BeforeTap) {
+		s.out.Mapping.Before++
+		s.enterRead(p)
+		return
+	}
 	if d, ok := parseDropped(p.Comment); ok {
 		s.passOver(e, &d)
 	} else if e != nil {

@@ -156,6 +156,11 @@ func (s *socket) readStream(e *entry, p *capture.Packet) (ok bool) {
 	if e != nil && e.pending && (st.read < e.from || st.read >= e.to) {
 		st.read = e.from
 	}
+	if before := beforeTap(p.Comment); before > 0 && before < length {
+		rest := *p
+		rest.Data, rest.Len = p.Data[min(before, len(p.Data)):], length-before
+		p, length = &rest, length-before
+	}
 	return s.feed(st, p, int64(length))
 }
 
