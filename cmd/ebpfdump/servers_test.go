@@ -5,10 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -365,6 +367,82 @@ func TestDNS(t *testing.T) {
 		t.Error("the views have other payloads")
 	}
 	b.checkWhole(file, said, "udp")
+}
+
+// forkingServer leaves each connection to a child, and has the next one under the
+// same descriptor when the child reads.
+const forkingServer = `
+import os, signal, socket, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+listener = socket.create_server(("127.0.0.1", 7100), backlog=64)
+while True:
+    connection, _ = listener.accept()
+    if os.fork() == 0:
+        if sys.argv[1] == "exec":
+            os.dup2(connection.fileno(), 0)
+            os.execvp("cat", ["cat"])
+        while True:
+            data = os.read(connection.fileno(), 100)
+            if not data:
+                os._exit(0)
+            connection.sendall(data)
+    connection.close()
+`
+
+// The bytes of a connection stay its own, and no file that a child reads is
+// taken for a socket.
+func TestForkingServer(t *testing.T) {
+	t.Parallel()
+	requireTools(t, "python3", "tshark")
+	for _, way := range []string{"read", "exec"} {
+		t.Run(way, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, "python3", "-c", forkingServer, way)
+			b.start("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/7100")
+			const connections, messages = 8, 3
+			file, said := b.capture(func() {
+				var conns []net.Conn
+				err := b.ns.Do(func() error {
+					for range connections {
+						conn, err := net.Dial("tcp", "127.0.0.1:7100")
+						if err != nil {
+							return err
+						}
+						conns = append(conns, conn)
+					}
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for n := range messages {
+					for i, conn := range conns {
+						if _, err := fmt.Fprintf(conn, "message %d of connection %d.", n, i); err != nil {
+							t.Error(err)
+						}
+					}
+					time.Sleep(20 * time.Millisecond)
+				}
+				for _, conn := range conns {
+					conn.Close()
+				}
+			}, "--port", "7100")
+			got := b.userBytes(file, "tcp:user")
+			var want []string
+			for i := range connections {
+				var all string
+				for n := range messages {
+					all += fmt.Sprintf("message %d of connection %d.", n, i)
+				}
+				want = append(want, all)
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, want) {
+				t.Errorf("user view %q, want %q\n%s", got, want, said)
+			}
+			b.checkWhole(file, said, "tcp")
+		})
+	}
 }
 
 // question is the id of a DNS message and the name that it asks for.
