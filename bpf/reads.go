@@ -271,6 +271,22 @@ func setUpReads(spec *ebpf.CollectionSpec, snaplen uint32) error {
 	return nil
 }
 
+// DiscoverProcess begins to watch a process, and those that it forks from now on,
+// unless it is watched already because it was forked itself.
+func (r *Reads) DiscoverProcess(pid uint32) error {
+	err := r.objects.Processes.Update(pid, readsWatchedProcess{}, ebpf.UpdateNoExist)
+	if errors.Is(err, ebpf.ErrKeyExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("watching process %d: %w", pid, err)
+	}
+	if !r.raw {
+		r.noteBlocked(pid)
+	}
+	return nil
+}
+
 // WatchProcess begins to watch a process, and those that it forks from now on.
 // Until it is called for one of those, the sockets of its parent are its own too.
 func (r *Reads) WatchProcess(pid uint32) error {

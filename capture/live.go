@@ -89,6 +89,8 @@ type Live struct {
 // watched is a process whose sockets are looked at.
 type watched struct {
 	*process
+	follow  bool                // its system calls can be followed
+	scanned bool                // has been looked at from its beginning to its end
 	seen    map[int]uint64      // inodes of the descriptors that are dealt with
 	ignored map[uint64]struct{} // inodes that were not chosen
 }

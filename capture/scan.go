@@ -43,7 +43,13 @@ func (l *Live) scan() error {
 		p := queue[0]
 		queue = queue[1:]
 		alive[p.pid] = true
-		if err := l.scanProcess(p); err != nil && !p.exited() {
+		err := l.scanProcess(p)
+		if err == nil && !p.scanned {
+			// Again: what was copied before the original was watched is there by now.
+			p.scanned = true
+			err = l.scanProcess(p)
+		}
+		if err != nil && !p.exited() {
 			errs = append(errs, err)
 		}
 		for _, pid := range p.children() {
@@ -104,9 +110,16 @@ func (l *Live) watch(p *process) error {
 	if l.processes[p.pid] != nil {
 		return nil
 	}
+	follow := l.reads != nil && !p.is32Bit()
+	if follow {
+		// Before it is looked at, so that nothing is missed between the two.
+		if err := l.reads.DiscoverProcess(uint32(p.pid)); err != nil {
+			return err
+		}
+	}
 	l.keeper.tell(keepProcess, uint64(p.pid))
 	l.mu.Lock()
-	l.processes[p.pid] = &watched{process: p, seen: make(map[int]uint64), ignored: make(map[uint64]struct{})}
+	l.processes[p.pid] = &watched{process: p, follow: follow, seen: make(map[int]uint64), ignored: make(map[uint64]struct{})}
 	l.mu.Unlock()
 	return nil
 }
@@ -195,7 +208,7 @@ func (l *Live) scanProcess(p *watched) error {
 	if l.packets || !l.joined {
 		l.lookForMapped(p.process)
 	}
-	if l.reads != nil && p.process != l.root {
+	if p.follow && p.process != l.root {
 		// From here on it has descriptors of its own.
 		errs = append(errs, l.reads.WatchProcess(uint32(p.pid)))
 	}
