@@ -337,13 +337,25 @@ func TestJoinRefusals(t *testing.T) {
 			}
 			runLive(t, l, func() {})
 			if test.target == "mptcp" && !isMPTCP(l) {
-				t.Skip("this kernel has no MPTCP that Go would use")
+				skipWithoutMPTCP(t)
 			}
 			if all := said.all(); !strings.Contains(all, test.notice) {
 				t.Errorf("notices %q, want %q", all, test.notice)
 			}
 		})
 	}
+}
+
+// skipWithoutMPTCP ends a test whose target listens without MPTCP: that is right
+// only where the kernel has none.
+func skipWithoutMPTCP(t *testing.T) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+	if err != nil {
+		t.Skipf("this kernel has no MPTCP: %v", err)
+	}
+	unix.Close(fd)
+	t.Fatal("this kernel has MPTCP, and the target's listener is not known to be one")
 }
 
 func isMPTCP(l *Live) bool {
@@ -363,7 +375,7 @@ func TestJoinMPTCP(t *testing.T) {
 	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
 	if !isMPTCP(l) {
 		l.Close()
-		t.Skip("this kernel has no MPTCP that Go would use")
+		skipWithoutMPTCP(t)
 	}
 	var conn net.Conn
 	sink := runLive(t, l, func() {
