@@ -28,15 +28,21 @@ func TestMain(m *testing.M) {
 // TestScript runs the command line as a user would: one file a concern.
 func TestScript(t *testing.T) {
 	t.Parallel()
-	samples, err := filepath.Abs("../../samples")
-	if err != nil {
-		t.Fatal(err)
+	paths := make(map[string]string)
+	for name, path := range map[string]string{"SAMPLES": "../../samples", "AWAIT": "testdata/await.sh"} {
+		absolute, err := filepath.Abs(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths[name] = absolute
 	}
 	testscript.Run(t, testscript.Params{
 		Dir:       "testdata/script",
 		Condition: condition,
 		Setup: func(env *testscript.Env) error {
-			env.Setenv("SAMPLES", samples)
+			for name, path := range paths {
+				env.Setenv(name, path)
+			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -88,6 +94,9 @@ func status(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// testPatience is how long a test waits for what must come in the end.
+const testPatience = 2 * time.Minute
+
 // await FILE REGEXP waits until a file has a line that matches, and puts the
 // first group, if any, into $MATCH.
 func await(ts *testscript.TestScript, neg bool, args []string) {
@@ -96,7 +105,7 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	re, err := regexp.Compile("(?m)" + args[1])
 	ts.Check(err)
-	for {
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		text, err := os.ReadFile(ts.MkAbs(args[0]))
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			ts.Check(err)
@@ -105,7 +114,9 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Setenv("MATCH", string(groups[len(groups)-1]))
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
+		if time.Since(begin) > testPatience {
+			ts.Fatalf("waited in vain for %q in %s, which has:\n%s", args[1], args[0], text)
+		}
 	}
 }
 

@@ -75,9 +75,13 @@ func (b *bench) start(client ...string) {
 		_ = b.server.Process.Signal(unix.SIGTERM)
 		<-ended
 	})
-	for {
-		if _, err := b.run(client...); err == nil {
+	for begin := time.Now(); ; {
+		_, err := b.run(client...)
+		if err == nil {
 			return
+		}
+		if time.Since(begin) > testPatience {
+			b.Fatalf("%v does not serve: %v\n%s", b.server.Args, err, log.String())
 		}
 		select {
 		case err := <-ended:
@@ -152,11 +156,15 @@ func (b *bench) capture(traffic func(), flags ...string) (file, said string) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	for !strings.Contains(stderr.String(), "listening on") {
+	for begin := time.Now(); !strings.Contains(stderr.String(), "listening on"); {
 		select {
 		case err := <-ended:
 			b.Fatalf("ebpfdump ended: %v\n%s", err, stderr.String())
 		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Since(begin) > testPatience {
+			_ = cmd.Process.Kill()
+			b.Fatalf("ebpfdump does not listen\n%s", stderr.String())
 		}
 	}
 	traffic()
@@ -164,8 +172,15 @@ func (b *bench) capture(traffic func(), flags ...string) (file, said string) {
 	if err := cmd.Process.Signal(unix.SIGINT); err != nil {
 		b.Fatal(err)
 	}
-	if err := <-ended; err != nil {
-		b.Fatalf("ebpfdump: %v\n%s", err, stderr.String())
+	select {
+	case err := <-ended:
+		if err != nil {
+			b.Fatalf("ebpfdump: %v\n%s", err, stderr.String())
+		}
+	case <-time.After(testPatience):
+		_ = cmd.Process.Signal(unix.SIGQUIT) // Go says where it hangs
+		<-ended
+		b.Fatalf("ebpfdump does not end\n%s", stderr.String())
 	}
 	return file, stderr.String()
 }
