@@ -40,6 +40,10 @@ func NewNamespace() (*Namespace, error) {
 	return ns, nil
 }
 
+// quietPorts are the ephemeral ports of a namespace: none that Wireshark takes
+// for a protocol, as it does with some forty of those that Linux chooses from.
+const quietPorts = "50000 54000"
+
 func enterNewNamespace() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		if errors.Is(err, unix.EPERM) {
@@ -66,6 +70,7 @@ func enterNewNamespace() error {
 	}
 	// Where this fails there is no /proc/sys to write to; opening a ping socket says the rest.
 	_ = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0)
+	_ = os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte(quietPorts), 0)
 	return nil
 }
 

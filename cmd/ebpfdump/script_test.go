@@ -22,7 +22,24 @@ import (
 
 func TestMain(m *testing.M) {
 	capture.Reenter()
+	isolate()
 	testscript.Main(m, map[string]func(){"ebpfdump": main})
+}
+
+// isolate starts the tests again in a network namespace, where their ports mean
+// nothing to Wireshark, and nobody else sends anything.
+func isolate() {
+	const isolated = "EBPFDUMP_ISOLATED"
+	if filepath.Base(os.Args[0]) == "ebpfdump" || os.Getenv(isolated) != "" {
+		return
+	}
+	ns, err := capture.NewNamespace()
+	if err != nil {
+		return // nothing that needs privileges will run
+	}
+	os.Setenv(isolated, "1")
+	err = ns.Do(func() error { return unix.Exec("/proc/self/exe", os.Args, os.Environ()) })
+	panic(err)
 }
 
 // TestScript runs the command line as a user would: one file a concern.
