@@ -274,17 +274,11 @@ func setUpReads(spec *ebpf.CollectionSpec, snaplen uint32) error {
 // DiscoverProcess begins to watch a process, and those that it forks from now on,
 // unless it is watched already because it was forked itself.
 func (r *Reads) DiscoverProcess(pid uint32) error {
-	err := r.objects.Processes.Update(pid, readsWatchedProcess{}, ebpf.UpdateNoExist)
+	err := r.watch(pid, readsWatchedProcess{}, ebpf.UpdateNoExist)
 	if errors.Is(err, ebpf.ErrKeyExist) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("watching process %d: %w", pid, err)
-	}
-	if !r.raw {
-		r.noteBlocked(pid)
-	}
-	return nil
+	return err
 }
 
 // WatchProcess begins to watch a process, and those that it forks from now on.
@@ -295,8 +289,11 @@ func (r *Reads) WatchProcess(pid uint32) error {
 		return nil
 	}
 	w.Parent = 0
-	err := r.objects.Processes.Update(pid, w, ebpf.UpdateAny)
-	if err != nil {
+	return r.watch(pid, w, ebpf.UpdateAny)
+}
+
+func (r *Reads) watch(pid uint32, w readsWatchedProcess, flags ebpf.MapUpdateFlags) error {
+	if err := r.objects.Processes.Update(pid, w, flags); err != nil {
 		return fmt.Errorf("watching process %d: %w", pid, err)
 	}
 	if !r.raw {
