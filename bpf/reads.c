@@ -673,7 +673,9 @@ int entered(struct bpf_raw_tracepoint_args *ctx)
 		value; \
 	})
 
-/* Keeps the first n arguments of a call on a watched socket. */
+/* Keeps the first n arguments of a call, whatever it is on: that may turn out to
+ * be a watched socket before the call ends.
+ */
 static __always_inline int begins(struct begin_context *ctx, const int n)
 {
 	struct begun_call fresh = {.nr = ctx->nr}, *known;
@@ -699,8 +701,6 @@ static __always_inline int begins(struct begin_context *ctx, const int n)
 	}
 	if (fresh.nr == nr_close)
 		return closes(process, fresh.arguments[0], w);
-	if (n > 1 && !find(process >> 32, fresh.arguments[0], w))
-		return 0;
 	known = bpf_map_lookup_elem(&begun, &thread);
 	if (known)
 		*known = fresh;

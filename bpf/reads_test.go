@@ -316,16 +316,44 @@ func TestReadsSeeTheCallInProgress(t *testing.T) { eachWay(t, checkReadsSeeTheCa
 
 func checkReadsSeeTheCallInProgress(t *testing.T) {
 	receiver, sender := udpPair(t)
-	waiting, done := make(chan int), make(chan error)
+	done := waitInRead(receiver)
+	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, receiver, 3)
+	checkAwaited(t, r, sender, done)
+}
+
+// So is one that began between the look at the process and that at its socket.
+func TestReadsSeeTheCallBeforeTheSocket(t *testing.T) {
+	eachWay(t, checkReadsSeeTheCallBeforeTheSocket)
+}
+
+func checkReadsSeeTheCallBeforeTheSocket(t *testing.T) {
+	receiver, sender := udpPair(t)
+	other, _ := udpPair(t)
+	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, other, 4)
+	done := waitInRead(receiver)
+	if err := r.WatchSocket(uint32(os.Getpid()), int32(receiver), 3); err != nil {
+		t.Fatal(err)
+	}
+	checkAwaited(t, r, sender, done)
+}
+
+// waitInRead returns when a thread is in read, and tells when it no longer is.
+func waitInRead(fd int) (done chan error) {
+	waiting := make(chan struct{})
+	done = make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		waiting <- unix.Gettid()
-		_, err := unix.Read(receiver, make([]byte, 64))
+		close(waiting)
+		_, err := unix.Read(fd, make([]byte, 64))
 		done <- err
 	}()
 	<-waiting
 	time.Sleep(50 * time.Millisecond)
-	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, receiver, 3)
+	return done
+}
+
+func checkAwaited(t *testing.T, r *Reads, sender int, done chan error) {
+	t.Helper()
 	if err := unix.Send(sender, []byte("awaited"), 0); err != nil {
 		t.Fatal(err)
 	}
