@@ -371,11 +371,23 @@ static __always_inline void describe_buffer(struct reading *r, __u32 call)
 	}
 }
 
+/* How far a socket is read. */
+static __always_inline __u64 *position_of(__u64 id)
+{
+	__u64 *known, none = 0;
+
+	known = bpf_map_lookup_elem(&positions, &id);
+	if (known)
+		return known;
+	bpf_map_update_elem(&positions, &id, &none, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&positions, &id);
+}
+
 static __always_inline int received(const struct ended_call *e, __u32 call, struct watched_process *w)
 {
 	struct watched_socket *s;
 	struct reading *r;
-	__u64 left, before;
+	__u64 left, before, *position;
 	__s32 fd;
 
 	fd = ended_argument(e, 0);
@@ -385,8 +397,11 @@ static __always_inline int received(const struct ended_call *e, __u32 call, stru
 	r = begin_call(e->slot, call, e->process, fd, e->result);
 	if (!r || load_arguments(r, e))
 		return 0;
+	position = position_of(s->id);
 	r->head.socket = s->id;
-	r->head.position = s->position;
+	if (position)
+		r->head.position = *position;
+	before = r->head.position;
 	if (e->result < 0) {
 		piece(e->slot, 0);
 		return 0;
@@ -400,12 +415,12 @@ static __always_inline int received(const struct ended_call *e, __u32 call, stru
 		begin_message(r, e->result);
 		r->left = left;
 	}
-	before = r->head.position;
 	if (call == CALL_SPLICE)
 		piece(e->slot, 0);
 	else
 		record(e->slot);
-	__sync_fetch_and_add(&s->position, r->head.position + r->taken - before);
+	if (position)
+		__sync_fetch_and_add(position, r->head.position + r->taken - before);
 	return 0;
 }
 
@@ -455,7 +470,6 @@ static __always_inline int duplicated(const struct ended_call *e, struct watched
 	if (!s || fd == key.fd)
 		return 0;
 	copy.id = s->id;
-	copy.position = s->position;
 	copy.since = w->forks;
 	leave(&key, w);
 	bpf_map_update_elem(&descriptors, &key, &copy, BPF_ANY);
@@ -609,6 +623,7 @@ static __always_inline int closes(__u64 process, __s32 fd, struct watched_proces
 	struct descriptor key = {.pid = process >> 32, .fd = fd};
 	struct watched_socket *s;
 	struct reading *r;
+	__u64 *position;
 
 	s = find(key.pid, fd, w);
 	if (!s)
@@ -617,7 +632,9 @@ static __always_inline int closes(__u64 process, __s32 fd, struct watched_proces
 	if (!r)
 		return 0;
 	r->head.socket = s->id;
-	r->head.position = s->position;
+	position = position_of(s->id);
+	if (position)
+		r->head.position = *position;
 	leave(&key, w);
 	piece(SLOT_ENTERED, 0);
 	return 0;

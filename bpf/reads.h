@@ -68,7 +68,6 @@ struct descriptor {
 
 struct watched_socket {
 	__u64 id;
-	__u64 position; /* bytes taken from it */
 	__u32 closed;	/* in a child: not inherited, or something else by now */
 	__u32 since;	/* forks of the process before it had this descriptor */
 };
@@ -121,6 +120,16 @@ struct {
 	__type(key, struct left_descriptor);
 	__type(value, struct watched_socket);
 } left_descriptors SEC(".maps");
+
+/* Bytes taken from each socket, by its id, since its first call: whoever has a
+ * descriptor of it goes on where the others are.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u64);
+	__type(value, __u64);
+} positions SEC(".maps");
 
 /* Where struct pt_regs has the number and the arguments of a system call, in
  * bytes; and the numbers, where there is such a call.

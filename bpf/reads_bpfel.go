@@ -88,11 +88,10 @@ type readsWatchedProcess struct {
 }
 
 type readsWatchedSocket struct {
-	_        structs.HostLayout
-	Id       uint64
-	Position uint64
-	Closed   uint32
-	Since    uint32
+	_      structs.HostLayout
+	Id     uint64
+	Closed uint32
+	Since  uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -103,6 +102,7 @@ const (
 	readsMapDescriptors     = "descriptors"
 	readsMapLeftDescriptors = "left_descriptors"
 	readsMapMarks           = "marks"
+	readsMapPositions       = "positions"
 	readsMapProcesses       = "processes"
 	readsMapReadCounts      = "read_counts"
 	readsMapReadRing        = "read_ring"
@@ -219,6 +219,7 @@ type readsMapSpecs struct {
 	Descriptors     *ebpf.MapSpec `ebpf:"descriptors"`
 	LeftDescriptors *ebpf.MapSpec `ebpf:"left_descriptors"`
 	Marks           *ebpf.MapSpec `ebpf:"marks"`
+	Positions       *ebpf.MapSpec `ebpf:"positions"`
 	Processes       *ebpf.MapSpec `ebpf:"processes"`
 	ReadCounts      *ebpf.MapSpec `ebpf:"read_counts"`
 	ReadRing        *ebpf.MapSpec `ebpf:"read_ring"`
@@ -291,6 +292,7 @@ type readsMaps struct {
 	Descriptors     *ebpf.Map `ebpf:"descriptors"`
 	LeftDescriptors *ebpf.Map `ebpf:"left_descriptors"`
 	Marks           *ebpf.Map `ebpf:"marks"`
+	Positions       *ebpf.Map `ebpf:"positions"`
 	Processes       *ebpf.Map `ebpf:"processes"`
 	ReadCounts      *ebpf.Map `ebpf:"read_counts"`
 	ReadRing        *ebpf.Map `ebpf:"read_ring"`
@@ -303,6 +305,7 @@ func (m *readsMaps) Close() error {
 		m.Descriptors,
 		m.LeftDescriptors,
 		m.Marks,
+		m.Positions,
 		m.Processes,
 		m.ReadCounts,
 		m.ReadRing,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -362,6 +363,37 @@ func checkAwaited(t *testing.T, r *Reads, sender int, done chan error) {
 	}
 	if got := pieces(t, r); len(got) != 1 || string(got[0].Data) != "awaited" {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// Copies of a descriptor read one stream: a place in it is the socket's.
+func TestReadsShareThePosition(t *testing.T) { eachWay(t, checkReadsShareThePosition) }
+
+func checkReadsShareThePosition(t *testing.T) {
+	receiver, sender := udpPair(t)
+	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, receiver, 6)
+	second, err := unix.Dup(receiver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(second)
+	buf := make([]byte, 64)
+	for _, fd := range []int{receiver, second, receiver, second} {
+		if err := unix.Send(sender, []byte("12345"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.Read(fd, buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var positions []uint64
+	for _, p := range pieces(t, r) {
+		if p.Kind() == CallRead {
+			positions = append(positions, p.Position)
+		}
+	}
+	if want := []uint64{0, 5, 10, 15}; !slices.Equal(positions, want) {
+		t.Errorf("positions %v, want %v", positions, want)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -231,10 +232,15 @@ func (b *bench) checkWhole(file, said, kind string) {
 	for _, row := range b.fields(file, fmt.Sprintf("frame.interface_name == %q", kind+":kernel"), "frame.packet_id") {
 		known[row[0]] = true
 	}
+	strange := false
 	for _, row := range b.fields(file, fmt.Sprintf("frame.interface_name == %q", kind+":user"), "frame.packet_id", "frame.comment", "frame.number") {
 		if !known[row[0]] {
 			b.Errorf("frame %s has packet id %q, which no packet has: %s", row[2], row[0], row[1])
+			strange = true
 		}
+	}
+	if strange {
+		b.Logf("ebpfdump said:\n%s\nand captured:\n%s", said, b.must("tshark", "-r", file, "-t", "r", "-n"))
 	}
 	if bad := b.fields(file, "_ws.malformed || ip.checksum.status == 0", "frame.number"); len(bad) > 0 {
 		b.Errorf("tshark finds faults in frames %v", bad)
@@ -439,6 +445,13 @@ func TestForkingServer(t *testing.T) {
 					time.Sleep(20 * time.Millisecond)
 				}
 				for _, conn := range conns {
+					// The server has read everything when it closes its end.
+					if err := errors.Join(conn.(*net.TCPConn).CloseWrite(), conn.SetReadDeadline(time.Now().Add(testPatience))); err != nil {
+						t.Error(err)
+					}
+					if _, err := io.Copy(io.Discard, conn); err != nil {
+						t.Error(err)
+					}
 					conn.Close()
 				}
 			}, "--port", "7100")
