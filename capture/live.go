@@ -464,13 +464,15 @@ func (l *Live) Close() error {
 	return errors.Join(errs...)
 }
 
-// leave takes the tap off everything that can be reached. First it becomes a
+// leave takes the tap off everything that can be reached. Before, it becomes a
 // filter that only keeps all, so that nothing depends on how far this comes.
 func (l *Live) leave() error {
-	errs := []error{l.tap.Stop()}
+	var errs []error
 	if l.reads != nil {
+		// Before the tap, or else there are deliveries of what it did not see.
 		errs = append(errs, l.reads.Stop())
 	}
+	errs = append(errs, l.tap.Stop())
 	l.scans.Lock()
 	defer l.scans.Unlock()
 	// Twice: what is accepted while listeners still have the tap inherits it.
