@@ -4,14 +4,21 @@
 # A script's children have its output: whoever waits for its end waits for theirs.
 trap 'kill -9 $(jobs -p) 2>/dev/null' EXIT
 
+# give_up says what was not to be, and what the logs say: the closing lines of
+# programs that can still end, and where those hang that cannot.
+give_up() {
+	kill -INT $(jobs -p)
+	sleep 2
+	kill -QUIT $(jobs -p) 2>/dev/null && sleep 1
+	tail -n 200 -- *log
+	echo "waited in vain until $1: $({ tail -qn 4 -- *log; grep -ah -A 8 '^goroutine 1 ' -- *log; } | tr -s '\n\t' ';')"
+	exit 7
+} >&2
+
 # await CONDITION waits until a command succeeds.
 await() {
 	until eval "$1"; do
-		if [ $SECONDS -ge 120 ]; then
-			echo "waited in vain until $1" >&2
-			tail -n 100 -- *log >&2
-			exit 7
-		fi
+		[ $SECONDS -lt 120 ] || give_up "$1"
 		sleep 0.05
 	done
 }
