@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
@@ -134,13 +136,32 @@ the capture was fine.`,
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w: see %s --help", err, cmd.CommandPath())
+		return usagef("%w: see %s --help", flagError(err), cmd.CommandPath())
 	})
 	// Help is read on terminals of 80 columns.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.AddCommand(a.captureCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
 		a.surveyCommand(), a.doctorCommand())
 	return root
+}
+
+// flagError says of a flag's number what is wrong with it.
+func flagError(err error) error {
+	var bad *pflag.InvalidValueError
+	if !errors.As(err, &bad) {
+		return err
+	}
+	wanted := "a whole number"
+	if strings.HasPrefix(bad.GetFlag().Value.Type(), "uint") {
+		wanted += " from 0 on"
+	}
+	switch {
+	case errors.Is(err, strconv.ErrSyntax):
+		return fmt.Errorf("--%s takes %s, not %q", bad.GetFlag().Name, wanted, bad.GetValue())
+	case errors.Is(err, strconv.ErrRange):
+		return fmt.Errorf("--%s takes no number as large as %s", bad.GetFlag().Name, bad.GetValue())
+	}
+	return err
 }
 
 // noArguments refuses what is neither a flag nor a flag's value.
