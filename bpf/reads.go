@@ -20,7 +20,7 @@ import (
 // Call is what a record of Reads is about: a system call.
 type Call uint32
 
-// The calls, as enum call in reads.c has them. Those up to CallSplice receive.
+// The calls, as enum call in reads.h has them. Those up to CallSplice receive.
 const (
 	CallRead Call = iota + 1
 	CallReadv
@@ -52,7 +52,7 @@ func (c Call) String() string {
 }
 
 // Piece is one piece of what a system call of a watched process returned. The
-// embedded fields are those of struct read in reads.c, which documents each.
+// embedded fields are those of struct read in reads.h, which documents each.
 type Piece struct {
 	readsRead
 	// Data holds Caplen bytes of the message, from Offset on.

@@ -61,32 +61,6 @@ struct read_counters {
 	__u64 untracked; /* sockets for which the table had no room */
 };
 
-struct descriptor {
-	__u32 pid;
-	__s32 fd;
-};
-
-struct watched_socket {
-	__u64 id;
-	__u32 closed;	/* in a child: not inherited, or something else by now */
-	__u32 since;	/* forks of the process before it had this descriptor */
-};
-
-struct watched_process {
-	__u32 parent; /* whose descriptors it began with, 0 for none */
-	__u32 born;   /* the how manieth child of its parent it is */
-	__u32 forks;  /* children so far */
-};
-
-/* A descriptor that a process has closed, and children of it may have. */
-struct left_descriptor {
-	__u32 pid;
-	__s32 fd;
-	__u32 forks; /* of the process before it closed the descriptor */
-};
-
-#define LEFT_TRIES 32 /* younger siblings that may come before a child is looked at */
-
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 32 << 20);
@@ -99,37 +73,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct read_counters);
 } read_counts SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 4096);
-	__type(key, __u32); /* process */
-	__type(value, struct watched_process);
-} processes SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__type(key, struct descriptor);
-	__type(value, struct watched_socket);
-} descriptors SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__type(key, struct left_descriptor);
-	__type(value, struct watched_socket);
-} left_descriptors SEC(".maps");
-
-/* Bytes taken from each socket, by its id, since its first call: whoever has a
- * descriptor of it goes on where the others are.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 65536);
-	__type(key, __u64);
-	__type(value, __u64);
-} positions SEC(".maps");
 
 /* Where struct pt_regs has the number and the arguments of a system call, in
  * bytes; and the numbers, where there is such a call.
@@ -153,33 +96,6 @@ const volatile __u32 read_snaplen = 262144;
 
 /* Cleared when nobody reads any more. */
 __u32 following = 1;
-
-/* Set when a watched process forks, or becomes another program: until then each
- * descriptor is what it was said to be.
- */
-__u32 inheriting = 0;
-
-/* Layouts of the system calls' arguments on 64-bit architectures. */
-struct user_iovec {
-	__u64 base;
-	__u64 len;
-};
-struct user_msghdr {
-	__u64 name;
-	__u32 namelen;
-	__u32 pad;
-	__u64 iov;
-	__u64 iovlen;
-	__u64 control;
-	__u64 controllen;
-	__u32 flags;
-	__u32 pad2;
-};
-struct user_mmsghdr {
-	struct user_msghdr hdr;
-	__u32 len;
-	__u32 pad;
-};
 
 /* A call in progress, of which a receiving or accepting one is all that matters. */
 struct begun_call {
@@ -222,38 +138,6 @@ struct ended_call {
 	__u64 registers;
 	struct begun_call *begun;
 };
-
-#define REGISTERS_MAX 64 /* words, a power of two: no struct pt_regs has more */
-
-/* A call whose bytes are being copied. */
-struct reading {
-	__u64 registers[REGISTERS_MAX];
-	__u64 arguments[6];
-	struct read head;
-	__u64 at;    /* in the process's memory: what to copy next */
-	__u64 left;  /* bytes of the current buffer */
-	__u64 iov;   /* the next part of the buffer */
-	__u32 iovs;  /* parts that are left */
-	__u32 bytes; /* of the message that are left to copy */
-	__u64 taken; /* bytes of the current message, but for peeks */
-	__u64 messages; /* the next message of recvmmsg */
-	__u32 message_count;
-	__u32 pad;
-};
-
-/* The call that each program is at. A program does not interrupt itself on a
- * cpu (the kernel counts such a run as missed), so it has the slot to itself.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 3);
-	__type(key, __u32);
-	__type(value, struct reading);
-} readings SEC(".maps");
-
-#define SLOT_RETURNED 0
-#define SLOT_ENTERED 1
-#define SLOT_AGAIN 2
 
 /* From Linux 7.0 on, a process can be preempted in the middle of a tracepoint's
  * program. What runs on the cpu instead finds the program busy, and its call is
