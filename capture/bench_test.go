@@ -10,12 +10,7 @@ import (
 // session, and reports what the ring lost, out of b.N, and how many reached
 // userspace in spite of it being busy.
 func BenchmarkFlood(b *testing.B) {
-	requirePrivilege(b)
-	ns, err := NewNamespace()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer ns.Close()
+	ns := mustNamespace(b)
 	s, err := Open(Config{Kind: mustKind(b, "udp"), Namespace: ns})
 	if err != nil {
 		b.Fatal(err)

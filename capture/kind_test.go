@@ -177,12 +177,7 @@ func TestVerdict(t *testing.T) {
 
 func TestSetMTU(t *testing.T) {
 	t.Parallel()
-	requirePrivilege(t)
-	ns, err := NewNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
+	ns := mustNamespace(t)
 	if err := ns.SetMTU(1500); err != nil {
 		t.Fatal(err)
 	}

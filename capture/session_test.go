@@ -69,32 +69,37 @@ func run(tb testing.TB, config Config, traffic func(s *Session)) (*memory, *Sess
 		config.RingSize = 4 << 20 // many of these tests run at once, on small machines too
 	}
 	if config.Namespace == nil {
-		ns, err := NewNamespace()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		tb.Cleanup(ns.Close)
-		config.Namespace = ns
+		config.Namespace = mustNamespace(tb)
 	}
 	s, err := Open(config)
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return collect(tb, s, func() { traffic(s) }), s
+}
+
+// collect runs a session until the traffic is over, and returns what was captured.
+// It closes the session when the test ends.
+func collect(tb testing.TB, session interface {
+	Run(context.Context, Sink) error
+	Close() error
+}, traffic func()) *memory {
+	tb.Helper()
 	tb.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := session.Close(); err != nil {
 			tb.Error(err)
 		}
 	})
 	var sink memory
 	ctx, cancel := context.WithCancel(tb.Context())
 	done := make(chan error)
-	go func() { done <- s.Run(ctx, &sink) }()
-	traffic(s)
+	go func() { done <- session.Run(ctx, &sink) }()
+	traffic()
 	cancel()
 	if err := <-done; err != nil {
 		tb.Fatal(err)
 	}
-	return &sink, s
+	return &sink
 }
 
 // probed sends the probe.
@@ -104,6 +109,17 @@ func probed(tb testing.TB) func(*Session) {
 			tb.Error(err)
 		}
 	}
+}
+
+func mustNamespace(tb testing.TB) *Namespace {
+	tb.Helper()
+	requirePrivilege(tb)
+	ns, err := NewNamespace()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(ns.Close)
+	return ns
 }
 
 func mustKind(tb testing.TB, name string) *Kind {
@@ -209,9 +225,14 @@ func checkLedger(t *testing.T, s *Session) {
 // dialIn connects to the session from within its namespace.
 func dialIn(tb testing.TB, s *Session, network string) net.Conn {
 	tb.Helper()
+	return dialFrom(tb, s.config.Namespace, network, s.main.local.String())
+}
+
+func dialFrom(tb testing.TB, ns *Namespace, network, address string) net.Conn {
+	tb.Helper()
 	var conn net.Conn
-	err := s.config.Namespace.Do(func() (err error) {
-		conn, err = net.Dial(network, s.main.local.String())
+	err := ns.Do(func() (err error) {
+		conn, err = net.Dial(network, address)
 		return err
 	})
 	if err != nil {
@@ -350,12 +371,7 @@ func TestDatagramsPairAcrossOverflow(t *testing.T) {
 
 func TestPacketLimit(t *testing.T) {
 	t.Parallel()
-	requirePrivilege(t)
-	ns, err := NewNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
+	ns := mustNamespace(t)
 	s, err := Open(Config{Kind: mustKind(t, "udp"), Packets: 3, Namespace: ns})
 	if err != nil {
 		t.Fatal(err)
@@ -563,12 +579,7 @@ func (f *failing) WritePacket(*Packet) error {
 
 func TestSinkFails(t *testing.T) {
 	t.Parallel()
-	requirePrivilege(t)
-	ns, err := NewNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
+	ns := mustNamespace(t)
 	s, err := Open(Config{Kind: mustKind(t, "udp"), Namespace: ns})
 	if err != nil {
 		t.Fatal(err)

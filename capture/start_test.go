@@ -45,14 +45,7 @@ func TestStartClient(t *testing.T) {
 			}
 			server := startTarget(t, args...)
 			l := mustStart(t, JoinConfig{RingSize: smallRing}, server.ns, asCommand(t), "client", network, server.address, "there and back")
-			defer l.Close()
-			var sink memory
-			if err := l.Run(t.Context(), &sink); err != nil {
-				t.Fatal(err)
-			}
-			if state := l.Status(); state == nil || !state.Success() {
-				t.Errorf("status %v", state)
-			}
+			sink := untilEnd(t, l)
 			var user strings.Builder
 			for _, p := range sink.view(ViewUser) {
 				user.Write(p.Data)
@@ -60,7 +53,7 @@ func TestStartClient(t *testing.T) {
 			if user.String() != "there and back" {
 				t.Errorf("user view: %q", user.String())
 			}
-			checkPairs(t, &sink)
+			checkPairs(t, sink)
 			first := sink.view(ViewKernel)[0]
 			if first.Interface.Name() != kind || first.Src.String() != server.address {
 				t.Errorf("first packet %+v", first)
@@ -72,24 +65,31 @@ func TestStartClient(t *testing.T) {
 	}
 }
 
+// untilEnd runs a session until its command has ended, well.
+func untilEnd(tb testing.TB, l *Live) *memory {
+	tb.Helper()
+	defer l.Close()
+	var sink memory
+	if err := l.Run(tb.Context(), &sink); err != nil {
+		tb.Fatal(err)
+	}
+	if state := l.Status(); state == nil || !state.Success() {
+		tb.Errorf("status %v", state)
+	}
+	return &sink
+}
+
 // The tap is there in time also where the command is not held.
 func TestStartUnheld(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "udp", "127.0.0.1:0")
 	for range 10 {
 		l := mustStart(t, JoinConfig{RingSize: smallRing}, server.ns, asCommand(t), "unheld", server.address, "there and back")
-		defer l.Close()
-		var sink memory
-		if err := l.Run(t.Context(), &sink); err != nil {
-			t.Fatal(err)
-		}
-		if state := l.Status(); state == nil || !state.Success() {
-			t.Errorf("status %v", state)
-		}
+		sink := untilEnd(t, l)
 		if n := len(sink.view(ViewKernel)); n != 1 {
 			t.Errorf("%d packets in the kernel view, want 1", n)
 		}
-		checkPairs(t, &sink)
+		checkPairs(t, sink)
 	}
 }
 
@@ -97,12 +97,7 @@ func TestStartUnheld(t *testing.T) {
 // capture has had enough, the command goes on.
 func TestStartServer(t *testing.T) {
 	t.Parallel()
-	requirePrivilege(t)
-	ns, err := NewNamespace()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
+	ns := mustNamespace(t)
 	stdin, input, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

@@ -429,13 +429,11 @@ type target struct {
 // startTarget starts a target in a network namespace of its own.
 func startTarget(tb testing.TB, args ...string) *target {
 	tb.Helper()
-	requirePrivilege(tb)
-	ns, err := NewNamespace()
-	if err != nil {
-		tb.Fatal(err)
+	t := &target{
+		Cmd: &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{targetName}, args...), Stderr: os.Stderr},
+		ns:  mustNamespace(tb),
 	}
-	tb.Cleanup(ns.Close)
-	t := &target{Cmd: &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{targetName}, args...), Stderr: os.Stderr}, ns: ns}
+	var err error
 	if t.stdin, err = t.StdinPipe(); err != nil {
 		tb.Fatal(err)
 	}
@@ -443,7 +441,7 @@ func startTarget(tb testing.TB, args ...string) *target {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if err := ns.Do(t.Start); err != nil {
+	if err := t.ns.Do(t.Start); err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
@@ -466,14 +464,7 @@ func (t *target) line(tb testing.TB) string {
 
 func (t *target) dial(tb testing.TB, network, address string) net.Conn {
 	tb.Helper()
-	var conn net.Conn
-	err := t.ns.Do(func() (err error) {
-		conn, err = net.Dial(network, address)
-		return err
-	})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	conn := dialFrom(tb, t.ns, network, address)
 	tb.Cleanup(func() { conn.Close() })
 	return conn
 }
@@ -512,25 +503,13 @@ func (n *notices) all() string {
 	}
 }
 
-// runLive runs a session while the traffic goes on, and returns what was captured.
+// runLive is collect for a process that may not have read yet.
 func runLive(tb testing.TB, l *Live, traffic func()) *memory {
 	tb.Helper()
-	tb.Cleanup(func() {
-		if err := l.Close(); err != nil {
-			tb.Error(err)
-		}
+	return collect(tb, l, func() {
+		traffic()
+		quiet(tb, l)
 	})
-	var sink memory
-	ctx, cancel := context.WithCancel(tb.Context())
-	done := make(chan error)
-	go func() { done <- l.Run(ctx, &sink) }()
-	traffic()
-	quiet(tb, l)
-	cancel()
-	if err := <-done; err != nil {
-		tb.Fatal(err)
-	}
-	return &sink
 }
 
 // quiet waits until nothing has come for a while.
