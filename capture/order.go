@@ -13,7 +13,6 @@ type order struct {
 	held    []turn
 	sorted  int // how many of held are in order
 	merged  []turn
-	unused  []*heldPacket
 	arena   arena
 	counter uint64
 }
@@ -22,7 +21,8 @@ type order struct {
 type turn struct {
 	time     int64
 	sequence uint64 // tells packets of the same nanosecond apart
-	packet   *heldPacket
+	packet   *Packet
+	chunk    *chunk // has the packet
 }
 
 func (t turn) compare(other turn) int {
@@ -32,23 +32,11 @@ func (t turn) compare(other turn) int {
 	return cmp.Compare(t.sequence, other.sequence)
 }
 
-type heldPacket struct {
-	Packet
-	chunk *chunk
-}
-
 // add copies a packet and its data.
 func (o *order) add(p *Packet) {
-	var h *heldPacket
-	if n := len(o.unused); n > 0 {
-		h, o.unused = o.unused[n-1], o.unused[:n-1]
-	} else {
-		h = new(heldPacket)
-	}
 	o.counter++
-	h.Packet = *p
-	h.Data, h.chunk = o.arena.copy(p.Data)
-	o.held = append(o.held, turn{p.Time, o.counter, h})
+	held, c := o.arena.copy(p)
+	o.held = append(o.held, turn{p.Time, o.counter, held, c})
 }
 
 // sort puts what has been added in its place. The rest is in order, and most of
@@ -84,43 +72,49 @@ func (o *order) release(until int64) error {
 		err error
 	)
 	for ; n < len(o.held) && o.held[n].time <= until && err == nil; n++ {
-		h := o.held[n].packet
-		err = o.sink.WritePacket(&h.Packet)
-		o.arena.free(h.chunk)
-		h.Packet, h.chunk = Packet{}, nil
-		o.unused = append(o.unused, h)
+		err = o.sink.WritePacket(o.held[n].packet)
+		o.arena.free(o.held[n].chunk)
 	}
 	o.held = append(o.held[:0], o.held[n:]...)
 	o.sorted = len(o.held)
 	return err
 }
 
-// chunkSize is the least that an arena allocates at once, in bytes.
-const chunkSize = 1 << 20
+const (
+	// chunkSize is how many bytes of data an arena allocates at once, at least.
+	chunkSize = 1 << 18
+	// chunkPackets is how many packets go with them: those of 512 bytes fill both.
+	chunkPackets = chunkSize / 512
+)
 
 // arena hands out memory by the chunk and takes it back by the chunk, when all
-// that was handed out of it is free.
+// that was handed out of it is free. Packets that come one after the other lie
+// so, too: there are so many that the cpu must see the next one coming.
 type arena struct {
 	filling *chunk
 	empty   []*chunk
 }
 
 type chunk struct {
-	memory []byte
-	used   int
-	held   int // copies that are not free yet
+	packets []Packet // those in use, with room for chunkPackets
+	memory  []byte   // the data of those in use
+	held    int      // packets that are not free yet
 }
 
-func (a *arena) copy(data []byte) ([]byte, *chunk) {
-	if a.filling == nil || len(a.filling.memory)-a.filling.used < len(data) {
-		a.filling = a.next(len(data))
-	}
+// copy copies a packet and its data.
+func (a *arena) copy(p *Packet) (*Packet, *chunk) {
 	c := a.filling
-	to := c.memory[c.used : c.used+len(data) : c.used+len(data)]
-	copy(to, data)
-	c.used += len(data)
+	if c == nil || len(c.packets) == cap(c.packets) || cap(c.memory)-len(c.memory) < len(p.Data) {
+		c = a.next(len(p.Data))
+		a.filling = c
+	}
+	at := len(c.memory)
+	c.memory = append(c.memory, p.Data...)
+	c.packets = append(c.packets, *p)
 	c.held++
-	return to, c
+	held := &c.packets[len(c.packets)-1]
+	held.Data = c.memory[at:len(c.memory):len(c.memory)]
+	return held, c
 }
 
 func (a *arena) next(size int) *chunk {
@@ -129,7 +123,7 @@ func (a *arena) next(size int) *chunk {
 		a.empty = a.empty[:n-1]
 		return c
 	}
-	return &chunk{memory: make([]byte, max(size, chunkSize))}
+	return &chunk{packets: make([]Packet, 0, chunkPackets), memory: make([]byte, 0, max(size, chunkSize))}
 }
 
 func (a *arena) free(c *chunk) {
@@ -137,8 +131,8 @@ func (a *arena) free(c *chunk) {
 	if c.held > 0 {
 		return
 	}
-	c.used = 0
-	if c != a.filling && len(c.memory) == chunkSize {
+	c.packets, c.memory = c.packets[:0], c.memory[:0]
+	if c != a.filling && cap(c.memory) == chunkSize {
 		a.empty = append(a.empty, c)
 	}
 }
