@@ -261,6 +261,30 @@ func TestStreamsIgnoreWhatTCPIgnores(t *testing.T) {
 	}
 }
 
+// A request, its read, the next request: in the long run that takes no memory.
+func TestStreamsAllocateNothing(t *testing.T) {
+	s := newStreams()
+	s.saw(segmentPacket(1, 0, tcpSYN, ""), 0)
+	request := segmentPacket(1, 0, 0, "GET / HTTP/1.1")
+	d := delivery{data: request.data[20:], full: request.len - 20, from: client, to: server}
+	seq := uint32(1)
+	turn := func() {
+		request.id++
+		binary.BigEndian.PutUint32(request.data[4:], seq)
+		seq += uint32(d.full)
+		s.saw(request, 0)
+		if m := s.delivered(&d); m.id != request.id {
+			t.Errorf("%+v, want %d", m, request.id)
+		}
+	}
+	for range 10 {
+		turn()
+	}
+	if n := testing.AllocsPerRun(1000, turn); n != 0 {
+		t.Errorf("%v allocations a request", n)
+	}
+}
+
 func TestStreamsBoundMemory(t *testing.T) {
 	t.Parallel()
 	s := newStreams()

@@ -318,6 +318,9 @@ func (s *streams) key(d *delivery) connection {
 	if !d.to.Addr().IsValid() {
 		if known, ok := s.peers[key.withoutAddress()]; ok {
 			d.to = known.dst
+			if d.socket != nil {
+				d.socket.to = known.dst
+			}
 			return known
 		}
 	}
@@ -377,9 +380,16 @@ func (st *stream) take(n int) match {
 	return m
 }
 
+// fewSegments are moved to the front, so that the next ones need no memory.
+const fewSegments = 16
+
 // drop forgets the segments from one place up to another. Those before, few if
 // any, move up, so that the many behind can stay where they are.
 func (st *stream) drop(from, to int) {
+	if len(st.segments)-to <= fewSegments {
+		st.segments = append(st.segments[:from], st.segments[to:]...)
+		return
+	}
 	copy(st.segments[to-from:to], st.segments[:from])
 	st.segments = st.segments[to-from:]
 }
