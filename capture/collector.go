@@ -52,7 +52,6 @@ type collector struct {
 	unreached [viewCount]atomic.Uint64 // headers below offset 0 that the filter could not reach
 	peeks     atomic.Uint64            // deliveries that the process only peeked at
 	forgotten atomic.Uint64            // packets of sockets that nobody knows any more
-	handed    map[*Interface]uint64
 }
 
 const viewCount = ViewWire + 1
@@ -255,18 +254,18 @@ func hasPorts(protocol uint8) bool {
 func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 	// Whichever view comes first tells of the losses.
 	p.Drops = c.drops
-	if i := r.at(ViewKernel, p); i != nil {
-		p.Interface, p.Data, p.Len = i, rec.Data, int(rec.Len)
+	if at := r.at(ViewKernel, p); at != nil {
+		p.Data, p.Len = rec.Data, int(rec.Len)
 		p.Comment = verdictComment(rec.Verdict, rec.Len)
 		if rec.Caplen < rec.Len {
 			p.Comment = join(p.Comment, fmt.Sprintf("cut to %d of %d bytes by the snaplen", rec.Caplen, rec.Len))
 		}
-		c.add(p)
+		c.add(p, at)
 		c.drops, p.Drops, p.Comment = 0, 0, ""
 	}
 	for _, view := range []View{ViewNet, ViewLink} {
-		i := r.at(view, p)
-		if i == nil {
+		at := r.at(view, p)
+		if at == nil {
 			continue
 		}
 		var ok bool
@@ -278,11 +277,11 @@ func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 		if r.kind.layer == LayerLink && view == ViewNet {
 			data, length = data[min(linkHeaderLen, len(data)):], max(length-linkHeaderLen, 0)
 		}
-		p.Interface, p.Len = i, len(c.scratch)+length
+		p.Len = len(c.scratch) + length
 		c.scratch = append(c.scratch, data...)
 		p.Data = c.scratch
 		c.counts[view].Add(1)
-		c.add(p)
+		c.add(p, at)
 		c.drops, p.Drops = 0, 0
 	}
 }
@@ -451,16 +450,14 @@ func (c *collector) user(d *delivery) {
 			c.packet.Comment = join(Peeked, c.packet.Comment)
 		}
 	}
-	if c.packet.Interface = r.at(ViewUser, &c.packet); c.packet.Interface != nil {
-		c.add(&c.packet)
+	if at := r.at(ViewUser, &c.packet); at != nil {
+		c.add(&c.packet, at)
 	}
 }
 
-// add hands a packet on to be written in its turn.
-func (c *collector) add(p *Packet) {
+// add hands a packet on, to be written to a lane in its turn.
+func (c *collector) add(p *Packet, at *lane) {
+	p.Interface = &at.Interface
+	at.handed++
 	c.order.add(p)
-	if c.handed == nil {
-		c.handed = make(map[*Interface]uint64)
-	}
-	c.handed[p.Interface]++
 }

@@ -104,8 +104,8 @@ func (k *Kind) family() string {
 
 // newInterface describes one view of the kind. clockError is the bound of the
 // error of its times, in nanoseconds.
-func (k *Kind) newInterface(view View, clockError int64) *Interface {
-	i := &Interface{Kind: k.Name, View: view, IPv6: k.IPv6()}
+func (k *Kind) newInterface(view View, clockError int64) Interface {
+	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6()}
 	switch view {
 	case ViewKernel:
 		i.Layer = k.layer

@@ -242,7 +242,7 @@ func (l *Live) Interfaces() []*Interface {
 	var all []*Interface
 	for _, p := range l.outlets {
 		for _, v := range l.config.Views {
-			all = append(all, p.interfaces[v])
+			all = append(all, &p.lanes[v].Interface)
 		}
 	}
 	return all
@@ -388,14 +388,14 @@ func (l *Live) Statistics() ([]Statistics, error) {
 		ViewUser:   counts.Reads.Lost(),
 	}
 	var all []Statistics
-	add := func(i *Interface) {
+	add := func(at *lane) {
 		st := Statistics{
-			Interface: i, Start: c.clock.wall(l.started), End: c.clock.wall(bootNow()),
-			Delivered: c.handed[i],
+			Interface: &at.Interface, Start: c.clock.wall(l.started), End: c.clock.wall(bootNow()),
+			Delivered: at.handed,
 		}
 		if st.Delivered > 0 {
-			st.Dropped = lost[i.View]
-			delete(lost, i.View)
+			st.Dropped = lost[at.View]
+			delete(lost, at.View)
 		}
 		st.Received = st.Delivered + st.Dropped
 		st.Accepted = st.Received
@@ -403,7 +403,7 @@ func (l *Live) Statistics() ([]Statistics, error) {
 	}
 	for _, p := range l.outlets {
 		for _, v := range l.config.Views {
-			add(p.interfaces[v])
+			add(p.lanes[v])
 			if m := p.mapped[v]; m != nil {
 				add(m)
 			}

@@ -16,43 +16,50 @@ func newRoute(kind *Kind, outlet *outlet) *route {
 	return &route{kind: kind, protocol: kind.Protocol(), outlet: outlet, pairer: newPairer(kind)}
 }
 
-// at is the interface of a view for a packet, nil if the view is not wanted.
-func (r *route) at(view View, p *Packet) *Interface { return r.outlet.at(view, p) }
+// at is the lane of a view for a packet, nil if the view is not wanted.
+func (r *route) at(view View, p *Packet) *lane { return r.outlet.at(view, p) }
 
-// outlet is a set of interfaces, one a view, that one socket or several share.
+// outlet is a set of interfaces that one socket or several share.
 type outlet struct {
-	interfaces map[View]*Interface
+	lanes [viewCount]*lane // nil where the view is not wanted
 	// Where IPv4 packets of an IPv6 socket go: a file has one link type for each
 	// interface. They are made when the first one comes.
-	mapped map[View]*Interface
+	mapped [viewCount]*lane
+}
+
+// lane is where packets of one view go.
+type lane struct {
+	Interface
+	handed uint64 // packets that went there
 }
 
 func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
-	p := &outlet{interfaces: make(map[View]*Interface), mapped: make(map[View]*Interface)}
+	p := &outlet{}
 	for _, v := range views {
-		p.interfaces[v] = kind.newInterface(v, clockError)
+		p.lanes[v] = &lane{Interface: kind.newInterface(v, clockError)}
 	}
 	return p
 }
 
 // describe adds to what the interfaces' descriptions say.
 func (pl *outlet) describe(text string) {
-	for _, i := range pl.interfaces {
-		i.Description += "; " + text
+	for _, at := range pl.lanes {
+		if at != nil {
+			at.Description += "; " + text
+		}
 	}
 }
 
-func (pl *outlet) at(view View, p *Packet) *Interface {
-	i := pl.interfaces[view]
-	if i == nil || !i.IPv6 || !p.Src.Addr().Is4() || i.Layer == LayerMessage || i.Layer == LayerLink {
-		return i
+func (pl *outlet) at(view View, p *Packet) *lane {
+	at := pl.lanes[view]
+	if at == nil || !at.IPv6 || !p.Src.Addr().Is4() || at.Layer == LayerMessage || at.Layer == LayerLink {
+		return at
 	}
 	m := pl.mapped[view]
 	if m == nil {
-		twin := *i
-		twin.IPv6 = false
-		twin.Description = strings.Replace(twin.Description, "IPv6 header", "IPv4 header", 1) + "; packets of the socket's IPv4 peers"
-		m = &twin
+		m = &lane{Interface: at.Interface}
+		m.IPv6 = false
+		m.Description = strings.Replace(m.Description, "IPv6 header", "IPv4 header", 1) + "; packets of the socket's IPv4 peers"
 		pl.mapped[view] = m
 	}
 	return m

@@ -414,8 +414,8 @@ func (l *Live) route(m *member, kind *Kind, pl *outlet) {
 
 func (l *Live) newOutlet(kind *Kind, text string) *outlet {
 	pl := newOutlet(kind, l.config.Views, l.collector.clock.bound)
-	if i := pl.interfaces[ViewUser]; i != nil {
-		i.Description = "what read, readv, recvfrom, recvmsg and recvmmsg returned to the process"
+	if at := pl.lanes[ViewUser]; at != nil {
+		at.Description = "what read, readv, recvfrom, recvmsg and recvmmsg returned to the process"
 	}
 	pl.describe(text)
 	l.outlets = append(l.outlets, pl)

@@ -204,7 +204,7 @@ func (s *Session) Addr() netip.AddrPort {
 func (s *Session) Interfaces() []*Interface {
 	var all []*Interface
 	for _, v := range s.config.Views {
-		all = append(all, s.collector.home.outlet.interfaces[v])
+		all = append(all, &s.collector.home.outlet.lanes[v].Interface)
 	}
 	return all
 }
@@ -431,7 +431,7 @@ func (s *Session) Statistics() ([]Statistics, error) {
 	var all []Statistics
 	for _, v := range s.config.Views {
 		st := Statistics{
-			Interface: c.home.outlet.interfaces[v],
+			Interface: &c.home.outlet.lanes[v].Interface,
 			Start:     c.clock.wall(s.started),
 			End:       c.clock.wall(bootNow()),
 			Delivered: c.counts[v].Load(),
