@@ -499,7 +499,7 @@ func BenchmarkLive(b *testing.B) {
 	requireTools(b, "wrk")
 	bench := newNginx(b)
 	load := func() float64 {
-		out := bench.must("wrk", "-t", "1", "-c", "16", "-d", "2s", "http://127.0.0.1:8080/")
+		out := bench.must("wrk", "-t", "1", "-c", "16", "-d", "1s", "http://127.0.0.1:8080/")
 		var perSecond float64
 		if _, err := fmt.Sscan(requests.FindStringSubmatch(out)[1], &perSecond); err != nil {
 			b.Fatal(err)
