@@ -51,7 +51,7 @@ samples: ## records the samples anew, on this kernel
 bench: ## what a packet costs, in the kernel, in the reader and in the writer
 	go test -run '^$$' -bench . -benchtime 200000x -count 3 ./bpf ./capture
 	go test -run '^$$' -bench . -count 3 ./convert
-	go test -run '^$$' -bench Live -benchtime 10x ./cmd/ebpfdump
+	go test -run '^$$' -bench Live -benchtime 15x ./cmd/ebpfdump
 
 fuzz: ## every fuzz target, FUZZTIME times
 	@for package in $$(go list ./...); do \
