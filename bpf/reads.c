@@ -382,6 +382,7 @@ static __always_inline int begins(struct begin_context *ctx, const int n)
 {
 	struct begun_call fresh = {.nr = ctx->nr}, *known;
 	struct watched_process *w;
+	struct read_counters *c;
 	__u64 process;
 	__u32 thread;
 
@@ -404,10 +405,13 @@ static __always_inline int begins(struct begin_context *ctx, const int n)
 	if (fresh.nr == nr_close)
 		return closes(process, fresh.arguments[0], w);
 	known = bpf_map_lookup_elem(&begun, &thread);
-	if (known)
+	if (known) {
 		*known = fresh;
-	else
-		bpf_map_update_elem(&begun, &thread, &fresh, BPF_ANY);
+	} else if (bpf_map_update_elem(&begun, &thread, &fresh, BPF_ANY)) {
+		c = counters();
+		if (c)
+			count(&c->forgotten);
+	}
 	return 0;
 }
 

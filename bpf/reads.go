@@ -390,8 +390,9 @@ type ReadCounters struct {
 	Truncated uint64
 	// Untracked counts the accepted connections for which there was no room in the table.
 	Untracked uint64
-	// Missed counts the calls for which the kernel did not run the program, in the
-	// whole system: few of them will have been calls that matter.
+	// Missed counts the calls for which the kernel did not run the programs, in the
+	// whole system, or had no room for their arguments: few of them will have been
+	// calls that matter.
 	Missed uint64
 }
 
@@ -415,16 +416,20 @@ func (r *Reads) Counters() (ReadCounters, error) {
 		sum.Fault += c.Fault
 		sum.Truncated += c.Truncated
 		sum.Untracked += c.Untracked
+		sum.Missed += c.Forgotten
 	}
-	last := r.objects.Ends
-	if r.raw {
-		last = r.objects.Returned
+	o := &r.objects
+	decisive := []*ebpf.Program{o.Begins1, o.Begins2, o.Begins3, o.Begins4, o.Begins6, o.Ends}
+	switch {
+	case r.raw && preemptible():
+		decisive = []*ebpf.Program{o.ReturnedAgain}
+	case r.raw:
+		decisive = []*ebpf.Program{o.Returned}
 	}
-	if r.raw && preemptible() {
-		last = r.objects.ReturnedAgain
-	}
-	if stats, err := last.Stats(); err == nil {
-		sum.Missed = stats.RecursionMisses
+	for _, p := range decisive {
+		if stats, err := p.Stats(); err == nil {
+			sum.Missed += stats.RecursionMisses
+		}
 	}
 	return sum, nil
 }

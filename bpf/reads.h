@@ -59,6 +59,7 @@ struct read_counters {
 	__u64 fault;	 /* the process's memory could not be read */
 	__u64 truncated; /* messages of which not all was copied: snaplen, too many pieces */
 	__u64 untracked; /* sockets for which the table had no room */
+	__u64 forgotten; /* calls whose arguments could not be kept */
 };
 
 struct {

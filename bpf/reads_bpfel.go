@@ -62,6 +62,7 @@ type readsReadCounters struct {
 	Fault     uint64
 	Truncated uint64
 	Untracked uint64
+	Forgotten uint64
 }
 
 type readsReading struct {

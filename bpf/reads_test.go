@@ -362,7 +362,8 @@ func checkAwaited(t *testing.T, r *Reads, sender int, done chan error) {
 		t.Fatal(err)
 	}
 	if got := pieces(t, r); len(got) != 1 || string(got[0].Data) != "awaited" {
-		t.Errorf("got %+v", got)
+		counters, err := r.Counters()
+		t.Errorf("got %+v; counters %+v, %v", got, counters, err)
 	}
 }
 

@@ -238,7 +238,7 @@ func (r *reporter) liveLines(c capture.Counts) {
 	if c.Peeked > 0 {
 		r.printf("%d calls peeked (MSG_PEEK): they are in the user view, and not in its count", c.Peeked)
 	}
-	if c.Reads.Lost()+c.Reads.Truncated > 0 {
+	if c.Reads.Lost()+c.Reads.Truncated+c.Reads.Missed > 0 {
 		r.printf("system calls: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d connections without room, %d calls missed at most",
 			c.Reads.Seen, c.Reads.Recorded, c.Reads.RingFull, c.Reads.Fault, c.Reads.Truncated, c.Reads.Untracked, c.Reads.Missed)
 	}
