@@ -56,7 +56,7 @@ func pieces(tb testing.TB, r *Reads) []Piece {
 		var p Piece
 		err := r.Read(&p)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return all
+			break
 		}
 		if err != nil {
 			tb.Fatal(err)
@@ -67,6 +67,16 @@ func pieces(tb testing.TB, r *Reads) []Piece {
 		p.Data = bytes.Clone(p.Data)
 		all = append(all, p)
 	}
+	// From Linux 7.0 on, the kernel passes calls over now and then while other
+	// programs are loaded, and counts them.
+	c, err := r.Counters()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if !r.raw && c.Missed > 0 {
+		tb.Skipf("the kernel missed %d calls: the test shows nothing", c.Missed)
+	}
+	return all
 }
 
 func tcpPair(tb testing.TB) (listener, client int) {
@@ -362,8 +372,7 @@ func checkAwaited(t *testing.T, r *Reads, sender int, done chan error) {
 		t.Fatal(err)
 	}
 	if got := pieces(t, r); len(got) != 1 || string(got[0].Data) != "awaited" {
-		counters, err := r.Counters()
-		t.Errorf("got %+v; counters %+v, %v", got, counters, err)
+		t.Errorf("got %+v", got)
 	}
 }
 

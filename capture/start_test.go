@@ -76,6 +76,7 @@ func untilEnd(tb testing.TB, l *Live) *memory {
 	if state := l.Status(); state == nil || !state.Success() {
 		tb.Errorf("status %v", state)
 	}
+	skipMissed(tb, l)
 	return &sink
 }
 
