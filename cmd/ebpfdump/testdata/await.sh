@@ -15,7 +15,8 @@ give_up() {
 	exit 7
 } >&2
 
-# await CONDITION waits until a command succeeds.
+# await CONDITION waits until a command succeeds. Each child has a log of its own:
+# that of an earlier one would answer for it.
 await() {
 	until eval "$1"; do
 		[ $SECONDS -lt 120 ] || give_up "$1"
