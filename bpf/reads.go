@@ -186,7 +186,7 @@ func (r *Reads) attachRaw() error {
 		{Name: "sys_enter", Program: r.objects.Entered},
 		{Name: "sys_exit", Program: r.objects.Returned},
 	}
-	if preemptible() {
+	if Preemptible() {
 		programs = append(programs, link.RawTracepointOptions{Name: "sys_exit", Program: r.objects.ReturnedAgain})
 	}
 	for _, p := range programs {
@@ -199,9 +199,9 @@ func (r *Reads) attachRaw() error {
 	return nil
 }
 
-// preemptible tells whether the kernel lets others run in the middle of a
-// tracepoint's program.
-func preemptible() bool {
+// Preemptible tells whether the kernel lets others run in the middle of a
+// tracepoint's program, as Linux does from 7.0 on. Then calls can be missed.
+func Preemptible() bool {
 	var name unix.Utsname
 	_ = unix.Uname(&name)
 	var major int
@@ -262,7 +262,7 @@ func setUpReads(spec *ebpf.CollectionSpec, snaplen uint32) error {
 			spec.Variables[readsVarNamespaceDevice].Set(uint64(st.Dev)),
 			spec.Variables[readsVarNamespaceInode].Set(uint64(st.Ino)))
 	}
-	if preemptible() {
+	if Preemptible() {
 		errs = append(errs, spec.Variables[readsVarTwice].Set(uint32(1)))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -421,7 +421,7 @@ func (r *Reads) Counters() (ReadCounters, error) {
 	o := &r.objects
 	decisive := []*ebpf.Program{o.Begins1, o.Begins2, o.Begins3, o.Begins4, o.Begins6, o.Ends}
 	switch {
-	case r.raw && preemptible():
+	case r.raw && Preemptible():
 		decisive = []*ebpf.Program{o.ReturnedAgain}
 	case r.raw:
 		decisive = []*ebpf.Program{o.Returned}
