@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // foreign is what a copied descriptor tells about a socket of another process.
@@ -86,7 +88,7 @@ func (f *foreign) String() string {
 		words = append(words, "on "+f.local.String())
 	}
 	if f.path != "" {
-		words = append(words, "on "+f.path)
+		words = append(words, "on "+terminal.Plain(f.path))
 	}
 	if f.peer.IsValid() {
 		words = append(words, "connected to "+f.peer.String())

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // process is a process of somebody else, held by a pidfd: its number cannot
@@ -22,7 +23,7 @@ import (
 type process struct {
 	pid     int
 	pidfd   int
-	command string // as ps shows it
+	command string // as ps shows it, plain
 }
 
 // openProcess finds a process. ESRCH means that it is gone, or was never there.
@@ -36,7 +37,7 @@ func openProcess(pid int) (*process, error) {
 	}
 	p := &process{pid: pid, pidfd: fd}
 	if name, err := os.ReadFile(p.proc("comm")); err == nil {
-		p.command = strings.TrimSpace(string(name))
+		p.command = terminal.Plain(strings.TrimSpace(string(name)))
 	}
 	return p, nil
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // supervisorInterval is how soon the supervisor notices that a capture is over,
@@ -40,7 +42,7 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 	if err != nil {
 		return nil, err
 	}
-	root.command = command.Args[0]
+	root.command = terminal.Plain(command.Args[0])
 	if l.keeper, err = startKeeper(l.tap, l.reads, l.command.held); err != nil {
 		root.close()
 		return nil, err

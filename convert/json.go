@@ -8,9 +8,9 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // jsonWriter writes one JSON object a line (RFC 8259) for each packet:
@@ -65,7 +65,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	if !ok {
 		return fmt.Errorf("writing packet of %s: unknown layer %d", p.Interface.Name(), p.Interface.Layer)
 	}
-	// A rune of a text takes at most six times its bytes.
+	// A character of a text takes at most six times its bytes.
 	texts := len(p.Interface.Label) + 2*len(p.Interface.Kind) + len(p.Call) + len(p.Comment)
 	if err := w.out.reserve(1024 + 2*len(p.Data) + 6*texts); err != nil {
 		return err
@@ -146,10 +146,8 @@ func appendJSONText(b []byte, name, value string) []byte {
 		switch {
 		case r == '"' || r == '\\':
 			b = append(b, '\\', byte(r))
-		case r < ' ' || r == 0x7f:
-			b = append(b, '\\', 'u', '0', '0', hexDigits[r>>4], hexDigits[r&0xf])
 		default:
-			b = utf8.AppendRune(b, r)
+			b = terminal.AppendJSONRune(b, r)
 		}
 	}
 	return append(b, '"')

@@ -7,10 +7,10 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // LineOptions are the choices of a LineWriter.
@@ -33,7 +33,7 @@ type LineOptions struct {
 // hexadecimal after 0x. A comment follows a semicolon, in full even if the
 // line becomes longer.
 //
-// No byte of a packet reaches the terminal as a control character. Each packet
+// No byte of a packet is printed as a control character. Each packet
 // is one Write, so lines appear at once and whole.
 type LineWriter struct {
 	w       io.Writer
@@ -77,7 +77,7 @@ func (w *LineWriter) WritePacket(p *capture.Packet) error {
 	b = appendPreview(b, h.payload, room)
 	if p.Comment != "" {
 		b = append(b, " ; "...)
-		b = appendPrintable(b, p.Comment)
+		b = terminal.AppendPlain(b, p.Comment)
 	}
 	b = append(b, '\n')
 	if w.options.Hex {
@@ -93,7 +93,7 @@ func (w *LineWriter) WritePacket(p *capture.Packet) error {
 // appendName appends the interface's name, as wide as the widest so far.
 func (w *LineWriter) appendName(b []byte, i *capture.Interface) []byte {
 	start := len(b)
-	b = appendPrintable(b, i.Name())
+	b = terminal.AppendPlain(b, i.Name())
 	width := utf8.RuneCount(b[start:])
 	w.nameWidth = max(w.nameWidth, width)
 	for ; width < w.nameWidth; width++ {
@@ -121,7 +121,7 @@ func appendAddress(b []byte, a netip.AddrPort) []byte {
 		if a.Port() == 0 {
 			s = a.Addr().String()
 		}
-		return appendPrintable(b, s)
+		return terminal.AppendPlain(b, s)
 	}
 	if a.Port() == 0 {
 		return a.Addr().AppendTo(b)
@@ -140,7 +140,7 @@ func appendProtocol(b []byte, p *capture.Packet, h *headers) []byte {
 	case h.protocol != 0:
 		return appendProtocolName(append(b, ' '), h.protocol)
 	case p.Call != "":
-		return appendPrintable(append(b, ' '), p.Call)
+		return terminal.AppendPlain(append(b, ' '), p.Call)
 	}
 	return b
 }
@@ -216,18 +216,6 @@ func printable(c byte) byte {
 		return '.'
 	}
 	return c
-}
-
-// appendPrintable appends a text with a dot for all that a terminal would act on:
-// control characters and those that change the direction of writing.
-func appendPrintable(b []byte, s string) []byte {
-	for _, r := range s {
-		if !unicode.IsPrint(r) {
-			r = '.'
-		}
-		b = utf8.AppendRune(b, r)
-	}
-	return b
 }
 
 // appendHexDump appends lines of 16 bytes: offset, hexadecimal, ASCII. In 76 columns.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // The texts that filters and servers print of a packet: a line with its length,
@@ -98,6 +99,7 @@ func (w *textWriter) appendPrefix(b []byte, p *capture.Packet) []byte {
 	if !ok {
 		task, pid = "<...>", int(p.PID)
 	}
+	task = terminal.Plain(task)
 	since := time.Duration(max(p.Time-w.boot, 0))
 	seconds, micros := since/time.Second, since%time.Second/time.Microsecond
 	return fmt.Appendf(b, "%16s-%-7d [%03d] ..... %5d.%06d: bpf_trace_printk: ", task, pid, cpu, seconds, micros)

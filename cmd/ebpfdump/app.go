@@ -18,21 +18,25 @@ import (
 	"golang.org/x/term"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // app is what the commands know of the world outside. Tests replace its parts.
 type app struct {
-	args           []string
-	stdout         io.Writer
-	stderr         io.Writer
+	args []string
+	// stdout and stderr are for text: what others chose cannot act on a terminal.
+	stdout, stderr *terminal.Writer
+	// data is stdout for what is no text, such as pcapng.
+	data           io.Writer
 	stdoutTerminal bool
 	stderrTerminal bool
 }
 
 func newApp() *app {
 	return &app{
-		stdout:         os.Stdout,
-		stderr:         os.Stderr,
+		stdout:         terminal.NewWriter(os.Stdout),
+		stderr:         terminal.NewWriter(os.Stderr),
+		data:           os.Stdout,
 		stdoutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		stderrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
 	}
@@ -101,9 +105,22 @@ func (a *app) run(args []string) int {
 	root.SetArgs(args)
 	err := root.Execute()
 	if command := (commandError{}); err != nil && !errors.As(err, &command) {
-		fmt.Fprintf(a.stderr, "ebpfdump: %v\n", err)
+		for i, sentence := range terminal.Sentences(err) {
+			if i == 0 {
+				sentence = "ebpfdump: " + sentence
+			}
+			a.stderr.Line("%s", sentence)
+		}
 	}
 	return exitStatus(err)
+}
+
+// coloured is stdout, for a text with colours or without.
+func (a *app) coloured(colour bool) io.Writer {
+	if colour {
+		return a.stdout.Coloured()
+	}
+	return a.stdout
 }
 
 func (a *app) rootCommand() *cobra.Command {

@@ -58,7 +58,7 @@ func (out *captureOutput) begin(s session) error {
 		out.Flusher = newLines(out.app.stdout, out.hex)
 		return nil
 	}
-	w := out.app.stdout
+	w := out.app.data
 	if out.file != nil {
 		if err := out.file.Begin(); err != nil {
 			return err

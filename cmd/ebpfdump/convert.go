@@ -368,7 +368,7 @@ func (c *conversion) openInputs() error {
 // outputInfo describes the file that is the output, nil if there is none yet.
 func (c *conversion) outputInfo() (os.FileInfo, error) {
 	if c.plan.output == "-" {
-		if f, ok := c.app.stdout.(*os.File); ok {
+		if f, ok := c.app.data.(*os.File); ok {
 			return f.Stat()
 		}
 		return nil, nil

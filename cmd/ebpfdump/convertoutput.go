@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 
@@ -76,7 +75,10 @@ func (o *convertOutput) count(i *capture.Interface) {
 }
 
 func (o *convertOutput) begin() error {
-	var w io.Writer = o.app.stdout
+	w := o.app.data
+	if o.app.stdoutTerminal {
+		w = o.app.stdout
+	}
 	if o.file != nil {
 		if err := o.file.Begin(); err != nil {
 			return err

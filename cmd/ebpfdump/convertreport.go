@@ -80,7 +80,7 @@ func (c *conversion) report() (stop func()) {
 			if shown {
 				_ = bar.Clear()
 			}
-			fmt.Fprintln(c.app.stderr, line)
+			c.app.stderr.Line("%s", line)
 		}
 	}
 	ended := make(chan struct{})
@@ -132,7 +132,7 @@ func (c *conversion) newBar() *progressbar.ProgressBar {
 		total += in.size
 	}
 	bar := progressbar.NewOptions64(total,
-		progressbar.OptionSetWriter(c.app.stderr),
+		progressbar.OptionSetWriter(c.app.stderr.Raw()),
 		progressbar.OptionSetDescription("converting"),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionSetPredictTime(true),
@@ -156,7 +156,7 @@ func (c *conversion) bytesRead() int64 {
 func (c *conversion) closingLines() {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
-	printf := func(format string, args ...any) { fmt.Fprintf(c.app.stderr, format+"\n", args...) }
+	printf := c.app.stderr.Line
 	for _, in := range c.inputs {
 		if n := in.doubts.Load(); n > 0 {
 			printf("%s: %s skipped", in.name, counted(n, "doubtful line"))

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/internal/doctor"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 func (a *app) doctorCommand() *cobra.Command {
@@ -51,13 +51,10 @@ func (a *app) doctor(asJSON bool) error {
 
 func (a *app) writeReport(report doctor.Report, asJSON bool) error {
 	if asJSON {
-		encoder := json.NewEncoder(a.stdout)
-		encoder.SetEscapeHTML(false)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(report)
+		return terminal.WriteJSON(a.stdout, report, "  ")
 	}
 	colour := a.stdoutTerminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-	return report.Text(a.stdout, colour)
+	return report.Text(a.coloured(colour), colour)
 }
 
 // verdict is the error that makes the exit status, or nil if every command

@@ -145,13 +145,13 @@ func (a *app) writeExplanation(e *explain.Explanation, f explainFlags) error {
 	}
 	colour := f.colour == "always" ||
 		f.colour == "auto" && a.stdoutTerminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-	return e.WriteText(a.stdout, colour)
+	return e.WriteText(a.coloured(colour), colour)
 }
 
 // writePage writes the page. A file that could not be written whole goes away.
 func (a *app) writePage(e *explain.Explanation, name string) error {
 	if name == "-" {
-		return e.WriteHTML(a.stdout)
+		return e.WriteHTML(a.data)
 	}
 	ctx, cancel := untilSignal(context.Background())
 	defer cancel()

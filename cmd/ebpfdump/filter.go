@@ -90,7 +90,9 @@ func (a *app) refusal(err error, verbose bool) error {
 		return err
 	}
 	if verbose {
-		fmt.Fprintln(a.stderr, strings.Join(refused.Log, "\n"))
+		for _, line := range refused.Log {
+			a.stderr.Line("%s", line)
+		}
 		return err
 	}
 	return fmt.Errorf("%w (-v prints all that it said)", err)

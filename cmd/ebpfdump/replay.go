@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // replayFlags are the flags of replay, as the user gave them.
@@ -107,7 +107,7 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 		return fmt.Errorf("%s has no kernel view: record one with ebpfdump capture", name)
 	}
 	if !f.quiet {
-		fmt.Fprintf(a.stderr, "%d packets: %d kept, %d truncated, %d dropped\n", r.packets, r.packets-r.truncated-r.dropped, r.truncated, r.dropped)
+		a.stderr.Line("%d packets: %d kept, %d truncated, %d dropped", r.packets, r.packets-r.truncated-r.dropped, r.truncated, r.dropped)
 	}
 	return expected.outcome(f.expect)
 }
@@ -182,12 +182,7 @@ func (r *replay) packet(p *capture.Packet) error {
 		return nil
 	}
 	if r.flags.json {
-		line, err := json.Marshal(result)
-		if err != nil {
-			return err
-		}
-		_, err = r.out.Write(append(line, '\n'))
-		return err
+		return terminal.WriteJSON(r.out, result, "")
 	}
 	_, err = fmt.Fprintln(r.out, result.line())
 	return err

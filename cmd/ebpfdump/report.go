@@ -39,13 +39,13 @@ func (r *reporter) printf(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.clear()
-	fmt.Fprintf(r.app.stderr, format+"\n", args...)
+	r.app.stderr.Line(format, args...)
 }
 
 // clear takes the counter away.
 func (r *reporter) clear() {
 	if r.counter {
-		fmt.Fprint(r.app.stderr, "\r\x1b[K")
+		r.app.stderr.Clear()
 		r.counter = false
 	}
 }
@@ -116,7 +116,7 @@ func (r *reporter) watch(ctx context.Context) (stop func()) {
 func (r *reporter) overwrite(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	fmt.Fprintf(r.app.stderr, "\r"+format+"\x1b[K", args...)
+	r.app.stderr.Overwrite(fmt.Sprintf(format, args...))
 	r.counter = true
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
 	"github.com/ebpfdump/ebpfdump/internal/survey"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // surveyFlags are the flags of survey, as the user gave them.
@@ -176,7 +177,7 @@ func (a *app) compareSurveys(ctx context.Context, f surveyFlags, args []string, 
 	case n > 1:
 		return differenceError{fmt.Sprintf("%d differences", n)}
 	}
-	_, err = fmt.Fprintf(out, "no differences between %s and %s\n", before.System.Kernel, after.System.Kernel)
+	_, err = fmt.Fprintf(out, "no differences between %s and %s\n", terminal.Plain(before.System.Kernel), terminal.Plain(after.System.Kernel))
 	return err
 }
 
@@ -209,9 +210,9 @@ func (a *app) surveyReport(ctx context.Context, f surveyFlags, file string, name
 		done := 0
 		options.Done = func(name string) {
 			done++
-			fmt.Fprintf(a.stderr, "\r%d kinds of socket tried, last %s\x1b[K", done, name)
+			a.stderr.Overwrite(fmt.Sprintf("%d kinds of socket tried, last %s", done, name))
 		}
-		defer fmt.Fprint(a.stderr, "\r\x1b[K")
+		defer a.stderr.Clear()
 	}
 	return survey.Run(ctx, options)
 }

@@ -5,7 +5,8 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"unicode"
+
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // The report's columns.
@@ -51,7 +52,7 @@ func (r Report) Text(w io.Writer, colour bool) error {
 
 func (p *page) kernel(r Report) {
 	k := r.Kernel
-	fmt.Fprintf(&p.text, "ebpfdump %s on Linux %s %s\n", printable(r.Program), printable(k.Release), printable(k.Architecture))
+	fmt.Fprintf(&p.text, "ebpfdump %s on Linux %s %s\n", terminal.Plain(r.Program), terminal.Plain(k.Release), terminal.Plain(k.Architecture))
 	p.heading("Kernel")
 	p.row(k.BPF.Answer, "bpf(2)", k.BPF.Detail, k.BPF.Answer == No)
 	for _, f := range groupFeatures(r.Features) {
@@ -113,7 +114,7 @@ func (p *page) row(answer Answer, name, detail string, bad bool) {
 		}
 		mark = fmt.Sprintf("\x1b[%dm%s\x1b[0m", number, mark)
 	}
-	line := fmt.Sprintf("  %s  %-*s", mark, nameWidth, printable(name))
+	line := fmt.Sprintf("  %s  %-*s", mark, nameWidth, terminal.Plain(name))
 	if detail == "" {
 		p.text.WriteString(strings.TrimRight(line, " ") + "\n")
 		return
@@ -132,7 +133,7 @@ func (p *page) wrap(prefix, text string) {
 func (p *page) lines(indent, text string) {
 	room := width - detailFrom - len(indent)
 	used := 0
-	for word := range strings.FieldsSeq(printable(text)) {
+	for word := range strings.FieldsSeq(terminal.Plain(text)) {
 		length := len([]rune(word))
 		switch {
 		case used == 0:
@@ -149,12 +150,3 @@ func (p *page) lines(indent, text string) {
 	p.text.WriteByte('\n')
 }
 
-// printable keeps what a file name or a tool's output may hold from steering the terminal.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r != ' ' && !unicode.IsGraphic(r) {
-			return '?'
-		}
-		return r
-	}, text)
-}

@@ -341,7 +341,7 @@ func TestForeignFiles(t *testing.T) {
 	r.datagram("mixed")
 	e := r.explain(t)
 	equal(t, "foreign", len(e.Report.Foreign), 1)
-	wants(t, text(t, e, false), "left out: eth0.[31m (1 packet).")
+	wants(t, text(t, e, false), "left out: eth0\\x1b[31m (1 packet).")
 }
 
 func TestEmptyCapture(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // columns is the width of the text.
@@ -50,8 +51,8 @@ func (p *printer) paint(colour, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
-// WriteText prints the explanation for people, in 80 columns. Nothing of the
-// file reaches a terminal as a control character.
+// WriteText prints the explanation for people, in 80 columns. No control
+// character is from the file.
 func (e *Explanation) WriteText(w io.Writer, colour bool) error {
 	p := &printer{w: bufio.NewWriter(w), colour: colour}
 	p.summary(&e.Report)
@@ -182,6 +183,7 @@ func (p *printer) row(r *row) {
 // wrapped prints a text after a label, in as many lines as it takes, all but
 // the first indented.
 func (p *printer) wrapped(label, text, colour string) {
+	text = terminal.Plain(text)
 	indent := utf8.RuneCountInString(label)
 	for i, line := range wrap(text, columns-max(indent, 2), columns-indent) {
 		switch {

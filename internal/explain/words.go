@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // digits prints a number with a comma after every three digits.
@@ -64,16 +64,11 @@ func (r Range) String() string {
 // longest is how many bytes of a text of the file are shown.
 const longest = 1000
 
-// printable is a text with a dot for all that a terminal or a page would act
-// on: control characters and those that change the direction of writing.
+// printable is the beginning of a text of the file, with nothing in it that a
+// terminal or a page would act on.
 func printable(s string) string {
 	if len(s) > longest {
 		s = strings.ToValidUTF8(s[:longest], "") + "..."
 	}
-	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return '.'
-		}
-		return r
-	}, s)
+	return terminal.Plain(s)
 }

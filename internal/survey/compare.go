@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // Difference is something that two reports do not agree on.
@@ -16,8 +18,9 @@ type Difference struct {
 	Old, New string
 }
 
+// String is one line, whatever the reports hold.
 func (d Difference) String() string {
-	return fmt.Sprintf("%s: %s -> %s", d.Path, orNothing(d.Old), orNothing(d.New))
+	return terminal.Plain(fmt.Sprintf("%s: %s -> %s", d.Path, orNothing(d.Old), orNothing(d.New)))
 }
 
 func orNothing(s string) string {

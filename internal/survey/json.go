@@ -4,15 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // WriteJSON prints the report as one JSON object, of the form that Report's
 // fields document.
 func (r *Report) WriteJSON(w io.Writer) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetEscapeHTML(false)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(r)
+	return terminal.WriteJSON(w, r, "  ")
 }
 
 // ReadJSON reads a report that WriteJSON wrote, now or with an older version.

@@ -14,6 +14,7 @@ var pageTemplate = template.Must(template.New("page").Parse(pageText))
 // WriteHTML prints the report as one page that needs nothing else: styles and
 // drawing are in it, and it goes with the reader's choice of light or dark.
 func (r *Report) WriteHTML(w io.Writer) error {
+	r = r.plain()
 	all := r.tables()
 	return pageTemplate.Execute(w, map[string]any{
 		"System":      r.System,

@@ -84,6 +84,7 @@ func (r *Report) historyTable() table {
 
 // WriteMarkdown prints the report as a page of Markdown.
 func (r *Report) WriteMarkdown(w io.Writer) error {
+	r = r.plain()
 	var b strings.Builder
 	fmt.Fprintf(&b, "# What sockets show a filter on Linux %s (%s)\n", r.System.Kernel, r.System.Machine)
 	all := r.tables()

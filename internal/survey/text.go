@@ -100,6 +100,7 @@ func (s *Socket) statusText() string {
 // WriteText prints the table, the conclusions and the findings of 2017, for a
 // terminal of 80 columns.
 func (r *Report) WriteText(w io.Writer) error {
+	r = r.plain()
 	var b strings.Builder
 	fmt.Fprintf(&b, "Linux %s (%s)\n\n", r.System.Kernel, r.System.Machine)
 	r.writeTable(&b)

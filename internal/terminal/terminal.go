@@ -1,0 +1,219 @@
+// Package terminal keeps what others chose from acting on a terminal: names of
+// processes, sockets, interfaces and files, comments, payload.
+//
+// There are two lines of defence. Where such a text enters a sentence, Plain
+// escapes it, a line break too: nobody can forge a line. And all text on stdout
+// and stderr goes through a Writer, which escapes whatever was forgotten, but for
+// line breaks and tabs. The tool's own sequences, such as colours, have methods of
+// their own there.
+package terminal
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"unicode"
+	"unicode/utf8"
+)
+
+const hexDigits = "0123456789abcdef"
+
+// Plain is a text that shows as it reads, in one line: \x1b, \n, \u202e stand for
+// control characters, line breaks, characters that change the direction of
+// writing and all others that do not show, and \xff for a byte that is not UTF-8.
+//
+// A backslash stays as it is, so the original cannot be had back.
+func Plain(s string) string {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' {
+			return string(AppendPlain(nil, s))
+		}
+	}
+	return s
+}
+
+// AppendPlain appends Plain(s).
+func AppendPlain(to []byte, s string) []byte {
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		if size == 1 && r == utf8.RuneError {
+			to = appendByte(to, s[0])
+		} else {
+			to = appendRune(to, r)
+		}
+		s = s[size:]
+	}
+	return to
+}
+
+func appendByte(to []byte, c byte) []byte {
+	return append(to, '\\', 'x', hexDigits[c>>4], hexDigits[c&0xf])
+}
+
+func appendRune(to []byte, r rune) []byte {
+	switch {
+	case unicode.IsPrint(r):
+		return utf8.AppendRune(to, r)
+	case r == '\n':
+		return append(to, `\n`...)
+	case r == '\t':
+		return append(to, `\t`...)
+	case r == '\r':
+		return append(to, `\r`...)
+	case r < utf8.RuneSelf:
+		return appendByte(to, byte(r))
+	case r > 0xffff:
+		return fmt.Appendf(to, `\U%08x`, r)
+	}
+	return fmt.Appendf(to, `\u%04x`, r)
+}
+
+// Sentences is what an error says, a line for each of those that were joined.
+// Within a line it is plain, whatever the error quotes.
+func Sentences(err error) []string {
+	if parts := joined(err); parts != nil {
+		var all []string
+		for _, part := range parts {
+			all = append(all, Sentences(part)...)
+		}
+		return all
+	}
+	text := err.Error()
+	// Errors that were joined and then wrapped are one sentence: their line breaks
+	// are ours.
+	for inner := err; inner != nil; {
+		wrapper, ok := inner.(interface{ Unwrap() error })
+		if !ok {
+			break
+		}
+		if inner = wrapper.Unwrap(); inner != nil && joined(inner) != nil {
+			text = strings.Replace(text, inner.Error(), strings.Join(Sentences(inner), "; "), 1)
+			break
+		}
+	}
+	return []string{Plain(text)}
+}
+
+// joined are the parts of what errors.Join made. An error that wraps several in
+// a sentence of its own has none.
+func joined(err error) []error {
+	join, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return nil
+	}
+	var texts []string
+	for _, part := range join.Unwrap() {
+		texts = append(texts, part.Error())
+	}
+	if len(texts) == 0 || err.Error() != strings.Join(texts, "\n") {
+		return nil
+	}
+	return join.Unwrap()
+}
+
+// Writer prints text on a terminal, or wherever stdout and stderr lead. All but
+// printable characters, line breaks and tabs is escaped as Plain does.
+//
+// Several goroutines may use it at once.
+type Writer struct {
+	mu      sync.Mutex
+	to      io.Writer
+	colours bool
+	pending []byte // the beginning of a character, whose rest is still to come
+	buf     []byte
+}
+
+// NewWriter makes a Writer that prints to w.
+func NewWriter(w io.Writer) *Writer { return &Writer{to: w} }
+
+// Coloured is another Writer to the same place, which lets Colours through.
+func (t *Writer) Coloured() *Writer { return &Writer{to: t.to, colours: true} }
+
+// Write prints text.
+func (t *Writer) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.pending) == 0 && shows(p) {
+		return t.to.Write(p)
+	}
+	text := append(t.pending, p...)
+	t.buf = t.buf[:0]
+	for len(text) > 0 && (utf8.FullRune(text)) {
+		r, size := utf8.DecodeRune(text)
+		switch {
+		case size == 1 && r == utf8.RuneError:
+			t.buf = appendByte(t.buf, text[0])
+		case r == '\n' || r == '\t':
+			t.buf = append(t.buf, byte(r))
+		case r == '\x1b' && t.colours && colourAt(text) > 0:
+			size = colourAt(text)
+			t.buf = append(t.buf, text[:size]...)
+		default:
+			t.buf = appendRune(t.buf, r)
+		}
+		text = text[size:]
+	}
+	t.pending = append([]byte(nil), text...)
+	if _, err := t.to.Write(t.buf); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// shows tells whether a text is such that nothing of it needs a closer look.
+func shows(p []byte) bool {
+	for _, c := range p {
+		if (c < ' ' || c > '~') && c != '\n' && c != '\t' {
+			return false
+		}
+	}
+	return true
+}
+
+// Line prints a line. It stays one line, whatever the arguments hold.
+func (t *Writer) Line(format string, args ...any) {
+	_, _ = io.WriteString(t, Plain(fmt.Sprintf(format, args...))+"\n")
+}
+
+// Overwrite prints a text over the line that the cursor is in, and leaves the
+// cursor there.
+func (t *Writer) Overwrite(text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, _ = io.WriteString(t.to, "\r"+Plain(text)+"\x1b[K")
+}
+
+// Clear empties the line that the cursor is in.
+func (t *Writer) Clear() { t.Overwrite("") }
+
+// Raw is where the Writer prints to, for what draws by itself and shows nothing
+// that others chose.
+func (t *Writer) Raw() io.Writer { return t.to }
+
+// Colours that a coloured Writer lets through (ECMA-48, select graphic
+// rendition). Nothing among them can hide a text.
+const (
+	Reset     = "\x1b[0m"
+	Bold      = "\x1b[1m"
+	Faint     = "\x1b[2m"
+	Red       = "\x1b[31m"
+	Green     = "\x1b[32m"
+	Yellow    = "\x1b[33m"
+	Magenta   = "\x1b[35m"
+	Cyan      = "\x1b[36m"
+	BoldRed   = "\x1b[1;31m"
+	BoldGreen = "\x1b[1;32m"
+)
+
+var colours = []string{Reset, Bold, Faint, Red, Green, Yellow, Magenta, Cyan, BoldRed, BoldGreen}
+
+// colourAt is the length of the colour that a text begins with, 0 if there is none.
+func colourAt(text []byte) int {
+	for _, colour := range colours {
+		if len(text) >= len(colour) && string(text[:len(colour)]) == colour {
+			return len(colour)
+		}
+	}
+	return 0
+}
