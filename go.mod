@@ -1,14 +1,16 @@
 module github.com/ebpfdump/ebpfdump
 
-go 1.25.0
+go 1.26.0
 
 require (
 	github.com/cilium/ebpf v0.22.0
 	github.com/google/gopacket v1.1.19
+	github.com/landlock-lsm/go-landlock v0.11.2
 	github.com/rogpeppe/go-internal v1.16.0
 	github.com/spf13/cobra v1.10.2
-	golang.org/x/sys v0.47.0
+	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.44.0
+	kernel.org/pub/linux/libs/security/libcap/psx v1.2.78
 )
 
 require (

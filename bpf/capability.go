@@ -57,6 +57,12 @@ var includedIn = map[int]int{
 	unix.CAP_DAC_READ_SEARCH: unix.CAP_DAC_OVERRIDE,
 }
 
+// IncludedIn tells of which capability another one is a part.
+func IncludedIn(capability int) (whole int, ok bool) {
+	whole, ok = includedIn[capability]
+	return whole, ok
+}
+
 // Has tells whether a capability, such as unix.CAP_BPF, is in force, by itself
 // or as a part of another.
 func (p Privilege) Has(capability int) bool {
