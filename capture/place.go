@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -19,6 +20,8 @@ type place struct {
 	target func(bound unix.Sockaddr) unix.Sockaddr
 	// release takes away what bind left behind.
 	release func(address string)
+	// folder is where that is; empty if there is nothing.
+	folder func(address string) string
 }
 
 // packetPlace binds to a network interface, for one ethertype or ETH_P_ALL.
@@ -53,6 +56,12 @@ var unixPlace = place{
 		if !strings.HasPrefix(address, "@") {
 			os.Remove(address)
 		}
+	},
+	folder: func(address string) string {
+		if strings.HasPrefix(address, "@") {
+			return ""
+		}
+		return filepath.Dir(address)
 	},
 }
 

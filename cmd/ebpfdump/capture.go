@@ -15,6 +15,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/confine"
 )
 
 // captureFlags are the flags of capture, as the user gave them.
@@ -252,7 +253,10 @@ func (a *app) capture(f captureFlags) (err error) {
 		run := func(ctx context.Context, sink capture.Sink) error {
 			return runWithProbe(ctx, session, sink, f.probe)
 		}
-		return source{session: session, on: p.config.Kind.Name + " " + session.Address(), run: run}, nil
+		return source{
+			session: session, on: p.config.Kind.Name + " " + session.Address(), run: run,
+			capabilities: session.Capabilities(f.probe),
+		}, nil
 	})
 }
 
@@ -262,6 +266,8 @@ type source struct {
 	on      string   // what it listens on
 	sockets []string // of others that the tap is on
 	run     func(context.Context, capture.Sink) error
+	// capabilities are those that it still needs.
+	capabilities []int
 	// signal passes on the first signal; nil if that ends the capture.
 	signal func(os.Signal)
 }
@@ -289,6 +295,9 @@ func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) 
 		cancel()
 		ctx, cancel = untilSecondSignal(context.Background(), from.signal)
 		defer cancel()
+	}
+	if err := confine.Keep(from.capabilities...); err != nil {
+		return err
 	}
 	report.begin(from)
 	if p.duration > 0 {

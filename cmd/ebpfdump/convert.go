@@ -234,6 +234,9 @@ func (a *app) convert(f convertFlags) (err error) {
 	if err := c.out.open(ctx, p.output); err != nil {
 		return err
 	}
+	if err := confineToFiles(c.out.file); err != nil {
+		return firstError(c.out.finish(nil, err), err)
+	}
 	stopReporting := c.report()
 	done := make(chan error, 1)
 	go func() { done <- c.run() }()

@@ -90,6 +90,14 @@ func (a *app) explain(name string, f explainFlags) error {
 		_, cancel := untilSignal(context.Background())
 		defer cancel()
 	}
+	page, err := openPage(f.html)
+	if err != nil {
+		return err
+	}
+	defer page.discard()
+	if err := confineToFiles(page.file); err != nil {
+		return err
+	}
 	source, err := openCapturedViews(file, name)
 	if err != nil {
 		return err
@@ -102,7 +110,7 @@ func (a *app) explain(name string, f explainFlags) error {
 	if explanation == nil {
 		return foreignHint(name, damage)
 	}
-	if err := a.writeExplanation(explanation, f); err != nil {
+	if err := a.writeExplanation(explanation, f, page); err != nil {
 		return err
 	}
 	return damage
@@ -131,9 +139,9 @@ func foreignHint(name string, err error) error {
 	return err
 }
 
-func (a *app) writeExplanation(e *explain.Explanation, f explainFlags) error {
+func (a *app) writeExplanation(e *explain.Explanation, f explainFlags, page *pageOutput) error {
 	if f.html != "" {
-		if err := a.writePage(e, f.html); err != nil {
+		if err := a.writePage(e, page); err != nil {
 			return err
 		}
 	}
@@ -148,26 +156,41 @@ func (a *app) writeExplanation(e *explain.Explanation, f explainFlags) error {
 	return e.WriteText(a.coloured(colour), colour)
 }
 
-// writePage writes the page. A file that could not be written whole goes away.
-func (a *app) writePage(e *explain.Explanation, name string) error {
-	if name == "-" {
-		return e.WriteHTML(a.data)
+// pageOutput is where a page goes.
+type pageOutput struct{ file *outputFile } // nil for stdout
+
+// openPage opens a page's file before anything is read.
+func openPage(name string) (*pageOutput, error) {
+	if name == "" || name == "-" {
+		return &pageOutput{}, nil
 	}
 	ctx, cancel := untilSignal(context.Background())
 	defer cancel()
 	file, err := createOutput(ctx, name)
+	return &pageOutput{file}, err
+}
+
+// discard gives up a page that was not written: a file that is new goes away.
+func (p *pageOutput) discard() {
+	if p.file != nil {
+		p.file.Abort()
+	}
+}
+
+// writePage writes the page. A file that could not be written whole goes away.
+func (a *app) writePage(e *explain.Explanation, p *pageOutput) error {
+	if p.file == nil {
+		return e.WriteHTML(a.data)
+	}
+	if err := p.file.Begin(); err != nil {
+		return err
+	}
+	if err := e.WriteHTML(p.file); err != nil {
+		return err
+	}
+	err := p.file.Close()
+	p.file = nil
 	if err != nil {
-		return err
-	}
-	if err := file.Begin(); err != nil {
-		file.Abort()
-		return err
-	}
-	if err := e.WriteHTML(file); err != nil {
-		file.Abort()
-		return err
-	}
-	if err := file.Close(); err != nil {
 		return fmt.Errorf("closing the output: %w", err)
 	}
 	return nil

@@ -160,7 +160,7 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 			defer func() { status = live.Status() }()
 			return live.Run(ctx, sink)
 		}
-		from := source{session: live, on: live.Process(), sockets: live.Sockets(), run: run}
+		from := source{session: live, on: live.Process(), sockets: live.Sockets(), run: run, capabilities: live.Capabilities()}
 		if len(f.live.command) > 0 {
 			from.signal = func(s os.Signal) {
 				report.notice("waiting for the command to end: another signal ends the capture")

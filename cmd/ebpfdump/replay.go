@@ -13,6 +13,8 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/confine"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
@@ -82,16 +84,24 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 			return err
 		}
 	}
-	packets, err := openPackets(name)
+	file, err := openRecorded(name)
 	if err != nil {
 		return err
 	}
-	defer packets.Close()
+	defer file.Close()
 	runner, err := bpf.OpenRunner(verdict)
 	if err != nil {
 		return a.refusal(err, f.verbose)
 	}
 	defer func() { err = errors.Join(err, runner.Close()) }()
+	// For the packets that need a filter on a socket: it is loaded with the first one.
+	if err := confine.Keep(unix.CAP_BPF, unix.CAP_PERFMON); err != nil {
+		return err
+	}
+	packets, err := convert.Open(file, nil, convert.ReadOptions{Name: name})
+	if err != nil {
+		return err
+	}
 
 	ctx, cancel := untilSignal(context.Background())
 	defer cancel()
@@ -138,7 +148,7 @@ type replayed struct {
 	AsExpected *bool  `json:"as_expected,omitempty"`
 }
 
-func (r *replay) all(ctx context.Context, packets packetSource) error {
+func (r *replay) all(ctx context.Context, packets convert.Reader) error {
 	for ctx.Err() == nil {
 		p, err := packets.Next()
 		if errors.Is(err, io.EOF) {

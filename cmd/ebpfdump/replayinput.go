@@ -2,31 +2,17 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
-
-	"github.com/ebpfdump/ebpfdump/convert"
 )
 
-// packetSource is a file of packets that is being read.
-type packetSource struct {
-	convert.Reader
-	io.Closer
-}
-
-// openPackets begins to read a capture, of which - is stdin.
-func openPackets(name string) (packetSource, error) {
-	file := os.Stdin
-	if name != "-" {
-		var err error
-		if file, err = os.Open(name); err != nil {
-			return packetSource{}, fmt.Errorf("reading the capture: %w", err)
-		}
+// openRecorded opens a capture to be read, of which - is stdin.
+func openRecorded(name string) (*os.File, error) {
+	if name == "-" {
+		return os.Stdin, nil
 	}
-	source, err := convert.Open(file, nil, convert.ReadOptions{Name: name})
+	file, err := os.Open(name)
 	if err != nil {
-		file.Close()
-		return packetSource{}, err
+		return nil, fmt.Errorf("reading the capture: %w", err)
 	}
-	return packetSource{source, file}, nil
+	return file, nil
 }

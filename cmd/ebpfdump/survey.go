@@ -127,10 +127,20 @@ func (a *app) survey(f surveyFlags, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.close(err)) }()
-	if f.compare != "" {
-		return a.compareSurveys(ctx, f, args, out)
+	files, err := openSurveys(f, args)
+	defer closeAll(files)
+	if err != nil {
+		return err
 	}
-	report, err := a.surveyReport(ctx, f, f.read, nil)
+	if f.read != "" || len(args) > 0 { // no socket is tried
+		if err := confineToFiles(out.file); err != nil {
+			return err
+		}
+	}
+	if f.compare != "" {
+		return a.compareSurveys(ctx, f, files, out)
+	}
+	report, err := a.surveyReport(ctx, f, files, nil)
 	if err != nil {
 		return err
 	}
@@ -138,16 +148,12 @@ func (a *app) survey(f surveyFlags, args []string) (err error) {
 }
 
 // compareSurveys prints what differs.
-func (a *app) compareSurveys(ctx context.Context, f surveyFlags, args []string, out io.Writer) error {
-	before, err := readSurvey(f.compare)
+func (a *app) compareSurveys(ctx context.Context, f surveyFlags, files []*os.File, out io.Writer) error {
+	before, err := readSurvey(files[0])
 	if err != nil {
 		return err
 	}
-	second := ""
-	if len(args) > 0 {
-		second = args[0]
-	}
-	after, err := a.surveyReport(ctx, f, second, before.Names())
+	after, err := a.surveyReport(ctx, f, files[1:], before.Names())
 	if err != nil {
 		return err
 	}
@@ -181,11 +187,11 @@ func (a *app) compareSurveys(ctx context.Context, f surveyFlags, args []string, 
 	return err
 }
 
-// surveyReport reads a survey from a file, or makes one: of the kinds that the
-// user named, or else of some rows, or else of all.
-func (a *app) surveyReport(ctx context.Context, f surveyFlags, file string, names []string) (*survey.Report, error) {
-	if file != "" {
-		return readSurvey(file)
+// surveyReport reads a survey from the first of the files, if any, or makes one: of
+// the kinds that the user named, or else of some rows, or else of all.
+func (a *app) surveyReport(ctx context.Context, f surveyFlags, files []*os.File, names []string) (*survey.Report, error) {
+	if len(files) > 0 {
+		return readSurvey(files[0])
 	}
 	options := survey.Options{Program: "ebpfdump " + version()}
 	switch {
@@ -217,15 +223,31 @@ func (a *app) surveyReport(ctx context.Context, f surveyFlags, file string, name
 	return survey.Run(ctx, options)
 }
 
-func readSurvey(name string) (*survey.Report, error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, err
+// openSurveys opens the surveys that are to be read, before any of them is.
+func openSurveys(f surveyFlags, args []string) (files []*os.File, err error) {
+	for _, name := range append([]string{f.read, f.compare}, args...) {
+		if name == "" {
+			continue
+		}
+		file, err := os.Open(name)
+		if err != nil {
+			return files, err
+		}
+		files = append(files, file)
 	}
-	defer file.Close()
+	return files, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, file := range files {
+		file.Close()
+	}
+}
+
+func readSurvey(file *os.File) (*survey.Report, error) {
 	report, err := survey.ReadJSON(file)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, fmt.Errorf("%s: %w", file.Name(), err)
 	}
 	return report, nil
 }

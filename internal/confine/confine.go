@@ -68,7 +68,7 @@ func ToOpenFiles(removable ...string) error {
 	if HasLandlock() {
 		for _, folder := range removable {
 			// Landlock leaves nothing of this capability but to remove files there.
-			if Unprivileged(func() error { return mayRemoveFrom(folder) }) != nil {
+			if Unprivileged(func() error { return MayRemoveFrom(folder) }) != nil {
 				keep = []int{unix.CAP_DAC_OVERRIDE}
 			}
 		}
@@ -92,7 +92,8 @@ func HasLandlock() bool {
 	return err == nil && version > 0
 }
 
-func mayRemoveFrom(folder string) error {
+// MayRemoveFrom is nil if this thread may remove its own files from a folder.
+func MayRemoveFrom(folder string) error {
 	return unix.Faccessat2(unix.AT_FDCWD, folder, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 }
 

@@ -149,4 +149,3 @@ func (p *page) lines(indent, text string) {
 	}
 	p.text.WriteByte('\n')
 }
-

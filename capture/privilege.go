@@ -1,0 +1,95 @@
+package capture
+
+import (
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/confine"
+)
+
+// Capabilities are those that a session needs once it is open, so that all others
+// can be given up. With a probe to come it may be more.
+//
+//	CAP_BPF           to read the counters, where the kernel wants it for that: before
+//	                  Linux 5.19 with kernel.unprivileged_bpf_disabled
+//	CAP_NET_ADMIN     to close TCP sockets at the end, where the kernel wants it for
+//	                  that; to probe a netlink socket
+//	CAP_NET_RAW       to probe raw sockets of other protocols than TCP and UDP
+//	CAP_DAC_OVERRIDE  to remove a unix socket from somebody else's folder
+func (s *Session) Capabilities(probe bool) []int {
+	all := countingNeeds(s.Counts)
+	kind := s.config.Kind
+	if errors.Is(confine.Unprivileged(func() error { return tryReject(kind) }), unix.EPERM) {
+		all = append(all, unix.CAP_NET_ADMIN)
+	}
+	if probe && kind.domain == unix.AF_NETLINK {
+		all = append(all, unix.CAP_NET_ADMIN)
+	}
+	if probe && kind.anyProtocol && s.config.Protocol != unix.IPPROTO_TCP && s.config.Protocol != unix.IPPROTO_UDP {
+		all = append(all, unix.CAP_NET_RAW)
+	}
+	if folder := kind.place.folder; folder != nil && folder(s.config.Address) != "" {
+		if confine.Unprivileged(func() error { return confine.MayRemoveFrom(folder(s.config.Address)) }) != nil {
+			all = append(all, unix.CAP_DAC_OVERRIDE)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// countingNeeds is what the counters need.
+func countingNeeds(count func() (Counts, error)) []int {
+	err := confine.Unprivileged(func() error {
+		_, err := count()
+		return err
+	})
+	if err != nil {
+		return []int{unix.CAP_BPF}
+	}
+	return nil
+}
+
+// tryReject tries what a session does with the sockets of a stream at its end, on
+// one of its own.
+func tryReject(kind *Kind) error {
+	if !kind.listens {
+		return nil
+	}
+	fd, err := unix.Socket(kind.domain, kind.typ|unix.SOCK_CLOEXEC, kind.protocol)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return bpf.Reject(fd)
+}
+
+// Capabilities are those that a session needs while it runs, so that all others
+// can be given up. With a command it is more, as long as that is held.
+//
+//	CAP_SYS_PTRACE       to copy sockets that other processes make later, and to look
+//	                     at their descriptors and calls
+//	CAP_DAC_READ_SEARCH  to list the descriptors of other users' processes
+//	CAP_BPF              to choose sockets and processes in the programs' tables, and
+//	                     to read the counters, where the kernel wants it for that
+//	CAP_NET_ADMIN        to put a socket's own classic filter back (ReplaceFilter)
+//
+// for a command besides
+//
+//	CAP_SYS_ADMIN        to make sockets for it in its network namespace
+//	CAP_SETUID, CAP_SETGID, CAP_NET_RAW
+//	                     so that those are its user's, and raw ones
+//	CAP_KILL             to pass a signal on to another user's command
+func (l *Live) Capabilities() []int {
+	all := []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}
+	all = append(all, countingNeeds(l.Counts)...)
+	if l.config.ReplaceFilter {
+		all = append(all, unix.CAP_NET_ADMIN)
+	}
+	if l.command != nil {
+		all = append(all, unix.CAP_SYS_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_NET_RAW, unix.CAP_KILL)
+	}
+	return all
+}
