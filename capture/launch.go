@@ -3,6 +3,7 @@ package capture
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -26,7 +27,8 @@ type Command struct {
 	User *User
 }
 
-// User is who a command runs as.
+// User is who a command runs as. Such a command gets no descriptors but the three
+// that are for it.
 type User struct {
 	UID, GID int
 	Groups   []int
@@ -167,12 +169,36 @@ func becomeUser(encoded string) error {
 	if len(ids) < 2 {
 		return fmt.Errorf("becoming the user: %q", encoded)
 	}
+	if err := closeBehind(unix.Stderr); err != nil {
+		return fmt.Errorf("becoming user %d: %w", ids[0], err)
+	}
 	if err := errors.Join(
 		os.NewSyscallError("setgroups", unix.Setgroups(ids[2:])),
 		os.NewSyscallError("setgid", unix.Setresgid(ids[1], ids[1], ids[1])),
 		os.NewSyscallError("setuid", unix.Setresuid(ids[0], ids[0], ids[0])),
 	); err != nil {
 		return fmt.Errorf("becoming user %d: %w", ids[0], err)
+	}
+	return nil
+}
+
+// closeBehind sees to it that the next program has no descriptor behind the last
+// one that is for it: whoever called ebpfdump may have left open what is not for
+// another user.
+func closeBehind(last int) error {
+	err := unix.CloseRange(uint(last)+1, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
+		return os.NewSyscallError("close_range", err)
+	}
+	// CLOSE_RANGE_CLOEXEC came with Linux 5.11.
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > last {
+			unix.CloseOnExec(fd)
+		}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -61,18 +62,45 @@ func findUser(name string) (*user.User, error) {
 	return found, nil
 }
 
-// environment is env with the user's own name and home.
+// passedOn are the variables that another user's command gets as they are, besides
+// those that begin with LC_: what sudo passes on (env_reset) about the terminal, the
+// language, the time and the display.
+var passedOn = []string{
+	"TERM", "COLORTERM", "PATH", "LANG", "LANGUAGE", "LINGUAS", "TZ", "DISPLAY", "XAUTHORITY", "XAUTHORIZATION", "KRB5CCNAME",
+	"COLORS", "LS_COLORS", "HOSTNAME", "PS1", "PS2",
+}
+
+// environment is what a command of the user gets of env, which is root's. What
+// sudo says of its caller (SUDO_UID and others) is not for somebody who is that caller.
 func (a *account) environment(env []string) []string {
-	own := map[string]string{"HOME": a.HomeDir, "USER": a.Username, "LOGNAME": a.Username}
 	var all []string
 	for _, entry := range env {
 		name, _, _ := strings.Cut(entry, "=")
-		if _, ok := own[name]; !ok {
+		if slices.Contains(passedOn, name) || strings.HasPrefix(name, "LC_") {
 			all = append(all, entry)
 		}
 	}
-	for name, value := range own {
-		all = append(all, name+"="+value)
+	all = append(all, "HOME="+a.HomeDir, "USER="+a.Username, "LOGNAME="+a.Username)
+	if shell := loginShell("/etc/passwd", a.Username); shell != "" {
+		all = append(all, "SHELL="+shell)
 	}
 	return all
+}
+
+// loginShell is the user's shell (passwd(5)), empty if it is not known there.
+func loginShell(passwd, name string) string {
+	text, err := os.ReadFile(passwd)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Split(strings.TrimSuffix(line, "\n"), ":")
+		if len(fields) == 7 && fields[0] == name {
+			if fields[6] == "" {
+				return "/bin/sh"
+			}
+			return fields[6]
+		}
+	}
+	return ""
 }

@@ -60,6 +60,7 @@ func TestScript(t *testing.T) {
 			for name, path := range paths {
 				env.Setenv(name, path)
 			}
+			env.Setenv("EVIL", evil)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -69,6 +70,8 @@ func TestScript(t *testing.T) {
 			"mode":     mode,
 			"datagram": datagram,
 			"compile":  compile,
+			"hostile":  hostile,
+			"inert":    inert,
 		},
 	})
 }
