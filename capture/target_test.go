@@ -69,6 +69,7 @@ var targets = map[string]func(args []string) error{
 	"client":    targetClient,
 	"exit":      func(args []string) error { os.Exit(3); return nil },
 	"joiner":    targetJoiner,
+	"confined":  targetConfined,
 }
 
 func untilStdinEnds(address string) error {

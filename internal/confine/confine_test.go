@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -96,7 +97,8 @@ func busy() {
 		go unix.Read(pipe[0], make([]byte, 1))
 	}
 	go func() {
-		for {
+		for spins := new(atomic.Int64); ; {
+			spins.Add(1)
 		}
 	}()
 }
