@@ -196,6 +196,9 @@ func (s *Source) Statistics() []capture.Statistics {
 // PacketWriter takes packets and writes them in some form.
 type PacketWriter interface {
 	capture.Flusher
+	// Written is how many packets the underlying writer has taken whole, so far or,
+	// after a failed write, at all.
+	Written() uint64
 }
 
 // WriteOptions are what a written file is to say.

@@ -38,11 +38,21 @@ import (
 // others where they are known. New fields may come; these keep their meaning.
 type jsonWriter struct{ out output }
 
+// Written is how many packets the file has.
+func (w *jsonWriter) Written() uint64 { return w.out.Written() }
+
 // Flush hands on what waits in the buffer.
 func (w *jsonWriter) Flush() error { return w.out.flush() }
 
 func createJSON(w io.Writer, _ WriteOptions) (PacketWriter, error) {
-	return &jsonWriter{output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeLines}}, nil
+	return &jsonWriter{output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeObjects}}, nil
+}
+
+// wholeObjects returns the size of the objects in b that end within the first n
+// bytes, and their number.
+func wholeObjects(b []byte, n int) (size, packets int) {
+	size = wholeLines(b, n)
+	return size, bytes.Count(b[:size], []byte{'\n'})
 }
 
 // wholeLines returns the size of the lines in b that end within the first n bytes.
@@ -105,6 +115,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 		b = append(b, hexDigits[c>>4], hexDigits[c&0xf])
 	}
 	w.out.buf = append(b, "\"}\n"...)
+	w.out.packets++
 	return nil
 }
 

@@ -126,17 +126,17 @@ func createPcap(w io.Writer, _ WriteOptions) (PacketWriter, error) {
 }
 
 // wholeRecords returns the size of the records in b that end within the first n
-// bytes. The header, which is written on its own, is none.
-func wholeRecords(b []byte, n int) int {
-	end := 0
-	for end+pcapRecord <= n {
-		next := end + pcapRecord + int(order.Uint32(b[end+8:]))
+// bytes, and their number. The header, which is written on its own, is none.
+func wholeRecords(b []byte, n int) (size, packets int) {
+	for size+pcapRecord <= n {
+		next := size + pcapRecord + int(order.Uint32(b[size+8:]))
 		if next > n {
 			break
 		}
-		end = next
+		size = next
+		packets++
 	}
-	return end
+	return size, packets
 }
 
 // WritePacket writes one packet. Packets of another link type are an error.
@@ -170,6 +170,7 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	order.PutUint32(b[start+8:], captured)
 	order.PutUint32(b[start+12:], original)
 	w.out.buf = b
+	w.out.packets++
 	return nil
 }
 
@@ -184,11 +185,14 @@ func (w *pcapWriter) begin(link uint16) error {
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 	b = order.AppendUint32(b, snaplen)
 	w.out.buf = order.AppendUint32(b, uint32(link))
-	w.out.whole = func([]byte, int) int { return 0 } // of half a header nothing is to stay
+	w.out.whole = func([]byte, int) (int, int) { return 0, 0 } // of half a header nothing is to stay
 	err := w.out.flush()
 	w.out.whole = wholeRecords
 	return err
 }
+
+// Written is how many packets the file has.
+func (w *pcapWriter) Written() uint64 { return w.out.Written() }
 
 // Flush hands on what waits in the buffer. A file that has no packet by now is
 // one of Ethernet.

@@ -177,6 +177,7 @@ func (w *Writer) writeEnhancedPacket(p *capture.Packet) error {
 	b = pad(b, int(captured))
 	b = appendPacketOptions(b, p)
 	w.out.buf = endBlock(b, start)
+	w.out.packets++
 	return nil
 }
 
@@ -314,6 +315,13 @@ func (w *Writer) WriteStatistics(s capture.Statistics) error {
 	w.out.buf = endBlock(b, start)
 	return nil
 }
+
+// Written is how many packets the underlying writer has taken whole, so far or,
+// after a failed write, at all.
+func (w *Writer) Written() uint64 { return w.out.Written() }
+
+// Buffered is how many bytes wait for Flush.
+func (w *Writer) Buffered() int { return len(w.out.buf) }
 
 // Flush hands what waits in the buffer to the underlying writer.
 func (w *Writer) Flush() error { return w.out.flush() }

@@ -37,15 +37,21 @@ func createText(w io.Writer, o WriteOptions) (PacketWriter, error) {
 }
 
 // wholeTexts returns the size of the packets in b that end within the first n
-// bytes: after each stands an empty line, or one that ends with a space.
-func wholeTexts(b []byte, n int) int {
+// bytes, and their number: after each stands an empty line, or one that ends
+// with a space.
+func wholeTexts(b []byte, n int) (size, packets int) {
 	for end := wholeLines(b, n); end > 0; end = wholeLines(b, end-1) {
-		if end > 1 && (b[end-2] == '\n' || b[end-2] == ' ') {
-			return end
+		if end > 1 && b[end-2] != '\n' && b[end-2] != ' ' {
+			continue
 		}
+		packets++
+		size = max(size, end)
 	}
-	return 0
+	return size, packets
 }
+
+// Written is how many packets the file has.
+func (w *textWriter) Written() uint64 { return w.out.Written() }
 
 // Flush hands on what waits in the buffer.
 func (w *textWriter) Flush() error { return w.out.flush() }
@@ -87,6 +93,7 @@ func (w *textWriter) WritePacket(p *capture.Packet) error {
 		return err
 	}
 	w.out.buf = append(append(w.out.buf, w.prefix...), '\n')
+	w.out.packets++
 	return nil
 }
 

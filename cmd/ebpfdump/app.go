@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/outfile"
 )
 
 // app is what the commands know of the world outside. Tests replace its parts.
@@ -27,15 +28,19 @@ type app struct {
 	stderr         io.Writer
 	stdoutTerminal bool
 	stderrTerminal bool
+	// files are those that the command reads and writes.
+	files outfile.Files
 }
 
 func newApp() *app {
-	return &app{
+	a := &app{
 		stdout:         os.Stdout,
 		stderr:         os.Stderr,
 		stdoutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		stderrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
 	}
+	a.files.Notice = func(text string) { fmt.Fprintf(a.stderr, "ebpfdump: %s\n", text) }
+	return a
 }
 
 // The exit statuses of every command.
@@ -76,13 +81,14 @@ func exitStatus(err error) int {
 		missing *bpf.MissingError
 		differs differenceError
 		command commandError
+		same    *outfile.SameFileError
 	)
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &command):
 		return command.status
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.As(err, &same):
 		return exitUsage
 	case errors.As(err, &loss):
 		return exitLoss
@@ -196,7 +202,8 @@ func (a *app) commandLine() string {
 // second of its kind has its usual effect.
 func untilSignal(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
 	// Also SIGPIPE, and for good: a write to the pipe then fails with EPIPE, which says more.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	// Likewise a write beyond the largest file that the shell allows (ulimit -f).
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE, unix.SIGXFSZ)
 	ctx, cancel = signal.NotifyContext(parent, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 	context.AfterFunc(ctx, func() { time.AfterFunc(impatience, cancel) })
 	return ctx, cancel

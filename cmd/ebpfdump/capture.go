@@ -264,6 +264,8 @@ type source struct {
 	run     func(context.Context, capture.Sink) error
 	// signal passes on the first signal; nil if that ends the capture.
 	signal func(os.Signal)
+	// command: it is one that may turn out not to run.
+	command bool
 }
 
 // record captures from the flags to the closing lines. open comes after
@@ -282,7 +284,7 @@ func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) 
 		return a.refusal(err, p.verbose)
 	}
 	defer from.Close()
-	if err := out.begin(from); err != nil {
+	if err := out.begin(from, p.output == ""); err != nil {
 		return err
 	}
 	if from.signal != nil && ctx.Err() == nil {

@@ -228,6 +228,10 @@ func (a *app) convert(f convertFlags) (err error) {
 
 	c := &conversion{app: a, plan: p, out: convertOutput{app: a, selection: p.selection, format: p.to}}
 	defer c.close()
+	a.files.Reads(p.inputs...)
+	if err := a.files.Check(p.output); err != nil {
+		return err
+	}
 	if err := c.openInputs(); err != nil {
 		return err
 	}
@@ -332,12 +336,8 @@ func (c *conversion) interrupted() error {
 // stdin is the name of the standard input on the command line.
 const stdin = "-"
 
-// openInputs opens all inputs, and sees to it that none of them is the output.
-func (c *conversion) openInputs() error {
-	output, err := c.outputInfo()
-	if err != nil {
-		return err
-	}
+// openInputs opens all inputs.
+func (c *conversion) openInputs() (err error) {
 	stdins := 0
 	for _, name := range c.plan.inputs {
 		in := &convertInput{name: name, app: c.app}
@@ -354,28 +354,10 @@ func (c *conversion) openInputs() error {
 		}
 		if info.Mode().IsRegular() {
 			in.size = info.Size()
-			if output != nil && os.SameFile(info, output) {
-				return usagef("%s is the input and the output: it would be overwritten while it is read", in.name)
-			}
 		}
 	}
 	if stdins > 1 {
 		return usagef("- stands for stdin, which can be read only once")
 	}
 	return nil
-}
-
-// outputInfo describes the file that is the output, nil if there is none yet.
-func (c *conversion) outputInfo() (os.FileInfo, error) {
-	if c.plan.output == "-" {
-		if f, ok := c.app.stdout.(*os.File); ok {
-			return f.Stat()
-		}
-		return nil, nil
-	}
-	info, err := os.Stat(c.plan.output)
-	if err != nil {
-		return nil, nil // opening it will tell
-	}
-	return info, nil
 }

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/outfile"
 )
 
 // convertOutput is where converted packets go. Nothing of an older file is
@@ -20,8 +20,9 @@ type convertOutput struct {
 	selection convert.Selection
 	describe  func() convert.Section
 
-	mu      sync.Mutex // a signal and the clock come from other goroutines
-	file    *outputFile
+	mu      sync.Mutex           // a signal and the clock come from other goroutines
+	stdout  io.Writer            // for data, if there is no file
+	file    *outfile.File        // nil for stdout
 	writer  convert.PacketWriter // nil before the first packet
 	stopped bool
 	read    uint64
@@ -33,11 +34,17 @@ type interfaceCount struct {
 	packets uint64
 }
 
-var errStopped = errors.New("stopped")
+var (
+	errStopped = errors.New("stopped")
+	// errUnwritten is why a file that was opened is not written.
+	errUnwritten = errors.New("nothing to write")
+)
 
 func (o *convertOutput) open(ctx context.Context, name string) (err error) {
-	if name != "-" {
-		o.file, err = createOutput(ctx, name)
+	if name == "-" {
+		o.stdout, err = o.app.files.Stdout(o.app.stdout)
+	} else {
+		o.file, err = o.app.files.Create(ctx, name)
 	}
 	return err
 }
@@ -76,11 +83,8 @@ func (o *convertOutput) count(i *capture.Interface) {
 }
 
 func (o *convertOutput) begin() error {
-	var w io.Writer = o.app.stdout
+	w := o.stdout
 	if o.file != nil {
-		if err := o.file.Begin(); err != nil {
-			return err
-		}
 		w = o.file
 	}
 	writer, err := o.format.Create(w, convert.WriteOptions{Section: o.describe()})
@@ -126,23 +130,19 @@ func (o *convertOutput) finish(statistics []capture.Statistics, failure error) e
 	o.stopped = true
 	if o.writer == nil || failure != nil && len(o.counts) == 0 {
 		if o.file != nil {
-			o.file.Abort()
-			o.file = nil
+			return o.file.Finish(errUnwritten)
 		}
 		return nil
 	}
 	var err error
 	if ng, ok := o.writer.(*convert.Writer); ok {
 		for _, s := range statistics {
-			err = errors.Join(err, ng.WriteStatistics(s))
+			err = firstError(err, ng.WriteStatistics(s))
 		}
 	}
-	err = errors.Join(err, o.writer.Flush())
+	err = firstError(err, o.writer.Flush())
 	if o.file == nil {
 		return err
 	}
-	if cerr := o.file.Close(); cerr != nil && !errors.Is(cerr, os.ErrClosed) {
-		err = errors.Join(err, fmt.Errorf("closing the output: %w", cerr))
-	}
-	return err
+	return errors.Join(err, o.file.Finish(err))
 }

@@ -173,7 +173,11 @@ func (c *conversion) closingLines() {
 	for _, n := range c.out.counts {
 		total += n.packets
 	}
-	printf("%s converted", counted(total, "packet"))
+	if w := c.out.writer; w != nil && w.Written() < total {
+		printf("%s written of %d converted: the output has failed", counted(w.Written(), "packet"), total)
+	} else {
+		printf("%s converted", counted(total, "packet"))
+	}
 	for _, n := range c.out.counts {
 		name := n.iface.Name()
 		if name == "" {

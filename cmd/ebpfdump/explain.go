@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -76,6 +77,10 @@ func (a *app) explain(name string, f explainFlags) error {
 	if err := f.check(); err != nil {
 		return err
 	}
+	a.files.Reads(name)
+	if err := a.files.Check(f.html); err != nil {
+		return err
+	}
 	file := os.Stdin
 	if name != "-" {
 		var err error
@@ -132,43 +137,46 @@ func foreignHint(name string, err error) error {
 }
 
 func (a *app) writeExplanation(e *explain.Explanation, f explainFlags) error {
-	if f.html != "" {
+	stdout := a.stdout
+	if f.json || f.html == "" || f.html == "-" {
+		var err error
+		if stdout, err = a.files.Stdout(a.stdout); err != nil {
+			return err
+		}
+	}
+	switch f.html {
+	case "":
+	case "-":
+		return e.WriteHTML(stdout)
+	default:
 		if err := a.writePage(e, f.html); err != nil {
 			return err
 		}
 	}
 	if f.json {
-		return e.WriteJSON(a.stdout)
+		return e.WriteJSON(stdout)
 	}
 	if f.html != "" {
 		return nil
 	}
 	colour := f.colour == "always" ||
 		f.colour == "auto" && a.stdoutTerminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-	return e.WriteText(a.stdout, colour)
+	return e.WriteText(stdout, colour)
 }
 
-// writePage writes the page. A file that could not be written whole goes away.
-func (a *app) writePage(e *explain.Explanation, name string) error {
-	if name == "-" {
-		return e.WriteHTML(a.stdout)
-	}
+// writePage writes the page, whole or not at all.
+func (a *app) writePage(e *explain.Explanation, name string) (err error) {
 	ctx, cancel := untilSignal(context.Background())
 	defer cancel()
-	file, err := createOutput(ctx, name)
+	file, err := a.files.Create(ctx, name)
 	if err != nil {
 		return err
 	}
-	if err := file.Begin(); err != nil {
-		file.Abort()
+	defer func() { err = errors.Join(err, file.Finish(err)) }()
+	var page bytes.Buffer
+	if err := e.WriteHTML(&page); err != nil {
 		return err
 	}
-	if err := e.WriteHTML(file); err != nil {
-		file.Abort()
-		return err
-	}
-	if err := file.Close(); err != nil {
-		return fmt.Errorf("closing the output: %w", err)
-	}
-	return nil
+	_, err = page.WriteTo(file)
+	return err
 }

@@ -50,6 +50,12 @@ func (f filterFlags) read() (*bpf.Verdict, error) {
 	return nil, nil
 }
 
+// files are those that read reads.
+func (f filterFlags) files() []string {
+	object, _ := splitProgram(f.object)
+	return []string{object, f.classic}
+}
+
 // splitProgram takes FILE:PROGRAM apart, unless a file has the whole name.
 func splitProgram(s string) (file, program string) {
 	at := strings.LastIndexByte(s, ':')

@@ -76,6 +76,11 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 	if f.quiet && f.expect == "" {
 		return usagef("-q prints only what differs from --expect: give that as well")
 	}
+	a.files.Reads(append(f.filter.files(), name, f.expect)...)
+	stdout, err := a.files.Stdout(a.stdout)
+	if err != nil {
+		return err
+	}
 	var expected expectations
 	if f.expect != "" {
 		if expected, err = readExpectations(f.expect); err != nil {
@@ -95,7 +100,7 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 
 	ctx, cancel := untilSignal(context.Background())
 	defer cancel()
-	r := &replay{flags: f, runner: runner, expected: expected, out: bufio.NewWriter(a.stdout)}
+	r := &replay{flags: f, runner: runner, expected: expected, out: bufio.NewWriter(stdout)}
 	err = r.all(ctx, packets)
 	if ferr := r.out.Flush(); err == nil {
 		err = ferr

@@ -131,13 +131,15 @@ func (r *reporter) count(printf func(string, ...any)) {
 
 // end finishes the output and prints the closing lines, also after a failure.
 func (r *reporter) end(out *captureOutput, failure error) error {
-	statistics, err := r.session.Statistics()
-	if err == nil {
-		err = out.finish(statistics)
-	}
+	statistics, serr := r.session.Statistics()
+	// What was captured is written, with its ledger or without.
+	err := firstError(out.finish(statistics, failure), serr)
 	counts, cerr := r.session.Counts()
 	if cerr == nil && !r.plan.quiet {
 		r.closingLines(counts, statistics)
+		if out.failure != nil {
+			r.unwritten(out.written(), statistics)
+		}
 	}
 	switch {
 	case failure != nil && errors.Is(err, failure):
@@ -186,6 +188,15 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 	if remarks == nil {
 		r.printf("of all: %s, %s", cut, dropped)
 	}
+}
+
+// unwritten says how much of the capture is in an output that has failed.
+func (r *reporter) unwritten(written uint64, statistics []capture.Statistics) {
+	var captured uint64
+	for _, s := range statistics {
+		captured += s.Delivered
+	}
+	r.printf("%d packets written of %d captured, all views together: the output has failed", written, captured)
 }
 
 func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistics) {
