@@ -74,6 +74,8 @@ func resolve(name string, caller User, makeMissing bool) (_ *place, err error) {
 		}
 		text, kernel, err := p.link(component, caller)
 		switch {
+		case after == "/" && !makeMissing:
+			err = pathError("open", name, unix.EISDIR)
 		case errors.Is(err, unix.ENOENT) && after == "":
 			p.base = component
 			return p, nil
