@@ -50,7 +50,8 @@ type Section struct {
 // 1 MiB until it is full or until Flush.
 //
 // Whatever reaches the underlying writer is whole blocks, so a file can be read
-// at any moment. After a failed write every method returns its error; if the
+// while it grows. (Only a process that is killed in the middle of a write leaves
+// the beginning of a block behind the last whole one.) After a failed write every method returns its error; if the
 // underlying writer is a file, it was cut to end with a whole block.
 //
 // A Writer is for one goroutine at a time.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"io"
 
 	"golang.org/x/sys/unix"
@@ -141,17 +140,6 @@ func (out *captureOutput) close(failure error) error {
 		return nil
 	}
 	return out.file.Finish(failure)
-}
-
-// written is how many packets the output has.
-func (out *captureOutput) written() uint64 {
-	if changed := (*outfile.ChangedError)(nil); errors.As(out.failure, &changed) {
-		return 0 // nobody knows what is in the file now
-	}
-	if w, ok := out.packets.(interface{ Written() uint64 }); ok {
-		return w.Written()
-	}
-	return 0
 }
 
 // section describes this machine and this program.

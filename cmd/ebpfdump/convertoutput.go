@@ -27,6 +27,7 @@ type convertOutput struct {
 	stopped bool
 	read    uint64
 	counts  []interfaceCount
+	failure error // of the output itself, at the end
 }
 
 type interfaceCount struct {
@@ -141,8 +142,20 @@ func (o *convertOutput) finish(statistics []capture.Statistics, failure error) e
 		}
 	}
 	err = firstError(err, o.writer.Flush())
-	if o.file == nil {
-		return err
+	if o.file != nil {
+		err = errors.Join(err, o.file.Finish(err))
 	}
-	return errors.Join(err, o.file.Finish(err))
+	o.failure = err
+	return err
+}
+
+// written is how many packets an output has, after it failed or not.
+func written(w any, failure error) uint64 {
+	if changed := (*outfile.ChangedError)(nil); errors.As(failure, &changed) {
+		return 0 // nobody knows what is in the file now
+	}
+	if counts, ok := w.(interface{ Written() uint64 }); ok {
+		return counts.Written()
+	}
+	return 0
 }

@@ -173,8 +173,8 @@ func (c *conversion) closingLines() {
 	for _, n := range c.out.counts {
 		total += n.packets
 	}
-	if w := c.out.writer; w != nil && w.Written() < total {
-		printf("%s written of %d converted: the output has failed", counted(w.Written(), "packet"), total)
+	if c.out.failure != nil {
+		printf("%s written of %d converted: the output has failed", counted(written(c.out.writer, c.out.failure), "packet"), total)
 	} else {
 		printf("%s converted", counted(total, "packet"))
 	}

@@ -138,7 +138,7 @@ func (r *reporter) end(out *captureOutput, failure error) error {
 	if cerr == nil && !r.plan.quiet {
 		r.closingLines(counts, statistics)
 		if out.failure != nil {
-			r.unwritten(out.written(), statistics)
+			r.unwritten(written(out.packets, out.failure), statistics)
 		}
 	}
 	switch {

@@ -37,8 +37,10 @@ type File struct {
 	// begun: the first Write has succeeded.
 	begun bool
 	// end is how long the file is as far as we have written it.
-	end    int64
-	closed bool
+	end int64
+	// sizeless: the file system does not tell how long a file is that is being written.
+	sizeless bool
+	closed   bool
 }
 
 // ChangedError says that somebody else changed a file while it was written.
@@ -286,6 +288,9 @@ func (f *File) begin(b []byte) (err error) {
 		_, err = unix.FcntlInt(f.file.Fd(), unix.F_SETFL, flags|unix.O_APPEND)
 	}
 	f.begun, f.end = true, int64(len(b))
+	if info, ierr := f.file.Stat(); ierr != nil || info.Size() != f.end {
+		f.sizeless = true
+	}
 	return err
 }
 
@@ -329,6 +334,7 @@ func (f *File) Check() error {
 	switch {
 	case f.linked && st.Nlink == 0:
 		return &ChangedError{f.name, "was removed by somebody else meanwhile, and with it all that was in it"}
+	case f.sizeless:
 	case st.Size < f.end, !f.shared && st.Size > f.end:
 		return f.changed(st.Size)
 	}
