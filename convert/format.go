@@ -196,6 +196,15 @@ func (s *Source) Statistics() []capture.Statistics {
 	return nil
 }
 
+// Interfaces lists the interfaces in the part of the file that was read, those
+// without packets as well.
+func (s *Source) Interfaces() []*capture.Interface {
+	if r, is := s.Reader.(*pcapngReader); is {
+		return r.described
+	}
+	return nil
+}
+
 // PacketWriter takes packets and writes them in some form.
 type PacketWriter interface {
 	capture.Flusher

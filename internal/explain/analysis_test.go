@@ -56,7 +56,7 @@ func TestConversation(t *testing.T) {
 	t.Parallel()
 	s := conversation().explain(t).only(t)
 	equal(t, "mapping", s.Mapping, Mapping{
-		OneToOne: 1, SeveralPackets: 1, Most: 2, PartOfPacket: 2, SplitPackets: 1, MostReads: 2, Ends: 1,
+		Reads: 5, OneToOne: 1, SeveralPackets: 1, Most: 2, PartOfPacket: 2, SplitPackets: 1, MostReads: 2, Ends: 1,
 	})
 	equal(t, "handshake", s.Unseen.Handshake.IDs.String(), "1-2")
 	equal(t, "acks", s.Unseen.ACK.IDs.String(), "7, 9")
@@ -194,7 +194,7 @@ func TestCutBySnaplen(t *testing.T) {
 	equal(t, "partial", s.Comparison.Partial, 1)
 	equal(t, "compared", s.Comparison.Compared, 4)
 	equal(t, "cut", s.Views[0].Cut, 1)
-	wants(t, text(t, e, false), "... 7 bytes more, not in the file; userspace got all")
+	wants(t, text(t, e, false), "... 7 bytes more, not in the file; read")
 }
 
 func TestDifferentBytes(t *testing.T) {
@@ -261,7 +261,7 @@ func TestKernelViewOnly(t *testing.T) {
 	r := newRecording()
 	r.datagram("0123456789\n").ID = 0
 	s := r.explain(t).only(t)
-	wants(t, s.finding("bytes").Text, "nothing of the user view")
+	wants(t, s.finding("bytes").Text, "has no user view")
 	equal(t, "lost", s.finding("lost").Text, "")
 	equal(t, "latency", s.Latency, nil)
 }

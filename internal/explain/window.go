@@ -34,8 +34,9 @@ type entry struct {
 	// they took.
 	got, reads uint64
 	delivered  bool
-	gotFrom    int // where in the first view the bytes begin that userspace got
-	ended      bool
+	gotFrom    int  // where in the first view the bytes begin that userspace got
+	ended      bool // a read got the end of the stream here
+	failed     bool // and that was an error
 	dropped    bool // by the receive queue
 	passed     bool // a later packet was delivered
 	repeated   bool
