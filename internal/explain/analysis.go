@@ -136,7 +136,7 @@ func (a *analysis) packet(p *capture.Packet) {
 	}
 	v := s.view(p.Interface)
 	v.count(p)
-	if p.Interface.Layer == capture.LayerForeign {
+	if v.strange {
 		v.out.Foreign++
 		return
 	}

@@ -71,6 +71,18 @@ func TestConversation(t *testing.T) {
 	wants(t, s.finding("unseen").Text, "the handshake (packets 1-2); ACKs without payload (packets 7, 9)")
 }
 
+// Of an ACK only that of a SYN-ACK is part of the handshake, and only if it brings nothing.
+func TestHandshake(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string][2]string{
+		"conversation": {"1-2", "7, 9"}, "client": {"1", "2"}, "request at once": {"1", "3"},
+	} {
+		u := scenes[name](t).only(t).Unseen
+		equal(t, name+" handshake", u.Handshake.IDs.String(), want[0])
+		equal(t, name+" ACKs", u.ACK.IDs.String(), want[1])
+	}
+}
+
 // Segments that come again, out of order, and across the end of the sequence numbers.
 func TestStreamOutOfOrder(t *testing.T) {
 	t.Parallel()
@@ -158,8 +170,8 @@ func TestFilterVerdicts(t *testing.T) {
 	e := r.explain(t)
 	s := e.only(t)
 	equal(t, "dropped", s.Undelivered.ByFilter.IDs.String(), "1")
-	equal(t, "truncated", s.Undelivered.Truncated.IDs.String(), "2")
-	equal(t, "truncated bytes", s.Undelivered.Truncated.Bytes, 7)
+	equal(t, "truncated", s.Undelivered.Truncated.IDs.String(), "2-3")
+	equal(t, "truncated bytes", s.Undelivered.Truncated.Bytes, 18)
 	equal(t, "same", s.Comparison.Same, 1)
 	equal(t, "delivered", s.Delivered.IDs.String(), "2-3")
 	// The payload's first bytes are those that are left, not its last.

@@ -27,7 +27,10 @@ func (s *socket) readDatagram(e *entry, p *capture.Packet) {
 	if length == 0 {
 		return
 	}
-	if from == 0 && length == e.length || from+length >= e.end {
+	e.differs = e.differs || !equal
+	if !equal {
+		// Nobody knows what of the packet it is.
+	} else if from == 0 && length == e.length || from+length >= e.end {
 		m.OneToOne++
 	} else {
 		m.PartOfPacket++
@@ -66,7 +69,7 @@ func overlap(packet []byte, from int, read []byte) int {
 func (s *socket) place(e *entry, p *capture.Packet) (from int, equal bool) {
 	length := max(p.Len, len(p.Data))
 	if length == 0 {
-		return e.end, true
+		return min(e.payload, e.end), true
 	}
 	candidates := [...]int{e.offset0 + s.usual, e.payload, e.offset0, 0, e.length - length}
 	switch {

@@ -85,12 +85,12 @@ func (o *Socket) sayReach() Finding {
 	for _, v := range o.Views {
 		if v.Disagree > 0 {
 			f.Warning = true
-			words = append(words, fmt.Sprintf("in %s the %s view has other bytes than the kernel view", packetsOf(v.Disagree), v.Name))
+			words = append(words, fmt.Sprintf("the %s view has other bytes than the kernel view in %s", v.Name, packetsOf(v.Disagree)))
 		}
 		if v.Foreign > 0 {
 			f.Warning = true
-			words = append(words, fmt.Sprintf("%s of the %s view %s not as ebpfdump writes them, and left out",
-				packetsOf(v.Foreign), v.Name, plural(v.Foreign, "is", "are")))
+			words = append(words, fmt.Sprintf("%s of the %s view %s left out, not being as ebpfdump writes %s",
+				packetsOf(v.Foreign), v.Name, plural(v.Foreign, "is", "are"), plural(v.Foreign, "it", "them")))
 		}
 		if v.Before == nil || v.Name == "kernel" {
 			continue
@@ -118,14 +118,15 @@ func sentence(words string) string {
 
 func (s *socket) sayDirection() Finding {
 	f := Finding{Topic: "direction"}
-	if s.views[capture.ViewKernel] == nil {
+	kernel := s.views[capture.ViewKernel]
+	if kernel == nil {
 		return f
 	}
-	switch v := s.views[capture.ViewKernel].out; {
+	switch v := kernel.out; {
 	case v.Packets == 0:
 	case v.Received == v.Packets:
 		f.Text = "The kernel view has received packets only (" + digits(v.Received) + ")."
-		if s.out.Begins == "transport" {
+		if s.out.Begins == "transport" && !kernel.mixed {
 			f.Text += " On its way out a packet does not pass the filter."
 		}
 	case v.Undirected == v.Packets:
@@ -178,8 +179,7 @@ func (s *socket) sayBytes() Finding {
 	case s.out.Packets == 0:
 		f.Text = fmt.Sprintf("There is nothing to compare the %s of %s with.", bytesOf(c.Bytes), readsOf(c.Reads))
 	case c.Same+c.Partial == 0:
-		f.Text = fmt.Sprintf("Nothing could be compared: of %s the file does not have the bytes of both sides.",
-			plural(c.Reads, "the 1 read", "none of the "+readsOf(c.Reads)))
+		f.Text = fmt.Sprintf("Nothing could be compared: of no read does the file have the bytes of both sides (%s).", readsOf(c.Reads))
 	case c.Same == c.Reads:
 		f.Text = fmt.Sprintf("All that userspace got is in the %s: %s in %s%s.", s.beside(), bytesOf(c.Bytes), readsOf(c.Reads), s.out.behind())
 	default:
@@ -209,10 +209,8 @@ func (o *Socket) behind() string {
 		return ""
 	case *r == Range{}:
 		return ", from its first byte on"
-	case *r == Range{1, 1}:
-		return ", behind a header of 1 byte"
 	}
-	return fmt.Sprintf(", behind %s bytes of headers", r)
+	return fmt.Sprintf(", behind %s %s of headers", r, plural(uint64(r.Most), "byte", "bytes"))
 }
 
 func (s *socket) sayUnseen() Finding {
@@ -241,7 +239,7 @@ func (s *socket) sayUnseen() Finding {
 	if len(words) > 0 {
 		f.Text = "Userspace never saw " + strings.Join(words, "; ") + "."
 	} else if s.complete() && s.out.Comparison.Same == s.out.Comparison.Reads && u.HeaderSize != nil {
-		f.Text = "Userspace got the packets as the filter saw them, headers and all."
+		f.Text = "Userspace got the packets as the filter saw them."
 	}
 	return f
 }
@@ -250,7 +248,7 @@ func (s *socket) sayUnseen() Finding {
 func (s *socket) complete() bool {
 	u := &s.out.Undelivered
 	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.Truncated.Packets + u.InPart.Packets
-	return s.paired() && s.out.Delivered.Bytes > 0 && undelivered == 0 && s.out.Losses == Losses{}
+	return s.paired() && s.out.Delivered.Bytes > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{}
 }
 
 func (s *socket) sayLost() Finding {
@@ -271,7 +269,11 @@ func (s *socket) sayLost() Finding {
 	say(u.ByQueue, "dropped by the receive queue, which was full")
 	say(u.PassedOver, "passed over: later ones are joined to reads, and the file does not say why "+plural(u.PassedOver.Packets, "this is", "these are")+" not")
 	say(u.InPart, fmt.Sprintf("read in part, without %s", bytesOf(u.InPart.Bytes)))
-	say(u.AtEnd, "joined to no read up to the end of the file")
+	if l.Late > 0 {
+		say(u.AtEnd, "joined to no read that is near enough to be followed")
+	} else {
+		say(u.AtEnd, "joined to no read up to the end of the file")
+	}
 	switch k, ok := capture.KindByName(s.out.Kind); {
 	case len(words) > 0:
 		f.Text = "Not read from this socket as far as the file tells, or not whole: " + strings.Join(words, "; ") + "."
@@ -365,7 +367,7 @@ func (s *socket) sayTap() Finding {
 		f.Text = fmt.Sprintf("The file has statistics of only %s of its %s, so losses of the tap are not known.",
 			digits(ledger.Delivered), packetsOf(v.out.Packets))
 	case ledger.Delivered > v.out.Packets:
-		f.Text = fmt.Sprintf("The tap lost nothing, but the file has %s of the %s that it recorded.", digits(v.out.Packets), packetsOf(ledger.Delivered))
+		f.Text = fmt.Sprintf("The tap lost nothing; of the %s that it recorded the file has %s.", packetsOf(ledger.Delivered), digits(v.out.Packets))
 	case ledger.Received == 0:
 		f.Text = "The filter saw no packet."
 	default:

@@ -97,7 +97,7 @@ func (o *Socket) page() pageSocket {
 			figure{digits(reads), plural(reads, "read by userspace", "reads by userspace")},
 			figure{digits(c.Bytes), plural(c.Bytes, "byte it got", "bytes it got")})
 	}
-	if o.Latency != nil {
+	if o.Latency != nil && o.Ambiguous.Packets == 0 {
 		s.Figures = append(s.Figures, figure{duration(o.Latency.Median), "from filter to read, median"})
 	}
 	return s

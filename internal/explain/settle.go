@@ -25,7 +25,7 @@ func (e *entry) settle() (fate string, told bool) {
 	case e.verdict == 0:
 		out.Undelivered.ByFilter.add(e.id, payload)
 		return "the filter kept it from this socket: its verdict was 0", true
-	case e.got > 0:
+	case e.got > 0 || e.delivered && payload > 0 && !e.socket.stream:
 		return e.settleRead(), false
 	case e.tcp && e.socket.stream && (payload == 0 || e.repeated):
 		return e.settleControl(payload)
@@ -45,7 +45,10 @@ func (e *entry) settle() (fate string, told bool) {
 // settleRead counts a packet that userspace got bytes of.
 func (e *entry) settleRead() (fate string) {
 	out := e.socket.out
-	if size := int64(e.gotFrom - e.offset0); size >= 0 {
+	if e.differs {
+		return "userspace gets other bytes"
+	}
+	if size := int64(e.gotFrom - e.offset0); size >= 0 && e.got > 0 {
 		out.Unseen.Headers.add(e.id, uint64(size))
 		if out.Unseen.HeaderSize == nil {
 			out.Unseen.HeaderSize = &Range{size, size}
@@ -78,11 +81,11 @@ func (e *entry) settleRead() (fate string) {
 	case e.got >= could && e.end == e.length:
 		return fmt.Sprintf("the %s view has %s, userspace gets the last %s", view, bytesOf(has), digits(e.got))
 	case e.got >= could:
-		return fmt.Sprintf("the %s view has %s, userspace gets %s of them", view, bytesOf(has), digits(e.got))
+		return fmt.Sprintf("the %s view has %s, of which userspace gets %s", view, bytesOf(has), digits(e.got))
 	case kept < could:
 		return fmt.Sprintf("the filter keeps %s of %s, userspace gets %s", digits(uint64(e.verdict)), bytesOf(has), digits(e.got))
 	}
-	return fmt.Sprintf("userspace gets %s of %s", digits(e.got), bytesOf(could))
+	return fmt.Sprintf("userspace gets only %s of %s", digits(e.got), bytesOf(could))
 }
 
 // settleEnd counts a segment that ends a stream.

@@ -156,6 +156,8 @@ func (s *socket) tell(g *shown) {
 	case g.told:
 	case !g.user:
 		g.fate = "the file does not tell what userspace got of it"
+	case s.late[g.id] || len(s.late) == rememberedIDs && len(g.parts) == 0:
+		g.fate = "its read is too far behind it in the file to be followed"
 	case s.ambiguous[g.id]:
 		g.fate = "other packets have its id, so it is not sure whose reads these are"
 		if len(g.parts) == 0 {

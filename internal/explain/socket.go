@@ -31,6 +31,8 @@ type socket struct {
 	// known are the ids so far, and ambiguous those that several packets have.
 	known     idSet
 	ambiguous map[uint64]bool
+	// late are the packets whose reads came when they were forgotten.
+	late map[uint64]bool
 	// fins and resets are those of Unseen, by whether a read ended with them.
 	fins, resets ends
 	// process names whose sockets these are; several says that there are more, own
@@ -46,8 +48,8 @@ type ends struct{ read, unread Count }
 // view is one view of a socket while its packets come in.
 type view struct {
 	out *View
-	// of is the interface of its first packet.
-	of *capture.Interface
+	// ours is the first interface whose packets are as the Writer makes them.
+	ours *capture.Interface
 	// untimed says that its times are none.
 	untimed bool
 	// mixed says that not all of its packets begin with the same layer.
@@ -60,12 +62,15 @@ type view struct {
 	// last is the interface of the last packet, made and invents what it adds.
 	last          *capture.Interface
 	made, invents bool
+	// strange says that its packets are not as the Writer makes them, but have
+	// another header in its place.
+	strange bool
 }
 
 func newSocket(a *analysis, kind string) *socket {
 	s := &socket{
 		analysis: a, open: make(map[uint64]*entry), usual: -1,
-		protocols: make(map[uint8]bool), ambiguous: make(map[uint64]bool), out: &Socket{Kind: kind, Timed: true},
+		protocols: make(map[uint8]bool), ambiguous: make(map[uint64]bool), late: make(map[uint64]bool), out: &Socket{Kind: kind, Timed: true},
 	}
 	if k, ok := capture.KindByName(kind); ok {
 		s.out.Summary = k.Summary
@@ -81,7 +86,7 @@ func (s *socket) view(i *capture.Interface) *view {
 		return v
 	}
 	if v == nil {
-		v = &view{of: i, out: &View{Name: i.View.String(), Description: i.Description}}
+		v = &view{out: &View{Name: i.View.String(), Description: i.Description}}
 		s.views[i.View] = v
 		s.out.Views = append(s.out.Views, v.out)
 		if strings.Contains(i.Description, noTimes) {
@@ -108,13 +113,16 @@ func (s *socket) view(i *capture.Interface) *view {
 func (v *view) take(i *capture.Interface) {
 	v.last = i
 	v.printed = v.printed || strings.Contains(i.Description, printedPackets)
-	v.made = i.Layer == capture.LayerTransport && strings.Contains(i.Description, syntheticHeader)
+	synthetic := strings.Contains(i.Description, syntheticHeader)
+	v.made = i.Layer == capture.LayerTransport && synthetic
+	v.strange = i.Layer == capture.LayerForeign || i.Layer != capture.LayerTransport && synthetic
 	v.invents = v.made && strings.Contains(i.Description, inventedAddresses)
 	switch {
-	case v.of.Layer == capture.LayerForeign:
-		v.of = i
-	case i.Layer != v.of.Layer && i.Layer != capture.LayerForeign:
-		v.mixed = true
+	case v.strange:
+	case v.ours == nil:
+		v.ours = i
+	default:
+		v.mixed = v.mixed || i.Layer != v.ours.Layer
 	}
 }
 
@@ -231,7 +239,7 @@ func (s *socket) newPacket(p *capture.Packet) {
 	s.highest = max(s.highest, p.ID)
 	if p.ID != 0 && !s.known.add(p.ID) {
 		s.out.Ambiguous.add(p.ID, uint64(e.length))
-		if len(s.ambiguous) < ambiguousLimit {
+		if len(s.ambiguous) < rememberedIDs {
 			s.ambiguous[p.ID] = true
 		}
 	}
@@ -245,9 +253,8 @@ func (s *socket) newPacket(p *capture.Packet) {
 	}
 }
 
-// ambiguousLimit bounds the ids that are remembered, so that packets that are
-// shown can say that others have theirs.
-const ambiguousLimit = 1 << 12
+// rememberedIDs bounds those that are remembered for the packets that are shown.
+const rememberedIDs = 1 << 12
 
 // enter takes a new packet into the window.
 func (s *socket) enter(e *entry) {
@@ -336,6 +343,9 @@ func (s *socket) userPacket(p *capture.Packet) {
 	}
 	if p.ID != 0 && p.ID <= s.highest {
 		s.out.Losses.Late++
+		if len(s.late) < rememberedIDs {
+			s.late[p.ID] = true
+		}
 	}
 	if bytesRead > 0 {
 		s.out.Comparison.Unknown++
@@ -396,7 +406,9 @@ func (s *socket) settle(e *entry) {
 func (s *socket) finish() {
 	out := s.out
 	if v := s.views[capture.ViewKernel]; v != nil {
-		out.Begins = layerNames[v.of.Layer]
+		if v.ours != nil {
+			out.Begins = layerNames[v.ours.Layer]
+		}
 		out.Synthetic = v.synthetic > 0 && v.synthetic == v.out.Packets
 		out.Losses.Tap = v.out.Drops
 		if v.out.Statistics != nil {

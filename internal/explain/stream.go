@@ -199,6 +199,7 @@ func (s *socket) feed(st *stream, p *capture.Packet, before, length int64) bool 
 		n, same := e.compareRead(e.payload+int(low-g.from), p.Data, low-start, high-start)
 		compared += n
 		equal = equal && same
+		e.differs = e.differs || !same
 		s.feedPart(e, p, e.payload+int(low-g.from), int(low-start), int(high-low))
 	}
 	st.passed()

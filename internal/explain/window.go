@@ -34,6 +34,7 @@ type entry struct {
 	// they took.
 	got, reads uint64
 	delivered  bool
+	differs    bool // userspace got other bytes
 	gotFrom    int  // where in the first view the bytes begin that userspace got
 	ended      bool // a read got the end of the stream here
 	failed     bool // and that was an error
