@@ -41,7 +41,11 @@ func failed(p *capture.Packet) bool {
 		(strings.HasPrefix(p.Comment, peerReset) || p.Call != "" && strings.HasPrefix(p.Comment, p.Call+": "))
 }
 
-const peerReset = "the peer reset the connection"
+// What the comments say of reads that end a stream.
+const (
+	endOfStream = "end of stream"
+	peerReset   = "the peer reset the connection"
+)
 
 // dropped is a set of packets that the receive queue dropped, as a comment names them.
 type dropped struct {

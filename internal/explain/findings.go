@@ -208,7 +208,7 @@ func (o *Socket) behind() string {
 	case r == nil:
 		return ""
 	case *r == Range{}:
-		return ", from its first byte on"
+		return ", from the first byte of a packet on"
 	}
 	return fmt.Sprintf(", behind %s %s of headers", r, plural(uint64(r.Most), "byte", "bytes"))
 }

@@ -54,7 +54,7 @@ var sentences = map[string]string{
 	"What could be compared is the same in both views: %s of %s%s.":                                           "before the tap, forgotten, lost, snaplen",
 	" Of %s only a part could be.":                                                                            "before the tap, snaplen",
 	" Of %s the file has no bytes to compare with.":                                                           "before the tap, forgotten, lost",
-	", from its first byte on":                                                                                "messages, raw",
+	", from the first byte of a packet on":                                                                                "messages, raw",
 	", behind %s %s of headers":                                                                               "all but copies dropped, frames, kernel only, messages, mixed, never filtered, no packets, not ours, not ours alone, nothing read, other bytes, peeks, raw, splice, user only",
 	"ACKs without payload":                                                                                    "client, conversation, cut off, ends, half a ledger, request at once",
 	"the headers of what it got, %s %s each (%s)":                                                             "all but copies dropped, frames, kernel only, messages, mixed, never filtered, no packets, not ours, not ours alone, nothing read, other bytes, peeks, raw, same ids, user only",

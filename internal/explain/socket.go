@@ -322,8 +322,11 @@ func (s *socket) userPacket(p *capture.Packet) {
 		s.out.Comparison.Reads++
 		s.out.Comparison.Bytes += uint64(bytesRead)
 	}
-	if failed(p) {
+	switch {
+	case failed(p):
 		s.out.Mapping.Errors++
+	case bytesRead == 0 && (s.stream || p.Comment == endOfStream):
+		s.out.Mapping.Ends++
 	}
 	if strings.HasPrefix(p.Comment, capture.BeforeTap) {
 		s.out.Mapping.Before++

@@ -143,9 +143,6 @@ func (s *socket) readStream(e *entry, p *capture.Packet) (ok bool) {
 	}
 	length := max(p.Len, len(p.Data))
 	if length == 0 {
-		if !failed(p) {
-			s.out.Mapping.Ends++
-		}
 		if e != nil {
 			e.ended, e.delivered, e.failed = true, true, failed(p)
 			e.addPart(p, s.reads, e.end, 0, 0)
