@@ -24,8 +24,9 @@ type page struct {
 	Sockets []pageSocket
 	Packets []pagePacket
 	LeftOut string
-	// Kernel says that there is a kernel view, Below that one begins before it.
-	Kernel, Below bool
+	// Kernel and User say that there are such views, Below that one begins before
+	// the kernel view.
+	Kernel, User, Below bool
 }
 
 type pageSocket struct {
@@ -59,6 +60,7 @@ func (e *Explanation) WriteHTML(w io.Writer) error {
 	for _, s := range r.Sockets {
 		p.Sockets = append(p.Sockets, s.page())
 		p.Kernel = p.Kernel || s.Begins != ""
+		p.User = p.User || s.view("user") != nil
 		for _, v := range s.Views {
 			p.Below = p.Below || v.Before != nil && v.Before.Most > 0
 		}
