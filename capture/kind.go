@@ -28,6 +28,8 @@ type Kind struct {
 	listens   bool // not the socket itself is read, but those that it accepts
 	adopts    bool // those do not inherit the tap, but get it after accept(2)
 	stream    bool // is read as a stream of bytes
+	idle      bool // takes a filter and never runs it
+	copies    bool // gets copies of packets that go on without it
 	canEcho   bool // what came in can be sent back
 	headerLen int  // bytes from offset 0 on that userspace does not get (datagrams)
 	probe     probe
@@ -73,6 +75,13 @@ func (k *Kind) CanEcho() bool { return k.canEcho }
 
 // Stream tells whether userspace reads a stream of bytes and not messages.
 func (k *Kind) Stream() bool { return k.stream }
+
+// NeverFilters tells whether the kernel never runs a filter of such a socket.
+func (k *Kind) NeverFilters() bool { return k.idle }
+
+// Copies tells whether the socket gets copies: what its filter or its receive
+// queue drops goes on to whom it is for.
+func (k *Kind) Copies() bool { return k.copies }
 
 // Listens tells whether the socket accepts connections, and those are read.
 func (k *Kind) Listens() bool { return k.listens }

@@ -49,6 +49,9 @@ func (r *pcapngReader) interfaceBlock(body []byte) error {
 		i.own = r.known.add(own, r.interfaces)
 	}
 	r.interfaces = append(r.interfaces, i)
+	if len(r.described) < maxInterfaces && !slices.Contains(r.described, i.own) {
+		r.described = append(r.described, i.own)
+	}
 	return nil
 }
 

@@ -26,6 +26,9 @@ type Format struct {
 	Text bool
 
 	suffixes []string // of file names, with the dot
+	// link is the link type of an interface in such a file; nil if it is the
+	// same as in pcapng.
+	link func(*capture.Interface) (uint16, error)
 	// detect tells from the beginning of a file whether it has this form.
 	detect func(head []byte) bool
 	// open is nil for forms that are only written, create for those that are only read.
@@ -43,8 +46,8 @@ func init() {
 			detect: isPcapng, open: openPcapng, create: createPcapng,
 		},
 		{
-			Name: "pcap", Summary: "one view, for tcpdump and all that is made with libpcap", suffixes: []string{".pcap", ".cap", ".dmp"},
-			OneView: true, detect: isPcap, open: openPcap, create: createPcap,
+			Name: "pcap", Summary: "one view, for tcpdump and everything else on libpcap; IP without a link header as RAW (101)", suffixes: []string{".pcap", ".cap", ".dmp"},
+			OneView: true, link: pcapLinkType, detect: isPcap, open: openPcap, create: createPcap,
 		},
 		{
 			Name: "json", Summary: "one object a line", suffixes: []string{".json", ".jsonl", ".ndjson"},
@@ -189,6 +192,15 @@ func (s *Source) Section() (section Section, ok bool) {
 func (s *Source) Statistics() []capture.Statistics {
 	if r, is := s.Reader.(*pcapngReader); is {
 		return r.statistics
+	}
+	return nil
+}
+
+// Interfaces lists the interfaces in the part of the file that was read, those
+// without packets as well.
+func (s *Source) Interfaces() []*capture.Interface {
+	if r, is := s.Reader.(*pcapngReader); is {
+		return r.described
 	}
 	return nil
 }

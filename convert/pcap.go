@@ -21,13 +21,31 @@ const (
 	pcapRecord = 16 // before each packet
 )
 
+// linkRaw is LINKTYPE_RAW: a packet that begins with the header of either version
+// of IP. Everything on libpcap reads it, and not all of it (ngrep, tcpflow) the
+// types that tell the versions apart. It is for pcap only: a pcapng file with two
+// interfaces of this type is refused by libpcap.
+const linkRaw = 101
+
+// pcapLinkType is the link type that packets of an interface have in pcap.
+func pcapLinkType(i *capture.Interface) (uint16, error) {
+	link, err := linkType(i)
+	if link == linkIPv4 || link == linkIPv6 {
+		link = linkRaw
+	}
+	return link, err
+}
+
 // pcapReader reads pcap of either byte order, with times of micro- or nanoseconds.
 type pcapReader struct {
-	in     *input
-	name   string
-	order  binary.ByteOrder
-	unit   int64 // of the times, in nanoseconds
-	iface  fileInterface
+	in    *input
+	name  string
+	order binary.ByteOrder
+	unit  int64 // of the times, in nanoseconds
+	iface fileInterface
+	// ip are the interfaces of packets that begin with an IP header, in a file of
+	// LINKTYPE_RAW; the file's own has those that do not, against the rules.
+	ip     map[byte]*fileInterface
 	packet capture.Packet
 	strip  stripper
 	used   int
@@ -65,10 +83,28 @@ func openPcap(in *input, o ReadOptions) (Reader, error) {
 	}
 	// The upper bits are about frame check sequences.
 	link := uint16(r.order.Uint32(head[20:]))
-	i := plainInterface("", "", link)
-	r.iface = fileInterface{own: &i, plain: &i}
+	r.iface = pcapInterface(link)
+	if link == linkRaw {
+		ipv4, ipv6 := pcapInterface(linkIPv4), pcapInterface(linkIPv6)
+		r.ip = map[byte]*fileInterface{4: &ipv4, 6: &ipv6}
+	}
 	in.use(pcapHeader)
 	return r, nil
+}
+
+func pcapInterface(link uint16) fileInterface {
+	i := plainInterface("", "", link)
+	return fileInterface{own: &i, plain: &i}
+}
+
+// interfaceOf is the interface that a packet gets.
+func (r *pcapReader) interfaceOf(data []byte) *fileInterface {
+	if len(data) > 0 {
+		if i := r.ip[data[0]>>4]; i != nil {
+			return i
+		}
+	}
+	return &r.iface
 }
 
 // Next returns the next packet.
@@ -109,12 +145,13 @@ func (r *pcapReader) record() error {
 		Data: record[pcapRecord:len(record):len(record)],
 		Len:  int(max(original, captured)),
 	}
-	r.strip.packet(&r.packet, &r.iface)
+	r.strip.packet(&r.packet, r.interfaceOf(r.packet.Data))
 	return nil
 }
 
 // pcapWriter writes pcap, little endian, with times of nanoseconds. A file has
-// one link type: that of the first packet.
+// one link type, that of the first packet: IP without a link header is
+// LINKTYPE_RAW.
 type pcapWriter struct {
 	out   output
 	link  uint16
@@ -147,7 +184,7 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	if err := checkHeader(p); err != nil {
 		return fmt.Errorf("writing packet of %s: %w", p.Interface.Name(), err)
 	}
-	link, err := linkType(p.Interface)
+	link, err := pcapLinkType(p.Interface)
 	if err != nil {
 		return err
 	}

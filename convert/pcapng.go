@@ -21,7 +21,8 @@ import (
 const snaplen = 262144
 
 // Link types, https://www.tcpdump.org/linktypes.html. LINKTYPE_RAW (101) is not
-// among them: libpcap refuses a file with two interfaces of that type.
+// among them: libpcap refuses a file with two interfaces of that type. A pcap
+// file has only one, see linkRaw.
 const (
 	linkEthernet = 1
 	linkIPv4     = 228

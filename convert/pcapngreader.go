@@ -37,6 +37,8 @@ type pcapngReader struct {
 	section Section
 	// interfaces of the current section; the index is the id.
 	interfaces []*fileInterface
+	// described are those of all sections, each once.
+	described  []*capture.Interface
 	known      interfaceSet
 	statistics []capture.Statistics
 	packet     capture.Packet

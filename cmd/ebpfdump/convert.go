@@ -57,6 +57,10 @@ Forms that are read:` + list(false) + `
 
 Forms that are written:` + list(true) + `
 
+pcapng tells IPv4 and IPv6 apart by link types of their own (228, 229), which
+tcpdump and Wireshark read. In pcap both are RAW (101), which all that is made
+with libpcap reads, such as ngrep and tcpflow.
+
 A server text is paired with the trace text of the same traffic if both are
 given: both views of a packet then have the same id. Doubtful lines of a text
 are skipped and counted.`,
@@ -156,7 +160,7 @@ func (f convertFlags) forms() (from, to *convert.Format, err error) {
 }
 
 func (f convertFlags) selection(to *convert.Format) (convert.Selection, error) {
-	s := convert.Selection{OneView: to.OneView}
+	s := convert.Selection{Format: to}
 	if f.views == "" {
 		return s, nil
 	}

@@ -31,6 +31,7 @@ func (a *app) explainCommand() *cobra.Command {
 of socket what the kernel view begins with, what userspace never saw, whether
 both views hold the same bytes, what did not arrive and why, how reads and
 packets belong to each other, and how long it took from the filter to the read.
+Of a file without one of the views it says only what the other one shows.
 
 Then packet by packet: the kernel's bytes, every layer in rows of its own, and
 beneath them in the same columns what userspace got. The number on the left

@@ -32,6 +32,7 @@ var (
 // the one before.
 type recording struct {
 	section    convert.Section
+	interfaces []*capture.Interface // those that come first, with packets or without
 	packets    []*capture.Packet
 	statistics []capture.Statistics
 	ids        uint64
@@ -87,6 +88,11 @@ func (r *recording) file(t testing.TB) []byte {
 	w, err := convert.NewWriter(&file, r.section)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, i := range r.interfaces {
+		if err := w.AddInterface(i); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, p := range r.packets {
 		if err := w.WritePacket(p); err != nil {
