@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 
@@ -18,11 +17,12 @@ type convertOutput struct {
 	app       *app
 	format    *convert.Format
 	selection convert.Selection
-	describe  func() convert.Section
+	describe  func() convert.WriteOptions
 
 	mu      sync.Mutex // a signal and the clock come from other goroutines
 	file    *outputFile
-	writer  convert.PacketWriter // nil before the first packet
+	begun   bool            // of the file
+	writer  *convert.Copier // nil before the first item
 	stopped bool
 	read    uint64
 	counts  []interfaceCount
@@ -42,15 +42,17 @@ func (o *convertOutput) open(ctx context.Context, name string) (err error) {
 	return err
 }
 
-// WritePacket writes a packet if it is selected.
-func (o *convertOutput) WritePacket(p *capture.Packet) error {
+// WriteItem writes an item if it is selected.
+func (o *convertOutput) WriteItem(item *convert.Item) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.stopped {
 		return errStopped
 	}
-	o.read++
-	if !o.selection.Takes(p) {
+	if item.Packet != nil {
+		o.read++
+	}
+	if !o.selection.TakesItem(item) {
 		return nil
 	}
 	if o.writer == nil {
@@ -58,10 +60,12 @@ func (o *convertOutput) WritePacket(p *capture.Packet) error {
 			return err
 		}
 	}
-	if err := o.writer.WritePacket(p); err != nil {
+	if err := o.writer.WriteItem(item); err != nil {
 		return err
 	}
-	o.count(p.Interface)
+	if item.Packet != nil {
+		o.count(item.Packet.Interface)
+	}
 	return nil
 }
 
@@ -75,28 +79,38 @@ func (o *convertOutput) count(i *capture.Interface) {
 	o.counts = append(o.counts, interfaceCount{i, 1})
 }
 
-func (o *convertOutput) begin() error {
-	var w io.Writer = o.app.stdout
-	if o.file != nil {
-		if err := o.file.Begin(); err != nil {
-			return err
-		}
-		w = o.file
-	}
-	writer, err := o.format.Create(w, convert.WriteOptions{Section: o.describe()})
-	o.writer = writer
+func (o *convertOutput) begin() (err error) {
+	o.writer, err = o.format.Copy(o, o.describe())
 	return err
+}
+
+// Write writes to the output, which begins with it: blocks that stand before the
+// first packet wait in the writer.
+func (o *convertOutput) Write(b []byte) (int, error) {
+	if o.file == nil {
+		return o.app.stdout.Write(b)
+	}
+	if !o.begun {
+		if err := o.file.Begin(); err != nil {
+			return 0, err
+		}
+		o.begun = true
+	}
+	return o.file.Write(b)
 }
 
 // end is called when the inputs ended well.
 func (o *convertOutput) end() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.writer != nil || o.stopped {
+	if len(o.counts) > 0 || o.stopped {
 		return nil
 	}
 	if o.read > 0 {
 		return fmt.Errorf("none of the %d packets is of a view that was asked for", o.read)
+	}
+	if o.writer != nil {
+		return nil
 	}
 	return o.begin() // a capture without packets is a capture
 }
@@ -105,7 +119,7 @@ func (o *convertOutput) end() error {
 func (o *convertOutput) Flush() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.writer == nil || o.stopped {
+	if o.writer == nil || o.stopped || len(o.counts) == 0 {
 		return nil
 	}
 	return o.writer.Flush()
@@ -120,7 +134,7 @@ func (o *convertOutput) stop() {
 
 // finish completes the output. After a failure before the first packet, nothing
 // is left of it.
-func (o *convertOutput) finish(statistics []capture.Statistics, failure error) error {
+func (o *convertOutput) finish(failure error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.stopped = true
@@ -131,13 +145,7 @@ func (o *convertOutput) finish(statistics []capture.Statistics, failure error) e
 		}
 		return nil
 	}
-	var err error
-	if ng, ok := o.writer.(*convert.Writer); ok {
-		for _, s := range statistics {
-			err = errors.Join(err, ng.WriteStatistics(s))
-		}
-	}
-	err = errors.Join(err, o.writer.Flush())
+	err := o.writer.Flush()
 	if o.file == nil {
 		return err
 	}
