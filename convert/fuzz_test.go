@@ -107,21 +107,7 @@ func convertAny(t testing.TB, data []byte, format *Format, strict bool, out io.W
 		t.Fatal(err)
 	}
 	item, err := items.NextItem() // and with it what the section header needs
-	w := &Writer{out: small(out)}
-	ng, _ := FormatByName("pcapng")
-	copier := &Copier{format: ng, w: w}
-	var sections []*fileSection
-	if r, ok := source.Reader.(*pcapngReader); ok && r.section != nil {
-		sections = append(sections, r.section)
-	}
-	if err := w.out.block(appendSection(nil, Section{}, sections, &copier.left)); err != nil {
-		t.Fatal(err)
-	}
-	var others []*Copier
-	for name, other := range map[string]PacketWriter{"json": &jsonWriter{small(io.Discard)}, "text": &textWriter{out: small(io.Discard)}} {
-		form, _ := FormatByName(name)
-		others = append(others, &Copier{format: form, w: other})
-	}
+	copies := smallCopies(t, source, out)
 	for ; err == nil; item, err = items.NextItem() {
 		if p := item.Packet; p != nil {
 			packets++
@@ -129,12 +115,10 @@ func convertAny(t testing.TB, data []byte, format *Format, strict bool, out io.W
 				t.Fatalf("packet %+v", p)
 			}
 		}
-		if err := copier.WriteItem(item); err != nil {
-			t.Fatalf("packet %+v: %v", item.Packet, err)
-		}
-		for _, other := range others {
-			_ = other.WriteItem(item) // text is for views only
-			_ = other.LeftOut()
+		for form, c := range copies {
+			if err := c.WriteItem(item); err != nil && form == "pcapng" { // the others have no room for all
+				t.Fatalf("packet %+v: %v", item.Packet, err)
+			}
 		}
 	}
 	for _, s := range source.Statistics() {
@@ -142,7 +126,7 @@ func convertAny(t testing.TB, data []byte, format *Format, strict bool, out io.W
 			t.Fatalf("statistics %+v", s)
 		}
 	}
-	if err := w.Flush(); err != nil {
+	if err := copies["pcapng"].Flush(); err != nil {
 		t.Fatal(err)
 	}
 	return packets

@@ -45,7 +45,7 @@ func (in *input) fill() error {
 		return io.ErrShortBuffer
 	case in.buf == nil:
 		in.buf = make([]byte, firstReadSize)
-	case len(in.buf) == firstReadSize:
+	case len(in.buf) == firstReadSize && in.end == firstReadSize:
 		in.buf = make([]byte, inputSize+readSize)
 	}
 	in.start, in.end = 0, copy(in.buf, left)
