@@ -212,7 +212,7 @@ func TestCopySections(t *testing.T) {
 		all.Write(f.Bytes())
 	}
 	copied, leftOut := copyOf(t, "pcapng", Section{}, all.Bytes())
-	if want := []string{"1 section header left out: the output has one section, which begins with the first packet"}; !slices.Equal(leftOut, want) {
+	if want := []string{"1 section header left out: the output has one section, and its header comes first"}; !slices.Equal(leftOut, want) {
 		t.Errorf("left out: %q", leftOut)
 	}
 	path := filepath.Join(t.TempDir(), "copy.pcapng")
@@ -229,6 +229,40 @@ func TestCopySections(t *testing.T) {
 	}
 	if !slices.Equal(about, []uint32{1, 1}) {
 		t.Errorf("statistics of the interfaces %d", about)
+	}
+}
+
+// TestCopyAllocations copies many packets.
+func TestCopyAllocations(t *testing.T) {
+	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
+		f := newFile(order)
+		f.section()
+		f.iface(linkEthernet)
+		for range 5000 {
+			f.packet(0, 5, frame(t, probe), numberOption(packetID, 1), numbersOption(packetFlags, 1), custom(customText, "x"), endOfOptions)
+		}
+		if n := testing.AllocsPerRun(1, func() { copyOf(t, "pcapng", Section{}, f.Bytes()) }); n > 200 {
+			t.Errorf("%v: %v allocations", order, n)
+		}
+	}
+}
+
+// TestManyComments has a packet of as many comments as a block holds. Joining them
+// one by one would take gigabytes.
+func TestManyComments(t *testing.T) {
+	f := newFile(binary.LittleEndian)
+	f.section(slices.Repeat([]option{stringOption(optionComment, "c")}, 100_000)...)
+	f.iface(linkEthernet)
+	f.packet(0, 5, []byte("x"), slices.Repeat([]option{stringOption(optionComment, "c")}, 100_000)...)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	packets := mustRead(t, bytes.NewReader(f.Bytes()), ReadOptions{})
+	runtime.ReadMemStats(&after)
+	if len(packets) != 1 || packets[0].Comment != strings.Repeat("c\n", 99_999)+"c" {
+		t.Errorf("%d packets", len(packets))
+	}
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 16<<20 {
+		t.Errorf("%d KiB were allocated", grown>>10)
 	}
 }
 

@@ -1,8 +1,10 @@
 package convert
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
+	"strings"
 )
 
 // Option codes that are of any block (section 3.5 of the draft). The number
@@ -134,6 +136,31 @@ func (o *options) next() (code uint16, value []byte, ok bool) {
 	}
 	o.bytes = b[padded:]
 	return code, b[4 : 4+length], true
+}
+
+// comments are all comments, each a line.
+func (o options) comments() string {
+	var first []byte
+	var all *strings.Builder
+	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
+		value = bytes.TrimRight(value, "\x00")
+		switch {
+		case code != optionComment:
+		case first == nil:
+			first = value
+		case all == nil:
+			all = new(strings.Builder)
+			all.Write(first)
+			fallthrough
+		default:
+			all.WriteByte('\n')
+			all.Write(value)
+		}
+	}
+	if all == nil {
+		return text(first)
+	}
+	return text([]byte(all.String()))
 }
 
 // whole tells, after the last option, whether there is nothing else.

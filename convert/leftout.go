@@ -62,7 +62,7 @@ var matterTexts = [matters]struct{ one, many string }{
 	largeBlocks: leftOut("block of more than 16 MiB", "blocks of more than 16 MiB",
 		"Wireshark refuses files with such"),
 	laterSections: leftOut("section header", "section headers",
-		"the output has one section, which begins with the first packet"),
+		"the output has one section, and its header comes first"),
 	damagedParts: leftOut("damaged block or option", "damaged blocks and options",
 		"Wireshark refuses files with such"),
 

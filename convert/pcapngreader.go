@@ -329,7 +329,11 @@ func (r *pcapngReader) packetBlock(body []byte) error {
 
 func (r *pcapngReader) packetOptions(p *capture.Packet, b []byte) {
 	o := options{b, r.order}
-	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
+	for rest := o; ; {
+		code, value, ok := rest.next()
+		if !ok {
+			break
+		}
 		switch {
 		case code == packetFlags && len(value) == 4:
 			switch r.order.Uint32(value) & 3 {
@@ -344,10 +348,9 @@ func (r *pcapngReader) packetOptions(p *capture.Packet, b []byte) {
 			p.ID = r.order.Uint64(value)
 		case code == packetProcess && len(value) == 8:
 			p.PID, p.TID = r.order.Uint32(value), r.order.Uint32(value[4:])
-		case code == optionComment:
-			p.Comment = joinLines(p.Comment, text(value))
 		}
 	}
+	p.Comment = o.comments()
 }
 
 // statisticsBlock reads the ledger of an interface (section 4.6 of the draft).

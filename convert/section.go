@@ -26,6 +26,7 @@ type fileSection struct {
 // readSection reads what a section header says.
 func readSection(o options) *fileSection {
 	s := &fileSection{options: o}
+	s.Comment = o.comments()
 	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
 		switch code {
 		case sectionHardware:
@@ -34,19 +35,9 @@ func readSection(o options) *fileSection {
 			s.OS = text(value)
 		case sectionApplication:
 			s.Application = text(value)
-		case optionComment:
-			s.Comment = joinLines(s.Comment, text(value))
 		}
 	}
 	return s
-}
-
-// joinLines puts several comments into one.
-func joinLines(a, b string) string {
-	if a == "" || b == "" {
-		return a + b
-	}
-	return a + "\n" + b
 }
 
 // appendSection appends a section header (section 4.1 of the draft), with what

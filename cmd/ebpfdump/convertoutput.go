@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 
@@ -21,7 +22,6 @@ type convertOutput struct {
 
 	mu      sync.Mutex // a signal and the clock come from other goroutines
 	file    *outputFile
-	begun   bool            // of the file
 	writer  *convert.Copier // nil before the first item
 	stopped bool
 	read    uint64
@@ -80,23 +80,29 @@ func (o *convertOutput) count(i *capture.Interface) {
 }
 
 func (o *convertOutput) begin() (err error) {
-	o.writer, err = o.format.Copy(o, o.describe())
+	w := io.Writer(o.app.stdout)
+	if o.file != nil {
+		w = &waitingFile{outputFile: o.file}
+	}
+	o.writer, err = o.format.Copy(w, o.describe())
 	return err
 }
 
-// Write writes to the output, which begins with it: blocks that stand before the
-// first packet wait in the writer.
-func (o *convertOutput) Write(b []byte) (int, error) {
-	if o.file == nil {
-		return o.app.stdout.Write(b)
-	}
-	if !o.begun {
-		if err := o.file.Begin(); err != nil {
+// waitingFile begins when something is written to it: blocks that stand before
+// the first packet wait in the writer.
+type waitingFile struct {
+	*outputFile
+	begun bool
+}
+
+func (f *waitingFile) Write(b []byte) (int, error) {
+	if !f.begun {
+		if err := f.Begin(); err != nil {
 			return 0, err
 		}
-		o.begun = true
+		f.begun = true
 	}
-	return o.file.Write(b)
+	return f.outputFile.Write(b)
 }
 
 // end is called when the inputs ended well.
