@@ -131,7 +131,7 @@ func (c *Copier) leaveOfTime(item *Item) {
 
 // leaveOptions counts what only other programs know of a packet.
 func (c *Copier) leaveOptions(b *block) {
-	o := options{b.options, b.order}
+	o := optionsOf(b.options, b.order)
 	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
 		switch code {
 		case optionComment, packetDropCount, packetID, packetProcess:

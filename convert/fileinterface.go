@@ -37,7 +37,7 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 	}
 	i := &fileInterface{clock: microseconds, snaplen: r.order.Uint32(body[4:])}
 	var name, description string
-	described := options{body[8:], r.order}
+	described := optionsOf(body[8:], r.order)
 	for code, value, ok := described.next(); ok; code, value, ok = described.next() {
 		switch {
 		case code == interfaceName:
@@ -83,7 +83,7 @@ func (r *pcapngReader) copyBody(i *fileInterface, link uint16, foreign []byte) {
 	if i.clock.offset != 0 {
 		b = appendOptionUint64(b, interfaceOffset, uint64(i.clock.offset))
 	}
-	b = appendForeign(b, &interfaceOptions, options{foreign, r.order}, &i.left, func(b []byte, code uint16, _ []byte) ([]byte, bool) {
+	b = appendForeign(b, &interfaceOptions, optionsOf(foreign, r.order), &i.left, func(b []byte, code uint16, _ []byte) ([]byte, bool) {
 		return b, code == interfaceResolution || code == interfaceOffset
 	})
 	r.scratch = appendEndOfOptions(b)
@@ -193,8 +193,12 @@ var microseconds = fileClock{resolution: 6}
 // nanoseconds is a time in nanoseconds since the epoch, and what it lacks. What
 // is before that or after the year 2262 becomes the nearest time that there is.
 func (c fileClock) nanoseconds(ticks uint64) (int64, timeLoss) {
-	if c.resolution == 9 && c.offset == 0 && ticks <= math.MaxInt64 {
+	switch { // nearly all files have one of these clocks
+	case c.offset != 0:
+	case c.resolution == 9 && ticks <= math.MaxInt64:
 		return int64(ticks), timeExact
+	case c.resolution == 6 && ticks <= math.MaxInt64/1000:
+		return int64(ticks) * 1000, timeExact
 	}
 	const second = 1_000_000_000
 	high, low := bits.Mul64(ticks, second)

@@ -59,7 +59,7 @@ func appendNames(b []byte, from *block, left *Ledger) []byte {
 		left.leave(damagedParts)
 		return b
 	}
-	return appendOptions(b, &nameOptions, options{rest[4:], from.order}, left)
+	return appendOptions(b, &nameOptions, optionsOf(rest[4:], from.order), left)
 }
 
 // validName tells whether a record has an address and a name.
@@ -82,7 +82,7 @@ func appendSecrets(b []byte, from *block, left *Ledger) []byte {
 	padded := min((int(length)+3)&^3, len(keys))
 	b = order.AppendUint32(order.AppendUint32(b, kind), length)
 	b = pad(append(b, keys[:length]...), int(length))
-	return appendOptions(b, &secretsOptions, options{keys[padded:], from.order}, left)
+	return appendOptions(b, &secretsOptions, optionsOf(keys[padded:], from.order), left)
 }
 
 // appendCustom appends what only its owner knows.
@@ -162,7 +162,11 @@ func (w *Writer) writeItem(item *Item, left *Ledger) error {
 // copyInterface writes the interface block of another file if it is not there
 // yet, and returns its id.
 func (w *Writer) copyInterface(i *fileInterface, left *Ledger) (uint32, error) {
+	if i == w.lastCopied {
+		return w.lastID, nil
+	}
 	if id, ok := w.copied[i]; ok {
+		w.lastCopied, w.lastID = i, id
 		return id, nil
 	}
 	b := beginBlock(w.scratch[:0], blockInterface)
@@ -190,7 +194,7 @@ func (w *Writer) copyStatistics(from *block, left *Ledger) error {
 	b := beginBlock(w.scratch[:0], blockStatistics)
 	b = order.AppendUint32(b, id)
 	b = order.AppendUint32(order.AppendUint32(b, uint32(from.ticks>>32)), uint32(from.ticks))
-	b = appendOptions(b, &statisticsOptions, options{from.options, from.order}, left)
+	b = appendOptions(b, &statisticsOptions, optionsOf(from.options, from.order), left)
 	w.scratch = endBlock(b, 0)
 	return w.out.block(w.scratch)
 }
@@ -217,7 +221,7 @@ func (w *Writer) writeForeignPacket(p *capture.Packet, from *block, left *Ledger
 	if from.drops > 0 {
 		b = appendOptionUint64(b, packetDropCount, from.drops)
 	}
-	b = appendForeign(b, &packetOptions, options{from.options, from.order}, left, func(b []byte, code uint16, value []byte) ([]byte, bool) {
+	b = appendForeign(b, &packetOptions, optionsOf(from.options, from.order), left, func(b []byte, code uint16, value []byte) ([]byte, bool) {
 		if code != packetID || len(value) != 8 {
 			return b, false
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+	"math/bits"
 	"strings"
 )
 
@@ -119,7 +120,20 @@ func (t *optionTable) find(code uint16) optionForm {
 // options are those of a block that is being read.
 type options struct {
 	bytes []byte
-	order binary.ByteOrder
+	// turned says that their byte order is not ours. A flag, since a call of the
+	// order's methods would cost more than all the rest.
+	turned bool
+}
+
+func optionsOf(b []byte, from binary.ByteOrder) options { return options{b, from != order} }
+
+// uint16 reads a number.
+func (o *options) uint16(b []byte) uint16 {
+	n := order.Uint16(b)
+	if o.turned {
+		n = bits.ReverseBytes16(n)
+	}
+	return n
 }
 
 // next takes the first option off. It returns false at the end of the options,
@@ -129,7 +143,7 @@ func (o *options) next() (code uint16, value []byte, ok bool) {
 	if len(b) < 4 {
 		return 0, nil, false
 	}
-	code, length := o.order.Uint16(b), int(o.order.Uint16(b[2:]))
+	code, length := o.uint16(b), int(o.uint16(b[2:]))
 	padded := 4 + (length+3)&^3
 	if code == optionEnd || padded > len(b) {
 		return 0, nil, false
@@ -164,7 +178,7 @@ func (o options) comments() string {
 }
 
 // whole tells, after the last option, whether there is nothing else.
-func (o *options) whole() bool { return len(o.bytes) < 4 || o.order.Uint16(o.bytes) == optionEnd }
+func (o *options) whole() bool { return len(o.bytes) < 4 || o.uint16(o.bytes) == optionEnd }
 
 // appendForeign appends all options of a block of another file that ours can
 // have, in our byte order. instead, if set, may append another value for one
@@ -181,7 +195,7 @@ func appendForeign(b []byte, t *optionTable, o options, left *Ledger, instead fu
 				continue
 			}
 		}
-		b = appendForeignOption(b, t.find(code), code, value, o.order, left)
+		b = appendForeignOption(b, t.find(code), code, value, o.turned, left)
 	}
 	if !o.whole() {
 		left.leave(damagedParts)
@@ -189,7 +203,7 @@ func appendForeign(b []byte, t *optionTable, o options, left *Ledger, instead fu
 	return b
 }
 
-func appendForeignOption(b []byte, f optionForm, code uint16, value []byte, from binary.ByteOrder, left *Ledger) []byte {
+func appendForeignOption(b []byte, f optionForm, code uint16, value []byte, turned bool, left *Ledger) []byte {
 	switch {
 	case f.form == formUncopied:
 		left.leave(uncopiedParts)
@@ -200,14 +214,14 @@ func appendForeignOption(b []byte, f optionForm, code uint16, value []byte, from
 	case len(value) < f.shortest || len(value) > f.longest:
 		left.leave(damagedParts)
 		return b
-	case f.form == 0 && from != order:
+	case f.form == 0 && turned:
 		left.leave(unknownOptions)
 		return b
 	}
 	b = appendOptionHead(b, code, len(value))
 	start := len(b)
 	b = pad(append(b, value...), len(value))
-	if from != order {
+	if turned {
 		f.form.turn(b[start : start+len(value)])
 	}
 	return b

@@ -46,8 +46,10 @@ type Writer struct {
 	last int
 	// copied has the ids of the interfaces of other files, and scratch is a block
 	// that is being copied.
-	copied  map[*fileInterface]uint32
-	scratch []byte
+	copied     map[*fileInterface]uint32
+	lastCopied *fileInterface
+	lastID     uint32
+	scratch    []byte
 }
 
 var _ capture.Sink = (*Writer)(nil)

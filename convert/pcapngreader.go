@@ -259,7 +259,7 @@ func (r *pcapngReader) sectionBlock() error {
 	if major := r.order.Uint16(body[4:]); major != 1 {
 		return fmt.Errorf("version %d of pcapng is unknown", major)
 	}
-	described := options{body[16:], r.order}
+	described := optionsOf(body[16:], r.order)
 	r.sections++
 	r.interfaces = nil
 	if r.section == nil {
@@ -328,13 +328,14 @@ func (r *pcapngReader) packetBlock(body []byte) error {
 }
 
 func (r *pcapngReader) packetOptions(p *capture.Packet, b []byte) {
-	o := options{b, r.order}
-	for rest := o; ; {
-		code, value, ok := rest.next()
-		if !ok {
-			break
-		}
+	var comment []byte
+	comments := 0
+	o := optionsOf(b, r.order)
+	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
 		switch {
+		case code == optionComment:
+			comment = value
+			comments++
 		case code == packetFlags && len(value) == 4:
 			switch r.order.Uint32(value) & 3 {
 			case 1:
@@ -350,7 +351,13 @@ func (r *pcapngReader) packetOptions(p *capture.Packet, b []byte) {
 			p.PID, p.TID = r.order.Uint32(value), r.order.Uint32(value[4:])
 		}
 	}
-	p.Comment = o.comments()
+	switch comments {
+	case 0:
+	case 1:
+		p.Comment = text(comment)
+	default:
+		p.Comment = optionsOf(b, r.order).comments()
+	}
 }
 
 // statisticsBlock reads the ledger of an interface (section 4.6 of the draft).
@@ -366,7 +373,7 @@ func (r *pcapngReader) statisticsBlock(body []byte) error {
 	r.block.iface, r.block.options = i, body[12:]
 	r.block.ticks = uint64(r.order.Uint32(body[4:]))<<32 | uint64(r.order.Uint32(body[8:]))
 	s := capture.Statistics{Interface: i.own}
-	o := options{body[12:], r.order}
+	o := optionsOf(body[12:], r.order)
 	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
 		if len(value) != 8 {
 			continue
