@@ -40,6 +40,22 @@ func (o *output) reserve(size int) error {
 	return nil
 }
 
+// block writes a block of any size, also one that the buffer does not hold.
+func (o *output) block(b []byte) error {
+	if err := o.reserve(len(b)); err != nil {
+		return err
+	}
+	if len(b) <= cap(o.buf)-len(o.buf) {
+		o.buf = append(o.buf, b...)
+		return nil
+	}
+	small := o.buf
+	o.buf = b
+	err := o.flush()
+	o.buf = small
+	return err
+}
+
 // flush writes the blocks in the buffer.
 func (o *output) flush() error {
 	if o.err != nil || len(o.buf) == 0 {

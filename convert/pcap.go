@@ -39,7 +39,6 @@ func pcapLinkType(i *capture.Interface) (uint16, error) {
 // pcapReader reads pcap of either byte order, with times of micro- or nanoseconds.
 type pcapReader struct {
 	in    *input
-	name  string
 	order binary.ByteOrder
 	unit  int64 // of the times, in nanoseconds
 	iface fileInterface
@@ -50,6 +49,10 @@ type pcapReader struct {
 	strip  stripper
 	used   int
 	err    error
+
+	packets uint64
+	cut     CutOff
+	options ReadOptions
 }
 
 func isPcap(head []byte) bool {
@@ -73,7 +76,7 @@ func pcapMagic(head []byte) (order binary.ByteOrder, unit int64) {
 }
 
 func openPcap(in *input, o ReadOptions) (Reader, error) {
-	r := &pcapReader{in: in, name: o.Name}
+	r := &pcapReader{in: in, options: o}
 	head, err := in.peek(pcapHeader)
 	if r.order, r.unit = pcapMagic(head); r.order == nil {
 		return nil, &InputError{Name: o.Name, Err: errors.New("a pcap file begins with another number")}
@@ -117,7 +120,13 @@ func (r *pcapReader) Next() (*capture.Packet, error) {
 	if err := r.record(); errors.Is(err, io.EOF) {
 		r.err = io.EOF
 	} else if err != nil {
-		r.err = &InputError{Name: r.name, Offset: r.in.offset, Err: err}
+		failure := &InputError{Name: r.options.Name, Offset: r.in.offset, Err: err}
+		r.err = failure
+		if errors.Is(err, errCutOff) {
+			r.cut, r.err = r.options.cutOff(failure, r.in, r.packets)
+		}
+	} else {
+		r.packets++
 	}
 	return &r.packet, r.err
 }

@@ -3,14 +3,10 @@
 package convert
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-
-	"github.com/google/gopacket/layers"
-	"github.com/google/gopacket/pcapgo"
 
 	"github.com/ebpfdump/ebpfdump/capture"
 )
@@ -34,18 +30,6 @@ const (
 // count, id, process, comment, end.
 const maxPacketOptions = (4 + 4) + (4 + 8) + (4 + 8) + (4 + 8) + (optionSpace + maxOption) + 4
 
-// Section describes a whole file. Every field may be empty.
-type Section struct {
-	// Hardware is the machine's architecture, as uname -m prints it.
-	Hardware string
-	// OS is the name and version of the operating system.
-	OS string
-	// Application is the name and version of the program that captured.
-	Application string
-	// Comment is for the reader, such as the command line.
-	Comment string
-}
-
 // Writer writes packets as one section of pcapng (draft-ietf-opsawg-pcapng),
 // little endian, with timestamps of nanoseconds. Packets wait in a buffer of
 // 1 MiB until it is full or until Flush.
@@ -62,6 +46,12 @@ type Writer struct {
 	interfaces []*capture.Interface
 	// last is the id of the interface that was used last.
 	last int
+	// copied has the ids of the interfaces of other files, and scratch is a block
+	// that is being copied.
+	copied     map[*fileInterface]uint32
+	lastCopied *fileInterface
+	lastID     uint32
+	scratch    []byte
 }
 
 var _ capture.Sink = (*Writer)(nil)
@@ -69,32 +59,15 @@ var _ capture.Sink = (*Writer)(nil)
 // NewWriter begins a section. The first bytes reach w with the first Flush or
 // when the buffer is full.
 func NewWriter(w io.Writer, section Section) (*Writer, error) {
-	header, err := sectionHeader(section)
-	if err != nil {
-		return nil, fmt.Errorf("writing section header: %w", err)
-	}
-	return &Writer{out: output{w: w, buf: append(make([]byte, 0, bufferSize), header...)}}, nil
+	return newWriter(w, bufferSize, appendSection(nil, section, nil, nil))
 }
 
-// sectionHeader lets pcapgo make the block and cuts it out, since pcapgo adds an
-// interface of its own. The other blocks are ours: pcapgo knows no options of
-// packets and not all statistics, and puts an interface's resolution last.
-func sectionHeader(section Section) ([]byte, error) {
-	var file bytes.Buffer
-	options := pcapgo.NgWriterOptions{SectionInfo: pcapgo.NgSectionInfo{
-		Hardware:    cut(section.Hardware, maxOption),
-		OS:          cut(section.OS, maxOption),
-		Application: cut(section.Application, maxOption),
-		Comment:     cut(section.Comment, maxOption),
-	}}
-	ng, err := pcapgo.NewNgWriterInterface(&file, pcapgo.NgInterface{LinkType: layers.LinkTypeEthernet}, options)
-	if err != nil {
+func newWriter(w io.Writer, size int, header []byte) (*Writer, error) {
+	ng := &Writer{out: output{w: w, buf: make([]byte, 0, size)}}
+	if err := ng.out.block(header); err != nil {
 		return nil, err
 	}
-	if err := ng.Flush(); err != nil {
-		return nil, err
-	}
-	return file.Bytes()[:order.Uint32(file.Bytes()[4:])], nil
+	return ng, nil
 }
 
 // WritePacket writes an enhanced packet block, and before an interface's first
@@ -157,6 +130,17 @@ func appendPacketData(b []byte, p *capture.Packet) (_ []byte, captured, original
 	return b, uint32(len(b) - start), uint32(min(uint64(header)+uint64(originalLength(p)), math.MaxUint32))
 }
 
+// appendSizedData appends both lengths of a packet, its header and its bytes, and
+// zeros up to the next 32 bits.
+func appendSizedData(b []byte, p *capture.Packet) []byte {
+	lengths := len(b)
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
+	b, captured, original := appendPacketData(b, p)
+	order.PutUint32(b[lengths:], captured)
+	order.PutUint32(b[lengths+4:], original)
+	return pad(b, int(captured))
+}
+
 // originalLength is the length in bytes that the packet had.
 func originalLength(p *capture.Packet) int { return max(p.Len, len(p.Data)) }
 
@@ -171,12 +155,7 @@ func (w *Writer) writeEnhancedPacket(p *capture.Packet) error {
 	b := beginBlock(w.out.buf, blockEnhancedPacket)
 	b = order.AppendUint32(b, uint32(w.last))
 	b = appendTime(b, p.Time)
-	lengths := len(b)
-	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-	b, captured, original := appendPacketData(b, p)
-	order.PutUint32(b[lengths:], captured)
-	order.PutUint32(b[lengths+4:], original)
-	b = pad(b, int(captured))
+	b = appendSizedData(b, p)
 	b = appendPacketOptions(b, p)
 	w.out.buf = endBlock(b, start)
 	w.out.packets++

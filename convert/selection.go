@@ -25,10 +25,25 @@ type LeftOut struct {
 	Packets   uint64
 }
 
+// TakesItem tells whether an item is selected. Blocks besides the packets go where
+// the packets of their interface go; those of all interfaces are always taken.
+func (s *Selection) TakesItem(item *Item) bool {
+	if item.Packet != nil {
+		return s.Takes(item.Packet)
+	}
+	i := item.Interface()
+	return i == nil || s.wants(i)
+}
+
+// wants tells whether an interface's view is asked for.
+func (s *Selection) wants(i *capture.Interface) bool {
+	return len(s.Views) == 0 || slices.Contains(s.Views, i.View)
+}
+
 // Takes tells whether a packet is selected.
 func (s *Selection) Takes(p *capture.Packet) bool {
 	i := p.Interface
-	if len(s.Views) > 0 && !slices.Contains(s.Views, i.View) {
+	if !s.wants(i) {
 		return false
 	}
 	if s.Format == nil || !s.Format.OneView || i == s.first {

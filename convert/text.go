@@ -137,3 +137,9 @@ func parseOrigin(comment string) (task string, pid, cpu int, ok bool) {
 	}
 	return name[:dash], pid, cpu, pid >= 0 && cpu >= 0 && !strings.ContainsAny(name, "\r\n")
 }
+
+// textKeeps tells whether all of a packet's comment is in its text.
+func textKeeps(p *capture.Packet) bool {
+	_, _, _, ok := parseOrigin(p.Comment)
+	return ok && p.Interface.View != capture.ViewUser && !strings.Contains(p.Comment, "; ")
+}

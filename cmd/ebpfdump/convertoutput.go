@@ -18,12 +18,12 @@ type convertOutput struct {
 	app       *app
 	format    *convert.Format
 	selection convert.Selection
-	describe  func() convert.Section
+	describe  func() convert.WriteOptions
 
-	mu      sync.Mutex           // a signal and the clock come from other goroutines
-	stdout  io.Writer            // for data, if there is no file
-	file    *outfile.File        // nil for stdout
-	writer  convert.PacketWriter // nil before the first packet
+	mu      sync.Mutex      // a signal and the clock come from other goroutines
+	stdout  io.Writer       // for data, if there is no file
+	file    *outfile.File   // nil for stdout
+	writer  *convert.Copier // nil before the first item
 	stopped bool
 	read    uint64
 	counts  []interfaceCount
@@ -50,15 +50,17 @@ func (o *convertOutput) open(ctx context.Context, name string) (err error) {
 	return err
 }
 
-// WritePacket writes a packet if it is selected.
-func (o *convertOutput) WritePacket(p *capture.Packet) error {
+// WriteItem writes an item if it is selected.
+func (o *convertOutput) WriteItem(item *convert.Item) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.stopped {
 		return errStopped
 	}
-	o.read++
-	if !o.selection.Takes(p) {
+	if item.Packet != nil {
+		o.read++
+	}
+	if !o.selection.TakesItem(item) {
 		return nil
 	}
 	if o.writer == nil {
@@ -66,10 +68,12 @@ func (o *convertOutput) WritePacket(p *capture.Packet) error {
 			return err
 		}
 	}
-	if err := o.writer.WritePacket(p); err != nil {
+	if err := o.writer.WriteItem(item); err != nil {
 		return err
 	}
-	o.count(p.Interface)
+	if item.Packet != nil {
+		o.count(item.Packet.Interface)
+	}
 	return nil
 }
 
@@ -83,13 +87,12 @@ func (o *convertOutput) count(i *capture.Interface) {
 	o.counts = append(o.counts, interfaceCount{i, 1})
 }
 
-func (o *convertOutput) begin() error {
+func (o *convertOutput) begin() (err error) {
 	w := o.stdout
 	if o.file != nil {
 		w = o.file
 	}
-	writer, err := o.format.Create(w, convert.WriteOptions{Section: o.describe()})
-	o.writer = writer
+	o.writer, err = o.format.Copy(w, o.describe())
 	return err
 }
 
@@ -97,11 +100,14 @@ func (o *convertOutput) begin() error {
 func (o *convertOutput) end() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.writer != nil || o.stopped {
+	if len(o.counts) > 0 || o.stopped {
 		return nil
 	}
 	if o.read > 0 {
 		return fmt.Errorf("none of the %d packets is of a view that was asked for", o.read)
+	}
+	if o.writer != nil {
+		return nil
 	}
 	return o.begin() // a capture without packets is a capture
 }
@@ -110,7 +116,7 @@ func (o *convertOutput) end() error {
 func (o *convertOutput) Flush() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.writer == nil || o.stopped {
+	if o.writer == nil || o.stopped || len(o.counts) == 0 {
 		return nil
 	}
 	return o.writer.Flush()
@@ -125,7 +131,7 @@ func (o *convertOutput) stop() {
 
 // finish completes the output. After a failure before the first packet, nothing
 // is left of it.
-func (o *convertOutput) finish(statistics []capture.Statistics, failure error) error {
+func (o *convertOutput) finish(failure error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.stopped = true
@@ -135,13 +141,7 @@ func (o *convertOutput) finish(statistics []capture.Statistics, failure error) e
 		}
 		return nil
 	}
-	var err error
-	if ng, ok := o.writer.(*convert.Writer); ok {
-		for _, s := range statistics {
-			err = firstError(err, ng.WriteStatistics(s))
-		}
-	}
-	err = firstError(err, o.writer.Flush())
+	err := o.writer.Flush()
 	if o.file != nil {
 		err = errors.Join(err, o.file.Finish(err))
 	}

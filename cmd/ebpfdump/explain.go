@@ -37,6 +37,9 @@ Then packet by packet: the kernel's bytes, every layer in rows of its own, and
 beneath them in the same columns what userspace got. The number on the left
 counts bytes from offset 0 of the packet that the socket filter gets.
 
+A file that ends in the middle of a block, as after a crash or on a full disk,
+is read up to there, with a note.
+
 Exit status: 0 explained; 1 the file is damaged, or no capture of ebpfdump.`,
 		Example: `  ebpfdump explain tcp.pcapng
   ebpfdump explain tcp.pcapng --html tcp.html
@@ -105,6 +108,7 @@ func (a *app) explain(name string, f explainFlags) error {
 		options.Packets = -1
 	}
 	explanation, damage := explain.Read(source, options)
+	a.noteCutOff(source)
 	if explanation == nil {
 		return foreignHint(name, damage)
 	}
@@ -116,7 +120,7 @@ func (a *app) explain(name string, f explainFlags) error {
 
 // openCapturedViews opens a pcapng file, and says of others how to come to one.
 func openCapturedViews(r io.Reader, name string) (*convert.Source, error) {
-	source, err := convert.Open(r, nil, convert.ReadOptions{Name: name})
+	source, err := convert.Open(r, nil, convert.ReadOptions{Name: name, CutOff: true})
 	if err != nil {
 		return nil, fmt.Errorf("%w: explain reads the pcapng files of ebpfdump capture and ebpfdump convert", err)
 	}

@@ -42,6 +42,8 @@ time, and the headers below offset 0, where relative loads find the packet
 itself. The protocol is right but for packets of less than 40 bytes, and before
 Linux 6.19 of more than some 3,700. Bytes that the capture lacks are zero.
 
+A capture that ends in the middle of a block is read up to there, with a note.
+
 Exit status: 0 done; 1 failed while running; 2 wrong usage; 4 a privilege or
 kernel feature is missing; 5 a verdict is not the expected one.`,
 		Example: `  ebpfdump replay --filter my_filter.o tcp.pcapng
@@ -105,6 +107,7 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 	if ferr := r.out.Flush(); err == nil {
 		err = ferr
 	}
+	a.noteCutOff(packets.Source)
 	if err != nil {
 		return err
 	}

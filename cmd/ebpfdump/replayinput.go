@@ -10,8 +10,15 @@ import (
 
 // packetSource is a file of packets that is being read.
 type packetSource struct {
-	convert.Reader
+	*convert.Source
 	io.Closer
+}
+
+// noteCutOff says that a capture is not whole, if so.
+func (a *app) noteCutOff(source *convert.Source) {
+	if at, ok := source.CutOff(); ok {
+		fmt.Fprintf(a.stderr, "ebpfdump: %v\n", at)
+	}
 }
 
 // openPackets begins to read a capture, of which - is stdin.
@@ -23,7 +30,7 @@ func openPackets(name string) (packetSource, error) {
 			return packetSource{}, fmt.Errorf("reading the capture: %w", err)
 		}
 	}
-	source, err := convert.Open(file, nil, convert.ReadOptions{Name: name})
+	source, err := convert.Open(file, nil, convert.ReadOptions{Name: name, CutOff: true})
 	if err != nil {
 		file.Close()
 		return packetSource{}, err

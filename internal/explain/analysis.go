@@ -22,6 +22,8 @@ type Source interface {
 	Interfaces() []*capture.Interface
 	// Statistics lists the ledgers in the part that was read.
 	Statistics() []capture.Statistics
+	// CutOff tells where the file ended in the middle of a block.
+	CutOff() (at convert.CutOff, ok bool)
 }
 
 // Options are the choices of Read.
@@ -85,6 +87,9 @@ func Read(source Source, o Options) (*Explanation, error) {
 	}
 	if !ours {
 		return nil, err
+	}
+	if at, ok := source.CutOff(); ok {
+		a.report.CutOff = &CutOff{Offset: at.Offset, Rest: at.Rest}
 	}
 	a.finish(section, statistics, err)
 	return &Explanation{Report: a.report, packets: a.explained(), omitted: a.entries - uint64(len(a.shown)), lone: a.lone > 0}, err

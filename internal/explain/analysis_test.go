@@ -2,6 +2,7 @@ package explain
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -370,16 +371,43 @@ func TestDamagedFile(t *testing.T) {
 	t.Parallel()
 	file := conversation().file(t)
 	whole := explained(t, file, Options{}).Report.Packets
-	for _, cut := range []int{len(file) - 10, len(file) / 2} {
-		e, err := explainedAnyway(file[:cut], Options{Packets: 10})
-		if err == nil || e == nil {
-			t.Fatalf("cut at %d: %v, %v", cut, e, err)
+	// A block in the middle ends with another length than it begins with.
+	damaged := bytes.Clone(file)
+	at := 0
+	for at < len(file)/2 {
+		at += int(binary.LittleEndian.Uint32(file[at+4:]))
+	}
+	damaged[at-4] ^= 4
+	e, err := explainedAnyway(damaged, Options{Packets: 10})
+	if err == nil || e == nil {
+		t.Fatalf("%v, %v", e, err)
+	}
+	if e.Report.Packets == 0 || e.Report.Packets >= whole || e.Report.CutOff != nil {
+		t.Errorf("%+v", e.Report)
+	}
+	wants(t, text(t, e, false), "The file is damaged")
+	wants(t, pageOf(t, e), "The file is damaged")
+}
+
+// TestCutOffFile has files that end in the middle of a block, as a crash leaves them.
+func TestCutOffFile(t *testing.T) {
+	t.Parallel()
+	file := conversation().file(t)
+	whole := explained(t, file, Options{}).Report
+	if whole.CutOff != nil {
+		t.Errorf("the whole file: %+v", whole.CutOff)
+	}
+	end := 0
+	for at := 0; at < len(file); at += int(binary.LittleEndian.Uint32(file[at+4:])) {
+		end = at // of the last block
+	}
+	for _, n := range []int{1, 8, len(file) - end - 1} {
+		e := explained(t, file[:end+n], Options{Packets: 10})
+		if e.Report.Damage != "" || e.Report.CutOff == nil || *e.Report.CutOff != (CutOff{Offset: int64(end), Rest: int64(n)}) {
+			t.Errorf("%d bytes of the last block: %+v", n, e.Report)
 		}
-		if e.Report.Packets == 0 || e.Report.Packets > whole {
-			t.Errorf("cut at %d: %d packets", cut, e.Report.Packets)
-		}
-		wants(t, text(t, e, false), "The file is damaged")
-		wants(t, pageOf(t, e), "The file is damaged")
+		wants(t, text(t, e, false), "The file ends in the middle of a block")
+		wants(t, pageOf(t, e), "The file ends in the middle of a block")
 	}
 }
 

@@ -124,7 +124,7 @@ func explainedAnyway(file []byte, o Options) (*Explanation, error) {
 	if o.Name == "" {
 		o.Name = "test.pcapng"
 	}
-	source, err := convert.Open(bytes.NewReader(file), nil, convert.ReadOptions{Name: o.Name})
+	source, err := convert.Open(bytes.NewReader(file), nil, convert.ReadOptions{Name: o.Name, CutOff: true})
 	if err != nil {
 		return nil, err
 	}

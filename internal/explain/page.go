@@ -20,6 +20,7 @@ type page struct {
 	Summary string
 	Command string
 	Damage  string
+	CutOff  string
 	Foreign string
 	Sockets []pageSocket
 	Packets []pagePacket
@@ -55,7 +56,7 @@ func (e *Explanation) WriteHTML(w io.Writer) error {
 	r := &e.Report
 	p := page{
 		Report: r, Title: printable(r.File), Summary: r.summary(), Command: r.command(),
-		Damage: printable(r.Damage), Foreign: r.foreign(), LeftOut: e.leftOut(),
+		Damage: printable(r.Damage), CutOff: r.cutOff(), Foreign: r.foreign(), LeftOut: e.leftOut(),
 	}
 	for _, s := range r.Sockets {
 		p.Sockets = append(p.Sockets, s.page())

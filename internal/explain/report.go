@@ -35,11 +35,22 @@ type Report struct {
 	// Damage says why the file could not be read to its end. The rest of the
 	// report is about what was whole before that.
 	Damage string `json:"damage,omitempty"`
+	// CutOff says that the file ends in the middle of a block, as after a crash of
+	// the program that wrote it. It is absent if the file is whole.
+	CutOff *CutOff `json:"cut_off,omitempty"`
 	// Sockets has one entry for each kind of socket, in the file's order.
 	Sockets []*Socket `json:"sockets"`
 	// Foreign lists the interfaces that are no view of a socket. Nothing else is
 	// said about their packets.
 	Foreign []Foreign `json:"foreign,omitempty"`
+}
+
+// CutOff is the place of a block that is not whole.
+type CutOff struct {
+	// Offset is where it begins in the file, in bytes, and Rest how many bytes of it
+	// there are.
+	Offset int64 `json:"offset"`
+	Rest   int64 `json:"rest"`
 }
 
 // Foreign is an interface that is no view of a socket.

@@ -85,10 +85,21 @@ func (e *Explanation) leftOut() string {
 	return fmt.Sprintf("Left out here: %s more.", what)
 }
 
+// cutOff is a sentence about a file that is not whole, empty if it is.
+func (r *Report) cutOff() string {
+	if r.CutOff == nil {
+		return ""
+	}
+	return fmt.Sprintf("The file ends in the middle of a block, of which it has %d bytes. This is about all that is before it.", r.CutOff.Rest)
+}
+
 func (p *printer) summary(r *Report) {
 	p.wrapped("", r.summary(), bold)
 	if r.Command != "" {
 		p.wrapped("  ", "made by: "+r.command(), faint)
+	}
+	if c := r.cutOff(); c != "" {
+		p.wrapped("  ", c, warning)
 	}
 	if r.Damage != "" {
 		p.wrapped("  ", "The file is damaged, and this is about the part before that: "+printable(r.Damage), warning)
