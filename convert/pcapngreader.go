@@ -265,6 +265,7 @@ func (r *pcapngReader) packetBlock(blockType uint32, body []byte) error {
 	}
 	p.Data, p.Len = body[:captured:captured], int(max(original, captured))
 	r.packetOptions(p, body[min((captured+3)&^3, uint64(len(body))):])
+	parseMeta(p, i)
 	r.strip.packet(p, i)
 	return nil
 }
@@ -283,6 +284,10 @@ func (r *pcapngReader) packetOptions(p *capture.Packet, options []byte) {
 			p.Drops = r.order.Uint64(value)
 		case code == packetID && len(value) == 8:
 			p.ID = r.order.Uint64(value)
+		case code == packetHash && len(value) == 5 && value[0] == hashToeplitz:
+			p.Meta.Hash = binary.BigEndian.Uint32(value[1:])
+		case code == packetQueue && len(value) == 4:
+			p.Meta.Queue = r.order.Uint32(value) + 1 // see parseMeta
 		case code == packetProcess && len(value) == 8:
 			p.PID, p.TID = r.order.Uint32(value), r.order.Uint32(value[4:])
 		case code == optionComment && p.Comment == "":
