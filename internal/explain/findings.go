@@ -10,7 +10,7 @@ import (
 // findings says what was found, one topic after the other.
 func (s *socket) findings() []Finding {
 	topics := []func() Finding{
-		s.out.sayBegins, s.out.sayReach, s.out.sayDirection, s.sayBytes, s.out.sayUnseen, s.sayLost,
+		s.out.sayBegins, s.out.sayReach, s.out.sayBeside, s.out.sayDirection, s.sayBytes, s.out.sayUnseen, s.sayLost,
 		s.out.sayMapping, s.sayLatency, s.sayTap,
 	}
 	all := []Finding{}

@@ -83,6 +83,9 @@ type Socket struct {
 	Latency *Latency `json:"latency,omitempty"`
 	// Losses are the packets that are not in the file.
 	Losses Losses `json:"losses"`
+	// Beside is absent if the kernel kept nothing beside the bytes of any packet,
+	// or the file does not tell.
+	Beside *Beside `json:"beside,omitempty"`
 	// Findings say all this in sentences, for people. Their words may change.
 	Findings []Finding `json:"findings"`
 }
@@ -250,7 +253,7 @@ type Losses struct {
 
 // Finding is one thing that there is to say.
 type Finding struct {
-	// Topic is "begins", "reach", "direction", "bytes", "unseen", "lost",
+	// Topic is "begins", "reach", "beside", "direction", "bytes", "unseen", "lost",
 	// "mapping", "latency" or "tap".
 	Topic string `json:"topic"`
 	// Warning says that something is not as it should be.

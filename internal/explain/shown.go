@@ -28,6 +28,7 @@ type shown struct {
 	what      string // flags or protocol
 	fate      string
 	notes     []string
+	meta      capture.Meta
 
 	layer    capture.Layer // of frame
 	protocol uint8
@@ -76,6 +77,9 @@ func (e *entry) note(p *capture.Packet, before int, agrees bool) {
 		return
 	}
 	e.remark(p)
+	if e.shown.meta == (capture.Meta{}) {
+		e.shown.meta = p.Meta
+	}
 	if !agrees {
 		e.shown.notes = append(e.shown.notes, "the bytes of the "+p.Interface.View.String()+" view are others")
 		return

@@ -154,6 +154,7 @@ func (s *socket) newPacket(p *capture.Packet) {
 		s.protocols[d.protocol] = true
 	}
 	s.out.Packets++
+	s.out.beside(p)
 	s.highest = max(s.highest, p.ID)
 	s.enter(e)
 	e.note(p, 0, true)
