@@ -9,13 +9,15 @@ set -eu
 # of the fields: so the n-th dump is the n-th line of the table.
 table=$(mktemp) && trap 'rm -f "$table"' EXIT
 tshark -r "$1" -T fields -E separator='|' -e frame.packet_id -e frame.interface_name \
-	-e frame.interface_description -e ip.hdr_len -e data.data >"$table" 2>/dev/null
+	-e frame.interface_description -e ip.hdr_len -e data.data -e frame.comment >"$table" 2>/dev/null
 tshark -r "$1" -x 2>/dev/null |
 	awk -F'|' '
 		NR == FNR {
 			id[NR] = $1; name[NR] = $2; user[NR] = $5
 			# The synthetic header was never there: 20 bytes of IPv4, 40 of IPv6.
 			synthetic[NR] = $3 ~ /is synthetic/ ? ($4 != "" ? $4 : 40) : 0
+			# Nor was a VLAN tag in the frame: it was put back behind the addresses.
+			tagged[NR] = $3 ~ /tag is put back/ && $6 ~ /vlan=[0-9]+ \(tag/
 			next
 		}
 		FNR == 1 { packet = 1 }
@@ -28,6 +30,7 @@ tshark -r "$1" -x 2>/dev/null |
 			for (i = 1; i < packet; i++) {
 				if (name[i] !~ /:kernel$/) continue
 				seen = substr(dump[i], 2 * synthetic[i] + 1)
+				if (tagged[i]) seen = substr(seen, 1, 24) substr(seen, 33)
 				rest = length(seen) - length(got[id[i]])
 				if (got[id[i]] == "" || substr(seen, rest + 1) != got[id[i]])
 					what = "userspace got none of these bytes"
