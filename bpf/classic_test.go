@@ -253,7 +253,7 @@ func TestClassicOfTcpdump(t *testing.T) {
 	packet[0], packet[9] = 0x45, unix.IPPROTO_UDP
 	for port, want := range map[uint16]int32{16962: 262144, 16963: 0} {
 		binary.BigEndian.PutUint16(packet[22:], port)
-		if got, err := runner.Run(packet, unix.ETH_P_IP); err != nil || got != want {
+		if got, _, err := runner.Run(packet, Context{Protocol: unix.ETH_P_IP}); err != nil || got != want {
 			t.Errorf("port %d: %d, %v, want %d", port, got, err, want)
 		}
 	}

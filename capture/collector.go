@@ -167,6 +167,7 @@ func (c *collector) kernel() {
 		Time:      c.clock.wall(int64(rec.Time)),
 		Direction: direction(rec.PktType),
 		Protocol:  r.protocol,
+		Meta:      metaOf(rec),
 	}
 	address(p, rec, r.kind.layer)
 	c.noted = kernelPacket{cookie: rec.Cookie, src: p.Src, dst: p.Dst, data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict)}
@@ -216,7 +217,7 @@ func address(p *Packet, rec *bpf.Record, layer Layer) {
 	var src, dst netip.Addr
 	net, transport := rec.NetHeader(), rec.Data
 	if layer == LayerLink {
-		transport = transport[min(linkHeaderLen, len(transport)):]
+		transport = transport[min(linkHeaderSize(transport), len(transport)):]
 	}
 	switch {
 	case len(net) >= 20 && net[0]>>4 == 4:
@@ -275,7 +276,8 @@ func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 		}
 		data, length := rec.Data, int(rec.Len)
 		if r.kind.layer == LayerLink && view == ViewNet {
-			data, length = data[min(linkHeaderLen, len(data)):], max(length-linkHeaderLen, 0)
+			size := linkHeaderSize(data)
+			data, length = data[min(size, len(data)):], max(length-size, 0)
 		}
 		p.Len = len(c.scratch) + length
 		c.scratch = append(c.scratch, data...)

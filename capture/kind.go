@@ -114,7 +114,7 @@ func (k *Kind) family() string {
 // newInterface describes one view of the kind. clockError is the bound of the
 // error of its times, in nanoseconds.
 func (k *Kind) newInterface(view View, clockError int64) Interface {
-	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6()}
+	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6(), HasMeta: view != ViewUser}
 	switch view {
 	case ViewKernel:
 		i.Layer = k.layer
@@ -126,6 +126,9 @@ func (k *Kind) newInterface(view View, clockError int64) Interface {
 	case ViewUser:
 		i.Layer = LayerMessage
 		i.Description = "what recvmsg returned to userspace"
+		if k.domain == unix.AF_PACKET {
+			i.Description += "; a VLAN tag is not in it: a socket gets that as PACKET_AUXDATA"
+		}
 	case ViewNet:
 		i.Layer = LayerNetwork
 		i.Description = "the same packets from the network header on, which the filter reaches with bpf_skb_load_bytes_relative"

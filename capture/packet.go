@@ -45,7 +45,7 @@ func ViewByName(name string) (View, bool) {
 type Layer uint8
 
 const (
-	// LayerLink: an Ethernet header.
+	// LayerLink: an Ethernet header. A tag of the packet's Meta is not in it.
 	LayerLink Layer = iota + 1
 	// LayerNetwork: an IPv4 or IPv6 header.
 	LayerNetwork
@@ -73,6 +73,9 @@ type Interface struct {
 	// LinkType is what packets of LayerForeign begin with, a number of
 	// https://www.tcpdump.org/linktypes.html.
 	LinkType uint16
+	// HasMeta says that the Meta of every packet is known: what is zero in it was
+	// zero in the kernel.
+	HasMeta bool
 	// Label is the name of an interface that is no view of a socket: its Kind
 	// and View are not set. It may be empty.
 	Label string
@@ -125,6 +128,8 @@ type Packet struct {
 	Protocol uint8
 	// Call is the system call that returned the bytes (user view only), such as "recvfrom".
 	Call string
+	// Meta is what the kernel kept beside the bytes (views of the kernel's side only).
+	Meta Meta
 	// PID and TID are the process and thread that made the Call, zero when unknown.
 	PID, TID uint32
 }

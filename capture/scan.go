@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -415,7 +416,8 @@ func (l *Live) route(m *member, kind *Kind, pl *outlet) {
 func (l *Live) newOutlet(kind *Kind, text string) *outlet {
 	pl := newOutlet(kind, l.config.Views, l.collector.clock.bound)
 	if at := pl.lanes[ViewUser]; at != nil {
-		at.Description = "what read, readv, recvfrom, recvmsg and recvmmsg returned to the process"
+		at.Description = strings.Replace(at.Description, "what recvmsg returned to userspace",
+			"what read, readv, recvfrom, recvmsg and recvmmsg returned to the process", 1)
 	}
 	pl.describe(text)
 	l.outlets = append(l.outlets, pl)

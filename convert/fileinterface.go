@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
 // fileInterface is an interface of a file that is being read.
@@ -103,7 +104,8 @@ const (
 
 // plainInterface describes packets whose bytes are all as they are in the file.
 func plainInterface(name, description string, link uint16) capture.Interface {
-	i := capture.Interface{Label: name, Description: description, Layer: capture.LayerForeign}
+	i := capture.Interface{Label: name, Layer: capture.LayerForeign}
+	i.Description, i.HasMeta = remark.CutDescription(description)
 	if kind, view, ok := viewOf(name); ok {
 		i.Kind, i.View, i.Label = kind, view, ""
 	}
@@ -128,7 +130,8 @@ func ownInterface(name, description string, link uint16) (capture.Interface, boo
 	if !ok {
 		return capture.Interface{}, false
 	}
-	i := capture.Interface{Kind: kind, View: view, Description: description}
+	i := capture.Interface{Kind: kind, View: view}
+	i.Description, i.HasMeta = remark.CutDescription(description)
 	switch {
 	case link == linkUpperPDU:
 		i.Layer = capture.LayerMessage

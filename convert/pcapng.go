@@ -9,6 +9,7 @@ import (
 	"math"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
 // snaplen is the most bytes that a packet block holds, in every interface:
@@ -27,8 +28,8 @@ const (
 )
 
 // maxPacketOptions is the most bytes that a packet's options take: flags, drop
-// count, id, process, comment, end.
-const maxPacketOptions = (4 + 4) + (4 + 8) + (4 + 8) + (4 + 8) + (optionSpace + maxOption) + 4
+// count, id, process, hash, queue, comment, end.
+const maxPacketOptions = (4 + 4) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 4) + (optionSpace + maxOption) + 4
 
 // Writer writes packets as one section of pcapng (draft-ietf-opsawg-pcapng),
 // little endian, with timestamps of nanoseconds. Packets wait in a buffer of
@@ -74,8 +75,9 @@ func newWriter(w io.Writer, size int, header []byte) (*Writer, error) {
 // packet the interface block. It does not keep p.
 //
 // Packets of LayerTransport get a synthetic IP header made of their addresses,
-// packets of LayerMessage a header with the same and with their Call. What then
-// exceeds 262144 bytes is cut off; the original length says so.
+// packets of LayerMessage a header with the same and with their Call, and
+// packets of LayerLink the VLAN tag of their Meta, if it is known of the whole
+// interface. What then exceeds 262144 bytes is cut off; the original length says so.
 func (w *Writer) WritePacket(p *capture.Packet) error {
 	if w.out.err != nil {
 		return w.out.err
@@ -124,10 +126,15 @@ func appendHeader(b []byte, p *capture.Packet) []byte {
 // these are and how many the packet had.
 func appendPacketData(b []byte, p *capture.Packet) (_ []byte, captured, original uint32) {
 	start := len(b)
-	b = appendHeader(b, p)
-	header := len(b) - start
-	b = append(b, p.Data[:min(len(p.Data), snaplen-header)]...)
-	return b, uint32(len(b) - start), uint32(min(uint64(header)+uint64(originalLength(p)), math.MaxUint32))
+	data := p.Data
+	if restoresTag(p) {
+		b, data = appendTag(append(b, data[:tagPlace]...), &p.Meta), data[tagPlace:]
+	} else {
+		b = appendHeader(b, p)
+	}
+	added := len(b) - start - (len(p.Data) - len(data))
+	b = append(b, data[:min(len(data), snaplen-(len(b)-start))]...)
+	return b, uint32(len(b) - start), uint32(min(uint64(added)+uint64(originalLength(p)), math.MaxUint32))
 }
 
 // appendSizedData appends both lengths of a packet, its header and its bytes, and
@@ -147,7 +154,7 @@ func originalLength(p *capture.Packet) int { return max(p.Len, len(p.Data)) }
 // writeEnhancedPacket writes the block of draft-ietf-opsawg-pcapng, section 4.3.
 func (w *Writer) writeEnhancedPacket(p *capture.Packet) error {
 	size := blockFrame + 20 + maxHeader + min(len(p.Data), snaplen) + 3 +
-		maxPacketOptions - maxOption + min(len(p.Comment), maxOption)
+		maxPacketOptions - maxOption + min(len(p.Comment)+remark.MetaSize, maxOption)
 	if err := w.out.reserve(size); err != nil {
 		return err
 	}
@@ -182,8 +189,9 @@ func appendPacketOptions(b []byte, p *capture.Packet) []byte {
 	if p.PID != 0 {
 		b = appendOptionUint64(b, packetProcess, uint64(p.TID)<<32|uint64(p.PID))
 	}
-	if p.Comment != "" {
-		b = appendOption(b, optionComment, p.Comment)
+	b = appendMetaOptions(b, p)
+	if p.Comment != "" || remark.HasMeta(&p.Meta) {
+		b = appendComment(b, p)
 	}
 	if len(b) == empty {
 		return b
@@ -245,8 +253,8 @@ func (w *Writer) writeInterface(i *capture.Interface) error {
 	if name != "" {
 		b = appendOption(b, interfaceName, name)
 	}
-	if i.Description != "" {
-		b = appendOption(b, interfaceDescription, i.Description)
+	if description := remark.Description(i); description != "" {
+		b = appendOption(b, interfaceDescription, description)
 	}
 	b = appendEndOfOptions(b)
 	w.out.buf = endBlock(b, start)

@@ -325,6 +325,7 @@ func (r *pcapngReader) packetBlock(body []byte) error {
 	r.block.drops = p.Drops
 	p.Data, p.Len = body[:captured:captured], int(max(original, captured))
 	r.packetOptions(p, r.block.options)
+	parseMeta(p, i)
 	r.strip.packet(p, i)
 	return nil
 }
@@ -349,6 +350,10 @@ func (r *pcapngReader) packetOptions(p *capture.Packet, b []byte) {
 			p.Drops = r.order.Uint64(value)
 		case code == packetID && len(value) == 8:
 			p.ID = r.order.Uint64(value)
+		case code == packetHash && len(value) == 5 && value[0] == hashToeplitz:
+			p.Meta.Hash = binary.BigEndian.Uint32(value[1:])
+		case code == packetQueue && len(value) == 4:
+			p.Meta.Queue = r.order.Uint32(value) + 1 // see parseMeta
 		case code == packetProcess && len(value) == 8:
 			p.PID, p.TID = r.order.Uint32(value), r.order.Uint32(value[4:])
 		}

@@ -11,7 +11,7 @@ import (
 // the file: what it has, and not what may have happened besides.
 func (s *socket) findings() []Finding {
 	topics := []func() Finding{
-		s.sayBegins, s.out.sayReach, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
+		s.sayBegins, s.out.sayReach, s.out.sayBeside, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
 		s.sayMapping, s.sayLatency, s.sayTap,
 	}
 	all := []Finding{}

@@ -99,6 +99,9 @@ type Socket struct {
 	// Ambiguous are the packets whose id another one of this kind has as well, but
 	// for the first of each id: nobody knows which of them a read got.
 	Ambiguous Count `json:"ambiguous_ids"`
+	// Beside is absent if the kernel kept nothing beside the bytes of any packet,
+	// or the file does not tell.
+	Beside *Beside `json:"beside,omitempty"`
 	// Findings say all this in sentences, for people. Their words may change.
 	Findings []Finding `json:"findings"`
 }
@@ -274,7 +277,7 @@ type Losses struct {
 
 // Finding is one thing that there is to say.
 type Finding struct {
-	// Topic is "begins", "reach", "direction", "ids", "bytes", "unseen", "lost",
+	// Topic is "begins", "reach", "beside", "direction", "ids", "bytes", "unseen", "lost",
 	// "mapping", "latency" or "tap".
 	Topic string `json:"topic"`
 	// Warning says that something is not as it should be.

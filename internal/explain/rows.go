@@ -169,6 +169,9 @@ func (g *shown) title() (name string, details []string) {
 // said is what there is to say beneath a packet's title, a line each.
 func (g *shown) said() []string {
 	lines := []string{g.fate}
+	if text := saidBeside(&g.meta); text != "" {
+		lines = append(lines, text)
+	}
 	for i := range g.parts {
 		p := &g.parts[i]
 		line := fmt.Sprintf("read %d: ", p.read)

@@ -31,6 +31,7 @@ type shown struct {
 	user      bool // there is a user view
 	read      bool // this is no packet, but a read that belongs to none
 	notes     []string
+	meta      capture.Meta
 
 	layer    capture.Layer // of frame
 	protocol uint8
@@ -80,6 +81,9 @@ func (e *entry) note(p *capture.Packet, before int, agrees bool) {
 		return
 	}
 	e.remark(p)
+	if e.shown.meta == (capture.Meta{}) {
+		e.shown.meta = p.Meta
+	}
 	if !agrees {
 		e.shown.notes = append(e.shown.notes, "the bytes of the "+p.Interface.View.String()+" view are others")
 		return

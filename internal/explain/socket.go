@@ -236,6 +236,7 @@ func (s *socket) newPacket(p *capture.Packet) {
 		s.protocols[d.protocol] = true
 	}
 	s.out.Packets++
+	s.out.beside(p)
 	s.highest = max(s.highest, p.ID)
 	if p.ID != 0 && !s.known.add(p.ID) {
 		s.out.Ambiguous.add(p.ID, uint64(e.length))

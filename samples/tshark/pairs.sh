@@ -13,9 +13,10 @@ rows frame.len frame.cap_len ip.hdr_len tcp.flags.str data.len
 unique
 awk -F'\t' '
 	# The synthetic header was never there: 20 bytes of IPv4, 40 of IPv6, 48 above 64 KiB.
+	# Nor were the 4 bytes of a VLAN tag that is put back into its frame.
 	$2 ~ /:kernel$/ {
 		order[++n] = $1; flags[n] = $7; at[$1] = n
-		seen[n] = $4 - ($3 ~ /header is synthetic/ ? ($6 != "" ? $6 : $4 > 65575 ? 48 : 40) : 0)
+		seen[n] = $4 - ($3 ~ /header is synthetic/ ? ($6 != "" ? $6 : $4 > 65575 ? 48 : 40) : 0) - ($3 ~ /tag is put back/ && $9 ~ /vlan=[0-9]+ \(tag/ ? 4 : 0)
 	}
 	$2 ~ /:user$/ && $9 ~ /^peeked at / { peeks[$1]++; next }
 	$2 ~ /:user$/ { reads[$1]++ }

@@ -7,7 +7,9 @@ NR == FNR {
 	id[NR] = $1; stream[NR] = $2 ~ /^tcp6?:/ && $7 != "" ? $2 "/" $7 : ""
 	# The synthetic header was never there: 20 bytes of IPv4, 40 of IPv6, 48 above 64 KiB.
 	synthetic[NR] = $3 ~ /header is synthetic/ ? ($6 != "" ? $6 + 0 : $4 > 65575 ? 48 : 40) : 0
-	size[NR] = user[NR] ? $4 - $5 + $11 : $4 - synthetic[NR]
+	# Nor was a VLAN tag in the frame: its 4 bytes were put back behind the addresses.
+	tagged[NR] = kernel[NR] && $3 ~ /tag is put back/ && $13 ~ /vlan=[0-9]+ \(tag/
+	size[NR] = user[NR] ? $4 - $5 + $11 : $4 - synthetic[NR] - 4 * tagged[NR]
 	sequence[NR] = $8; header[NR] = $9 + 0; syn[NR] = $10 ~ /S/
 	data[NR] = $12; comment[NR] = $13
 	if (kernel[NR] && $1 != "") packet[$1] = NR
@@ -17,6 +19,7 @@ NR == FNR {
 
 kernel[FNR] {
 	bytes[FNR] = substr($0, 2 * synthetic[FNR] + 1)
+	if (tagged[FNR]) bytes[FNR] = substr(bytes[FNR], 1, 24) substr(bytes[FNR], 33)
 	kept[FNR] = size[FNR]
 	if (match(comment[FNR], /verdict=[0-9]+/)) kept[FNR] = least(size[FNR], substr(comment[FNR], RSTART + 8, RLENGTH - 8) + 0)
 	if (stream[FNR] != "") place_segment(FNR)
