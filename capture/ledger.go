@@ -108,7 +108,7 @@ func (a *Account) String() string {
 	term(" - %d delivered that no filter saw", a.Unknown)
 	term("; %d more were dropped before the filter could see them, for want of room or because they are broken", a.Unseen)
 	if a.Unread > 0 {
-		term("; %d sockets were closed before they could be asked what they dropped, which is among what was not read", a.Closed)
+		term("; sockets closed before they could say what they dropped: %d, and it is among what was not read", a.Closed)
 	}
 	return b.String()
 }

@@ -305,6 +305,9 @@ func (r *pcapngReader) statisticsBlock(body []byte) error {
 	i := r.interfaces[id]
 	s := capture.Statistics{Interface: i.own}
 	for code, value := range r.options(body[12:]) {
+		if code == optionComment {
+			s.Comment = text(value)
+		}
 		if len(value) != 8 {
 			continue
 		}
