@@ -95,6 +95,10 @@ func (k *Kind) countsFiltered() bool {
 	return k.protocol == unix.IPPROTO_UDP || k.protocol == unix.IPPROTO_UDPLITE
 }
 
+// blocksSender tells whether a full receive queue keeps the message with its
+// sender, who may send it again past the filter.
+func (k *Kind) blocksSender() bool { return k.domain == unix.AF_UNIX || k.domain == unix.AF_NETLINK }
+
 // Loopback is the kind's default address, with the port of the probe.
 func (k *Kind) Loopback() netip.AddrPort {
 	if k.IPv6() {

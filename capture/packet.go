@@ -147,6 +147,11 @@ type Flusher interface {
 }
 
 // Statistics is the ledger of one interface: Received = Delivered + Dropped.
+//
+// The kernel and the user view of sockets that are read as messages go together:
+// the Account says how, and the terms of it that are usually zero left aside,
+//
+//	Accepted of kernel + OSDropped of kernel = Delivered of user + OSDropped of user
 type Statistics struct {
 	Interface *Interface
 	// Start and End bound the capture, in nanoseconds since the Unix epoch.
@@ -157,8 +162,21 @@ type Statistics struct {
 	Dropped uint64
 	// Accepted counts those of Received that the socket's filter let pass.
 	Accepted uint64
-	// OSDropped counts the packets that the kernel dropped before this observer could see them.
+	// OSDropped counts the packets that the kernel dropped before this observer
+	// could see them: in the user view those that found no room in the receive
+	// queue, but not those that the filter dropped.
 	OSDropped uint64
-	// Delivered counts the packets handed to the Sink.
+	// Delivered counts the packets that were captured for the Sink. In the user
+	// view it leaves out what was only peeked at, and calls that returned no message.
 	Delivered uint64
+	// Written counts the packets that the Sink took, of whatever sort. A file does not tell it.
+	Written uint64
+	// Bytes counts what userspace got, in its view: for streams the only sum that
+	// there is. A file does not tell it.
+	Bytes uint64
+	// Comment is what else there is to say, or empty: in the user view the Account.
+	Comment string
+	// Account balances the packets of the interface's sockets, in the user view. It
+	// is nil for streams and for what is read from a file.
+	Account *Account
 }

@@ -116,6 +116,7 @@ func (s *Session) settle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		counts.Written = 0 // what waits for its turn is no news
 		if counts != last {
 			last, changed = counts, time.Now()
 		}

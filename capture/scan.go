@@ -61,6 +61,7 @@ func (l *Live) scan() error {
 	}
 	l.bury(alive)
 	l.forgetClosed()
+	l.askQueues(true)
 	for _, g := range gone {
 		l.reads.ForgetSocket(g.pid, g.fd, g.id)
 	}
@@ -168,6 +169,7 @@ func (l *Live) forgetClosed() {
 			m.missing = time.Now()
 		}
 		if time.Since(m.missing) > forgetAfter && !m.listening {
+			m.closeDrops()
 			delete(l.members, cookie)
 			delete(l.inodes, m.inode)
 			l.keeper.tell(keepGone, m.inode)
@@ -289,7 +291,7 @@ func (l *Live) look(p *watched, fd int, inode uint64, copied int, ours bool) err
 		}
 		return nil
 	}
-	m := &member{foreign: info, inode: inode, owner: p.process, fd: fd, drops: queueDrops(copied)}
+	m := &member{foreign: info, inode: inode, owner: p.process, fd: fd}
 	p.seen[fd] = inode
 	l.add(m, kind, parent)
 	if err := l.follow(p, fd, m); err != nil {
@@ -458,10 +460,13 @@ func (l *Live) attach(m *member, copied int, parent *member, ours bool) {
 		l.refuse(fmt.Sprintf("%s had an eBPF filter, which cannot be put back at the end", m))
 	}
 	l.keeper.tellSocket(m.inode, f.classic)
+	m.before.low = queueDrops(copied)
 	if err := l.tap.Attach(copied); err != nil {
 		l.refuse(fmt.Sprintf("%s is not in the kernel view: %v", m, err))
 		return
 	}
+	m.before.high = queueDrops(copied)
+	m.drops = m.before.high
 	m.tapped, m.saved = true, f.classic
 	m.passesOn.Store(!m.route.Load().kind.adopts)
 }

@@ -285,14 +285,17 @@ func (w *Writer) WriteStatistics(s capture.Statistics) error {
 	if id < 0 {
 		return w.out.err
 	}
-	const size = blockFrame + 12 + 7*(4+8) + 4
-	if err := w.out.reserve(size); err != nil {
+	const fixed = blockFrame + 12 + optionSpace + 7*(4+8) + 4
+	if err := w.out.reserve(fixed + min(len(s.Comment), maxOption)); err != nil {
 		return err
 	}
 	start := len(w.out.buf)
 	b := beginBlock(w.out.buf, blockStatistics)
 	b = order.AppendUint32(b, uint32(id))
 	b = appendTime(b, s.End)
+	if s.Comment != "" {
+		b = appendOption(b, optionComment, s.Comment)
+	}
 	b = appendOptionTime(b, statisticsStart, s.Start)
 	b = appendOptionTime(b, statisticsEnd, s.End)
 	b = appendOptionUint64(b, statisticsReceived, s.Received)

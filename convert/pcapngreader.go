@@ -382,6 +382,9 @@ func (r *pcapngReader) statisticsBlock(body []byte) error {
 	s := capture.Statistics{Interface: i.own}
 	o := optionsOf(body[12:], r.order)
 	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
+		if code == optionComment {
+			s.Comment = text(value)
+		}
 		if len(value) != 8 {
 			continue
 		}

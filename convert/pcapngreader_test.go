@@ -58,7 +58,9 @@ func manyPackets(t testing.TB) []*capture.Packet {
 func TestReadWhatWasWritten(t *testing.T) {
 	t.Parallel()
 	written := manyPackets(t)
-	file, err := os.ReadFile(writeFileWith(t, written, someStatistics(unixUser)))
+	ledger := someStatistics(unixUser)
+	ledger.Comment = "unix-dgram: 10 seen = 8 delivered + 2 dropped"
+	file, err := os.ReadFile(writeFileWith(t, written, ledger))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,8 +107,8 @@ func TestReadWhatWasWritten(t *testing.T) {
 	if len(statistics) != 1 || statistics[0].Interface.Name() != unixUser.Name() {
 		t.Fatalf("statistics %+v", statistics)
 	}
-	statistics[0].Interface = nil
-	if statistics[0] != someStatistics(nil) {
+	ledger.Interface = statistics[0].Interface
+	if statistics[0] != ledger {
 		t.Errorf("statistics %+v", statistics[0])
 	}
 }

@@ -146,6 +146,8 @@ type Statistics struct {
 	Accepted uint64 `json:"accepted"`
 	// OSDropped counts the packets that were gone before this observer.
 	OSDropped uint64 `json:"os_dropped"`
+	// Comment is what the capture said besides: how the packets of a socket balance.
+	Comment string `json:"comment,omitempty"`
 }
 
 // Range is from Least to Most, both included.

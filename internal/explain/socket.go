@@ -197,6 +197,10 @@ func (v *view) ledger(s capture.Statistics) {
 	sum.Dropped += s.Dropped
 	sum.Accepted += s.Accepted
 	sum.OSDropped += s.OSDropped
+	if s.Comment != "" && sum.Comment != "" {
+		sum.Comment += "\n"
+	}
+	sum.Comment += s.Comment
 }
 
 // kernelPacket takes a packet of any view but userspace's.
