@@ -116,7 +116,7 @@ func Open(config Config) (_ *Session, err error) {
 	}
 	s.started = bootNow()
 	err = config.Namespace.Do(func() error {
-		s.main, err = openSocket(&config, s.config.Filter)
+		s.main, err = openSocket(&config, s.config.Filter, s.tap.Rejection())
 		return err
 	})
 	if err != nil {
@@ -257,7 +257,7 @@ func (s *Session) stop() error {
 			// From here on the filter's own drops count as well.
 			s.finalDrops = socket.queueDrops()
 		}
-		if err := socket.reject(); err != nil && !errors.Is(err, os.ErrClosed) {
+		if err := socket.attach(s.tap.Rejection()); err != nil && !errors.Is(err, os.ErrClosed) {
 			errs = append(errs, err)
 		}
 		socket.interrupt()
@@ -300,7 +300,7 @@ func (s *Session) keep(socket *socket) {
 	defer s.mu.Unlock()
 	s.sockets[socket] = struct{}{}
 	if s.stopping.Load() {
-		_ = socket.reject()
+		_ = socket.attach(s.tap.Rejection())
 		socket.interrupt()
 	}
 }

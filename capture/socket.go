@@ -79,8 +79,8 @@ func newSocket(fd int) (*socket, error) {
 }
 
 // openSocket opens a socket with a filter on it, so that its receive queue has
-// never held a packet that the filter did not see.
-func openSocket(config *Config, filter Filter) (_ *socket, err error) {
+// never held a packet that the filter did not see. rejection drops everything.
+func openSocket(config *Config, filter, rejection Filter) (_ *socket, err error) {
 	kind := config.Kind
 	name, err := config.bindTo()
 	if err != nil {
@@ -100,7 +100,7 @@ func openSocket(config *Config, filter Filter) (_ *socket, err error) {
 		if err := filter.Attach(fd); err != nil {
 			return nil, err
 		}
-	} else if err := bpf.Reject(fd); err != nil {
+	} else if err := rejection.Attach(fd); err != nil {
 		return nil, err
 	}
 	if err := setOptions(fd, kind); err != nil {
@@ -225,15 +225,6 @@ func bindError(config *Config, err error) error {
 func (s *socket) attach(filter Filter) error {
 	var err error
 	if cerr := s.conn.Control(func(fd uintptr) { err = filter.Attach(int(fd)) }); cerr != nil {
-		return cerr
-	}
-	return err
-}
-
-// reject closes the socket to further packets.
-func (s *socket) reject() error {
-	var err error
-	if cerr := s.conn.Control(func(fd uintptr) { err = bpf.Reject(int(fd)) }); cerr != nil {
 		return cerr
 	}
 	return err
