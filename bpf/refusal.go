@@ -163,3 +163,13 @@ func haveV4() error {
 	}
 	return err
 }
+
+// VerifierLog is all that the kernel's verifier said of a program that it
+// refused, a line each; nothing if an error is of another kind.
+func VerifierLog(err error) []string {
+	var refused *ebpf.VerifierError
+	if !errors.As(err, &refused) {
+		return nil
+	}
+	return refused.Log
+}

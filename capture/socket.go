@@ -177,11 +177,7 @@ func socketError(kind *Kind, err error) error {
 	case kind.denied != "" && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)):
 		return &bpf.MissingError{What: "this system lets nobody open a " + kind.Summary, Hint: kind.denied, Err: err}
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return &bpf.MissingError{
-			What: fmt.Sprintf("opening a %s needs CAP_NET_RAW", kind.Summary),
-			Hint: bpf.CurrentPrivilege().Hint("CAP_NET_RAW"),
-			Err:  err,
-		}
+		return bpf.Capability(unix.CAP_NET_RAW).Lacks("opening a "+kind.Summary, err)
 	case errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ESOCKTNOSUPPORT),
 		errors.Is(err, unix.ENOPROTOOPT):
 		return &bpf.MissingError{
@@ -212,11 +208,9 @@ func bindError(config *Config, err error) error {
 		return fmt.Errorf("%s is not an address of this host: choose another with --listen (ip address shows them): %w",
 			listen.Addr(), err)
 	case errors.Is(err, unix.EACCES):
-		return &bpf.MissingError{
-			What: fmt.Sprintf("listening on port %d needs CAP_NET_BIND_SERVICE", listen.Port()),
-			Hint: bpf.CurrentPrivilege().Hint("CAP_NET_BIND_SERVICE") + ", or choose a port from 1024 on with --listen",
-			Err:  err,
-		}
+		missing := bpf.Capability(unix.CAP_NET_BIND_SERVICE).Lacks(fmt.Sprintf("listening on port %d", listen.Port()), err)
+		missing.Otherwise = "choose a port from 1024 on with --listen"
+		return missing
 	}
 	return fmt.Errorf("listening on %s: %w", listen, err)
 }

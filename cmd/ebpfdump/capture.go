@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
 
 // captureFlags are the flags of capture, as the user gave them.
@@ -67,10 +69,11 @@ SIGUSR1 prints the counts.`,
 ` + liveExample,
 		Args: f.live.arguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			capture := a.capture
 			if f.live.wanted(cmd) {
-				return a.captureLive(cmd, f)
+				capture = func(f captureFlags) error { return a.captureLive(cmd, f) }
 			}
-			return a.capture(f)
+			return a.refusal(f.use().Advise(capture(f)), f.verbose)
 		},
 	}
 	flags := cmd.Flags()
@@ -231,6 +234,19 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// use is what the flags want, as far as privileges go.
+func (f captureFlags) use() privilege.Use {
+	listen, err := netip.ParseAddrPort(f.listen)
+	account, _ := runAs(f.live.user)
+	return privilege.Use{
+		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
+		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
+		Join:    f.live.pid != 0, Run: len(f.live.command) > 0, OtherUser: account != nil,
+		UserView:      slices.Contains(strings.Split(f.views, ","), capture.ViewUser.String()),
+		ReplaceFilter: f.live.replaceFilter,
+	}
+}
+
 // capture captures from a socket of our own.
 func (a *app) capture(f captureFlags) (err error) {
 	p, err := f.plan()
@@ -238,7 +254,11 @@ func (a *app) capture(f captureFlags) (err error) {
 		return err
 	}
 	if f.isolate {
-		if p.config.Namespace, err = capture.NewNamespace(); err != nil {
+		p.config.Namespace, err = capture.NewNamespace()
+		if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) {
+			missing.Otherwise = "leave --isolate out"
+		}
+		if err != nil {
 			return err
 		}
 		defer p.config.Namespace.Close()
@@ -246,6 +266,11 @@ func (a *app) capture(f captureFlags) (err error) {
 	return a.record(p, func(report *reporter, immediate bool) (source, error) {
 		p.config.Notice, p.config.Immediate = report.notice, immediate
 		session, err := capture.Open(p.config)
+		if err == nil && f.probe {
+			if err = session.MayProbe(); err != nil {
+				err = errors.Join(err, session.Close())
+			}
+		}
 		if err != nil {
 			return source{}, err
 		}
@@ -279,7 +304,7 @@ func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) 
 	report := &reporter{app: a, plan: p}
 	from, err := open(report, p.immediate || out.live)
 	if err != nil {
-		return a.refusal(err, p.verbose)
+		return err
 	}
 	defer from.Close()
 	if err := out.begin(from); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
 
 // replayFlags are the flags of replay, as the user gave them.
@@ -53,7 +54,9 @@ kernel feature is missing; 5 a verdict is not the expected one.`,
 			}
 			return noArguments(cmd, args[1:])
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return a.replay(args[0], f) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.refusal(privilege.Use{Command: "replay"}.Advise(a.replay(args[0], f)), f.verbose)
+		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
@@ -89,7 +92,7 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 	defer packets.Close()
 	runner, err := bpf.OpenRunner(verdict)
 	if err != nil {
-		return a.refusal(err, f.verbose)
+		return err
 	}
 	defer func() { err = errors.Join(err, runner.Close()) }()
 

@@ -15,13 +15,14 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/privilege"
 	"github.com/ebpfdump/ebpfdump/internal/survey"
 )
 
 // surveyFlags are the flags of survey, as the user gave them.
 type surveyFlags struct {
 	sock, output, read, compare, captures string
-	markdown, json, html                  bool
+	markdown, json, html, verbose         bool
 }
 
 func (a *app) surveyCommand() *cobra.Command {
@@ -47,7 +48,9 @@ missing without which nothing can be tried.`,
   ebpfdump survey --read survey.json -o survey.html
   ebpfdump survey --compare survey.json`,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error { return a.survey(f, args) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.refusal(privilege.Use{Command: "survey"}.Advise(a.survey(f, args)), f.verbose)
+		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
@@ -59,6 +62,7 @@ missing without which nothing can be tried.`,
 	flags.StringVar(&f.captures, "captures", "", "keep each kind's packets in `DIR`, a pcapng file each")
 	flags.StringVarP(&f.read, "read", "r", "", "try nothing, but show the survey in a JSON `FILE`")
 	flags.StringVar(&f.compare, "compare", "", "print what differs from the survey in a JSON `FILE`, in a second one or on this machine")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print all that the verifier says of a program that it refuses")
 	return cmd
 }
 
