@@ -62,7 +62,9 @@ with a link or IP header looks in the wrong place. Of TCP and UDP the kernel
 keeps at least the header.
 
 Without -o it prints one line a packet. Stops at SIGINT, SIGTERM or SIGHUP;
-SIGUSR1 prints the counts.`,
+SIGUSR1 prints the counts.
+
+` + privilegeHelp("capture"),
 		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
   ebpfdump capture --sock udp -l 0.0.0.0:5353 --duration 10s
   ebpfdump capture --sock raw --proto icmp -o - | tshark -r -

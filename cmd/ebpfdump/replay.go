@@ -44,7 +44,9 @@ itself. The protocol is right but for packets of less than 40 bytes, and before
 Linux 6.19 of more than some 3,700. Bytes that the capture lacks are zero.
 
 Exit status: 0 done; 1 failed while running; 2 wrong usage; 4 a privilege or
-kernel feature is missing; 5 a verdict is not the expected one.`,
+kernel feature is missing; 5 a verdict is not the expected one.
+
+` + privilegeHelp("replay"),
 		Example: `  ebpfdump replay --filter my_filter.o tcp.pcapng
   ebpfdump replay --filter my_filter.o --expect verdicts.txt tcp.pcapng
   ebpfdump replay --filter-cbpf <(tcpdump -y RAW -ddd tcp) raw.pcapng`,

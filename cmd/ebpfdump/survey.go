@@ -33,7 +33,7 @@ func (a *app) surveyCommand() *cobra.Command {
 		Long: `Sends the probe to a socket of every kind, each in a network namespace of its
 own, and finds by comparing bytes what the socket's filter sees, what it reaches
 below that, what userspace gets, and what the filter's return value changes.
-Takes some ten seconds; needs root, and no other program.
+Takes some ten seconds, and needs no other program.
 
 It prints a table and conclusions, or with a flag, or an output file that is
 named so, a page (.md, .html) or data for programs (.json).
@@ -42,7 +42,9 @@ With --compare it prints what differs between two surveys of other kernels or
 machines, or between one and this machine.
 
 Exit status: 0 done, 5 the surveys differ, 4 a privilege or kernel feature is
-missing without which nothing can be tried.`,
+missing without which nothing can be tried.
+
+` + privilegeHelp("survey"),
 		Example: `  ebpfdump survey --sock tcp,udp,raw
   ebpfdump survey -o survey.json --captures pcaps
   ebpfdump survey --read survey.json -o survey.html
