@@ -33,6 +33,7 @@ type Kind struct {
 	canEcho   bool // what came in can be sent back
 	headerLen int  // bytes from offset 0 on that userspace does not get (datagrams)
 	probe     probe
+	mayProbe  probe  // asks whether the kernel permits the probe; nil where it always does
 	denied    string // the step that mends EACCES of socket(2); empty for CAP_NET_RAW
 }
 

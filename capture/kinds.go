@@ -82,6 +82,7 @@ var kinds = []Kind{
 	{
 		Name: "netlink", Summary: "netlink socket for news of interfaces, addresses and routes", domain: unix.AF_NETLINK, typ: unix.SOCK_RAW,
 		protocol: unix.NETLINK_ROUTE, place: netlinkPlace, layer: LayerMessage, plural: "netlink messages", copies: true, probe: probeNetlink,
+		mayProbe: mayProbeNetlink,
 	},
 	{
 		Name: "vsock", Summary: "vsock stream listener and all it accepts", domain: unix.AF_VSOCK, typ: unix.SOCK_STREAM,

@@ -84,6 +84,7 @@ type Live struct {
 	streams   *streams // the one pairer of all TCP connections
 	owned     int
 	gone      []goneSocket
+	denied    error // why a socket whose filter was to be replaced is left alone
 }
 
 // watched is a process whose sockets are looked at.
@@ -148,7 +149,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 		}
 	}()
 	if l.tap, err = bpf.Open(bpf.Options{RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict}); err != nil {
-		return nil, config.hint(err)
+		return nil, err
 	}
 	if slices.Contains(config.Views, ViewUser) {
 		l.reads, err = bpf.OpenReads(bpf.ReadsOptions{RingSize: config.RingSize, Snaplen: config.Snaplen})
@@ -165,24 +166,6 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	l.follower = newFollower(l)
 	l.collector.routeOf, l.collector.taken = l.routeOf, l.follower.take
 	return l, nil
-}
-
-// hint names all that is lacking where the tap alone needs less.
-func (c JoinConfig) hint(err error) error {
-	var missing *bpf.MissingError
-	if !errors.As(err, &missing) || missing.Capability == "" {
-		return err
-	}
-	lacking := []string{missing.Capability}
-	if slices.Contains(c.Views, ViewUser) {
-		lacking = append(lacking, "CAP_PERFMON")
-	}
-	if c.PID != 0 {
-		lacking = append(lacking, "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
-	}
-	told := *missing
-	told.Hint = bpf.CurrentPrivilege().Hint(lacking...)
-	return &told
 }
 
 // adopt takes the process whose end is the capture's.
@@ -205,6 +188,9 @@ func (l *Live) adopt(root *process) error {
 func (l *Live) join() error {
 	if err := l.scan(); err != nil {
 		return fmt.Errorf("joining process %d: %w", l.config.PID, err)
+	}
+	if l.denied != nil {
+		return fmt.Errorf("joining process %d: %w", l.config.PID, l.denied)
 	}
 	l.joined = true
 	if len(l.members) > 0 {

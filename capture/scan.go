@@ -456,6 +456,11 @@ func (l *Live) attach(m *member, copied int, parent *member, ours bool) {
 		l.refuse(fmt.Sprintf("%s has a filter already, and is left alone: --replace-filter takes its place", m))
 		return
 	}
+	if err := mayRestore(copied, f.classic); err != nil {
+		l.refuse(fmt.Sprintf("%s is left alone: %v", m, err))
+		l.denied = err
+		return
+	}
 	if f.extended {
 		l.refuse(fmt.Sprintf("%s had an eBPF filter, which cannot be put back at the end", m))
 	}

@@ -114,7 +114,7 @@ func Open(config Config) (_ *Session, err error) {
 	}
 	s.started = bootNow()
 	err = config.Namespace.Do(func() error {
-		s.main, err = openSocket(&config, s.config.Filter)
+		s.main, err = openSocket(&config, s.config.Filter, s.tap.Rejection())
 		return err
 	})
 	if err != nil {
@@ -245,7 +245,7 @@ func (s *Session) stop() error {
 	s.main.closing.Store(&drops.low)
 	var errs []error
 	s.eachSocket(func(socket *socket) {
-		if err := socket.reject(); err != nil && !errors.Is(err, os.ErrClosed) {
+		if err := socket.attach(s.tap.Rejection()); err != nil && !errors.Is(err, os.ErrClosed) {
 			errs = append(errs, err)
 		}
 	})
@@ -283,7 +283,7 @@ func (s *Session) keep(socket *socket) {
 	defer s.mu.Unlock()
 	s.sockets[socket] = struct{}{}
 	if s.stopping.Load() {
-		_ = socket.reject()
+		_ = socket.attach(s.tap.Rejection())
 		socket.interrupt()
 	}
 }

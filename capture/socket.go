@@ -84,8 +84,8 @@ func newSocket(fd int) (*socket, error) {
 }
 
 // openSocket opens a socket with a filter on it, so that its receive queue has
-// never held a packet that the filter did not see.
-func openSocket(config *Config, filter Filter) (_ *socket, err error) {
+// never held a packet that the filter did not see. rejection drops everything.
+func openSocket(config *Config, filter, rejection Filter) (_ *socket, err error) {
 	kind := config.Kind
 	name, err := config.bindTo()
 	if err != nil {
@@ -105,7 +105,7 @@ func openSocket(config *Config, filter Filter) (_ *socket, err error) {
 		if err := filter.Attach(fd); err != nil {
 			return nil, err
 		}
-	} else if err := bpf.Reject(fd); err != nil {
+	} else if err := rejection.Attach(fd); err != nil {
 		return nil, err
 	}
 	if err := setOptions(fd, kind); err != nil {
@@ -188,11 +188,7 @@ func socketError(kind *Kind, err error) error {
 	case kind.denied != "" && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)):
 		return &bpf.MissingError{What: "this system lets nobody open a " + kind.Summary, Hint: kind.denied, Err: err}
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return &bpf.MissingError{
-			What: fmt.Sprintf("opening a %s needs CAP_NET_RAW", kind.Summary),
-			Hint: bpf.CurrentPrivilege().Hint("CAP_NET_RAW"),
-			Err:  err,
-		}
+		return bpf.Capability(unix.CAP_NET_RAW).Lacks("opening a "+kind.Summary, err)
 	case errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ESOCKTNOSUPPORT),
 		errors.Is(err, unix.ENOPROTOOPT):
 		return &bpf.MissingError{
@@ -223,11 +219,9 @@ func bindError(config *Config, err error) error {
 		return fmt.Errorf("%s is not an address of this host: choose another with --listen (ip address shows them): %w",
 			listen.Addr(), err)
 	case errors.Is(err, unix.EACCES):
-		return &bpf.MissingError{
-			What: fmt.Sprintf("listening on port %d needs CAP_NET_BIND_SERVICE", listen.Port()),
-			Hint: bpf.CurrentPrivilege().Hint("CAP_NET_BIND_SERVICE") + ", or choose a port from 1024 on with --listen",
-			Err:  err,
-		}
+		missing := bpf.Capability(unix.CAP_NET_BIND_SERVICE).Lacks(fmt.Sprintf("listening on port %d", listen.Port()), err)
+		missing.Otherwise = "choose a port from 1024 on with --listen"
+		return missing
 	}
 	return fmt.Errorf("listening on %s: %w", listen, err)
 }
@@ -236,15 +230,6 @@ func bindError(config *Config, err error) error {
 func (s *socket) attach(filter Filter) error {
 	var err error
 	if cerr := s.conn.Control(func(fd uintptr) { err = filter.Attach(int(fd)) }); cerr != nil {
-		return cerr
-	}
-	return err
-}
-
-// reject closes the socket to further packets.
-func (s *socket) reject() error {
-	var err error
-	if cerr := s.conn.Control(func(fd uintptr) { err = bpf.Reject(int(fd)) }); cerr != nil {
 		return cerr
 	}
 	return err

@@ -89,15 +89,15 @@ func verdictNumber(s string) (int32, error) {
 	return int32(uint32(n)), nil
 }
 
-// refusal prints the verifier's whole log for those who want to see it.
+// refusal prints the verifier's whole log, if an error has one, for those who want to see it.
 func (a *app) refusal(err error, verbose bool) error {
-	var refused *bpf.RefusedError
-	if !errors.As(err, &refused) {
+	log := bpf.VerifierLog(err)
+	if len(log) == 0 {
 		return err
 	}
 	if verbose {
-		fmt.Fprintln(a.stderr, strings.Join(refused.Log, "\n"))
+		fmt.Fprintln(a.stderr, strings.Join(log, "\n"))
 		return err
 	}
-	return fmt.Errorf("%w (-v prints all that it said)", err)
+	return fmt.Errorf("%w (-v prints all that the verifier said)", err)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
 
 // replayFlags are the flags of replay, as the user gave them.
@@ -50,7 +51,9 @@ packet of which it misses something. Bytes that the capture lacks are zero.
 A capture that ends in the middle of a block is read up to there, with a note.
 
 Exit status: 0 done; 1 failed while running; 2 wrong usage; 4 a privilege or
-kernel feature is missing; 5 a verdict is not the expected one.`,
+kernel feature is missing; 5 a verdict is not the expected one.
+
+` + privilegeHelp("replay"),
 		Example: `  ebpfdump replay --filter my_filter.o tcp.pcapng
   ebpfdump replay --filter my_filter.o --expect verdicts.txt tcp.pcapng
   ebpfdump replay --filter-cbpf <(tcpdump -y RAW -ddd tcp) raw.pcapng`,
@@ -60,7 +63,9 @@ kernel feature is missing; 5 a verdict is not the expected one.`,
 			}
 			return noArguments(cmd, args[1:])
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return a.replay(args[0], f) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.refusal(privilege.Use{Command: "replay"}.Advise(a.replay(args[0], f)), f.verbose)
+		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
@@ -101,7 +106,7 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 	defer packets.Close()
 	runner, err := bpf.OpenRunner(verdict)
 	if err != nil {
-		return a.refusal(err, f.verbose)
+		return err
 	}
 	defer func() { err = errors.Join(err, runner.Close()) }()
 

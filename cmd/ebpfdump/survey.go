@@ -16,13 +16,14 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
 	"github.com/ebpfdump/ebpfdump/internal/outfile"
+	"github.com/ebpfdump/ebpfdump/internal/privilege"
 	"github.com/ebpfdump/ebpfdump/internal/survey"
 )
 
 // surveyFlags are the flags of survey, as the user gave them.
 type surveyFlags struct {
 	sock, output, read, compare, captures string
-	markdown, json, html                  bool
+	markdown, json, html, verbose         bool
 }
 
 func (a *app) surveyCommand() *cobra.Command {
@@ -33,7 +34,7 @@ func (a *app) surveyCommand() *cobra.Command {
 		Long: `Sends the probe to a socket of every kind, each in a network namespace of its
 own, and finds by comparing bytes what the socket's filter sees, what it reaches
 below that, what userspace gets, and what the filter's return value changes.
-Takes some ten seconds; needs root, and no other program.
+Takes some ten seconds, and needs no other program.
 
 It prints a table and conclusions, or with a flag, or an output file that is
 named so, a page (.md, .html) or data for programs (.json).
@@ -42,13 +43,17 @@ With --compare it prints what differs between two surveys of other kernels or
 machines, or between one and this machine.
 
 Exit status: 0 done, 5 the surveys differ, 4 a privilege or kernel feature is
-missing without which nothing can be tried.`,
+missing without which nothing can be tried.
+
+` + privilegeHelp("survey"),
 		Example: `  ebpfdump survey --sock tcp,udp,raw
   ebpfdump survey -o survey.json --captures pcaps
   ebpfdump survey --read survey.json -o survey.html
   ebpfdump survey --compare survey.json`,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error { return a.survey(f, args) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.refusal(privilege.Use{Command: "survey"}.Advise(a.survey(f, args)), f.verbose)
+		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
@@ -60,6 +65,7 @@ missing without which nothing can be tried.`,
 	flags.StringVar(&f.captures, "captures", "", "keep each kind's packets in `DIR`, a pcapng file each")
 	flags.StringVarP(&f.read, "read", "r", "", "try nothing, but show the survey in a JSON `FILE`")
 	flags.StringVar(&f.compare, "compare", "", "print what differs from the survey in a JSON `FILE`, in a second one or on this machine")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print all that the verifier says of a program that it refuses")
 	return cmd
 }
 

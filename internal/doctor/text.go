@@ -118,7 +118,11 @@ func (p *page) row(answer Answer, name, detail string, bad bool) {
 		p.text.WriteString(strings.TrimRight(line, " ") + "\n")
 		return
 	}
-	p.text.WriteString(line + " ")
+	if len(printable(name)) > nameWidth {
+		p.text.WriteString(line + "\n" + strings.Repeat(" ", detailFrom))
+	} else {
+		p.text.WriteString(line + " ")
+	}
 	p.lines("", detail)
 }
 
