@@ -3,10 +3,46 @@ package bpf
 import (
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
+
+// Capability is a capability of Linux, such as unix.CAP_BPF.
+type Capability int
+
+// capabilityNames has those that ebpfdump knows a use for.
+var capabilityNames = map[Capability]string{
+	unix.CAP_BPF:              "CAP_BPF",
+	unix.CAP_DAC_READ_SEARCH:  "CAP_DAC_READ_SEARCH",
+	unix.CAP_NET_ADMIN:        "CAP_NET_ADMIN",
+	unix.CAP_NET_BIND_SERVICE: "CAP_NET_BIND_SERVICE",
+	unix.CAP_NET_RAW:          "CAP_NET_RAW",
+	unix.CAP_PERFMON:          "CAP_PERFMON",
+	unix.CAP_SETGID:           "CAP_SETGID",
+	unix.CAP_SETUID:           "CAP_SETUID",
+	unix.CAP_SYS_ADMIN:        "CAP_SYS_ADMIN",
+	unix.CAP_SYS_PTRACE:       "CAP_SYS_PTRACE",
+}
+
+func (c Capability) String() string {
+	if name, ok := capabilityNames[c]; ok {
+		return name
+	}
+	return "capability " + strconv.Itoa(int(c))
+}
+
+// Lacks is the error of a call that needs a capability which the process has
+// not. doing is what for: "opening a raw socket".
+func (c Capability) Lacks(doing string, err error) *MissingError {
+	return &MissingError{
+		What:       doing + " needs " + c.String(),
+		Hint:       CurrentPrivilege().Hint(c.String()),
+		Capability: c.String(),
+		Err:        err,
+	}
+}
 
 // Privilege is what the kernel lets a process do.
 type Privilege struct {
@@ -71,6 +107,16 @@ func (p Privilege) Has(capability int) bool {
 		set |= 1 << whole
 	}
 	return p.Effective&set != 0
+}
+
+// HasNamed is Has for a capability's name, such as "CAP_BPF".
+func (p Privilege) HasNamed(name string) bool {
+	for c, n := range capabilityNames {
+		if n == name {
+			return p.Has(int(c))
+		}
+	}
+	return false
 }
 
 // MayLoad tells whether the privilege is enough for bpf(2), as far as

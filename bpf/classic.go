@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/cilium/ebpf/asm"
@@ -37,10 +38,10 @@ type translation struct {
 }
 
 // translate makes a function of a classic filter. It refuses what Linux would
-// refuse.
+// refuse, and what eBPF has no counterpart for.
 func translate(program []classic) (asm.Instructions, error) {
-	if len(program) == 0 || len(program) > unix.BPF_MAXINSNS {
-		return nil, fmt.Errorf("%d instructions: a classic filter has from 1 to %d", len(program), unix.BPF_MAXINSNS)
+	if err := checkClassic(program); err != nil {
+		return nil, err
 	}
 	t := &translation{reached: make([]bool, len(program))}
 	t.reached[0] = true
@@ -55,26 +56,24 @@ func translate(program []classic) (asm.Instructions, error) {
 		}
 		first := len(t.out)
 		if err := t.instruction(ins); err != nil {
-			return nil, fmt.Errorf("instruction %d (%#x %d %d %#x): %w", i, ins.Code, ins.Jt, ins.Jf, ins.K, err)
+			return nil, inInstruction(program, i, err)
 		}
-		t.out[first] = t.out[first].WithSymbol(label(i))
+		t.out[first] = t.out[first].WithSymbol(insnLabel(i))
 	}
 	return t.out, nil
 }
 
-func label(i int) string { return "insn" + strconv.Itoa(i) }
+func insnLabel(i int) string { return "insn" + strconv.Itoa(i) }
 
 // memory is where on the stack a word of M[] is.
 func memory(word uint32) int16 { return -4 * int16(word+1) }
 
-// memoryRead lists the words of M[] that are read: those must have a value.
+// memoryRead lists the words of M[] that are read: those must have a value for the verifier.
 func memoryRead(program []classic) []uint32 {
 	var words []uint32
-	var seen [memoryWords]bool
 	for _, ins := range program {
-		isLoad := ins.Code&7 == unix.BPF_LD || ins.Code&7 == unix.BPF_LDX
-		if isLoad && ins.Code&0xe0 == unix.BPF_MEM && ins.K < memoryWords && !seen[ins.K] {
-			seen[ins.K] = true
+		isRead := ins.Code == unix.BPF_LD|unix.BPF_MEM || ins.Code == unix.BPF_LDX|unix.BPF_MEM
+		if isRead && !slices.Contains(words, ins.K) {
 			words = append(words, ins.K)
 		}
 	}
@@ -84,85 +83,60 @@ func memoryRead(program []classic) []uint32 {
 func (t *translation) emit(ins ...asm.Instruction) { t.out = append(t.out, ins...) }
 
 // next notes that the instruction so many places behind can be reached.
-func (t *translation) next(offset uint32) (string, error) {
-	to := uint64(t.at) + 1 + uint64(offset)
-	if to >= uint64(len(t.reached)) {
-		return "", fmt.Errorf("leads to instruction %d, and there are %d", to, len(t.reached))
-	}
+func (t *translation) next(offset uint32) (label string) {
+	to := t.at + 1 + int(offset)
 	t.reached[to] = true
-	return label(int(to)), nil
+	return insnLabel(to)
 }
 
 // errUnknown is what is wrong with a code that Linux does not know.
 var errUnknown = errors.New("there is no such instruction")
 
-func (t *translation) instruction(ins classic) error {
-	if ins.Code > 0xff {
-		return errUnknown
-	}
+// instruction translates what checkClassic has taken. It fails where eBPF has no
+// counterpart.
+func (t *translation) instruction(ins classic) (err error) {
 	switch ins.Code & 7 {
 	case unix.BPF_JMP:
-		return t.jump(ins)
+		t.jump(ins)
+		return nil
 	case unix.BPF_RET:
-		return t.ret(ins)
-	}
-	var err error
-	switch ins.Code & 7 {
+		t.ret(ins)
+		return nil
 	case unix.BPF_LD:
 		err = t.load(ins)
 	case unix.BPF_LDX:
-		err = t.loadX(ins)
-	case unix.BPF_ST, unix.BPF_STX:
-		err = t.store(ins)
+		t.loadX(ins)
+	case unix.BPF_ST:
+		t.emit(asm.StoreMem(asm.R10, memory(ins.K), regA, asm.Word))
+	case unix.BPF_STX:
+		t.emit(asm.StoreMem(asm.R10, memory(ins.K), regX, asm.Word))
 	case unix.BPF_ALU:
-		err = t.alu(ins)
+		t.alu(ins)
 	case unix.BPF_MISC:
-		err = t.misc(ins)
+		t.misc(ins)
 	}
-	if err != nil {
-		return err
-	}
-	_, err = t.next(0)
+	t.next(0)
 	return err
 }
 
-func (t *translation) ret(ins classic) error {
-	switch ins.Code {
-	case unix.BPF_RET | unix.BPF_K:
+func (t *translation) ret(ins classic) {
+	if ins.Code == unix.BPF_RET|unix.BPF_K {
 		t.emit(asm.Mov.Imm32(regA, int32(ins.K)))
-	case unix.BPF_RET | unix.BPF_A:
-	default:
-		return errUnknown
 	}
 	t.emit(asm.Return())
-	return nil
 }
 
 // A load that leaves the packet ends a classic filter with 0. An absolute load
 // of eBPF does the same.
 func (t *translation) load(ins classic) error {
-	var size asm.Size
-	switch ins.Code & 0x18 {
-	case unix.BPF_W:
-		size = asm.Word
-	case unix.BPF_H:
-		size = asm.Half
-	case unix.BPF_B:
-		size = asm.Byte
-	default:
-		return errUnknown
-	}
-	mode := ins.Code & 0xe0
-	if size != asm.Word && mode != unix.BPF_ABS && mode != unix.BPF_IND {
-		return errUnknown
-	}
-	switch mode {
+	size := map[uint16]asm.Size{unix.BPF_W: asm.Word, unix.BPF_H: asm.Half, unix.BPF_B: asm.Byte}[ins.Code&0x18]
+	switch ins.Code & 0xe0 {
 	case unix.BPF_IMM:
 		t.emit(asm.Mov.Imm32(regA, int32(ins.K)))
 	case unix.BPF_LEN:
 		t.emit(asm.LoadMem(regA, regPacket, int16(fieldLen), asm.Word))
 	case unix.BPF_MEM:
-		return t.access(ins.K, asm.LoadMem(regA, asm.R10, memory(ins.K), asm.Word))
+		t.emit(asm.LoadMem(regA, asm.R10, memory(ins.K), asm.Word))
 	case unix.BPF_IND:
 		t.emit(asm.LoadInd(regA, regX, int32(ins.K), size))
 	case unix.BPF_ABS:
@@ -170,19 +144,15 @@ func (t *translation) load(ins classic) error {
 			return t.extension(ins.K - extensions)
 		}
 		t.emit(asm.LoadAbs(int32(ins.K), size))
-	default:
-		return errUnknown
 	}
 	return nil
 }
 
-// access is a load or a store of M[].
-func (t *translation) access(word uint32, ins asm.Instruction) error {
-	if word >= memoryWords {
-		return fmt.Errorf("memory word %d, and there are %d", word, memoryWords)
-	}
-	t.emit(ins)
-	return nil
+// extensionNames are the extensions that Linux knows (SKF_AD_* of linux/filter.h).
+var extensionNames = map[uint32]string{
+	0: "protocol", 4: "packet type", 8: "interface", 12: "netlink attribute", 16: "nested netlink attribute",
+	20: "mark", 24: "queue", 28: "hardware type", 32: "hash", 36: "cpu", 40: "A xor X", 44: "VLAN tag",
+	48: "VLAN tag present", 52: "payload offset", 56: "random number", 60: "VLAN protocol",
 }
 
 // Offsets of fields of struct __sk_buff, which is part of the kernel's interface.
@@ -236,20 +206,21 @@ func (t *translation) extension(number uint32) error {
 		field(fieldVLANProto)
 		networkOrder()
 	default:
-		return fmt.Errorf("extension %d of classic BPF has no counterpart in eBPF", number)
+		return fmt.Errorf("loads extension %d (%s), which Linux takes on a socket and eBPF has no counterpart for: use a filter that does without",
+			number, extensionNames[number])
 	}
 	return nil
 }
 
-func (t *translation) loadX(ins classic) error {
-	switch ins.Code {
-	case unix.BPF_LDX | unix.BPF_W | unix.BPF_IMM:
+func (t *translation) loadX(ins classic) {
+	switch ins.Code & 0xe0 {
+	case unix.BPF_IMM:
 		t.emit(asm.Mov.Imm32(regX, int32(ins.K)))
-	case unix.BPF_LDX | unix.BPF_W | unix.BPF_LEN:
+	case unix.BPF_LEN:
 		t.emit(asm.LoadMem(regX, regPacket, int16(fieldLen), asm.Word))
-	case unix.BPF_LDX | unix.BPF_W | unix.BPF_MEM:
-		return t.access(ins.K, asm.LoadMem(regX, asm.R10, memory(ins.K), asm.Word))
-	case unix.BPF_LDX | unix.BPF_B | unix.BPF_MSH:
+	case unix.BPF_MEM:
+		t.emit(asm.LoadMem(regX, asm.R10, memory(ins.K), asm.Word))
+	case unix.BPF_MSH:
 		// 4 * (P[k] & 15), the length of an IPv4 header.
 		t.emit(
 			asm.Mov.Reg(regScratch, regA),
@@ -259,32 +230,15 @@ func (t *translation) loadX(ins classic) error {
 			asm.Mov.Reg(regX, regA),
 			asm.Mov.Reg(regA, regScratch),
 		)
-	default:
-		return errUnknown
 	}
-	return nil
 }
 
-func (t *translation) store(ins classic) error {
-	switch ins.Code {
-	case unix.BPF_ST:
-		return t.access(ins.K, asm.StoreMem(asm.R10, memory(ins.K), regA, asm.Word))
-	case unix.BPF_STX:
-		return t.access(ins.K, asm.StoreMem(asm.R10, memory(ins.K), regX, asm.Word))
-	}
-	return errUnknown
-}
-
-func (t *translation) misc(ins classic) error {
-	switch ins.Code {
-	case unix.BPF_MISC | unix.BPF_TAX:
+func (t *translation) misc(ins classic) {
+	if ins.Code == unix.BPF_MISC|unix.BPF_TAX {
 		t.emit(asm.Mov.Reg32(regX, regA))
-	case unix.BPF_MISC | unix.BPF_TXA:
+	} else {
 		t.emit(asm.Mov.Reg32(regA, regX))
-	default:
-		return errUnknown
 	}
-	return nil
 }
 
 var aluOps = map[uint16]asm.ALUOp{
@@ -292,65 +246,39 @@ var aluOps = map[uint16]asm.ALUOp{
 	unix.BPF_OR: asm.Or, unix.BPF_AND: asm.And, unix.BPF_XOR: asm.Xor, unix.BPF_LSH: asm.LSh, unix.BPF_RSH: asm.RSh,
 }
 
-func (t *translation) alu(ins classic) error {
+func (t *translation) alu(ins classic) {
 	if ins.Code == unix.BPF_ALU|unix.BPF_NEG {
 		t.emit(asm.Neg.Imm32(regA, 0))
-		return nil
+		return
 	}
-	op, known := aluOps[ins.Code&0xf0]
-	if !known {
-		return errUnknown
-	}
-	divides := op == asm.Div || op == asm.Mod
-	if ins.Code&unix.BPF_X == 0 {
-		switch {
-		case divides && ins.K == 0:
-			return errors.New("divides by zero")
-		case (op == asm.LSh || op == asm.RSh) && ins.K >= 32:
-			return fmt.Errorf("shifts by %d bits, of 32", ins.K)
-		}
+	op := aluOps[ins.Code&0xf0]
+	switch {
+	case ins.Code&unix.BPF_X == 0:
 		t.emit(op.Imm32(regA, int32(ins.K)))
-		return nil
-	}
-	if divides {
+	case op == asm.Div || op == asm.Mod:
 		// By zero, classic BPF ends with 0, and eBPF goes on.
-		divide := label(t.at) + "divide"
+		divide := insnLabel(t.at) + "divide"
 		t.emit(
 			asm.JNE.Imm32(regX, 0, divide),
 			asm.Mov.Imm(regA, 0),
 			asm.Return(),
 			op.Reg32(regA, regX).WithSymbol(divide),
 		)
-		return nil
+	default:
+		t.emit(op.Reg32(regA, regX))
 	}
-	t.emit(op.Reg32(regA, regX))
-	return nil
 }
 
 var jumpOps = map[uint16]asm.JumpOp{
 	unix.BPF_JEQ: asm.JEq, unix.BPF_JGT: asm.JGT, unix.BPF_JGE: asm.JGE, unix.BPF_JSET: asm.JSet,
 }
 
-func (t *translation) jump(ins classic) error {
+func (t *translation) jump(ins classic) {
 	if ins.Code == unix.BPF_JMP|unix.BPF_JA {
-		to, err := t.next(ins.K)
-		if err == nil {
-			t.emit(asm.Ja.Label(to))
-		}
-		return err
+		t.emit(asm.Ja.Label(t.next(ins.K)))
+		return
 	}
-	op, known := jumpOps[ins.Code&0xf0]
-	if !known {
-		return errUnknown
-	}
-	yes, err := t.next(uint32(ins.Jt))
-	if err != nil {
-		return err
-	}
-	no, err := t.next(uint32(ins.Jf))
-	if err != nil {
-		return err
-	}
+	op, yes, no := jumpOps[ins.Code&0xf0], t.next(uint32(ins.Jt)), t.next(uint32(ins.Jf))
 	if ins.Code&unix.BPF_X != 0 {
 		t.emit(op.Reg32(regA, regX, yes))
 	} else {
@@ -359,5 +287,4 @@ func (t *translation) jump(ins classic) error {
 	if ins.Jf != 0 {
 		t.emit(asm.Ja.Label(no))
 	}
-	return nil
 }

@@ -17,13 +17,22 @@ type MissingError struct {
 	What string
 	// Hint is the step that would mend it.
 	Hint string
+	// Otherwise is a step that does without it; empty if there is none.
+	Otherwise string
 	// Capability is what the process lacks, such as "CAP_BPF"; empty if it is something else.
 	Capability string
 	// Err is what the kernel said.
 	Err error
 }
 
-func (e *MissingError) Error() string { return e.What + ": " + e.Hint }
+func (e *MissingError) Error() string {
+	text := e.What + ": " + e.Hint
+	if e.Otherwise != "" {
+		text += ", or " + e.Otherwise
+	}
+	return text
+}
+
 func (e *MissingError) Unwrap() error { return e.Err }
 
 // host is what diagnose looks at, so that tests can be other machines.

@@ -212,12 +212,9 @@ func Preemptible() bool {
 func diagnoseReads(err error) error {
 	const doing = "following system calls"
 	if errors.Is(err, unix.EPERM) && !HasCapability(unix.CAP_PERFMON) {
-		return &MissingError{
-			What:       doing + " needs CAP_PERFMON beside CAP_BPF",
-			Hint:       "run as root (sudo), or choose --view kernel, which needs no more than CAP_BPF",
-			Capability: "CAP_PERFMON",
-			Err:        err,
-		}
+		missing := Capability(unix.CAP_PERFMON).Lacks(doing, err)
+		missing.Otherwise = "choose --view kernel, which does without"
+		return missing
 	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, os.ErrNotExist) {
 		return &MissingError{

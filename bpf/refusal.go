@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -17,15 +18,22 @@ import (
 type RefusedError struct {
 	// What is refused, and by whom.
 	What string
-	// Reason is the last thing that the verifier said.
+	// Reason is what the filter does wrong, and where, or the last thing that the verifier said.
 	Reason string
-	// Log is all that it said, a line each.
-	Log []string
-	// Err is what the kernel said.
+	// Hint is the next step; empty if none is known but to read the log.
+	Hint string
+	// Err is what the kernel said. VerifierLog has all of it.
 	Err error
 }
 
-func (e *RefusedError) Error() string { return e.What + ": " + e.Reason }
+func (e *RefusedError) Error() string {
+	text := e.What + ": " + e.Reason
+	if e.Hint != "" {
+		text += ": " + e.Hint
+	}
+	return text
+}
+
 func (e *RefusedError) Unwrap() error { return e.Err }
 
 // diagnose turns the error of loading the tap with the verdict into what the
@@ -44,30 +52,134 @@ func (v *Verdict) diagnose(err error) error {
 func (v *Verdict) explain(does string, err error) error {
 	doing := "loading " + v.name
 	var refused *ebpf.VerifierError
-	_ = errors.As(err, &refused)
-	if missing := v.missing(err, refused); missing != "" {
-		return &MissingError{
-			What: fmt.Sprintf("%s needs %s, which Linux %s lacks", doing, missing, release()),
-			Hint: "use a newer kernel, or a filter that does without",
-			Err:  err,
-		}
+	if errors.As(err, &refused) {
+		return v.explainRefusal(doing, does, refused, err)
 	}
-	if refused != nil {
+	if m := v.unsized(err); m != "" {
 		return &RefusedError{
-			What:   fmt.Sprintf("%s: the verifier of Linux %s %s", doing, release(), does),
-			Reason: lastWord(refused.Log, refused.Cause),
-			Log:    refused.Log,
-			Err:    err,
+			What: doing, Reason: "the map " + m + " has no size, which the program that the filter was made for gives it at run time",
+			Hint: "give it one in the source, as in __uint(max_entries, 1024)", Err: err,
 		}
 	}
-	if errors.Is(err, ebpf.ErrNotSupported) {
-		return &MissingError{
-			What: fmt.Sprintf("%s needs what Linux %s lacks (%v)", doing, release(), err),
-			Hint: "use a newer kernel, or one that is built with it",
-			Err:  err,
+	missing, hint := v.missing(err), "use a newer kernel, or a filter that does without"
+	if missing == "" && errors.Is(err, ebpf.ErrNotSupported) {
+		missing, hint = fmt.Sprintf("something (%v)", err), "use a newer kernel, or one that is built with it"
+		if strings.Contains(err.Error(), "CO-RE") {
+			missing, hint = "a description of the kernel's types (BTF) for its CO-RE relocations", "use a kernel with CONFIG_DEBUG_INFO_BTF"
 		}
+	}
+	if missing != "" {
+		return &MissingError{What: fmt.Sprintf("%s needs %s, which Linux %s lacks", doing, missing, release()), Hint: hint, Err: err}
 	}
 	return diagnose(doing, err)
+}
+
+// explainRefusal looks in what the verifier said for something that can be said
+// in the user's words.
+func (v *Verdict) explainRefusal(doing, does string, refused *ebpf.VerifierError, err error) error {
+	last, where := lastWord(refused.Log, refused.Cause), ""
+	c, found := v.culprit(err, refused)
+	if found {
+		where = c.where()
+		if perr := v.poisoned(c, err); perr != nil {
+			return perr
+		}
+	}
+	if m := noHelper.FindStringSubmatch(last); m != nil {
+		number, _ := strconv.ParseUint(m[1], 10, 31)
+		return v.missingHelper(asm.BuiltinFunc(number), where, err)
+	}
+	missing := v.missing(err)
+	switch {
+	case missing != "":
+	case noInstruction.MatchString(last):
+		missing = missingInstructions()
+	case noLoad.MatchString(last):
+		missing = "absolute loads inside of functions (Linux 5.10)"
+	}
+	if missing != "" {
+		return &MissingError{
+			What: fmt.Sprintf("%s needs %s, which Linux %s lacks", doing, missing, release()),
+			Hint: "use a newer kernel, or a filter that does without", Err: err,
+		}
+	}
+	if unprivileged.MatchString(last) && !CurrentPrivilege().Has(capPerfmon) {
+		return Capability(capPerfmon).Lacks(fmt.Sprintf("%s, which lets addresses out%s,", doing, where), err)
+	}
+	r := &RefusedError{What: fmt.Sprintf("%s: the verifier of Linux %s %s", doing, release(), does), Reason: last + where, Err: err}
+	for _, complaint := range complaints {
+		if m := complaint.pattern.FindStringSubmatch(last); m != nil {
+			var ins *asm.Instruction
+			if found {
+				ins = c.instruction()
+			}
+			r.Reason, r.Hint = complaint.explain(m, ins)
+			r.Reason += where
+			break
+		}
+	}
+	return r
+}
+
+// complaint is something that verifiers say and that users can mend.
+type complaint struct {
+	pattern *regexp.Regexp
+	// explain returns what the filter does, and the next step. ins may be nil.
+	explain func(m []string, ins *asm.Instruction) (reason, hint string)
+}
+
+var complaints = []complaint{
+	{regexp.MustCompile(`^invalid bpf_context access off=(\d+) size=(\d+)`), explainContext},
+	{regexp.MustCompile(`^calling kernel function (\S+) is not allowed`), func(m []string, _ *asm.Instruction) (string, string) {
+		return "socket filters may not call the kernel function " + m[1], "use a filter that does without"
+	}},
+	{regexp.MustCompile(`GPL`), func(m []string, _ *asm.Instruction) (string, string) {
+		return "it calls what only programs under the GPL may call", `give the source a license, as in char _license[] SEC("license") = "GPL"`
+	}},
+	{regexp.MustCompile(`^BPF program is too large|too many states|The sequence of \d+ jumps is too complex`), func(m []string, _ *asm.Instruction) (string, string) {
+		return m[0], "make its loops shorter, or its branches fewer"
+	}},
+	{regexp.MustCompile(`back-edge|infinite loop detected`), func(m []string, _ *asm.Instruction) (string, string) {
+		return "it has a loop of which the verifier sees no end (" + m[0] + ")", "give the loop a constant bound, or unroll it"
+	}},
+}
+
+// explainContext is about fields of struct __sk_buff.
+func explainContext(m []string, ins *asm.Instruction) (reason, hint string) {
+	offset, _ := strconv.ParseInt(m[1], 10, 16)
+	name := fmt.Sprintf("%s bytes at offset %s", m[2], m[1])
+	for _, f := range fields {
+		if !f.inSock && f.offset <= int16(offset) {
+			if f.offset == int16(offset) || strings.HasSuffix(f.Name, "]") {
+				name, _, _ = strings.Cut(f.Name, "[")
+			}
+		}
+	}
+	switch {
+	case name == "data" || name == "data_end" || name == "data_meta":
+		return "socket filters may not read " + name + " of struct __sk_buff, the packet itself", "copy the packet's bytes with bpf_skb_load_bytes"
+	case ins != nil && (ins.OpCode.Class() == asm.StXClass || ins.OpCode.Class() == asm.StClass):
+		return "socket filters may not write " + name + " of struct __sk_buff", "use a filter that does without"
+	}
+	return "socket filters may not read " + name + " of struct __sk_buff", "use a filter that does without"
+}
+
+// unprivileged matches what verifiers refuse to those only who lack CAP_PERFMON.
+var unprivileged = regexp.MustCompile(`leaks addr|prohibited for !root|pointer comparison prohibited|pointer arithmetic .* prohibited|tried to (add|subtract) .* pointer`)
+
+const capPerfmon = unix.CAP_PERFMON
+
+// unsized is the map without a size that an error is about, if it is about one.
+func (v *Verdict) unsized(err error) string {
+	if !errors.Is(err, unix.EINVAL) {
+		return ""
+	}
+	for name, m := range v.spec.Maps {
+		if m.MaxEntries == 0 && strings.Contains(err.Error(), "map "+name+":") {
+			return name
+		}
+	}
+	return ""
 }
 
 // release is the kernel's version.
@@ -80,15 +192,19 @@ func release() string {
 // summary matches what the verifier says at the end whatever the outcome.
 var summary = regexp.MustCompile(`^(processed \d+ insns|verification time|stack depth|max_states|insns_state)`)
 
+// aboutProgram is a verifier's log without the report of many lines that, from
+// 7.x on, explains the line before it.
+func aboutProgram(log []string) []string {
+	if report := slices.IndexFunc(log, func(line string) bool { return strings.HasPrefix(line, "Verification failed:") }); report > 0 {
+		return log[:report]
+	}
+	return log
+}
+
 // lastWord is the last line of a verifier's log that is about the program.
 func lastWord(log []string, cause error) string {
-	// From 7.x on, a report of many lines explains the line before it.
-	report := slices.IndexFunc(log, func(line string) bool { return strings.HasPrefix(line, "Verification failed:") })
-	if report > 0 {
-		log = log[:report]
-	}
-	for i := len(log) - 1; i >= 0; i-- {
-		if line := strings.TrimSpace(log[i]); line != "" && !summary.MatchString(line) {
+	for _, line := range slices.Backward(aboutProgram(log)) {
+		if line = strings.TrimSpace(line); line != "" && !summary.MatchString(line) {
 			return line
 		}
 	}
@@ -98,7 +214,7 @@ func lastWord(log []string, cause error) string {
 var (
 	kfuncName = regexp.MustCompile(`kfunc "([^"]+)"`)
 	// What verifiers say of a helper that the kernel, or this type of program, has not.
-	noHelper = regexp.MustCompile(`(?:unknown func|invalid func|cannot use helper) (\w+)#(\d+)`)
+	noHelper = regexp.MustCompile(`(?:unknown func|invalid func|cannot use helper) \w+#(\d+)`)
 	// What they say of instructions that are newer than they.
 	noInstruction = regexp.MustCompile(`unknown opcode|reserved field|unknown insn|invalid BPF_`)
 	// Absolute loads in a function: from 5.10 on.
@@ -107,29 +223,14 @@ var (
 
 // missing names what the filter needs and the kernel lacks, or nothing. The
 // kernel is asked only after a failure.
-func (v *Verdict) missing(err error, refused *ebpf.VerifierError) string {
-	if m := kfuncName.FindStringSubmatch(err.Error()); m != nil && refused == nil {
+func (v *Verdict) missing(err error) string {
+	if m := kfuncName.FindStringSubmatch(err.Error()); m != nil && errors.Is(err, ebpf.ErrNotSupported) {
 		return "the kernel function " + m[1] + " (kfunc)"
 	}
 	for _, m := range v.spec.Maps {
 		if errors.Is(features.HaveMapType(m.Type), ebpf.ErrNotSupported) {
 			return fmt.Sprintf("maps of type %v (%s)", m.Type, m.Name)
 		}
-	}
-	if refused == nil {
-		return ""
-	}
-	last := lastWord(refused.Log, refused.Cause)
-	helper := noHelper.FindStringSubmatch(last)
-	switch {
-	case helper != nil && helper[1] == "unknown":
-		return "the helper number " + helper[2]
-	case helper != nil:
-		return "the helper " + helper[1] + " for socket filters"
-	case noInstruction.MatchString(last):
-		return missingInstructions()
-	case noLoad.MatchString(last):
-		return "absolute loads inside of functions (Linux 5.10)"
 	}
 	return ""
 }
@@ -162,4 +263,14 @@ func haveV4() error {
 		program.Close()
 	}
 	return err
+}
+
+// VerifierLog is all that the kernel's verifier said of a program that it
+// refused, a line each; nothing if an error is of another kind.
+func VerifierLog(err error) []string {
+	var refused *ebpf.VerifierError
+	if !errors.As(err, &refused) {
+		return nil
+	}
+	return refused.Log
 }

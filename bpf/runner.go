@@ -13,15 +13,18 @@ import (
 // Runner asks a verdict about packets that no socket receives. The filter's
 // maps keep their contents from packet to packet.
 //
-// A filter sees a packet's bytes and length and its protocol. All else of
-// __sk_buff is empty (no interface, mark, hash or socket), and there is nothing
-// below offset 0: loads relative to the network header begin at offset 0 as well.
+// A filter sees a packet's bytes and length, and what a Context has. All else of
+// __sk_buff is empty or the loopback interface's (no socket, no packet type), and
+// there is nothing below offset 0: loads relative to the network header begin at
+// offset 0 as well. What a filter asks for in vain is listed: by Never for all
+// packets, by Run for one.
 //
 // Needs CAP_BPF.
 type Runner struct {
 	verdict    *Verdict
 	collection *ebpf.Collection
 	program    *ebpf.Program
+	question   question
 	frame      []byte
 	socket     *socketRunner // for packets that BPF_PROG_RUN does not take; nil before the first
 }
@@ -29,44 +32,61 @@ type Runner struct {
 // OpenRunner loads a verdict into the kernel. Errors are those of Open.
 func OpenRunner(v *Verdict) (*Runner, error) {
 	_ = rlimit.RemoveMemlock()
-	collection, err := v.load(true)
+	spec := v.spec.Copy()
+	asked := prepare(spec)
+	collection, err := ebpf.NewCollection(spec)
 	if err != nil {
 		return nil, v.explain("refuses it", err)
 	}
-	return &Runner{verdict: v, collection: collection, program: collection.Programs[v.program]}, nil
+	return &Runner{verdict: v, collection: collection, program: collection.Programs[v.program], question: asked}, nil
 }
+
+// Never lists what the filter asks for, and no packet has here: fields of
+// __sk_buff, helpers.
+func (r *Runner) Never() []string { return r.question.never() }
 
 // frameHeader is the link header that the kernel takes off before it runs a
 // socket filter (eth_type_trans).
 const frameHeader = 14
 
 // Run returns what the filter decides on a packet, from its offset 0 on: the
-// number of bytes to keep, negative for all, 0 to drop it. protocol is the
-// ethertype in skb->protocol.
+// number of bytes to keep, negative for all, 0 to drop it. missing lists the fields
+// of the Context that the filter asks for and could not be given, or that are not known.
 //
 // BPF_PROG_RUN takes no IP packet that is shorter than an IP header, as packets
 // from the transport header on may be: they have another protocol then. Before
 // Linux 6.19 it takes none of more than some 3,700 bytes: such packets go through
-// a unix socket, where the protocol is 0.
-func (r *Runner) Run(packet []byte, protocol uint16) (int32, error) {
-	verdict, err := r.run(packet, protocol)
-	if errors.Is(err, unix.EINVAL) && protocol != 0 && len(packet) < 40 {
-		verdict, err = r.run(packet, 0)
+// a unix socket, and nothing but their bytes comes with them.
+func (r *Runner) Run(packet []byte, c Context) (verdict int32, missing []string, err error) {
+	d := delivery{protocol: true}
+	verdict, err = r.run(packet, c)
+	if errors.Is(err, unix.EINVAL) && c.Protocol != 0 && len(packet) < 40 {
+		d.protocol = false
+		without := c
+		without.Protocol = 0
+		verdict, err = r.run(packet, without)
 	}
-	switch {
-	case err == nil:
-		return verdict, nil
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOMEM):
-		return r.runOnSocket(packet)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOMEM) {
+		d = delivery{bare: true}
+		verdict, err = r.runOnSocket(packet)
+	} else if err != nil {
+		err = fmt.Errorf("running %s on %d bytes: %w", r.verdict.name, len(packet), err)
 	}
-	return 0, fmt.Errorf("running %s on %d bytes: %w", r.verdict.name, len(packet), err)
+	if err != nil {
+		return 0, nil, err
+	}
+	return verdict, r.question.missing(&c, d), nil
 }
 
-func (r *Runner) run(packet []byte, protocol uint16) (int32, error) {
+func (r *Runner) run(packet []byte, c Context) (int32, error) {
 	r.frame = slices.Grow(r.frame[:0], frameHeader+len(packet))[:frameHeader]
-	r.frame[12], r.frame[13] = byte(protocol>>8), byte(protocol)
+	r.frame[12], r.frame[13] = byte(c.Protocol>>8), byte(c.Protocol)
 	r.frame = append(r.frame, packet...)
-	verdict, err := r.program.Run(&ebpf.RunOptions{Data: r.frame})
+	options := ebpf.RunOptions{Data: r.frame}
+	if skb := c.encode(r.question.detours); skb != nil {
+		options.Context = skb
+	}
+	verdict, err := r.program.Run(&options)
 	return int32(verdict), err
 }
 

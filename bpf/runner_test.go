@@ -39,7 +39,7 @@ func TestRunnerSizes(t *testing.T) {
 	}
 	r := mustRunner(t, newVerdict("length", instructions))
 	for _, size := range []int{1, 13, 14, 40, 1500, 3600, 4000, 9000, 65535, 65536, 70000, MaxSnaplen} {
-		got, err := r.Run(make([]byte, size), unix.ETH_P_IP)
+		got, _, err := r.Run(make([]byte, size), Context{Protocol: unix.ETH_P_IP})
 		if err != nil {
 			t.Errorf("%d bytes: %v", size, err)
 			continue
@@ -61,7 +61,7 @@ func TestRunnerKeepsMaps(t *testing.T) {
 	requirePrivilege(t)
 	r := mustRunner(t, mustRead(t, object(t, "clash", "-g"), ""))
 	for i, size := range []int{10, 60000, 20, 50000, 30} {
-		if got, err := r.Run(make([]byte, size), unix.ETH_P_IP); err != nil || got != int32(1013+i) {
+		if got, _, err := r.Run(make([]byte, size), Context{Protocol: unix.ETH_P_IP}); err != nil || got != int32(1013+i) {
 			t.Errorf("run %d: %d, %v", i, got, err)
 		}
 	}
@@ -77,7 +77,7 @@ func TestRunnerRefused(t *testing.T) {
 	}
 	// What is too much inside of the tap is fine alone.
 	r := mustRunner(t, mustRead(t, object(t, "greedy", "-g"), ""))
-	if got, err := r.Run(make([]byte, 20), unix.ETH_P_IP); err != nil || got != 12 {
+	if got, _, err := r.Run(make([]byte, 20), Context{Protocol: unix.ETH_P_IP}); err != nil || got != 12 {
 		t.Errorf("%d, %v", got, err)
 	}
 }
@@ -85,7 +85,7 @@ func TestRunnerRefused(t *testing.T) {
 func TestRunnerEmpty(t *testing.T) {
 	t.Parallel()
 	r := mustRunner(t, Keep(12))
-	if got, err := r.Run(nil, 0); err != nil || got != 12 {
+	if got, _, err := r.Run(nil, Context{}); err != nil || got != 12 {
 		t.Errorf("%d, %v", got, err)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,14 +34,28 @@ func attach(fd, program int) error {
 	return fmt.Errorf("attaching the tap: %w", err)
 }
 
-// Reject puts a classic filter on a socket that drops everything, in place of
-// any filter that it has. Needs no privilege.
+// Rejection is a filter that drops every packet.
 //
-// Between Reject and Attach nothing can enter the receive queue: a queue that
-// was emptied in between holds only packets that the tap saw.
-func Reject(fd int) error {
-	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0}
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &drop}); err != nil {
+// Between a Rejection and the tap nothing can enter the receive queue: a queue
+// that was emptied in between holds only packets that the tap saw.
+type Rejection struct{ program *ebpf.Program }
+
+// loadRejection loads an eBPF program: a classic one, which needs no loading,
+// needs CAP_NET_ADMIN on TCP sockets of some kernels.
+func loadRejection() (Rejection, error) {
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "reject", Type: ebpf.SocketFilter, License: experimentLicense,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	if err != nil {
+		return Rejection{}, diagnose("loading a filter that drops everything", err)
+	}
+	return Rejection{program}, nil
+}
+
+// Attach closes a socket to packets, in place of any filter that it has. Needs no privilege.
+func (r Rejection) Attach(fd int) error {
+	if err := attach(fd, r.program.FD()); err != nil {
 		return fmt.Errorf("closing the socket to packets: %w", err)
 	}
 	return nil

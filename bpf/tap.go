@@ -72,6 +72,7 @@ type Tap struct {
 	reader *ringbuf.Reader
 	size   int
 	filter *ebpf.Collection // what the Verdict's program refers to
+	reject Rejection
 }
 
 // Open loads a tap into the kernel. It is attached to no socket yet.
@@ -132,9 +133,16 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 		}
 		return nil, diagnose("loading the tap", err)
 	}
-	t.reader, err = ringbuf.NewReader(t.objects.Ring)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the ring: %w", err), t.objects.Data.Close(), t.objects.Close())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.reject.program.Close(), t.objects.Data.Close(), t.objects.Close())
+		}
+	}()
+	if t.reject, err = loadRejection(); err != nil {
+		return nil, err
+	}
+	if t.reader, err = ringbuf.NewReader(t.objects.Ring); err != nil {
+		return nil, fmt.Errorf("opening the ring: %w", err)
 	}
 	return t, nil
 }
@@ -149,6 +157,10 @@ func (t *Tap) RingSize() int { return t.size }
 func (t *Tap) Attach(fd int) error {
 	return attach(fd, t.objects.Tap.FD())
 }
+
+// Rejection is the filter that closes a socket to packets before the tap comes,
+// and at the end. It is good until Close.
+func (t *Tap) Rejection() Rejection { return t.reject }
 
 // SetDeadline says until when Read waits for a record.
 func (t *Tap) SetDeadline(deadline time.Time) { t.reader.SetDeadline(deadline) }
@@ -229,7 +241,7 @@ func (t *Tap) Close() error {
 		return err
 	}
 	t.filter.Close()
-	return errors.Join(t.objects.Data.Close(), t.objects.Close())
+	return errors.Join(t.reject.program.Close(), t.objects.Data.Close(), t.objects.Close())
 }
 
 // RunStats tells how often the tap ran and for how long in all. The kernel

@@ -274,7 +274,8 @@ func TestSwitch(t *testing.T) {
 func TestReject(t *testing.T) {
 	t.Parallel()
 	receiver, sender := udpPair(t)
-	if err := Reject(receiver); err != nil {
+	tap := mustOpen(t, Options{RingSize: MinRingSize})
+	if err := tap.Rejection().Attach(receiver); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Send(sender, []byte("dropped"), 0); err != nil {

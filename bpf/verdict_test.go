@@ -2,11 +2,14 @@ package bpf
 
 import (
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 )
 
@@ -134,30 +137,49 @@ func TestFilterMaps(t *testing.T) {
 	}
 }
 
-// What the kernel refuses, and what the user is told.
+// What the kernel refuses, and what the user is told: what is wrong, where, and
+// the next step. The verifier's log is there each time that there is one.
 func TestFilterRefused(t *testing.T) {
 	t.Parallel()
 	requirePrivilege(t)
+	const (
+		correct = "correct it for this kernel, or ask with "
+		without = ": use a filter that does without"
+	)
 	for _, test := range []struct {
 		object, program string
 		missing         bool // a feature of the kernel is
+		btf             bool // needs to know the kernel's types
 		want            string
 	}{
-		{"wild", "", false, " refuses it: R1 invalid mem access '"},
-		{"greedy", "", false, " takes it alone, but not inside of the tap, which needs room on the stack itself: combined stack size of "},
-		{"kfunc", "", true, " needs the kernel function ebpfdump_no_such_kfunc (kfunc), which Linux "},
-		{"helper", "unheard", true, " needs the helper number 9999, which Linux "},
-		{"helper", "forbidden", true, " needs the helper bpf_redirect for socket filters, which Linux "},
+		{"wild", "", false, false, ` refuses it: R1 invalid mem access '\w+' \(function wild, wild.c:\d+\)$`},
+		{"greedy", "", false, false, ` takes it alone, but not inside of the tap, which needs room on the stack itself: combined stack size of `},
+		{"kfunc", "", true, true, ` needs the kernel function ebpfdump_no_such_kfunc \(kfunc\), which Linux `},
+		{"helper", "unheard", true, false, `: it calls the helper number 9999 \(function unheard, helper.c:\d+\), and no kernel has one of that number: look for `},
+		{"helper", "forbidden", true, false, `: it calls the helper bpf_redirect \(function forbidden, helper.c:\d+\), and no kernel offers it to socket filters` + without},
+		{"mendable", "storage", true, false, `: it calls the helper bpf_sk_storage_get \(function storage, mendable.c:\d+\), and no kernel offers it to socket filters` + without},
+		{"mendable", "packet", false, false, ` refuses it: socket filters may not read data_end of struct __sk_buff, the packet itself \(function packet, mendable.c:\d+\): copy the packet's bytes with bpf_skb_load_bytes$`},
+		{"mendable", "remote", false, false, ` refuses it: socket filters may not read remote_ip4 of struct __sk_buff \(function remote, mendable.c:\d+\)` + without},
+		{"mendable", "mark", false, false, ` refuses it: socket filters may not write mark of struct __sk_buff \(function mark, mendable.c:\d+\)` + without},
+		{"mendable", "size", false, false, `: the map unsized has no size, which the program that the filter was made for gives it at run time: give it one in the source, as in __uint\(max_entries, 1024\)$`},
+		{"coremissing", "offset", true, true, ` needs struct ebpfdump_unheard with its field second, which Linux \S+ lacks \(function offset, coremissing.c:\d+\): ` + correct + "bpf_core_field_exists before the access"},
+		{"coremissing", "access", true, true, ` needs the field deep\[2\] of struct sk_buff___other, which Linux \S+ lacks \(function access, coremissing.c:\d+\): ` + correct + "bpf_core_field_exists before the access"},
+		{"coremissing", "size", true, true, ` needs the type struct ebpfdump_unheard, which Linux \S+ lacks \(function size, coremissing.c:\d+\): ` + correct + "bpf_core_type_exists before the access"},
+		{"coremissing", "value", true, true, ` needs the value EBPFDUMP_UNHEARD_MAP___other of enum bpf_map_type___other, which Linux \S+ lacks \(function value, coremissing.c:\d+\): ` + correct + "bpf_core_enum_value_exists before the access"},
+		{"coremissing", "kfunc", true, true, ` needs the kernel function ebpfdump_unheard_kfunc \(kfunc\), which Linux \S+ lacks \(function kfunc, coremissing.c:\d+\): ask with bpf_ksym_exists before the call, or use a newer kernel`},
 	} {
 		t.Run(test.object+test.program, func(t *testing.T) {
 			t.Parallel()
+			if _, err := btf.LoadKernelSpec(); err != nil && test.btf {
+				t.Skipf("needs the kernel's types: %v", err)
+			}
 			v := mustRead(t, object(t, test.object, "-g"), test.program)
 			tap, err := Open(Options{RingSize: MinRingSize, Verdict: v})
 			if err == nil {
 				tap.Close()
 				t.Fatal("it is taken")
 			}
-			if text := err.Error(); !strings.HasPrefix(text, "loading "+v.Name()) || !strings.Contains(text, test.want) || strings.Contains(text, "\n") {
+			if text := err.Error(); !strings.HasPrefix(text, "loading "+v.Name()) || !regexp.MustCompile(test.want).MatchString(text) || strings.Contains(text, "\n") {
 				t.Errorf("%v, want %q", err, test.want)
 			}
 			var (
@@ -167,10 +189,43 @@ func TestFilterRefused(t *testing.T) {
 			if errors.As(err, &missing) != test.missing || errors.As(err, &refused) == test.missing {
 				t.Errorf("%T", err)
 			}
-			if refused != nil && len(refused.Log) < 2 {
-				t.Errorf("log %q", refused.Log)
+			if loads := test.object != "kfunc" && test.program != "size" || test.object == "coremissing"; loads && len(VerifierLog(err)) < 2 {
+				t.Errorf("log %q", VerifierLog(err))
 			}
 		})
+	}
+}
+
+// A relocation that cannot be satisfied does no harm where the filter asks first.
+func TestFilterAsksFirst(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	if _, err := btf.LoadKernelSpec(); err != nil {
+		t.Skipf("needs the kernel's types: %v", err)
+	}
+	verdicts, _ := decided(t, mustRead(t, object(t, "coremissing", "-g"), "guarded"), "0123456789")
+	if !slices.Equal(verdicts, []int32{12}) {
+		t.Errorf("verdicts %v", verdicts)
+	}
+}
+
+// What other loaders leave in an object in the place of what they did not find.
+func TestFilterPoisoned(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	call := func(number asm.BuiltinFunc) asm.Instructions { return asm.Instructions{number.Call(), asm.Return()} }
+	for _, test := range []struct {
+		program asm.Instructions
+		want    string
+	}{
+		{call(poisonedRelocation), "needs something of the kernel's types for a CO-RE relocation, which Linux "},
+		{asm.Instructions{asm.LoadImm(asm.R10, poisonedRelocation, asm.DWord), asm.Mov.Imm(asm.R0, 0), asm.Return()}, "needs something of the kernel's types for a CO-RE relocation, which Linux "},
+	} {
+		_, err := OpenRunner(newVerdict("poisoned", test.program))
+		var missing *MissingError
+		if !errors.As(err, &missing) || !strings.Contains(err.Error(), test.want) || len(VerifierLog(err)) == 0 {
+			t.Errorf("%v: %v, want %q", test.program, err, test.want)
+		}
 	}
 }
 

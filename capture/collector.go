@@ -45,12 +45,14 @@ type collector struct {
 	scratch   []byte
 	flushed   time.Time
 	counts    [viewCount]atomic.Uint64
-	overflow  uint64                   // what the receive queue said of its drops last
-	queue     atomic.Uint64            // messages that receive queues dropped, without those of the filter
+	queue     atomic.Uint64            // messages that receive queues dropped, as far as deliveries told
 	trimmed   atomic.Uint64            // packets of which the verdict keeps a part only
-	filtered  atomic.Uint64            // packets that the verdict dropped
+	records   uint64                   // that were read
+	filtered  uint64                   // of records: packets that the verdict dropped
+	broken    error                    // of the ring, which gives no more records then
 	unreached [viewCount]atomic.Uint64 // headers below offset 0 that the filter could not reach
 	peeks     atomic.Uint64            // deliveries that the process only peeked at
+	empty     atomic.Uint64            // calls that returned no message where there are messages
 	forgotten atomic.Uint64            // packets of sockets that nobody knows any more
 }
 
@@ -86,7 +88,8 @@ func (c *collector) flush() error {
 		return nil
 	}
 	c.flushed = time.Now()
-	return sink.Flush()
+	c.order.failed = sink.Flush()
+	return c.order.failed
 }
 
 // read takes records until the next poll is due, and returns the time on the
@@ -108,7 +111,8 @@ func (c *collector) read() (horizon int64, err error) {
 			return began, nil
 		}
 		if err != nil {
-			return 0, fmt.Errorf("reading the ring: %w", err)
+			c.broken = fmt.Errorf("reading the ring: %w", err)
+			return 0, c.broken
 		}
 		c.kernel()
 	}
@@ -117,30 +121,37 @@ func (c *collector) read() (horizon int64, err error) {
 	return c.horizon, nil
 }
 
-// finish takes what is left when no more can come.
+// finish takes what is left when no more can come, and writes all that is held
+// back, also after something has failed.
 func (c *collector) finish() error {
-	if err := c.tap.Flush(); err != nil {
-		return fmt.Errorf("flushing the ring: %w", err)
-	}
-	for {
-		err := c.tap.Read(&c.record)
-		if errors.Is(err, bpf.ErrFlushed) {
-			break
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("reading the ring: %w", err)
-		}
-		c.kernel()
-	}
+	rerr := c.readRest()
 	c.pair(1<<63 - 1)
 	// The second look gives up what stays incomplete.
 	for looks := 1; c.taken != nil && (looks < 2 || len(c.batch.deliveries) > 0); looks++ {
 		c.pair(1<<63 - 1)
 	}
-	return c.order.release(1<<63 - 1)
+	return errors.Join(rerr, c.order.release(1<<63-1))
+}
+
+// readRest reads the ring to its end.
+func (c *collector) readRest() error {
+	if c.broken != nil {
+		return nil // as was said
+	}
+	if err := c.tap.Flush(); err != nil {
+		return fmt.Errorf("flushing the ring: %w", err)
+	}
+	for {
+		err := c.tap.Read(&c.record)
+		switch {
+		case err == nil:
+			c.kernel()
+		case errors.Is(err, bpf.ErrFlushed):
+			return nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return fmt.Errorf("reading the ring: %w", err)
+		}
+	}
 }
 
 // kernel takes the record that was just read.
@@ -153,6 +164,10 @@ func (c *collector) kernel() {
 	lost := c.lostBefore(rec)
 	c.drops += lost
 	c.lostAll += lost
+	c.records++
+	if rec.Verdict == 0 {
+		c.filtered++
+	}
 
 	p := &c.packet
 	r := c.home
@@ -167,22 +182,22 @@ func (c *collector) kernel() {
 		Time:      c.clock.wall(int64(rec.Time)),
 		Direction: direction(rec.PktType),
 		Protocol:  r.protocol,
+		Meta:      metaOf(rec),
 	}
 	address(p, rec, r.kind.layer)
-	c.noted = kernelPacket{cookie: rec.Cookie, src: p.Src, dst: p.Dst, data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict)}
+	c.noted = kernelPacket{time: int64(rec.Time), cpu: rec.Cpu, cookie: rec.Cookie, src: p.Src, dst: p.Dst, data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict)}
 	if rec.Cookie == c.listener || c.routeOf != nil {
 		// Not that of the connection; and of what other processes accept nobody
 		// knows the cookie.
 		c.noted.cookie = 0
 	}
-	if !c.full() {
+	wanted := !c.full()
+	r.outlet.tally.record(wanted, rec.Verdict)
+	if wanted {
 		c.noted.id = c.counts[ViewKernel].Add(1)
 		p.ID = c.noted.id
 		if trims(rec.Verdict, rec.Len) {
 			c.trimmed.Add(1)
-		}
-		if rec.Verdict == 0 {
-			c.filtered.Add(1)
 		}
 		c.views(r, p, rec)
 	}
@@ -216,7 +231,7 @@ func address(p *Packet, rec *bpf.Record, layer Layer) {
 	var src, dst netip.Addr
 	net, transport := rec.NetHeader(), rec.Data
 	if layer == LayerLink {
-		transport = transport[min(linkHeaderLen, len(transport)):]
+		transport = transport[min(linkHeaderSize(transport), len(transport)):]
 	}
 	switch {
 	case len(net) >= 20 && net[0]>>4 == 4:
@@ -260,7 +275,8 @@ func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 		if rec.Caplen < rec.Len {
 			p.Comment = join(p.Comment, fmt.Sprintf("cut to %d of %d bytes by the snaplen", rec.Caplen, rec.Len))
 		}
-		c.add(p, at)
+		at.record(rec.Verdict)
+		c.add(p, at, true)
 		c.drops, p.Drops, p.Comment = 0, 0, ""
 	}
 	for _, view := range []View{ViewNet, ViewLink} {
@@ -268,6 +284,7 @@ func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 		if at == nil {
 			continue
 		}
+		at.record(rec.Verdict)
 		var ok bool
 		if c.scratch, ok = appendBelow(c.scratch[:0], rec, r.kind.layer, view); !ok {
 			c.unreached[view].Add(1)
@@ -275,13 +292,14 @@ func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 		}
 		data, length := rec.Data, int(rec.Len)
 		if r.kind.layer == LayerLink && view == ViewNet {
-			data, length = data[min(linkHeaderLen, len(data)):], max(length-linkHeaderLen, 0)
+			size := linkHeaderSize(data)
+			data, length = data[min(size, len(data)):], max(length-size, 0)
 		}
 		p.Len = len(c.scratch) + length
 		c.scratch = append(c.scratch, data...)
 		p.Data = c.scratch
 		c.counts[view].Add(1)
-		c.add(p, at)
+		c.add(p, at, true)
 		c.drops, p.Drops = 0, 0
 	}
 }
@@ -385,6 +403,9 @@ func (c *collector) take(emptied batch) batch {
 // Peeked is how the comment of a delivery begins that took nothing out of the queue.
 const Peeked = "peeked at (MSG_PEEK), and left in the queue"
 
+// ownCall is how a Session receives.
+const ownCall = "recvmsg"
+
 // user takes a delivery.
 func (c *collector) user(d *delivery) {
 	r := c.home
@@ -400,27 +421,28 @@ func (c *collector) user(d *delivery) {
 		return
 	}
 	var m match
-	switch {
-	case d.socket != nil && d.err != nil && !r.kind.stream:
-		m.comment = endComment(d.call, d.err) // of no packet, but of an ICMP message
-	case d.socket != nil && d.end && !r.kind.stream:
-		// The end of a connection is no packet either.
-	default:
+	// An error is no message but news of ICMP or of the queue, and the end of a connection is none either.
+	empty := !r.kind.stream && (d.err != nil || d.end)
+	if empty && d.err != nil {
+		m.comment = endComment(cmp.Or(d.call, ownCall), d.err)
+	} else if !empty {
 		m = r.pairer.delivered(d)
 	}
-	drops := d.lost
-	if d.socket == nil {
-		drops = max(uint64(d.drops)-c.overflow, uint64(m.filtered)) - uint64(m.filtered)
-		c.overflow = uint64(d.drops)
-		c.queue.Add(drops)
+	drops := d.lost + m.dropped
+	c.queue.Add(m.dropped)
+	beyond := m.id == 0 && c.full() // of a packet beyond the limit
+	if !empty && !d.peek {
+		r.outlet.tally.deliver(d, &m, beyond)
 	}
-	if m.id == 0 && c.full() {
-		return // of a packet beyond the limit
-	}
-	if d.peek {
+	switch {
+	case beyond:
+		return
+	case d.peek:
 		c.peeks.Add(1)
 		m.comment = join(Peeked, m.comment)
-	} else {
+	case empty:
+		c.empty.Add(1)
+	default:
 		c.counts[ViewUser].Add(1)
 	}
 	c.packet = Packet{
@@ -434,7 +456,7 @@ func (c *collector) user(d *delivery) {
 		Src:       d.from,
 		Dst:       d.to,
 		Protocol:  r.protocol,
-		Call:      cmp.Or(d.call, "recvmsg"),
+		Call:      cmp.Or(d.call, ownCall),
 		PID:       d.pid,
 		TID:       d.tid,
 	}
@@ -451,13 +473,16 @@ func (c *collector) user(d *delivery) {
 		}
 	}
 	if at := r.at(ViewUser, &c.packet); at != nil {
-		c.add(&c.packet, at)
+		c.add(&c.packet, at, !empty && !d.peek)
 	}
 }
 
 // add hands a packet on, to be written to a lane in its turn.
-func (c *collector) add(p *Packet, at *lane) {
+func (c *collector) add(p *Packet, at *lane, counted bool) {
 	p.Interface = &at.Interface
 	at.handed++
-	c.order.add(p)
+	if counted {
+		at.counted++
+	}
+	c.order.add(p, at)
 }

@@ -11,7 +11,7 @@ type delivery struct {
 	time   int64 // on the boot clock, when the call returned
 	data   []byte
 	full   int    // length of the message, which may exceed len(data)
-	drops  uint32 // of the receive queue so far (SO_RXQ_OVFL)
+	drops  uint64 // of the receive queue since the tap came (SO_RXQ_OVFL)
 	cookie uint64 // of the socket; 0 if it is another process's
 	from   netip.AddrPort
 	to     netip.AddrPort // local address; its IP may be unspecified

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
@@ -131,6 +132,19 @@ func getFilterInto(fd int, to []unix.SockFilter) (int, error) {
 		return 0, fmt.Errorf("asking for the socket's filter: %w", errno)
 	}
 	return int(length), nil
+}
+
+// mayRestore tells before a filter is replaced whether the kernel will let us put
+// it back, by putting it where it is: since Linux 6.18 at the latest a classic
+// one on a TCP socket needs CAP_NET_ADMIN.
+func mayRestore(fd int, classic []unix.SockFilter) error {
+	if len(classic) == 0 || bpf.HasCapability(unix.CAP_NET_ADMIN) {
+		return nil
+	}
+	if err := restoreFilter(fd, classic); errors.Is(err, unix.EPERM) {
+		return bpf.Capability(unix.CAP_NET_ADMIN).Lacks("putting its own filter back at the end", err)
+	}
+	return nil
 }
 
 // restoreFilter puts a classic filter back, or takes the tap away.

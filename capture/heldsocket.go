@@ -10,8 +10,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
 // errNotForUs means that a command has to make its socket itself.
@@ -110,7 +108,7 @@ func (l *Live) makeSocket(p *watched, n *notification) (descriptor int64, err er
 	}
 	defer unix.Close(fd)
 	var st unix.Stat_t
-	if err := errors.Join(unix.Fstat(fd, &st), bpf.Reject(fd)); err != nil {
+	if err := errors.Join(unix.Fstat(fd, &st), l.tap.Rejection().Attach(fd)); err != nil {
 		return -1, errNotForUs
 	}
 	l.scans.Lock() // so that nobody else finds it as it is now

@@ -28,9 +28,12 @@ type Kind struct {
 	listens   bool // not the socket itself is read, but those that it accepts
 	adopts    bool // those do not inherit the tap, but get it after accept(2)
 	stream    bool // is read as a stream of bytes
+	idle      bool // takes a filter and never runs it
+	copies    bool // gets copies of packets that go on without it
 	canEcho   bool // what came in can be sent back
 	headerLen int  // bytes from offset 0 on that userspace does not get (datagrams)
 	probe     probe
+	mayProbe  probe  // asks whether the kernel permits the probe; nil where it always does
 	denied    string // the step that mends EACCES of socket(2); empty for CAP_NET_RAW
 }
 
@@ -74,6 +77,13 @@ func (k *Kind) CanEcho() bool { return k.canEcho }
 // Stream tells whether userspace reads a stream of bytes and not messages.
 func (k *Kind) Stream() bool { return k.stream }
 
+// NeverFilters tells whether the kernel never runs a filter of such a socket.
+func (k *Kind) NeverFilters() bool { return k.idle }
+
+// Copies tells whether the socket gets copies: what its filter or its receive
+// queue drops goes on to whom it is for.
+func (k *Kind) Copies() bool { return k.copies }
+
 // Listens tells whether the socket accepts connections, and those are read.
 func (k *Kind) Listens() bool { return k.listens }
 
@@ -85,6 +95,10 @@ func (k *Kind) Address() string { return k.place.address }
 func (k *Kind) countsFiltered() bool {
 	return k.protocol == unix.IPPROTO_UDP || k.protocol == unix.IPPROTO_UDPLITE
 }
+
+// blocksSender tells whether a full receive queue keeps the message with its
+// sender, who may send it again past the filter.
+func (k *Kind) blocksSender() bool { return k.domain == unix.AF_UNIX || k.domain == unix.AF_NETLINK }
 
 // Loopback is the kind's default address, with the port of the probe.
 func (k *Kind) Loopback() netip.AddrPort {
@@ -105,7 +119,7 @@ func (k *Kind) family() string {
 // newInterface describes one view of the kind. clockError is the bound of the
 // error of its times, in nanoseconds.
 func (k *Kind) newInterface(view View, clockError int64) Interface {
-	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6()}
+	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6(), HasMeta: view != ViewUser}
 	switch view {
 	case ViewKernel:
 		i.Layer = k.layer
@@ -117,6 +131,9 @@ func (k *Kind) newInterface(view View, clockError int64) Interface {
 	case ViewUser:
 		i.Layer = LayerMessage
 		i.Description = "what recvmsg returned to userspace"
+		if k.domain == unix.AF_PACKET {
+			i.Description += "; a VLAN tag is not in it: a socket gets that as PACKET_AUXDATA"
+		}
 	case ViewNet:
 		i.Layer = LayerNetwork
 		i.Description = "the same packets from the network header on, which the filter reaches with bpf_skb_load_bytes_relative"

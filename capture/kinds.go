@@ -5,11 +5,11 @@ import "golang.org/x/sys/unix"
 var kinds = []Kind{
 	{
 		Name: "raw", Summary: "raw IPv4 socket", domain: unix.AF_INET, typ: unix.SOCK_RAW,
-		anyProtocol: true, layer: LayerNetwork, plural: "IPv4 packets", probe: probeRaw,
+		anyProtocol: true, layer: LayerNetwork, plural: "IPv4 packets", copies: true, probe: probeRaw,
 	},
 	{
 		Name: "raw6", Summary: "raw IPv6 socket", domain: unix.AF_INET6, typ: unix.SOCK_RAW,
-		anyProtocol: true, layer: LayerTransport, plural: "IPv6 payloads", probe: probeRaw,
+		anyProtocol: true, layer: LayerTransport, plural: "IPv6 payloads", copies: true, probe: probeRaw,
 	},
 	{
 		Name: "tcp", Summary: "TCP listener over IPv4 and all it accepts", domain: unix.AF_INET, typ: unix.SOCK_STREAM,
@@ -59,15 +59,15 @@ var kinds = []Kind{
 	},
 	{
 		Name: "packet", Summary: "packet socket for all frames of an interface", domain: unix.AF_PACKET, typ: unix.SOCK_RAW,
-		place: packetPlace(unix.ETH_P_ALL), layer: LayerLink, plural: "frames", probe: probeWire,
+		place: packetPlace(unix.ETH_P_ALL), layer: LayerLink, plural: "frames", copies: true, probe: probeWire,
 	},
 	{
 		Name: "packet-dgram", Summary: "packet socket for received IPv4, without the link header", domain: unix.AF_PACKET, typ: unix.SOCK_DGRAM,
-		place: packetPlace(unix.ETH_P_IP), layer: LayerNetwork, plural: "IPv4 packets", probe: probeWire,
+		place: packetPlace(unix.ETH_P_IP), layer: LayerNetwork, plural: "IPv4 packets", copies: true, probe: probeWire,
 	},
 	{
 		Name: "unix-stream", Summary: "unix stream listener and all it accepts", domain: unix.AF_UNIX, typ: unix.SOCK_STREAM,
-		place: unixPlace, layer: LayerMessage, plural: "messages", listens: true, adopts: true, stream: true, canEcho: true, probe: probeConnection,
+		place: unixPlace, layer: LayerMessage, plural: "messages", listens: true, adopts: true, stream: true, canEcho: true, idle: true, probe: probeConnection,
 		Note: "a unix stream socket takes a filter and never runs it: expect nothing in the kernel view, only what userspace reads",
 	},
 	{
@@ -81,7 +81,8 @@ var kinds = []Kind{
 	},
 	{
 		Name: "netlink", Summary: "netlink socket for news of interfaces, addresses and routes", domain: unix.AF_NETLINK, typ: unix.SOCK_RAW,
-		protocol: unix.NETLINK_ROUTE, place: netlinkPlace, layer: LayerMessage, plural: "netlink messages", probe: probeNetlink,
+		protocol: unix.NETLINK_ROUTE, place: netlinkPlace, layer: LayerMessage, plural: "netlink messages", copies: true, probe: probeNetlink,
+		mayProbe: mayProbeNetlink,
 	},
 	{
 		Name: "vsock", Summary: "vsock stream listener and all it accepts", domain: unix.AF_VSOCK, typ: unix.SOCK_STREAM,

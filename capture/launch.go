@@ -34,6 +34,32 @@ type User struct {
 	Groups   []int
 }
 
+// permitted tells before the command runs whether it can become the user, and be
+// followed then: it would run without a capture otherwise.
+func (u *User) permitted() error {
+	if u == nil {
+		return nil
+	}
+	needs := []struct {
+		capability bpf.Capability
+		doing      string
+	}{
+		{unix.CAP_SETGID, "running a command as another user"},
+		{unix.CAP_SETUID, "running a command as another user"},
+		{unix.CAP_SYS_PTRACE, "copying the sockets of a command of another user"},
+		{unix.CAP_DAC_READ_SEARCH, "listing the sockets of a command of another user"},
+	}
+	if u.UID == os.Geteuid() {
+		needs = needs[:1] // for the groups
+	}
+	for _, n := range needs {
+		if !bpf.HasCapability(int(n.capability)) {
+			return n.capability.Lacks(n.doing, unix.EPERM)
+		}
+	}
+	return nil
+}
+
 // launcher is the process that becomes the command.
 type launcher struct {
 	cmd     *exec.Cmd

@@ -84,6 +84,7 @@ type Live struct {
 	streams   *streams // the one pairer of all TCP connections
 	owned     int
 	gone      []goneSocket
+	denied    error // why a socket whose filter was to be replaced is left alone
 }
 
 // watched is a process whose sockets are looked at.
@@ -148,7 +149,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 		}
 	}()
 	if l.tap, err = bpf.Open(bpf.Options{RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict}); err != nil {
-		return nil, config.hint(err)
+		return nil, err
 	}
 	if slices.Contains(config.Views, ViewUser) {
 		l.reads, err = bpf.OpenReads(bpf.ReadsOptions{RingSize: config.RingSize, Snaplen: config.Snaplen})
@@ -165,24 +166,6 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	l.follower = newFollower(l)
 	l.collector.routeOf, l.collector.taken = l.routeOf, l.follower.take
 	return l, nil
-}
-
-// hint names all that is lacking where the tap alone needs less.
-func (c JoinConfig) hint(err error) error {
-	var missing *bpf.MissingError
-	if !errors.As(err, &missing) || missing.Capability == "" {
-		return err
-	}
-	lacking := []string{missing.Capability}
-	if slices.Contains(c.Views, ViewUser) {
-		lacking = append(lacking, "CAP_PERFMON")
-	}
-	if c.PID != 0 {
-		lacking = append(lacking, "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
-	}
-	told := *missing
-	told.Hint = bpf.CurrentPrivilege().Hint(lacking...)
-	return &told
 }
 
 // adopt takes the process whose end is the capture's.
@@ -205,6 +188,9 @@ func (l *Live) adopt(root *process) error {
 func (l *Live) join() error {
 	if err := l.scan(); err != nil {
 		return fmt.Errorf("joining process %d: %w", l.config.PID, err)
+	}
+	if l.denied != nil {
+		return fmt.Errorf("joining process %d: %w", l.config.PID, l.denied)
 	}
 	l.joined = true
 	if len(l.members) > 0 {
@@ -277,16 +263,13 @@ func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
 	cancel()
 	workers.Wait()
 	l.part()
-	if lerr := l.leave(); err == nil {
-		err = lerr
-	}
-	if err != nil {
-		return err
-	}
-	if err := c.finish(); err != nil {
-		return err
-	}
-	step, err := c.clock.stepped()
+	// Whatever fails here, the rest is done all the same: what was captured is
+	// written, unless it is the sink that fails.
+	return errors.Join(err, l.leave(), c.finish(), l.ledger().close(), l.checkClock())
+}
+
+func (l *Live) checkClock() error {
+	step, err := l.collector.clock.stepped()
 	if err == nil && step != 0 {
 		l.config.Notice(clockNotice(step))
 	}
@@ -351,65 +334,18 @@ func (l *Live) refuse(text string) {
 }
 
 // Counts reads the counters as they stand.
-func (l *Live) Counts() (Counts, error) {
-	c := l.collector
-	counts := Counts{
-		Captured:     c.counts[ViewKernel].Load(),
-		Delivered:    c.counts[ViewUser].Load(),
-		Peeked:       c.peeks.Load(),
-		Unreached:    c.unreached[ViewNet].Load() + c.unreached[ViewLink].Load(),
-		QueueDropped: c.queue.Load() - min(c.queue.Load(), c.filtered.Load()), // the kernel counts both together
-		Trimmed:      c.trimmed.Load(),
-	}
-	var err error
-	if l.reads != nil {
-		if counts.Reads, err = l.reads.Counters(); err != nil {
-			return counts, err
-		}
-	}
-	counts.Tap, err = l.tap.Counters()
-	return counts, err
-}
+func (l *Live) Counts() (Counts, error) { return l.ledger().counts() }
 
-// Statistics is the ledger of each interface, after Run. What the tap lost is
-// in that of the first one that has packets, since nobody knows which sockets it
-// was for.
-func (l *Live) Statistics() ([]Statistics, error) {
-	counts, err := l.Counts()
-	if err != nil {
-		return nil, err
+// Statistics is the ledger of each interface, after Run.
+func (l *Live) Statistics() ([]Statistics, error) { return l.ledger().statistics() }
+
+func (l *Live) ledger() *ledger {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return &ledger{
+		collector: l.collector, views: l.config.Views, outlets: slices.Clone(l.outlets),
+		started: l.started, tap: l.tap, reads: l.reads, untapped: l.reads == nil,
 	}
-	c := l.collector
-	lost := map[View]uint64{
-		// What came after the last packet that was asked for does not count.
-		ViewKernel: counts.Tap.Lost(),
-		ViewNet:    counts.Tap.Lost() + c.unreached[ViewNet].Load(),
-		ViewLink:   counts.Tap.Lost() + c.unreached[ViewLink].Load(),
-		ViewUser:   counts.Reads.Lost(),
-	}
-	var all []Statistics
-	add := func(at *lane) {
-		st := Statistics{
-			Interface: &at.Interface, Start: c.clock.wall(l.started), End: c.clock.wall(bootNow()),
-			Delivered: at.handed,
-		}
-		if st.Delivered > 0 {
-			st.Dropped = lost[at.View]
-			delete(lost, at.View)
-		}
-		st.Received = st.Delivered + st.Dropped
-		st.Accepted = st.Received
-		all = append(all, st)
-	}
-	for _, p := range l.outlets {
-		for _, v := range l.config.Views {
-			add(p.lanes[v])
-			if m := p.mapped[v]; m != nil {
-				add(m)
-			}
-		}
-	}
-	return all, nil
 }
 
 // Remarks says what is worth knowing at the end, above all what could not be seen.
@@ -468,11 +404,13 @@ func (l *Live) Close() error {
 // filter that only keeps all, so that nothing depends on how far this comes.
 func (l *Live) leave() error {
 	var errs []error
+	l.askQueues(false)
 	if l.reads != nil {
 		// Before the tap, or else there are deliveries of what it did not see.
 		errs = append(errs, l.reads.Stop())
 	}
 	errs = append(errs, l.tap.Stop())
+	quiesce()
 	l.scans.Lock()
 	defer l.scans.Unlock()
 	// Twice: what is accepted while listeners still have the tap inherits it.
@@ -482,6 +420,7 @@ func (l *Live) leave() error {
 			errs = append(errs, p.eachSocket(l.release))
 		}
 	}
+	l.countClosed()
 	l.keeper.tell(keepDone, 0)
 	return errors.Join(errs...)
 }
@@ -493,7 +432,7 @@ func (l *Live) release(fd int, inode uint64) error {
 		if !m.tapped {
 			return nil
 		}
-		l.collector.queue.Add(uint64(queueDrops(fd) - m.drops))
+		m.settleDrops(queueDrops(fd))
 		m.tapped = false
 		return restoreFilter(fd, m.saved)
 	}

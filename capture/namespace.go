@@ -16,7 +16,8 @@ type Namespace struct {
 	calls chan func()
 }
 
-// NewNamespace makes a network namespace. It needs CAP_SYS_ADMIN. It lives
+// NewNamespace makes a network namespace. It needs CAP_SYS_ADMIN and
+// CAP_NET_ADMIN. It lives
 // until Close, and until the sockets in it are closed.
 func NewNamespace() (*Namespace, error) {
 	ns := &Namespace{calls: make(chan func())}
@@ -47,11 +48,7 @@ const quietPorts = "50000 54000"
 func enterNewNamespace() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		if errors.Is(err, unix.EPERM) {
-			return &bpf.MissingError{
-				What: "making a network namespace needs CAP_SYS_ADMIN",
-				Hint: bpf.CurrentPrivilege().Hint("CAP_SYS_ADMIN") + ", or leave --isolate out",
-				Err:  err,
-			}
+			return bpf.Capability(unix.CAP_SYS_ADMIN).Lacks("making a network namespace", err)
 		}
 		return fmt.Errorf("making a network namespace: %w", err)
 	}
@@ -65,7 +62,9 @@ func enterNewNamespace() error {
 		return fmt.Errorf("bringing up lo: %w", err)
 	}
 	lo.SetUint16(unix.IFF_UP)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); errors.Is(err, unix.EPERM) {
+		return bpf.Capability(unix.CAP_NET_ADMIN).Lacks("bringing up the loopback interface of a network namespace", err)
+	} else if err != nil {
 		return fmt.Errorf("bringing up lo: %w", err)
 	}
 	// Where this fails there is no /proc/sys to write to; opening a ping socket says the rest.

@@ -3,6 +3,7 @@ package capture
 import (
 	"cmp"
 	"slices"
+	"sync/atomic"
 )
 
 // order holds packets back until nothing earlier can come any more, and then
@@ -10,6 +11,8 @@ import (
 // were handed on is used again, so that in the long run nothing is allocated.
 type order struct {
 	sink    Sink
+	failed  error         // of the sink, which gets no more packets then
+	written atomic.Uint64 // packets that the sink took
 	held    []turn
 	sorted  int // how many of held are in order
 	merged  []turn
@@ -22,6 +25,7 @@ type turn struct {
 	time     int64
 	sequence uint64 // tells packets of the same nanosecond apart
 	packet   *Packet
+	lane     *lane  // that the packet is for
 	chunk    *chunk // has the packet
 }
 
@@ -32,11 +36,11 @@ func (t turn) compare(other turn) int {
 	return cmp.Compare(t.sequence, other.sequence)
 }
 
-// add copies a packet and its data.
-func (o *order) add(p *Packet) {
+// add copies a packet of a lane and its data.
+func (o *order) add(p *Packet, at *lane) {
 	o.counter++
 	held, c := o.arena.copy(p)
-	o.held = append(o.held, turn{p.Time, o.counter, held, c})
+	o.held = append(o.held, turn{p.Time, o.counter, held, at, c})
 }
 
 // sort puts what has been added in its place. The rest is in order, and most of
@@ -64,17 +68,26 @@ func merge(to, a, b []turn) []turn {
 	return append(append(to, a...), b...)
 }
 
-// release writes all packets up to a time. A failing sink gets no more packets.
+// release writes all packets up to a time. A sink that fails gets no more
+// packets, now or later: they are given up, and only what it took is counted.
 func (o *order) release(until int64) error {
 	o.sort()
 	var (
-		n   int
-		err error
+		n       int
+		written uint64
+		err     error
 	)
-	for ; n < len(o.held) && o.held[n].time <= until && err == nil; n++ {
-		err = o.sink.WritePacket(o.held[n].packet)
+	for ; n < len(o.held) && o.held[n].time <= until; n++ {
+		if o.failed == nil {
+			if err = o.sink.WritePacket(o.held[n].packet); err == nil {
+				o.held[n].lane.written++
+				written++
+			}
+			o.failed = err
+		}
 		o.arena.free(o.held[n].chunk)
 	}
+	o.written.Add(written)
 	o.held = append(o.held[:0], o.held[n:]...)
 	o.sorted = len(o.held)
 	return err

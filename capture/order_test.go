@@ -23,7 +23,7 @@ func TestOrder(t *testing.T) {
 		for range random.IntN(20) {
 			at := now - random.Int64N(window)
 			data := bytes.Repeat([]byte{byte(at)}, random.IntN(3000))
-			o.add(&Packet{Time: at, Data: data, Len: len(data)})
+			o.add(&Packet{Time: at, Data: data, Len: len(data)}, new(lane))
 			added++
 			clear(data) // the copy must be its own
 		}
@@ -55,11 +55,11 @@ func (nothing) WritePacket(*Packet) error { return nil }
 
 func BenchmarkOrder(b *testing.B) {
 	o := order{sink: nothing{}}
-	p := Packet{Data: make([]byte, 72), Len: 72}
+	p, at := Packet{Data: make([]byte, 72), Len: 72}, lane{}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		p.Time = int64(i)
-		o.add(&p)
+		o.add(&p, &at)
 		if i%1000 == 999 {
 			if err := o.release(int64(i - 5000)); err != nil {
 				b.Fatal(err)

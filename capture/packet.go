@@ -45,7 +45,7 @@ func ViewByName(name string) (View, bool) {
 type Layer uint8
 
 const (
-	// LayerLink: an Ethernet header.
+	// LayerLink: an Ethernet header. A tag of the packet's Meta is not in it.
 	LayerLink Layer = iota + 1
 	// LayerNetwork: an IPv4 or IPv6 header.
 	LayerNetwork
@@ -73,6 +73,9 @@ type Interface struct {
 	// LinkType is what packets of LayerForeign begin with, a number of
 	// https://www.tcpdump.org/linktypes.html.
 	LinkType uint16
+	// HasMeta says that the Meta of every packet is known: what is zero in it was
+	// zero in the kernel.
+	HasMeta bool
 	// Label is the name of an interface that is no view of a socket: its Kind
 	// and View are not set. It may be empty.
 	Label string
@@ -125,6 +128,8 @@ type Packet struct {
 	Protocol uint8
 	// Call is the system call that returned the bytes (user view only), such as "recvfrom".
 	Call string
+	// Meta is what the kernel kept beside the bytes (views of the kernel's side only).
+	Meta Meta
 	// PID and TID are the process and thread that made the Call, zero when unknown.
 	PID, TID uint32
 }
@@ -142,6 +147,11 @@ type Flusher interface {
 }
 
 // Statistics is the ledger of one interface: Received = Delivered + Dropped.
+//
+// The kernel and the user view of sockets that are read as messages go together:
+// the Account says how, and the terms of it that are usually zero left aside,
+//
+//	Accepted of kernel + OSDropped of kernel = Delivered of user + OSDropped of user
 type Statistics struct {
 	Interface *Interface
 	// Start and End bound the capture, in nanoseconds since the Unix epoch.
@@ -152,8 +162,21 @@ type Statistics struct {
 	Dropped uint64
 	// Accepted counts those of Received that the socket's filter let pass.
 	Accepted uint64
-	// OSDropped counts the packets that the kernel dropped before this observer could see them.
+	// OSDropped counts the packets that the kernel dropped before this observer
+	// could see them: in the user view those that found no room in the receive
+	// queue, but not those that the filter dropped.
 	OSDropped uint64
-	// Delivered counts the packets handed to the Sink.
+	// Delivered counts the packets that were captured for the Sink. In the user
+	// view it leaves out what was only peeked at, and calls that returned no message.
 	Delivered uint64
+	// Written counts the packets that the Sink took, of whatever sort. A file does not tell it.
+	Written uint64
+	// Bytes counts what userspace got, in its view: for streams the only sum that
+	// there is. A file does not tell it.
+	Bytes uint64
+	// Comment is what else there is to say, or empty: in the user view the Account.
+	Comment string
+	// Account balances the packets of the interface's sockets, in the user view. It
+	// is nil for streams and for what is read from a file.
+	Account *Account
 }

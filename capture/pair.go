@@ -32,7 +32,7 @@ func newPairer(kind *Kind) pairer {
 	case kind.stream:
 		return unpaired{}
 	}
-	return &datagrams{headerLen: kind.headerLen, countsFiltered: kind.countsFiltered()}
+	return &datagrams{headerLen: kind.headerLen, countsFiltered: kind.countsFiltered(), adopted: kind.adopts}
 }
 
 // unpaired is for streams whose packets do not say where their bytes belong.
@@ -45,7 +45,9 @@ func (unpaired) closed(*delivery)          {}
 
 // kernelPacket is what the pairers want to know of a packet in the kernel view.
 type kernelPacket struct {
-	id       uint64
+	id       uint64 // 0 if nobody asked for the packet
+	time     int64  // when the filter ran, on the boot clock
+	cpu      uint32 // that it ran on
 	cookie   uint64 // of the connection's socket; 0 if it is not known, or has none yet
 	src, dst netip.AddrPort
 	data     []byte // what was captured, from offset 0 on
@@ -57,8 +59,9 @@ type kernelPacket struct {
 type match struct {
 	id      uint64 // of the first packet; 0 if none is known
 	comment string // what is worth saying of it, or empty
-	// filtered counts those of the receive queue's drops before it that were the filter's.
-	filtered int
+	dropped uint64 // by the receive queue before it, and told with no delivery before
+	before  bool   // it was in the receive queue before the tap came
+	after   bool   // it came after the last packet that was asked for
 	// The packet's own addresses, which the socket may not know exactly; invalid if unknown.
 	src, dst netip.AddrPort
 }
@@ -79,13 +82,16 @@ var pairingSeed = maphash.MakeSeed()
 // packets with the same bytes cannot be told apart.
 type datagrams struct {
 	headerLen int // bytes of a packet that userspace does not get
-	// countsFiltered says that what the filter drops counts as a drop of the queue.
+	// countsFiltered says that what the filter drops counts as a drop of the queue:
+	// only then it has a place in the order.
 	countsFiltered bool
 	uncounted      bool // nobody says how many the queue dropped: the next one that fits is the one
+	adopted        bool // each of several sockets got its tap when it may have held messages already
 	first          int  // place of waiting[0] in the order of the filter
 	waiting        []waitingDatagram
 	received       int
-	drops          uint32
+	matched        bool // a delivery has found its packet
+	loss           queueLoss
 	passed         int // places before this one are delivered or behind what was
 	unsure         int // places before this one are near a loss
 	alike          alike
@@ -107,6 +113,7 @@ func (a *alike) of(data []byte, prefix int) uint64 {
 
 type waitingDatagram struct {
 	id      uint64
+	time    int64
 	src     netip.AddrPort
 	dst     netip.AddrPort
 	keep    int // bytes that userspace will get; -1 if none ever
@@ -136,7 +143,11 @@ func (q *datagrams) saw(p *kernelPacket, lost int) {
 	if lost > 0 {
 		q.unsure = q.first + len(q.waiting) + nearLoss
 	}
-	w := waitingDatagram{id: p.id, src: p.src, dst: p.dst, present: true}
+	q.loss.saw(p, lost)
+	if p.verdict == 0 && !q.countsFiltered {
+		return // as if it had never come
+	}
+	w := waitingDatagram{id: p.id, time: p.time, src: p.src, dst: p.dst, present: true}
 	w.keep = p.len - q.headerLen
 	if p.verdict >= 0 {
 		// The kernel never trims the transport header away.
@@ -190,29 +201,29 @@ func (q *datagrams) delivered(d *delivery) match {
 		return match{id: w.id, src: w.src, dst: w.dst}
 	}
 	q.received++
-	dropped := int(d.drops - q.drops)
-	q.drops = d.drops
 	if !found {
-		return match{comment: "the tap has no record of the packet that brought this"}
+		dropped, _ := q.loss.told(d, 0)
+		return match{
+			comment: "the tap has no record of the packet that brought this", dropped: dropped,
+			before: q.unsure == 0 && (q.adopted || q.uncounted && !q.matched),
+		}
 	}
-	comment, filtered := "", 0
-	if q.countsFiltered {
-		filtered = min(q.filtered(place), dropped)
-		dropped -= filtered
-	}
+	dropped, exact := q.loss.told(d, q.waiting[place-q.first].time)
+	comment := ""
 	if dropped > 0 {
 		comment = fmt.Sprintf("the receive queue dropped %d before this one", dropped)
-		if ids := q.skipped(place); ids != "" {
+		if ids := q.skipped(place); exact && ids != "" {
 			comment += ": packets " + ids
 		}
 	}
 	several := place < q.unsure && q.several(d, place)
 	m := q.take(place)
-	m.comment, m.filtered = comment, filtered
+	m.comment, m.dropped, m.after = comment, dropped, m.id == 0 && !several
 	if several {
 		m.id = 0
 		m.comment = "the tap lost packets about here, and several have these bytes"
 	}
+	q.matched = true
 	return m
 }
 
@@ -254,17 +265,6 @@ func (q *datagrams) find(d *delivery, expected int) (place int, found bool) {
 		}
 	}
 	return 0, false
-}
-
-// filtered counts the packets between the last delivery and place that the
-// filter dropped.
-func (q *datagrams) filtered(place int) (n int) {
-	for at := max(q.passed, q.first); at < place; at++ {
-		if w := &q.waiting[at-q.first]; w.present && w.keep < 0 {
-			n++
-		}
-	}
-	return n
 }
 
 // skipped names the packets between the last delivery and place that the filter

@@ -20,7 +20,7 @@ func udpPacket(id uint64, payload string) *kernelPacket {
 	return &kernelPacket{id: id, src: client, dst: server, data: data, len: len(data), verdict: -1}
 }
 
-func udpDelivery(payload string, drops uint32) *delivery {
+func udpDelivery(payload string, drops uint64) *delivery {
 	return &delivery{data: []byte(payload), full: len(payload), drops: drops, from: client, to: server}
 }
 
@@ -48,7 +48,7 @@ func TestDatagrams(t *testing.T) {
 	t.Parallel()
 	type got struct {
 		payload string
-		drops   uint32
+		drops   uint64
 		id      uint64
 	}
 	for _, test := range []struct {
@@ -87,21 +87,28 @@ func TestDatagrams(t *testing.T) {
 	}
 }
 
+// What the filter drops has a place in the order where it is counted as a drop,
+// and none where it is not.
 func TestDatagramsVerdict(t *testing.T) {
 	t.Parallel()
-	q := datagrams{headerLen: 8}
-	for i, verdict := range []int{12, 0, 8, 1, -1} {
-		p := udpPacket(uint64(i+1), "0123456789")
-		p.verdict = verdict
-		q.saw(p, 0)
-	}
-	for _, want := range []struct {
-		payload string
-		drops   uint32
-		id      uint64
-	}{{"0123", 0, 1}, {"", 1, 3}, {"", 1, 4}, {"0123456789", 1, 5}} {
-		if m := q.delivered(udpDelivery(want.payload, want.drops)); m.id != want.id {
-			t.Errorf("%q: id %d, want %d", want.payload, m.id, want.id)
+	for _, counts := range []bool{true, false} {
+		q := datagrams{headerLen: 8, countsFiltered: counts}
+		for i, verdict := range []int{12, 0, 8, 1, -1} {
+			p := udpPacket(uint64(i+1), "0123456789")
+			p.verdict = verdict
+			q.saw(p, 0)
+		}
+		drops := uint64(0)
+		for _, want := range []struct {
+			payload string
+			id      uint64
+		}{{"0123", 1}, {"", 3}, {"", 4}, {"0123456789", 5}} {
+			if m := q.delivered(udpDelivery(want.payload, drops)); m.id != want.id {
+				t.Errorf("%q: id %d, want %d", want.payload, m.id, want.id)
+			}
+			if counts {
+				drops = 1
+			}
 		}
 	}
 }
@@ -116,7 +123,7 @@ func TestDatagramsRandom(t *testing.T) {
 	q := datagrams{headerLen: 8}
 	var (
 		queue []*kernelPacket
-		drops uint32
+		drops uint64
 		lost  int
 		known = make(map[uint64]bool)
 	)
@@ -137,7 +144,7 @@ func TestDatagramsRandom(t *testing.T) {
 		for len(queue) > 0 && random.IntN(3) > 0 {
 			p := queue[0]
 			queue = queue[1:]
-			m := q.delivered(&delivery{data: p.data[8:], full: 8, drops: uint32(p.verdict), from: client, to: server})
+			m := q.delivered(&delivery{data: p.data[8:], full: 8, drops: uint64(p.verdict), from: client, to: server})
 			if want := p.id; known[want] && m.id != want || !known[want] && m.id != 0 {
 				t.Fatalf("packet %d (recorded: %v): id %d", want, known[want], m.id)
 			}

@@ -1,12 +1,10 @@
 package capture
 
 import (
-	"errors"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/internal/confine"
 )
 
@@ -15,16 +13,12 @@ import (
 //
 //	CAP_BPF           to read the counters, where the kernel wants it for that: before
 //	                  Linux 5.19 with kernel.unprivileged_bpf_disabled
-//	CAP_NET_ADMIN     to close TCP sockets at the end, where the kernel wants it for
-//	                  that; to probe a netlink socket
+//	CAP_NET_ADMIN     to probe a netlink socket
 //	CAP_NET_RAW       to probe raw sockets of other protocols than TCP and UDP
 //	CAP_DAC_OVERRIDE  to remove a unix socket from somebody else's folder
 func (s *Session) Capabilities(probe bool) []int {
 	all := countingNeeds(s.Counts)
 	kind := s.config.Kind
-	if errors.Is(confine.Unprivileged(func() error { return tryReject(kind) }), unix.EPERM) {
-		all = append(all, unix.CAP_NET_ADMIN)
-	}
 	if probe && kind.domain == unix.AF_NETLINK {
 		all = append(all, unix.CAP_NET_ADMIN)
 	}
@@ -32,9 +26,7 @@ func (s *Session) Capabilities(probe bool) []int {
 		all = append(all, unix.CAP_NET_RAW)
 	}
 	if folder := kind.place.folder; folder != nil && folder(s.config.Address) != "" {
-		if confine.Unprivileged(func() error { return confine.MayRemoveFrom(folder(s.config.Address)) }) != nil {
-			all = append(all, unix.CAP_DAC_OVERRIDE)
-		}
+		all = append(all, confine.NeedsToRemoveFrom(folder(s.config.Address))...)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
@@ -50,20 +42,6 @@ func countingNeeds(count func() (Counts, error)) []int {
 		return []int{unix.CAP_BPF}
 	}
 	return nil
-}
-
-// tryReject tries what a session does with the sockets of a stream at its end, on
-// one of its own.
-func tryReject(kind *Kind) error {
-	if !kind.listens {
-		return nil
-	}
-	fd, err := unix.Socket(kind.domain, kind.typ|unix.SOCK_CLOEXEC, kind.protocol)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	return bpf.Reject(fd)
 }
 
 // Capabilities are those that a session needs while it runs, so that all others

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
 const (
@@ -65,16 +67,9 @@ func (s *Session) Probe(ctx context.Context) error {
 // ProbeWith is Probe with a payload of the caller's choice. That nothing was
 // seen of it is no error.
 func (s *Session) ProbeWith(ctx context.Context, payload []byte) error {
-	p := &probing{session: s, kind: s.config.Kind, config: &s.config, payload: payload}
+	p := s.newProbing(payload)
 	where := p.kind.Name
-	switch place := p.kind.place; {
-	case place.target != nil:
-		p.to = place.target(s.main.name)
-	case place.sockaddr != nil:
-		p.to = s.main.name
-	default:
-		p.addr = s.probeAddr()
-		p.to = sockaddr(p.addr)
+	if p.addr.IsValid() {
 		where = p.addr.String()
 	}
 	err := s.config.Namespace.Do(func() error { return p.kind.probe(p) })
@@ -85,6 +80,30 @@ func (s *Session) ProbeWith(ctx context.Context, payload []byte) error {
 		return fmt.Errorf("sending the probe to %s: %w", where, err)
 	}
 	return s.settle(ctx)
+}
+
+func (s *Session) newProbing(payload []byte) *probing {
+	p := &probing{session: s, kind: s.config.Kind, config: &s.config, payload: payload}
+	switch place := p.kind.place; {
+	case place.target != nil:
+		p.to = place.target(s.main.name)
+	case place.sockaddr != nil:
+		p.to = s.main.name
+	default:
+		p.addr = s.probeAddr()
+		p.to = sockaddr(p.addr)
+	}
+	return p
+}
+
+// MayProbe tells before anything is recorded whether the kernel permits the
+// probe. An error is a *bpf.MissingError if it does not.
+func (s *Session) MayProbe() error {
+	may := s.config.Kind.mayProbe
+	if may == nil {
+		return nil
+	}
+	return s.config.Namespace.Do(func() error { return may(s.newProbing(nil)) })
 }
 
 // probeAddr is where the probe of a kind of IP goes.
@@ -116,6 +135,7 @@ func (s *Session) settle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		counts.Written = 0 // what waits for its turn is no news
 		if counts != last {
 			last, changed = counts, time.Now()
 		}
@@ -253,9 +273,26 @@ func probeWire(p *probing) error {
 	return err
 }
 
+// connectNetlink connects to the session's own socket, which sends nothing.
+func connectNetlink(p *probing) (peer, error) {
+	conn, err := connectPeer(p.kind.domain, p.kind.typ, p.kind.protocol, p.to)
+	if errors.Is(err, unix.EPERM) {
+		return conn, bpf.Capability(unix.CAP_NET_ADMIN).Lacks("sending the probe to a netlink socket", err)
+	}
+	return conn, err
+}
+
+func mayProbeNetlink(p *probing) error {
+	conn, err := connectNetlink(p)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
 // probeNetlink sends the payload as a message that asks for nothing.
 func probeNetlink(p *probing) error {
-	conn, err := connectPeer(p.kind.domain, p.kind.typ, p.kind.protocol, p.to)
+	conn, err := connectNetlink(p)
 	if err != nil {
 		return err
 	}

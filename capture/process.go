@@ -81,27 +81,19 @@ func (p *process) notPermitted(err error) error {
 	if unix.Stat(p.proc(""), &st) == nil {
 		owner = fmt.Sprintf(" of user %d", st.Uid)
 	}
-	if errors.Is(err, unix.EACCES) && !bpf.HasCapability(unix.CAP_DAC_READ_SEARCH) {
-		return &bpf.MissingError{
-			What:       fmt.Sprintf("listing the sockets of %s%s needs CAP_DAC_READ_SEARCH beside CAP_SYS_PTRACE", p, owner),
-			Hint:       "run as root (sudo)",
-			Capability: "CAP_DAC_READ_SEARCH",
-			Err:        err,
-		}
+	// A process of our own user that is out of reach has more privileges than we.
+	if errors.Is(err, unix.EACCES) && !bpf.HasCapability(unix.CAP_DAC_READ_SEARCH) && int(st.Uid) != os.Geteuid() {
+		return bpf.Capability(unix.CAP_DAC_READ_SEARCH).Lacks(fmt.Sprintf("listing the sockets of %s%s", p, owner), err)
 	}
+	doing := fmt.Sprintf("copying the sockets of %s%s", p, owner)
 	if bpf.HasCapability(unix.CAP_SYS_PTRACE) {
 		return &bpf.MissingError{
-			What: fmt.Sprintf("copying the sockets of %s%s is not permitted although CAP_SYS_PTRACE is held", p, owner),
+			What: doing + " is not permitted although CAP_SYS_PTRACE is held",
 			Hint: "look for another user namespace, a security module (AppArmor, SELinux, Yama) or a seccomp profile of the container",
 			Err:  err,
 		}
 	}
-	return &bpf.MissingError{
-		What:       fmt.Sprintf("copying the sockets of %s%s needs CAP_SYS_PTRACE", p, owner),
-		Hint:       "run as root (sudo)",
-		Capability: "CAP_SYS_PTRACE",
-		Err:        err,
-	}
+	return bpf.Capability(unix.CAP_SYS_PTRACE).Lacks(doing, err)
 }
 
 // openFile is a descriptor of a process that is open.

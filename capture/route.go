@@ -21,6 +21,8 @@ func (r *route) at(view View, p *Packet) *lane { return r.outlet.at(view, p) }
 
 // outlet is a set of interfaces that one socket or several share.
 type outlet struct {
+	kind  *Kind
+	tally tally
 	lanes [viewCount]*lane // nil where the view is not wanted
 	// Where IPv4 packets of an IPv6 socket go: a file has one link type for each
 	// interface. They are made when the first one comes.
@@ -30,11 +32,21 @@ type outlet struct {
 // lane is where packets of one view go.
 type lane struct {
 	Interface
-	handed uint64 // packets that went there
+	handed   uint64 // packets that went there
+	counted  uint64 // of handed: without peeks, and calls that returned no message
+	filtered uint64 // packets that the verdict dropped
+	written  uint64 // packets that the sink took
+}
+
+// record counts a packet that was meant for the lane.
+func (l *lane) record(verdict int32) {
+	if verdict == 0 {
+		l.filtered++
+	}
 }
 
 func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
-	p := &outlet{}
+	p := &outlet{kind: kind}
 	for _, v := range views {
 		p.lanes[v] = &lane{Interface: kind.newInterface(v, clockError)}
 	}

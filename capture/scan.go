@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -60,6 +61,7 @@ func (l *Live) scan() error {
 	}
 	l.bury(alive)
 	l.forgetClosed()
+	l.askQueues(true)
 	for _, g := range gone {
 		l.reads.ForgetSocket(g.pid, g.fd, g.id)
 	}
@@ -167,6 +169,7 @@ func (l *Live) forgetClosed() {
 			m.missing = time.Now()
 		}
 		if time.Since(m.missing) > forgetAfter && !m.listening {
+			m.closeDrops()
 			delete(l.members, cookie)
 			delete(l.inodes, m.inode)
 			l.keeper.tell(keepGone, m.inode)
@@ -288,7 +291,7 @@ func (l *Live) look(p *watched, fd int, inode uint64, copied int, ours bool) err
 		}
 		return nil
 	}
-	m := &member{foreign: info, inode: inode, owner: p.process, fd: fd, drops: queueDrops(copied)}
+	m := &member{foreign: info, inode: inode, owner: p.process, fd: fd}
 	p.seen[fd] = inode
 	l.add(m, kind, parent)
 	if err := l.follow(p, fd, m); err != nil {
@@ -415,7 +418,8 @@ func (l *Live) route(m *member, kind *Kind, pl *outlet) {
 func (l *Live) newOutlet(kind *Kind, text string) *outlet {
 	pl := newOutlet(kind, l.config.Views, l.collector.clock.bound)
 	if at := pl.lanes[ViewUser]; at != nil {
-		at.Description = "what read, readv, recvfrom, recvmsg and recvmmsg returned to the process"
+		at.Description = strings.Replace(at.Description, "what recvmsg returned to userspace",
+			"what read, readv, recvfrom, recvmsg and recvmmsg returned to the process", 1)
 	}
 	pl.describe(text)
 	l.outlets = append(l.outlets, pl)
@@ -452,14 +456,22 @@ func (l *Live) attach(m *member, copied int, parent *member, ours bool) {
 		l.refuse(fmt.Sprintf("%s has a filter already, and is left alone: --replace-filter takes its place", m))
 		return
 	}
+	if err := mayRestore(copied, f.classic); err != nil {
+		l.refuse(fmt.Sprintf("%s is left alone: %v", m, err))
+		l.denied = err
+		return
+	}
 	if f.extended {
 		l.refuse(fmt.Sprintf("%s had an eBPF filter, which cannot be put back at the end", m))
 	}
 	l.keeper.tellSocket(m.inode, f.classic)
+	m.before.low = queueDrops(copied)
 	if err := l.tap.Attach(copied); err != nil {
 		l.refuse(fmt.Sprintf("%s is not in the kernel view: %v", m, err))
 		return
 	}
+	m.before.high = queueDrops(copied)
+	m.drops = m.before.high
 	m.tapped, m.saved = true, f.classic
 	m.passesOn.Store(!m.route.Load().kind.adopts)
 }

@@ -87,8 +87,6 @@ type Session struct {
 	mu        sync.Mutex
 	sockets   map[*socket]struct{} // main and what it accepted
 	released  bool                 // the place of main
-	// finalDrops is what main's receive queue has dropped in all.
-	finalDrops uint64
 }
 
 // Open opens the socket and puts the tap in place. Nothing that arrives after
@@ -116,7 +114,7 @@ func Open(config Config) (_ *Session, err error) {
 	}
 	s.started = bootNow()
 	err = config.Namespace.Do(func() error {
-		s.main, err = openSocket(&config, s.config.Filter)
+		s.main, err = openSocket(&config, s.config.Filter, s.tap.Rejection())
 		return err
 	})
 	if err != nil {
@@ -176,6 +174,9 @@ func newCollector(config Config, tap *bpf.Tap, clock clock) *collector {
 	if config.Kind != nil {
 		c.home = newRoute(config.Kind, newOutlet(config.Kind, config.Views, clock.bound))
 		c.home.protocol = uint8(config.Protocol)
+		if q, ok := c.home.pairer.(*datagrams); ok {
+			q.loss.filters = config.Verdict != nil && config.Kind.countsFiltered()
+		}
 	}
 	return c
 }
@@ -230,56 +231,38 @@ func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
 	for ctx.Err() == nil && !s.collector.full() && err == nil {
 		err = s.collector.round()
 	}
-	if serr := s.stop(); err == nil {
-		err = serr
-	}
-	if err != nil {
-		return err
-	}
-	if err := s.collector.finish(); err != nil {
-		return err
-	}
-	if err := s.countLastDrops(); err != nil {
-		return err
-	}
-	return s.checkClock()
+	// Whatever fails here, the rest is done all the same: what was captured is
+	// written, unless it is the sink that fails.
+	return errors.Join(err, s.stop(), s.collector.finish(), s.ledger().close(), s.checkClock())
 }
 
 // stop closes the sockets to further packets and lets the receivers take what
-// is in their queues.
+// is in their queues. Then nothing moves any more that the ledger counts.
 func (s *Session) stop() error {
 	s.stopping.Store(true)
 	s.collector.mailbox.close()
-	s.mu.Lock()
+	drops := dropCount{low: s.main.queueDrops()}
+	s.main.closing.Store(&drops.low)
 	var errs []error
-	for socket := range s.sockets {
-		if !s.config.Kind.listens {
-			// From here on the filter's own drops count as well.
-			s.finalDrops = socket.queueDrops()
-		}
-		if err := socket.reject(); err != nil && !errors.Is(err, os.ErrClosed) {
+	s.eachSocket(func(socket *socket) {
+		if err := socket.attach(s.tap.Rejection()); err != nil && !errors.Is(err, os.ErrClosed) {
 			errs = append(errs, err)
 		}
-		socket.interrupt()
-	}
-	s.mu.Unlock()
+	})
+	quiesce()
+	s.eachSocket((*socket).interrupt)
 	s.receivers.Wait()
+	drops.high = s.main.queueDrops()
+	s.collector.home.outlet.tally.drops = drops.since(s.main.before)
 	return errors.Join(append(errs, s.tap.Stop())...)
 }
 
-// countLastDrops adds what the receive queue dropped after the last message: it
-// tells of its drops with the next one, and there was none.
-func (s *Session) countLastDrops() error {
-	counts, err := s.tap.Counters()
-	if err != nil {
-		return err
+func (s *Session) eachSocket(do func(*socket)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for socket := range s.sockets {
+		do(socket)
 	}
-	drops := s.finalDrops
-	if s.config.Kind.countsFiltered() {
-		drops -= min(counts.Dropped, drops)
-	}
-	s.collector.queue.Store(max(s.collector.queue.Load(), drops))
-	return nil
 }
 
 func (s *Session) checkClock() error {
@@ -300,7 +283,7 @@ func (s *Session) keep(socket *socket) {
 	defer s.mu.Unlock()
 	s.sockets[socket] = struct{}{}
 	if s.stopping.Load() {
-		_ = socket.reject()
+		_ = socket.attach(s.tap.Rejection())
 		socket.interrupt()
 	}
 }
@@ -386,68 +369,17 @@ func (s *Session) receiveAll(socket *socket) {
 	}
 }
 
-// Counts is how far a capture has come. It may be asked for at any time.
-type Counts struct {
-	// Captured counts the packets of the kernel view that were taken from the ring.
-	Captured uint64
-	// Delivered counts the receiving calls that returned something.
-	Delivered uint64
-	// Trimmed counts those of Captured of which the verdict keeps a part only.
-	Trimmed uint64
-	// Unreached counts the headers below offset 0 that were wanted and that the filter could not reach.
-	Unreached uint64
-	// QueueDropped counts the packets that receive queues had no room for, or dropped otherwise.
-	QueueDropped uint64
-	// Peeked counts the calls that left what they returned in the queue (MSG_PEEK). They are not in Delivered.
-	Peeked uint64
-	// Tap is the ledger of the tap.
-	Tap bpf.Counters
-	// Reads is the ledger of the system calls of other processes.
-	Reads bpf.ReadCounters
-}
-
 // Counts reads the counters as they stand.
-func (s *Session) Counts() (Counts, error) {
-	c := s.collector
-	counts := Counts{
-		Captured:     c.counts[ViewKernel].Load(),
-		Delivered:    c.counts[ViewUser].Load(),
-		Trimmed:      c.trimmed.Load(),
-		Unreached:    c.unreached[ViewNet].Load() + c.unreached[ViewLink].Load(),
-		QueueDropped: c.queue.Load(),
-	}
-	var err error
-	counts.Tap, err = s.tap.Counters()
-	return counts, err
-}
+func (s *Session) Counts() (Counts, error) { return s.ledger().counts() }
 
 // Statistics is the ledger of each interface, after Run.
-func (s *Session) Statistics() ([]Statistics, error) {
-	counts, err := s.Counts()
-	if err != nil {
-		return nil, err
+func (s *Session) Statistics() ([]Statistics, error) { return s.ledger().statistics() }
+
+func (s *Session) ledger() *ledger {
+	return &ledger{
+		collector: s.collector, views: s.config.Views, outlets: []*outlet{s.collector.home.outlet},
+		started: s.started, tap: s.tap, untapped: s.config.Filter != Filter(s.tap),
 	}
-	c := s.collector
-	var all []Statistics
-	for _, v := range s.config.Views {
-		st := Statistics{
-			Interface: &c.home.outlet.lanes[v].Interface,
-			Start:     c.clock.wall(s.started),
-			End:       c.clock.wall(bootNow()),
-			Delivered: c.counts[v].Load(),
-		}
-		switch v {
-		case ViewUser:
-			st.Received, st.Accepted, st.OSDropped = st.Delivered, st.Delivered, counts.QueueDropped
-		default:
-			// What came after the last packet that was asked for does not count.
-			st.Dropped = counts.Tap.Lost() + c.unreached[v].Load()
-			st.Received = st.Delivered + st.Dropped
-			st.Accepted = st.Received - min(counts.Tap.Dropped, st.Received)
-		}
-		all = append(all, st)
-	}
-	return all, nil
 }
 
 // Close gives up the sockets and the tap. It is safe to call it twice.

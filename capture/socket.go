@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -60,7 +61,11 @@ type socket struct {
 	peer  netip.AddrPort // invalid unless connected over IP
 
 	connected bool
-	cookie    uint64 // as the tap's records have it
+	cookie    uint64    // as the tap's records have it
+	before    dropCount // what had been dropped when the filter came
+	// What had been dropped when it was closed to packets; nil before. From there
+	// on the count has what is turned away.
+	closing atomic.Pointer[uint32]
 }
 
 func newSocket(fd int) (*socket, error) {
@@ -79,8 +84,8 @@ func newSocket(fd int) (*socket, error) {
 }
 
 // openSocket opens a socket with a filter on it, so that its receive queue has
-// never held a packet that the filter did not see.
-func openSocket(config *Config, filter Filter) (_ *socket, err error) {
+// never held a packet that the filter did not see. rejection drops everything.
+func openSocket(config *Config, filter, rejection Filter) (_ *socket, err error) {
 	kind := config.Kind
 	name, err := config.bindTo()
 	if err != nil {
@@ -100,7 +105,7 @@ func openSocket(config *Config, filter Filter) (_ *socket, err error) {
 		if err := filter.Attach(fd); err != nil {
 			return nil, err
 		}
-	} else if err := bpf.Reject(fd); err != nil {
+	} else if err := rejection.Attach(fd); err != nil {
 		return nil, err
 	}
 	if err := setOptions(fd, kind); err != nil {
@@ -118,10 +123,16 @@ func openSocket(config *Config, filter Filter) (_ *socket, err error) {
 	if err := empty(fd); err != nil {
 		return nil, err
 	}
+	before := dropCount{low: queueDrops(fd)}
 	if err := filter.Attach(fd); err != nil {
 		return nil, err
 	}
-	return newSocket(fd)
+	before.high = queueDrops(fd)
+	s, err := newSocket(fd)
+	if err == nil {
+		s.before = before
+	}
+	return s, err
 }
 
 // bindTo is the address to bind the socket to.
@@ -177,11 +188,7 @@ func socketError(kind *Kind, err error) error {
 	case kind.denied != "" && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)):
 		return &bpf.MissingError{What: "this system lets nobody open a " + kind.Summary, Hint: kind.denied, Err: err}
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return &bpf.MissingError{
-			What: fmt.Sprintf("opening a %s needs CAP_NET_RAW", kind.Summary),
-			Hint: bpf.CurrentPrivilege().Hint("CAP_NET_RAW"),
-			Err:  err,
-		}
+		return bpf.Capability(unix.CAP_NET_RAW).Lacks("opening a "+kind.Summary, err)
 	case errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ESOCKTNOSUPPORT),
 		errors.Is(err, unix.ENOPROTOOPT):
 		return &bpf.MissingError{
@@ -212,11 +219,9 @@ func bindError(config *Config, err error) error {
 		return fmt.Errorf("%s is not an address of this host: choose another with --listen (ip address shows them): %w",
 			listen.Addr(), err)
 	case errors.Is(err, unix.EACCES):
-		return &bpf.MissingError{
-			What: fmt.Sprintf("listening on port %d needs CAP_NET_BIND_SERVICE", listen.Port()),
-			Hint: bpf.CurrentPrivilege().Hint("CAP_NET_BIND_SERVICE") + ", or choose a port from 1024 on with --listen",
-			Err:  err,
-		}
+		missing := bpf.Capability(unix.CAP_NET_BIND_SERVICE).Lacks(fmt.Sprintf("listening on port %d", listen.Port()), err)
+		missing.Otherwise = "choose a port from 1024 on with --listen"
+		return missing
 	}
 	return fmt.Errorf("listening on %s: %w", listen, err)
 }
@@ -230,35 +235,13 @@ func (s *socket) attach(filter Filter) error {
 	return err
 }
 
-// reject closes the socket to further packets.
-func (s *socket) reject() error {
-	var err error
-	if cerr := s.conn.Control(func(fd uintptr) { err = bpf.Reject(int(fd)) }); cerr != nil {
-		return cerr
-	}
-	return err
-}
-
 // interrupt makes waits on the socket return os.ErrDeadlineExceeded, from now on.
 func (s *socket) interrupt() { _ = s.file.SetDeadline(time.Unix(1, 0)) }
 
-// queueDrops is the number of messages that the socket has dropped so far; 0
-// where the kernel does not tell (before 4.12).
-func (s *socket) queueDrops() uint64 {
-	const drops = 8 // SK_MEMINFO_DROPS
-	var (
-		info  [drops + 1]uint32
-		size  = uint32(unsafe.Sizeof(info))
-		errno syscall.Errno
-	)
-	err := s.conn.Control(func(fd uintptr) {
-		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
-			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-	})
-	if err != nil || errno != 0 {
-		return 0
-	}
-	return uint64(info[drops])
+// queueDrops is the number of messages that the socket has dropped so far.
+func (s *socket) queueDrops() (drops uint32) {
+	_ = s.conn.Control(func(fd uintptr) { drops = queueDrops(int(fd)) })
+	return drops
 }
 
 // accept takes a connection. It waits for one unless it is told to poll; then
@@ -301,15 +284,16 @@ func (s *socket) accept(poll bool) (*socket, error) {
 type receiver struct {
 	socket *socket
 	// What the last call returned: the bytes, the length that the message had,
-	// the sender, and how many messages the receive queue had dropped before it.
+	// the sender, and how many messages the socket had dropped before it, since the filter came.
 	data  []byte
 	full  int
 	from  netip.AddrPort
-	drops uint32
+	drops uint64
 	out   bool  // it is a copy of what was sent
 	time  int64 // on the boot clock
 
 	err   error
+	last  uint32 // the socket's count of drops
 	flags uintptr
 	buf   []byte
 	name  unix.RawSockaddrInet6
@@ -324,7 +308,7 @@ type receiver struct {
 const receiveSize = 68 << 10
 
 func newReceiver(s *socket, kind *Kind) *receiver {
-	r := &receiver{socket: s, buf: make([]byte, receiveSize)}
+	r := &receiver{socket: s, buf: make([]byte, receiveSize), last: s.before.high}
 	if !kind.stream {
 		r.flags = unix.MSG_TRUNC // return the message's own length; on TCP it would throw the bytes away
 	}
@@ -371,7 +355,7 @@ func (r *receiver) recvmsg(fd int) {
 			r.full = int(n)
 			r.data = r.buf[:min(int(n), len(r.buf))]
 			r.from, r.out = r.sender(), r.outgoing()
-			r.drops = overflow(r.oob[:r.msg.Controllen])
+			r.countDrops(overflow(r.oob[:r.msg.Controllen]))
 			return
 		case unix.EINTR:
 		default:
@@ -380,6 +364,18 @@ func (r *receiver) recvmsg(fd int) {
 			r.data, r.full = nil, 0
 			return
 		}
+	}
+}
+
+// countDrops takes the socket's count of drops. It wraps around, and may be less
+// than before when several cpus fill the queue.
+func (r *receiver) countDrops(count uint32) {
+	if end := r.socket.closing.Load(); end != nil && int32(count-*end) > 0 {
+		count = *end
+	}
+	if more := int32(count - r.last); more > 0 {
+		r.drops += uint64(more)
+		r.last = count
 	}
 }
 
@@ -418,7 +414,7 @@ func networkOrder(field uint16) uint16 {
 }
 
 // overflow finds the count of SO_RXQ_OVFL among control messages. It is absent
-// as long as it is 0.
+// as long as it is 0, and of sockets that do not count.
 func overflow(oob []byte) uint32 {
 	for len(oob) >= unix.SizeofCmsghdr {
 		header := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))

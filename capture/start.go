@@ -26,6 +26,9 @@ const supervisorInterval = 50
 // neither an address nor a peer when they send with sendmsg or sendmmsg, get
 // the tap some milliseconds after they were made.
 func Start(config JoinConfig, command Command) (_ *Live, err error) {
+	if err := command.User.permitted(); err != nil {
+		return nil, err
+	}
 	l, err := newLive(config)
 	if err != nil {
 		return nil, err

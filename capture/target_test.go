@@ -57,6 +57,7 @@ var targets = map[string]func(args []string) error{
 	"worker":    targetWorker,
 	"locked":    func([]string) error { return targetFilter(true) },
 	"filter":    func([]string) error { return targetFilter(false) },
+	"sink":      targetSink,
 	"splice":    targetSplice,
 	"unheld":    targetUnheld,
 	"seqpacket": targetSeqpacket,
@@ -123,6 +124,53 @@ func echo(conn net.Conn) {
 			return
 		}
 	}
+}
+
+// targetSink reads datagrams with room for so many bytes. For a line on stdin it
+// closes the socket.
+func targetSink(args []string) error {
+	room, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, room); err != nil {
+		return err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return err
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return err
+	}
+	fmt.Println(addrPort(name))
+	var ending atomic.Bool
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		buf := make([]byte, 2000)
+		for !ending.Load() {
+			waiting := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			if n, err := unix.Poll(waiting, 10); err == nil && n > 0 {
+				_, _, _ = unix.Recvfrom(fd, buf, 0)
+			}
+		}
+	}()
+	if bufio.NewScanner(os.Stdin).Scan() {
+		ending.Store(true)
+		<-over
+		if err := unix.Close(fd); err != nil {
+			return err
+		}
+		fmt.Println("closed")
+		_, err = io.Copy(io.Discard, os.Stdin)
+		return err
+	}
+	return nil
 }
 
 func targetUDP(args []string) error {

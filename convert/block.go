@@ -24,8 +24,10 @@ const (
 	interfaceResolution  = 9
 
 	packetFlags     = 2
+	packetHash      = 3
 	packetDropCount = 4
 	packetID        = 5
+	packetQueue     = 6
 	packetProcess   = 8
 
 	statisticsStart     = 2

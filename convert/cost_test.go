@@ -1,6 +1,8 @@
 package convert
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"strings"
@@ -55,4 +57,38 @@ func BenchmarkWriter(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkCopy copies a packet with four options from pcapng to pcapng.
+func BenchmarkCopy(b *testing.B) {
+	f := newFile(binary.LittleEndian)
+	f.section()
+	f.iface(linkEthernet)
+	const packets = 10000
+	for range packets {
+		f.packet(0, 1700000000123456, frame(b, probe), numbersOption(packetFlags, 1), numberOption(packetID, 1), stringOption(optionComment, "a comment"), endOfOptions)
+	}
+	format, _ := FormatByName("pcapng")
+	b.SetBytes(int64(f.Len()))
+	for b.Loop() {
+		source, err := Open(bytes.NewReader(f.Bytes()), nil, ReadOptions{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		items := itemsOf(source.Reader)
+		copier, err := format.Copy(io.Discard, WriteOptions{From: []*Source{source}})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for {
+			item, err := items.NextItem()
+			if err != nil {
+				break
+			}
+			if err := copier.WriteItem(item); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/packets, "ns/packet")
 }

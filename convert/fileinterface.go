@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
-	"slices"
 	"strings"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
 // fileInterface is an interface of a file that is being read.
@@ -18,19 +18,28 @@ type fileInterface struct {
 	own, plain *capture.Interface
 	clock      fileClock
 	snaplen    uint32 // 0 for no limit
+	// section is the number of the last section that has it.
+	section int
+	// body is what its block holds in a copy, and left what it does not hold there.
+	body string
+	left Ledger
+	// statistics is the place of its ledger among the reader's, if counted is set.
+	statistics int
+	counted    bool
 }
 
 // interfaceBlock reads an interface (section 4.2 of the draft).
-func (r *pcapngReader) interfaceBlock(body []byte) error {
+func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 	if len(body) < 8 {
-		return fmt.Errorf("an interface block of %d bytes", len(body)+blockFrame)
+		return nil, fmt.Errorf("an interface block of %d bytes", len(body)+blockFrame)
 	}
 	if len(r.interfaces) >= maxInterfaces {
-		return fmt.Errorf("more than %d interfaces", maxInterfaces)
+		return nil, fmt.Errorf("more than %d interfaces", maxInterfaces)
 	}
 	i := &fileInterface{clock: microseconds, snaplen: r.order.Uint32(body[4:])}
 	var name, description string
-	for code, value := range r.options(body[8:]) {
+	described := optionsOf(body[8:], r.order)
+	for code, value, ok := described.next(); ok; code, value, ok = described.next() {
 		switch {
 		case code == interfaceName:
 			name = text(value)
@@ -43,22 +52,60 @@ func (r *pcapngReader) interfaceBlock(body []byte) error {
 		}
 	}
 	link := r.order.Uint16(body)
-	i.plain = r.known.add(plainInterface(name, description, link), r.interfaces)
+	r.copyBody(i, link, body[8:])
+	known, err := r.known.add(i, r.sections)
+	if err != nil {
+		return nil, err
+	}
+	r.interfaces = append(r.interfaces, known)
+	if known != i {
+		return known, nil
+	}
+	plain := plainInterface(name, description, link)
+	i.plain = &plain
 	i.own = i.plain
 	if own, ok := ownInterface(name, description, link); ok {
-		i.own = r.known.add(own, r.interfaces)
+		i.own = &own
 	}
-	r.interfaces = append(r.interfaces, i)
-	return nil
+	if len(r.described) < maxInterfaces {
+		r.described = append(r.described, i.own)
+	}
+	return i, nil
 }
 
-// maxInterfaces bounds the memory for a file's interfaces, of which each has
-// two texts of up to 64 KiB.
-const maxInterfaces = 1 << 10
+// copyBody makes what the block of an interface holds in a copy. The clock stays
+// as it is, so that every time is the same; it is the first option, since scapy
+// misreads it otherwise.
+func (r *pcapngReader) copyBody(i *fileInterface, link uint16, foreign []byte) {
+	limit := i.snaplen
+	if limit == 0 || limit > snaplen {
+		limit = snaplen
+	}
+	b := order.AppendUint32(r.scratch[:0], uint32(link))
+	b = order.AppendUint32(b, limit)
+	b = appendOption(b, interfaceResolution, string([]byte{i.clock.resolution}))
+	if i.clock.offset != 0 {
+		b = appendOptionUint64(b, interfaceOffset, uint64(i.clock.offset))
+	}
+	b = appendForeign(b, &interfaceOptions, optionsOf(foreign, r.order), &i.left, func(b []byte, code uint16, _ []byte) ([]byte, bool) {
+		return b, code == interfaceResolution || code == interfaceOffset
+	})
+	r.scratch = appendEndOfOptions(b)
+	i.body = string(r.scratch)
+}
+
+const (
+	// maxInterfaces is the most interfaces of a section.
+	maxInterfaces = 1 << 10
+	// maxKnown and maxKnownBytes bound the memory for those of all sections.
+	maxKnown      = 4 << 10
+	maxKnownBytes = 8 << 20
+)
 
 // plainInterface describes packets whose bytes are all as they are in the file.
 func plainInterface(name, description string, link uint16) capture.Interface {
-	i := capture.Interface{Label: name, Description: description, Layer: capture.LayerForeign}
+	i := capture.Interface{Label: name, Layer: capture.LayerForeign}
+	i.Description, i.HasMeta = remark.CutDescription(description)
 	if kind, view, ok := viewOf(name); ok {
 		i.Kind, i.View, i.Label = kind, view, ""
 	}
@@ -83,7 +130,8 @@ func ownInterface(name, description string, link uint16) (capture.Interface, boo
 	if !ok {
 		return capture.Interface{}, false
 	}
-	i := capture.Interface{Kind: kind, View: view, Description: description}
+	i := capture.Interface{Kind: kind, View: view}
+	i.Description, i.HasMeta = remark.CutDescription(description)
 	switch {
 	case link == linkUpperPDU:
 		i.Layer = capture.LayerMessage
@@ -111,19 +159,30 @@ func viewOf(name string) (kind string, view capture.View, ok bool) {
 
 // interfaceSet has each interface once, also if several sections describe it. In
 // one section two of the same description are two.
-type interfaceSet []*capture.Interface
+type interfaceSet struct {
+	byBody       map[string][]*fileInterface
+	count, bytes int
+}
 
-func (s *interfaceSet) add(i capture.Interface, section []*fileInterface) *capture.Interface {
-	for _, known := range *s {
-		if *known == i && !slices.ContainsFunc(section, func(f *fileInterface) bool { return f.own == known || f.plain == known }) {
-			return known
+// add returns the interface itself, or the one that it is in sections before.
+func (s *interfaceSet) add(i *fileInterface, section int) (*fileInterface, error) {
+	for _, known := range s.byBody[i.body] {
+		if known.section != section {
+			known.section = section
+			return known, nil
 		}
 	}
-	if len(*s) >= 2*maxInterfaces {
-		return &i
+	s.count++
+	s.bytes += len(i.body)
+	if s.count > maxKnown || s.bytes > maxKnownBytes {
+		return nil, fmt.Errorf("more than %d interfaces, or %d bytes of their descriptions, in all sections", maxKnown, maxKnownBytes)
 	}
-	*s = append(*s, &i)
-	return &i
+	if s.byBody == nil {
+		s.byBody = make(map[string][]*fileInterface)
+	}
+	i.section = section
+	s.byBody[i.body] = append(s.byBody[i.body], i)
+	return i, nil
 }
 
 // fileClock is how an interface counts time.
@@ -137,37 +196,51 @@ type fileClock struct {
 // microseconds is the clock of interfaces that do not say which they have.
 var microseconds = fileClock{resolution: 6}
 
-// nanoseconds is a time in nanoseconds since the epoch. What is before that or
-// after the year 2262 becomes the nearest time that there is.
-func (c fileClock) nanoseconds(ticks uint64) int64 {
-	if c.resolution == 9 && c.offset == 0 && ticks <= math.MaxInt64 {
-		return int64(ticks)
+// nanoseconds is a time in nanoseconds since the epoch, and what it lacks. What
+// is before that or after the year 2262 becomes the nearest time that there is.
+func (c fileClock) nanoseconds(ticks uint64) (int64, timeLoss) {
+	switch { // nearly all files have one of these clocks
+	case c.offset != 0:
+	case c.resolution == 9 && ticks <= math.MaxInt64:
+		return int64(ticks), timeExact
+	case c.resolution == 6 && ticks <= math.MaxInt64/1000:
+		return int64(ticks) * 1000, timeExact
 	}
 	const second = 1_000_000_000
 	high, low := bits.Mul64(ticks, second)
+	loss := timeExact
 	if exponent := uint(c.resolution & 0x7f); c.resolution&0x80 != 0 {
+		if uint(bits.TrailingZeros64(low)) < min(exponent, 64) || exponent > 64 && uint(bits.TrailingZeros64(high)) < exponent-64 {
+			loss = timeRounded
+		}
 		high, low = shiftRight(high, low, exponent)
 	} else {
 		for ; exponent > 0; exponent-- {
 			var rest uint64
 			high, rest = high/10, high%10
-			low, _ = bits.Div64(rest, low, 10)
+			if low, rest = bits.Div64(rest, low, 10); rest != 0 {
+				loss = timeRounded
+			}
 		}
+	}
+	// The offset may bring a time back that is too large without it.
+	if c.offset < 0 {
+		offHigh, offLow := bits.Mul64(uint64(-c.offset), second)
+		var borrow uint64
+		low, borrow = bits.Sub64(low, offLow, 0)
+		if high, borrow = bits.Sub64(high, offHigh, borrow); borrow != 0 {
+			return 0, timeOutside
+		}
+	} else {
+		offHigh, offLow := bits.Mul64(uint64(c.offset), second)
+		var carry uint64
+		low, carry = bits.Add64(low, offLow, 0)
+		high, _ = bits.Add64(high, offHigh, carry)
 	}
 	if high > 0 || low > math.MaxInt64 {
-		low = math.MaxInt64
+		return math.MaxInt64, timeOutside
 	}
-	whole := int64(low)
-	if c.offset >= 0 {
-		if c.offset > (math.MaxInt64-whole)/second {
-			return math.MaxInt64
-		}
-		return whole + c.offset*second
-	}
-	if c.offset < -math.MaxInt64/second {
-		return 0
-	}
-	return max(whole+c.offset*second, 0)
+	return int64(low), loss
 }
 
 // shiftRight shifts a number of 128 bits.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,14 @@ type Format struct {
 	Text bool
 
 	suffixes []string // of file names, with the dot
+	// link is the link type of an interface in such a file; nil if it is the
+	// same as in pcapng.
+	link func(*capture.Interface) (uint16, error)
+	// keeps are the matters, one bit each, that a file has room for.
+	keeps uint32
+	// unit and latest are those of the times that a file has, in nanoseconds; 0 for
+	// 1 and for those of a capture.Packet.
+	unit, latest int64
 	// detect tells from the beginning of a file whether it has this form.
 	detect func(head []byte) bool
 	// open is nil for forms that are only written, create for those that are only read.
@@ -43,16 +52,16 @@ func init() {
 			detect: isPcapng, open: openPcapng, create: createPcapng,
 		},
 		{
-			Name: "pcap", Summary: "one view, for tcpdump and all that is made with libpcap", suffixes: []string{".pcap", ".cap", ".dmp"},
-			OneView: true, detect: isPcap, open: openPcap, create: createPcap,
+			Name: "pcap", Summary: "one view, for tcpdump and everything else on libpcap; IP without a link header as RAW (101)", suffixes: []string{".pcap", ".cap", ".dmp"},
+			OneView: true, link: pcapLinkType, detect: isPcap, open: openPcap, create: createPcap, latest: math.MaxUint32*1e9 + 999_999_999,
 		},
 		{
 			Name: "json", Summary: "one object a line", suffixes: []string{".json", ".jsonl", ".ndjson"},
-			Text: true, create: createJSON,
+			Text: true, create: createJSON, keeps: 1<<packetComments | 1<<packetMarks | 1<<longPackets,
 		},
 		{
 			Name: "text", Summary: "trace text for the kernel's views, server text for the user view", suffixes: []string{".txt", ".text", ".log"},
-			OneView: true, Text: true, create: createText,
+			OneView: true, Text: true, create: createText, unit: 1000,
 		},
 		{
 			Name: "trace", Summary: "what a filter printed to the kernel's trace pipe", Text: true,
@@ -119,10 +128,15 @@ type ReadOptions struct {
 	Src, Dst netip.AddrPort
 	// BootTime is when the times of trace text count from, the epoch by default.
 	BootTime time.Time
-	// Strict ends a text at the first doubtful line. The default is to skip it.
+	// Strict ends a text at the first doubtful line, and any input that is cut off
+	// with an error, whatever CutOff says. The default is to skip the line.
 	Strict bool
 	// Doubt, if set, hears of each doubtful line that is skipped.
 	Doubt func(*InputError)
+	// CutOff lets a capture end in the middle of a block, as after a crash of the
+	// program that wrote it or on a full disk: what is whole before that is read,
+	// the end is io.EOF, and Source.CutOff tells. The default is an error.
+	CutOff bool
 }
 
 // Source is a Reader of one file.
@@ -178,8 +192,8 @@ func detect(in *input) (*Format, error) {
 
 // Section tells what a file says of itself; ok only for pcapng.
 func (s *Source) Section() (section Section, ok bool) {
-	if r, is := s.Reader.(*pcapngReader); is {
-		return r.section, true
+	if r, is := s.Reader.(*pcapngReader); is && r.section != nil {
+		return r.section.Section, true
 	}
 	return Section{}, false
 }
@@ -193,15 +207,41 @@ func (s *Source) Statistics() []capture.Statistics {
 	return nil
 }
 
+// Interfaces lists the interfaces in the part of the file that was read, those
+// without packets as well.
+func (s *Source) Interfaces() []*capture.Interface {
+	if r, is := s.Reader.(*pcapngReader); is {
+		return r.described
+	}
+	return nil
+}
+
+// CutOff tells where a file ended in the middle of a block, if it did and
+// ReadOptions allowed it.
+func (s *Source) CutOff() (at CutOff, ok bool) {
+	switch r := s.Reader.(type) {
+	case *pcapngReader:
+		at = r.cut
+	case *pcapReader:
+		at = r.cut
+	}
+	return at, at != CutOff{}
+}
+
 // PacketWriter takes packets and writes them in some form.
 type PacketWriter interface {
 	capture.Flusher
+	// Written is how many packets the underlying writer has taken whole, so far or,
+	// after a failed write, at all.
+	Written() uint64
 }
 
 // WriteOptions are what a written file is to say.
 type WriteOptions struct {
 	// Section describes the whole file, for pcapng.
 	Section Section
+	// From are the files that are copied, whose section headers the copy is to keep.
+	From []*Source
 	// BootTime is when the times of trace text count from, the epoch by default.
 	BootTime time.Time
 }

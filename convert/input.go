@@ -45,7 +45,7 @@ func (in *input) fill() error {
 		return io.ErrShortBuffer
 	case in.buf == nil:
 		in.buf = make([]byte, firstReadSize)
-	case len(in.buf) == firstReadSize:
+	case len(in.buf) == firstReadSize && in.end == firstReadSize:
 		in.buf = make([]byte, inputSize+readSize)
 	}
 	in.start, in.end = 0, copy(in.buf, left)
@@ -122,3 +122,32 @@ func (e *InputError) Unwrap() error { return e.Err }
 
 // errCutOff is the reason of an input that ends within something.
 var errCutOff = errors.New("the file is cut off here")
+
+// CutOff says where a capture ends in the middle of a block.
+type CutOff struct {
+	// Name is the input's name, as ReadOptions gave it.
+	Name string
+	// Offset is the place in bytes of the block that is not whole, and Rest how
+	// many bytes of it there are.
+	Offset, Rest int64
+	// Packets counts those before it.
+	Packets uint64
+}
+
+// String is a sentence for people.
+func (c CutOff) String() string {
+	packets := "1 packet"
+	if c.Packets != 1 {
+		packets = fmt.Sprintf("%d packets", c.Packets)
+	}
+	return fmt.Sprintf("%s: the file ends in the middle of a block, %d bytes after its beginning: read up to there, %s", c.Name, c.Rest, packets)
+}
+
+// cutOff ends an input that is cut off. What is left of it is in the window.
+func (o *ReadOptions) cutOff(err *InputError, in *input, packets uint64) (CutOff, error) {
+	if o.Strict || !o.CutOff {
+		return CutOff{}, err
+	}
+	rest := in.offset + int64(in.end-in.start) - err.Offset
+	return CutOff{Name: err.Name, Offset: err.Offset, Rest: rest, Packets: packets}, io.EOF
+}

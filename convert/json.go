@@ -29,20 +29,39 @@ import (
 //	protocol    IP protocol number
 //	src, dst    IP addresses
 //	src_port, dst_port
+//	vlan        id of the VLAN whose tag the kernel keeps beside the bytes
+//	vlan_tci    that tag: priority, drop eligible indicator, id
+//	vlan_proto  its ethertype: 33024 (802.1Q) or 34984 (802.1ad)
+//	mark, priority
+//	gso_size    bytes of payload in each segment of a packet that stands for several
+//	gso_segs    how many segments it stands for
+//	hash        of the flow
+//	queue       queue_mapping: one more than the number of the receive queue
 //	call        system call that returned the bytes
 //	pid, tid    process and thread that made the call
 //	comment     what there is to say about the packet
 //	data        the observer's own bytes in hexadecimal, without any synthetic header
+//	            or tag
 //
 // time, interface, layer, length, captured and data are in every object, the
 // others where they are known. New fields may come; these keep their meaning.
 type jsonWriter struct{ out output }
 
+// Written is how many packets the file has.
+func (w *jsonWriter) Written() uint64 { return w.out.Written() }
+
 // Flush hands on what waits in the buffer.
 func (w *jsonWriter) Flush() error { return w.out.flush() }
 
 func createJSON(w io.Writer, _ WriteOptions) (PacketWriter, error) {
-	return &jsonWriter{output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeLines}}, nil
+	return &jsonWriter{output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeObjects}}, nil
+}
+
+// wholeObjects returns the size of the objects in b that end within the first n
+// bytes, and their number.
+func wholeObjects(b []byte, n int) (size, packets int) {
+	size = wholeLines(b, n)
+	return size, bytes.Count(b[:size], []byte{'\n'})
 }
 
 // wholeLines returns the size of the lines in b that end within the first n bytes.
@@ -92,6 +111,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	b = appendJSONNumber(b, "captured", uint64(len(p.Data)))
 	b = appendJSONNumberIf(b, "drops", p.Drops)
 	b = appendJSONHeaders(b, p)
+	b = appendJSONMeta(b, &p.Meta)
 	if p.Call != "" {
 		b = appendJSONText(b, "call", p.Call)
 	}
@@ -105,6 +125,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 		b = append(b, hexDigits[c>>4], hexDigits[c&0xf])
 	}
 	w.out.buf = append(b, "\"}\n"...)
+	w.out.packets++
 	return nil
 }
 
@@ -116,6 +137,21 @@ func appendJSONHeaders(b []byte, p *capture.Packet) []byte {
 	b = appendJSONAddress(b, "dst", h.dst)
 	b = appendJSONNumberIf(b, "src_port", uint64(h.src.Port()))
 	return appendJSONNumberIf(b, "dst_port", uint64(h.dst.Port()))
+}
+
+// appendJSONMeta appends what the kernel kept beside the bytes. A tag of id 0 is one.
+func appendJSONMeta(b []byte, m *capture.Meta) []byte {
+	if m.Tagged() {
+		b = appendJSONNumber(b, "vlan", uint64(m.VLAN()))
+		b = appendJSONNumber(b, "vlan_tci", uint64(m.VLANTCI))
+		b = appendJSONNumber(b, "vlan_proto", uint64(m.VLANProto))
+	}
+	b = appendJSONNumberIf(b, "mark", uint64(m.Mark))
+	b = appendJSONNumberIf(b, "priority", uint64(m.Priority))
+	b = appendJSONNumberIf(b, "gso_size", uint64(m.GSOSize))
+	b = appendJSONNumberIf(b, "gso_segs", uint64(m.GSOSegs))
+	b = appendJSONNumberIf(b, "hash", uint64(m.Hash))
+	return appendJSONNumberIf(b, "queue", uint64(m.Queue))
 }
 
 func appendJSONAddress(b []byte, name string, a netip.AddrPort) []byte {

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
@@ -71,13 +72,17 @@ func (w *LineWriter) WritePacket(p *capture.Packet) error {
 	b = strconv.AppendInt(b, int64(originalLength(p)), 10)
 
 	room := w.options.Columns - utf8.RuneCount(b) - len(" ")
-	if p.Comment != "" {
-		room -= len(" ; ") + utf8.RuneCountInString(p.Comment)
+	comment := p.Comment
+	if remark.HasMeta(&p.Meta) {
+		comment = string(remark.AppendComment(nil, comment, &p.Meta))
+	}
+	if comment != "" {
+		room -= len(" ; ") + utf8.RuneCountInString(comment)
 	}
 	b = appendPreview(b, h.payload, room)
-	if p.Comment != "" {
+	if comment != "" {
 		b = append(b, " ; "...)
-		b = terminal.AppendPlain(b, p.Comment)
+		b = terminal.AppendPlain(b, comment)
 	}
 	b = append(b, '\n')
 	if w.options.Hex {

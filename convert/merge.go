@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 
 	"github.com/ebpfdump/ebpfdump/capture"
 )
@@ -15,17 +14,17 @@ import (
 //
 // Packets of different files must not share an id by accident: of n files the
 // ids are spread so that each n-th belongs to the same one.
-func Merge(sources ...*Source) (Reader, error) {
+func Merge(sources ...*Source) (ItemReader, error) {
 	readers, err := pairTexts(sources)
 	if err != nil {
 		return nil, err
 	}
 	if len(readers) == 1 {
-		return readers[0], nil
+		return itemsOf(readers[0]), nil
 	}
 	m := &merged{}
 	for i, r := range readers {
-		m.inputs = append(m.inputs, mergedInput{reader: r, index: uint64(i)})
+		m.inputs = append(m.inputs, mergedInput{reader: itemsOf(r), index: uint64(i)})
 	}
 	return m, nil
 }
@@ -76,27 +75,39 @@ func pairTexts(sources []*Source) ([]Reader, error) {
 	return readers, nil
 }
 
-// merged gives the packets of several readers in the order of their times.
+// merged gives the packets of several readers in the order of their times. Other
+// blocks do not wait: each comes as soon as all before it in its file has come,
+// so that no packet is before the keys and the names that it needs.
 type merged struct {
 	inputs []mergedInput
-	last   *mergedInput // the one whose packet was handed out last
+	last   *mergedInput // the one whose item was handed out last
 }
 
 type mergedInput struct {
-	reader Reader
+	reader ItemReader
 	index  uint64
-	head   *capture.Packet // its next packet; nil at its end
+	head   *Item // its next item; nil at its end
 	err    error
 }
 
 func (i *mergedInput) next() {
-	if i.head, i.err = i.reader.Next(); i.err != nil {
+	if i.head, i.err = i.reader.NextItem(); i.err != nil {
 		i.head = nil
 	}
 }
 
 // Next returns the earliest of all packets that are next in their files.
 func (m *merged) Next() (*capture.Packet, error) {
+	for {
+		item, err := m.NextItem()
+		if err != nil || item.Packet != nil {
+			return item.Packet, err
+		}
+	}
+}
+
+// NextItem returns the earliest packet, or a block besides the packets.
+func (m *merged) NextItem() (*Item, error) {
 	if m.last != nil {
 		m.last.next()
 	} else {
@@ -104,22 +115,31 @@ func (m *merged) Next() (*capture.Packet, error) {
 			m.inputs[i].next()
 		}
 	}
-	first, earliest := -1, int64(math.MaxInt64)
-	for i := range m.inputs {
-		if head := m.inputs[i].head; head != nil && (first < 0 || head.Time < earliest) {
-			first, earliest = i, head.Time
-		}
+	m.last = m.first()
+	if m.last == nil {
+		m.last = &mergedInput{reader: itemsOf(ended{})}
+		return &Item{}, m.end()
 	}
-	if first < 0 {
-		m.last = &mergedInput{reader: ended{}}
-		return nil, m.end()
-	}
-	m.last = &m.inputs[first]
-	p := m.last.head
-	if p.ID != 0 {
+	item := m.last.head
+	if p := item.Packet; p != nil && p.ID != 0 {
 		p.ID = (p.ID-1)*uint64(len(m.inputs)) + m.last.index + 1
 	}
-	return p, nil
+	return item, nil
+}
+
+// first is the input whose item comes next, nil if all are at their ends.
+func (m *merged) first() (first *mergedInput) {
+	for n := range m.inputs {
+		i := &m.inputs[n]
+		switch {
+		case i.head == nil:
+		case i.head.Packet == nil:
+			return i
+		case first == nil || i.head.Packet.Time < first.head.Packet.Time:
+			first = i
+		}
+	}
+	return first
 }
 
 // ended is a reader at its end.

@@ -14,12 +14,20 @@ type output struct {
 	w io.Writer
 	// buf holds whole blocks between two calls.
 	buf []byte
-	// whole returns the size of the blocks in b that end within the first n bytes;
-	// nil for pcapng's.
-	whole func(b []byte, n int) int
+	// whole returns the size of the blocks in b that end within the first n bytes,
+	// and how many packets are among them; nil for pcapng's.
+	whole func(b []byte, n int) (size, packets int)
+	// packets is how many have their end in buf, and written how many of those
+	// before w has taken whole.
+	packets int
+	written uint64
 	// err is the first failure; nothing is written after it.
 	err error
 }
+
+// Written is how many packets the file has, whole. The others, after a failed
+// write, it has not.
+func (o *output) Written() uint64 { return o.written }
 
 // reserve makes room for a block of at most size bytes.
 func (o *output) reserve(size int) error {
@@ -30,6 +38,22 @@ func (o *output) reserve(size int) error {
 		return o.flush()
 	}
 	return nil
+}
+
+// block writes a block of any size, also one that the buffer does not hold.
+func (o *output) block(b []byte) error {
+	if err := o.reserve(len(b)); err != nil {
+		return err
+	}
+	if len(b) <= cap(o.buf)-len(o.buf) {
+		o.buf = append(o.buf, b...)
+		return nil
+	}
+	small := o.buf
+	o.buf = b
+	err := o.flush()
+	o.buf = small
+	return err
 }
 
 // flush writes the blocks in the buffer.
@@ -47,23 +71,29 @@ func (o *output) flush() error {
 		if whole == nil {
 			whole = wholeBlocks
 		}
-		cutBack(o.w, n-whole(o.buf, n))
+		var size int
+		size, o.packets = whole(o.buf, n)
+		cutBack(o.w, n-size)
 	}
-	o.buf = o.buf[:0]
+	o.written += uint64(o.packets)
+	o.buf, o.packets = o.buf[:0], 0
 	return o.err
 }
 
-// wholeBlocks returns the size of the blocks in b that end within the first n bytes.
-func wholeBlocks(b []byte, n int) int {
-	end := 0
-	for end < len(b) {
-		next := end + int(order.Uint32(b[end+4:]))
+// wholeBlocks returns the size of the blocks in b that end within the first n
+// bytes, and how many packets are among them.
+func wholeBlocks(b []byte, n int) (size, packets int) {
+	for size < len(b) {
+		next := size + int(order.Uint32(b[size+4:]))
 		if next > n {
 			break
 		}
-		end = next
+		if order.Uint32(b[size:]) == blockEnhancedPacket {
+			packets++
+		}
+		size = next
 	}
-	return end
+	return size, packets
 }
 
 // cutBack removes the last n bytes that were written to w if w is a file:

@@ -21,17 +21,38 @@ const (
 	pcapRecord = 16 // before each packet
 )
 
+// linkRaw is LINKTYPE_RAW: a packet that begins with the header of either version
+// of IP. Everything on libpcap reads it, and not all of it (ngrep, tcpflow) the
+// types that tell the versions apart. It is for pcap only: a pcapng file with two
+// interfaces of this type is refused by libpcap.
+const linkRaw = 101
+
+// pcapLinkType is the link type that packets of an interface have in pcap.
+func pcapLinkType(i *capture.Interface) (uint16, error) {
+	link, err := linkType(i)
+	if link == linkIPv4 || link == linkIPv6 {
+		link = linkRaw
+	}
+	return link, err
+}
+
 // pcapReader reads pcap of either byte order, with times of micro- or nanoseconds.
 type pcapReader struct {
-	in     *input
-	name   string
-	order  binary.ByteOrder
-	unit   int64 // of the times, in nanoseconds
-	iface  fileInterface
+	in    *input
+	order binary.ByteOrder
+	unit  int64 // of the times, in nanoseconds
+	iface fileInterface
+	// ip are the interfaces of packets that begin with an IP header, in a file of
+	// LINKTYPE_RAW; the file's own has those that do not, against the rules.
+	ip     map[byte]*fileInterface
 	packet capture.Packet
 	strip  stripper
 	used   int
 	err    error
+
+	packets uint64
+	cut     CutOff
+	options ReadOptions
 }
 
 func isPcap(head []byte) bool {
@@ -55,7 +76,7 @@ func pcapMagic(head []byte) (order binary.ByteOrder, unit int64) {
 }
 
 func openPcap(in *input, o ReadOptions) (Reader, error) {
-	r := &pcapReader{in: in, name: o.Name}
+	r := &pcapReader{in: in, options: o}
 	head, err := in.peek(pcapHeader)
 	if r.order, r.unit = pcapMagic(head); r.order == nil {
 		return nil, &InputError{Name: o.Name, Err: errors.New("a pcap file begins with another number")}
@@ -65,10 +86,28 @@ func openPcap(in *input, o ReadOptions) (Reader, error) {
 	}
 	// The upper bits are about frame check sequences.
 	link := uint16(r.order.Uint32(head[20:]))
-	i := plainInterface("", "", link)
-	r.iface = fileInterface{own: &i, plain: &i}
+	r.iface = pcapInterface(link)
+	if link == linkRaw {
+		ipv4, ipv6 := pcapInterface(linkIPv4), pcapInterface(linkIPv6)
+		r.ip = map[byte]*fileInterface{4: &ipv4, 6: &ipv6}
+	}
 	in.use(pcapHeader)
 	return r, nil
+}
+
+func pcapInterface(link uint16) fileInterface {
+	i := plainInterface("", "", link)
+	return fileInterface{own: &i, plain: &i}
+}
+
+// interfaceOf is the interface that a packet gets.
+func (r *pcapReader) interfaceOf(data []byte) *fileInterface {
+	if len(data) > 0 {
+		if i := r.ip[data[0]>>4]; i != nil {
+			return i
+		}
+	}
+	return &r.iface
 }
 
 // Next returns the next packet.
@@ -81,7 +120,13 @@ func (r *pcapReader) Next() (*capture.Packet, error) {
 	if err := r.record(); errors.Is(err, io.EOF) {
 		r.err = io.EOF
 	} else if err != nil {
-		r.err = &InputError{Name: r.name, Offset: r.in.offset, Err: err}
+		failure := &InputError{Name: r.options.Name, Offset: r.in.offset, Err: err}
+		r.err = failure
+		if errors.Is(err, errCutOff) {
+			r.cut, r.err = r.options.cutOff(failure, r.in, r.packets)
+		}
+	} else {
+		r.packets++
 	}
 	return &r.packet, r.err
 }
@@ -109,12 +154,13 @@ func (r *pcapReader) record() error {
 		Data: record[pcapRecord:len(record):len(record)],
 		Len:  int(max(original, captured)),
 	}
-	r.strip.packet(&r.packet, &r.iface)
+	r.strip.packet(&r.packet, r.interfaceOf(r.packet.Data))
 	return nil
 }
 
 // pcapWriter writes pcap, little endian, with times of nanoseconds. A file has
-// one link type: that of the first packet.
+// one link type, that of the first packet: IP without a link header is
+// LINKTYPE_RAW.
 type pcapWriter struct {
 	out   output
 	link  uint16
@@ -126,17 +172,17 @@ func createPcap(w io.Writer, _ WriteOptions) (PacketWriter, error) {
 }
 
 // wholeRecords returns the size of the records in b that end within the first n
-// bytes. The header, which is written on its own, is none.
-func wholeRecords(b []byte, n int) int {
-	end := 0
-	for end+pcapRecord <= n {
-		next := end + pcapRecord + int(order.Uint32(b[end+8:]))
+// bytes, and their number. The header, which is written on its own, is none.
+func wholeRecords(b []byte, n int) (size, packets int) {
+	for size+pcapRecord <= n {
+		next := size + pcapRecord + int(order.Uint32(b[size+8:]))
 		if next > n {
 			break
 		}
-		end = next
+		size = next
+		packets++
 	}
-	return end
+	return size, packets
 }
 
 // WritePacket writes one packet. Packets of another link type are an error.
@@ -147,7 +193,7 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	if err := checkHeader(p); err != nil {
 		return fmt.Errorf("writing packet of %s: %w", p.Interface.Name(), err)
 	}
-	link, err := linkType(p.Interface)
+	link, err := pcapLinkType(p.Interface)
 	if err != nil {
 		return err
 	}
@@ -170,6 +216,7 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	order.PutUint32(b[start+8:], captured)
 	order.PutUint32(b[start+12:], original)
 	w.out.buf = b
+	w.out.packets++
 	return nil
 }
 
@@ -184,11 +231,14 @@ func (w *pcapWriter) begin(link uint16) error {
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 	b = order.AppendUint32(b, snaplen)
 	w.out.buf = order.AppendUint32(b, uint32(link))
-	w.out.whole = func([]byte, int) int { return 0 } // of half a header nothing is to stay
+	w.out.whole = func([]byte, int) (int, int) { return 0, 0 } // of half a header nothing is to stay
 	err := w.out.flush()
 	w.out.whole = wholeRecords
 	return err
 }
+
+// Written is how many packets the file has.
+func (w *pcapWriter) Written() uint64 { return w.out.Written() }
 
 // Flush hands on what waits in the buffer. A file that has no packet by now is
 // one of Ethernet.

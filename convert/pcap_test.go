@@ -115,24 +115,85 @@ func TestPcapHasOneLinkType(t *testing.T) {
 	t.Parallel()
 	var file bytes.Buffer
 	udp := datagram(t, udpKernel, client4, server4, probe)
-	err := writeAs(t, "pcap", &file, udp, datagram(t, udp6Kernel, client6, server6, probe))
-	if err == nil || !strings.Contains(err.Error(), "udp6:kernel: its link type is 229, and pcap has room for one, which is 228") {
+	err := writeAs(t, "pcap", &file, udp, &capture.Packet{Interface: udpUser})
+	if err == nil || !strings.Contains(err.Error(), "udp:user: its link type is 252, and pcap has room for one, which is 101") {
 		t.Errorf("error %v", err)
 	}
 	file.Reset()
 	if err := writeAs(t, "pcap", &file); err != nil || file.Len() != pcapHeader {
 		t.Errorf("empty file of %d bytes, error %v", file.Len(), err)
 	}
-	s := Selection{OneView: true}
-	taken := 0
-	for _, p := range append(fewPackets(t), udp) {
-		if s.Takes(p) {
-			taken++
+	for form, want := range map[string]int{"pcap": 4, "text": 3} {
+		f, _ := FormatByName(form)
+		s := Selection{Format: f}
+		taken := 0
+		for _, p := range append(fewPackets(t), udp) {
+			if s.Takes(p) {
+				taken++
+			}
+		}
+		left := s.LeftOut()
+		if taken != want || len(left) != 5-want || left[0] != (LeftOut{udpUser, 2}) {
+			t.Errorf("%s: %d taken, %v left out", form, taken, left)
+		}
+		// Of both versions of IP a text does not say which it is.
+		if form == "text" && left[1] != (LeftOut{udp6Kernel, 1}) {
+			t.Errorf("%v left out", left)
 		}
 	}
-	left := s.LeftOut()
-	if taken != 3 || len(left) != 2 || left[0] != (LeftOut{udpUser, 2}) || left[1] != (LeftOut{udp6Kernel, 1}) {
-		t.Errorf("%d taken, %v left out", taken, left)
+}
+
+// In pcap both versions of IP are RAW; read again they are what they were, and
+// what is neither keeps its type. pcapng never gets RAW for a view.
+func TestPcapRaw(t *testing.T) {
+	t.Parallel()
+	raw := plainInterface("", "", linkRaw)
+	packets := []*capture.Packet{
+		datagram(t, udpKernel, client4, server4, probe), datagram(t, udp6Kernel, client6, server6, probe),
+		{Interface: &raw, Data: []byte("\x00neither")}, {Interface: &raw},
+	}
+	var file bytes.Buffer
+	if err := writeAs(t, "pcap", &file, packets...); err != nil {
+		t.Fatal(err)
+	}
+	if link := order.Uint32(file.Bytes()[20:]); link != 101 {
+		t.Errorf("link type %d", link)
+	}
+	path := filepath.Join(t.TempDir(), "raw.pcap")
+	if err := os.WriteFile(path, file.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantFields(t, fields(t, path, "ip.src", "ipv6.src", "udp.length", "data.data")[:2],
+		"127.0.0.1||19|303132333435363738390a", "|fe80::1|19|303132333435363738390a")
+	if out := run(t, "tcpdump", "-nr", path); strings.Count(out, "16962: UDP, length 11") != 2 {
+		t.Errorf("tcpdump reads\n%s", out)
+	}
+
+	again := mustRead(t, bytes.NewReader(file.Bytes()), ReadOptions{})
+	for i, want := range []capture.Interface{
+		{Layer: capture.LayerNetwork}, {Layer: capture.LayerNetwork, IPv6: true}, raw, raw,
+	} {
+		if got := *again[i].Interface; got != want {
+			t.Errorf("packet %d is of %+v, want %+v", i+1, got, want)
+		}
+	}
+	var ng, twice bytes.Buffer
+	if err := writeAs(t, "pcapng", &ng, again...); err != nil {
+		t.Fatal(err)
+	}
+	var links []uint16
+	for _, p := range mustRead(t, &ng, ReadOptions{}) {
+		link, err := linkType(p.Interface)
+		if err != nil {
+			t.Fatal(err)
+		}
+		links = append(links, link)
+	}
+	if fmt.Sprint(links) != "[228 229 101 101]" {
+		t.Errorf("pcapng has the link types %v", links)
+	}
+	if err := writeAs(t, "pcap", &twice, again...); err != nil || !bytes.Equal(twice.Bytes(), file.Bytes()) {
+		t.Errorf("written again it differs: %v", err)
 	}
 }
 

@@ -3,16 +3,13 @@
 package convert
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 
-	"github.com/google/gopacket/layers"
-	"github.com/google/gopacket/pcapgo"
-
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
 // snaplen is the most bytes that a packet block holds, in every interface:
@@ -21,7 +18,8 @@ import (
 const snaplen = 262144
 
 // Link types, https://www.tcpdump.org/linktypes.html. LINKTYPE_RAW (101) is not
-// among them: libpcap refuses a file with two interfaces of that type.
+// among them: libpcap refuses a file with two interfaces of that type. A pcap
+// file has only one, see linkRaw.
 const (
 	linkEthernet = 1
 	linkIPv4     = 228
@@ -30,27 +28,16 @@ const (
 )
 
 // maxPacketOptions is the most bytes that a packet's options take: flags, drop
-// count, id, process, comment, end.
-const maxPacketOptions = (4 + 4) + (4 + 8) + (4 + 8) + (4 + 8) + (optionSpace + maxOption) + 4
-
-// Section describes a whole file. Every field may be empty.
-type Section struct {
-	// Hardware is the machine's architecture, as uname -m prints it.
-	Hardware string
-	// OS is the name and version of the operating system.
-	OS string
-	// Application is the name and version of the program that captured.
-	Application string
-	// Comment is for the reader, such as the command line.
-	Comment string
-}
+// count, id, process, hash, queue, comment, end.
+const maxPacketOptions = (4 + 4) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 4) + (optionSpace + maxOption) + 4
 
 // Writer writes packets as one section of pcapng (draft-ietf-opsawg-pcapng),
 // little endian, with timestamps of nanoseconds. Packets wait in a buffer of
 // 1 MiB until it is full or until Flush.
 //
 // Whatever reaches the underlying writer is whole blocks, so a file can be read
-// at any moment. After a failed write every method returns its error; if the
+// while it grows. (Only a process that is killed in the middle of a write leaves
+// the beginning of a block behind the last whole one.) After a failed write every method returns its error; if the
 // underlying writer is a file, it was cut to end with a whole block.
 //
 // A Writer is for one goroutine at a time.
@@ -60,6 +47,12 @@ type Writer struct {
 	interfaces []*capture.Interface
 	// last is the id of the interface that was used last.
 	last int
+	// copied has the ids of the interfaces of other files, and scratch is a block
+	// that is being copied.
+	copied     map[*fileInterface]uint32
+	lastCopied *fileInterface
+	lastID     uint32
+	scratch    []byte
 }
 
 var _ capture.Sink = (*Writer)(nil)
@@ -67,40 +60,24 @@ var _ capture.Sink = (*Writer)(nil)
 // NewWriter begins a section. The first bytes reach w with the first Flush or
 // when the buffer is full.
 func NewWriter(w io.Writer, section Section) (*Writer, error) {
-	header, err := sectionHeader(section)
-	if err != nil {
-		return nil, fmt.Errorf("writing section header: %w", err)
-	}
-	return &Writer{out: output{w: w, buf: append(make([]byte, 0, bufferSize), header...)}}, nil
+	return newWriter(w, bufferSize, appendSection(nil, section, nil, nil))
 }
 
-// sectionHeader lets pcapgo make the block and cuts it out, since pcapgo adds an
-// interface of its own. The other blocks are ours: pcapgo knows no options of
-// packets and not all statistics, and puts an interface's resolution last.
-func sectionHeader(section Section) ([]byte, error) {
-	var file bytes.Buffer
-	options := pcapgo.NgWriterOptions{SectionInfo: pcapgo.NgSectionInfo{
-		Hardware:    cut(section.Hardware, maxOption),
-		OS:          cut(section.OS, maxOption),
-		Application: cut(section.Application, maxOption),
-		Comment:     cut(section.Comment, maxOption),
-	}}
-	ng, err := pcapgo.NewNgWriterInterface(&file, pcapgo.NgInterface{LinkType: layers.LinkTypeEthernet}, options)
-	if err != nil {
+func newWriter(w io.Writer, size int, header []byte) (*Writer, error) {
+	ng := &Writer{out: output{w: w, buf: make([]byte, 0, size)}}
+	if err := ng.out.block(header); err != nil {
 		return nil, err
 	}
-	if err := ng.Flush(); err != nil {
-		return nil, err
-	}
-	return file.Bytes()[:order.Uint32(file.Bytes()[4:])], nil
+	return ng, nil
 }
 
 // WritePacket writes an enhanced packet block, and before an interface's first
 // packet the interface block. It does not keep p.
 //
 // Packets of LayerTransport get a synthetic IP header made of their addresses,
-// packets of LayerMessage a header with the same and with their Call. What then
-// exceeds 262144 bytes is cut off; the original length says so.
+// packets of LayerMessage a header with the same and with their Call, and
+// packets of LayerLink the VLAN tag of their Meta, if it is known of the whole
+// interface. What then exceeds 262144 bytes is cut off; the original length says so.
 func (w *Writer) WritePacket(p *capture.Packet) error {
 	if w.out.err != nil {
 		return w.out.err
@@ -149,10 +126,26 @@ func appendHeader(b []byte, p *capture.Packet) []byte {
 // these are and how many the packet had.
 func appendPacketData(b []byte, p *capture.Packet) (_ []byte, captured, original uint32) {
 	start := len(b)
-	b = appendHeader(b, p)
-	header := len(b) - start
-	b = append(b, p.Data[:min(len(p.Data), snaplen-header)]...)
-	return b, uint32(len(b) - start), uint32(min(uint64(header)+uint64(originalLength(p)), math.MaxUint32))
+	data := p.Data
+	if restoresTag(p) {
+		b, data = appendTag(append(b, data[:tagPlace]...), &p.Meta), data[tagPlace:]
+	} else {
+		b = appendHeader(b, p)
+	}
+	added := len(b) - start - (len(p.Data) - len(data))
+	b = append(b, data[:min(len(data), snaplen-(len(b)-start))]...)
+	return b, uint32(len(b) - start), uint32(min(uint64(added)+uint64(originalLength(p)), math.MaxUint32))
+}
+
+// appendSizedData appends both lengths of a packet, its header and its bytes, and
+// zeros up to the next 32 bits.
+func appendSizedData(b []byte, p *capture.Packet) []byte {
+	lengths := len(b)
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
+	b, captured, original := appendPacketData(b, p)
+	order.PutUint32(b[lengths:], captured)
+	order.PutUint32(b[lengths+4:], original)
+	return pad(b, int(captured))
 }
 
 // originalLength is the length in bytes that the packet had.
@@ -161,7 +154,7 @@ func originalLength(p *capture.Packet) int { return max(p.Len, len(p.Data)) }
 // writeEnhancedPacket writes the block of draft-ietf-opsawg-pcapng, section 4.3.
 func (w *Writer) writeEnhancedPacket(p *capture.Packet) error {
 	size := blockFrame + 20 + maxHeader + min(len(p.Data), snaplen) + 3 +
-		maxPacketOptions - maxOption + min(len(p.Comment), maxOption)
+		maxPacketOptions - maxOption + min(len(p.Comment)+remark.MetaSize, maxOption)
 	if err := w.out.reserve(size); err != nil {
 		return err
 	}
@@ -169,14 +162,10 @@ func (w *Writer) writeEnhancedPacket(p *capture.Packet) error {
 	b := beginBlock(w.out.buf, blockEnhancedPacket)
 	b = order.AppendUint32(b, uint32(w.last))
 	b = appendTime(b, p.Time)
-	lengths := len(b)
-	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-	b, captured, original := appendPacketData(b, p)
-	order.PutUint32(b[lengths:], captured)
-	order.PutUint32(b[lengths+4:], original)
-	b = pad(b, int(captured))
+	b = appendSizedData(b, p)
 	b = appendPacketOptions(b, p)
 	w.out.buf = endBlock(b, start)
+	w.out.packets++
 	return nil
 }
 
@@ -200,8 +189,9 @@ func appendPacketOptions(b []byte, p *capture.Packet) []byte {
 	if p.PID != 0 {
 		b = appendOptionUint64(b, packetProcess, uint64(p.TID)<<32|uint64(p.PID))
 	}
-	if p.Comment != "" {
-		b = appendOption(b, optionComment, p.Comment)
+	b = appendMetaOptions(b, p)
+	if p.Comment != "" || remark.HasMeta(&p.Meta) {
+		b = appendComment(b, p)
 	}
 	if len(b) == empty {
 		return b
@@ -263,8 +253,8 @@ func (w *Writer) writeInterface(i *capture.Interface) error {
 	if name != "" {
 		b = appendOption(b, interfaceName, name)
 	}
-	if i.Description != "" {
-		b = appendOption(b, interfaceDescription, i.Description)
+	if description := remark.Description(i); description != "" {
+		b = appendOption(b, interfaceDescription, description)
 	}
 	b = appendEndOfOptions(b)
 	w.out.buf = endBlock(b, start)
@@ -295,14 +285,17 @@ func (w *Writer) WriteStatistics(s capture.Statistics) error {
 	if id < 0 {
 		return w.out.err
 	}
-	const size = blockFrame + 12 + 7*(4+8) + 4
-	if err := w.out.reserve(size); err != nil {
+	const fixed = blockFrame + 12 + optionSpace + 7*(4+8) + 4
+	if err := w.out.reserve(fixed + min(len(s.Comment), maxOption)); err != nil {
 		return err
 	}
 	start := len(w.out.buf)
 	b := beginBlock(w.out.buf, blockStatistics)
 	b = order.AppendUint32(b, uint32(id))
 	b = appendTime(b, s.End)
+	if s.Comment != "" {
+		b = appendOption(b, optionComment, s.Comment)
+	}
 	b = appendOptionTime(b, statisticsStart, s.Start)
 	b = appendOptionTime(b, statisticsEnd, s.End)
 	b = appendOptionUint64(b, statisticsReceived, s.Received)
@@ -314,6 +307,13 @@ func (w *Writer) WriteStatistics(s capture.Statistics) error {
 	w.out.buf = endBlock(b, start)
 	return nil
 }
+
+// Written is how many packets the underlying writer has taken whole, so far or,
+// after a failed write, at all.
+func (w *Writer) Written() uint64 { return w.out.Written() }
+
+// Buffered is how many bytes wait for Flush.
+func (w *Writer) Buffered() int { return len(w.out.buf) }
 
 // Flush hands what waits in the buffer to the underlying writer.
 func (w *Writer) Flush() error { return w.out.flush() }

@@ -10,6 +10,8 @@ import (
 type file struct {
 	bytes.Buffer
 	order binary.AppendByteOrder
+	// limit is the snaplen of interfaces, 0 for none.
+	limit uint32
 }
 
 func newFile(order binary.AppendByteOrder) *file { return &file{order: order} }
@@ -64,7 +66,7 @@ func (f *file) section(options ...option) {
 
 func (f *file) iface(link uint16, options ...option) {
 	body := f.order.AppendUint16(f.order.AppendUint16(nil, link), 0)
-	f.block(blockInterface, body, f.numbers(0), f.options(options))
+	f.block(blockInterface, body, f.numbers(f.limit), f.options(options))
 }
 
 func (f *file) packet(id uint32, ticks uint64, data []byte, options ...option) {

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -31,18 +32,27 @@ const (
 // claims: whatever it looks at has to fit into the window of the input.
 type pcapngReader struct {
 	in    *input
-	name  string
 	order binary.ByteOrder
-	// section is the first one's description.
-	section Section
+	// section is the first one's description, and sections how many have begun.
+	section  *fileSection
+	sections int
 	// interfaces of the current section; the index is the id.
 	interfaces []*fileInterface
+	// described are those of all sections, each once.
+	described  []*capture.Interface
 	known      interfaceSet
 	statistics []capture.Statistics
+	item       Item
 	packet     capture.Packet
+	block      block
 	strip      stripper
-	used       int // bytes of the block that packet.Data lies in
+	used       int // bytes of the block that the item lies in
+	packets    uint64
 	err        error
+	cut        CutOff
+	options    ReadOptions
+	large      []byte // a block that the window does not hold
+	scratch    []byte
 }
 
 func isPcapng(head []byte) bool {
@@ -61,79 +71,135 @@ func byteOrderOf(b []byte) binary.ByteOrder {
 }
 
 func openPcapng(in *input, o ReadOptions) (Reader, error) {
-	return &pcapngReader{in: in, name: o.Name}, nil
+	return &pcapngReader{in: in, options: o}, nil
 }
 
 // Next returns the next packet.
 func (r *pcapngReader) Next() (*capture.Packet, error) {
+	for {
+		item, err := r.next(false)
+		if err != nil || item.Packet != nil {
+			return item.Packet, err
+		}
+	}
+}
+
+// NextItem returns what comes next, be it a packet or another block.
+func (r *pcapngReader) NextItem() (*Item, error) { return r.next(true) }
+
+// next returns the next item. It reads what stands in blocks of which this
+// project uses nothing only if all of it is wanted.
+func (r *pcapngReader) next(all bool) (*Item, error) {
 	r.in.use(r.used)
 	r.used = 0
 	for r.err == nil {
-		found, err := r.block()
-		if err == nil && found {
-			return &r.packet, nil
+		r.item, r.block = Item{}, block{order: r.order}
+		at := r.in.offset
+		err := r.read(all)
+		if err == nil && r.item.block != nil {
+			return &r.item, nil
 		}
-		if errors.Is(err, io.EOF) {
-			r.err = io.EOF
-		} else if err != nil {
-			r.err = &InputError{Name: r.name, Offset: r.in.offset, Err: err}
+		if err != nil {
+			r.err = r.end(at, err)
 		}
 	}
-	return nil, r.err
+	return &Item{}, r.err
 }
 
-// block reads one block, and tells whether that was a packet.
-func (r *pcapngReader) block() (packet bool, err error) {
+// end is the error that the file ends with.
+func (r *pcapngReader) end(at int64, err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.EOF
+	}
+	failure := &InputError{Name: r.options.Name, Offset: at, Err: err}
+	if !errors.Is(err, errCutOff) || r.section == nil {
+		return failure
+	}
+	r.cut, err = r.options.cutOff(failure, r.in, r.packets)
+	return err
+}
+
+// read reads one block. Unless there is no item in it, it is the reader's then.
+func (r *pcapngReader) read(all bool) error {
 	head, err := r.in.peek(8)
 	if len(head) == 0 && errors.Is(err, io.EOF) {
-		return false, io.EOF
+		return io.EOF
 	}
 	if err != nil {
-		return false, cutOff(err)
+		return cutOff(err)
 	}
 	if binary.BigEndian.Uint32(head) == blockSection {
-		return false, r.sectionBlock()
+		return r.sectionBlock()
 	}
 	if r.order == nil {
-		return false, errors.New("a section header should stand here")
+		return errors.New("a section header should stand here")
 	}
-	blockType, length := r.order.Uint32(head), r.order.Uint32(head[4:])
+	r.block.kind = r.order.Uint32(head)
+	length := r.order.Uint32(head[4:])
 	if length < blockFrame || length%4 != 0 {
-		return false, fmt.Errorf("a block of %d bytes: there is none of that length", length)
+		return fmt.Errorf("a block of %d bytes: there is none of that length", length)
 	}
-	switch blockType {
+	switch r.block.kind {
 	case blockInterface, blockPacket, blockSimplePacket, blockStatistics, blockEnhancedPacket:
-	default:
-		return false, r.skip(int64(length))
+		return r.knownBlock(length)
 	}
+	return r.otherBlock(length, all)
+}
+
+// knownBlock reads a block of which this project uses something.
+func (r *pcapngReader) knownBlock(length uint32) error {
 	if length > inputSize {
-		return false, fmt.Errorf("a block of %d bytes: more than %d are not read", length, inputSize)
+		return fmt.Errorf("a block of %d bytes: more than %d are not read", length, inputSize)
 	}
 	body, err := r.body(int(length))
 	if err != nil {
-		return false, err
+		return err
 	}
-	switch blockType {
+	switch r.block.kind {
 	case blockInterface:
-		err = r.interfaceBlock(body)
+		r.block.iface, err = r.interfaceBlock(body)
 	case blockStatistics:
 		err = r.statisticsBlock(body)
 	default:
-		if err := r.packetBlock(blockType, body); err != nil {
-			return false, err
+		if err = r.packetBlock(body); err == nil {
+			r.item.Packet = &r.packet
+			r.packets++
 		}
-		r.used = int(length)
-		return true, nil
 	}
-	if err == nil {
-		r.in.use(int(length))
+	if err != nil {
+		return err
 	}
-	return false, err
+	r.item.block = &r.block
+	r.used = int(length)
+	return nil
+}
+
+// otherBlock reads a block of which this project uses nothing, or passes over it.
+func (r *pcapngReader) otherBlock(length uint32, all bool) error {
+	if all {
+		r.item.block = &r.block
+	}
+	if _, copied := foreignBlocks[r.block.kind]; !copied || !all || length > largestBlock {
+		return r.skip(int64(length))
+	}
+	body, err := r.body(int(length))
+	if err == nil && len(body) > inputSize-blockFrame {
+		r.block.body = body
+		return nil // it is used already
+	}
+	r.block.body, r.used = body, int(length)
+	return err
 }
 
 // body returns what is inside a block of a length.
 func (r *pcapngReader) body(length int) ([]byte, error) {
-	b, err := r.in.peek(length)
+	var b []byte
+	var err error
+	if length > inputSize {
+		b, err = r.largeBlock(length)
+	} else {
+		b, err = r.in.peek(length)
+	}
 	if err != nil {
 		return nil, cutOff(err)
 	}
@@ -143,14 +209,28 @@ func (r *pcapngReader) body(length int) ([]byte, error) {
 	return b[8 : length-4], nil
 }
 
-// skip passes over a block that is not understood, of any size.
-func (r *pcapngReader) skip(length int64) error {
-	at := r.in.offset
-	if err := r.in.skip(length); err != nil {
-		r.in.offset = at // of the block that is not whole
-		return cutOff(err)
+// largeBlock takes a block that the window does not hold. Memory for it grows
+// with what there is, and not with what the block claims.
+func (r *pcapngReader) largeBlock(length int) ([]byte, error) {
+	r.large = r.large[:0]
+	for length > len(r.large) {
+		piece, err := r.in.peek(min(length-len(r.large), readSize))
+		r.large = append(r.large, piece...)
+		r.in.use(len(piece))
+		if err != nil {
+			return nil, err
+		}
 	}
-	return nil
+	return r.large, nil
+}
+
+// skip passes over a block of any size.
+func (r *pcapngReader) skip(length int64) error {
+	err := r.in.skip(length)
+	if errors.Is(err, io.EOF) && length > largestBlock {
+		return fmt.Errorf("a block of %d bytes: the file has not as many", length)
+	}
+	return cutOff(err)
 }
 
 // cutOff turns the end of the file into an error that says so.
@@ -181,43 +261,19 @@ func (r *pcapngReader) sectionBlock() error {
 	if major := r.order.Uint16(body[4:]); major != 1 {
 		return fmt.Errorf("version %d of pcapng is unknown", major)
 	}
-	if r.section == (Section{}) {
-		r.section = r.describe(body[16:])
-	}
+	described := optionsOf(body[16:], r.order)
+	r.sections++
 	r.interfaces = nil
-	r.in.use(int(length))
+	if r.section == nil {
+		described.bytes = bytes.Clone(described.bytes)
+		r.section = readSection(described)
+		r.in.use(int(length))
+		return nil
+	}
+	r.used = int(length)
+	r.block = block{kind: blockSection, order: r.order, options: described.bytes}
+	r.item.block = &r.block
 	return nil
-}
-
-func (r *pcapngReader) describe(options []byte) (s Section) {
-	for code, value := range r.options(options) {
-		switch code {
-		case sectionHardware:
-			s.Hardware = text(value)
-		case sectionOS:
-			s.OS = text(value)
-		case sectionApplication:
-			s.Application = text(value)
-		case optionComment:
-			s.Comment = text(value)
-		}
-	}
-	return s
-}
-
-// options goes through the options of a block. What is not whole ends them: no
-// packet is lost for a damaged option.
-func (r *pcapngReader) options(b []byte) func(yield func(code uint16, value []byte) bool) {
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= 4 {
-			code, length := r.order.Uint16(b), int(r.order.Uint16(b[2:]))
-			padded := 4 + (length+3)&^3
-			if code == optionEnd || padded > len(b) || !yield(code, b[4:4+length]) {
-				return
-			}
-			b = b[padded:]
-		}
-	}
 }
 
 // text is an option's value as a string of valid UTF-8. Some writers put a zero behind it.
@@ -227,7 +283,8 @@ func text(value []byte) string {
 
 // packetBlock reads the head and the options of a packet block, of which there
 // are three kinds (sections 4.3, 4.4 and appendix A of the draft).
-func (r *pcapngReader) packetBlock(blockType uint32, body []byte) error {
+func (r *pcapngReader) packetBlock(body []byte) error {
+	blockType := r.block.kind
 	p := &r.packet
 	*p = capture.Packet{}
 	var id, captured, original, ticks uint64
@@ -260,18 +317,28 @@ func (r *pcapngReader) packetBlock(blockType uint32, body []byte) error {
 		return fmt.Errorf("a packet of %d bytes in a block that has %d", captured, len(body))
 	}
 	i := r.interfaces[id]
+	r.block.iface, r.block.ticks, r.block.time = i, ticks, timeNone
 	if blockType != blockSimplePacket {
-		p.Time = i.clock.nanoseconds(ticks)
+		p.Time, r.block.time = i.clock.nanoseconds(ticks)
+		r.block.options = body[min((captured+3)&^3, uint64(len(body))):]
 	}
+	r.block.drops = p.Drops
 	p.Data, p.Len = body[:captured:captured], int(max(original, captured))
-	r.packetOptions(p, body[min((captured+3)&^3, uint64(len(body))):])
+	r.packetOptions(p, r.block.options)
+	parseMeta(p, i)
 	r.strip.packet(p, i)
 	return nil
 }
 
-func (r *pcapngReader) packetOptions(p *capture.Packet, options []byte) {
-	for code, value := range r.options(options) {
+func (r *pcapngReader) packetOptions(p *capture.Packet, b []byte) {
+	var comment []byte
+	comments := 0
+	o := optionsOf(b, r.order)
+	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
 		switch {
+		case code == optionComment:
+			comment = value
+			comments++
 		case code == packetFlags && len(value) == 4:
 			switch r.order.Uint32(value) & 3 {
 			case 1:
@@ -283,13 +350,20 @@ func (r *pcapngReader) packetOptions(p *capture.Packet, options []byte) {
 			p.Drops = r.order.Uint64(value)
 		case code == packetID && len(value) == 8:
 			p.ID = r.order.Uint64(value)
+		case code == packetHash && len(value) == 5 && value[0] == hashToeplitz:
+			p.Meta.Hash = binary.BigEndian.Uint32(value[1:])
+		case code == packetQueue && len(value) == 4:
+			p.Meta.Queue = r.order.Uint32(value) + 1 // see parseMeta
 		case code == packetProcess && len(value) == 8:
 			p.PID, p.TID = r.order.Uint32(value), r.order.Uint32(value[4:])
-		case code == optionComment && p.Comment == "":
-			p.Comment = text(value)
-		case code == optionComment:
-			p.Comment += "\n" + text(value)
 		}
+	}
+	switch comments {
+	case 0:
+	case 1:
+		p.Comment = text(comment)
+	default:
+		p.Comment = optionsOf(b, r.order).comments()
 	}
 }
 
@@ -303,8 +377,14 @@ func (r *pcapngReader) statisticsBlock(body []byte) error {
 		return fmt.Errorf("statistics of interface %d of %d", id, len(r.interfaces))
 	}
 	i := r.interfaces[id]
+	r.block.iface, r.block.options = i, body[12:]
+	r.block.ticks = uint64(r.order.Uint32(body[4:]))<<32 | uint64(r.order.Uint32(body[8:]))
 	s := capture.Statistics{Interface: i.own}
-	for code, value := range r.options(body[12:]) {
+	o := optionsOf(body[12:], r.order)
+	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
+		if code == optionComment {
+			s.Comment = text(value)
+		}
 		if len(value) != 8 {
 			continue
 		}
@@ -313,9 +393,9 @@ func (r *pcapngReader) statisticsBlock(body []byte) error {
 		case statisticsStart, statisticsEnd:
 			ticks := uint64(r.order.Uint32(value))<<32 | uint64(r.order.Uint32(value[4:]))
 			if code == statisticsStart {
-				s.Start = i.clock.nanoseconds(ticks)
+				s.Start, _ = i.clock.nanoseconds(ticks)
 			} else {
-				s.End = i.clock.nanoseconds(ticks)
+				s.End, _ = i.clock.nanoseconds(ticks)
 			}
 		case statisticsReceived:
 			s.Received = n
@@ -330,12 +410,11 @@ func (r *pcapngReader) statisticsBlock(body []byte) error {
 		}
 	}
 	// A file may have a ledger a second; the last one counts.
-	for n := range r.statistics {
-		if r.statistics[n].Interface == s.Interface {
-			r.statistics[n] = s
-			return nil
-		}
+	if i.counted {
+		r.statistics[i.statistics] = s
+		return nil
 	}
+	i.statistics, i.counted = len(r.statistics), true
 	r.statistics = append(r.statistics, s)
 	return nil
 }

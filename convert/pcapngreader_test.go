@@ -3,7 +3,9 @@ package convert
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/netip"
 	"os"
@@ -56,7 +58,9 @@ func manyPackets(t testing.TB) []*capture.Packet {
 func TestReadWhatWasWritten(t *testing.T) {
 	t.Parallel()
 	written := manyPackets(t)
-	file, err := os.ReadFile(writeFileWith(t, written, someStatistics(unixUser)))
+	ledger := someStatistics(unixUser)
+	ledger.Comment = "unix-dgram: 10 seen = 8 delivered + 2 dropped"
+	file, err := os.ReadFile(writeFileWith(t, written, ledger))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,8 +107,8 @@ func TestReadWhatWasWritten(t *testing.T) {
 	if len(statistics) != 1 || statistics[0].Interface.Name() != unixUser.Name() {
 		t.Fatalf("statistics %+v", statistics)
 	}
-	statistics[0].Interface = nil
-	if statistics[0] != someStatistics(nil) {
+	ledger.Interface = statistics[0].Interface
+	if statistics[0] != ledger {
 		t.Errorf("statistics %+v", statistics[0])
 	}
 }
@@ -112,33 +116,58 @@ func TestReadWhatWasWritten(t *testing.T) {
 // rewrite reads a file and writes all of it.
 func rewrite(t testing.TB, file []byte) []byte {
 	t.Helper()
-	source, err := Open(bytes.NewReader(file), nil, ReadOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out bytes.Buffer
-	w, err := NewWriter(&out, Section{Hardware: "x86_64", OS: "Linux 6.1", Application: "ebpfdump test", Comment: "ebpfdump capture"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		p, err := source.Next()
+	out, _ := copyOf(t, "pcapng", Section{Application: "ebpfdump test"}, file)
+	return out
+}
+
+// copyOf copies files into one of a form, and returns what was left out.
+func copyOf(t testing.TB, form string, section Section, files ...[]byte) (copied []byte, leftOut []string) {
+	t.Helper()
+	var sources []*Source
+	for _, file := range files {
+		source, err := Open(bytes.NewReader(file), nil, ReadOptions{Name: "in"})
 		if err != nil {
+			t.Fatal(err)
+		}
+		sources = append(sources, source)
+	}
+	items, err := Merge(sources...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	format, ok := FormatByName(form)
+	if !ok {
+		t.Fatalf("no form %q", form)
+	}
+	var (
+		out    bytes.Buffer
+		copier *Copier
+	)
+	for {
+		item, err := items.NextItem()
+		if copier == nil {
+			var err error
+			if copier, err = format.Copy(&out, WriteOptions{Section: section, From: sources}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if errors.Is(err, io.EOF) {
 			break
 		}
-		if err := w.WritePacket(p); err != nil {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := copier.WriteItem(item); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, s := range source.Statistics() {
-		if err := w.WriteStatistics(s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := w.Flush(); err != nil {
+	if err := copier.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	return out.Bytes()
+	for _, o := range copier.LeftOut() {
+		leftOut = append(leftOut, o.String())
+	}
+	return out.Bytes(), leftOut
 }
 
 // TestRewritingLosesNothing reads and writes our own files: not a bit changes.
@@ -254,7 +283,7 @@ func TestFilesOfOthers(t *testing.T) {
 		if err := os.WriteFile(path, rewrite(t, f.Bytes()), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if rows := fields(t, path, "frame.number"); len(rows) != 6 {
+		if rows := fields(t, path, "frame.number"); len(rows) != 7 { // the custom block is one
 			t.Errorf("tshark reads %d packets of what was written", len(rows))
 		}
 	}
@@ -266,28 +295,32 @@ func TestFileClock(t *testing.T) {
 		clock fileClock
 		ticks uint64
 		want  int64
+		loss  timeLoss
 	}{
-		{microseconds, 1793880000123456, 1793880000123456000},
-		{fileClock{resolution: 9}, noon, noon},
-		{fileClock{resolution: 0}, 17, 17e9},
-		{fileClock{resolution: 3}, 1500, 15e8},
-		{fileClock{resolution: 12}, 1500, 1},
-		{fileClock{resolution: 19}, math.MaxUint64, 1844674407},
-		{fileClock{resolution: 0x7f}, math.MaxUint64, 0},
-		{fileClock{resolution: 0x80}, 3, 3e9},
-		{fileClock{resolution: 0x80 | 20}, 3 << 19, 15e8},
-		{fileClock{resolution: 0x80 | 64}, 1 << 63, 5e8},
-		{fileClock{resolution: 0xff}, math.MaxUint64, 0},
-		{fileClock{resolution: 0}, math.MaxUint64, math.MaxInt64},
-		{fileClock{resolution: 9}, math.MaxUint64, math.MaxInt64},
-		{fileClock{resolution: 6, offset: 10}, 1, 10000001000},
-		{fileClock{resolution: 9, offset: -10}, 11e9, 1e9},
-		{fileClock{resolution: 9, offset: -10}, 9e9, 0},
-		{fileClock{resolution: 9, offset: math.MaxInt64}, 9, math.MaxInt64},
-		{fileClock{resolution: 9, offset: math.MinInt64}, 9, 0},
+		{microseconds, 1793880000123456, 1793880000123456000, timeExact},
+		{fileClock{resolution: 9}, noon, noon, timeExact},
+		{fileClock{resolution: 0}, 17, 17e9, timeExact},
+		{fileClock{resolution: 3}, 1500, 15e8, timeExact},
+		{fileClock{resolution: 12}, 1500, 1, timeRounded},
+		{fileClock{resolution: 19}, math.MaxUint64, 1844674407, timeRounded},
+		{fileClock{resolution: 0x7f}, math.MaxUint64, 0, timeRounded},
+		{fileClock{resolution: 0x80}, 3, 3e9, timeExact},
+		{fileClock{resolution: 0x80 | 20}, 3 << 19, 15e8, timeExact},
+		{fileClock{resolution: 12}, 1_500_000, 1500, timeExact},
+		{fileClock{resolution: 0x80 | 32}, 1, 0, timeRounded},
+		{fileClock{resolution: 9, offset: -1 << 33}, 1<<63 + 5, 1<<63 - 1<<33*1_000_000_000 + 5, timeExact},
+		{fileClock{resolution: 0x80 | 64}, 1 << 63, 5e8, timeExact},
+		{fileClock{resolution: 0xff}, math.MaxUint64, 0, timeRounded},
+		{fileClock{resolution: 0}, math.MaxUint64, math.MaxInt64, timeOutside},
+		{fileClock{resolution: 9}, math.MaxUint64, math.MaxInt64, timeOutside},
+		{fileClock{resolution: 6, offset: 10}, 1, 10000001000, timeExact},
+		{fileClock{resolution: 9, offset: -10}, 11e9, 1e9, timeExact},
+		{fileClock{resolution: 9, offset: -10}, 9e9, 0, timeOutside},
+		{fileClock{resolution: 9, offset: math.MaxInt64}, 9, math.MaxInt64, timeOutside},
+		{fileClock{resolution: 9, offset: math.MinInt64}, 9, 0, timeOutside},
 	} {
-		if got := tt.clock.nanoseconds(tt.ticks); got != tt.want {
-			t.Errorf("%+v: %d ticks are %d, want %d", tt.clock, tt.ticks, got, tt.want)
+		if got, loss := tt.clock.nanoseconds(tt.ticks); got != tt.want || loss != tt.loss {
+			t.Errorf("%+v: %d ticks are %d (%d), want %d (%d)", tt.clock, tt.ticks, got, loss, tt.want, tt.loss)
 		}
 	}
 }
@@ -361,7 +394,7 @@ func TestDamagedFiles(t *testing.T) {
 		want   string
 	}{
 		{"a block of 4 GiB", func(f *file) { f.Write(f.numbers(blockEnhancedPacket, math.MaxUint32&^3)) }, "a block of 4294967292 bytes: more than 1048576 are not read"},
-		{"an unknown block of 4 GiB", func(f *file) { f.Write(f.numbers(0x99, math.MaxUint32&^3)) }, "the file is cut off here"},
+		{"an unknown block of 4 GiB", func(f *file) { f.Write(f.numbers(0x99, math.MaxUint32&^3)) }, "a block of 4294967292 bytes: the file has not as many"},
 		{"a section of 4 GiB", func(f *file) { f.Write(f.numbers(blockSection, math.MaxUint32&^3, byteOrderMagic)) }, "a section header of 4294967292 bytes"},
 		{"a section of another byte order", func(f *file) { f.block(blockSection, f.numbers(5, 5, 5, 5)) }, "a section's byte order is"},
 		{"a later version", func(f *file) { f.block(blockSection, f.numbers(byteOrderMagic, 2, 0, 0)) }, "version"},

@@ -10,9 +10,10 @@ import (
 type Selection struct {
 	// Views are the views that are asked for; empty for all packets.
 	Views []capture.View
-	// OneView takes only packets that fit into one file with the first one that
-	// was taken: they are of the same view and begin with the same header.
-	OneView bool
+	// Format is the form of the output. If that has room for one view, only packets
+	// are taken that fit into one file with the first one: they are of the same
+	// view and have the same link type. Nil takes all.
+	Format *Format
 
 	first *capture.Interface
 	left  []LeftOut
@@ -24,21 +25,40 @@ type LeftOut struct {
 	Packets   uint64
 }
 
+// TakesItem tells whether an item is selected. Blocks besides the packets go where
+// the packets of their interface go; those of all interfaces are always taken.
+func (s *Selection) TakesItem(item *Item) bool {
+	if item.Packet != nil {
+		return s.Takes(item.Packet)
+	}
+	i := item.Interface()
+	return i == nil || s.wants(i)
+}
+
+// wants tells whether an interface's view is asked for.
+func (s *Selection) wants(i *capture.Interface) bool {
+	return len(s.Views) == 0 || slices.Contains(s.Views, i.View)
+}
+
 // Takes tells whether a packet is selected.
 func (s *Selection) Takes(p *capture.Packet) bool {
 	i := p.Interface
-	if len(s.Views) > 0 && !slices.Contains(s.Views, i.View) {
+	if !s.wants(i) {
 		return false
 	}
-	if !s.OneView || i == s.first {
+	if s.Format == nil || !s.Format.OneView || i == s.first {
 		return true
 	}
 	if s.first == nil {
 		s.first = i
 		return true
 	}
-	link, err := linkType(i)
-	first, firstErr := linkType(s.first)
+	typeOf := linkType
+	if s.Format.link != nil {
+		typeOf = s.Format.link
+	}
+	link, err := typeOf(i)
+	first, firstErr := typeOf(s.first)
 	if i.View == s.first.View && link == first && err == nil && firstErr == nil {
 		return true
 	}
@@ -56,5 +76,5 @@ func (s *Selection) leaveOut(i *capture.Interface) {
 	s.left = append(s.left, LeftOut{i, 1})
 }
 
-// LeftOut lists what was not taken because of OneView.
+// LeftOut lists what was not taken because the output has room for one view.
 func (s *Selection) LeftOut() []LeftOut { return s.left }

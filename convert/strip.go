@@ -25,6 +25,7 @@ func (s *stripper) packet(p *capture.Packet, i *fileInterface) {
 		p.Interface = i.plain
 		p.Src, p.Dst, p.Protocol, p.Call = netip.AddrPort{}, netip.AddrPort{}, 0, ""
 	}
+	stripTag(p)
 	if p.Interface.Layer == capture.LayerLink || p.Interface.Layer == capture.LayerNetwork {
 		h := parseHeaders(p)
 		p.Src, p.Dst, p.Protocol = h.src, h.dst, h.protocol

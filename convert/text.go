@@ -38,15 +38,21 @@ func createText(w io.Writer, o WriteOptions) (PacketWriter, error) {
 }
 
 // wholeTexts returns the size of the packets in b that end within the first n
-// bytes: after each stands an empty line, or one that ends with a space.
-func wholeTexts(b []byte, n int) int {
+// bytes, and their number: after each stands an empty line, or one that ends
+// with a space.
+func wholeTexts(b []byte, n int) (size, packets int) {
 	for end := wholeLines(b, n); end > 0; end = wholeLines(b, end-1) {
-		if end > 1 && (b[end-2] == '\n' || b[end-2] == ' ') {
-			return end
+		if end > 1 && b[end-2] != '\n' && b[end-2] != ' ' {
+			continue
 		}
+		packets++
+		size = max(size, end)
 	}
-	return 0
+	return size, packets
 }
+
+// Written is how many packets the file has.
+func (w *textWriter) Written() uint64 { return w.out.Written() }
 
 // Flush hands on what waits in the buffer.
 func (w *textWriter) Flush() error { return w.out.flush() }
@@ -88,6 +94,7 @@ func (w *textWriter) WritePacket(p *capture.Packet) error {
 		return err
 	}
 	w.out.buf = append(append(w.out.buf, w.prefix...), '\n')
+	w.out.packets++
 	return nil
 }
 
@@ -131,4 +138,10 @@ func parseOrigin(comment string) (task string, pid, cpu int, ok bool) {
 		return "", 0, 0, false
 	}
 	return name[:dash], pid, cpu, pid >= 0 && cpu >= 0 && !strings.ContainsAny(name, "\r\n")
+}
+
+// textKeeps tells whether all of a packet's comment is in its text.
+func textKeeps(p *capture.Packet) bool {
+	_, _, _, ok := parseOrigin(p.Comment)
+	return ok && p.Interface.View != capture.ViewUser && !strings.Contains(p.Comment, "; ")
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/outfile"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
@@ -30,16 +31,20 @@ type app struct {
 	data           io.Writer
 	stdoutTerminal bool
 	stderrTerminal bool
+	// files are those that the command reads and writes.
+	files outfile.Files
 }
 
 func newApp() *app {
-	return &app{
+	a := &app{
 		stdout:         terminal.NewWriter(os.Stdout),
 		stderr:         terminal.NewWriter(os.Stderr),
 		data:           os.Stdout,
 		stdoutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		stderrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
 	}
+	a.files.Notice = func(text string) { a.stderr.Line("ebpfdump: %s", text) }
+	return a
 }
 
 // The exit statuses of every command.
@@ -80,13 +85,14 @@ func exitStatus(err error) int {
 		missing *bpf.MissingError
 		differs differenceError
 		command commandError
+		same    *outfile.SameFileError
 	)
 	switch {
 	case err == nil:
 		return exitDone
 	case errors.As(err, &command):
 		return command.status
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.As(err, &same):
 		return exitUsage
 	case errors.As(err, &loss):
 		return exitLoss
@@ -116,11 +122,23 @@ func (a *app) run(args []string) int {
 }
 
 // coloured is stdout, for a text with colours or without.
-func (a *app) coloured(colour bool) io.Writer {
+func (a *app) coloured(colour bool) io.Writer { return coloured(a.stdout, colour) }
+
+func coloured(w *terminal.Writer, colour bool) io.Writer {
 	if colour {
-		return a.stdout.Coloured()
+		return w.Coloured()
 	}
-	return a.stdout
+	return w
+}
+
+// results is stdout for what the command is there for, if that is text: a file
+// there is not an input, and is watched like the others.
+func (a *app) results() (*terminal.Writer, error) {
+	to, err := a.files.Stdout(a.data)
+	if err != nil {
+		return nil, err
+	}
+	return terminal.NewWriter(to), nil
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -213,7 +231,8 @@ func (a *app) commandLine() string {
 // second of its kind has its usual effect.
 func untilSignal(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
 	// Also SIGPIPE, and for good: a write to the pipe then fails with EPIPE, which says more.
-	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	// Likewise a write beyond the largest file that the shell allows (ulimit -f).
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE, unix.SIGXFSZ)
 	ctx, cancel = signal.NotifyContext(parent, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
 	context.AfterFunc(ctx, func() { time.AfterFunc(impatience, cancel) })
 	return ctx, cancel

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/internal/confine"
+	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
 
 // captureFlags are the flags of capture, as the user gave them.
@@ -61,17 +63,20 @@ with a link or IP header looks in the wrong place. Of TCP and UDP the kernel
 keeps at least the header.
 
 Without -o it prints one line a packet. Stops at SIGINT, SIGTERM or SIGHUP;
-SIGUSR1 prints the counts.`,
+SIGUSR1 prints the counts.
+
+` + privilegeHelp("capture"),
 		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
   ebpfdump capture --sock udp -l 0.0.0.0:5353 --duration 10s
   ebpfdump capture --sock raw --proto icmp -o - | tshark -r -
 ` + liveExample,
 		Args: f.live.arguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			capture := a.capture
 			if f.live.wanted(cmd) {
-				return a.captureLive(cmd, f)
+				capture = func(f captureFlags) error { return a.captureLive(cmd, f) }
 			}
-			return a.capture(f)
+			return a.refusal(f.use().Advise(capture(f)), f.verbose)
 		},
 	}
 	flags := cmd.Flags()
@@ -232,6 +237,19 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// use is what the flags want, as far as privileges go.
+func (f captureFlags) use() privilege.Use {
+	listen, err := netip.ParseAddrPort(f.listen)
+	account, _ := runAs(f.live.user)
+	return privilege.Use{
+		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
+		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
+		Join:    f.live.pid != 0, Run: len(f.live.command) > 0, OtherUser: account != nil,
+		UserView:      slices.Contains(strings.Split(f.views, ","), capture.ViewUser.String()),
+		ReplaceFilter: f.live.replaceFilter,
+	}
+}
+
 // capture captures from a socket of our own.
 func (a *app) capture(f captureFlags) (err error) {
 	p, err := f.plan()
@@ -239,7 +257,11 @@ func (a *app) capture(f captureFlags) (err error) {
 		return err
 	}
 	if f.isolate {
-		if p.config.Namespace, err = capture.NewNamespace(); err != nil {
+		p.config.Namespace, err = capture.NewNamespace()
+		if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) {
+			missing.Otherwise = "leave --isolate out"
+		}
+		if err != nil {
 			return err
 		}
 		defer p.config.Namespace.Close()
@@ -247,6 +269,11 @@ func (a *app) capture(f captureFlags) (err error) {
 	return a.record(p, func(report *reporter, immediate bool) (source, error) {
 		p.config.Notice, p.config.Immediate = report.notice, immediate
 		session, err := capture.Open(p.config)
+		if err == nil && f.probe {
+			if err = session.MayProbe(); err != nil {
+				err = errors.Join(err, session.Close())
+			}
+		}
 		if err != nil {
 			return source{}, err
 		}
@@ -270,6 +297,8 @@ type source struct {
 	capabilities []int
 	// signal passes on the first signal; nil if that ends the capture.
 	signal func(os.Signal)
+	// command: it is one that may turn out not to run.
+	command bool
 }
 
 // record captures from the flags to the closing lines. open comes after
@@ -285,10 +314,10 @@ func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) 
 	report := &reporter{app: a, plan: p}
 	from, err := open(report, p.immediate || out.live)
 	if err != nil {
-		return a.refusal(err, p.verbose)
+		return err
 	}
 	defer from.Close()
-	if err := out.begin(from); err != nil {
+	if err := out.begin(from, p.output == ""); err != nil {
 		return err
 	}
 	if from.signal != nil && ctx.Err() == nil {
@@ -296,7 +325,7 @@ func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) 
 		ctx, cancel = untilSecondSignal(context.Background(), from.signal)
 		defer cancel()
 	}
-	if err := confine.Keep(from.capabilities...); err != nil {
+	if err := confine.Keep(append(out.capabilities(), from.capabilities...)...); err != nil {
 		return err
 	}
 	report.begin(from)

@@ -1,19 +1,15 @@
 package main
 
 import (
-	"path/filepath"
-
 	"github.com/ebpfdump/ebpfdump/internal/confine"
+	"github.com/ebpfdump/ebpfdump/internal/outfile"
 )
 
 // confineToFiles is for commands that from here on only read and write what they
-// have open. Outputs that are new may still be removed.
-func confineToFiles(outputs ...*outputFile) error {
-	var removable []string
-	for _, output := range outputs {
-		if output != nil && output.created {
-			removable = append(removable, filepath.Dir(output.Name()))
-		}
+// have open. An output that is new may still be removed.
+func confineToFiles(output *outfile.File) error {
+	if folder, isNew := output.New(); isNew {
+		return confine.ToOpenFiles(folder)
 	}
-	return confine.ToOpenFiles(removable...)
+	return confine.ToOpenFiles()
 }

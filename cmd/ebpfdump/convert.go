@@ -57,9 +57,18 @@ Forms that are read:` + list(false) + `
 
 Forms that are written:` + list(true) + `
 
+pcapng tells IPv4 and IPv6 apart by link types of their own (228, 229), which
+tcpdump and Wireshark read. In pcap both are RAW (101), which all that is made
+with libpcap reads, such as ngrep and tcpflow.
+
 A server text is paired with the trace text of the same traffic if both are
 given: both views of a packet then have the same id. Doubtful lines of a text
-are skipped and counted.`,
+are skipped and counted; a capture that ends in the middle of a block is read up
+to there.
+
+From pcapng to pcapng, what other programs wrote is kept: comments, decryption
+secrets, names, custom blocks, all that a file says of its interfaces, and their
+clocks. What is left out of any output is counted in the closing lines.`,
 		Example: `  ebpfdump convert tcp-kernelspace.txt tcp-userspace.txt -o tcp.pcapng
   ebpfdump convert tcp.pcapng --view kernel -o tcp.pcap
   ebpfdump convert tcp.pcapng -o - --to json | jq .data`,
@@ -85,7 +94,7 @@ are skipped and counted.`,
 	flags.StringVar(&f.dst, "dst", "", "destination `ADDR` or ADDR:PORT, likewise")
 	flags.StringVar(&f.bootTime, "boot-time", "", "`TIME` that a trace's times count from: 2026-11-05T12:00:00Z, or seconds since the epoch (default 0)")
 	flags.StringVar(&f.views, "view", "", "`LIST` of views to take: kernel, user, net, link, wire (default all that the output has room for)")
-	flags.BoolVar(&f.strict, "strict", false, "stop at the first doubtful line")
+	flags.BoolVar(&f.strict, "strict", false, "stop at the first doubtful line, and fail if a capture is cut off")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no progress and no closing lines")
 	return cmd
 }
@@ -156,7 +165,7 @@ func (f convertFlags) forms() (from, to *convert.Format, err error) {
 }
 
 func (f convertFlags) selection(to *convert.Format) (convert.Selection, error) {
-	s := convert.Selection{OneView: to.OneView}
+	s := convert.Selection{Format: to}
 	if f.views == "" {
 		return s, nil
 	}
@@ -228,6 +237,10 @@ func (a *app) convert(f convertFlags) (err error) {
 
 	c := &conversion{app: a, plan: p, out: convertOutput{app: a, selection: p.selection, format: p.to}}
 	defer c.close()
+	a.files.Reads(p.inputs...)
+	if err := a.files.Check(p.output); err != nil {
+		return err
+	}
 	if err := c.openInputs(); err != nil {
 		return err
 	}
@@ -235,23 +248,19 @@ func (a *app) convert(f convertFlags) (err error) {
 		return err
 	}
 	if err := confineToFiles(c.out.file); err != nil {
-		return firstError(c.out.finish(nil, err), err)
+		return firstError(c.out.finish(err), err)
 	}
 	stopReporting := c.report()
 	done := make(chan error, 1)
 	go func() { done <- c.run() }()
-	var statistics []capture.Statistics
 	select {
 	case err = <-done:
-		if err == nil {
-			statistics = c.statistics()
-		}
 	case <-ctx.Done():
 		err = c.interrupted()
 	}
 	stopReporting()
 	// A failed write says more than that the conversion was interrupted by it.
-	err = firstError(c.out.finish(statistics, err), err)
+	err = firstError(c.out.finish(err), err)
 	c.closingLines()
 	return err
 }
@@ -262,26 +271,27 @@ func (c *conversion) run() error {
 		options := c.plan.read
 		options.Name = in.name
 		options.Doubt = in.doubt
+		options.CutOff = true
 		source, err := convert.Open(in, c.plan.from, options)
 		if err != nil {
 			return withHint(err)
 		}
 		c.sources = append(c.sources, source)
 	}
-	reader, err := convert.Merge(c.sources...)
+	items, err := convert.Merge(c.sources...)
 	if err != nil {
 		return usageError{err}
 	}
-	c.out.describe = c.section
+	c.out.describe = c.describe
 	for {
-		p, err := reader.Next()
+		item, err := items.NextItem()
 		if errors.Is(err, io.EOF) {
 			return c.out.end()
 		}
 		if err != nil {
 			return withHint(err)
 		}
-		if err := c.out.WritePacket(p); err != nil {
+		if err := c.out.WriteItem(item); err != nil {
 			return err
 		}
 	}
@@ -294,30 +304,12 @@ func withHint(err error) error {
 	return err
 }
 
-// section says where the packets come from. A text does not tell on which
-// machine it was recorded.
-func (c *conversion) section() convert.Section {
+// describe says where the packets come from. A text does not tell on which
+// machine it was recorded, and a capture tells it itself.
+func (c *conversion) describe() convert.WriteOptions {
 	ours := section(c.app.commandLine())
 	ours.Hardware, ours.OS = "", ""
-	for _, s := range c.sources {
-		if from, ok := s.Section(); ok {
-			ours.Hardware, ours.OS = from.Hardware, from.OS
-			if from.Comment != "" {
-				ours.Comment = from.Comment + "\n" + ours.Comment
-			}
-			break
-		}
-	}
-	return ours
-}
-
-// statistics are those of the inputs, once they were read to the end.
-func (c *conversion) statistics() []capture.Statistics {
-	var all []capture.Statistics
-	for _, s := range c.sources {
-		all = append(all, s.Statistics()...)
-	}
-	return all
+	return convert.WriteOptions{Section: ours, From: c.sources}
 }
 
 // interrupted ends a conversion at a signal. That is the way to end one of a
@@ -335,12 +327,8 @@ func (c *conversion) interrupted() error {
 // stdin is the name of the standard input on the command line.
 const stdin = "-"
 
-// openInputs opens all inputs, and sees to it that none of them is the output.
-func (c *conversion) openInputs() error {
-	output, err := c.outputInfo()
-	if err != nil {
-		return err
-	}
+// openInputs opens all inputs.
+func (c *conversion) openInputs() (err error) {
 	stdins := 0
 	for _, name := range c.plan.inputs {
 		in := &convertInput{name: name, app: c.app}
@@ -357,28 +345,10 @@ func (c *conversion) openInputs() error {
 		}
 		if info.Mode().IsRegular() {
 			in.size = info.Size()
-			if output != nil && os.SameFile(info, output) {
-				return usagef("%s is the input and the output: it would be overwritten while it is read", in.name)
-			}
 		}
 	}
 	if stdins > 1 {
 		return usagef("- stands for stdin, which can be read only once")
 	}
 	return nil
-}
-
-// outputInfo describes the file that is the output, nil if there is none yet.
-func (c *conversion) outputInfo() (os.FileInfo, error) {
-	if c.plan.output == "-" {
-		if f, ok := c.app.data.(*os.File); ok {
-			return f.Stat()
-		}
-		return nil, nil
-	}
-	info, err := os.Stat(c.plan.output)
-	if err != nil {
-		return nil, nil // opening it will tell
-	}
-	return info, nil
 }

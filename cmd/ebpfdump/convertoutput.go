@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"sync"
 
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/outfile"
 )
 
 // convertOutput is where converted packets go. Nothing of an older file is
@@ -17,14 +18,16 @@ type convertOutput struct {
 	app       *app
 	format    *convert.Format
 	selection convert.Selection
-	describe  func() convert.Section
+	describe  func() convert.WriteOptions
 
-	mu      sync.Mutex // a signal and the clock come from other goroutines
-	file    *outputFile
-	writer  convert.PacketWriter // nil before the first packet
+	mu      sync.Mutex      // a signal and the clock come from other goroutines
+	stdout  io.Writer       // for data, if there is no file
+	file    *outfile.File   // nil for stdout
+	writer  *convert.Copier // nil before the first item
 	stopped bool
 	read    uint64
 	counts  []interfaceCount
+	failure error // of the output itself, at the end
 }
 
 type interfaceCount struct {
@@ -32,24 +35,34 @@ type interfaceCount struct {
 	packets uint64
 }
 
-var errStopped = errors.New("stopped")
+var (
+	errStopped = errors.New("stopped")
+	// errUnwritten is why a file that was opened is not written.
+	errUnwritten = errors.New("nothing to write")
+)
 
 func (o *convertOutput) open(ctx context.Context, name string) (err error) {
-	if name != "-" {
-		o.file, err = createOutput(ctx, name)
+	if name == "-" && o.app.stdoutTerminal {
+		o.stdout, err = o.app.results() // other forms than text are refused there
+	} else if name == "-" {
+		o.stdout, err = o.app.files.Stdout(o.app.data)
+	} else {
+		o.file, err = o.app.files.Create(ctx, name)
 	}
 	return err
 }
 
-// WritePacket writes a packet if it is selected.
-func (o *convertOutput) WritePacket(p *capture.Packet) error {
+// WriteItem writes an item if it is selected.
+func (o *convertOutput) WriteItem(item *convert.Item) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.stopped {
 		return errStopped
 	}
-	o.read++
-	if !o.selection.Takes(p) {
+	if item.Packet != nil {
+		o.read++
+	}
+	if !o.selection.TakesItem(item) {
 		return nil
 	}
 	if o.writer == nil {
@@ -57,10 +70,12 @@ func (o *convertOutput) WritePacket(p *capture.Packet) error {
 			return err
 		}
 	}
-	if err := o.writer.WritePacket(p); err != nil {
+	if err := o.writer.WriteItem(item); err != nil {
 		return err
 	}
-	o.count(p.Interface)
+	if item.Packet != nil {
+		o.count(item.Packet.Interface)
+	}
 	return nil
 }
 
@@ -74,19 +89,12 @@ func (o *convertOutput) count(i *capture.Interface) {
 	o.counts = append(o.counts, interfaceCount{i, 1})
 }
 
-func (o *convertOutput) begin() error {
-	w := o.app.data
-	if o.app.stdoutTerminal {
-		w = o.app.stdout
-	}
+func (o *convertOutput) begin() (err error) {
+	w := o.stdout
 	if o.file != nil {
-		if err := o.file.Begin(); err != nil {
-			return err
-		}
 		w = o.file
 	}
-	writer, err := o.format.Create(w, convert.WriteOptions{Section: o.describe()})
-	o.writer = writer
+	o.writer, err = o.format.Copy(w, o.describe())
 	return err
 }
 
@@ -94,11 +102,14 @@ func (o *convertOutput) begin() error {
 func (o *convertOutput) end() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.writer != nil || o.stopped {
+	if len(o.counts) > 0 || o.stopped {
 		return nil
 	}
 	if o.read > 0 {
 		return fmt.Errorf("none of the %d packets is of a view that was asked for", o.read)
+	}
+	if o.writer != nil {
+		return nil
 	}
 	return o.begin() // a capture without packets is a capture
 }
@@ -107,7 +118,7 @@ func (o *convertOutput) end() error {
 func (o *convertOutput) Flush() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.writer == nil || o.stopped {
+	if o.writer == nil || o.stopped || len(o.counts) == 0 {
 		return nil
 	}
 	return o.writer.Flush()
@@ -122,29 +133,31 @@ func (o *convertOutput) stop() {
 
 // finish completes the output. After a failure before the first packet, nothing
 // is left of it.
-func (o *convertOutput) finish(statistics []capture.Statistics, failure error) error {
+func (o *convertOutput) finish(failure error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.stopped = true
 	if o.writer == nil || failure != nil && len(o.counts) == 0 {
 		if o.file != nil {
-			o.file.Abort()
-			o.file = nil
+			return o.file.Finish(errUnwritten)
 		}
 		return nil
 	}
-	var err error
-	if ng, ok := o.writer.(*convert.Writer); ok {
-		for _, s := range statistics {
-			err = errors.Join(err, ng.WriteStatistics(s))
-		}
+	err := o.writer.Flush()
+	if o.file != nil {
+		err = errors.Join(err, o.file.Finish(err))
 	}
-	err = errors.Join(err, o.writer.Flush())
-	if o.file == nil {
-		return err
-	}
-	if cerr := o.file.Close(); cerr != nil && !errors.Is(cerr, os.ErrClosed) {
-		err = errors.Join(err, fmt.Errorf("closing the output: %w", cerr))
-	}
+	o.failure = err
 	return err
+}
+
+// written is how many packets an output has, after it failed or not.
+func written(w any, failure error) uint64 {
+	if changed := (*outfile.ChangedError)(nil); errors.As(failure, &changed) {
+		return 0 // nobody knows what is in the file now
+	}
+	if counts, ok := w.(interface{ Written() uint64 }); ok {
+		return counts.Written()
+	}
+	return 0
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/schollz/progressbar/v3"
 
+	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
 )
 
@@ -162,9 +163,23 @@ func (c *conversion) closingLines() {
 			printf("%s: %s skipped", in.name, counted(n, "doubtful line"))
 		}
 	}
+	for _, s := range c.sources {
+		c.app.noteCutOff(s)
+	}
 	for _, left := range c.out.selection.LeftOut() {
-		printf("%s of %s left out: %s has room for one view, choose it with --view",
-			counted(left.Packets, "packet"), left.Interface.Name(), c.out.format.Name)
+		room := "one view, choose it with --view"
+		if left.Interface.View == 0 {
+			room = "one link type"
+		}
+		printf("%s of %s left out: %s has room for %s",
+			counted(left.Packets, "packet"), interfaceName(left.Interface), c.out.format.Name, room)
+	}
+	if c.out.writer != nil {
+		for _, left := range c.out.writer.LeftOut() {
+			if !left.Expected || !c.plan.quiet {
+				printf("%v", left)
+			}
+		}
 	}
 	if c.plan.quiet {
 		return
@@ -173,14 +188,21 @@ func (c *conversion) closingLines() {
 	for _, n := range c.out.counts {
 		total += n.packets
 	}
-	printf("%s converted", counted(total, "packet"))
-	for _, n := range c.out.counts {
-		name := n.iface.Name()
-		if name == "" {
-			name = "interface without a name"
-		}
-		printf("%s: %s", name, counted(n.packets, "packet"))
+	if c.out.failure != nil {
+		printf("%s written of %d converted: the output has failed", counted(written(c.out.writer, c.out.failure), "packet"), total)
+	} else {
+		printf("%s converted", counted(total, "packet"))
 	}
+	for _, n := range c.out.counts {
+		printf("%s: %s", interfaceName(n.iface), counted(n.packets, "packet"))
+	}
+}
+
+func interfaceName(i *capture.Interface) string {
+	if name := i.Name(); name != "" {
+		return name
+	}
+	return "interface without a name"
 }
 
 // counted is a number with its noun.

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -20,6 +22,7 @@ type expectation struct {
 	all     bool // keep: any verdict that keeps the whole packet
 	seen    bool
 	differs bool
+	missing []string // what the filter could not see of a packet that differs
 }
 
 func readExpectations(name string) (expectations, error) {
@@ -82,25 +85,32 @@ func parseExpectation(fields []string) (id uint64, e *expectation, err error) {
 
 // compare notes what a replay came to. The expectation is nil if there is none
 // for that packet.
-func (x expectations) compare(id uint64, verdict int32, length int) (e *expectation, ok bool) {
+func (x expectations) compare(id uint64, verdict int32, length int, missing []string) (e *expectation, ok bool) {
 	if e = x[id]; e == nil {
 		return nil, false
 	}
 	e.seen = true
 	ok = verdict == e.verdict || e.all && verdict != 0 && kept(verdict, length) == length
-	e.differs = e.differs || !ok
+	if !ok {
+		e.differs, e.missing = true, missing
+	}
 	return e, ok
 }
 
-// outcome is an error if something differs, or was not there.
-func (x expectations) outcome(name string) error {
+// outcome is an error if something differs, or was not there. never lists what
+// the filter could not see of any packet.
+func (x expectations) outcome(name string, never []string) error {
 	differ, missing := 0, 0
+	unseen := make(map[string]bool)
 	for _, e := range x {
 		switch {
 		case !e.seen:
 			missing++
 		case e.differs:
 			differ++
+			for _, what := range slices.Concat(e.missing, never) {
+				unseen[what] = true
+			}
 		}
 	}
 	if differ == 0 && missing == 0 {
@@ -109,6 +119,9 @@ func (x expectations) outcome(name string) error {
 	text := fmt.Sprintf("%d of %d verdicts are not as %s expects", differ, len(x), name)
 	if missing > 0 {
 		text += fmt.Sprintf(", and %d of its packets are not in the capture", missing)
+	}
+	if len(unseen) > 0 {
+		text += fmt.Sprintf("; the filter asks for %s, which it could not see as it did live", strings.Join(slices.Sorted(maps.Keys(unseen)), ", "))
 	}
 	return differenceError{text}
 }

@@ -20,15 +20,15 @@ func TestExpectations(t *testing.T) {
 		{1, -1, 40, true}, {1, 40, 40, true}, {1, 39, 40, false}, {1, 0, 0, false},
 		{2, 0, 40, true}, {2, 1, 40, false}, {3, 12, 40, true}, {3, -1, 12, false}, {4, -1, 40, true},
 	} {
-		if e, ok := expected.compare(test.id, test.verdict, test.length); e == nil || ok != test.ok {
+		if e, ok := expected.compare(test.id, test.verdict, test.length, nil); e == nil || ok != test.ok {
 			t.Errorf("packet %d, verdict %d of %d: %v", test.id, test.verdict, test.length, ok)
 		}
 	}
-	if e, _ := expected.compare(6, 0, 0); e != nil {
+	if e, _ := expected.compare(6, 0, 0, nil); e != nil {
 		t.Error("packet 6 has an expectation")
 	}
 	const want = "3 of 5 verdicts are not as x.txt expects, and 1 of its packets are not in the capture"
-	if err := expected.outcome("x.txt"); err == nil || err.Error() != want {
+	if err := expected.outcome("x.txt", nil); err == nil || err.Error() != want {
 		t.Errorf("%v", err)
 	}
 }
@@ -60,9 +60,9 @@ func FuzzExpectations(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if e, ok := expected.compare(id, verdict, length); ok && e == nil {
+		if e, ok := expected.compare(id, verdict, length, nil); ok && e == nil {
 			t.Error("as expected, without an expectation")
 		}
-		_ = expected.outcome("x")
+		_ = expected.outcome("x", nil)
 	})
 }

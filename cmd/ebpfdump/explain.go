@@ -1,16 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ebpfdump/ebpfdump/convert"
 	"github.com/ebpfdump/ebpfdump/internal/explain"
+	"github.com/ebpfdump/ebpfdump/internal/outfile"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // explainFlags are the flags of explain, as the user gave them.
@@ -30,10 +34,14 @@ func (a *app) explainCommand() *cobra.Command {
 of socket what the kernel view begins with, what userspace never saw, whether
 both views hold the same bytes, what did not arrive and why, how reads and
 packets belong to each other, and how long it took from the filter to the read.
+Of a file without one of the views it says only what the other one shows.
 
 Then packet by packet: the kernel's bytes, every layer in rows of its own, and
 beneath them in the same columns what userspace got. The number on the left
 counts bytes from offset 0 of the packet that the socket filter gets.
+
+A file that ends in the middle of a block, as after a crash or on a full disk,
+is read up to there, with a note.
 
 Exit status: 0 explained; 1 the file is damaged, or no capture of ebpfdump.`,
 		Example: `  ebpfdump explain tcp.pcapng
@@ -72,33 +80,38 @@ func (f *explainFlags) check() error {
 	return nil
 }
 
-func (a *app) explain(name string, f explainFlags) error {
+func (a *app) explain(name string, f explainFlags) (err error) {
 	if err := f.check(); err != nil {
 		return err
 	}
-	file := os.Stdin
+	a.files.Reads(name)
+	if err := a.files.Check(f.html); err != nil {
+		return err
+	}
+	ctx, cancel := untilSignal(context.Background())
+	defer cancel()
+	input := &explainInput{file: os.Stdin, ctx: ctx}
 	if name != "-" {
-		var err error
-		if file, err = os.Open(name); err != nil {
+		if input.file, err = os.Open(name); err != nil {
 			return fmt.Errorf("reading capture: %w", err)
 		}
-		defer file.Close()
+		defer input.file.Close()
+		defer context.AfterFunc(ctx, func() { _ = input.file.SetReadDeadline(time.Now()) })()
 	} else {
 		name = "stdin"
 		// What writes into the pipe gets the signal, too: it ends the capture well,
 		// and then there is something to explain. The second signal ends this.
-		_, cancel := untilSignal(context.Background())
-		defer cancel()
+		input.ctx = context.Background()
 	}
-	page, err := openPage(f.html)
+	out, err := a.openExplanation(ctx, f)
 	if err != nil {
 		return err
 	}
-	defer page.discard()
-	if err := confineToFiles(page.file); err != nil {
+	defer func() { err = errors.Join(err, out.finish(err)) }()
+	if err := confineToFiles(out.file); err != nil {
 		return err
 	}
-	source, err := openCapturedViews(file, name)
+	source, err := openCapturedViews(input, name)
 	if err != nil {
 		return err
 	}
@@ -107,18 +120,39 @@ func (a *app) explain(name string, f explainFlags) error {
 		options.Packets = -1
 	}
 	explanation, damage := explain.Read(source, options)
+	if input.ctx.Err() != nil {
+		return errStoppedReading
+	}
+	a.noteCutOff(source)
 	if explanation == nil {
 		return foreignHint(name, damage)
 	}
-	if err := a.writeExplanation(explanation, f, page); err != nil {
+	if err := a.writeExplanation(explanation, f, out); err != nil {
 		return err
 	}
 	return damage
 }
 
+// explainInput is a capture that is being read, until a signal asks to stop: then
+// the command ends by itself, and an output that is new goes away.
+type explainInput struct {
+	file *os.File
+	ctx  context.Context
+}
+
+var errStoppedReading = errors.New("stopped by a signal before the end of the capture")
+
+// Read reads on.
+func (in *explainInput) Read(b []byte) (int, error) {
+	if in.ctx.Err() != nil {
+		return 0, errStoppedReading
+	}
+	return in.file.Read(b)
+}
+
 // openCapturedViews opens a pcapng file, and says of others how to come to one.
 func openCapturedViews(r io.Reader, name string) (*convert.Source, error) {
-	source, err := convert.Open(r, nil, convert.ReadOptions{Name: name})
+	source, err := convert.Open(r, nil, convert.ReadOptions{Name: name, CutOff: true})
 	if err != nil {
 		return nil, fmt.Errorf("%w: explain reads the pcapng files of ebpfdump capture and ebpfdump convert", err)
 	}
@@ -139,59 +173,65 @@ func foreignHint(name string, err error) error {
 	return err
 }
 
-func (a *app) writeExplanation(e *explain.Explanation, f explainFlags, page *pageOutput) error {
-	if f.html != "" {
-		if err := a.writePage(e, page); err != nil {
+// explainOutput is where an explanation goes.
+type explainOutput struct {
+	page   io.Writer        // nil without one
+	file   *outfile.File    // that the page is, nil for stdout
+	stdout *terminal.Writer // for text and JSON
+}
+
+// openExplanation opens what will be written, before anything is read. An older
+// file stays as it is until then.
+func (a *app) openExplanation(ctx context.Context, f explainFlags) (out *explainOutput, err error) {
+	out = &explainOutput{}
+	if f.json || f.html == "" {
+		if out.stdout, err = a.results(); err != nil {
+			return nil, err
+		}
+	}
+	switch f.html {
+	case "":
+	case "-":
+		out.page, err = a.files.Stdout(a.data)
+	default:
+		if out.file, err = a.files.Create(ctx, f.html); err == nil {
+			out.page = out.file
+		}
+	}
+	return out, err
+}
+
+// finish closes the file. After a failure a new one goes away, if nothing is in it.
+func (out *explainOutput) finish(failure error) error {
+	if out.file == nil {
+		return nil
+	}
+	return out.file.Finish(failure)
+}
+
+func (a *app) writeExplanation(e *explain.Explanation, f explainFlags, out *explainOutput) error {
+	if out.page != nil {
+		if err := writePage(e, out.page); err != nil {
 			return err
 		}
 	}
 	if f.json {
-		return e.WriteJSON(a.stdout)
+		return e.WriteJSON(out.stdout)
 	}
 	if f.html != "" {
 		return nil
 	}
 	colour := f.colour == "always" ||
 		f.colour == "auto" && a.stdoutTerminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-	return e.WriteText(a.coloured(colour), colour)
+	return e.WriteText(coloured(out.stdout, colour), colour)
 }
 
-// pageOutput is where a page goes.
-type pageOutput struct{ file *outputFile } // nil for stdout
-
-// openPage opens a page's file before anything is read.
-func openPage(name string) (*pageOutput, error) {
-	if name == "" || name == "-" {
-		return &pageOutput{}, nil
-	}
-	ctx, cancel := untilSignal(context.Background())
-	defer cancel()
-	file, err := createOutput(ctx, name)
-	return &pageOutput{file}, err
-}
-
-// discard gives up a page that was not written: a file that is new goes away.
-func (p *pageOutput) discard() {
-	if p.file != nil {
-		p.file.Abort()
-	}
-}
-
-// writePage writes the page. A file that could not be written whole goes away.
-func (a *app) writePage(e *explain.Explanation, p *pageOutput) error {
-	if p.file == nil {
-		return e.WriteHTML(a.data)
-	}
-	if err := p.file.Begin(); err != nil {
+// writePage writes the page, whole or not at all.
+func writePage(e *explain.Explanation, w io.Writer) error {
+	var page bytes.Buffer
+	if err := e.WriteHTML(&page); err != nil {
 		return err
 	}
-	if err := e.WriteHTML(p.file); err != nil {
-		return err
-	}
-	err := p.file.Close()
-	p.file = nil
-	if err != nil {
-		return fmt.Errorf("closing the output: %w", err)
-	}
-	return nil
+	_, err := page.WriteTo(w)
+	return err
 }

@@ -50,6 +50,12 @@ func (f filterFlags) read() (*bpf.Verdict, error) {
 	return nil, nil
 }
 
+// files are those that read reads.
+func (f filterFlags) files() []string {
+	object, _ := splitProgram(f.object)
+	return []string{object, f.classic}
+}
+
 // splitProgram takes FILE:PROGRAM apart, unless a file has the whole name.
 func splitProgram(s string) (file, program string) {
 	at := strings.LastIndexByte(s, ':')
@@ -83,17 +89,17 @@ func verdictNumber(s string) (int32, error) {
 	return int32(uint32(n)), nil
 }
 
-// refusal prints the verifier's whole log for those who want to see it.
+// refusal prints the verifier's whole log, if an error has one, for those who want to see it.
 func (a *app) refusal(err error, verbose bool) error {
-	var refused *bpf.RefusedError
-	if !errors.As(err, &refused) {
+	log := bpf.VerifierLog(err)
+	if len(log) == 0 {
 		return err
 	}
 	if verbose {
-		for _, line := range refused.Log {
+		for _, line := range log {
 			a.stderr.Line("%s", line)
 		}
 		return err
 	}
-	return fmt.Errorf("%w (-v prints all that it said)", err)
+	return fmt.Errorf("%w (-v prints all that the verifier said)", err)
 }

@@ -162,6 +162,7 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 		}
 		from := source{session: live, on: live.Process(), sockets: live.Sockets(), run: run, capabilities: live.Capabilities()}
 		if len(f.live.command) > 0 {
+			from.command = true
 			from.signal = func(s os.Signal) {
 				report.notice("waiting for the command to end: another signal ends the capture")
 				if !fromTerminal(s) {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -15,6 +17,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
 	"github.com/ebpfdump/ebpfdump/internal/confine"
+	"github.com/ebpfdump/ebpfdump/internal/privilege"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
@@ -38,14 +41,21 @@ With --expect it is a regression test. Each line of that file is a packet's id
 and its verdict: a number, keep (the whole packet) or drop. What follows a # is
 a comment; packets that are not in the file may have any verdict.
 
-The filter sees each packet's bytes from offset 0, and its length. What it
-cannot see in a replay: the real ifindex, pkt_type, mark, hash, cookie and
-time, and the headers below offset 0, where relative loads find the packet
-itself. The protocol is right but for packets of less than 40 bytes, and before
-Linux 6.19 of more than some 3,700. Bytes that the capture lacks are zero.
+The filter sees each packet's bytes from offset 0, its length and protocol, and
+what the capture tells of __sk_buff: VLAN tag, mark, priority, hash,
+queue_mapping, gso_size. What it cannot see in a replay: the real ifindex,
+pkt_type, socket and time, and the headers below offset 0, where relative loads
+find the packet itself. Packets of less than 40 bytes have no protocol, and
+before Linux 6.19 those of more than some 3,700 have nothing but their bytes.
+A filter that asks for what it cannot see is told of on stderr, and so is each
+packet of which it misses something. Bytes that the capture lacks are zero.
+
+A capture that ends in the middle of a block is read up to there, with a note.
 
 Exit status: 0 done; 1 failed while running; 2 wrong usage; 4 a privilege or
-kernel feature is missing; 5 a verdict is not the expected one.`,
+kernel feature is missing; 5 a verdict is not the expected one.
+
+` + privilegeHelp("replay"),
 		Example: `  ebpfdump replay --filter my_filter.o tcp.pcapng
   ebpfdump replay --filter my_filter.o --expect verdicts.txt tcp.pcapng
   ebpfdump replay --filter-cbpf <(tcpdump -y RAW -ddd tcp) raw.pcapng`,
@@ -55,7 +65,9 @@ kernel feature is missing; 5 a verdict is not the expected one.`,
 			}
 			return noArguments(cmd, args[1:])
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return a.replay(args[0], f) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.refusal(privilege.Use{Command: "replay"}.Advise(a.replay(args[0], f)), f.verbose)
+		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
@@ -78,6 +90,11 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 	if f.quiet && f.expect == "" {
 		return usagef("-q prints only what differs from --expect: give that as well")
 	}
+	a.files.Reads(append(f.filter.files(), name, f.expect)...)
+	stdout, err := a.results()
+	if err != nil {
+		return err
+	}
 	var expected expectations
 	if f.expect != "" {
 		if expected, err = readExpectations(f.expect); err != nil {
@@ -91,25 +108,29 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 	defer file.Close()
 	runner, err := bpf.OpenRunner(verdict)
 	if err != nil {
-		return a.refusal(err, f.verbose)
+		return err
 	}
 	defer func() { err = errors.Join(err, runner.Close()) }()
 	// For the packets that need a filter on a socket: it is loaded with the first one.
 	if err := confine.Keep(unix.CAP_BPF, unix.CAP_PERFMON); err != nil {
 		return err
 	}
-	packets, err := convert.Open(file, nil, convert.ReadOptions{Name: name})
+	packets, err := convert.Open(file, nil, convert.ReadOptions{Name: name, CutOff: true})
 	if err != nil {
 		return err
 	}
 
 	ctx, cancel := untilSignal(context.Background())
 	defer cancel()
-	r := &replay{flags: f, runner: runner, expected: expected, out: bufio.NewWriter(a.stdout)}
+	r := &replay{flags: f, runner: runner, never: runner.Never(), expected: expected, out: bufio.NewWriter(stdout)}
+	if len(r.never) > 0 && !f.quiet {
+		a.stderr.Line("the filter asks for %s, and a replay has other answers: it may come to other verdicts than the capture did", strings.Join(r.never, ", "))
+	}
 	err = r.all(ctx, packets)
 	if ferr := r.out.Flush(); err == nil {
 		err = ferr
 	}
+	a.noteCutOff(packets)
 	if err != nil {
 		return err
 	}
@@ -119,13 +140,14 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 	if !f.quiet {
 		a.stderr.Line("%d packets: %d kept, %d truncated, %d dropped", r.packets, r.packets-r.truncated-r.dropped, r.truncated, r.dropped)
 	}
-	return expected.outcome(f.expect)
+	return expected.outcome(f.expect, r.never)
 }
 
 // replay runs a filter over packets.
 type replay struct {
 	flags    replayFlags
 	runner   *bpf.Runner
+	never    []string // what the filter asks for in vain, of every packet
 	expected expectations
 	out      *bufio.Writer
 	scratch  []byte
@@ -143,9 +165,14 @@ type replayed struct {
 	Verdict int32 `json:"verdict"`
 	// Kept is how many bytes the verdict lets pass.
 	Kept int `json:"kept"`
+	// NotGiven lists what the filter asks for and could not see as it did live:
+	// fields of __sk_buff, helpers.
+	NotGiven []string `json:"not_given,omitempty"`
 	// Expected is as the expectations have it, empty without any.
 	Expected   string `json:"expected,omitempty"`
 	AsExpected *bool  `json:"as_expected,omitempty"`
+
+	missing []string // those of NotGiven that other packets have
 }
 
 func (r *replay) all(ctx context.Context, packets convert.Reader) error {
@@ -169,13 +196,13 @@ func (r *replay) all(ctx context.Context, packets convert.Reader) error {
 
 func (r *replay) packet(p *capture.Packet) error {
 	data := r.whole(p)
-	verdict, err := r.runner.Run(data, etherType(p))
+	verdict, missing, err := r.runner.Run(data, contextOf(p))
 	if err != nil {
 		return fmt.Errorf("packet %d: %w", p.ID, err)
 	}
 	result := replayed{
 		ID: p.ID, Interface: p.Interface.Name(), Length: len(data), Missing: len(data) - len(p.Data),
-		Verdict: verdict, Kept: kept(verdict, len(data)),
+		Verdict: verdict, Kept: kept(verdict, len(data)), NotGiven: slices.Concat(missing, r.never), missing: missing,
 	}
 	r.packets++
 	switch {
@@ -184,7 +211,7 @@ func (r *replay) packet(p *capture.Packet) error {
 	case result.Kept < result.Length:
 		r.truncated++
 	}
-	as, ok := r.expected.compare(p.ID, verdict, len(data))
+	as, ok := r.expected.compare(p.ID, verdict, len(data), missing)
 	if as != nil {
 		result.Expected, result.AsExpected = as.text, &ok
 	}
@@ -209,6 +236,9 @@ func (r *replayed) line() string {
 	}
 	if r.Missing > 0 {
 		text += fmt.Sprintf("; the last %d bytes are not in the capture", r.Missing)
+	}
+	if len(r.missing) > 0 {
+		text += "; not known to the filter: " + strings.Join(r.missing, ", ")
 	}
 	if r.AsExpected != nil && !*r.AsExpected {
 		text += "; expected " + r.Expected
@@ -236,6 +266,16 @@ func (r *replay) whole(p *capture.Packet) []byte {
 	whole := r.scratch[:length]
 	clear(whole[copy(whole, p.Data):])
 	return whole
+}
+
+// contextOf is what the filter can be given besides the bytes.
+func contextOf(p *capture.Packet) bpf.Context {
+	m := &p.Meta
+	return bpf.Context{
+		Protocol: etherType(p), Known: p.Interface.HasMeta,
+		VLANProto: m.VLANProto, VLANTCI: m.VLANTCI, Mark: m.Mark, Priority: m.Priority,
+		GSOSize: m.GSOSize, GSOSegs: m.GSOSegs, Hash: m.Hash, Queue: m.Queue,
+	}
 }
 
 // etherType is the protocol that the filter sees, 0 for packets of no network.

@@ -131,13 +131,15 @@ func (r *reporter) count(printf func(string, ...any)) {
 
 // end finishes the output and prints the closing lines, also after a failure.
 func (r *reporter) end(out *captureOutput, failure error) error {
-	statistics, err := r.session.Statistics()
-	if err == nil {
-		err = out.finish(statistics)
-	}
+	statistics, serr := r.session.Statistics()
+	// What was captured is written, with its ledger or without.
+	err := firstError(out.finish(statistics, failure), serr)
 	counts, cerr := r.session.Counts()
 	if cerr == nil && !r.plan.quiet {
 		r.closingLines(counts, statistics)
+		if out.failure != nil {
+			r.unwritten(written(out.packets, out.failure), statistics)
+		}
 	}
 	switch {
 	case failure != nil && errors.Is(err, failure):
@@ -160,32 +162,76 @@ func firstError(errs ...error) error {
 }
 
 // interfaceLines has a line for each name of interfaces, which the sockets of a
-// process can share. Only where there is one kind it is known whose cuts and drops those were.
+// process can share, and one for the account of each kind that has one. Only where
+// there is one kind it is known whose cuts those were.
 func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statistics) {
-	var names []string
-	packets := make(map[string]uint64)
+	var all []*nameSum
+	byName := make(map[string]*nameSum)
 	kinds := make(map[string]bool)
 	for _, s := range statistics {
-		name := s.Interface.Name()
-		if _, known := packets[name]; !known {
-			names = append(names, name)
+		sum := byName[s.Interface.Name()]
+		if sum == nil {
+			sum = &nameSum{name: s.Interface.Name(), view: s.Interface.View}
+			byName[sum.name] = sum
+			all = append(all, sum)
 		}
-		packets[name] += s.Delivered
+		sum.add(&s)
 		kinds[s.Interface.Kind] = true
 	}
 	cut := fmt.Sprintf("%d cut off by the snaplen", c.Tap.Truncated)
-	dropped := fmt.Sprintf("%d dropped by the receive queue", c.QueueDropped)
-	remarks := map[string]string{capture.ViewKernel.String(): ", " + cut, capture.ViewUser.String(): ", " + dropped}
+	for _, sum := range all {
+		switch {
+		case sum.view == capture.ViewKernel && len(kinds) == 1:
+			r.printf("%s: %d packets, %s", sum.name, sum.packets, cut)
+		case sum.account != nil:
+			before := ""
+			if n := sum.account.Unseen; n > 0 {
+				before = fmt.Sprintf(", %d dropped before the filter ran", n)
+			}
+			r.printf("%s: %d packets, %d dropped by the receive queue%s", sum.name, sum.packets, sum.account.Queue, before)
+		case sum.view == capture.ViewUser:
+			r.printf("%s: %d packets, %d bytes", sum.name, sum.packets, sum.bytes)
+		default:
+			r.printf("%s: %d packets", sum.name, sum.packets)
+		}
+	}
 	if len(kinds) > 1 {
-		remarks = nil
+		r.printf("of all: %s", cut)
 	}
-	for _, name := range names {
-		_, view, _ := strings.Cut(name, ":")
-		r.printf("%s: %d packets%s", name, packets[name], remarks[view])
+	for _, sum := range all {
+		if sum.account != nil {
+			r.printf("%s", sum.account)
+		}
 	}
-	if remarks == nil {
-		r.printf("of all: %s, %s", cut, dropped)
+}
+
+// nameSum adds up the interfaces of one name.
+type nameSum struct {
+	name           string
+	view           capture.View
+	packets, bytes uint64
+	account        *capture.Account // nil for streams and for other views than the user's
+}
+
+func (n *nameSum) add(s *capture.Statistics) {
+	n.packets += s.Delivered
+	n.bytes += s.Bytes
+	if s.Account == nil {
+		return
 	}
+	if n.account == nil {
+		n.account = new(capture.Account)
+	}
+	n.account.Add(s.Account)
+}
+
+// unwritten says how much of the capture is in an output that has failed.
+func (r *reporter) unwritten(written uint64, statistics []capture.Statistics) {
+	var captured uint64
+	for _, s := range statistics {
+		captured += s.Delivered
+	}
+	r.printf("%d packets written of %d captured, all views together: the output has failed", written, captured)
 }
 
 func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistics) {
@@ -197,6 +243,9 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	r.interfaceLines(c, statistics)
 	if v := r.plan.config.Verdict; v != nil {
 		r.printf("filter: %d packets dropped, %d truncated (%s)", c.Tap.Dropped, c.Trimmed, v.Name())
+	}
+	if c.Empty > 0 {
+		r.printf("%d calls returned an error or the end of a connection: they are in the user view, and not in its count", c.Empty)
 	}
 	r.liveLines(c)
 	if c.Unreached > 0 {

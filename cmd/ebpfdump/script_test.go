@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -69,6 +70,7 @@ func TestScript(t *testing.T) {
 			"listen":   listen,
 			"mode":     mode,
 			"datagram": datagram,
+			"frames":   frames,
 			"compile":  compile,
 			"hostile":  hostile,
 			"inert":    inert,
@@ -173,6 +175,28 @@ func datagram(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	_, err = conn.Write([]byte(args[1]))
 	ts.Check(err)
+}
+
+// frames DEVICE TAG... sends frames with the probe's datagram, each with a tag, in
+// hexadecimal, before its type.
+func frames(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: frames DEVICE TAG...")
+	}
+	device, err := net.InterfaceByName(args[0])
+	ts.Check(err)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	ts.Check(err)
+	defer unix.Close(fd)
+	const datagram = "\x08\x00" +
+		"\x45\x00\x00\x27\x00\x01\x40\x00\x40\x11\x3c\xc3\x7f\x00\x00\x01\x7f\x00\x00\x01" +
+		"\xc3\x50\x42\x42\x00\x13\x00\x00" + capture.ProbePayload
+	for _, text := range args[1:] {
+		tag, err := hex.DecodeString(text)
+		ts.Check(err)
+		frame := string(make([]byte, 12)) + string(tag) + datagram
+		ts.Check(unix.Sendto(fd, []byte(frame), 0, &unix.SockaddrLinklayer{Ifindex: device.Index}))
+	}
 }
 
 // compile NAME FILE makes the BPF object of a filter among the samples or of

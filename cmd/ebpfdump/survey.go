@@ -15,6 +15,8 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/outfile"
+	"github.com/ebpfdump/ebpfdump/internal/privilege"
 	"github.com/ebpfdump/ebpfdump/internal/survey"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
@@ -22,7 +24,7 @@ import (
 // surveyFlags are the flags of survey, as the user gave them.
 type surveyFlags struct {
 	sock, output, read, compare, captures string
-	markdown, json, html                  bool
+	markdown, json, html, verbose         bool
 }
 
 func (a *app) surveyCommand() *cobra.Command {
@@ -33,7 +35,7 @@ func (a *app) surveyCommand() *cobra.Command {
 		Long: `Sends the probe to a socket of every kind, each in a network namespace of its
 own, and finds by comparing bytes what the socket's filter sees, what it reaches
 below that, what userspace gets, and what the filter's return value changes.
-Takes some ten seconds; needs root, and no other program.
+Takes some ten seconds, and needs no other program.
 
 It prints a table and conclusions, or with a flag, or an output file that is
 named so, a page (.md, .html) or data for programs (.json).
@@ -42,13 +44,17 @@ With --compare it prints what differs between two surveys of other kernels or
 machines, or between one and this machine.
 
 Exit status: 0 done, 5 the surveys differ, 4 a privilege or kernel feature is
-missing without which nothing can be tried.`,
+missing without which nothing can be tried.
+
+` + privilegeHelp("survey"),
 		Example: `  ebpfdump survey --sock tcp,udp,raw
   ebpfdump survey -o survey.json --captures pcaps
   ebpfdump survey --read survey.json -o survey.html
   ebpfdump survey --compare survey.json`,
 		Args: cobra.ArbitraryArgs,
-		RunE: func(_ *cobra.Command, args []string) error { return a.survey(f, args) },
+		RunE: func(_ *cobra.Command, args []string) error {
+			return a.refusal(privilege.Use{Command: "survey"}.Advise(a.survey(f, args)), f.verbose)
+		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
@@ -60,6 +66,7 @@ missing without which nothing can be tried.`,
 	flags.StringVar(&f.captures, "captures", "", "keep each kind's packets in `DIR`, a pcapng file each")
 	flags.StringVarP(&f.read, "read", "r", "", "try nothing, but show the survey in a JSON `FILE`")
 	flags.StringVar(&f.compare, "compare", "", "print what differs from the survey in a JSON `FILE`, in a second one or on this machine")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print all that the verifier says of a program that it refuses")
 	return cmd
 }
 
@@ -122,6 +129,7 @@ func (a *app) survey(f surveyFlags, args []string) (err error) {
 	}
 	ctx, cancel := untilSignal(context.Background())
 	defer cancel()
+	a.files.Reads(append(args, f.read, f.compare)...)
 	out, err := a.openReport(ctx, f.output)
 	if err != nil {
 		return err
@@ -205,8 +213,8 @@ func (a *app) surveyReport(ctx context.Context, f surveyFlags, files []*os.File,
 		options.Rows = slices.DeleteFunc(survey.Rows(), func(r survey.Row) bool { return !slices.Contains(names, r.Name) })
 	}
 	if f.captures != "" {
-		if err := os.MkdirAll(f.captures, 0o700); err != nil {
-			return nil, fmt.Errorf("keeping the captures: %w", err)
+		if err := a.prepareCaptures(f.captures, options.Rows); err != nil {
+			return nil, err
 		}
 		options.Captured = func(row survey.Row, packets []capture.Packet, statistics []capture.Statistics) error {
 			return a.keepCapture(ctx, f.captures, row, packets, statistics)
@@ -252,16 +260,35 @@ func readSurvey(file *os.File) (*survey.Report, error) {
 	return report, nil
 }
 
+// prepareCaptures makes the directory, and finds out before the experiments
+// whether a file in it is needed otherwise.
+func (a *app) prepareCaptures(dir string, rows []survey.Row) error {
+	if err := a.files.MakeDirectory(dir); err != nil {
+		return fmt.Errorf("keeping the captures: %w", err)
+	}
+	if rows == nil {
+		rows = survey.Rows()
+	}
+	for _, row := range rows {
+		if err := a.files.Check(captureName(dir, row)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// captureName is the file that a row's packets are kept in.
+func captureName(dir string, row survey.Row) string {
+	return filepath.Join(dir, strings.ReplaceAll(row.Name, "/", "-")+".pcapng")
+}
+
 // keepCapture writes the packets of a row's main experiment into a file of its own.
 func (a *app) keepCapture(ctx context.Context, dir string, row survey.Row, packets []capture.Packet, statistics []capture.Statistics) (err error) {
-	file, err := createOutput(ctx, filepath.Join(dir, strings.ReplaceAll(row.Name, "/", "-")+".pcapng"))
+	file, err := a.files.Create(ctx, captureName(dir, row))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, file.Close()) }()
-	if err := file.Begin(); err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, file.Finish(err)) }()
 	ng, err := convert.NewWriter(file, section(a.commandLine()))
 	if err != nil {
 		return err
@@ -288,35 +315,35 @@ func (a *app) keepCapture(ctx context.Context, dir string, row survey.Row, packe
 type reportOutput struct {
 	bytes.Buffer
 	stdout io.Writer
-	file   *outputFile // nil for stdout
+	file   *outfile.File // nil for stdout
 }
 
 func (a *app) openReport(ctx context.Context, name string) (*reportOutput, error) {
-	out := &reportOutput{stdout: a.stdout}
-	if name == "" || name == "-" {
-		return out, nil
-	}
+	out := &reportOutput{}
 	var err error
-	out.file, err = createOutput(ctx, name)
+	if name == "" || name == "-" {
+		out.stdout, err = a.results()
+	} else {
+		out.file, err = a.files.Create(ctx, name)
+	}
 	return out, err
 }
 
 // close writes the report. After a failure nothing is written, and a file is as it was before.
 func (out *reportOutput) close(failure error) error {
-	var differ differenceError
-	if failure != nil && !errors.As(failure, &differ) {
-		if out.file != nil {
-			out.file.Abort()
-		}
-		return nil
+	if differ := (differenceError{}); errors.As(failure, &differ) {
+		failure = nil
 	}
 	if out.file == nil {
+		if failure != nil {
+			return nil
+		}
 		_, err := out.WriteTo(out.stdout)
 		return err
 	}
-	err := out.file.Begin()
-	if err == nil {
-		_, err = out.WriteTo(out.file)
+	if failure == nil {
+		_, failure = out.WriteTo(out.file)
+		return errors.Join(failure, out.file.Finish(failure))
 	}
-	return errors.Join(err, out.file.Close())
+	return out.file.Finish(failure)
 }

@@ -68,9 +68,7 @@ func ToOpenFiles(removable ...string) error {
 	if HasLandlock() {
 		for _, folder := range removable {
 			// Landlock leaves nothing of this capability but to remove files there.
-			if Unprivileged(func() error { return MayRemoveFrom(folder) }) != nil {
-				keep = []int{unix.CAP_DAC_OVERRIDE}
-			}
+			keep = append(keep, NeedsToRemoveFrom(folder)...)
 		}
 	}
 	if err := Keep(keep...); err != nil {
@@ -92,8 +90,16 @@ func HasLandlock() bool {
 	return err == nil && version > 0
 }
 
-// MayRemoveFrom is nil if this thread may remove its own files from a folder.
-func MayRemoveFrom(folder string) error {
+// NeedsToRemoveFrom is what a process needs to remove a file of its own from a folder.
+func NeedsToRemoveFrom(folder string) []int {
+	if Unprivileged(func() error { return mayRemoveFrom(folder) }) != nil {
+		return []int{unix.CAP_DAC_OVERRIDE}
+	}
+	return nil
+}
+
+// mayRemoveFrom is nil if this thread may remove its own files from a folder.
+func mayRemoveFrom(folder string) error {
 	return unix.Faccessat2(unix.AT_FDCWD, folder, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 }
 

@@ -126,7 +126,7 @@ func threads(lines ...string) map[string]string {
 
 func keepInChild(string) map[string]string {
 	busy()
-	if err := Unprivileged(func() error { return MayRemoveFrom("/proc/1/root") }); err == nil {
+	if err := Unprivileged(func() error { return mayRemoveFrom("/proc/1/root") }); err == nil {
 		panic("another process's root without a capability")
 	}
 	if err := Keep(unix.CAP_NET_RAW, unix.CAP_SYS_PTRACE); err != nil {

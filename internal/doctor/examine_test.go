@@ -25,7 +25,7 @@ const roleVariable = "EBPFDUMP_DOCTOR_ROLE"
 const forever = "forever"
 
 var roles = map[string]func() error{
-	"nobody": becomeNobody,
+	"nobody": becomeUser,
 	"no-bpf": loseBPF,
 }
 
@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-func becomeNobody() error {
+func becomeUser() error {
 	const nobody = 65534
 	if err := unix.Setresgid(nobody, nobody, nobody); err != nil {
 		return err

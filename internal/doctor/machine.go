@@ -138,19 +138,18 @@ func (w world) process(p bpf.Privilege) Process {
 	return process
 }
 
-// capabilities has an entry for each capability of the trials.
+// capabilities has an entry for each capability that some command needs.
 func capabilities(p bpf.Privilege) []Capability {
 	held := map[bool]Answer{true: Yes, false: No}
-	list := []Capability{{Name: "CAP_BPF", Held: held[p.MayLoad()]}}
-	seen := map[string]bool{}
-	for _, t := range trials {
-		if t.capability != "" && !seen[t.capability] {
-			list = append(list, Capability{Name: t.capability, Held: held[p.Has(t.bit)]})
+	var list []Capability
+	seen := map[bpf.Capability]bool{}
+	for _, c := range commands {
+		for _, needed := range c.capabilities {
+			if !seen[needed] {
+				list = append(list, Capability{Name: needed.String(), Held: held[p.Has(int(needed))], NeededFor: neededFor(needed)})
+			}
+			seen[needed] = true
 		}
-		seen[t.capability] = true
-	}
-	for i := range list {
-		list[i].NeededFor = neededFor(list[i].Name)
 	}
 	return list
 }

@@ -153,8 +153,9 @@ func TestJudgeTrial(t *testing.T) {
 		{unix.ENOSYS, ordinary, No, "", true},
 		{unix.EMFILE, capable, Unknown, "", false},
 		{errors.New("strange"), capable, Unknown, "", false},
+		{bpf.Capability(unix.CAP_NET_ADMIN).Lacks("doing it", unix.EPERM), capable, No, "CAP_NET_ADMIN", true},
 	} {
-		trial := judgeTrial(RawSocket, "opening it", "CAP_NET_RAW", unix.CAP_NET_RAW, test.err, test.privilege)
+		trial := judgeTrial(RawSocket, "opening it", unix.CAP_NET_RAW, test.err, test.privilege)
 		if trial.Answer != test.answer || trial.Lacks != test.lacks || (trial.Mend != "") != test.mendable {
 			t.Errorf("%v, %+v: %+v", test.err, test.privilege, trial)
 		}

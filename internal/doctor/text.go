@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
@@ -119,7 +120,11 @@ func (p *page) row(answer Answer, name, detail string, bad bool) {
 		p.text.WriteString(strings.TrimRight(line, " ") + "\n")
 		return
 	}
-	p.text.WriteString(line + " ")
+	if utf8.RuneCountInString(terminal.Plain(name)) > nameWidth {
+		p.text.WriteString(line + "\n" + strings.Repeat(" ", detailFrom))
+	} else {
+		p.text.WriteString(line + " ")
+	}
 	p.lines("", detail)
 }
 

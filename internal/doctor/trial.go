@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -24,57 +25,56 @@ const (
 	SystemCalls      = "system calls"
 	OtherProcess     = "other process"
 	OtherDescriptors = "other's descriptors"
+	OtherUser        = "other user"
+	NetlinkMessage   = "netlink message"
 	HeldCommand      = "held command"
 )
 
 // trials has a row for each trial, but for those of the tap: those two share one
-// tap. Some need no capability.
+// tap. 0 is for those that need no capability.
 var trials = []struct {
 	name       string
 	doing      string
-	capability string
-	bit        int
+	capability bpf.Capability
 	try        func() error
 }{
-	{RawSocket, "opening a raw socket", "CAP_NET_RAW", unix.CAP_NET_RAW, func() error {
+	{RawSocket, "opening a raw socket", unix.CAP_NET_RAW, func() error {
 		return openSocket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_TCP)
 	}},
-	{PacketSocket, "opening a packet socket", "CAP_NET_RAW", unix.CAP_NET_RAW, func() error {
+	{PacketSocket, "opening a packet socket", unix.CAP_NET_RAW, func() error {
 		return openSocket(unix.AF_PACKET, unix.SOCK_RAW, 0)
 	}},
-	{NetworkNamespace, "making a network namespace", "CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN, makeNamespace},
-	{LowPort, "binding to a port below 1024", "CAP_NET_BIND_SERVICE", unix.CAP_NET_BIND_SERVICE, bindLowPort},
-	{SystemCalls, "following system calls", "CAP_PERFMON", unix.CAP_PERFMON, followCall},
-	{OtherProcess, "copying sockets of other users' processes", "CAP_SYS_PTRACE", unix.CAP_SYS_PTRACE, copyFromOthers},
-	{OtherDescriptors, "listing descriptors of other users' processes", "CAP_DAC_READ_SEARCH", unix.CAP_DAC_READ_SEARCH, listOthers},
+	{NetworkNamespace, "making a network namespace", unix.CAP_SYS_ADMIN, makeNamespace},
+	{NetlinkMessage, "sending to a netlink socket", unix.CAP_NET_ADMIN, connectNetlink},
+	{LowPort, "binding to a port below 1024", unix.CAP_NET_BIND_SERVICE, bindLowPort},
+	{SystemCalls, "following system calls", unix.CAP_PERFMON, followCall},
+	{OtherProcess, "copying sockets of other users' processes", unix.CAP_SYS_PTRACE, copyFromOthers},
+	{OtherDescriptors, "listing descriptors of other users' processes", unix.CAP_DAC_READ_SEARCH, listOthers},
+	{OtherUser, "becoming another user", unix.CAP_SETUID, becomeOther},
 	{name: HeldCommand, doing: "holding a command at its sockets", try: capture.TryHold},
-}
-
-// capabilityOf is the capability that a trial needs.
-func capabilityOf(name string) string {
-	for _, t := range trials {
-		if t.name == name {
-			return t.capability
-		}
-	}
-	if name == TapLoads {
-		return "CAP_BPF"
-	}
-	return ""
 }
 
 // tryAll makes the trials. None leaves anything behind, or sends a packet to anybody.
 func tryAll(p bpf.Privilege) []Trial {
 	results := tryTap(p)
 	for _, t := range trials {
-		results = append(results, judgeTrial(t.name, t.doing, t.capability, t.bit, t.try(), p))
+		results = append(results, judgeTrial(t.name, t.doing, t.capability, t.try(), p))
 	}
 	return results
 }
 
-// judgeTrial says what an error of a trial means.
-func judgeTrial(name, doing, capability string, bit int, err error, p bpf.Privilege) Trial {
+// judgeTrial says what an error of a trial means. The error itself may know which
+// capability is missing.
+func judgeTrial(name, doing string, needs bpf.Capability, err error, p bpf.Privilege) Trial {
 	t := Trial{Name: name, Finding: Finding{Answer: Yes}}
+	capability, held := "", false
+	if needs != 0 {
+		capability, held = needs.String(), p.Has(int(needs))
+	}
+	var missing *bpf.MissingError
+	if errors.As(err, &missing) && missing.Capability != "" && !p.Nested {
+		capability, held = missing.Capability, p.HasNamed(missing.Capability)
+	}
 	refused := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
 	switch {
 	case err == nil:
@@ -82,7 +82,7 @@ func judgeTrial(name, doing, capability string, bit int, err error, p bpf.Privil
 		t.Answer = No
 		t.Detail = doing + " is not permitted"
 		t.Mend = "look for a seccomp profile of the container, or a security module's rules"
-	case refused && p.Has(bit) && !p.Nested:
+	case refused && held && !p.Nested:
 		t.Answer = No
 		t.Detail = doing + " is not permitted although " + capability + " is held"
 		t.Mend = "look for a seccomp profile of the container, or a security module's rules"
@@ -125,6 +125,51 @@ func makeNamespace() error {
 		return err
 	}
 	ns.Close()
+	return nil
+}
+
+// connectNetlink connects two netlink sockets of our own, as the probe does.
+func connectNetlink() error {
+	var fds [2]int
+	for i := range fds {
+		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return err
+		}
+		fds[i] = fd
+	}
+	name, err := unix.Getsockname(fds[0])
+	if err != nil {
+		return err
+	}
+	return unix.Connect(fds[1], name)
+}
+
+// becomeOther has a thread that nobody needs any more become another user, as
+// that of a command does.
+func becomeOther() error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good
+		result <- becomeNobody()
+	}()
+	return <-result
+}
+
+// becomeNobody changes the ids of this thread alone, which the functions of
+// package unix would do for all.
+func becomeNobody() error {
+	const nobody = 65534
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, nobody, nobody, nobody); errno != 0 {
+		return bpf.Capability(unix.CAP_SETGID).Lacks("becoming another user", errno)
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
+		return bpf.Capability(unix.CAP_SETUID).Lacks("becoming another user", errno)
+	}
 	return nil
 }
 

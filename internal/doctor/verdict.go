@@ -4,30 +4,75 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
 
 // command is a command, or a form of one that needs more, and the trials that
 // must have gone well for it.
 type command struct {
-	name  string
-	form  string
-	needs []string
+	name         string
+	form         string
+	capabilities []bpf.Capability
+	needs        []string
 }
 
+// trialsOf are the trials that show that capabilities do what they are needed for.
+var trialsOf = map[bpf.Capability][]string{
+	unix.CAP_BPF:              {TapLoads, TapRecords},
+	unix.CAP_NET_RAW:          {RawSocket, PacketSocket},
+	unix.CAP_SYS_ADMIN:        {NetworkNamespace},
+	unix.CAP_NET_ADMIN:        {NetlinkMessage},
+	unix.CAP_NET_BIND_SERVICE: {LowPort},
+	unix.CAP_PERFMON:          {SystemCalls},
+	unix.CAP_SYS_PTRACE:       {OtherProcess},
+	unix.CAP_DAC_READ_SEARCH:  {OtherDescriptors},
+	unix.CAP_SETUID:           {OtherUser},
+	unix.CAP_SETGID:           {OtherUser},
+}
+
+// without has the trials of a row's capabilities that the row does not need,
+// and alsoNeeds those that it needs besides.
+var (
+	without = map[string][]string{
+		"capture --sock raw":    {PacketSocket},
+		"capture --sock packet": {RawSocket},
+		"replay":                {TapRecords},
+	}
+	alsoNeeds = map[string][]string{
+		"capture -- COMMAND":             {HeldCommand},
+		"capture --user USER -- COMMAND": {HeldCommand},
+	}
+)
+
 // commands has a row for each command, followed by those for its forms.
-var commands = []command{
-	{name: "capture", needs: []string{TapLoads, TapRecords}},
-	{name: "capture", form: "--sock raw", needs: []string{TapLoads, TapRecords, RawSocket}},
-	{name: "capture", form: "--isolate", needs: []string{TapLoads, TapRecords, NetworkNamespace}},
-	{name: "capture", form: "-l ADDR:80", needs: []string{TapLoads, TapRecords, LowPort}},
-	{name: "capture", form: "--pid PID", needs: []string{TapLoads, TapRecords, SystemCalls, OtherProcess, OtherDescriptors}},
-	{name: "capture", form: "-- COMMAND", needs: []string{TapLoads, TapRecords, SystemCalls, HeldCommand}},
-	{name: "replay", needs: []string{TapLoads}},
-	{name: "convert"},
-	{name: "survey", needs: []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace}},
-	{name: "explain"},
-	{name: "doctor"},
+var commands = makeCommands()
+
+func makeCommands() []command {
+	var rows []command
+	var base []string // what the command of the forms needs
+	for _, r := range privilege.Requirements() {
+		row := command{name: r.Command, form: r.Form, capabilities: r.Needs}
+		if r.Form != "" {
+			row.needs = slices.Clone(base)
+		}
+		name := Verdict{Command: r.Command, Form: r.Form}.Name()
+		for _, c := range r.Needs {
+			for _, trial := range trialsOf[c] {
+				if !slices.Contains(without[name], trial) && !slices.Contains(row.needs, trial) {
+					row.needs = append(row.needs, trial)
+				}
+			}
+		}
+		row.needs = append(row.needs, alsoNeeds[name]...)
+		if r.Form == "" {
+			base = row.needs
+		}
+		rows = append(rows, row)
+	}
+	return rows
 }
 
 // Commands lists the commands that a report has a verdict on.
@@ -42,11 +87,10 @@ func Commands() []string {
 }
 
 // neededFor lists the commands that need a capability. A form is left out where its command needs it already.
-func neededFor(capability string) []string {
+func neededFor(capability bpf.Capability) []string {
 	var names []string
 	for _, c := range commands {
-		needs := slices.ContainsFunc(c.needs, func(name string) bool { return capabilityOf(name) == capability })
-		if needs && !slices.Contains(names, c.name) {
+		if slices.Contains(c.capabilities, capability) && !slices.Contains(names, c.name) {
 			names = append(names, Verdict{Command: c.name, Form: c.form}.Name())
 		}
 	}

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,7 +16,7 @@ var ordinary = bpf.Privilege{UID: 1000}
 // machine is one on which every trial went well but for those given.
 func machine(p bpf.Privilege, failed ...Trial) Machine {
 	m := Machine{Process: Process{UID: p.UID, nested: p.Nested}}
-	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, HeldCommand} {
+	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, HeldCommand, NetlinkMessage, OtherUser} {
 		m.Trials = append(m.Trials, Trial{Name: name, Finding: Finding{Answer: Yes}})
 	}
 	for _, f := range failed {
@@ -51,15 +52,24 @@ func TestDiagnose(t *testing.T) {
 	}{
 		"everything": {machine(ordinary), true, nil},
 		"raw sockets only": {machine(ordinary, lacks(RawSocket, "CAP_NET_RAW"), lacks(PacketSocket, "CAP_NET_RAW")), false, map[string]Verdict{
-			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
-			"survey":             {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
+			"capture --sock raw":    {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
+			"capture --sock packet": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
+			"survey":                {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
+		}},
+		"network": {machine(ordinary, lacks(NetlinkMessage, "CAP_NET_ADMIN")), false, map[string]Verdict{
+			"capture --sock netlink --probe": {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
+			"capture --isolate":              {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
+			"capture --replace-filter":       {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
+			"survey":                         {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
 		}},
 		"low ports do not count": {machine(ordinary, lacks(LowPort, "CAP_NET_BIND_SERVICE")), true, map[string]Verdict{
 			"capture -l ADDR:80": {Finding: Finding{No, "needs CAP_NET_BIND_SERVICE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_bind_service+ep on the ebpfdump binary"},
 		}},
 		"other processes": {machine(ordinary, lacks(SystemCalls, "CAP_PERFMON"), lacks(OtherProcess, "CAP_SYS_PTRACE")), true, map[string]Verdict{
-			"capture --pid PID":  {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace+ep on the ebpfdump binary"},
-			"capture -- COMMAND": {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
+			"capture --pid PID":               {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace+ep on the ebpfdump binary"},
+			"capture --pid PID --view kernel": {Finding: Finding{No, "needs CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_sys_ptrace+ep on the ebpfdump binary"},
+			"capture --user USER -- COMMAND":  {Finding: Finding{No, "needs CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_sys_ptrace+ep on the ebpfdump binary"},
+			"capture -- COMMAND":              {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
 		}},
 		"several capabilities": {machine(bpf.Privilege{}, lacks(RawSocket, "CAP_NET_RAW"), lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
 			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add NET_RAW"},
@@ -71,21 +81,28 @@ func TestDiagnose(t *testing.T) {
 			"survey":             {Finding: Finding{No, "needs CAP_NET_RAW outside of this user namespace"}, Mend: "run it as root outside of the user namespace (rootless container, unshare -U)"},
 		}},
 		"what no capability mends comes first": {machine(ordinary, lacks(RawSocket, "CAP_NET_RAW"), oldKernel), false, map[string]Verdict{
-			"capture":            {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture --sock raw": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture --isolate":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture -l ADDR:80": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture --pid PID":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture -- COMMAND": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"survey":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"replay":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture":                         {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --sock raw":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --sock packet":           {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --sock netlink --probe":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --replace-filter":        {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --pid PID --view kernel": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --user USER -- COMMAND":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --isolate":               {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture -l ADDR:80":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --pid PID":               {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture -- COMMAND":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"survey":                          {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"replay":                          {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 		}},
 		"unknown": {machine(ordinary, strange), false, map[string]Verdict{
-			"survey": {Finding: strange.Finding},
+			"capture --sock packet": {Finding: strange.Finding},
+			"survey":                {Finding: strange.Finding},
 		}},
 		"a certain no wins over unknown": {machine(ordinary, strange, lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
-			"capture --isolate": {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
-			"survey":            {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
+			"capture --sock packet": {Finding: strange.Finding},
+			"capture --isolate":     {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
+			"survey":                {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -127,30 +144,33 @@ func TestDiagnoseNothing(t *testing.T) {
 
 func TestNeededFor(t *testing.T) {
 	t.Parallel()
-	for capability, want := range map[string]string{
-		"CAP_BPF":              "capture, replay, survey",
-		"CAP_NET_RAW":          "capture --sock raw, survey",
-		"CAP_SYS_ADMIN":        "capture --isolate, survey",
-		"CAP_NET_BIND_SERVICE": "capture -l ADDR:80",
-		"CAP_PERFMON":          "capture --pid PID, capture -- COMMAND",
-		"CAP_SYS_PTRACE":       "capture --pid PID",
-		"CAP_DAC_READ_SEARCH":  "capture --pid PID",
+	for capability, want := range map[bpf.Capability]string{
+		unix.CAP_BPF:              "capture, replay, survey",
+		unix.CAP_NET_RAW:          "capture --sock raw, capture --sock packet, survey",
+		unix.CAP_SYS_ADMIN:        "capture --isolate, survey",
+		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --replace-filter, survey",
+		unix.CAP_NET_BIND_SERVICE: "capture -l ADDR:80",
+		unix.CAP_PERFMON:          "capture --pid PID, capture -- COMMAND",
+		unix.CAP_SYS_PTRACE:       "capture --pid PID, capture --pid PID --view kernel, capture --user USER -- COMMAND",
 	} {
 		if got := strings.Join(neededFor(capability), ", "); got != want {
 			t.Errorf("%s is needed for %s, want %s", capability, got, want)
 		}
 	}
 	held := capabilities(bpf.Privilege{Effective: 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_RAW})
-	var got []string
+	got := make(map[string]Answer)
 	for _, c := range held {
-		got = append(got, c.Name+" "+string(c.Held))
+		got[c.Name] = c.Held
 	}
-	if want := "CAP_BPF yes, CAP_NET_RAW yes, CAP_SYS_ADMIN yes, CAP_NET_BIND_SERVICE no, CAP_PERFMON yes, CAP_SYS_PTRACE no, CAP_DAC_READ_SEARCH no"; strings.Join(got, ", ") != want {
-		t.Errorf("%s, want %s", strings.Join(got, ", "), want)
+	for name, want := range map[string]Answer{"CAP_BPF": Yes, "CAP_NET_RAW": Yes, "CAP_SYS_ADMIN": Yes, "CAP_NET_BIND_SERVICE": No, "CAP_PERFMON": Yes, "CAP_SYS_PTRACE": No} {
+		if got[name] != want {
+			t.Errorf("%s: %q, want %s", name, got[name], want)
+		}
 	}
 }
 
-// Every trial that a command names is one that is made.
+// Every trial that a command names is one that is made, and every capability
+// that it needs is tried.
 func TestCommandsNameTrials(t *testing.T) {
 	t.Parallel()
 	made := map[string]bool{TapLoads: true, TapRecords: true}
@@ -161,6 +181,22 @@ func TestCommandsNameTrials(t *testing.T) {
 		for _, need := range c.needs {
 			if !made[need] {
 				t.Errorf("%s needs %q, which nothing tries", c.name, need)
+			}
+		}
+		for _, capability := range c.capabilities {
+			if !slices.ContainsFunc(trialsOf[capability], func(name string) bool { return slices.Contains(c.needs, name) }) {
+				t.Errorf("%s %s needs %s, which nothing tries", c.name, c.form, capability)
+			}
+		}
+	}
+	names := make(map[string]bool)
+	for _, c := range commands {
+		names[Verdict{Command: c.name, Form: c.form}.Name()] = true
+	}
+	for _, exceptions := range []map[string][]string{without, alsoNeeds} {
+		for name := range exceptions {
+			if !names[name] {
+				t.Errorf("there is no form %q", name)
 			}
 		}
 	}

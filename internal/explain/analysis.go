@@ -17,8 +17,13 @@ type Source interface {
 	Next() (*capture.Packet, error)
 	// Section tells what the file says of itself.
 	Section() (section convert.Section, ok bool)
+	// Interfaces lists the interfaces in the part that was read, also those
+	// without packets.
+	Interfaces() []*capture.Interface
 	// Statistics lists the ledgers in the part that was read.
 	Statistics() []capture.Statistics
+	// CutOff tells where the file ended in the middle of a block.
+	CutOff() (at convert.CutOff, ok bool)
 }
 
 // Options are the choices of Read.
@@ -45,6 +50,8 @@ type Explanation struct {
 	// packets are those to show one by one, and omitted the number of the others.
 	packets []*shown
 	omitted uint64
+	// lone says that reads without a packet are among them.
+	lone bool
 }
 
 // ErrForeign is the reason why a file is not explained: it has packets, but no
@@ -64,6 +71,11 @@ func Read(source Source, o Options) (*Explanation, error) {
 	}
 	err := a.read(source)
 	section, _ := source.Section()
+	for _, i := range source.Interfaces() {
+		if s := a.socket(i); s != nil {
+			s.view(i)
+		}
+	}
 	// A capture of nothing has no interfaces, and may have no statistics.
 	ours := len(a.order) > 0 || a.report.Packets == 0 && strings.HasPrefix(section.Application, "ebpfdump")
 	statistics := source.Statistics()
@@ -76,8 +88,11 @@ func Read(source Source, o Options) (*Explanation, error) {
 	if !ours {
 		return nil, err
 	}
+	if at, ok := source.CutOff(); ok {
+		a.report.CutOff = &CutOff{Offset: at.Offset, Rest: at.Rest}
+	}
 	a.finish(section, statistics, err)
-	return &Explanation{Report: a.report, packets: a.explained(), omitted: a.entries - uint64(len(a.shown))}, err
+	return &Explanation{Report: a.report, packets: a.explained(), omitted: a.entries - uint64(len(a.shown)), lone: a.lone > 0}, err
 }
 
 // analysis is a capture while it is being read.
@@ -89,6 +104,7 @@ type analysis struct {
 	window  window
 	shown   []*entry
 	entries uint64 // packets so far, each once
+	lone    uint64 // those of them that are reads without a packet
 	first   int64  // earliest time, in nanoseconds since the epoch
 	last    int64
 }
@@ -125,7 +141,7 @@ func (a *analysis) packet(p *capture.Packet) {
 	}
 	v := s.view(p.Interface)
 	v.count(p)
-	if p.Interface.Layer == capture.LayerForeign {
+	if v.strange {
 		v.out.Foreign++
 		return
 	}
@@ -174,6 +190,9 @@ func (a *analysis) foreign(name string) {
 // enter takes a packet that is new.
 func (a *analysis) enter(e *entry) {
 	a.entries++
+	if e.first == nil {
+		a.lone++
+	}
 	if a.options.Packets < 0 || len(a.shown) < a.options.Packets {
 		e.shown = &shown{}
 		a.shown = append(a.shown, e)
@@ -222,6 +241,7 @@ func (a *analysis) finish(section convert.Section, statistics []capture.Statisti
 func (a *analysis) explained() []*shown {
 	var all []*shown
 	for _, e := range a.shown {
+		e.socket.tell(e.shown)
 		all = append(all, e.shown)
 	}
 	return all

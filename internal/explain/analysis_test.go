@@ -2,6 +2,7 @@ package explain
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -56,7 +57,7 @@ func TestConversation(t *testing.T) {
 	t.Parallel()
 	s := conversation().explain(t).only(t)
 	equal(t, "mapping", s.Mapping, Mapping{
-		OneToOne: 1, SeveralPackets: 1, Most: 2, PartOfPacket: 2, SplitPackets: 1, MostReads: 2, Ends: 1,
+		Reads: 5, OneToOne: 1, SeveralPackets: 1, Most: 2, PartOfPacket: 2, SplitPackets: 1, MostReads: 2, Ends: 1,
 	})
 	equal(t, "handshake", s.Unseen.Handshake.IDs.String(), "1-2")
 	equal(t, "acks", s.Unseen.ACK.IDs.String(), "7, 9")
@@ -69,6 +70,18 @@ func TestConversation(t *testing.T) {
 	wants(t, s.finding("lost").Text, "All payload reached userspace.")
 	wants(t, s.finding("tap").Text, "(9 packets)")
 	wants(t, s.finding("unseen").Text, "the handshake (packets 1-2); ACKs without payload (packets 7, 9)")
+}
+
+// Of an ACK only that of a SYN-ACK is part of the handshake, and only if it brings nothing.
+func TestHandshake(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string][2]string{
+		"conversation": {"1-2", "7, 9"}, "client": {"1", "2"}, "request at once": {"1", "3"},
+	} {
+		u := scenes[name](t).only(t).Unseen
+		equal(t, name+" handshake", u.Handshake.IDs.String(), want[0])
+		equal(t, name+" ACKs", u.ACK.IDs.String(), want[1])
+	}
 }
 
 // Segments that come again, out of order, and across the end of the sequence numbers.
@@ -158,8 +171,8 @@ func TestFilterVerdicts(t *testing.T) {
 	e := r.explain(t)
 	s := e.only(t)
 	equal(t, "dropped", s.Undelivered.ByFilter.IDs.String(), "1")
-	equal(t, "truncated", s.Undelivered.Truncated.IDs.String(), "2")
-	equal(t, "truncated bytes", s.Undelivered.Truncated.Bytes, 7)
+	equal(t, "truncated", s.Undelivered.Truncated.IDs.String(), "2-3")
+	equal(t, "truncated bytes", s.Undelivered.Truncated.Bytes, 18)
 	equal(t, "same", s.Comparison.Same, 1)
 	equal(t, "delivered", s.Delivered.IDs.String(), "2-3")
 	// The payload's first bytes are those that are left, not its last.
@@ -194,7 +207,7 @@ func TestCutBySnaplen(t *testing.T) {
 	equal(t, "partial", s.Comparison.Partial, 1)
 	equal(t, "compared", s.Comparison.Compared, 4)
 	equal(t, "cut", s.Views[0].Cut, 1)
-	wants(t, text(t, e, false), "... 7 bytes more, not in the file; userspace got all")
+	wants(t, text(t, e, false), "... 7 bytes more, not in the file; read")
 }
 
 func TestDifferentBytes(t *testing.T) {
@@ -261,7 +274,7 @@ func TestKernelViewOnly(t *testing.T) {
 	r := newRecording()
 	r.datagram("0123456789\n").ID = 0
 	s := r.explain(t).only(t)
-	wants(t, s.finding("bytes").Text, "nothing of the user view")
+	wants(t, s.finding("bytes").Text, "has no user view")
 	equal(t, "lost", s.finding("lost").Text, "")
 	equal(t, "latency", s.Latency, nil)
 }
@@ -358,16 +371,43 @@ func TestDamagedFile(t *testing.T) {
 	t.Parallel()
 	file := conversation().file(t)
 	whole := explained(t, file, Options{}).Report.Packets
-	for _, cut := range []int{len(file) - 10, len(file) / 2} {
-		e, err := explainedAnyway(file[:cut], Options{Packets: 10})
-		if err == nil || e == nil {
-			t.Fatalf("cut at %d: %v, %v", cut, e, err)
+	// A block in the middle ends with another length than it begins with.
+	damaged := bytes.Clone(file)
+	at := 0
+	for at < len(file)/2 {
+		at += int(binary.LittleEndian.Uint32(file[at+4:]))
+	}
+	damaged[at-4] ^= 4
+	e, err := explainedAnyway(damaged, Options{Packets: 10})
+	if err == nil || e == nil {
+		t.Fatalf("%v, %v", e, err)
+	}
+	if e.Report.Packets == 0 || e.Report.Packets >= whole || e.Report.CutOff != nil {
+		t.Errorf("%+v", e.Report)
+	}
+	wants(t, text(t, e, false), "The file is damaged")
+	wants(t, pageOf(t, e), "The file is damaged")
+}
+
+// TestCutOffFile has files that end in the middle of a block, as a crash leaves them.
+func TestCutOffFile(t *testing.T) {
+	t.Parallel()
+	file := conversation().file(t)
+	whole := explained(t, file, Options{}).Report
+	if whole.CutOff != nil {
+		t.Errorf("the whole file: %+v", whole.CutOff)
+	}
+	end := 0
+	for at := 0; at < len(file); at += int(binary.LittleEndian.Uint32(file[at+4:])) {
+		end = at // of the last block
+	}
+	for _, n := range []int{1, 8, len(file) - end - 1} {
+		e := explained(t, file[:end+n], Options{Packets: 10})
+		if e.Report.Damage != "" || e.Report.CutOff == nil || *e.Report.CutOff != (CutOff{Offset: int64(end), Rest: int64(n)}) {
+			t.Errorf("%d bytes of the last block: %+v", n, e.Report)
 		}
-		if e.Report.Packets == 0 || e.Report.Packets > whole {
-			t.Errorf("cut at %d: %d packets", cut, e.Report.Packets)
-		}
-		wants(t, text(t, e, false), "The file is damaged")
-		wants(t, pageOf(t, e), "The file is damaged")
+		wants(t, text(t, e, false), "The file ends in the middle of a block")
+		wants(t, pageOf(t, e), "The file ends in the middle of a block")
 	}
 }
 

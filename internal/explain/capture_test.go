@@ -32,6 +32,7 @@ var (
 // the one before.
 type recording struct {
 	section    convert.Section
+	interfaces []*capture.Interface // those that come first, with packets or without
 	packets    []*capture.Packet
 	statistics []capture.Statistics
 	ids        uint64
@@ -88,6 +89,11 @@ func (r *recording) file(t testing.TB) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, i := range r.interfaces {
+		if err := w.AddInterface(i); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, p := range r.packets {
 		if err := w.WritePacket(p); err != nil {
 			t.Fatal(err)
@@ -118,7 +124,7 @@ func explainedAnyway(file []byte, o Options) (*Explanation, error) {
 	if o.Name == "" {
 		o.Name = "test.pcapng"
 	}
-	source, err := convert.Open(bytes.NewReader(file), nil, convert.ReadOptions{Name: o.Name})
+	source, err := convert.Open(bytes.NewReader(file), nil, convert.ReadOptions{Name: o.Name, CutOff: true})
 	if err != nil {
 		return nil, err
 	}

@@ -35,6 +35,18 @@ func beforeTap(comment string) (n int) {
 	return n
 }
 
+// failed tells whether a call returned an error, as its comment says then.
+func failed(p *capture.Packet) bool {
+	return len(p.Data) == 0 && p.Len == 0 &&
+		(strings.HasPrefix(p.Comment, peerReset) || p.Call != "" && strings.HasPrefix(p.Comment, p.Call+": "))
+}
+
+// What the comments say of reads that end a stream.
+const (
+	endOfStream = "end of stream"
+	peerReset   = "the peer reset the connection"
+)
+
 // dropped is a set of packets that the receive queue dropped, as a comment names them.
 type dropped struct {
 	ranges [][2]uint64

@@ -27,7 +27,10 @@ func (s *socket) readDatagram(e *entry, p *capture.Packet) {
 	if length == 0 {
 		return
 	}
-	if from == 0 && length == e.length || from+length >= e.end {
+	e.differs = e.differs || !equal
+	if !equal {
+		// Nobody knows what of the packet it is.
+	} else if from == 0 && length == e.length || from+length >= e.end {
 		m.OneToOne++
 	} else {
 		m.PartOfPacket++
@@ -61,19 +64,22 @@ func overlap(packet []byte, from int, read []byte) int {
 // they are the same as far as both are known.
 //
 // How many headers userspace does not get is nowhere in the file; so the place
-// of the last read is tried, what a filter's verdict leaves, the end of the
-// packet, the place behind the headers, the beginning, and then any other.
+// of the last read is tried, what a filter's verdict leaves, the place behind the
+// headers, the beginning, the end of the packet, and then any other.
 func (s *socket) place(e *entry, p *capture.Packet) (from int, equal bool) {
 	length := max(p.Len, len(p.Data))
 	if length == 0 {
-		return e.end, true
+		return min(e.payload, e.end), true
 	}
-	candidates := [...]int{e.offset0 + s.usual, e.length - length, e.payload, e.offset0, 0}
+	candidates := [...]int{e.offset0 + s.usual, e.payload, e.offset0, 0, e.length - length}
 	switch {
 	case e.verdict > 0 && e.offset0+e.verdict < e.end:
 		candidates[0] = e.offset0 + e.verdict - length
 	case s.usual < 0 || e.length-length < candidates[0]:
 		candidates[0] = e.length - length
+		if last := e.length - length; last != e.payload && last != e.offset0 {
+			candidates[0] = e.payload // a buffer that was too small gets the beginning
+		}
 	}
 	for _, at := range candidates {
 		if at < 0 || at > e.length {

@@ -7,11 +7,12 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// findings says what was found, one topic after the other.
+// findings says what was found, one topic after the other. Each sentence is about
+// the file: what it has, and not what may have happened besides.
 func (s *socket) findings() []Finding {
 	topics := []func() Finding{
-		s.out.sayBegins, s.out.sayReach, s.out.sayDirection, s.sayBytes, s.out.sayUnseen, s.sayLost,
-		s.out.sayMapping, s.sayLatency, s.sayTap,
+		s.sayBegins, s.out.sayReach, s.out.sayBeside, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
+		s.sayMapping, s.sayLatency, s.sayTap,
 	}
 	all := []Finding{}
 	for _, say := range topics {
@@ -23,32 +24,59 @@ func (s *socket) findings() []Finding {
 	return all
 }
 
-// user tells whether the file says anything of what userspace got.
+// user tells whether the file has a view of what userspace got.
 func (s *socket) user() bool { return s.views[capture.ViewUser] != nil }
 
-func (o *Socket) sayBegins() Finding {
+// paired tells whether it is sure which packets reads belong to.
+func (s *socket) paired() bool { return s.user() && s.out.Ambiguous.Packets == 0 }
+
+func (s *socket) sayBegins() Finding {
 	f := Finding{Topic: "begins"}
-	protocols := strings.Join(o.Protocols, ", ")
-	switch o.Begins {
+	v := s.views[capture.ViewKernel]
+	switch {
+	case v == nil:
+		f.Text = "The file has no kernel view of this socket."
+		return f
+	case v.out.Packets == 0:
+		f.Text = "The kernel view has no packets."
+		if k, ok := capture.KindByName(s.out.Kind); ok && k.NeverFilters() {
+			f.Text += " A socket of this kind takes a filter and never runs it."
+		}
+		return f
+	case v.mixed:
+		f.Text = "Not all packets of the kernel view begin with the same layer."
+		return f
+	}
+	switch s.out.Begins {
 	case "link":
 		f.Text = "The kernel view begins with the link header: the filter gets whole frames."
 	case "network":
 		f.Text = "The kernel view begins with the IP header. There is no link header at offset 0."
 	case "transport":
 		f.Text = "The kernel view begins with the transport header"
-		if protocols != "" {
-			f.Text += " (" + protocols + ")"
+		if len(s.out.Protocols) > 0 {
+			f.Text += " (" + strings.Join(s.out.Protocols, ", ") + ")"
 		}
-		f.Text += ": there is no link and no IP header at offset 0."
-		if o.Synthetic {
-			f.Text += " The IP header that the file has before it is synthetic."
-		}
+		f.Text += ": there is no link and no IP header at offset 0." + v.saySynthetic()
 	case "message":
-		f.Text = "The kernel view begins with the message itself: there is no header at all."
-	default:
-		f.Text = "The file has no kernel view of this socket."
+		f.Text = "The kernel view begins with the message itself: there is no link, IP or transport header before it."
 	}
 	return f
+}
+
+// saySynthetic says which IP headers nobody sent.
+func (v *view) saySynthetic() string {
+	addresses := "."
+	if v.invented == v.synthetic {
+		addresses = ", and so are its addresses."
+	}
+	switch v.synthetic {
+	case 0:
+		return ""
+	case v.out.Packets:
+		return " The IP header that the file has before it is synthetic" + addresses
+	}
+	return fmt.Sprintf(" The IP header that the file has before %s of %s is synthetic.", digits(v.synthetic), packetsOf(v.out.Packets))
 }
 
 func (o *Socket) sayReach() Finding {
@@ -57,11 +85,12 @@ func (o *Socket) sayReach() Finding {
 	for _, v := range o.Views {
 		if v.Disagree > 0 {
 			f.Warning = true
-			words = append(words, fmt.Sprintf("in %s the %s view has other bytes than the kernel view", packetsOf(v.Disagree), v.Name))
+			words = append(words, fmt.Sprintf("the %s view has other bytes than the kernel view in %s", v.Name, packetsOf(v.Disagree)))
 		}
 		if v.Foreign > 0 {
 			f.Warning = true
-			words = append(words, fmt.Sprintf("%s of the %s view are not as ebpfdump writes them, and are left out", packetsOf(v.Foreign), v.Name))
+			words = append(words, fmt.Sprintf("%s of the %s view %s left out, not being as ebpfdump writes %s",
+				packetsOf(v.Foreign), v.Name, plural(v.Foreign, "is", "are"), plural(v.Foreign, "it", "them")))
 		}
 		if v.Before == nil || v.Name == "kernel" {
 			continue
@@ -72,7 +101,7 @@ func (o *Socket) sayReach() Finding {
 		case v.Before.Most < 0:
 			words = append(words, fmt.Sprintf("the %s view begins %s bytes behind offset 0", v.Name, Range{-v.Before.Most, -v.Before.Least}))
 		case *v.Before == Range{}:
-			words = append(words, fmt.Sprintf("the %s view is the same as the kernel view", v.Name))
+			words = append(words, fmt.Sprintf("the %s view begins at offset 0 as well", v.Name))
 		}
 	}
 	f.Text = sentence(list(words))
@@ -87,66 +116,89 @@ func sentence(words string) string {
 	return strings.ToUpper(words[:1]) + words[1:] + "."
 }
 
-func (o *Socket) sayDirection() Finding {
+func (s *socket) sayDirection() Finding {
 	f := Finding{Topic: "direction"}
-	for _, v := range o.Views {
-		if v.Name != "kernel" {
-			continue
+	kernel := s.views[capture.ViewKernel]
+	if kernel == nil {
+		return f
+	}
+	switch v := kernel.out; {
+	case v.Packets == 0:
+	case v.Received == v.Packets:
+		f.Text = "The kernel view has received packets only (" + digits(v.Received) + ")."
+		if s.out.Begins == "transport" && !kernel.mixed {
+			f.Text += " On its way out a packet does not pass the filter."
 		}
-		switch {
-		case v.Packets == 0:
-		case v.Received == v.Packets:
-			f.Text = "The kernel view has received packets only (" + digits(v.Received) + ")."
-			if o.Begins == "transport" {
-				f.Text += " What the socket sends does not pass its filter."
-			}
-		case v.Undirected == v.Packets:
-			f.Text = "The packets have no direction."
-		default:
-			f.Text = fmt.Sprintf("The kernel view has %s that came in and %s that went out.",
-				packetsOf(v.Received), digits(v.Sent))
+	case v.Undirected == v.Packets:
+		f.Text = "The packets of the kernel view have no direction."
+	default:
+		f.Text = fmt.Sprintf("The kernel view has %s that came in and %s that went out", packetsOf(v.Received), digits(v.Sent))
+		if v.Undirected > 0 {
+			f.Text += fmt.Sprintf(", and %s without a direction", digits(v.Undirected))
 		}
+		f.Text += "."
 	}
 	return f
 }
 
-func (s *socket) sayBytes() Finding {
-	f := Finding{Topic: "bytes"}
-	c := &s.out.Comparison
-	switch {
-	case !s.user():
-		f.Text = "The file has nothing of the user view: it does not tell what userspace got."
-		return f
-	case c.Reads == 0:
-		f.Text = "Userspace got no bytes."
-		return f
-	case c.Differ.Packets > 0:
+func (s *socket) sayIDs() Finding {
+	f := Finding{Topic: "ids"}
+	if c := s.out.Ambiguous; c.Packets > 0 {
 		f.Warning = true
-		f.Text = fmt.Sprintf("The views differ: %s of %s have other bytes than the kernel view (beginning in %s).",
-			digits(c.Differ.Packets), readsOf(c.Reads), c.Differ.named())
-	case s.out.Begins == "":
-		f.Text = fmt.Sprintf("There is nothing to compare the %s of %s with.", bytesOf(c.Bytes), readsOf(c.Reads))
-		return f
-	case c.Same+c.Partial == 0:
-		f.Text = fmt.Sprintf("Nothing could be compared: the packets of %s are not in the kernel view.", readsOf(c.Reads))
-		return f
-	case c.Same == c.Reads:
-		f.Text = fmt.Sprintf("Both views hold the same bytes: the %s that userspace got in %s are all in the kernel view",
-			bytesOf(c.Bytes), readsOf(c.Reads))
-		f.Text += s.out.behind() + "."
-		return f
-	default:
-		f.Text = fmt.Sprintf("As far as the file has them, both views hold the same bytes: %s of %s were compared",
-			digits(c.Compared), digits(c.Bytes))
-		f.Text += s.out.behind() + "."
-	}
-	if c.Partial > 0 {
-		f.Text += fmt.Sprintf(" Of %s the kernel view has only a part.", readsOf(c.Partial))
-	}
-	if c.Unknown > 0 {
-		f.Text += fmt.Sprintf(" Of %s the file has no bytes to compare with.", readsOf(c.Unknown))
+		f.Text = fmt.Sprintf("The id of %s is that of another one as well (%s), so it is not sure which packets the reads belong to. "+
+			"Captures that ebpfdump convert puts together keep their ids apart.", packetsOf(c.Packets), c.IDs)
 	}
 	return f
+}
+
+// beside names what the user view is compared with: the kernel view, or the one
+// that is there in its place.
+func (s *socket) beside() string {
+	for _, v := range s.out.Views {
+		if s.out.Begins == "" && v.Name != "user" && v.Packets > 0 {
+			return v.Name + " view"
+		}
+	}
+	return "kernel view"
+}
+
+func (s *socket) sayBytes() Finding {
+	f := Finding{Topic: "bytes"}
+	c, peeks := &s.out.Comparison, s.out.Mapping.Peeks
+	switch {
+	case !s.user():
+		f.Text = "The file has no user view: it does not tell what userspace got."
+	case c.Reads == 0 && peeks > 0:
+		f.Text = fmt.Sprintf("No read of the file took bytes: userspace only peeked, in %s.", callsOf(peeks))
+	case c.Reads == 0:
+		f.Text = "No read of the file has bytes."
+	case c.Differ.Packets > 0:
+		f.Warning = true
+		f.Text = fmt.Sprintf("The views differ: %s of %s %s other bytes than the %s (beginning in %s).",
+			digits(c.Differ.Packets), readsOf(c.Reads), plural(c.Differ.Packets, "has", "have"), s.beside(), c.Differ.named())
+	case s.out.Packets == 0:
+		f.Text = fmt.Sprintf("There is nothing to compare the %s of %s with.", bytesOf(c.Bytes), readsOf(c.Reads))
+	case c.Same+c.Partial == 0:
+		f.Text = fmt.Sprintf("Nothing could be compared: of no read does the file have the bytes of both sides (%s).", readsOf(c.Reads))
+	case c.Same == c.Reads:
+		f.Text = fmt.Sprintf("All that userspace got is in the %s: %s in %s%s.", s.beside(), bytesOf(c.Bytes), readsOf(c.Reads), s.out.behind())
+	default:
+		f.Text = fmt.Sprintf("What could be compared is the same in both views: %s of %s%s.", digits(c.Compared), bytesOf(c.Bytes), s.out.behind())
+		f.Text += s.sayIncomplete()
+	}
+	return f
+}
+
+// sayIncomplete says of which reads bytes could not be compared.
+func (s *socket) sayIncomplete() (text string) {
+	c := &s.out.Comparison
+	if c.Partial > 0 {
+		text += fmt.Sprintf(" Of %s only a part could be.", readsOf(c.Partial))
+	}
+	if c.Unknown > 0 {
+		text += fmt.Sprintf(" Of %s the file has no bytes to compare with.", readsOf(c.Unknown))
+	}
+	return text
 }
 
 // behind tells which headers the bytes of userspace stand behind.
@@ -156,43 +208,52 @@ func (o *Socket) behind() string {
 	case r == nil:
 		return ""
 	case *r == Range{}:
-		return ", from its offset 0 on"
+		return ", from the first byte of a packet on"
 	}
-	return fmt.Sprintf(", behind %s bytes of headers", r)
+	return fmt.Sprintf(", behind %s %s of headers", r, plural(uint64(r.Most), "byte", "bytes"))
 }
 
-func (o *Socket) sayUnseen() Finding {
+func (s *socket) sayUnseen() Finding {
 	f := Finding{Topic: "unseen"}
+	if !s.paired() {
+		return f
+	}
 	var words []string
 	say := func(c Count, what string) {
 		if c.Packets > 0 {
 			words = append(words, what+" ("+c.named()+")")
 		}
 	}
-	u := &o.Unseen
+	u := &s.out.Unseen
 	say(u.Handshake, "the handshake")
 	say(u.ACK, "ACKs without payload")
 	if u.HeaderSize != nil && u.HeaderSize.Most > 0 {
-		words = append(words, fmt.Sprintf("the headers of what it got, %s bytes each (%s)", u.HeaderSize, u.Headers.named()))
+		words = append(words, fmt.Sprintf("the headers of what it got, %s %s each (%s)",
+			u.HeaderSize, plural(uint64(u.HeaderSize.Most), "byte", "bytes"), u.Headers.named()))
 	}
 	say(u.Repeated, "payload that came again")
-	say(u.RST, "the reset")
-	if u.FIN.Packets > 0 && o.Mapping.Ends > 0 {
-		say(u.FIN, "the FIN, of which it only got that the stream has ended")
-	} else {
-		say(u.FIN, "the FIN")
-	}
+	say(s.resets.read, "the reset, of which it only got an error or the end of the stream")
+	say(s.resets.unread, "the reset, with which no read ended")
+	say(s.fins.read, "the FIN, of which it only got that the stream has ended")
+	say(s.fins.unread, "the FIN, with which no read ended")
 	if len(words) > 0 {
 		f.Text = "Userspace never saw " + strings.Join(words, "; ") + "."
-	} else if o.Delivered.Packets > 0 && o.Begins != "" {
-		f.Text = "Userspace saw every byte of what it got."
+	} else if s.complete() && s.out.Comparison.Same == s.out.Comparison.Reads && u.HeaderSize != nil {
+		f.Text = "Userspace got the packets as the filter saw them."
 	}
 	return f
 }
 
+// complete tells whether the file has a read of all that could be read.
+func (s *socket) complete() bool {
+	u := &s.out.Undelivered
+	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.Truncated.Packets + u.InPart.Packets
+	return s.paired() && s.out.Delivered.Bytes > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{}
+}
+
 func (s *socket) sayLost() Finding {
 	f := Finding{Topic: "lost"}
-	if !s.user() || s.out.Packets == 0 {
+	if s.out.Packets == 0 || s.user() && !s.paired() {
 		return f
 	}
 	var words []string
@@ -202,19 +263,26 @@ func (s *socket) sayLost() Finding {
 			words = append(words, fmt.Sprintf("%s (%s) %s", packetsOf(c.Packets), strings.TrimPrefix(strings.TrimPrefix(c.named(), "packets "), "packet "), what))
 		}
 	}
-	u := &s.out.Undelivered
+	u, l := &s.out.Undelivered, &s.out.Losses
 	say(u.ByFilter, "dropped by the filter, whose verdict was 0")
 	say(u.Truncated, fmt.Sprintf("truncated by the filter, by %s in all", bytesOf(u.Truncated.Bytes)))
 	say(u.ByQueue, "dropped by the receive queue, which was full")
-	say(u.PassedOver, "passed over: later ones were read, and the file does not say why these were not")
+	say(u.PassedOver, "passed over: later ones are joined to reads, and the file does not say why "+plural(u.PassedOver.Packets, "this is", "these are")+" not")
 	say(u.InPart, fmt.Sprintf("read in part, without %s", bytesOf(u.InPart.Bytes)))
-	say(u.AtEnd, "not read by the end of the capture")
-	if len(words) > 0 {
-		f.Text = "These never reached userspace, or not whole: " + strings.Join(words, "; ") + "."
-	} else if s.out.Losses.Late == 0 {
+	if l.Late > 0 {
+		say(u.AtEnd, "joined to no read that is near enough to be followed")
+	} else {
+		say(u.AtEnd, "joined to no read up to the end of the file")
+	}
+	switch k, ok := capture.KindByName(s.out.Kind); {
+	case len(words) > 0:
+		f.Text = "Not read from this socket as far as the file tells, or not whole: " + strings.Join(words, "; ") + "."
+		if ok && k.Copies() && u.ByFilter.Packets+u.Truncated.Packets+u.ByQueue.Packets > 0 {
+			f.Text += " What this socket gets are copies: the packets themselves went on."
+		}
+	case s.complete():
 		f.Text = "All payload reached userspace."
 	}
-	l := &s.out.Losses
 	if l.Queue > u.ByQueue.Packets {
 		f.Warning = true
 		f.Text += fmt.Sprintf(" The receive queue counted %s that it dropped.", packetsOf(l.Queue))
@@ -227,33 +295,26 @@ func (s *socket) sayLost() Finding {
 
 func sentenceStart(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
 
-func (o *Socket) sayMapping() Finding {
+func (s *socket) sayMapping() Finding {
 	f := Finding{Topic: "mapping"}
-	m := &o.Mapping
+	m := &s.out.Mapping
 	var words []string
-	if m.OneToOne > 0 {
-		words = append(words, fmt.Sprintf("%s got one whole packet each", readsOf(m.OneToOne)))
-		if m.OneToOne == 1 {
-			words[0] = "1 read got one whole packet"
+	say := func(n uint64, counted, what string) {
+		if n > 0 {
+			words = append(words, counted+" "+what)
 		}
 	}
-	if m.SeveralPackets > 0 {
-		words = append(words, fmt.Sprintf("%s got several packets at once, at most %s", readsOf(m.SeveralPackets), digits(m.Most)))
+	if s.paired() {
+		say(m.OneToOne, readsOf(m.OneToOne), plural(m.OneToOne, "got one whole packet", "got one whole packet each"))
+		say(m.SeveralPackets, readsOf(m.SeveralPackets), "got several packets at once, at most "+digits(m.Most))
+		say(m.PartOfPacket, readsOf(m.PartOfPacket), "got a part of one packet")
 	}
-	if m.PartOfPacket > 0 {
-		words = append(words, fmt.Sprintf("%s got a part of one packet", readsOf(m.PartOfPacket)))
-	}
-	if m.Ends > 0 {
-		words = append(words, fmt.Sprintf("%s got the end of a stream", readsOf(m.Ends)))
-	}
-	if m.Before > 0 {
-		words = append(words, fmt.Sprintf("%s got bytes that came before the tap", readsOf(m.Before)))
-	}
-	if m.Peeks > 0 {
-		words = append(words, fmt.Sprintf("%s looked at bytes and left them in the queue (MSG_PEEK)", callsOf(m.Peeks)))
-	}
+	say(m.Ends, readsOf(m.Ends), "got the end of a stream")
+	say(m.Errors, readsOf(m.Errors), "got an error")
+	say(m.Before, readsOf(m.Before), "got bytes that came before the tap")
+	say(m.Peeks, callsOf(m.Peeks), "looked at bytes and left them in the queue (MSG_PEEK)")
 	f.Text = sentence(strings.Join(words, "; "))
-	if m.SplitPackets > 0 {
+	if m.SplitPackets > 0 && s.paired() {
 		f.Text += fmt.Sprintf(" %s fed several reads, at most %s.", sentenceStart(packetsOf(m.SplitPackets)), digits(m.MostReads))
 	}
 	return f
@@ -261,9 +322,12 @@ func (o *Socket) sayMapping() Finding {
 
 func (s *socket) sayLatency() Finding {
 	f := Finding{Topic: "latency"}
+	if !s.paired() {
+		return f
+	}
 	if !s.out.Timed {
-		if s.user() && s.out.Packets > 0 {
-			f.Text = "There are no real times of what userspace got, so there is no latency to tell."
+		if s.out.Mapping.Reads > 0 && s.out.Packets > 0 {
+			f.Text = "Not both views have real times, so there is no latency to tell."
 		}
 		return f
 	}
@@ -278,7 +342,8 @@ func (s *socket) sayLatency() Finding {
 	}
 	if l.Negative > 0 {
 		f.Warning = true
-		f.Text += fmt.Sprintf(" %s came before their packets and are not counted.", sentenceStart(readsOf(l.Negative)))
+		f.Text += fmt.Sprintf(" %s came before %s and %s not counted.", sentenceStart(readsOf(l.Negative)),
+			plural(l.Negative, "its packet", "their packets"), plural(l.Negative, "is", "are"))
 	}
 	return f
 }
@@ -286,17 +351,27 @@ func (s *socket) sayLatency() Finding {
 func (s *socket) sayTap() Finding {
 	f := Finding{Topic: "tap"}
 	v := s.views[capture.ViewKernel]
-	if v == nil {
+	if v == nil || v.printed {
 		return f
 	}
 	switch lost, ledger := s.out.Losses.Tap, v.out.Statistics; {
 	case lost > 0:
 		f.Warning = true
-		f.Text = fmt.Sprintf("The tap lost %s: what userspace got of them cannot be compared.", packetsOf(lost))
-	case ledger != nil:
-		f.Text = fmt.Sprintf("The tap lost nothing: what the filter saw is all in the file (%s).", packetsOf(ledger.Received))
-	default:
+		f.Text = fmt.Sprintf("The tap lost %s.", packetsOf(lost))
+		if s.user() {
+			f.Text = fmt.Sprintf("The tap lost %s: what userspace got of %s cannot be compared.", packetsOf(lost), plural(lost, "it", "them"))
+		}
+	case ledger == nil:
 		f.Text = "The file has no statistics at its end, so losses of the tap after its last packet are not known."
+	case ledger.Delivered < v.out.Packets:
+		f.Text = fmt.Sprintf("The file has statistics of only %s of its %s, so losses of the tap are not known.",
+			digits(ledger.Delivered), packetsOf(v.out.Packets))
+	case ledger.Delivered > v.out.Packets:
+		f.Text = fmt.Sprintf("The tap lost nothing; of the %s that it recorded the file has %s.", packetsOf(ledger.Delivered), digits(v.out.Packets))
+	case ledger.Received == 0:
+		f.Text = "The filter saw no packet."
+	default:
+		f.Text = fmt.Sprintf("The tap lost nothing: what the filter saw is all in the file (%s).", packetsOf(ledger.Received))
 	}
 	if v.out.Cut > 0 {
 		f.Text += fmt.Sprintf(" Not in the file whole: %s of the kernel view.", packetsOf(v.out.Cut))

@@ -3,6 +3,7 @@ package explain
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -87,6 +88,41 @@ func (s IDs) MarshalJSON() ([]byte, error) {
 		Ranges  [][2]uint64 `json:"ranges"`
 		Omitted uint64      `json:"omitted"`
 	}{ranges, s.omitted})
+}
+
+// idSet is a set of ids that are used one after the other, or nearly so. It
+// knows all that lie in so many ranges, and forgets what is beyond them.
+type idSet struct{ ranges [][2]uint64 }
+
+const idSetLimit = 1 << 12
+
+// add tells whether an id is new to the set.
+func (s *idSet) add(id uint64) bool {
+	at, found := slices.BinarySearchFunc(s.ranges, id, func(r [2]uint64, id uint64) int {
+		switch {
+		case id < r[0]:
+			return 1
+		case id > r[1]:
+			return -1
+		}
+		return 0
+	})
+	if found {
+		return false
+	}
+	before, after := at > 0 && s.ranges[at-1][1]+1 == id, at < len(s.ranges) && s.ranges[at][0] == id+1
+	switch {
+	case before && after:
+		s.ranges[at-1][1] = s.ranges[at][1]
+		s.ranges = slices.Delete(s.ranges, at, at+1)
+	case before:
+		s.ranges[at-1][1] = id
+	case after:
+		s.ranges[at][0] = id
+	case len(s.ranges) < idSetLimit:
+		s.ranges = slices.Insert(s.ranges, at, [2]uint64{id, id})
+	}
+	return true
 }
 
 func (c *Count) add(id, bytes uint64) {

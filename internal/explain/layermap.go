@@ -54,7 +54,7 @@ const (
 func (g *shown) draw() layerMap {
 	m := layerMap{Width: mapWidth}
 	spans := g.spans
-	if g.length == 0 {
+	if g.read {
 		spans = g.aloneSpan()
 	}
 	left := mapLeft
@@ -110,8 +110,8 @@ func (m *layerMap) bars(g *shown, scale scale) {
 		}
 		m.bar(p.label(), "user", scale.at(p.from), scale.at(p.from+p.length), p.length)
 	}
-	if len(g.parts) == 0 {
-		m.bar("user", "nothing", scale.edges[0], scale.edges[0], 0)
+	if len(g.parts) == 0 && g.user {
+		m.bar("reads", "nothing", scale.edges[0], scale.edges[0], 0)
 	}
 }
 

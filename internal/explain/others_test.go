@@ -36,9 +36,13 @@ func TestBeforeTap(t *testing.T) {
 	e := r.explain(t)
 	s := e.only(t)
 	equal(t, "before", s.Mapping.Before, 1)
-	equal(t, "same", s.Comparison.Same, 2)
+	equal(t, "reads", s.Comparison.Reads, 3)
+	equal(t, "same", s.Comparison.Same, 1)
+	equal(t, "partial", s.Comparison.Partial, 1)
+	equal(t, "unknown", s.Comparison.Unknown, 1)
 	equal(t, "differ", s.Comparison.Differ.Packets, 0)
 	equal(t, "late", s.Losses.Late, 0)
+	wants(t, text(t, e, false), "recvmsg returned 8 bytes, 4 of them from here")
 	wants(t, text(t, e, false), "1 read got bytes")
 }
 
@@ -61,17 +65,22 @@ func TestSplice(t *testing.T) {
 func TestSocketsOfProcess(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
-	second := *tcpKernel
+	first, second := *tcpKernel, *tcpKernel
+	first.Description += "; process 12 (nginx), its other sockets"
 	second.Description += "; process 12 (nginx), descriptor 7, listening on [::]:80"
 	r.segment(1000, tcpACK, "one").Interface = &second
-	r.segment(1003, tcpACK, "two")
+	r.segment(1003, tcpACK, "two").Interface = &first
 	r.statistics = []capture.Statistics{
 		{Interface: &second, Received: 2, Accepted: 2, Delivered: 2},
-		{Interface: tcpKernel, Received: 3, Accepted: 3, Delivered: 2, Dropped: 1},
+		{Interface: &first, Received: 3, Accepted: 3, Delivered: 2, Dropped: 1},
 	}
 	e := r.explain(t)
 	s := e.only(t)
 	equal(t, "received", s.Views[0].Statistics.Received, 5)
 	equal(t, "dropped", s.Views[0].Statistics.Dropped, 1)
 	wants(t, text(t, e, false), "tcp: sockets of process 12 (nginx)\n")
+	third := *tcpKernel
+	third.Description += "; process 13 (nginx), its other sockets"
+	r.segment(1006, tcpACK, "three").Interface = &third
+	wants(t, text(t, r.explain(t), false), "tcp: sockets of several processes\n")
 }

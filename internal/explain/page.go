@@ -20,10 +20,14 @@ type page struct {
 	Summary string
 	Command string
 	Damage  string
+	CutOff  string
 	Foreign string
 	Sockets []pageSocket
 	Packets []pagePacket
 	LeftOut string
+	// Kernel and User say that there are such views, Below that one begins before
+	// the kernel view.
+	Kernel, User, Below bool
 }
 
 type pageSocket struct {
@@ -51,17 +55,32 @@ type pageRow struct {
 func (e *Explanation) WriteHTML(w io.Writer) error {
 	r := &e.Report
 	p := page{
-		Report: r, Title: printable(r.File), Summary: r.summary(), Command: printable(r.Command),
-		Damage: printable(r.Damage), Foreign: r.foreign(), LeftOut: e.leftOut(),
+		Report: r, Title: printable(r.File), Summary: r.summary(), Command: r.command(),
+		Damage: printable(r.Damage), CutOff: r.cutOff(), Foreign: r.foreign(), LeftOut: e.leftOut(),
 	}
 	for _, s := range r.Sockets {
 		p.Sockets = append(p.Sockets, s.page())
+		p.Kernel = p.Kernel || s.Begins != ""
+		p.User = p.User || s.view("user") != nil
+		for _, v := range s.Views {
+			p.Below = p.Below || v.Before != nil && v.Before.Most > 0
+		}
 	}
 	for _, g := range e.packets {
 		p.Packets = append(p.Packets, g.page())
 	}
 	if err := pageTemplate.Execute(w, &p); err != nil {
 		return fmt.Errorf("writing the page: %w", err)
+	}
+	return nil
+}
+
+// view finds one of the socket's views, nil if there is none.
+func (o *Socket) view(name string) *View {
+	for _, v := range o.Views {
+		if v.Name == name {
+			return v
+		}
 	}
 	return nil
 }
@@ -73,14 +92,15 @@ func (o *Socket) page() pageSocket {
 		s.Findings = append(s.Findings, f)
 	}
 	if o.Begins != "" {
-		s.Figures = append(s.Figures, figure{digits(o.Packets), plural(o.Packets, "packet the filter saw", "packets the filter saw")})
+		n := o.view("kernel").Packets
+		s.Figures = append(s.Figures, figure{digits(n), plural(n, "packet of the kernel view", "packets of the kernel view")})
 	}
-	c := &o.Comparison
-	reads := c.Reads + o.Mapping.Ends
-	s.Figures = append(s.Figures,
-		figure{digits(reads), plural(reads, "read by userspace", "reads by userspace")},
-		figure{digits(c.Bytes), plural(c.Bytes, "byte it got", "bytes it got")})
-	if o.Latency != nil {
+	if reads, c := o.Mapping.Reads, &o.Comparison; o.view("user") != nil {
+		s.Figures = append(s.Figures,
+			figure{digits(reads), plural(reads, "read by userspace", "reads by userspace")},
+			figure{digits(c.Bytes), plural(c.Bytes, "byte it got", "bytes it got")})
+	}
+	if o.Latency != nil && o.Ambiguous.Packets == 0 {
 		s.Figures = append(s.Figures, figure{duration(o.Latency.Median), "from filter to read, median"})
 	}
 	return s

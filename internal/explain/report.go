@@ -35,11 +35,22 @@ type Report struct {
 	// Damage says why the file could not be read to its end. The rest of the
 	// report is about what was whole before that.
 	Damage string `json:"damage,omitempty"`
+	// CutOff says that the file ends in the middle of a block, as after a crash of
+	// the program that wrote it. It is absent if the file is whole.
+	CutOff *CutOff `json:"cut_off,omitempty"`
 	// Sockets has one entry for each kind of socket, in the file's order.
 	Sockets []*Socket `json:"sockets"`
 	// Foreign lists the interfaces that are no view of a socket. Nothing else is
 	// said about their packets.
 	Foreign []Foreign `json:"foreign,omitempty"`
+}
+
+// CutOff is the place of a block that is not whole.
+type CutOff struct {
+	// Offset is where it begins in the file, in bytes, and Rest how many bytes of it
+	// there are.
+	Offset int64 `json:"offset"`
+	Rest   int64 `json:"rest"`
 }
 
 // Foreign is an interface that is no view of a socket.
@@ -53,13 +64,14 @@ type Socket struct {
 	// Kind is the kind's name, such as "tcp", and Summary a few words about it.
 	Kind    string `json:"kind"`
 	Summary string `json:"summary,omitempty"`
-	// Begins is what the kernel view begins with: "link", "network",
-	// "transport", "message", or empty if the file has no kernel view.
+	// Begins is what the kernel view begins with, also if it has no packets:
+	// "link", "network", "transport", "message", or empty if the file has no kernel
+	// view.
 	Begins string `json:"kernel_begins,omitempty"`
 	// Protocols are the protocols of the kernel view's packets, at most eight.
 	Protocols []string `json:"protocols,omitempty"`
-	// Synthetic says that the file has an IP header before each packet of the
-	// kernel view that the filter did not see at offset 0.
+	// Synthetic says that the kernel view has packets, and that the file has an IP
+	// header before each of them that the filter did not see at offset 0.
 	Synthetic bool `json:"synthetic_header"`
 	// Timed says that the times of both views are real.
 	Timed bool `json:"real_times"`
@@ -70,10 +82,11 @@ type Socket struct {
 	// Delivered are the packets of which userspace got bytes, a message without
 	// bytes, or the end of the stream. Bytes are those that it got.
 	Delivered Count `json:"delivered"`
-	// Unseen is what userspace never got of a connection that works as it should.
+	// Unseen is what userspace never gets of a connection that works as it should.
 	Unseen Unseen `json:"unseen"`
-	// Undelivered is what userspace could have got and did not. Bytes are those
-	// of the payload.
+	// Undelivered is what userspace could have got and, as far as the file
+	// tells, did not. Bytes are those of the payload. Without a user view the file
+	// tells only what the filter dropped.
 	Undelivered Undelivered `json:"undelivered"`
 	// Comparison tells whether both views hold the same bytes.
 	Comparison Comparison `json:"comparison"`
@@ -83,6 +96,12 @@ type Socket struct {
 	Latency *Latency `json:"latency,omitempty"`
 	// Losses are the packets that are not in the file.
 	Losses Losses `json:"losses"`
+	// Ambiguous are the packets whose id another one of this kind has as well, but
+	// for the first of each id: nobody knows which of them a read got.
+	Ambiguous Count `json:"ambiguous_ids"`
+	// Beside is absent if the kernel kept nothing beside the bytes of any packet,
+	// or the file does not tell.
+	Beside *Beside `json:"beside,omitempty"`
 	// Findings say all this in sentences, for people. Their words may change.
 	Findings []Finding `json:"findings"`
 }
@@ -127,6 +146,8 @@ type Statistics struct {
 	Accepted uint64 `json:"accepted"`
 	// OSDropped counts the packets that were gone before this observer.
 	OSDropped uint64 `json:"os_dropped"`
+	// Comment is what the capture said besides: how the packets of a socket balance.
+	Comment string `json:"comment,omitempty"`
 }
 
 // Range is from Least to Most, both included.
@@ -145,7 +166,7 @@ type Count struct {
 
 // Unseen is what stays in the kernel.
 type Unseen struct {
-	// Handshake are SYN segments, and the ACK that ends the handshake.
+	// Handshake are SYN segments, and the ACK that answers a SYN-ACK.
 	Handshake Count `json:"handshake"`
 	// ACK are the other segments without payload.
 	ACK Count `json:"ack"`
@@ -169,9 +190,10 @@ type Undelivered struct {
 	ByFilter Count `json:"by_filter"`
 	// ByQueue was dropped by the socket's receive queue, which was full.
 	ByQueue Count `json:"by_queue"`
-	// PassedOver was not read, but later packets were, and the file does not say why.
+	// PassedOver is joined to no read, but later packets are, and the file does
+	// not say why.
 	PassedOver Count `json:"passed_over"`
-	// AtEnd was not read when the capture ended.
+	// AtEnd is joined to no read up to the file's end.
 	AtEnd Count `json:"at_end"`
 	// Truncated reached userspace in part, because the filter's verdict was
 	// smaller than the packet. Bytes are those that it did not get.
@@ -192,8 +214,9 @@ type Comparison struct {
 	Partial uint64 `json:"partial"`
 	// Differ counts the reads that differ. The IDs are of their first packets.
 	Differ Count `json:"differ"`
-	// Unknown counts the reads whose packets are not in the file, or were so long
-	// before that they are forgotten.
+	// Unknown counts the reads of which nothing could be compared: their packets
+	// are not in the file, or were so long before that they are forgotten, or the
+	// bytes are not in it.
 	Unknown uint64 `json:"unknown"`
 	// Compared is how many bytes were compared.
 	Compared uint64 `json:"compared"`
@@ -201,6 +224,9 @@ type Comparison struct {
 
 // Mapping tells how many packets a read has bytes of, and the other way round.
 type Mapping struct {
+	// Reads counts the calls that took something: bytes, a message without any,
+	// the end of a stream, an error.
+	Reads uint64 `json:"reads"`
 	// OneToOne counts reads that have the whole payload of one packet.
 	OneToOne uint64 `json:"one_to_one"`
 	// SeveralPackets counts reads that have bytes of several packets, at most Most of them.
@@ -214,7 +240,10 @@ type Mapping struct {
 	MostReads    uint64 `json:"most_reads"`
 	// Ends counts reads that got the end of a stream and no bytes.
 	Ends uint64 `json:"ends"`
-	// Before counts the reads of bytes that came before the tap.
+	// Errors counts those that got an error, such as that the peer has reset the
+	// connection.
+	Errors uint64 `json:"errors,omitempty"`
+	// Before counts the reads of which all bytes came before the tap.
 	Before uint64 `json:"before_tap,omitempty"`
 	// Peeks counts the calls that left in the queue what they returned (MSG_PEEK).
 	// They are no reads.
@@ -250,7 +279,7 @@ type Losses struct {
 
 // Finding is one thing that there is to say.
 type Finding struct {
-	// Topic is "begins", "reach", "direction", "bytes", "unseen", "lost",
+	// Topic is "begins", "reach", "beside", "direction", "ids", "bytes", "unseen", "lost",
 	// "mapping", "latency" or "tap".
 	Topic string `json:"topic"`
 	// Warning says that something is not as it should be.

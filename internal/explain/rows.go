@@ -36,7 +36,7 @@ func (g *shown) rows() []row {
 			rows = append(rows, g.rest(label, s, max(s.from, len(g.frame))))
 		}
 	}
-	if g.length == 0 {
+	if g.read {
 		rows = g.alone(rows)
 	}
 	return rows
@@ -57,12 +57,13 @@ func (g *shown) rest(label string, s span, at int) row {
 		remark += fmt.Sprintf(", %s of them not in the file", digits(uint64(absent)))
 	}
 	switch {
+	case !g.user || g.omitted > 0:
 	case got == 0:
-		remark += "; userspace got none"
+		remark += "; in no read"
 	case uint64(got) == more:
-		remark += "; userspace got all"
+		remark += "; read"
 	default:
-		remark += fmt.Sprintf("; userspace got %s", digits(uint64(got)))
+		remark += fmt.Sprintf("; %s of them read", digits(uint64(got)))
 	}
 	return row{label: label, place: fmt.Sprint(at - g.offset0), class: s.class, remark: remark}
 }
@@ -146,7 +147,7 @@ func (g *shown) title() (name string, details []string) {
 	if g.id == 0 {
 		name = "packet without an id"
 	}
-	if g.length == 0 {
+	if g.read {
 		name = "a read"
 	}
 	details = append(details, printable(g.kind))
@@ -168,17 +169,24 @@ func (g *shown) title() (name string, details []string) {
 // said is what there is to say beneath a packet's title, a line each.
 func (g *shown) said() []string {
 	lines := []string{g.fate}
+	if text := saidBeside(&g.meta); text != "" {
+		lines = append(lines, text)
+	}
 	for i := range g.parts {
 		p := &g.parts[i]
 		line := fmt.Sprintf("read %d: ", p.read)
 		if p.call != "" {
 			line += p.call + " returned "
 		}
-		line += bytesOf(uint64(p.whole))
+		if p.failed {
+			line += "an error"
+		} else {
+			line += bytesOf(uint64(p.whole))
+		}
 		if p.length < p.whole {
 			line += fmt.Sprintf(", %s of them from here", digits(uint64(p.length)))
 		}
-		if g.lasted && g.length > 0 {
+		if g.lasted && !g.read {
 			line += ", " + later(p.time-g.time)
 		}
 		if p.comment != "" {

@@ -1,11 +1,20 @@
 package explain
 
-import "fmt"
+import (
+	"fmt"
 
-// settle counts what has become of a packet, and says it in a few words.
-func (e *entry) settle() (fate string) {
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// unread is the fate of what could have been read. The file knows of no more: a
+// read may have come later, or in a way that nobody could see.
+const unread = "no read of the file is joined to it"
+
+// settle counts what has become of a packet, and says it in a few words. told
+// says that this is known without the user view.
+func (e *entry) settle() (fate string, told bool) {
 	if e.first == nil {
-		return "no packet of the kernel view belongs to this"
+		return "no packet of the file is joined to it", true
 	}
 	out := e.socket.out
 	if e.delivered {
@@ -15,28 +24,31 @@ func (e *entry) settle() (fate string) {
 	switch {
 	case e.verdict == 0:
 		out.Undelivered.ByFilter.add(e.id, payload)
-		return "the filter dropped it: its verdict was 0"
-	case e.got > 0:
-		return e.settleRead(payload)
+		return "the filter kept it from this socket: its verdict was 0", true
+	case e.got > 0 || e.delivered && payload > 0 && !e.socket.stream:
+		return e.settleRead(), false
 	case e.tcp && e.socket.stream && (payload == 0 || e.repeated):
 		return e.settleControl(payload)
 	case e.delivered:
-		return "userspace gets a message without bytes"
+		return "userspace gets a message without bytes", false
 	case e.dropped:
 		out.Undelivered.ByQueue.add(e.id, payload)
-		return "the receive queue was full and dropped it"
+		return "the receive queue was full and dropped it", false
 	case e.passed:
 		out.Undelivered.PassedOver.add(e.id, payload)
-		return "userspace never got it, but got later ones; the file does not say why"
+		return unread + ", but to later ones; the file does not say why", false
 	}
 	out.Undelivered.AtEnd.add(e.id, payload)
-	return "not read by the end of the capture"
+	return unread, false
 }
 
 // settleRead counts a packet that userspace got bytes of.
-func (e *entry) settleRead(payload uint64) (fate string) {
+func (e *entry) settleRead() (fate string) {
 	out := e.socket.out
-	if size := int64(e.gotFrom - e.offset0); size >= 0 {
+	if e.differs {
+		return "userspace gets other bytes"
+	}
+	if size := int64(e.gotFrom - e.offset0); size >= 0 && e.got > 0 {
 		out.Unseen.Headers.add(e.id, uint64(size))
 		if out.Unseen.HeaderSize == nil {
 			out.Unseen.HeaderSize = &Range{size, size}
@@ -45,47 +57,77 @@ func (e *entry) settleRead(payload uint64) (fate string) {
 		r.Least, r.Most = min(r.Least, size), max(r.Most, size)
 	}
 	if e.header.flags&tcpFIN != 0 && e.tcp && e.socket.stream {
-		out.Unseen.FIN.add(e.id, 0)
+		e.settleEnd()
 	}
-	kernel := uint64(max(e.length-e.offset0, 0))
+	view := e.first.View
+	if e.seen[capture.ViewKernel] {
+		view = capture.ViewKernel
+	}
+	has := uint64(max(e.length-e.offset0, 0))
 	could := uint64(max(e.end-e.gotFrom, 0))
-	switch {
-	case e.got >= kernel:
-		return fmt.Sprintf("the kernel view has %s, userspace gets all of them", bytesOf(kernel))
-	case e.got >= could:
-		return fmt.Sprintf("the kernel view has %s, userspace gets the last %s", bytesOf(kernel), digits(e.got))
-	case e.verdict > 0:
-		out.Undelivered.Truncated.add(e.id, could-e.got)
-		return fmt.Sprintf("the filter keeps %s of %s bytes, userspace gets %s", digits(uint64(e.verdict)), digits(kernel), digits(e.got))
+	kept := could
+	if e.verdict > 0 {
+		kept = uint64(min(max(e.offset0+e.verdict, e.gotFrom), max(e.end, e.gotFrom)) - e.gotFrom)
 	}
-	out.Undelivered.InPart.add(e.id, could-e.got)
-	return fmt.Sprintf("userspace gets %s of %s", digits(e.got), bytesOf(could))
+	if kept < could {
+		out.Undelivered.Truncated.add(e.id, could-kept)
+	}
+	if e.got < kept {
+		out.Undelivered.InPart.add(e.id, kept-e.got)
+	}
+	switch {
+	case e.got >= has:
+		return fmt.Sprintf("the %s view has %s, userspace gets all of them", view, bytesOf(has))
+	case e.got >= could && e.end == e.length:
+		return fmt.Sprintf("the %s view has %s, userspace gets the last %s", view, bytesOf(has), digits(e.got))
+	case e.got >= could:
+		return fmt.Sprintf("the %s view has %s, of which userspace gets %s", view, bytesOf(has), digits(e.got))
+	case kept < could:
+		return fmt.Sprintf("the filter keeps %s of %s, userspace gets %s", digits(uint64(e.verdict)), bytesOf(has), digits(e.got))
+	}
+	return fmt.Sprintf("userspace gets only %s of %s", digits(e.got), bytesOf(could))
+}
+
+// settleEnd counts a segment that ends a stream.
+func (e *entry) settleEnd() {
+	s := e.socket
+	all, by := &s.out.Unseen.FIN, &s.fins
+	if e.header.flags&tcpRST != 0 {
+		all, by = &s.out.Unseen.RST, &s.resets
+	}
+	all.add(e.id, 0)
+	if e.ended {
+		by.read.add(e.id, 0)
+	} else {
+		by.unread.add(e.id, 0)
+	}
 }
 
 // settleControl counts a segment that brings nothing new to a stream.
-func (e *entry) settleControl(payload uint64) (fate string) {
+func (e *entry) settleControl(payload uint64) (fate string, told bool) {
 	u := &e.socket.out.Unseen
 	flags := e.header.flags
 	switch {
 	case e.repeated:
 		u.Repeated.add(e.id, payload)
-		return "its payload was there before: userspace sees nothing of it"
+		return "its payload was there before: userspace sees nothing of it", true
 	case e.handshake:
 		u.Handshake.add(e.id, 0)
-		return "part of the handshake: userspace sees nothing of it"
-	case flags&tcpRST != 0:
-		u.RST.add(e.id, 0)
-		if e.ended {
-			return "a reset: userspace gets an error, and no bytes"
+		return "part of the handshake: userspace sees nothing of it", true
+	case flags&(tcpRST|tcpFIN) != 0:
+		e.settleEnd()
+		what := "the end of the stream"
+		if flags&tcpRST != 0 {
+			what = "a reset"
 		}
-		return "a reset: userspace sees nothing of it"
-	case flags&tcpFIN != 0:
-		u.FIN.add(e.id, 0)
-		if e.ended {
-			return "no payload: userspace gets the end of the stream, which is 0 bytes"
+		switch {
+		case e.failed:
+			return what + ": userspace gets an error, and no bytes", false
+		case e.ended:
+			return what + ": userspace gets 0 bytes, which says that the stream has ended", false
 		}
-		return "the end of the stream, which userspace has not read"
+		return what + ": " + unread, false
 	}
 	u.ACK.add(e.id, 0)
-	return "an ACK without payload: userspace sees nothing of it"
+	return "an ACK without payload: userspace sees nothing of it", true
 }

@@ -27,7 +27,11 @@ type shown struct {
 	src, dst  netip.AddrPort
 	what      string // flags or protocol
 	fate      string
+	told      bool // fate holds without the user view
+	user      bool // there is a user view
+	read      bool // this is no packet, but a read that belongs to none
 	notes     []string
+	meta      capture.Meta
 
 	layer    capture.Layer // of frame
 	protocol uint8
@@ -58,6 +62,7 @@ type part struct {
 	whole    int // bytes that the read returned
 	data     []byte
 	call     string
+	failed   bool
 	time     int64 // as shown.time
 	comment  string
 }
@@ -76,6 +81,9 @@ func (e *entry) note(p *capture.Packet, before int, agrees bool) {
 		return
 	}
 	e.remark(p)
+	if e.shown.meta == (capture.Meta{}) {
+		e.shown.meta = p.Meta
+	}
 	if !agrees {
 		e.shown.notes = append(e.shown.notes, "the bytes of the "+p.Interface.View.String()+" view are others")
 		return
@@ -105,7 +113,7 @@ func (e *entry) addPart(p *capture.Packet, read uint64, from, readFrom, length i
 	data := p.Data[min(readFrom, len(p.Data)):min(readFrom+length, len(p.Data))]
 	g.parts = append(g.parts, part{
 		read: read, from: from, readFrom: readFrom, length: length, whole: max(p.Len, len(p.Data)),
-		data: bytes.Clone(data[:min(len(data), shownBytes)]), call: p.Call, time: p.Time, comment: p.Comment,
+		data: bytes.Clone(data[:min(len(data), shownBytes)]), call: p.Call, failed: failed(p), time: p.Time, comment: p.Comment,
 	})
 }
 
@@ -128,7 +136,7 @@ func (e *entry) show(fate string) {
 	case e.protocol != 0:
 		g.what = protocolName(e.protocol)
 	}
-	if e.first == nil {
+	if g.read = e.first == nil; g.read {
 		return
 	}
 	begin := g.offset0
@@ -143,6 +151,23 @@ func (e *entry) show(fate string) {
 	g.offset0 = e.offset0 - begin
 	g.kernel = e.seen[capture.ViewKernel]
 	g.spans = dissect(g.layer, g.protocol, g.frame, g.length).spans
+}
+
+// tell completes a packet that is shown, when all is known of its socket.
+func (s *socket) tell(g *shown) {
+	g.user = s.user()
+	switch {
+	case g.told:
+	case !g.user:
+		g.fate = "the file does not tell what userspace got of it"
+	case s.late[g.id] || len(s.late) == rememberedIDs && len(g.parts) == 0:
+		g.fate = "its read is too far behind it in the file to be followed"
+	case s.ambiguous[g.id]:
+		g.fate = "other packets have its id, so it is not sure whose reads these are"
+		if len(g.parts) == 0 {
+			g.fate = "other packets have its id, so it is not sure whether a read got it"
+		}
+	}
 }
 
 // duration prints nanoseconds as people do: 118.4µs.

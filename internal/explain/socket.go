@@ -28,22 +28,49 @@ type socket struct {
 	reads            uint64
 	usual            int // where in a packet the bytes of the last read began, from offset 0
 	latencies        histogram
-	protocols        map[uint8]bool
+	// known are the ids so far, and ambiguous those that several packets have.
+	known     idSet
+	ambiguous map[uint64]bool
+	// late are the packets whose reads came when they were forgotten.
+	late map[uint64]bool
+	// fins and resets are those of Unseen, by whether a read ended with them.
+	fins, resets ends
+	// process names whose sockets these are; several says that there are more, own
+	// that an interface names none.
+	process      string
+	several, own bool
+	protocols    map[uint8]bool
 }
+
+// ends are segments that end a stream.
+type ends struct{ read, unread Count }
 
 // view is one view of a socket while its packets come in.
 type view struct {
 	out *View
-	// of is the interface of its first packet.
-	of *capture.Interface
+	// ours is the first interface whose packets are as the Writer makes them.
+	ours *capture.Interface
 	// untimed says that its times are none.
 	untimed bool
+	// mixed says that not all of its packets begin with the same layer.
+	mixed bool
+	// synthetic counts the packets that got an IP header, and invented those of them
+	// whose addresses are none.
+	synthetic, invented uint64
+	// printed says that no tap recorded it: a filter printed its packets.
+	printed bool
+	// last is the interface of the last packet, made and invents what it adds.
+	last          *capture.Interface
+	made, invents bool
+	// strange says that its packets are not as the Writer makes them, but have
+	// another header in its place.
+	strange bool
 }
 
 func newSocket(a *analysis, kind string) *socket {
 	s := &socket{
 		analysis: a, open: make(map[uint64]*entry), usual: -1,
-		protocols: make(map[uint8]bool), out: &Socket{Kind: kind, Timed: true},
+		protocols: make(map[uint8]bool), ambiguous: make(map[uint64]bool), late: make(map[uint64]bool), out: &Socket{Kind: kind, Timed: true},
 	}
 	if k, ok := capture.KindByName(kind); ok {
 		s.out.Summary = k.Summary
@@ -55,13 +82,13 @@ func newSocket(a *analysis, kind string) *socket {
 // view finds or makes the view of an interface.
 func (s *socket) view(i *capture.Interface) *view {
 	v := s.views[i.View]
+	if v != nil && v.last == i {
+		return v
+	}
 	if v == nil {
-		v = &view{of: i, out: &View{Name: i.View.String(), Description: i.Description}}
+		v = &view{out: &View{Name: i.View.String(), Description: i.Description}}
 		s.views[i.View] = v
 		s.out.Views = append(s.out.Views, v.out)
-		if of, ok := processOf(i.Description); ok && v.out == s.out.Views[0] {
-			s.out.Summary = "sockets of " + printable(of)
-		}
 		if strings.Contains(i.Description, noTimes) {
 			v.untimed, s.out.Timed = true, false
 		}
@@ -69,7 +96,45 @@ func (s *socket) view(i *capture.Interface) *view {
 			s.out.Timed = false
 		}
 	}
+	v.take(i)
+	switch of, ok := processOf(i.Description); {
+	case !ok:
+		s.own = true
+	case s.process == "":
+		s.process = of
+	default:
+		s.several = s.several || s.process != of
+	}
 	return v
+}
+
+// take notes from which interface the next packets are. There may be several of
+// one view: of other sockets, or with another version of IP.
+func (v *view) take(i *capture.Interface) {
+	v.last = i
+	v.printed = v.printed || strings.Contains(i.Description, printedPackets)
+	synthetic := strings.Contains(i.Description, syntheticHeader)
+	v.made = i.Layer == capture.LayerTransport && synthetic
+	v.strange = i.Layer == capture.LayerForeign || i.Layer != capture.LayerTransport && synthetic
+	v.invents = v.made && strings.Contains(i.Description, inventedAddresses)
+	switch {
+	case v.strange:
+	case v.ours == nil:
+		v.ours = i
+	default:
+		v.mixed = v.mixed || i.Layer != v.ours.Layer
+	}
+}
+
+// summary is a few words about the sockets.
+func (s *socket) summary() string {
+	switch {
+	case s.own || s.process == "":
+		return s.out.Summary
+	case s.several:
+		return "sockets of several processes"
+	}
+	return "sockets of " + printable(s.process)
 }
 
 // processOf finds in an interface's description whose sockets it is about.
@@ -86,12 +151,29 @@ const (
 	lentTimes = "times are those of the packets that brought it"
 )
 
+// printedPackets is what the descriptions say of interfaces that convert makes of
+// what a filter printed.
+const printedPackets = "as its filter printed them"
+
+// What the descriptions say of interfaces whose packets have an IP header that
+// no filter saw at offset 0, and of those made of texts, which have no addresses.
+const (
+	syntheticHeader   = "header is synthetic"
+	inventedAddresses = "header is synthetic, and so are its addresses"
+)
+
 func (v *view) count(p *capture.Packet) {
 	v.out.Packets++
 	v.out.Bytes += uint64(max(p.Len, len(p.Data)))
 	v.out.Drops += p.Drops
 	if len(p.Data) < p.Len {
 		v.out.Cut++
+	}
+	if v.made {
+		v.synthetic++
+	}
+	if v.invents {
+		v.invented++
 	}
 	switch p.Direction {
 	case capture.Inbound:
@@ -115,6 +197,10 @@ func (v *view) ledger(s capture.Statistics) {
 	sum.Dropped += s.Dropped
 	sum.Accepted += s.Accepted
 	sum.OSDropped += s.OSDropped
+	if s.Comment != "" && sum.Comment != "" {
+		sum.Comment += "\n"
+	}
+	sum.Comment += s.Comment
 }
 
 // kernelPacket takes a packet of any view but userspace's.
@@ -154,7 +240,14 @@ func (s *socket) newPacket(p *capture.Packet) {
 		s.protocols[d.protocol] = true
 	}
 	s.out.Packets++
+	s.out.beside(p)
 	s.highest = max(s.highest, p.ID)
+	if p.ID != 0 && !s.known.add(p.ID) {
+		s.out.Ambiguous.add(p.ID, uint64(e.length))
+		if len(s.ambiguous) < rememberedIDs {
+			s.ambiguous[p.ID] = true
+		}
+	}
 	s.enter(e)
 	e.note(p, 0, true)
 	if p.Interface.View == capture.ViewKernel {
@@ -164,6 +257,9 @@ func (s *socket) newPacket(p *capture.Packet) {
 		s.streams.saw(e)
 	}
 }
+
+// rememberedIDs bounds those that are remembered for the packets that are shown.
+const rememberedIDs = 1 << 12
 
 // enter takes a new packet into the window.
 func (s *socket) enter(e *entry) {
@@ -219,11 +315,7 @@ func (s *socket) userPacket(p *capture.Packet) {
 		return
 	}
 	s.reads++
-	if strings.HasPrefix(p.Comment, capture.BeforeTap) {
-		s.out.Mapping.Before++
-		s.enterRead(p)
-		return
-	}
+	s.out.Mapping.Reads++
 	if d, ok := parseDropped(p.Comment); ok {
 		s.passOver(e, &d)
 	} else if e != nil {
@@ -234,6 +326,18 @@ func (s *socket) userPacket(p *capture.Packet) {
 	if bytesRead > 0 {
 		s.out.Comparison.Reads++
 		s.out.Comparison.Bytes += uint64(bytesRead)
+	}
+	switch {
+	case failed(p):
+		s.out.Mapping.Errors++
+	case bytesRead == 0 && (s.stream || p.Comment == endOfStream):
+		s.out.Mapping.Ends++
+	}
+	if strings.HasPrefix(p.Comment, capture.BeforeTap) {
+		s.out.Mapping.Before++
+		s.out.Comparison.Unknown++
+		s.enterRead(p)
+		return
 	}
 	known := false
 	if s.stream {
@@ -247,6 +351,9 @@ func (s *socket) userPacket(p *capture.Packet) {
 	}
 	if p.ID != 0 && p.ID <= s.highest {
 		s.out.Losses.Late++
+		if len(s.late) < rememberedIDs {
+			s.late[p.ID] = true
+		}
 	}
 	if bytesRead > 0 {
 		s.out.Comparison.Unknown++
@@ -295,9 +402,10 @@ func (s *socket) settle(e *entry) {
 	if e.pending {
 		e.stream.forget(e)
 	}
-	fate := e.settle()
+	fate, told := e.settle()
 	if e.shown != nil {
 		e.show(fate)
+		e.shown.told = told
 	}
 	e.data = nil
 }
@@ -306,8 +414,10 @@ func (s *socket) settle(e *entry) {
 func (s *socket) finish() {
 	out := s.out
 	if v := s.views[capture.ViewKernel]; v != nil {
-		out.Begins = layerNames[v.of.Layer]
-		out.Synthetic = strings.Contains(v.of.Description, "header is synthetic")
+		if v.ours != nil {
+			out.Begins = layerNames[v.ours.Layer]
+		}
+		out.Synthetic = v.synthetic > 0 && v.synthetic == v.out.Packets
 		out.Losses.Tap = v.out.Drops
 		if v.out.Statistics != nil {
 			out.Losses.Tap = max(out.Losses.Tap, v.out.Statistics.Dropped)
@@ -323,6 +433,11 @@ func (s *socket) finish() {
 	}
 	slices.SortFunc(out.Protocols, cmp.Compare)
 	out.Protocols = out.Protocols[:min(len(out.Protocols), 8)]
+	out.Summary = s.summary()
+	if !s.user() {
+		out.Delivered = Count{}
+		out.Undelivered = Undelivered{ByFilter: out.Undelivered.ByFilter}
+	}
 	if out.Timed {
 		out.Latency = s.latencies.latency()
 	}

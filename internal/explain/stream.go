@@ -29,7 +29,7 @@ type stream struct {
 	end     int64  // offset behind the last byte seen, to unwrap sequence numbers
 	read    int64  // offset of the next byte that userspace gets
 	pending []segment
-	syn     bool // the handshake is not over
+	syn     bool // after a SYN that asks for a connection, and before any other segment
 }
 
 // segment is the part of a stream that one packet brought.
@@ -48,7 +48,8 @@ func (c *connections) saw(e *entry) {
 		// A repeated SYN has the same number, a new connection another.
 		if st == nil || st.start != seq+1 {
 			st = c.start(key, seq+1)
-			st.syn = true
+			// A SYN-ACK is answered by us, so that nothing more of the handshake comes in.
+			st.syn = e.header.flags&tcpACK == 0
 		}
 		seq++
 	}
@@ -83,8 +84,10 @@ func (st *stream) add(e *entry, seq uint32) {
 	if e.verdict > 0 {
 		size = min(size, int64(max(e.offset0+e.verdict-e.payload, 0)))
 	}
-	if size == 0 && st.syn && e.header.flags&(tcpSYN|tcpFIN|tcpRST) == 0 {
-		e.handshake, st.syn = true, false
+	if st.syn && e.header.flags&tcpSYN == 0 {
+		// An ACK that brings payload, or comes after one that did, is of another kind.
+		e.handshake = e.end <= e.payload && seq == st.start && e.header.flags&(tcpFIN|tcpRST) == 0
+		st.syn = false
 	}
 	from := st.end + int64(int32(seq-st.start-uint32(st.end)))
 	to := from + size
@@ -140,9 +143,8 @@ func (s *socket) readStream(e *entry, p *capture.Packet) (ok bool) {
 	}
 	length := max(p.Len, len(p.Data))
 	if length == 0 {
-		s.out.Mapping.Ends++
 		if e != nil {
-			e.ended, e.delivered = true, true
+			e.ended, e.delivered, e.failed = true, true, failed(p)
 			e.addPart(p, s.reads, e.end, 0, 0)
 			s.latencies.add(p.Time - e.time)
 		}
@@ -156,22 +158,23 @@ func (s *socket) readStream(e *entry, p *capture.Packet) (ok bool) {
 	if e != nil && e.pending && (st.read < e.from || st.read >= e.to) {
 		st.read = e.from
 	}
-	if before := beforeTap(p.Comment); before > 0 && before < length {
-		rest := *p
-		rest.Data, rest.Len = p.Data[min(before, len(p.Data)):], length-before
-		p, length = &rest, length-before
+	before := beforeTap(p.Comment)
+	if before >= length {
+		before = 0
 	}
-	return s.feed(st, p, int64(length))
+	return s.feed(st, p, int64(before), int64(length))
 }
 
-// feed joins a read with the segments that it has bytes of.
-func (s *socket) feed(st *stream, p *capture.Packet, length int64) bool {
-	from, to := st.read, st.read+length
+// feed joins a read of so many bytes with the segments that it has bytes of. The
+// first ones came before the tap.
+func (s *socket) feed(st *stream, p *capture.Packet, before, length int64) bool {
+	from, to := st.read, st.read+length-before
 	st.read = to
+	start := from - before // of the read
 	var (
 		fed, compared int64
 		first, last   *entry
-		whole         bool
+		complete      bool
 		equal         = true
 	)
 	for _, g := range st.pending {
@@ -189,11 +192,12 @@ func (s *socket) feed(st *stream, p *capture.Packet, length int64) bool {
 			last = e
 		}
 		fed++
-		whole = low == g.from && high == g.to
-		n, same := e.compareRead(e.payload+int(low-g.from), p.Data, low-from, high-from)
+		complete = low == g.from && high == g.to
+		n, same := e.compareRead(e.payload+int(low-g.from), p.Data, low-start, high-start)
 		compared += n
 		equal = equal && same
-		s.feedPart(e, p, e.payload+int(low-g.from), int(low-from), int(high-low))
+		e.differs = e.differs || !same
+		s.feedPart(e, p, e.payload+int(low-g.from), int(low-start), int(high-low))
 	}
 	st.passed()
 	if fed == 0 {
@@ -204,7 +208,7 @@ func (s *socket) feed(st *stream, p *capture.Packet, length int64) bool {
 	case fed > 1:
 		m.SeveralPackets++
 		m.Most = max(m.Most, uint64(fed))
-	case whole:
+	case complete:
 		m.OneToOne++
 	default:
 		m.PartOfPacket++

@@ -76,16 +76,31 @@ func (e *Explanation) leftOut() string {
 	if e.omitted == 0 {
 		return ""
 	}
-	if len(e.packets) == 0 {
-		return fmt.Sprintf("Not shown one by one: %s.", packetsOf(e.omitted))
+	what := packetsOf(e.omitted)
+	if e.lone {
+		what = digits(e.omitted) + " packets, and reads that belong to none,"
 	}
-	return fmt.Sprintf("Left out here: %s more.", packetsOf(e.omitted))
+	if len(e.packets) == 0 {
+		return fmt.Sprintf("Not shown one by one: %s.", strings.TrimSuffix(what, ","))
+	}
+	return fmt.Sprintf("Left out here: %s more.", what)
+}
+
+// cutOff is a sentence about a file that is not whole, empty if it is.
+func (r *Report) cutOff() string {
+	if r.CutOff == nil {
+		return ""
+	}
+	return fmt.Sprintf("The file ends in the middle of a block, of which it has %d bytes. This is about all that is before it.", r.CutOff.Rest)
 }
 
 func (p *printer) summary(r *Report) {
 	p.wrapped("", r.summary(), bold)
 	if r.Command != "" {
-		p.wrapped("  ", "made by: "+printable(r.Command), faint)
+		p.wrapped("  ", "made by: "+r.command(), faint)
+	}
+	if c := r.cutOff(); c != "" {
+		p.wrapped("  ", c, warning)
 	}
 	if r.Damage != "" {
 		p.wrapped("  ", "The file is damaged, and this is about the part before that: "+printable(r.Damage), warning)
@@ -106,6 +121,9 @@ func (r *Report) summary() string {
 		if r.Duration > 0 {
 			s += " in " + duration(r.Duration)
 		}
+		if r.Start != nil {
+			s += " from " + r.Start.Format("2006-01-02 15:04:05.000000 UTC") + " on"
+		}
 	}
 	if r.Application != "" {
 		s += ", written by " + printable(r.Application)
@@ -116,6 +134,12 @@ func (r *Report) summary() string {
 	return s
 }
 
+// command is what made the file, and what was then made of it: a line each in
+// the file's comment.
+func (r *Report) command() string {
+	return printable(strings.ReplaceAll(strings.TrimSpace(r.Command), "\n", "; then "))
+}
+
 // foreign is a line about interfaces that are no views of sockets.
 func (r *Report) foreign() string {
 	if len(r.Foreign) == 0 {
@@ -124,7 +148,7 @@ func (r *Report) foreign() string {
 	var words []string
 	for i, f := range r.Foreign {
 		if i == 8 {
-			words = append(words, fmt.Sprintf("%d others", len(r.Foreign)-i))
+			words = append(words, quantity(uint64(len(r.Foreign)-i), "other", "others"))
 			break
 		}
 		words = append(words, fmt.Sprintf("%s (%s)", printable(f.Name), packetsOf(f.Packets)))

@@ -34,8 +34,10 @@ type entry struct {
 	// they took.
 	got, reads uint64
 	delivered  bool
-	gotFrom    int // where in the first view the bytes begin that userspace got
-	ended      bool
+	differs    bool // userspace got other bytes
+	gotFrom    int  // where in the first view the bytes begin that userspace got
+	ended      bool // a read got the end of the stream here
+	failed     bool // and that was an error
 	dropped    bool // by the receive queue
 	passed     bool // a later packet was delivered
 	repeated   bool

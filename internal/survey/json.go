@@ -14,10 +14,18 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	return terminal.WriteJSON(w, r, "  ")
 }
 
+// largestReport is the most bytes of a report that are read. Those of all kinds
+// of sockets have less than one megabyte.
+const largestReport = 64 << 20
+
 // ReadJSON reads a report that WriteJSON wrote, now or with an older version.
 func ReadJSON(from io.Reader) (*Report, error) {
 	var r Report
-	if err := json.NewDecoder(from).Decode(&r); err != nil {
+	limited := &io.LimitedReader{R: from, N: largestReport}
+	if err := json.NewDecoder(limited).Decode(&r); err != nil {
+		if limited.N == 0 {
+			return nil, fmt.Errorf("reading a survey: it has more than %d bytes", largestReport)
+		}
 		return nil, fmt.Errorf("reading a survey: %w", err)
 	}
 	if r.Schema != Schema {

@@ -2,8 +2,13 @@
 # Lists the interfaces of a capture: number, name, packets, and what they are.
 # usage: interfaces.sh FILE.pcapng
 set -eu
-[ $# -eq 1 ] || { echo "usage: $0 FILE.pcapng" >&2; exit 2; }
+. "$(dirname "$0")/views.sh"
 
-tshark -r "$1" -T fields -e frame.interface_id -e frame.interface_name -e frame.interface_description 2>/dev/null |
-	sort -n | uniq -c |
-	awk '{ count = $1; id = $2; name = $3; $1 = $2 = $3 = ""; printf "%s  %-12s %6d packets  %s\n", id, name, count, $0 }'
+reading capinfos -I "$file" >"$work/infos"
+awk '
+	/^Interface #[0-9]+ info:$/ { id = substr($2, 2) + 0; name = about = "" }
+	/^ +Name = / { name = $0; sub(/^ +Name = /, "", name) }
+	/^ +Description = / { about = $0; sub(/^ +Description = /, "", about) }
+	/^ +Number of packets = / { printf "%s  %-12s %6d %-7s  %s\n", id, name, $NF, $NF == 1 ? "packet" : "packets", about }
+' "$work/infos"
+finish

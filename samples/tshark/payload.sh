@@ -1,13 +1,24 @@
 #!/bin/sh
-# Prints the payload that userspace got: the bytes themselves, on stdout.
+# Prints the payload that userspace got: the bytes themselves, on stdout. What it
+# only peeked at (MSG_PEEK) comes again with the read that took it.
 # usage: payload.sh FILE.pcapng
 set -eu
-[ $# -eq 1 ] || { echo "usage: $0 FILE.pcapng" >&2; exit 2; }
+. "$(dirname "$0")/views.sh"
+need user "it does not tell what userspace got"
 
-tshark -r "$1" -Y 'frame.interface_name contains ":user"' -T fields -e data.data 2>/dev/null |
-	awk 'BEGIN { for (i = 0; i < 256; i++) octal[sprintf("%02x", i)] = sprintf("\\%03o", i) }
-		{ for (i = 1; i < length($0); i += 2) printf "%s", octal[substr($0, i, 2)]; print "" }' |
+rows frame.len frame.cap_len data.data
+awk -F'\t' -v absent="$work/absent" '
+	BEGIN { for (i = 0; i < 256; i++) octal[sprintf("%02x", i)] = sprintf("\\%03o", i) }
+	$2 !~ /:user$/ || $7 ~ /^peeked at / { next }
+	{
+		missing += $4 - $5
+		for (i = 1; i < length($6); i += 2) printf "%s", octal[substr($6, i, 2)]
+		print ""
+	}
+	END { if (missing) print missing >absent }' "$work/rows" |
 	while IFS= read -r escaped; do
 		# shellcheck disable=SC2059 # the format is what there is to print
 		printf "$escaped"
 	done
+finish
+[ ! -e "$work/absent" ] || stop "$name: the file lacks some of what userspace got: $(cat "$work/absent") of its bytes" 1

@@ -1,0 +1,289 @@
+package bpf
+
+import (
+	"slices"
+
+	"github.com/cilium/ebpf/asm"
+)
+
+// asks is what a program wants to know of a packet besides its bytes and its
+// length: which fields of __sk_buff it loads, and which helpers it calls. It is
+// found by following the packet's pointer through registers and stack.
+type asks struct {
+	// fields of __sk_buff, without len, each with the loads that read it.
+	fields map[string][]int
+	// calls are the helpers, as C has them.
+	calls map[string]bool
+	// below says that it loads from the network or link header on.
+	below bool
+	// scratch says that cb[] is used.
+	scratch bool
+	// unsure says that the pointer could not be followed everywhere: then some of
+	// fields may not be asked for, and the loads are not to be changed.
+	unsure bool
+}
+
+// asksOf reads a program and the functions behind it. The verifier is to judge
+// whether it is a good one; a program that it refuses may have any result.
+func asksOf(program asm.Instructions) *asks {
+	f := &follower{
+		program: program, states: make([]*pointers, len(program)),
+		asks: asks{fields: make(map[string][]int), calls: make(map[string]bool)},
+	}
+	f.places()
+	f.join(0, pointers{packet: 1 << asm.R1})
+	for len(f.work) > 0 {
+		at := f.work[len(f.work)-1]
+		f.work = f.work[:len(f.work)-1]
+		f.instruction(at, *f.states[at])
+	}
+	for i := range program {
+		if f.states[i] != nil {
+			f.ask(&program[i], i, f.states[i])
+		}
+	}
+	return &f.asks
+}
+
+// pointers is where a function may have the packet's pointer at some place.
+type pointers struct {
+	packet uint16 // registers, a bit each
+	stack  uint16 // registers that point into the stack
+	slots  uint64 // words of the stack that hold the packet's pointer, from its end on
+}
+
+func (p *pointers) copyReg(to, from asm.Register) {
+	p.clear(to)
+	p.packet |= p.packet >> from & 1 << to
+	p.stack |= p.stack >> from & 1 << to
+	if from == asm.RFP {
+		p.stack |= 1 << to
+	}
+}
+
+func (p *pointers) clear(r asm.Register) {
+	p.packet &^= 1 << r
+	p.stack &^= 1 << r
+}
+
+func (p *pointers) isPacket(r asm.Register) bool { return p.packet>>r&1 != 0 }
+
+// slot is the bit of a word on the stack; none for what is no word.
+func slot(offset int16) uint64 {
+	if offset >= 0 || offset%8 != 0 || offset < -512 {
+		return 0
+	}
+	return 1 << (-offset/8 - 1)
+}
+
+// follower goes through a program until it knows every place where the packet's
+// pointer can be.
+type follower struct {
+	asks
+	program   asm.Instructions
+	states    []*pointers // nil for what nothing leads to
+	work      []int
+	functions map[string]int                   // and labels
+	raw       []asm.RawInstructionOffset       // of each instruction
+	at        map[asm.RawInstructionOffset]int // the other way round
+}
+
+func (f *follower) places() {
+	f.functions = make(map[string]int)
+	f.at = make(map[asm.RawInstructionOffset]int)
+	iter := f.program.Iterate()
+	for iter.Next() {
+		f.raw = append(f.raw, iter.Offset)
+		f.at[iter.Offset] = iter.Index
+		if symbol := iter.Ins.Symbol(); symbol != "" {
+			f.functions[symbol] = iter.Index
+		}
+	}
+}
+
+// join adds what is known at a place, and looks at the place again if it is new.
+func (f *follower) join(at int, p pointers) {
+	if at >= len(f.states) {
+		return
+	}
+	known := f.states[at]
+	if known == nil {
+		f.states[at] = &p
+		f.work = append(f.work, at)
+		return
+	}
+	sum := pointers{known.packet | p.packet, known.stack | p.stack, known.slots | p.slots}
+	if sum != *known {
+		*known = sum
+		f.work = append(f.work, at)
+	}
+}
+
+func (f *follower) instruction(at int, p pointers) {
+	ins := &f.program[at]
+	switch class := ins.OpCode.Class(); {
+	case class.IsALU():
+		f.alu(ins, &p)
+	case class == asm.LdXClass:
+		f.load(ins, &p)
+	case class == asm.LdClass:
+		f.loadImmediate(ins, &p)
+	case class.IsStore():
+		f.store(ins, &p)
+	case class.IsJump():
+		f.jump(at, ins, p)
+		return
+	}
+	f.join(at+1, p)
+}
+
+func (f *follower) alu(ins *asm.Instruction, p *pointers) {
+	isMove := ins.OpCode.ALUOp() == asm.Mov
+	switch {
+	case isMove && ins.OpCode.Class() == asm.ALU64Class && ins.OpCode.Source() == asm.RegSource && ins.Offset == 0:
+		p.copyReg(ins.Dst, ins.Src)
+	case isMove:
+		p.clear(ins.Dst)
+	case p.isPacket(ins.Dst):
+		f.unsure = true // the fields are elsewhere from it on
+	}
+}
+
+func (f *follower) load(ins *asm.Instruction, p *pointers) {
+	held := false
+	if ins.OpCode.Mode() == asm.MemMode && ins.OpCode.Size() == asm.DWord {
+		switch {
+		case ins.Src == asm.RFP:
+			held = p.slots&slot(ins.Offset) != 0
+		case p.stack>>ins.Src&1 != 0 && p.slots != 0:
+			held, f.unsure = true, true
+		}
+	}
+	p.clear(ins.Dst)
+	if held {
+		p.packet |= 1 << ins.Dst
+	}
+}
+
+func (f *follower) loadImmediate(ins *asm.Instruction, p *pointers) {
+	if !ins.OpCode.IsDWordLoad() {
+		f.below = f.below || int32(ins.Constant) < 0 // what is left of SKF_NET_OFF and SKF_LL_OFF
+		f.clobber(p)
+		return
+	}
+	p.clear(ins.Dst)
+	if ins.IsLoadOfFunctionPointer() {
+		f.unsure = true // what the kernel calls it with is not seen
+		f.join(f.functions[ins.Reference()], pointers{})
+	}
+}
+
+func (f *follower) store(ins *asm.Instruction, p *pointers) {
+	isPacket := ins.OpCode.Class() == asm.StXClass && p.isPacket(ins.Src)
+	switch word := slot(ins.Offset); {
+	case ins.Dst != asm.RFP:
+		f.unsure = f.unsure || isPacket
+	case isPacket && word == 0:
+		f.unsure = true
+	case isPacket:
+		p.slots |= word
+	case ins.OpCode.Size() == asm.DWord:
+		p.slots &^= word
+	}
+}
+
+// clobber is what a call does to registers.
+func (f *follower) clobber(p *pointers) {
+	for r := asm.R0; r <= asm.R5; r++ {
+		p.clear(r)
+	}
+}
+
+func (f *follower) jump(at int, ins *asm.Instruction, p pointers) {
+	switch ins.OpCode.JumpOp() {
+	case asm.Exit:
+		return
+	case asm.Call:
+		f.call(ins, &p)
+		f.join(at+1, p)
+		return
+	case asm.Ja:
+	default:
+		f.join(at+1, p)
+	}
+	f.join(f.target(at, ins), p)
+}
+
+// target is where a jump leads to.
+func (f *follower) target(at int, ins *asm.Instruction) int {
+	if to, ok := f.functions[ins.Reference()]; ok && ins.Reference() != "" {
+		return to
+	}
+	offset := int64(ins.Offset)
+	if ins.OpCode.Class() == asm.Jump32Class && ins.OpCode.JumpOp() == asm.Ja {
+		offset = ins.Constant
+	}
+	to, ok := f.at[asm.RawInstructionOffset(int64(f.raw[at])+1+offset)]
+	if !ok {
+		return len(f.program)
+	}
+	return to
+}
+
+func (f *follower) call(ins *asm.Instruction, p *pointers) {
+	const arguments = 1<<asm.R1 | 1<<asm.R2 | 1<<asm.R3 | 1<<asm.R4 | 1<<asm.R5
+	switch {
+	case ins.IsBuiltinCall():
+		if name, ok := helpersAsked[asm.BuiltinFunc(ins.Constant)]; ok {
+			f.calls[name] = true
+		}
+		f.below = f.below || asm.BuiltinFunc(ins.Constant) == asm.FnSkbLoadBytesRelative
+	case p.slots != 0 && p.stack&arguments != 0:
+		f.unsure = true // it may find the pointer there
+	}
+	if to, ok := f.functions[ins.Reference()]; ok && ins.IsFunctionCall() {
+		f.join(to, pointers{packet: p.packet & arguments, stack: p.stack & arguments})
+	}
+	f.clobber(p)
+}
+
+// ask notes what an instruction wants of the packet.
+func (f *follower) ask(ins *asm.Instruction, at int, p *pointers) {
+	isLoad := ins.OpCode.Class() == asm.LdXClass
+	base := ins.Src
+	if !isLoad {
+		base = ins.Dst
+	}
+	if !isLoad && !ins.OpCode.Class().IsStore() || !p.isPacket(base) && !(f.unsure && base != asm.RFP) {
+		return
+	}
+	if cb := fieldNamed("cb[0]").offset; ins.Offset >= cb && ins.Offset < cb+20 {
+		f.scratch = true
+		return
+	}
+	for _, field := range fields {
+		if !field.inSock && ins.Offset >= field.offset && int(ins.Offset) < int(field.offset)+field.size.Sizeof() && isLoad && field.Name != "len" {
+			f.fields[field.Name] = append(f.fields[field.Name], at)
+		}
+	}
+}
+
+func fieldNamed(name string) Field {
+	return fields[slices.IndexFunc(fields, func(f Field) bool { return f.Name == name })]
+}
+
+// helpersAsked are the helpers that tell of the packet, its socket or the moment.
+var helpersAsked = map[asm.BuiltinFunc]string{
+	asm.FnGetSocketCookie:      "bpf_get_socket_cookie",
+	asm.FnGetSocketUid:         "bpf_get_socket_uid",
+	asm.FnGetNetnsCookie:       "bpf_get_netns_cookie",
+	asm.FnSkbLoadBytesRelative: "bpf_skb_load_bytes_relative",
+	asm.FnKtimeGetNs:           "bpf_ktime_get_ns",
+	asm.FnKtimeGetBootNs:       "bpf_ktime_get_boot_ns",
+	asm.FnKtimeGetCoarseNs:     "bpf_ktime_get_coarse_ns",
+	asm.FnKtimeGetTaiNs:        "bpf_ktime_get_tai_ns",
+	asm.FnJiffies64:            "bpf_jiffies64",
+	asm.FnGetSmpProcessorId:    "bpf_get_smp_processor_id",
+	asm.FnGetNumaNodeId:        "bpf_get_numa_node_id",
+	asm.FnGetPrandomU32:        "bpf_get_prandom_u32",
+}

@@ -1,0 +1,188 @@
+package bpf
+
+import (
+	"encoding/binary"
+	"maps"
+	"math/bits"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+)
+
+// Context is what a filter can see of a packet besides its bytes, as __sk_buff has it.
+type Context struct {
+	// Protocol is the ethertype.
+	Protocol uint16
+	// Known says that the rest is known: a zero is one.
+	Known bool
+	// VLANProto and VLANTCI are the tag beside the bytes; VLANProto is its
+	// ethertype, 0 for no tag.
+	VLANProto, VLANTCI uint16
+	Mark, Priority     uint32
+	// GSOSize and GSOSegs are 0 for a packet that is one segment.
+	GSOSize, GSOSegs uint32
+	Hash, Queue      uint32
+}
+
+// given is a field that a Runner can give to a filter.
+type given struct {
+	name  string
+	value func(*Context) uint32
+	// detour is the element of cb[] that has the value, for what BPF_PROG_RUN takes
+	// no value of: the filter's loads are led there. -1 for what it takes.
+	detour int
+}
+
+const noDetour = -1
+
+var givens = []given{
+	{"mark", func(c *Context) uint32 { return c.Mark }, noDetour},
+	{"priority", func(c *Context) uint32 { return c.Priority }, noDetour},
+	{"gso_segs", func(c *Context) uint32 { return c.GSOSegs }, noDetour},
+	{"gso_size", func(c *Context) uint32 { return c.GSOSize }, noDetour},
+	{"vlan_present", func(c *Context) uint32 { return uint32(min(c.VLANProto, 1)) }, 0},
+	{"vlan_tci", func(c *Context) uint32 { return uint32(c.VLANTCI) }, 1},
+	{"vlan_proto", func(c *Context) uint32 { return uint32(networkOrder(c.VLANProto)) }, 2},
+	{"hash", func(c *Context) uint32 { return c.Hash }, 3},
+	{"queue_mapping", func(c *Context) uint32 { return c.Queue }, 4},
+}
+
+// networkOrder is an ethertype as a filter loads it.
+func networkOrder(v uint16) uint16 {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
+		return bits.ReverseBytes16(v)
+	}
+	return v
+}
+
+// field is where __sk_buff has it.
+func (g *given) field() Field { return fieldNamed(g.name) }
+
+// place is from where a filter of a Runner loads it.
+func (g *given) place() int16 {
+	if g.detour == noDetour {
+		return g.field().offset
+	}
+	return fieldNamed("cb[0]").offset + 4*int16(g.detour)
+}
+
+// skbSize is the size of struct __sk_buff, as of Linux 5.18. What older kernels
+// do not know of it is zero.
+const skbSize = 192
+
+// encode makes the __sk_buff that BPF_PROG_RUN takes; nil if there is nothing in
+// it. Kernels refuse what they have no place for, so detours are only filled where
+// the filter goes there.
+func (c *Context) encode(detours bool) []byte {
+	var skb []byte
+	for i := range givens {
+		g := &givens[i]
+		value := g.value(c)
+		if value == 0 || g.detour != noDetour && !detours {
+			continue
+		}
+		if skb == nil {
+			skb = make([]byte, skbSize)
+		}
+		binary.NativeEndian.PutUint32(skb[g.place():], value)
+	}
+	return skb
+}
+
+// question is what a verdict's programs ask together.
+type question struct {
+	fields, calls          map[string]bool
+	below, scratch, unsure bool
+	// detours says that loads are led to cb[].
+	detours bool
+}
+
+// prepare finds out what a verdict asks, and leads its loads of what BPF_PROG_RUN
+// takes no value of to cb[], which it does take, if the filter does not use that
+// itself. Live, it is zero at the beginning.
+func prepare(spec *ebpf.CollectionSpec) question {
+	q := question{fields: make(map[string]bool), calls: make(map[string]bool)}
+	loads := make(map[string]*asks)
+	for name, p := range spec.Programs {
+		a := asksOf(p.Instructions)
+		loads[name] = a
+		for field := range a.fields {
+			q.fields[field] = true
+		}
+		maps.Copy(q.calls, a.calls)
+		q.below, q.scratch, q.unsure = q.below || a.below, q.scratch || a.scratch, q.unsure || a.unsure
+	}
+	if q.scratch || q.unsure {
+		return q
+	}
+	q.detours = true
+	for name, a := range loads {
+		for i := range givens {
+			if g := &givens[i]; g.detour != noDetour {
+				detour(spec.Programs[name].Instructions, a.fields[g.name], g)
+			}
+		}
+	}
+	return q
+}
+
+// detour leads loads of a field elsewhere.
+func detour(program asm.Instructions, loads []int, g *given) {
+	for _, at := range loads {
+		old := program[at]
+		// A relocation of the field must not come with it.
+		ins := asm.Instruction{
+			OpCode: old.OpCode, Dst: old.Dst, Src: old.Src, Offset: old.Offset - g.field().offset + g.place(), Constant: old.Constant,
+		}.WithSymbol(old.Symbol()).WithSource(old.Source())
+		if fn := btf.FuncMetadata(&old); fn != nil {
+			ins = btf.WithFuncMetadata(ins, fn)
+		}
+		program[at] = ins
+	}
+}
+
+// never lists what the filter asks for and no Runner can give.
+func (q *question) never() []string {
+	var names []string
+	for name := range q.fields {
+		isGiven := slices.ContainsFunc(givens, func(g given) bool { return g.name == name })
+		if !isGiven && name != "protocol" {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	names = append(names, slices.Sorted(maps.Keys(q.calls))...)
+	if q.below && !q.calls[helpersAsked[asm.FnSkbLoadBytesRelative]] {
+		names = append(names, "the headers below offset 0")
+	}
+	return names
+}
+
+// delivery is how a packet came to the filter.
+type delivery struct {
+	// bare says that nothing came with its bytes; protocol that skb->protocol did.
+	bare, protocol bool
+}
+
+// missing lists what the filter asks for and did not get of one packet, although
+// it may have got it live.
+func (q *question) missing(c *Context, d delivery) []string {
+	var names []string
+	for i := range givens {
+		g := &givens[i]
+		if !q.fields[g.name] {
+			continue
+		}
+		isThere := !d.bare && (g.detour == noDetour || q.detours) || g.value(c) == 0
+		// For a packet of one segment the kernel counts 0 or 1.
+		if !c.Known || !isThere || g.name == "gso_segs" && c.GSOSize == 0 {
+			names = append(names, g.name)
+		}
+	}
+	if q.fields["protocol"] && c.Protocol != 0 && !d.protocol {
+		names = append(names, "protocol")
+	}
+	return names
+}

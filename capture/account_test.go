@@ -1,0 +1,419 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+)
+
+// oddOnes is a filter that drops what has an odd byte at an offset.
+func oddOnes(tb testing.TB, offset int) *bpf.Verdict {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "odd.bpf")
+	program := fmt.Sprintf("48 0 0 %d\n84 0 0 1\n21 0 1 0\n6 0 0 65535\n6 0 0 0\n", offset)
+	if err := os.WriteFile(path, []byte(program), 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	verdict, err := bpf.ReadClassic(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return verdict
+}
+
+// flood sends datagrams to an address from two cpus at once, each from a socket
+// of its own. Their first bytes are odd and even in turn. It returns how many were sent.
+func flood(tb testing.TB, ns *Namespace, to unix.Sockaddr, each, size int) (sent uint64) {
+	tb.Helper()
+	domain := unix.AF_INET
+	switch to.(type) {
+	case *unix.SockaddrInet6:
+		domain = unix.AF_INET6
+	case *unix.SockaddrUnix:
+		domain = unix.AF_UNIX
+	}
+	var (
+		senders sync.WaitGroup
+		errs    [2]error
+		counts  [2]uint64
+	)
+	for n := range errs {
+		senders.Go(func() {
+			errs[n] = ns.Do(func() error {
+				// The namespace has locked the thread.
+				if err := pin(n); err != nil {
+					return err
+				}
+				fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+				if err != nil {
+					return err
+				}
+				defer unix.Close(fd)
+				payload := make([]byte, size)
+				for i := range each {
+					payload[0], payload[1], payload[2], payload[3] = byte(i), byte(i>>8), byte(i>>16), byte(n)
+					if err := unix.Sendto(fd, payload, 0, to); err != nil {
+						return err
+					}
+					counts[n]++
+				}
+				return nil
+			})
+		})
+	}
+	senders.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		tb.Error(err)
+	}
+	return counts[0] + counts[1]
+}
+
+// pin keeps the thread on a cpu, if there are so many.
+func pin(cpu int) error {
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return err
+	}
+	at := cpu % all.Count()
+	for n := range 1024 {
+		if all.IsSet(n) {
+			if at == 0 {
+				one.Set(n)
+			}
+			at--
+		}
+	}
+	return unix.SchedSetaffinity(0, &one)
+}
+
+// fullDrops is how many datagrams found no room in the receive queues of the
+// namespace's UDP sockets, as the kernel counts it there.
+func fullDrops(tb testing.TB, ns *Namespace) (n uint64) {
+	tb.Helper()
+	err := ns.Do(func() error {
+		four, err := os.ReadFile("/proc/thread-self/net/snmp")
+		six, err6 := os.ReadFile("/proc/thread-self/net/snmp6")
+		if err := errors.Join(err, err6); err != nil {
+			return err
+		}
+		var udp [][]string // the names, and what they count
+		for line := range strings.Lines(string(four)) {
+			if fields := strings.Fields(line); fields[0] == "Udp:" {
+				udp = append(udp, fields)
+			}
+		}
+		var texts []string
+		if len(udp) == 2 {
+			texts = append(texts, udp[1][slices.Index(udp[0], "RcvbufErrors")])
+		}
+		for line := range strings.Lines(string(six)) {
+			if fields := strings.Fields(line); fields[0] == "Udp6RcvbufErrors" {
+				texts = append(texts, fields[1])
+			}
+		}
+		if len(texts) != 2 {
+			return fmt.Errorf("no two RcvbufErrors in %q", four)
+		}
+		for _, text := range texts {
+			count, err := strconv.ParseUint(text, 10, 64)
+			if err != nil {
+				return err
+			}
+			n += count
+		}
+		return nil
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
+}
+
+// setReceiveBuffer gives a session's socket room for so many bytes.
+func setReceiveBuffer(tb testing.TB, s *Session, bytes int) {
+	tb.Helper()
+	var err error
+	cerr := s.main.conn.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes)
+	})
+	if err := errors.Join(cerr, err); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// accountOf finds the account among the statistics of the user view.
+func accountOf(tb testing.TB, all []Statistics, err error) *Account {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	sum := new(Account)
+	for _, st := range all {
+		if st.Account != nil {
+			sum.Add(st.Account)
+			if st.Account.Queue+st.Account.Unseen != st.OSDropped || st.Account.String() != st.Comment {
+				tb.Errorf("%s: %+v", st.Account, st)
+			}
+		}
+	}
+	if sum.Kind == "" {
+		tb.Fatal("no account")
+	}
+	if sum.Seen+sum.Before+sum.Unknown != sum.Delivered+sum.Queue+sum.Filtered+sum.After+sum.Unread {
+		tb.Errorf("does not balance: %s", sum)
+	}
+	return sum
+}
+
+// checkViews holds that the ledgers of the kernel and the user view go together.
+func checkViews(tb testing.TB, all []Statistics) {
+	tb.Helper()
+	var kernel, user Statistics
+	for _, st := range all {
+		if st.Received != st.Delivered+st.Dropped || st.Written < st.Delivered {
+			tb.Errorf("%s: %+v", st.Interface.Name(), st)
+		}
+		switch st.Interface.View {
+		case ViewKernel:
+			kernel.Accepted += st.Accepted
+			kernel.OSDropped += st.OSDropped
+		case ViewUser:
+			user.Delivered += st.Delivered
+			user.OSDropped += st.OSDropped
+		}
+	}
+	if kernel.Accepted+kernel.OSDropped != user.Delivered+user.OSDropped {
+		tb.Errorf("the filter accepted %d, userspace got %d, the queue dropped %d", kernel.Accepted, user.Delivered, user.OSDropped)
+	}
+}
+
+// told adds up what the packets of the user view say of drops.
+func told(sink *memory) (drops uint64) {
+	for _, p := range sink.view(ViewUser) {
+		drops += p.Drops
+	}
+	return drops
+}
+
+const (
+	smallBuffer = 4 << 10
+	largeBuffer = 64 << 20 // for more than flooded datagrams
+	flooded     = 10_000   // from each sender
+)
+
+// Two senders on two cpus, with and without a filter that drops half of it, with
+// and without room: what was sent is what the account says, to the packet, and
+// what the queue dropped is what the kernel counts in the namespace.
+func TestAccountOfTwoSenders(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		config Config
+		buffer int
+		half   bool
+		size   int
+	}{
+		{"all, much room", Config{Kind: mustKind(t, "udp")}, largeBuffer, false, 8},
+		{"all, little room", Config{Kind: mustKind(t, "udp")}, smallBuffer, false, 8},
+		{"half, much room", Config{Kind: mustKind(t, "udp")}, largeBuffer, true, 8},
+		{"half, little room", Config{Kind: mustKind(t, "udp"), Snaplen: 12}, smallBuffer, true, 8},
+		{"half of udp6, little room", Config{Kind: mustKind(t, "udp6")}, smallBuffer, true, 8},
+		{"half, little room, and a small ring", Config{Kind: mustKind(t, "udp"), RingSize: bpf.MinRingSize}, smallBuffer, true, 1400},
+		{"half, much room, and a small ring", Config{Kind: mustKind(t, "udp"), RingSize: bpf.MinRingSize}, largeBuffer, true, 1400},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.half {
+				test.config.Verdict = oddOnes(t, 8)
+			}
+			for range 3 {
+				floodSession(t, test.config, test.buffer, test.half, test.size)
+			}
+		})
+	}
+}
+
+func floodSession(t *testing.T, config Config, buffer int, half bool, size int) {
+	t.Helper()
+	var sent uint64
+	sink, s := run(t, config, func(s *Session) {
+		setReceiveBuffer(t, s, buffer)
+		sent = flood(t, s.config.Namespace, s.main.name, flooded, size)
+	})
+	all, err := s.Statistics()
+	a := accountOf(t, all, err)
+	filtered := uint64(0)
+	if half {
+		filtered = sent / 2
+	}
+	rest := a.Before + a.Unknown + a.After + a.Unread + a.Unseen + a.Closed
+	if a.Seen != sent || a.Filtered != filtered || rest != 0 {
+		t.Errorf("sent %d: %s", sent, a)
+	}
+	if full := fullDrops(t, s.config.Namespace); a.Queue != full {
+		t.Errorf("the kernel counts %d drops for want of room: %s", full, a)
+	}
+	if buffer == smallBuffer == (a.Queue == 0) {
+		t.Errorf("with room for %d bytes: %s", buffer, a)
+	}
+	if drops := told(sink); drops > a.Queue || !half && a.Queue > 0 && drops == 0 {
+		t.Errorf("packets tell of %d drops: %s", drops, a)
+	}
+	if user := uint64(len(sink.view(ViewUser))); user != a.Delivered {
+		t.Errorf("%d packets in the user view: %s", user, a)
+	}
+	counts, err := s.Counts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counts.QueueDropped != a.Queue || counts.Written != uint64(len(sink.packets)) {
+		t.Errorf("%+v: %s", counts, a)
+	}
+	checkViews(t, all)
+	t.Logf("told %d; lost %d; %s", told(sink), counts.Tap.Lost(), a)
+}
+
+// The capture ends in the middle of the flood: what the filter saw by then is
+// accounted for, and nothing else.
+func TestAccountEndsUnderLoad(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []uint64{0, 3000} {
+		for range 5 {
+			endUnderLoad(t, Config{Kind: mustKind(t, "udp"), Verdict: oddOnes(t, 8), Packets: limit})
+		}
+	}
+}
+
+func endUnderLoad(t *testing.T, config Config) {
+	t.Helper()
+	config.Namespace, config.RingSize = mustNamespace(t), 4<<20
+	s, err := Open(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	setReceiveBuffer(t, s, smallBuffer)
+	var (
+		sink memory
+		sent uint64
+		over sync.WaitGroup
+	)
+	ctx, cancel := context.WithCancel(t.Context())
+	over.Go(func() { sent = flood(t, config.Namespace, s.main.name, 3*flooded, 8) })
+	if config.Packets == 0 {
+		over.Go(func() {
+			for counts, err := s.Counts(); err == nil && counts.Tap.Seen < flooded; counts, err = s.Counts() {
+				runtime.Gosched()
+			}
+			cancel() // somewhere in the middle
+		})
+	}
+	err = s.Run(ctx, &sink)
+	cancel()
+	over.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.Statistics()
+	a := accountOf(t, all, err)
+	if a.Before+a.Unknown+a.Unread+a.Unseen != 0 || a.Seen == 0 || a.Seen >= sent {
+		t.Errorf("of %d: %s", sent, a)
+	}
+	full := fullDrops(t, config.Namespace)
+	if a.Queue > full || config.Packets == 0 && a.Queue != full {
+		t.Errorf("the kernel counts %d drops for want of room: %s", full, a)
+	}
+	if config.Packets > 0 && (a.After == 0 || a.Seen-a.After != config.Packets) {
+		t.Errorf("%d packets were asked for: %s", config.Packets, a)
+	}
+	if drops := told(&sink); config.Packets == 0 && drops > a.Queue {
+		t.Errorf("packets tell of %d drops: %s", drops, a)
+	}
+	checkViews(t, all)
+	t.Logf("told %d, %s", told(&sink), a)
+}
+
+// The other kinds that are read as messages. A raw socket whose queue is full does
+// not even run its filter on newer kernels; on older ones a unix socket may run it
+// again for a message whose sender had to wait.
+func TestAccountOfOtherKinds(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		kind   string
+		offset int // of the first byte of the payload in what the filter sees
+		copies uint64
+	}{
+		{"raw", "raw", 20 + 8, 1},
+		{"packet", "packet", 14 + 20 + 8, 2}, // on its way out and in
+		{"packet-dgram", "packet-dgram", 20 + 8, 1},
+		{"unix-dgram", "unix-dgram", 0, 1},
+	} {
+		for _, buffer := range []int{smallBuffer, largeBuffer} {
+			t.Run(fmt.Sprintf("%s, %d bytes", test.name, buffer), func(t *testing.T) {
+				config := Config{Kind: mustKind(t, test.kind), Verdict: oddOnes(t, test.offset), Protocol: unix.IPPROTO_UDP}
+				if test.kind == "unix-dgram" {
+					config.Address = filepath.Join(t.TempDir(), "socket")
+				}
+				var sent uint64
+				_, s := run(t, config, func(s *Session) {
+					setReceiveBuffer(t, s, buffer)
+					to := s.main.name
+					if test.kind != "unix-dgram" {
+						// Somebody must get it, or else ICMP says that nobody does.
+						to = discard(t, s.config.Namespace)
+					}
+					sent = flood(t, s.config.Namespace, to, flooded, 8)
+				})
+				all, err := s.Statistics()
+				a := accountOf(t, all, err)
+				if a.Seen+a.Unseen != sent*test.copies+a.Unread || a.Unseen == 0 && a.Filtered != sent/2*test.copies {
+					t.Errorf("sent %d: %s", sent, a)
+				}
+				if a.Before+a.Unknown+a.After != 0 || a.Unread > 0 && !a.again || a.Unseen > 0 && test.kind != "raw" {
+					t.Errorf("sent %d: %s", sent, a)
+				}
+				// A full unix socket makes its sender wait.
+				if full := buffer == smallBuffer && test.kind != "unix-dgram"; full != (a.Queue+a.Unseen > 0) {
+					t.Errorf("with room for %d bytes: %s", buffer, a)
+				}
+				if a.Unread == 0 {
+					checkViews(t, all)
+				}
+				t.Log(a)
+			})
+		}
+	}
+}
+
+// discard opens a socket that nobody reads, in a namespace.
+func discard(tb testing.TB, ns *Namespace) (name unix.Sockaddr) {
+	tb.Helper()
+	err := ns.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		tb.Cleanup(func() { unix.Close(fd) })
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			return err
+		}
+		name, err = unix.Getsockname(fd)
+		return err
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return name
+}

@@ -1,0 +1,391 @@
+package capture
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Counts is how far a capture has come. It may be asked for at any time.
+type Counts struct {
+	// Captured counts the packets of the kernel view that were taken from the ring.
+	Captured uint64
+	// Delivered counts the receiving calls that returned something, in the user view.
+	Delivered uint64
+	// Written counts the packets of all views that the Sink took. What was captured
+	// waits for its turn first, and gets none if the Sink fails.
+	Written uint64
+	// Trimmed counts those of Captured of which the verdict keeps a part only.
+	Trimmed uint64
+	// Unreached counts the headers below offset 0 that were wanted and that the filter could not reach.
+	Unreached uint64
+	// QueueDropped counts the packets that receive queues had no room for, and what
+	// sockets dropped otherwise, but for what their filter did. During the capture it is what deliveries have told of so far, never too many.
+	QueueDropped uint64
+	// Peeked counts the calls that left what they returned in the queue (MSG_PEEK). They are not in Delivered.
+	Peeked uint64
+	// Empty counts the calls that returned an error, or the end of a connection,
+	// where there are messages to get. They are not in Delivered.
+	Empty uint64
+	// Tap is the ledger of the tap.
+	Tap bpf.Counters
+	// Reads is the ledger of the system calls of other processes.
+	Reads bpf.ReadCounters
+}
+
+// Account says what became of the packets that a filter saw, each of which
+// userspace gets as one message or not at all. It balances to the packet:
+//
+//	Seen + Before + Unknown = Delivered + Queue + Filtered + After + Unread
+//
+// Streams have none: there is no saying which segment a read is.
+type Account struct {
+	// Kind is the name of the socket kind.
+	Kind string
+	// Seen counts the packets for which the filter ran, also those that the ring had no room for.
+	Seen uint64
+	// Delivered counts the messages that userspace got, in the user view.
+	Delivered uint64
+	// Queue counts the packets that passed the filter and were dropped by the
+	// receive queue, for want of room in most cases.
+	Queue uint64
+	// Filtered counts the packets that the verdict dropped.
+	Filtered uint64
+	// After counts the packets that came after the last one that was asked for.
+	After uint64
+	// Unread counts the packets that passed the filter, and of which nothing more
+	// is known: a process has not read them yet, or they are in Closed.
+	Unread uint64
+	// Before counts those of Delivered that were in the receive queue before the tap came.
+	Before uint64
+	// Unknown counts those of Delivered that no filter saw for another reason.
+	Unknown uint64
+	// Unseen counts the packets that the socket dropped before its filter could
+	// see them: those with a wrong checksum, and with raw sockets those for which
+	// the queue has no room. They are not in the sum.
+	Unseen uint64
+	// Closed counts the sockets that were closed before their count of drops could
+	// be read for the last time: what they dropped since then is in Unread.
+	Closed uint64
+
+	again bool // the filter sees a message again that its sender could not queue
+}
+
+// Add adds the account of more sockets of the kind.
+func (a *Account) Add(b *Account) {
+	a.Kind, a.again = b.Kind, b.again
+	a.Seen += b.Seen
+	a.Delivered += b.Delivered
+	a.Queue += b.Queue
+	a.Filtered += b.Filtered
+	a.After += b.After
+	a.Unread += b.Unread
+	a.Before += b.Before
+	a.Unknown += b.Unknown
+	a.Unseen += b.Unseen
+	a.Closed += b.Closed
+}
+
+// String is the account as one line. What is usually zero is left out when it is.
+func (a *Account) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: %d seen = %d delivered + %d dropped by the receive queue + %d dropped by the filter",
+		a.Kind, a.Seen, a.Delivered, a.Queue, a.Filtered)
+	term := func(format string, n uint64) {
+		if n > 0 {
+			fmt.Fprintf(&b, format, n)
+		}
+	}
+	unread := " + %d not read"
+	if a.again {
+		unread = " + %d not read, or sent again when there was room"
+	}
+	term(" + %d after the last packet that was asked for", a.After)
+	term(unread, a.Unread)
+	term(" - %d delivered from before the tap", a.Before)
+	term(" - %d delivered that no filter saw", a.Unknown)
+	term("; %d more were dropped before the filter could see them, for want of room or because they are broken", a.Unseen)
+	if a.Unread > 0 {
+		term("; sockets closed before they could say what they dropped: %d, and it is among what was not read", a.Closed)
+	}
+	return b.String()
+}
+
+// tally is what the collector counts of the packets of an outlet.
+type tally struct {
+	seen     uint64 // records of packets that were asked for
+	filtered uint64 // of seen: dropped by the verdict
+
+	after          uint64 // records of packets behind them
+	afterFiltered  uint64
+	afterDelivered uint64
+	stray          uint64 // deliveries behind them of which there is no record
+
+	delivered uint64 // messages, without peeks
+	before    uint64 // of them: had been in the queue before the tap came
+	bytes     uint64 // that were delivered, also of streams
+
+	drops  dropCount // of the sockets that could be asked
+	closed uint64    // sockets that could not be asked at the end
+}
+
+// record counts a packet that the filter saw.
+func (t *tally) record(wanted bool, verdict int32) {
+	number, filtered := &t.seen, &t.filtered
+	if !wanted {
+		number, filtered = &t.after, &t.afterFiltered
+	}
+	*number++
+	if verdict == 0 {
+		*filtered++
+	}
+}
+
+// deliver counts what userspace got, which was not a mere look.
+func (t *tally) deliver(d *delivery, m *match, beyond bool) {
+	switch {
+	case beyond && m.after:
+		t.afterDelivered++
+		return
+	case beyond:
+		t.stray++
+		return
+	case m.before:
+		t.before++
+	}
+	t.delivered++
+	t.bytes += uint64(d.full)
+}
+
+// dropCount bounds how many packets sockets have dropped, by their own count of
+// 32 bits, which goes on while it is read. Sums and differences wrap around.
+type dropCount struct{ low, high uint32 }
+
+// since is the count since an earlier one.
+func (d dropCount) since(earlier dropCount) dropCount {
+	return dropCount{d.low - earlier.high, d.high - earlier.low}
+}
+
+func (d *dropCount) add(more dropCount) {
+	d.low += more.low
+	d.high += more.high
+}
+
+// near is the number nearest to another one that has these lower 32 bits.
+func near(number int64, lower uint32) int64 { return number + int64(int32(lower-uint32(number))) }
+
+// account balances an outlet's tally. missed packets have no record, of which
+// the verdict dropped some.
+//
+// What the queue dropped follows from what is missing: userspace has got
+// everything else. The kernel's own count says whether that is true. It may be
+// some packets off when others go on sending at the end, so it only has bounds.
+func (p *outlet) account(missed, missedFiltered uint64) Account {
+	t := &p.tally
+	a := Account{
+		Kind: p.kind.Name, Seen: t.seen + t.after + missed, Filtered: t.filtered + missedFiltered,
+		After: t.after + t.stray, Delivered: t.delivered, Before: t.before, Closed: t.closed,
+		again: p.kind.blocksSender(),
+	}
+	missing := int64(a.Seen+a.Before) - int64(a.Filtered+a.Delivered+a.After)
+	other := t.after - t.afterFiltered - t.afterDelivered // dropped by the queue behind the last one
+	if p.kind.countsFiltered() {
+		other += a.Filtered + t.afterFiltered
+	}
+	low := max(near(missing, t.drops.low-uint32(other)), 0)
+	high := max(near(missing, t.drops.high-uint32(other)), low)
+	switch {
+	case missing < 0:
+		a.Unknown, a.Unseen = uint64(-missing), uint64(low)
+	case missing < low:
+		a.Queue, a.Unseen = uint64(missing), uint64(low-missing)
+	default:
+		a.Queue = uint64(min(missing, high))
+		a.Unread = uint64(missing) - a.Queue
+	}
+	return a
+}
+
+// ledger adds up what a capture has counted, the same way for a Session and a
+// Live: everything that is said of it comes from here.
+type ledger struct {
+	collector *collector
+	views     []View
+	outlets   []*outlet
+	started   int64 // on the boot clock
+	tap       *bpf.Tap
+	reads     *bpf.Reads // nil if the calls of other processes are not followed
+	untapped  bool       // another filter is in the place of the tap: no account can balance
+}
+
+// counts may be asked for while the capture goes on.
+func (g *ledger) counts() (Counts, error) {
+	c := g.collector
+	counts := Counts{
+		Captured:     c.counts[ViewKernel].Load(),
+		Delivered:    c.counts[ViewUser].Load(),
+		Written:      c.order.written.Load(),
+		Trimmed:      c.trimmed.Load(),
+		Unreached:    c.unreached[ViewNet].Load() + c.unreached[ViewLink].Load(),
+		QueueDropped: c.queue.Load(),
+		Peeked:       c.peeks.Load(),
+		Empty:        c.empty.Load(),
+	}
+	var err error
+	if g.reads != nil {
+		if counts.Reads, err = g.reads.Counters(); err != nil {
+			return counts, err
+		}
+	}
+	counts.Tap, err = g.tap.Counters()
+	return counts, err
+}
+
+// statistics is the ledger of each interface, after the capture. What the tap
+// lost is in that of the first one that has packets: whose it was nobody knows.
+func (g *ledger) statistics() ([]Statistics, error) {
+	counts, err := g.counts()
+	if err != nil {
+		return nil, err
+	}
+	var all []Statistics
+	accounts := g.accounts(counts)
+	for _, v := range g.views {
+		first := g.first(v)
+		for n, p := range g.outlets {
+			for _, at := range []*lane{p.lanes[v], p.mapped[v]} {
+				if at == nil {
+					continue
+				}
+				st := g.lane(at, counts, at == first)
+				if at == p.lanes[v] && accounts != nil {
+					st.balance(accounts[n])
+				}
+				if v == ViewUser {
+					st.Bytes = p.tally.bytes
+				}
+				all = append(all, st)
+			}
+		}
+	}
+	return all, nil
+}
+
+// first is the first lane of a view that has packets, or else the first one.
+func (g *ledger) first(v View) (first *lane) {
+	for _, p := range g.outlets {
+		for _, at := range []*lane{p.lanes[v], p.mapped[v]} {
+			switch {
+			case at == nil:
+			case at.handed > 0:
+				return at
+			case first == nil:
+				first = at
+			}
+		}
+	}
+	return first
+}
+
+// lane is the ledger of one interface, with all losses of its view if it is the first.
+func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
+	c := g.collector
+	st := Statistics{
+		Interface: &at.Interface, Start: c.clock.wall(g.started), End: c.clock.wall(bootNow()),
+		Delivered: at.counted, Written: at.written,
+	}
+	filtered := at.filtered
+	switch {
+	case !first:
+	case at.View == ViewUser:
+		st.Dropped = counts.Reads.Lost()
+	default:
+		// What came after the last packet that was asked for does not count.
+		st.Dropped = counts.Tap.Lost() + c.unreached[at.View].Load()
+		filtered += counts.Tap.Dropped - min(counts.Tap.Dropped, c.filtered)
+	}
+	st.Received = st.Delivered + st.Dropped
+	st.Accepted = st.Received - min(filtered, st.Received)
+	return st
+}
+
+// balance says how an interface's ledger goes together with the account of its
+// sockets, nil if they have none.
+func (st *Statistics) balance(a *Account) {
+	switch {
+	case a == nil:
+	case st.Interface.View == ViewUser:
+		st.OSDropped, st.Account, st.Comment = a.Queue+a.Unseen, a, a.String()
+	default:
+		st.OSDropped = a.Unseen
+	}
+}
+
+// accounts has the account of each outlet, nil for those of streams.
+func (g *ledger) accounts(counts Counts) []*Account {
+	if g.untapped {
+		return nil
+	}
+	c := g.collector
+	missed := counts.Tap.Seen - min(counts.Tap.Seen, c.records)
+	filtered := counts.Tap.Dropped - min(counts.Tap.Dropped, c.filtered)
+	all := make([]*Account, len(g.outlets))
+	heir := g.heir()
+	for n, p := range g.outlets {
+		if p.kind.stream {
+			continue
+		}
+		var a Account
+		if p == heir {
+			a = p.account(missed, filtered)
+		} else {
+			a = p.account(0, 0)
+		}
+		all[n] = &a
+	}
+	return all
+}
+
+// heir is the outlet whose account has the packets without a record.
+func (g *ledger) heir() *outlet {
+	for _, p := range g.outlets {
+		if p.tally.seen+p.tally.after > 0 {
+			return p
+		}
+	}
+	if len(g.outlets) == 0 {
+		return nil
+	}
+	return g.outlets[0]
+}
+
+// close replaces what deliveries have told of the receive queues' drops by what is true at the end.
+func (g *ledger) close() error {
+	counts, err := g.counts()
+	if err != nil {
+		return err
+	}
+	var dropped uint64
+	accounts := g.accounts(counts)
+	for _, a := range accounts {
+		if a != nil {
+			dropped += a.Queue + a.Unseen
+		}
+	}
+	if accounts != nil {
+		g.collector.queue.Store(dropped)
+	}
+	return nil
+}
+
+// quiesce waits until every filter that was running has done its work: the packet
+// is counted, and in the receive queue or dropped. Both happen in one critical
+// section of RCU, which this outwaits; not so for messages of local processes
+// (unix, netlink), which come from somebody who can be interrupted. Where a kernel
+// does not offer it, a packet may be left over in that moment, and is counted as unread.
+func quiesce() {
+	const global = 1 // MEMBARRIER_CMD_GLOBAL of linux/membarrier.h
+	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
+}

@@ -1,0 +1,85 @@
+package capture
+
+// queueLoss tells, delivery by delivery, how many messages the receive queue has
+// dropped. It never tells of more than there were; it may tell of them late.
+//
+// What SO_RXQ_OVFL says with a message is the socket's count of drops at about
+// the time when the message entered the queue. UDP counts there what the filter
+// drops as well. If the filter has only run on one cpu, that count holds just the
+// filter's drops before this message. If it has run on several, a drop of one
+// cpu may be counted or not when another one puts a message into the queue; but
+// the count cannot hold a drop that the filter decided on after the message was
+// received. So many are taken off it, and the next deliveries tell of the rest.
+type queueLoss struct {
+	filters bool   // the filter may drop packets, and these are in the count
+	drops   uint64 // the count with the last delivery
+	all     uint64 // of the queue's own drops: told so far
+
+	cpu     uint32  // that the filter ran on
+	cpus    int     // 2 for several
+	lost    uint64  // packets without a record, each of which the filter may have dropped
+	before  uint64  // drops of the filter up to the last delivery
+	decided []int64 // times of its drops, from next on those after the last delivery; in order
+	next    int
+}
+
+// decidedLimit bounds the memory for drops of the filter while nothing is delivered.
+const decidedLimit = 1 << 16
+
+// saw takes a packet, and how many the ring has lost since the one before.
+func (l *queueLoss) saw(p *kernelPacket, lost int) {
+	if !l.filters {
+		return
+	}
+	l.lost += uint64(lost)
+	if l.cpus == 0 || l.cpu != p.cpu {
+		l.cpus = min(l.cpus+1, 2)
+	}
+	l.cpu = p.cpu
+	if p.verdict != 0 {
+		return
+	}
+	if len(l.decided)-l.next >= decidedLimit {
+		// As if the next delivery were later. That tells of the queue's drops later too.
+		l.passed(l.decided[l.next+decidedLimit/2])
+	}
+	at := len(l.decided)
+	l.decided = append(l.decided, p.time)
+	// The ring has the order in which the cpus came for room, and each took the time after that.
+	for ; at > l.next && l.decided[at-1] > p.time; at-- {
+		l.decided[at-1], l.decided[at] = l.decided[at], l.decided[at-1]
+	}
+}
+
+// passed notes that the filter's drops up to a time may be in the count.
+func (l *queueLoss) passed(until int64) {
+	for l.next < len(l.decided) && l.decided[l.next] <= until {
+		l.next++
+		l.before++
+	}
+	// Moving what remains costs as much as it saves until half is gone.
+	if l.next > len(l.decided)/2 {
+		l.decided = append(l.decided[:0], l.decided[l.next:]...)
+		l.next = 0
+	}
+}
+
+// told is how many messages the queue has dropped before a delivery of which no
+// delivery before has told. It is exact if these are just the ones between the
+// two. ran is when the filter ran for what was delivered, 0 if that is not known.
+func (l *queueLoss) told(d *delivery, ran int64) (dropped uint64, exact bool) {
+	l.drops = max(l.drops, d.drops)
+	exact = true
+	if l.filters {
+		exact = ran != 0 && l.cpus < 2 && l.lost == 0
+		if exact {
+			l.passed(ran)
+		} else {
+			l.passed(d.time)
+		}
+	}
+	if own := l.drops - min(l.drops, l.before+l.lost); own > l.all {
+		dropped, l.all = own-l.all, own
+	}
+	return dropped, exact
+}

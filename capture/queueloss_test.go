@@ -1,0 +1,80 @@
+package capture
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// Packets on one cpu or two, whose filter and whose queue drop some: at each
+// delivery no more is told than the queue has dropped, whatever order the cpus
+// count in; and with one cpu exactly that, in the end also with two.
+func TestQueueLossIsNeverTooMuch(t *testing.T) {
+	t.Parallel()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for cpus := 1; cpus <= 2; cpus++ {
+		for range 200 {
+			l := queueLoss{filters: true}
+			var counted, dropped, all uint64 // drops in the socket's count; of the queue; told
+			var held int                     // drops of the filter that a cpu has yet to count
+			for now := int64(1); now < 2000; now++ {
+				p := kernelPacket{time: now, cpu: uint32(random.IntN(cpus)), verdict: -1}
+				if random.IntN(2) == 0 {
+					p.verdict = 0
+				}
+				l.saw(&p, 0)
+				if p.verdict == 0 {
+					if cpus > 1 && random.IntN(3) == 0 {
+						held++
+					} else {
+						counted++
+					}
+					continue
+				}
+				// The other cpu may go on while this one is on its way to the queue.
+				received := now
+				for cpus > 1 && random.IntN(3) == 0 {
+					now++
+					received = now
+					l.saw(&kernelPacket{time: now, cpu: 1 - p.cpu, verdict: 0}, 0)
+					counted++
+				}
+				if held > 0 && random.IntN(2) == 0 {
+					counted, held = counted+uint64(held), 0
+				}
+				if random.IntN(4) == 0 {
+					counted, dropped = counted+1, dropped+1
+					continue
+				}
+				told, exact := l.told(&delivery{time: received, drops: counted}, p.time)
+				all += told
+				if all > dropped || cpus == 1 && (all != dropped || !exact) {
+					t.Fatalf("%d cpus: told %d of %d, exact: %v", cpus, all, dropped, exact)
+				}
+			}
+			counted += uint64(held)
+			told, _ := l.told(&delivery{time: 1 << 62, drops: counted}, 0)
+			if all += told; all != dropped {
+				t.Fatalf("%d cpus: told %d of %d in the end", cpus, all, dropped)
+			}
+		}
+	}
+}
+
+// While nothing is delivered, little is kept, and later not too much told.
+func TestQueueLossBoundsMemory(t *testing.T) {
+	t.Parallel()
+	l := queueLoss{filters: true}
+	const packets = 10 * decidedLimit
+	for now := range int64(packets) {
+		l.saw(&kernelPacket{time: now, verdict: 0}, 0)
+	}
+	if len(l.decided) > 4*decidedLimit {
+		t.Errorf("%d times are kept", len(l.decided))
+	}
+	if told, _ := l.told(&delivery{time: packets, drops: packets + 3}, packets); told != 3 {
+		t.Errorf("told %d of 3", told)
+	}
+}

@@ -1,0 +1,354 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/privilege"
+)
+
+// privileged is ebpfdump as somebody with a few capabilities calls it.
+type privileged struct {
+	testing.TB
+	program string // in a place that everybody can reach
+	dir     string
+}
+
+func newPrivileged(t *testing.T) *privileged {
+	t.Helper()
+	requireTools(t, "setpriv", "python3")
+	dir, err := os.MkdirTemp("", "ebpfdump-privilege-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	from, err := os.Open(executable)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	p := &privileged{TB: t, program: filepath.Join(dir, "ebpfdump"), dir: dir}
+	to, err := os.OpenFile(p.program, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.Copy(to, from)
+	if err := errors.Join(err, to.Close(), os.Chmod(dir, 0o777), os.Chmod(p.program, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// nobody is a user without any privilege of its own.
+const nobody = 65534
+
+// command is ebpfdump as a user with these capabilities and no others: as root,
+// who has them anyway, or as another user, who has been given them.
+func (p *privileged) command(uid int, capabilities []bpf.Capability, args ...string) *exec.Cmd {
+	set := "-all"
+	for _, c := range capabilities {
+		set += ",+" + strings.ToLower(strings.TrimPrefix(c.String(), "CAP_"))
+	}
+	setpriv := []string{"--bounding-set=" + set, "--inh-caps=-all"}
+	if uid != 0 {
+		id := strconv.Itoa(uid)
+		setpriv = []string{"--reuid=" + id, "--regid=" + id, "--clear-groups", "--inh-caps=" + set, "--ambient-caps=" + set, "--bounding-set=" + set}
+	}
+	cmd := exec.Command("setpriv", slices.Concat(setpriv, []string{p.program}, args)...)
+	cmd.Dir = "/"
+	return cmd
+}
+
+// outcome is how a program ended.
+type outcome struct {
+	status         int
+	stdout, stderr string
+}
+
+// run runs a program in a network namespace of its own.
+func (p *privileged) run(cmd *exec.Cmd) outcome {
+	p.Helper()
+	ns, err := capture.NewNamespace()
+	if err != nil {
+		p.Fatal(err)
+	}
+	defer ns.Close()
+	return p.runIn(ns, cmd)
+}
+
+func (p *privileged) runIn(ns *capture.Namespace, cmd *exec.Cmd) outcome {
+	p.Helper()
+	var stdout, stderr output
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := ns.Do(cmd.Start); err != nil {
+		p.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		p.Fatal(err)
+	}
+	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// privilegeCase is a use, and the arguments for it.
+type privilegeCase struct {
+	use  privilege.Use
+	args []string
+	// seen is in stdout if all went well.
+	seen string
+	// rootOnly: with what it needs a user is root.
+	rootOnly bool
+}
+
+func (c privilegeCase) name() string { return strings.Join(c.args, " ") }
+
+// sockets has each kind of socket, alone with its probe and isolated.
+func socketCases() []privilegeCase {
+	var cases []privilegeCase
+	for _, k := range capture.Kinds() {
+		for _, isolate := range []bool{false, true} {
+			c := privilegeCase{
+				use:  privilege.Use{Command: "capture", Kind: k.Name, Probe: true, Isolate: isolate},
+				args: []string{"capture", "--sock", k.Name, "--probe"},
+			}
+			if isolate {
+				c.args = append(c.args, "--isolate")
+			}
+			cases = append(cases, c)
+		}
+	}
+	return append(cases,
+		privilegeCase{use: privilege.Use{Command: "capture", Kind: "netlink"}, args: []string{"capture", "--sock", "netlink", "--duration", "0.2"}},
+		privilegeCase{use: privilege.Use{Command: "capture", Kind: "tcp"}, args: []string{"capture", "--sock", "tcp", "--duration", "0.2"}},
+		privilegeCase{
+			use:  privilege.Use{Command: "capture", Kind: "udp", Probe: true, LowPort: true},
+			args: []string{"capture", "--sock", "udp", "--probe", "-l", "127.0.0.1:80"}, seen: "udp:user",
+		},
+	)
+}
+
+// selfTalk has a process send a datagram to itself.
+const selfTalk = `import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("127.0.0.1", 0)); s.sendto(b"hello", s.getsockname()); s.recv(10)`
+
+func otherCases(t *testing.T) []privilegeCase {
+	sample, err := filepath.Abs("../../samples/tcp.pcapng")
+	if err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(sample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "ebpfdump-privilege-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	sample = filepath.Join(dir, "tcp.pcapng")
+	if err := errors.Join(os.WriteFile(sample, content, 0o644), os.Chmod(dir, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	command := func(user, view bool) privilegeCase {
+		c := privilegeCase{
+			use:  privilege.Use{Command: "capture", Run: true, UserView: view, OtherUser: user},
+			args: []string{"capture"}, seen: "udp:kernel", rootOnly: user,
+		}
+		if user {
+			c.args = append(c.args, "--user", "nobody")
+		}
+		if !view {
+			c.args = append(c.args, "--view", "kernel")
+		} else {
+			c.seen = "udp:user"
+		}
+		c.args = append(c.args, "--", "/usr/bin/python3", "-c", selfTalk)
+		return c
+	}
+	return []privilegeCase{
+		command(false, true), command(false, false), command(true, true), command(true, false),
+		{use: privilege.Use{Command: "replay"}, args: []string{"replay", "--verdict", "keep", sample}, seen: "keeps all"},
+		{use: privilege.Use{Command: "explain"}, args: []string{"explain", sample}, seen: "tcp"},
+		{use: privilege.Use{Command: "convert"}, args: []string{"convert", sample, "-o", "-", "--to", "json"}, seen: "{"},
+		{use: privilege.Use{Command: "survey"}, args: []string{"survey", "--sock", "tcp,raw/udp,netlink,icmp,packet"}, seen: "tcp"},
+	}
+}
+
+// What the table says is enough is enough, and each of it is needed: without it
+// the status is 4, and the message names it.
+func TestPrivileges(t *testing.T) {
+	t.Parallel()
+	p := newPrivileged(t)
+	for _, c := range append(socketCases(), otherCases(t)...) {
+		t.Run(c.name(), func(t *testing.T) {
+			t.Parallel()
+			p := &privileged{TB: t, program: p.program, dir: p.dir}
+			all := p.run(exec.Command(p.program, c.args...))
+			for _, uid := range []int{0, nobody} {
+				if uid != 0 && c.rootOnly {
+					continue
+				}
+				p.check(uid, c, all)
+			}
+		})
+	}
+}
+
+// check compares with what somebody gets who has all capabilities.
+func (p *privileged) check(uid int, c privilegeCase, all outcome) {
+	p.Helper()
+	needs := c.use.Needs()
+	if got := p.run(p.command(uid, needs, c.args...)); got.status != all.status || !strings.Contains(got.stdout, c.seen) {
+		p.Errorf("uid %d with %v: status %d, with everything %d\n%s%s", uid, needs, got.status, all.status, got.stdout, got.stderr)
+	}
+	if all.status != 0 {
+		return // this kernel does without the kind
+	}
+	for i, missing := range needs {
+		p.checkMissing(uid, missing, slices.Delete(slices.Clone(needs), i, i+1), func(cmd *exec.Cmd) outcome { return p.run(cmd) }, c.args)
+	}
+}
+
+// checkMissing runs a command without a capability, unless another has it in it.
+func (p *privileged) checkMissing(uid int, missing bpf.Capability, rest []bpf.Capability, run func(*exec.Cmd) outcome, args []string) {
+	p.Helper()
+	var held bpf.Privilege
+	for _, c := range rest {
+		held.Effective |= 1 << c
+	}
+	if held.Has(int(missing)) {
+		return
+	}
+	got := run(p.command(uid, rest, args...))
+	if got.status != exitMissing || !strings.Contains(got.stderr, missing.String()) {
+		p.Errorf("uid %d without %v: status %d, want %d and a message that names it\n%s%s", uid, missing, got.status, exitMissing, got.stdout, got.stderr)
+	}
+}
+
+// talker is a server that answers each connection, as a user that is neither
+// root nor nobody, with a classic filter on its listener that keeps everything.
+const talker = `
+import ctypes, socket, struct, sys
+s = socket.socket(); s.bind(("127.0.0.1", int(sys.argv[1])))
+if sys.argv[2] == "filter":
+    code = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0xffffffff))
+    s.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HxxxxxxP", 1, ctypes.addressof(code)))
+s.listen(); print("ready", flush=True)
+while True:
+    c, _ = s.accept(); c.sendall(c.recv(100)); c.close()
+`
+
+// Joining a process of somebody else.
+func TestPrivilegesToJoin(t *testing.T) {
+	t.Parallel()
+	p := newPrivileged(t)
+	for _, c := range []struct {
+		filter string
+		use    privilege.Use
+		args   []string
+	}{
+		{"none", privilege.Use{Command: "capture", Join: true, UserView: true}, nil},
+		{"none", privilege.Use{Command: "capture", Join: true}, []string{"--view", "kernel"}},
+		{"filter", privilege.Use{Command: "capture", Join: true, UserView: true, ReplaceFilter: true}, []string{"--replace-filter"}},
+	} {
+		t.Run(fmt.Sprint(c.filter, c.args), func(t *testing.T) {
+			t.Parallel()
+			p := &privileged{TB: t, program: p.program, dir: p.dir}
+			ns, pid := p.serve(c.filter)
+			for _, uid := range []int{0, nobody} {
+				args := slices.Concat([]string{"capture", "--pid", strconv.Itoa(pid)}, c.args)
+				needs := c.use.Needs()
+				got := p.runIn(ns, p.command(uid, needs, slices.Concat(args, []string{"-c", "40"})...))
+				want := "tcp:kernel"
+				if c.use.UserView {
+					want = "tcp:user"
+				}
+				if got.status != 0 || !strings.Contains(got.stdout, want) {
+					t.Errorf("uid %d with %v: status %d\n%s%s", uid, needs, got.status, got.stdout, got.stderr)
+				}
+				for i, missing := range needs {
+					p.checkMissing(uid, missing, slices.Delete(slices.Clone(needs), i, i+1), func(cmd *exec.Cmd) outcome { return p.runIn(ns, cmd) }, args)
+				}
+			}
+		})
+	}
+}
+
+// serve starts a talker, and somebody who talks to it all the time.
+func (p *privileged) serve(filter string) (*capture.Namespace, int) {
+	p.Helper()
+	ns, err := capture.NewNamespace()
+	if err != nil {
+		p.Fatal(err)
+	}
+	p.Cleanup(ns.Close)
+	cmd := exec.Command("/usr/bin/python3", "-c", talker, "8080", filter)
+	if filter == "none" {
+		cmd.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 1000, Gid: 1000}}
+	} else { // which needs CAP_NET_ADMIN on TCP
+		cmd = exec.Command("setpriv", "--reuid=1000", "--regid=1000", "--clear-groups", "--inh-caps=+net_admin", "--ambient-caps=+net_admin",
+			"/usr/bin/python3", "-c", talker, "8080", filter)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		p.Fatal(err)
+	}
+	if err := ns.Do(cmd.Start); err != nil {
+		p.Fatal(err)
+	}
+	p.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	if _, err := io.ReadFull(stdout, make([]byte, len("ready\n"))); err != nil {
+		p.Fatalf("the server does not begin: %v", err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = ns.Do(talk)
+			}
+		}
+	}()
+	p.Cleanup(func() { close(stop); <-stopped })
+	return ns, cmd.Process.Pid
+}
+
+// talk sends a few bytes to the talker and waits for them to come back.
+func talk() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 8080, Addr: [4]byte(net.IPv4(127, 0, 0, 1).To4())}); err != nil {
+		return err
+	}
+	if _, err := unix.Write(fd, []byte("hello")); err != nil {
+		return err
+	}
+	_, err = unix.Read(fd, make([]byte, 16))
+	return err
+}

@@ -1,0 +1,95 @@
+package convert
+
+import (
+	"encoding/binary"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
+)
+
+// hashToeplitz is the number of epb_hash for the hash of a flow, as network
+// cards compute it. Linux computes some itself, in another way, but pcapng has
+// no other number for a hash that is not one of the packet's bytes.
+const hashToeplitz = 5
+
+// appendMetaOptions appends what pcapng has options for: hash and queue.
+// epb_queue counts from 0, and queue_mapping of received packets from 1.
+func appendMetaOptions(b []byte, p *capture.Packet) []byte {
+	m := &p.Meta
+	if m.Hash != 0 {
+		b = appendOptionHead(b, packetHash, 5)
+		b = append(binary.BigEndian.AppendUint32(append(b, hashToeplitz), m.Hash), 0, 0, 0)
+	}
+	if m.Queue != 0 {
+		b = appendOptionUint32(b, packetQueue, m.Queue-queueBase(p))
+	}
+	return b
+}
+
+// queueBase is what queue_mapping is for queue 0.
+func queueBase(p *capture.Packet) uint32 {
+	if p.Direction == capture.Outbound {
+		return 0
+	}
+	return 1
+}
+
+// appendComment appends a packet's comment, with what is to be said of its Meta.
+func appendComment(b []byte, p *capture.Packet) []byte {
+	limit := maxOption
+	if remark.HasMeta(&p.Meta) {
+		limit -= remark.MetaSize
+	}
+	start := len(b)
+	b = appendOptionHead(b, optionComment, 0)
+	b = remark.AppendComment(b, cut(p.Comment, limit), &p.Meta)
+	size := len(b) - start - 4
+	order.PutUint16(b[start+2:], uint16(size))
+	return pad(b, size)
+}
+
+// parseMeta completes the Meta of a packet that was read, whose options are known.
+func parseMeta(p *capture.Packet, i *fileInterface) {
+	if p.Meta.Queue != 0 {
+		p.Meta.Queue += queueBase(p) - 1
+	}
+	if i.own.HasMeta {
+		if rest, m, ok := remark.CutMeta(p.Comment); ok {
+			m.Hash, m.Queue = p.Meta.Hash, p.Meta.Queue
+			p.Comment, p.Meta = rest, m
+		}
+	}
+}
+
+// A VLAN tag stands between the addresses of an Ethernet header and its type.
+const (
+	tagPlace = 12
+	tagSize  = 4
+)
+
+// restoresTag tells whether the tag of a packet's Meta is put back into its bytes.
+func restoresTag(p *capture.Packet) bool {
+	return p.Meta.Tagged() && p.Interface.HasMeta && p.Interface.Layer == capture.LayerLink && len(p.Data) >= tagPlace
+}
+
+func appendTag(b []byte, m *capture.Meta) []byte {
+	return binary.BigEndian.AppendUint32(b, uint32(m.VLANProto)<<16|uint32(m.VLANTCI))
+}
+
+// stripTag takes out of a frame the tag that the Writer put back. A frame without
+// it is not the Writer's, and what its comment says is none of a packet's facts.
+func stripTag(p *capture.Packet) {
+	if !restoresTag(p) {
+		return
+	}
+	if len(p.Data) < tagPlace+tagSize || binary.BigEndian.Uint32(p.Data[tagPlace:]) != uint32(p.Meta.VLANProto)<<16|uint32(p.Meta.VLANTCI) {
+		p.Comment = string(remark.AppendComment(nil, p.Comment, &p.Meta))
+		p.Meta = capture.Meta{Hash: p.Meta.Hash, Queue: p.Meta.Queue}
+		return
+	}
+	// Over the addresses, which are shorter than what is moved: the window of a
+	// file that is read has one packet at a time.
+	copy(p.Data[tagSize:], p.Data[:tagPlace])
+	p.Data = p.Data[tagSize:]
+	p.Len -= tagSize
+}

@@ -1,0 +1,152 @@
+package explain
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// Beside is what the kernel kept beside the bytes of packets, as the filter could
+// load it from __sk_buff. What is zero is not counted.
+type Beside struct {
+	// VLANs are the ids of the tags that the kernel took out of frames.
+	VLANs *Values `json:"vlans,omitempty"`
+	// Marks, Priorities and Queues have the values of these fields. Queues are
+	// queue_mapping: one more than the receive queue's number.
+	Marks      *Values `json:"marks,omitempty"`
+	Priorities *Values `json:"priorities,omitempty"`
+	Queues     *Values `json:"queues,omitempty"`
+	// Segmented are the packets that stand for several segments each, at most
+	// MostSegments of them (segmentation offload).
+	Segmented    Count  `json:"segmented"`
+	MostSegments uint64 `json:"most_segments"`
+	// Hashed counts the packets with a flow hash.
+	Hashed uint64 `json:"hashed"`
+}
+
+// Values counts packets by a value that they have.
+type Values struct {
+	// Values are the first sixteen.
+	Values []Value `json:"values"`
+	// Omitted counts the packets with others.
+	Omitted uint64 `json:"omitted"`
+}
+
+// Value counts the packets that have it.
+type Value struct {
+	Value   uint32 `json:"value"`
+	Packets uint64 `json:"packets"`
+	// IDs are the packet ids.
+	IDs IDs `json:"ids"`
+}
+
+// shownValues is how many values are kept apart.
+const shownValues = 16
+
+func (v *Values) add(value uint32, p *capture.Packet) *Values {
+	if v == nil {
+		v = &Values{}
+	}
+	for i := range v.Values {
+		if v.Values[i].Value == value {
+			v.Values[i].Packets++
+			v.Values[i].IDs.add(p.ID)
+			return v
+		}
+	}
+	if len(v.Values) == shownValues {
+		v.Omitted++
+		return v
+	}
+	v.Values = append(v.Values, Value{Value: value})
+	return v.add(value, p)
+}
+
+// beside counts what a packet has.
+func (o *Socket) beside(p *capture.Packet) {
+	m := &p.Meta
+	if *m == (capture.Meta{}) {
+		return
+	}
+	if o.Beside == nil {
+		o.Beside = &Beside{}
+	}
+	b := o.Beside
+	if m.Tagged() {
+		b.VLANs = b.VLANs.add(uint32(m.VLAN()), p)
+	}
+	if m.Mark != 0 {
+		b.Marks = b.Marks.add(m.Mark, p)
+	}
+	if m.Priority != 0 {
+		b.Priorities = b.Priorities.add(m.Priority, p)
+	}
+	if m.Queue != 0 {
+		b.Queues = b.Queues.add(m.Queue, p)
+	}
+	if m.GSOSize != 0 {
+		b.Segmented.add(p.ID, uint64(max(p.Len, len(p.Data))))
+		b.MostSegments = max(b.MostSegments, uint64(m.GSOSegs))
+	}
+	if m.Hash != 0 {
+		b.Hashed++
+	}
+}
+
+// sayBeside tells of what is worth a word: nearly every packet has a hash, and a queue.
+func (o *Socket) sayBeside() Finding {
+	f := Finding{Topic: "beside"}
+	b := o.Beside
+	if b == nil {
+		return f
+	}
+	words := b.VLANs.words("the tag of VLAN %d")
+	words = append(words, b.Marks.words("mark %#x")...)
+	words = append(words, b.Priorities.words("priority %d")...)
+	if len(words) > 0 {
+		f.Text = "The kernel keeps beside the bytes " + list(words) + "."
+	}
+	if b.VLANs != nil {
+		f.Text += " The filter finds a tag in vlan_tci, and not at its place in the frame."
+	}
+	if n := b.Segmented.Packets; n > 0 {
+		f.Text += fmt.Sprintf(" Segmentation offload: %s for up to %s segments each.", plural(n, "1 packet stands", digits(n)+" packets stand"), digits(b.MostSegments))
+	}
+	return f
+}
+
+// words names each value with its packets.
+func (v *Values) words(format string) (words []string) {
+	if v == nil {
+		return nil
+	}
+	for _, each := range v.Values {
+		of := Count{Packets: each.Packets, IDs: each.IDs}
+		words = append(words, fmt.Sprintf(format+" (%s)", each.Value, of.named()))
+	}
+	if v.Omitted > 0 {
+		words = append(words, "others ("+packetsOf(v.Omitted)+")")
+	}
+	return words
+}
+
+// saidBeside is what there is to say of one packet.
+func saidBeside(m *capture.Meta) string {
+	var words []string
+	say := func(isThere bool, format string, values ...any) {
+		if isThere {
+			words = append(words, fmt.Sprintf(format, values...))
+		}
+	}
+	say(m.Tagged(), "VLAN %d (tag %04x %04x)", m.VLAN(), m.VLANProto, m.VLANTCI)
+	say(m.Mark != 0, "mark %#x", m.Mark)
+	say(m.Priority != 0, "priority %d", m.Priority)
+	say(m.GSOSize != 0, "%d segments of %d bytes", m.GSOSegs, m.GSOSize)
+	say(m.Hash != 0, "hash %#x", m.Hash)
+	say(m.Queue != 0, "queue_mapping %d", m.Queue)
+	if len(words) == 0 {
+		return ""
+	}
+	return "beside the bytes: " + strings.Join(words, ", ")
+}

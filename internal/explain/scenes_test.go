@@ -1,0 +1,345 @@
+package explain
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// scenes are captures, each with a property that makes some sentence untrue
+// which holds of most captures.
+var scenes = map[string]func(testing.TB) *Explanation{
+	"conversation": func(t testing.TB) *Explanation { return conversation().explain(t) },
+	"kernel only": func(t testing.TB) *Explanation {
+		r := conversation()
+		r.section.Comment = "ebpfdump capture\nebpfdump convert"
+		r.packets = slices.DeleteFunc(r.packets, func(p *capture.Packet) bool { return p.Interface == tcpUser })
+		r.statistics = r.statistics[:1]
+		r.segment(1020, tcpACK|tcpRST, "")
+		r.datagram(strings.Repeat("x", 300)).Comment = "verdict=0 (dropped by the filter)"
+		r.datagram(strings.Repeat("y", 300)).Drops = 1
+		return r.explain(t)
+	},
+	"nothing read": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.interfaces = []*capture.Interface{udpKernel, udpUser}
+		r.datagram("0123456789\n")
+		return r.explain(t)
+	},
+	"no packets": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.interfaces = []*capture.Interface{udpKernel, udpUser}
+		r.statistics = []capture.Statistics{{Interface: udpKernel}, {Interface: udpUser}}
+		return r.explain(t)
+	},
+	// A client gets the answer to its SYN, and then an ACK of what it has sent.
+	"client": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.segment(999, tcpSYN|tcpACK, "")
+		r.segment(1000, tcpACK, "")
+		r.segment(1000, tcpACK, "answer")
+		r.read(tcpUser, 3, "answer")
+		r.segment(1006, tcpACK|tcpFIN, "")
+		return r.explain(t)
+	},
+	// The ACK of the handshake brings the request; a later one has nothing to do with it.
+	"request at once": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.segment(999, tcpSYN, "")
+		r.segment(1000, tcpACK, "request")
+		r.read(tcpUser, 2, "request")
+		r.segment(1007, tcpACK, "")
+		return r.explain(t)
+	},
+	"never filtered": func(t testing.TB) *Explanation {
+		r := newRecording()
+		user := messages("unix-stream", capture.ViewUser)
+		r.interfaces = []*capture.Interface{messages("unix-stream", capture.ViewKernel), user}
+		r.read(user, 0, "0123456789\n").Protocol = 0
+		return r.explain(t)
+	},
+	"peeks": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.datagram("0123456789\n")
+		r.read(udpUser, 1, "01").Comment = capture.Peeked
+		return r.explain(t)
+	},
+	"copies dropped": func(t testing.TB) *Explanation {
+		r := newRecording()
+		kernel := &capture.Interface{Kind: "packet", View: capture.ViewKernel, Layer: capture.LayerLink}
+		r.interfaces = []*capture.Interface{kernel, messages("packet", capture.ViewUser)}
+		for _, d := range []capture.Direction{capture.Outbound, capture.Inbound, capture.DirectionUnknown} {
+			r.ids++
+			p := r.add(&capture.Packet{Interface: kernel, ID: r.ids, Data: make([]byte, 60), Comment: "verdict=0 (dropped by the filter)"})
+			p.Direction = d
+		}
+		return r.explain(t)
+	},
+	"verdicts": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.interfaces = []*capture.Interface{udpKernel, udpUser}
+		r.datagram("0123456789\n").Comment = "verdict=0 (dropped by the filter)"
+		r.datagram("0123456789\n").Comment = "verdict=12 of 19 (truncated by the filter)"
+		r.read(udpUser, 2, "0123")
+		return r.explain(t)
+	},
+	"queue": func(t testing.TB) *Explanation {
+		r := newRecording()
+		for i := range 5 {
+			r.datagram(fmt.Sprintf("datagram %d", i+1))
+		}
+		p := r.read(udpUser, 4, "datagram 4")
+		p.Comment, p.Drops = "the receive queue dropped 2 before this one: packets 2", 2
+		return r.explain(t)
+	},
+	// What mergecap makes of two captures.
+	"same ids": func(t testing.TB) *Explanation {
+		r := newRecording()
+		for range 2 {
+			r.ids = 0
+			r.datagram("0123456789\n")
+			r.read(udpUser, 1, "0123456789\n")
+			r.datagram("lost")
+		}
+		return r.explain(t)
+	},
+	"ends": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.segment(1000, tcpACK, "abc")
+		r.read(tcpUser, 1, "abc")
+		r.segment(1003, tcpACK, "")
+		r.segment(1003, tcpACK|tcpRST, "")
+		r.read(tcpUser, 3, "").Comment = "the peer reset the connection"
+		r.segment(1003, tcpACK|tcpRST, "")
+		r.segment(1003, tcpACK|tcpFIN, "")
+		r.segment(1000, tcpACK, "abc")
+		return r.explain(t)
+	},
+	"printed": func(t testing.TB) *Explanation {
+		r := newRecording()
+		kernel, user := *udpKernel, *udpUser
+		kernel.Description = "packets of a udp socket as its filter printed them, from offset 0; the IPv4 header is synthetic, and so are its addresses"
+		user.Description = "what a server got, as it printed it; " + lentTimes
+		r.datagram("0123456789\n").Interface = &kernel
+		r.read(&user, 1, "0123456789\n")
+		return r.explain(t)
+	},
+	"net only": func(t testing.TB) *Explanation {
+		r := newRecording()
+		net := &capture.Interface{Kind: "udp", View: capture.ViewNet, Layer: capture.LayerNetwork}
+		p := r.datagram("0123456789\n")
+		p.Interface, p.Data, p.Len = net, append(ipv4Header(39), p.Data...), 39
+		r.read(udpUser, 1, "0123456789\n")
+		return r.explain(t)
+	},
+	"user only": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.section = convertSection("")
+		r.read(udpUser, 0, "0123456789\n")
+		return r.explain(t)
+	},
+	"before the tap": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.segment(1000, tcpACK, "0123456789")
+		r.read(tcpUser, 0, "early").Comment = capture.BeforeTap
+		r.read(tcpUser, 1, "bird0123456789").Comment = fmt.Sprintf(capture.BeforeTapBytes, 4)
+		return r.explain(t)
+	},
+	"splice": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.segment(1000, tcpACK, "0123456789")
+		r.read(tcpUser, 1, "").Len = 10
+		return r.explain(t)
+	},
+	"snaplen": func(t testing.TB) *Explanation {
+		r := newRecording()
+		p := r.datagram(strings.Repeat("0123456789", 40))
+		p.Data = p.Data[:300]
+		r.read(udpUser, 1, strings.Repeat("0123456789", 40))
+		return r.explain(t)
+	},
+	"other bytes": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.datagram("0123456789\n")
+		r.read(udpUser, 1, "other bytes")
+		return r.explain(t)
+	},
+	"forgotten": func(t testing.TB) *Explanation {
+		r := newRecording()
+		for i := range 20 {
+			r.datagram(fmt.Sprint(i))
+		}
+		r.read(udpUser, 1, "0")
+		r.read(udpUser, 20, "19")
+		return explained(t, r.file(t), Options{Packets: 2, forget: limits{packets: 10, bytes: 1 << 20}})
+	},
+	"cut off": func(t testing.TB) *Explanation {
+		file := conversation().file(t)
+		e, err := explainedAnyway(file[:len(file)-300], Options{Packets: -1})
+		if e == nil {
+			t.Fatal(err)
+		}
+		return e
+	},
+	"selected": func(t testing.TB) *Explanation {
+		r := conversation()
+		r.packets = r.packets[:8] // what editcap may leave, beside the statistics
+		return r.explain(t)
+	},
+	"half a ledger": func(t testing.TB) *Explanation {
+		r := conversation()
+		second := *tcpKernel
+		second.Description += "; of IPv4 peers"
+		r.segment(2000, tcpACK, "").Interface = &second
+		return r.explain(t)
+	},
+	"lost": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.datagram("one").Drops = 1
+		r.read(udpUser, 1, "one")
+		r.read(udpUser, 0, "two")
+		return r.explain(t)
+	},
+	"raw": func(t testing.TB) *Explanation {
+		r := newRecording()
+		kernel := &capture.Interface{Kind: "raw", View: capture.ViewKernel, Layer: capture.LayerNetwork}
+		r.ids++
+		data := append(ipv4Header(24), "data"...)
+		r.add(&capture.Packet{Interface: kernel, ID: 1, Data: data})
+		r.read(messages("raw", capture.ViewUser), 1, string(data))
+		r.statistics = []capture.Statistics{{Interface: kernel, Received: 1, Accepted: 1, Delivered: 1}}
+		return r.explain(t)
+	},
+	"messages": func(t testing.TB) *Explanation {
+		r := newRecording()
+		for i, text := range []string{"one", ""} {
+			id := uint64(i + 1)
+			r.add(&capture.Packet{Interface: messages("unix-dgram", capture.ViewKernel), ID: id, Data: []byte(text)}).Direction = capture.DirectionUnknown
+			r.read(messages("unix-dgram", capture.ViewUser), id, text).Protocol = 0
+		}
+		return r.explain(t)
+	},
+	// What stands in a small buffer is the beginning, also if the end has the same bytes.
+	"small buffers": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.datagram("aaaaaaaaaa")
+		r.read(udpUser, 1, "aaaa")
+		r.segment(1000, tcpACK, "abcdef")
+		r.read(tcpUser, 2, "ab")
+		r.read(tcpUser, 2, "cdef")
+		r.segment(1006, tcpACK, "ghijkl")
+		r.read(tcpUser, 3, "gh")
+		return r.explain(t)
+	},
+	"mixed": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.datagram("0123456789\n")
+		raw := &capture.Interface{Kind: "udp", View: capture.ViewKernel, Layer: capture.LayerNetwork}
+		r.add(&capture.Packet{Interface: raw, Data: append(ipv4Header(20), 0)})
+		return r.explain(t)
+	},
+	"not ours": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.datagram("0123456789\n")
+		foreign := &capture.Interface{Label: "eth0", Layer: capture.LayerLink}
+		r.add(&capture.Packet{Interface: foreign, Data: make([]byte, 60)})
+		r.datagram("0123456789\n")
+		file := r.file(t)
+		// Another TTL than that of a header that the Writer makes.
+		at := bytes.LastIndex(file, []byte{0x40, 0x00, 0x40, 17})
+		file[at+2]++
+		return explained(t, file, Options{Packets: -1})
+	},
+	"before its packet": func(t testing.TB) *Explanation {
+		r := newRecording()
+		for i, text := range []string{"one", "two", "three"} {
+			r.datagram(text)
+			if r.read(udpUser, uint64(i+1), text); i == 1 {
+				r.packets[3].Time = noon - 5
+			}
+		}
+		return r.explain(t)
+	},
+	"not ours alone": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.datagram("0123456789\n")
+		file := r.file(t)
+		file[bytes.LastIndex(file, []byte{0x40, 0x00, 0x40, 17})+2]++
+		return explained(t, file, Options{Packets: -1})
+	},
+	"frames": func(t testing.TB) *Explanation {
+		r := newRecording()
+		for _, view := range []capture.View{capture.ViewKernel, capture.ViewNet, capture.ViewLink} {
+			i := &capture.Interface{Kind: "packet", View: view, Layer: capture.LayerLink}
+			data := append(make([]byte, 12), 8, 0)
+			data = append(append(data, ipv4Header(24)...), "data"...)
+			if view == capture.ViewNet {
+				i.Layer, data = capture.LayerNetwork, data[14:]
+			}
+			r.add(&capture.Packet{Interface: i, ID: 1, Data: data})
+		}
+		return explained(t, r.file(t), Options{})
+	},
+	// A short frame is filled up, and a packet socket without link header does not get that.
+	"padding": func(t testing.TB) *Explanation {
+		r := newRecording()
+		kernel := &capture.Interface{Kind: "packet", View: capture.ViewKernel, Layer: capture.LayerLink}
+		data := append(make([]byte, 12), 8, 0)
+		data = append(append(data, ipv4Header(24)...), "data"...)
+		r.add(&capture.Packet{Interface: kernel, ID: 1, Data: append(data, make([]byte, 22)...)})
+		r.read(messages("packet", capture.ViewUser), 1, string(data[14:]))
+		return r.explain(t)
+	},
+	"long": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.datagram(strings.Repeat("0123456789", 40)).Time = 0
+		p := r.datagram(strings.Repeat("0123456789", 40))
+		p.Data = p.Data[:200]
+		r.read(udpUser, 1, strings.Repeat("0123456789", 30)).Time = noon
+		return r.explain(t)
+	},
+	// A buffer without room gets nothing of a message that has something, and its reads
+	// come before their packets.
+	"no room": func(t testing.TB) *Explanation {
+		r := newRecording()
+		for i, text := range []string{"a", "b"} {
+			r.datagram(text).Time = noon + 9000
+			r.read(udpUser, uint64(i+1), text[:i]).Time = noon
+		}
+		r.datagram("c")
+		r.read(udpUser, 3, "")
+		return r.explain(t)
+	},
+	"views": func(t testing.TB) *Explanation {
+		r := newRecording()
+		below := func(headers int) {
+			kernel := r.packets[len(r.packets)-1]
+			r.add(&capture.Packet{Interface: tcpNet, ID: kernel.ID, Protocol: protocolTCP, Data: append(ipv4Header(headers+len(kernel.Data)), kernel.Data...)})
+		}
+		r.segment(1000, tcpACK, "abcd")
+		below(20)
+		r.read(tcpUser, 1, "abcd")
+		r.segment(1004, tcpACK, "efgh")
+		below(20)
+		r.packets[len(r.packets)-1].Data[30] ^= 1
+		return r.explain(t)
+	},
+}
+
+// messages is an interface of messages, the same for the same names.
+func messages(kind string, view capture.View) *capture.Interface {
+	i, _ := messageInterfaces.LoadOrStore(kind+view.String(), &capture.Interface{Kind: kind, View: view, Layer: capture.LayerMessage})
+	return i.(*capture.Interface)
+}
+
+var messageInterfaces sync.Map
+
+// ipv4Header is one for a UDP datagram.
+func ipv4Header(length int) []byte {
+	return []byte{0x45, 0, 0, byte(length), 0, 0, 0x40, 0, 0x40, protocolUDP, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1}
+}

@@ -1,0 +1,255 @@
+package explain
+
+import (
+	"encoding/json"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// sayings are the files that have the sentences.
+var sayings = []string{"findings.go", "settle.go", "rows.go", "shown.go", "text.go", "page.go", "layermap.go"}
+
+// sentences has every sentence that an explanation can have, as it stands in the
+// code, and the scenes in which it is true. In all others it must not be said.
+// A list that begins with "all but" has those in which it is not true.
+var sentences = map[string]string{
+	"The file has no kernel view of this socket.":                                                             "net only, user only",
+	"The kernel view has no packets.":                                                                         "never filtered, no packets",
+	" A socket of this kind takes a filter and never runs it.":                                                "never filtered",
+	"Not all packets of the kernel view begin with the same layer.":                                           "mixed",
+	"The kernel view begins with the link header: the filter gets whole frames.":                              "copies dropped, frames, padding",
+	"The kernel view begins with the IP header. There is no link header at offset 0.":                         "raw",
+	"The kernel view begins with the transport header":                                                        "all but copies dropped, frames, messages, mixed, net only, never filtered, no packets, padding, raw, user only",
+	": there is no link and no IP header at offset 0.":                                                        "all but copies dropped, frames, messages, mixed, net only, never filtered, no packets, padding, raw, user only",
+	"The kernel view begins with the message itself: there is no link, IP or transport header before it.":     "messages",
+	", and so are its addresses.":                                                                             "printed",
+	" The IP header that the file has before it is synthetic":                                                 "all but copies dropped, frames, messages, mixed, net only, never filtered, no packets, not ours, not ours alone, padding, raw, user only",
+	" The IP header that the file has before %s of %s is synthetic.":                                          "not ours",
+	"the %s view has other bytes than the kernel view in %s":                                                  "views",
+	"%s of the %s view %s left out, not being as ebpfdump writes %s":                                          "not ours, not ours alone",
+	"the %s view begins %s bytes before offset 0":                                                             "views",
+	"the %s view begins %s bytes behind offset 0":                                                             "frames",
+	"the %s view begins at offset 0 as well":                                                                  "frames",
+	"The kernel view has received packets only (":                                                             "all but copies dropped, messages, net only, never filtered, no packets, user only",
+	" On its way out a packet does not pass the filter.":                                                      "all but copies dropped, frames, messages, mixed, net only, never filtered, no packets, padding, raw, user only",
+	"The packets of the kernel view have no direction.":                                                       "messages",
+	"The kernel view has %s that came in and %s that went out":                                                "copies dropped",
+	", and %s without a direction":                                                                            "copies dropped",
+	"The id of %s is that of another one as well (%s), so it is not sure which packets the reads belong to. ": "same ids",
+	"Captures that ebpfdump convert puts together keep their ids apart.":                                      "same ids",
+	"The file has no user view: it does not tell what userspace got.":                                         "frames, kernel only, mixed, not ours, not ours alone",
+	"No read of the file took bytes: userspace only peeked, in %s.":                                           "peeks",
+	"No read of the file has bytes.":                                                                          "copies dropped, no packets, nothing read",
+	"The views differ: %s of %s %s other bytes than the %s (beginning in %s).":                                "other bytes",
+	"There is nothing to compare the %s of %s with.":                                                          "never filtered, user only",
+	"Nothing could be compared: of no read does the file have the bytes of both sides (%s).":                  "splice",
+	"All that userspace got is in the %s: %s in %s%s.":                                                        "all but before the tap, copies dropped, forgotten, frames, kernel only, lost, mixed, never filtered, no packets, not ours, not ours alone, nothing read, other bytes, peeks, snaplen, splice, user only",
+	"What could be compared is the same in both views: %s of %s%s.":                                           "before the tap, forgotten, lost, snaplen",
+	" Of %s only a part could be.":                                                                            "before the tap, snaplen",
+	" Of %s the file has no bytes to compare with.":                                                           "before the tap, forgotten, lost",
+	", from the first byte of a packet on":                                                                    "messages, raw",
+	", behind %s %s of headers":                                                                               "all but copies dropped, frames, kernel only, messages, mixed, never filtered, no packets, not ours, not ours alone, nothing read, other bytes, peeks, raw, splice, user only",
+	"ACKs without payload":                                                                                    "client, conversation, cut off, ends, half a ledger, request at once",
+	"the headers of what it got, %s %s each (%s)":                                                             "all but copies dropped, frames, kernel only, messages, mixed, never filtered, no packets, not ours, not ours alone, nothing read, other bytes, peeks, raw, same ids, user only",
+	"payload that came again":                                                                                 "ends",
+	"the reset, of which it only got an error or the end of the stream":                                       "ends",
+	"the reset, with which no read ended":                                                                     "ends",
+	"the FIN, of which it only got that the stream has ended":                                                 "conversation, cut off, half a ledger",
+	"the FIN, with which no read ended":                                                                       "client, ends",
+	"Userspace never saw ":                                                                                    "all but copies dropped, frames, kernel only, messages, mixed, never filtered, no packets, not ours, not ours alone, nothing read, other bytes, peeks, raw, same ids, user only",
+	"Userspace got the packets as the filter saw them.":                                                       "messages, raw",
+	"dropped by the filter, whose verdict was 0":                                                              "copies dropped, kernel only, verdicts",
+	"truncated by the filter, by %s in all":                                                                   "verdicts",
+	"dropped by the receive queue, which was full":                                                            "queue",
+	"passed over: later ones are joined to reads, and the file does not say why ":                             "forgotten, queue",
+	"read in part, without %s":                                                                                "long, no room, small buffers",
+	"joined to no read that is near enough to be followed":                                                    "forgotten",
+	"joined to no read up to the end of the file":                                                             "long, nothing read, peeks, queue, views",
+	"Not read from this socket as far as the file tells, or not whole: ":                                      "copies dropped, forgotten, kernel only, long, no room, nothing read, peeks, queue, small buffers, verdicts, views",
+	" What this socket gets are copies: the packets themselves went on.":                                      "copies dropped",
+	"All payload reached userspace.":                                                                          "before its packet, before the tap, client, conversation, cut off, ends, half a ledger, messages, net only, padding, printed, raw, request at once, selected, snaplen, splice",
+	" The receive queue counted %s that it dropped.":                                                          "queue",
+	" Whose packets are forgotten, since more lies between than is kept: %s.":                                 "forgotten",
+	"got one whole packet":                                                                                    "all but copies dropped, frames, kernel only, long, mixed, never filtered, no packets, not ours, not ours alone, nothing read, other bytes, peeks, same ids, selected, small buffers, user only, verdicts",
+	"got one whole packet each":                                                                               "before its packet",
+	"got several packets at once, at most ":                                                                   "conversation, cut off, half a ledger, selected",
+	"got a part of one packet":                                                                                "conversation, cut off, half a ledger, long, selected, small buffers, verdicts",
+	"got the end of a stream":                                                                                 "conversation, cut off, half a ledger",
+	"got an error":                                                                                            "ends",
+	"got bytes that came before the tap":                                                                      "before the tap",
+	"looked at bytes and left them in the queue (MSG_PEEK)":                                                   "peeks",
+	" %s fed several reads, at most %s.":                                                                      "conversation, cut off, half a ledger, selected, small buffers",
+	"Not both views have real times, so there is no latency to tell.":                                         "printed",
+	"From the filter to the return of the read: ":                                                             "all but copies dropped, frames, kernel only, mixed, never filtered, no packets, not ours, not ours alone, nothing read, peeks, printed, same ids, user only",
+	"From the filter to the return of the read: median %s, 99th percentile %s, from %s to %s (%s).":           "before its packet, conversation, cut off, ends, half a ledger, messages, selected, small buffers",
+	" %s came before %s and %s not counted.":                                                                  "before its packet, no room",
+	"The tap lost %s.":                                                                                        "kernel only",
+	"The tap lost %s: what userspace got of %s cannot be compared.":                                           "lost",
+	"The file has no statistics at its end, so losses of the tap after its last packet are not known.":        "all but conversation, half a ledger, kernel only, lost, net only, no packets, printed, raw, selected, user only",
+	"The file has statistics of only %s of its %s, so losses of the tap are not known.":                       "half a ledger, kernel only",
+	"The tap lost nothing; of the %s that it recorded the file has %s.":                                       "selected",
+	"The filter saw no packet.":                                                                               "no packets",
+	"The tap lost nothing: what the filter saw is all in the file (%s).":                                      "conversation, raw",
+	" Not in the file whole: %s of the kernel view.":                                                          "long, snaplen",
+	"no read of the file is joined to it":                                                                     "client, ends, forgotten, long, nothing read, peeks, queue, views",
+	"no packet of the file is joined to it":                                                                   "before the tap, lost, never filtered, user only",
+	"the filter kept it from this socket: its verdict was 0":                                                  "copies dropped, kernel only, verdicts",
+	"userspace gets a message without bytes":                                                                  "messages",
+	"the receive queue was full and dropped it":                                                               "queue",
+	", but to later ones; the file does not say why":                                                          "queue",
+	"userspace gets other bytes":                                                                              "other bytes",
+	"the %s view has %s, userspace gets all of them":                                                          "messages, raw",
+	"the %s view has %s, userspace gets the last %s":                                                          "before its packet, before the tap, client, conversation, cut off, ends, half a ledger, lost, net only, no room, printed, queue, request at once, selected, small buffers, snaplen, splice, views",
+	"the %s view has %s, of which userspace gets %s":                                                          "padding",
+	"the filter keeps %s of %s, userspace gets %s":                                                            "verdicts",
+	"userspace gets only %s of %s":                                                                            "long, no room, small buffers",
+	"its payload was there before: userspace sees nothing of it":                                              "ends",
+	"part of the handshake: userspace sees nothing of it":                                                     "client, conversation, cut off, half a ledger, kernel only, request at once, selected",
+	"the end of the stream":                                                                                   "client, conversation, cut off, ends, half a ledger",
+	": userspace gets an error, and no bytes":                                                                 "ends",
+	": userspace gets 0 bytes, which says that the stream has ended":                                          "conversation, cut off, half a ledger",
+	"an ACK without payload: userspace sees nothing of it":                                                    "client, conversation, cut off, ends, half a ledger, kernel only, request at once",
+	", not in the file":                                                                                       "long",
+	", %s of them not in the file":                                                                            "snaplen",
+	"; in no read":                                                                                            "long",
+	"; %s of them read":                                                                                       "long",
+	"packet without an id":                                                                                    "mixed",
+	", %s of them from here":                                                                                  "before the tap, conversation, cut off, half a ledger, selected",
+	"the bytes of the ":                                                                                       "views",
+	" view are others":                                                                                        "views",
+	"the file does not tell what userspace got of it":                                                         "kernel only, mixed, not ours",
+	"its read is too far behind it in the file to be followed":                                                "forgotten",
+	"other packets have its id, so it is not sure whose reads these are":                                      "same ids",
+	"other packets have its id, so it is not sure whether a read got it":                                      "same ids",
+	" --packets N shows N of them, 0 all.":                                                                    "forgotten, frames",
+	" packets, and reads that belong to none,":                                                                "forgotten",
+	"Not shown one by one: %s.":                                                                               "frames",
+	"Left out here: %s more.":                                                                                 "forgotten",
+	"The file is damaged, and this is about the part before that: ":                                           "cut off",
+	"no packet in it":     "no packets",
+	"what userspace gets": "all but frames, kernel only, mixed, no packets, not ours, not ours alone",
+	"Numbers before the bytes count from the first byte of the view.":                          "net only, user only",
+	"Numbers before the bytes count from offset 0 of the packet that the socket filter gets":   "all but net only, user only",
+	"what is before that, with a negative number, it reaches with bpf_skb_load_bytes_relative": "views",
+	", written by ":                         "all but user only",
+	"Not views of a socket, and left out: ": "not ours",
+	"packet of the kernel view":             "before the tap, frames, long, lost, not ours, not ours alone, nothing read, other bytes, padding, peeks, printed, raw, small buffers, snaplen, splice",
+	"packets of the kernel view":            "all but before the tap, frames, lost, net only, not ours alone, nothing read, other bytes, padding, peeks, printed, raw, snaplen, splice, user only",
+	"read by userspace":                     "client, long, net only, never filtered, other bytes, padding, printed, queue, raw, request at once, small buffers, snaplen, splice, user only, verdicts, views",
+	"reads by userspace":                    "before its packet, before the tap, conversation, copies dropped, cut off, ends, forgotten, half a ledger, lost, messages, no packets, no room, nothing read, peeks, same ids, selected, small buffers",
+	"byte it got":                           "no room",
+	"bytes it got":                          "all but frames, kernel only, mixed, no room, not ours, not ours alone",
+	"from filter to read, median":           "all but copies dropped, frames, kernel only, mixed, never filtered, no packets, not ours, not ours alone, nothing read, peeks, printed, same ids, user only",
+}
+
+var verb = regexp.MustCompile(`%[sdq]`)
+
+// pattern matches a sentence as it is printed.
+func pattern(sentence string) *regexp.Regexp {
+	parts := verb.Split(strings.TrimSpace(sentence), -1)
+	for i := range parts {
+		parts[i] = regexp.QuoteMeta(parts[i])
+	}
+	all := strings.Join(parts, `[^:;]*?`)
+	if first := sentence[:1]; strings.ToUpper(first) != first {
+		all = "(?i:" + regexp.QuoteMeta(first) + ")" + strings.TrimPrefix(all, regexp.QuoteMeta(first))
+	}
+	return regexp.MustCompile(all)
+}
+
+// saidIn is what an explanation says, in text and on its page, without line breaks.
+func saidIn(t testing.TB, e *Explanation) string {
+	t.Helper()
+	page := regexp.MustCompile(`(?s)<style>.*</style>|<[^>]*>`).ReplaceAllString(pageOf(t, e), " ")
+	return strings.Join(strings.Fields(text(t, e, false)+" \n"+page), " ")
+}
+
+func TestSentences(t *testing.T) {
+	t.Parallel()
+	said := make(map[string]string)
+	for name, scene := range scenes {
+		said[name] = saidIn(t, scene(t))
+	}
+	names := slices.Sorted(maps.Keys(scenes))
+	for sentence, where := range sentences {
+		list, except := strings.CutPrefix(where, "all but ")
+		truth := strings.Split(list, ", ")
+		for _, name := range truth {
+			if scenes[name] == nil {
+				t.Errorf("%q: there is no scene %q", sentence, name)
+			}
+		}
+		for _, name := range names {
+			is := slices.Contains(truth, name) != except
+			if got := pattern(sentence).MatchString(said[name]); got != is {
+				t.Errorf("%s: %q is true: %v, is said: %v", name, sentence, is, got)
+			}
+		}
+	}
+	for _, literal := range literals(t, sayings...) {
+		if _, ok := sentences[literal]; !ok {
+			t.Errorf("%q may be said, and no scene is named in which it is untrue", literal)
+		}
+	}
+	for _, name := range names {
+		if found := regexp.MustCompile(`.{0,20}\b(1 (packets|reads|bytes|calls|records|others|are|have)|0 of 0)\b.{0,20}`).FindString(said[name]); found != "" {
+			t.Errorf("%s: %q", name, found)
+		}
+	}
+}
+
+// literals are the strings of three words or more in the code.
+func literals(t *testing.T, files ...string) (all []string) {
+	t.Helper()
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			l, ok := n.(*ast.BasicLit)
+			if !ok || l.Kind != token.STRING {
+				return true
+			}
+			s, err := strconv.Unquote(l.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Layouts of times, errors and forms without words are no sentences.
+			words := strings.Fields(verb.ReplaceAllString(s, ""))
+			if len(words) > 2 && !strings.HasPrefix(s, "writing ") && !strings.HasPrefix(s, "2006-") {
+				all = append(all, s)
+			}
+			return true
+		})
+	}
+	return all
+}
+
+// What the numbers say holds as well: without a user view there is nothing that
+// userspace did not get, but for what the filter dropped.
+func TestNumbersWithoutUserView(t *testing.T) {
+	t.Parallel()
+	for name, scene := range scenes {
+		e := scene(t)
+		for _, s := range e.Report.Sockets {
+			if s.view("user") != nil {
+				continue
+			}
+			var b strings.Builder
+			if err := json.NewEncoder(&b).Encode([]any{s.Delivered, s.Undelivered.ByQueue, s.Undelivered.PassedOver, s.Undelivered.AtEnd, s.Undelivered.Truncated, s.Undelivered.InPart, s.Comparison, s.Mapping, s.Latency}); err != nil {
+				t.Fatal(err)
+			}
+			if regexp.MustCompile(`[1-9]`).MatchString(b.String()) {
+				t.Errorf("%s: %s", name, b.String())
+			}
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package outfile
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+)
+
+// stranger is a user that we are not.
+const stranger = 65534
+
+// skip skips a test that this machine cannot run, unless the environment says
+// that it must run.
+func skip(tb testing.TB, reason string) {
+	tb.Helper()
+	if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
+		tb.Fatal("EBPFDUMP_REQUIRE is set: " + reason)
+	}
+	tb.Skip(reason)
+}
+
+func requireRoot(tb testing.TB) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		skip(tb, "needs root")
+	}
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
+
+func create(name string) (*File, error) { return new(Files).Create(context.Background(), name) }
+
+func mustCreate(tb testing.TB, name string) *File {
+	tb.Helper()
+	f, err := create(name)
+	must(tb, err)
+	return f
+}
+
+// write makes a file.
+func write(tb testing.TB, name, content string) {
+	tb.Helper()
+	must(tb, os.WriteFile(name, []byte(content), 0o600))
+}
+
+func expect(tb testing.TB, name, want string) {
+	tb.Helper()
+	got, err := os.ReadFile(name)
+	must(tb, err)
+	if string(got) != want {
+		tb.Fatalf("%s has %d bytes %.40q, want %d bytes %.40q", name, len(got), got, len(want), want)
+	}
+}
+
+// folder makes a directory with a mode that the umask does not change.
+func folder(tb testing.TB, mode os.FileMode) string {
+	tb.Helper()
+	dir := filepath.Join(tb.TempDir(), "folder")
+	must(tb, os.Mkdir(dir, 0o700))
+	must(tb, os.Chmod(dir, mode))
+	return dir
+}
+
+// mounted calls f with a new file system that only f's thread can see.
+func mounted(t *testing.T, system, options string, f func(dir string) error) {
+	t.Helper()
+	requireRoot(t)
+	dir := t.TempDir()
+	errs := make(chan error, 2)
+	go func() {
+		defer close(errs)
+		// The thread is never unlocked: it ends with the goroutine, and the mount with it.
+		runtime.LockOSThread()
+		err := syscall.Unshare(syscall.CLONE_NEWNS)
+		if err == nil {
+			err = syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
+		}
+		if err == nil {
+			err = syscall.Mount(system, dir, system, 0, options)
+		}
+		errs <- err
+		if err == nil {
+			errs <- f(dir)
+		}
+	}()
+	if err := <-errs; err != nil {
+		skip(t, "no mount: "+err.Error())
+	}
+	if err := <-errs; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// full fills a disk to the last page.
+func full(name string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for range 1 << 20 {
+		if _, err := f.Write(make([]byte, 4096)); err != nil {
+			if errors.Is(err, syscall.ENOSPC) {
+				return nil
+			}
+			return err
+		}
+	}
+	return errors.New("the disk has no end")
+}

@@ -1,0 +1,118 @@
+// Package privilege is the table of what each way to use ebpfdump needs to begin:
+// the hints, the doctor and the tests are made of it. What of that a capture still
+// needs once it is set up is found out by the capture itself, which gives up the
+// rest: see Capabilities in package capture.
+package privilege
+
+import (
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+)
+
+// Requirement is what a command needs, or a form of it beside the command itself.
+type Requirement struct {
+	// Command is the command's name.
+	Command string
+	// Form is empty for the command itself; otherwise the flags that ask for it.
+	Form string
+	// Needs are capabilities that it cannot do without.
+	Needs []bpf.Capability
+
+	applies func(Use) bool
+}
+
+// Use is what a user wants to do.
+type Use struct {
+	// Command is the command's name.
+	Command string
+	// Kind is the kind of a socket of our own, as --sock has it.
+	Kind string
+	// Probe, Isolate, LowPort: the flags, and a port below 1024.
+	Probe, Isolate, LowPort bool
+	// Join and Run are --pid, of a process of another user or with more
+	// privileges, and -- COMMAND.
+	Join, Run bool
+	// UserView: is what those processes receive wanted?
+	UserView bool
+	// OtherUser: is the command to run as another user?
+	OtherUser bool
+	// ReplaceFilter: are sockets taken that have a classic filter?
+	ReplaceFilter bool
+}
+
+// table has the row of a command before those of its forms.
+var table = []Requirement{
+	{Command: "capture", Needs: caps(unix.CAP_BPF)},
+	{Command: "capture", Form: "--sock raw", Needs: caps(unix.CAP_NET_RAW), // its probe
+		applies: func(u Use) bool { return u.Kind == "raw" || u.Kind == "raw6" }},
+	{Command: "capture", Form: "--sock packet", Needs: caps(unix.CAP_NET_RAW),
+		applies: func(u Use) bool { return u.Kind == "packet" || u.Kind == "packet-dgram" }},
+	{Command: "capture", Form: "--sock netlink --probe", Needs: caps(unix.CAP_NET_ADMIN),
+		applies: func(u Use) bool { return u.Kind == "netlink" && u.Probe }},
+	{Command: "capture", Form: "--isolate", Needs: caps(unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN),
+		applies: func(u Use) bool { return u.Isolate }},
+	{Command: "capture", Form: "-l ADDR:80", Needs: caps(unix.CAP_NET_BIND_SERVICE),
+		applies: func(u Use) bool { return u.LowPort }},
+	{Command: "capture", Form: "--pid PID", Needs: caps(unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
+		applies: func(u Use) bool { return u.Join && u.UserView }},
+	{Command: "capture", Form: "--pid PID --view kernel", Needs: caps(unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
+		applies: func(u Use) bool { return u.Join && !u.UserView }},
+	{Command: "capture", Form: "--replace-filter", Needs: caps(unix.CAP_NET_ADMIN),
+		applies: func(u Use) bool { return u.ReplaceFilter }},
+	{Command: "capture", Form: "-- COMMAND", Needs: caps(unix.CAP_PERFMON),
+		applies: func(u Use) bool { return u.Run && u.UserView }},
+	{Command: "capture", Form: "--user USER -- COMMAND",
+		Needs:   caps(unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
+		applies: func(u Use) bool { return u.Run && u.OtherUser }},
+	{Command: "replay", Needs: caps(unix.CAP_BPF)}, // a long packet makes it load a tap
+	{Command: "convert"},
+	{Command: "survey", Needs: caps(unix.CAP_BPF, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN)},
+	{Command: "explain"},
+	{Command: "doctor"},
+}
+
+func caps(list ...bpf.Capability) []bpf.Capability { return list }
+
+// Requirements lists the table's rows: each command, followed by its forms.
+func Requirements() []Requirement { return slices.Clone(table) }
+
+// Needs lists what a use needs in all.
+func (u Use) Needs() []bpf.Capability {
+	var all []bpf.Capability
+	for _, r := range table {
+		if r.Command != u.Command || r.applies != nil && !r.applies(u) {
+			continue
+		}
+		for _, c := range r.Needs {
+			if !slices.Contains(all, c) {
+				all = append(all, c)
+			}
+		}
+	}
+	return all
+}
+
+// Advise makes the hint of an error that says that a capability is missing name
+// all that the use needs and the process lacks: one step is to be enough.
+func (u Use) Advise(err error) error {
+	var missing *bpf.MissingError
+	if !errors.As(err, &missing) || missing.Capability == "" {
+		return err
+	}
+	missing.Hint = u.hint(bpf.CurrentPrivilege(), missing.Capability)
+	return err
+}
+
+func (u Use) hint(p bpf.Privilege, missing string) string {
+	lacking := []string{missing}
+	for _, c := range u.Needs() {
+		if name := c.String(); !p.Has(int(c)) && name != missing {
+			lacking = append(lacking, name)
+		}
+	}
+	return p.Hint(lacking...)
+}
