@@ -45,6 +45,7 @@ type collector struct {
 	scratch   []byte
 	flushed   time.Time
 	counts    [viewCount]atomic.Uint64
+	loss      *queueLoss               // of the session's own socket, if the filter's drops may be in its count
 	queue     atomic.Uint64            // messages that receive queues dropped, as far as deliveries told
 	trimmed   atomic.Uint64            // packets of which the verdict keeps a part only
 	records   uint64                   // that were read
@@ -372,6 +373,9 @@ func netHeaderLen(net []byte) (n int, ok bool) {
 // pair joins the deliveries up to a time on the boot clock with the packets
 // that brought them.
 func (c *collector) pair(until int64) {
+	if c.loss != nil {
+		c.loss.unrecorded(c.tap.Counters())
+	}
 	looked := false
 	for {
 		if len(c.waiting) == 0 {

@@ -302,8 +302,12 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 	case at.View == ViewUser:
 		st.Dropped = counts.Reads.Lost()
 	default:
-		// What came after the last packet that was asked for does not count.
-		st.Dropped = counts.Tap.Lost() + c.unreached[at.View].Load()
+		// What came after the last packet that was asked for does not count, as far as that is known.
+		lost := counts.Tap.Lost()
+		for _, p := range g.outlets {
+			lost -= min(p.tally.stray, lost)
+		}
+		st.Dropped = lost + c.unreached[at.View].Load()
 		filtered += counts.Tap.Dropped - min(counts.Tap.Dropped, c.filtered)
 	}
 	st.Received = st.Delivered + st.Dropped

@@ -143,7 +143,7 @@ func (q *datagrams) saw(p *kernelPacket, lost int) {
 	if lost > 0 {
 		q.unsure = q.first + len(q.waiting) + nearLoss
 	}
-	q.loss.saw(p, lost)
+	q.loss.saw(p)
 	if p.verdict == 0 && !q.countsFiltered {
 		return // as if it had never come
 	}

@@ -1,5 +1,7 @@
 package capture
 
+import "github.com/ebpfdump/ebpfdump/bpf"
+
 // queueLoss tells, delivery by delivery, how many messages the receive queue has
 // dropped. It never tells of more than there were; it may tell of them late.
 //
@@ -26,12 +28,20 @@ type queueLoss struct {
 // decidedLimit bounds the memory for drops of the filter while nothing is delivered.
 const decidedLimit = 1 << 16
 
-// saw takes a packet, and how many the ring has lost since the one before.
-func (l *queueLoss) saw(p *kernelPacket, lost int) {
+// unrecorded takes how many packets the tap has lost by now, which must be after
+// the next deliveries: what the records say of it comes later than the losses.
+func (l *queueLoss) unrecorded(counters bpf.Counters, err error) {
+	l.lost = counters.Lost()
+	if err != nil {
+		l.lost = 1 << 62 // it could be any number: nothing more is told
+	}
+}
+
+// saw takes a packet.
+func (l *queueLoss) saw(p *kernelPacket) {
 	if !l.filters {
 		return
 	}
-	l.lost += uint64(lost)
 	if l.cpus == 0 || l.cpu != p.cpu {
 		l.cpus = min(l.cpus+1, 2)
 	}

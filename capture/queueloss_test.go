@@ -24,7 +24,7 @@ func TestQueueLossIsNeverTooMuch(t *testing.T) {
 				if random.IntN(2) == 0 {
 					p.verdict = 0
 				}
-				l.saw(&p, 0)
+				l.saw(&p)
 				if p.verdict == 0 {
 					if cpus > 1 && random.IntN(3) == 0 {
 						held++
@@ -38,7 +38,7 @@ func TestQueueLossIsNeverTooMuch(t *testing.T) {
 				for cpus > 1 && random.IntN(3) == 0 {
 					now++
 					received = now
-					l.saw(&kernelPacket{time: now, cpu: 1 - p.cpu, verdict: 0}, 0)
+					l.saw(&kernelPacket{time: now, cpu: 1 - p.cpu, verdict: 0})
 					counted++
 				}
 				if held > 0 && random.IntN(2) == 0 {
@@ -69,7 +69,7 @@ func TestQueueLossBoundsMemory(t *testing.T) {
 	l := queueLoss{filters: true}
 	const packets = 10 * decidedLimit
 	for now := range int64(packets) {
-		l.saw(&kernelPacket{time: now, verdict: 0}, 0)
+		l.saw(&kernelPacket{time: now, verdict: 0})
 	}
 	if len(l.decided) > 4*decidedLimit {
 		t.Errorf("%d times are kept", len(l.decided))

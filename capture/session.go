@@ -174,8 +174,8 @@ func newCollector(config Config, tap *bpf.Tap, clock clock) *collector {
 	if config.Kind != nil {
 		c.home = newRoute(config.Kind, newOutlet(config.Kind, config.Views, clock.bound))
 		c.home.protocol = uint8(config.Protocol)
-		if q, ok := c.home.pairer.(*datagrams); ok {
-			q.loss.filters = config.Verdict != nil && config.Kind.countsFiltered()
+		if q, ok := c.home.pairer.(*datagrams); ok && config.Verdict != nil && config.Kind.countsFiltered() {
+			q.loss.filters, c.loss = true, &q.loss
 		}
 	}
 	return c

@@ -189,7 +189,9 @@ func appendPacketOptions(b []byte, p *capture.Packet) []byte {
 	if p.PID != 0 {
 		b = appendOptionUint64(b, packetProcess, uint64(p.TID)<<32|uint64(p.PID))
 	}
-	b = appendMetaOptions(b, p)
+	if p.Meta.Hash|p.Meta.Queue != 0 {
+		b = appendMetaOptions(b, p)
+	}
 	if p.Comment != "" || remark.HasMeta(&p.Meta) {
 		b = appendComment(b, p)
 	}

@@ -180,9 +180,13 @@ var scenes = map[string]func(testing.TB) *Explanation{
 	},
 	"cut off": func(t testing.TB) *Explanation {
 		file := conversation().file(t)
-		e, err := explainedAnyway(file[:len(file)-300], Options{Packets: -1})
-		if e == nil {
-			t.Fatal(err)
+		return explained(t, file[:len(file)-300], Options{Packets: -1})
+	},
+	"damaged": func(t testing.TB) *Explanation {
+		file := conversation().file(t)
+		e, err := explainedAnyway(append(file[:len(file):len(file)], "damage, and more of it"...), Options{Packets: -1})
+		if e == nil || err == nil {
+			t.Fatal(e, err)
 		}
 		return e
 	},

@@ -91,7 +91,7 @@ func (r *Report) cutOff() string {
 	if r.CutOff == nil {
 		return ""
 	}
-	return fmt.Sprintf("The file ends in the middle of a block, of which it has %d bytes. This is about all that is before it.", r.CutOff.Rest)
+	return fmt.Sprintf("The file ends in the middle of a block, of which it has %s. This is about all that is before it.", bytesOf(uint64(r.CutOff.Rest)))
 }
 
 func (p *printer) summary(r *Report) {

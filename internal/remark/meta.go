@@ -14,16 +14,11 @@ import (
 // between stands between two things that a comment says.
 const between = "; "
 
-// noted is the part of a packet's Meta that comments tell. Of the rest, a hash
-// and a queue, nearly every packet has one, and pcapng has options for them.
-func noted(m *capture.Meta) capture.Meta {
-	m2 := *m
-	m2.Hash, m2.Queue = 0, 0
-	return m2
+// HasMeta tells whether there is something to say about a Meta. Of a hash and of
+// a queue there is not: nearly every packet has one, and pcapng has options for them.
+func HasMeta(m *capture.Meta) bool {
+	return uint32(m.VLANProto)|m.Mark|m.Priority|m.GSOSize != 0
 }
-
-// HasMeta tells whether there is something to say about a Meta.
-func HasMeta(m *capture.Meta) bool { return noted(m) != capture.Meta{} }
 
 // AppendMeta appends what there is to say about a Meta, such as
 //

@@ -24,9 +24,11 @@ awk -F'\t' '
 		# What is not in the file counts too.
 		got[$1] = (got[$1] == "" ? "" : got[$1] " + ") ($4 - $5 + $8)
 		note[$1] = note[$1] (note[$1] == "" || $9 == "" ? "" : "; ") $9
-		# A read of a stream has the id of its first packet, and names the others.
+		# A read of a stream has the id of its first packet, and names the others; where
+		# captures were put together, by the ids that they had before.
 		if ($9 ~ /^read from packets /) {
 			count = split(substr($9, 19), ranges, ", ")
+			if (ranges[1] + 0 != $1) next
 			for (i = 1; i <= count; i++) {
 				split(ranges[i], range, "-")
 				for (id = range[1] + 0; id <= (range[2] == "" ? range[1] : range[2]) + 0 && id - range[1] < 1e6; id++)
