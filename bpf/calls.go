@@ -1,38 +1,387 @@
-//go:build amd64 || arm64 || riscv64
-
 package bpf
 
 import (
-	"maps"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
-// registers says where the system calls' numbers and arguments are, and which
-// number is which call.
-func registers() (number, size uint32, arguments [6]uint32, calls map[string]int32, ok bool) {
-	calls = map[string]int32{
-		readsVarNrRead:         unix.SYS_READ,
-		readsVarNrReadv:        unix.SYS_READV,
-		readsVarNrRecvfrom:     unix.SYS_RECVFROM,
-		readsVarNrRecvmsg:      unix.SYS_RECVMSG,
-		readsVarNrRecvmmsg:     unix.SYS_RECVMMSG,
-		readsVarNrSplice:       unix.SYS_SPLICE,
-		readsVarNrAccept:       unix.SYS_ACCEPT,
-		readsVarNrAccept4:      unix.SYS_ACCEPT4,
-		readsVarNrClose:        unix.SYS_CLOSE,
-		readsVarNrSocket:       unix.SYS_SOCKET,
-		readsVarNrBind:         unix.SYS_BIND,
-		readsVarNrListen:       unix.SYS_LISTEN,
-		readsVarNrConnect:      unix.SYS_CONNECT,
-		readsVarNrClone:        unix.SYS_CLONE,
-		readsVarNrClone3:       unix.SYS_CLONE3,
-		readsVarNrExecve:       unix.SYS_EXECVE,
-		readsVarNrExecveat:     unix.SYS_EXECVEAT,
-		readsVarNrIoUringSetup: unix.SYS_IO_URING_SETUP,
+// Choice says which sockets' calls are recorded.
+type Choice uint32
+
+const (
+	// ChooseAll takes internet sockets, and unix ones but for streams.
+	ChooseAll Choice = iota
+	// ChoosePorts takes internet sockets by their own or their peer's port.
+	ChoosePorts
+	// ChooseKnown takes those that Known was called for, and what they accept.
+	ChooseKnown
+)
+
+// CallsOptions say how Calls record. The zero value is usable.
+type CallsOptions struct {
+	// RingSize is the size of the ring buffer in bytes, rounded up to a power of
+	// two. Default: DefaultRingSize.
+	RingSize int
+	// Snaplen is the most bytes recorded of a message. Default: MaxSnaplen.
+	Snaplen int
+	// Choose says which sockets' calls are recorded. Default: ChooseAll.
+	Choose Choice
+	// Ports are those of ChoosePorts.
+	Ports []uint16
+	// NewsOfAll asks for events of every new socket. Default: of those that have no
+	// mark from the beginning.
+	NewsOfAll bool
+}
+
+// Calls follows what the processes of a Hook get from receiving system calls.
+//
+// Needs Linux 5.8 with BTF, CAP_BPF and CAP_PERFMON.
+type Calls struct {
+	objects struct {
+		callsObjects
+		Data *ebpf.Map `ebpf:".data"`
 	}
-	calls[readsVarNrDup], calls[readsVarNrDup3], calls[readsVarNrFcntl] = unix.SYS_DUP, unix.SYS_DUP3, unix.SYS_FCNTL
-	calls[readsVarNrOpenat] = unix.SYS_OPENAT
-	maps.Copy(calls, oldCalls)
-	return registerNumber, registersSize, registerArguments, calls, true
+	links  []io.Closer
+	raw    bool // at the tracepoints of all calls
+	reader *ringbuf.Reader
+	ends   sync.WaitGroup // links that are being closed
+}
+
+// OpenCalls loads the programs into the kernel, for the processes that the hook follows.
+//
+// It costs every process some 70 ns a system call; a followed one that receives,
+// some 2 us. Without CAP_SYS_ADMIN and a mounted tracefs it is more.
+//
+// An error is a *MissingError if a privilege or a feature of the kernel is missing.
+func OpenCalls(hook *Hook, opts CallsOptions) (*Calls, error) { return openCalls(hook, opts, false) }
+
+// openCalls can be told to go by raw tracepoints.
+func openCalls(hook *Hook, opts CallsOptions, raw bool) (_ *Calls, err error) {
+	sizes, err := Options{RingSize: opts.RingSize, Snaplen: opts.Snaplen}.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	_ = rlimit.RemoveMemlock() // as in Open
+	spec, err := loadCalls()
+	if err != nil {
+		return nil, fmt.Errorf("reading the object: %w", err)
+	}
+	spec.Maps[callsMapEvents].MaxEntries = uint32(sizes.RingSize)
+	if err := opts.set(spec, uint32(sizes.Snaplen)); err != nil {
+		return nil, err
+	}
+	c := &Calls{}
+	defer func() {
+		if err != nil {
+			c.Close()
+		}
+	}()
+	shared := map[string]*ebpf.Map{callsMapProcesses: hook.objects.Processes}
+	if err := spec.LoadAndAssign(&c.objects, &ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
+		return nil, diagnoseCalls(err)
+	}
+	if c.reader, err = ringbuf.NewReader(c.objects.Events); err != nil {
+		return nil, fmt.Errorf("opening the ring of the system calls: %w", err)
+	}
+	if !raw && c.attachSingle() == nil {
+		return c, nil
+	}
+	c.raw = true
+	if err := c.detach(); err != nil {
+		return nil, err
+	}
+	return c, c.attachRaw()
+}
+
+func (opts CallsOptions) set(spec *ebpf.CollectionSpec, snaplen uint32) error {
+	number, size, arguments, ok := registers()
+	if !ok {
+		return &MissingError{
+			What: "following system calls is not supported on " + runtime.GOARCH,
+			Hint: "choose --view kernel",
+			Err:  errors.ErrUnsupported,
+		}
+	}
+	var (
+		callOf [1024]uint8
+		ports  [MaxPorts]uint16
+	)
+	for _, s := range syscalls {
+		if nr, ok := numbers[s.name]; ok && nr < len(callOf) {
+			callOf[nr] = uint8(s.call)
+		}
+	}
+	if copy(ports[:], opts.Ports) < len(opts.Ports) {
+		return fmt.Errorf("choosing by ports: %d are more than %d", len(opts.Ports), MaxPorts)
+	}
+	v := spec.Variables
+	errs := []error{
+		v[callsVarMessageSnaplen].Set(snaplen),
+		v[callsVarNumberAt].Set(number),
+		v[callsVarRegistersSize].Set(size),
+		v[callsVarArgumentAt].Set(arguments),
+		v[callsVarCallOf].Set(callOf),
+		v[callsVarChoose].Set(uint32(opts.Choose)),
+		v[callsVarPorts].Set(ports),
+		v[callsVarPortCount].Set(uint32(len(opts.Ports))),
+		v[callsVarNewsOfAll].Set(flag(opts.NewsOfAll)),
+		v[callsVarTwice].Set(flag(Preemptible())),
+	}
+	if st, nested := pidNamespace(); nested {
+		errs = append(errs, v[callsVarNamespaceInode].Set(uint32(st.Ino)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("setting up the programs: %w", err)
+	}
+	return nil
+}
+
+// attachRaw puts the programs at the tracepoints of all calls.
+func (c *Calls) attachRaw() error {
+	programs := []link.RawTracepointOptions{
+		{Name: "sys_enter", Program: c.objects.Entered},
+		{Name: "sys_exit", Program: c.objects.Returned},
+	}
+	if Preemptible() {
+		programs = append(programs, link.RawTracepointOptions{Name: "sys_exit", Program: c.objects.ReturnedAgain})
+	}
+	for _, p := range programs {
+		l, err := link.AttachRawTracepoint(p)
+		if err != nil {
+			return diagnoseCalls(err)
+		}
+		c.links = append(c.links, l)
+	}
+	return nil
+}
+
+// attachSingle puts the programs at the tracepoints of the single calls.
+func (c *Calls) attachSingle() error {
+	t, err := openTracefs()
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	o := &c.objects
+	begins := map[int]*ebpf.Program{2: o.Begins2, 3: o.Begins3, 4: o.Begins4, 6: o.Begins6}
+	for _, s := range syscalls {
+		for name, program := range map[string]*ebpf.Program{"enter": begins[s.arguments], "exit": o.Ends} {
+			event, err := t.attach("syscalls/sys_"+name+"_"+s.name, program)
+			if s.optional && errors.Is(err, unix.ENOENT) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			c.links = append(c.links, event)
+		}
+	}
+	return nil
+}
+
+// Preemptible tells whether the kernel lets others run in the middle of a
+// tracepoint's program, as Linux does from 7.0 on. Then calls can be missed.
+func Preemptible() bool {
+	var name unix.Utsname
+	_ = unix.Uname(&name)
+	var major int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.", &major)
+	return err == nil && major >= 7
+}
+
+func diagnoseCalls(err error) error {
+	const doing = "following system calls"
+	if errors.Is(err, unix.EPERM) && !HasCapability(unix.CAP_PERFMON) {
+		return Capability(unix.CAP_PERFMON).Lacks(doing, err)
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, os.ErrNotExist) {
+		return &MissingError{
+			What: "this kernel has no tracepoints at system calls",
+			Hint: "choose --view kernel, or a kernel with CONFIG_HAVE_SYSCALL_TRACEPOINTS and CONFIG_BPF_EVENTS",
+			Err:  err,
+		}
+	}
+	return diagnose(doing, err)
+}
+
+// pidNamespace is the process id namespace of this process; nested if it is not
+// the first one.
+func pidNamespace() (st unix.Stat_t, nested bool) {
+	err := unix.Stat("/proc/self/ns/pid", &st)
+	return st, err == nil && st.Ino != firstNamespace
+}
+
+// firstNamespace is the inode of the first process id namespace, in all kernels.
+const firstNamespace = 0xEFFFFFFC
+
+// Known says that a socket has its mark: there will be no CallFound of it, and with
+// ChooseKnown its calls are recorded.
+func (c *Calls) Known(cookie uint64) error {
+	if err := c.objects.Known.Update(cookie, uint32(1), ebpf.UpdateAny); err != nil {
+		return fmt.Errorf("choosing a socket: %w", err)
+	}
+	return nil
+}
+
+// NoteBlocked notes the calls that the threads of a process are blocked in, since
+// nobody saw them begin.
+func (c *Calls) NoteBlocked(pid uint32) {
+	if c.raw {
+		return // there the arguments are in the registers at the end, too
+	}
+	folder := fmt.Sprintf("/proc/%d/task", pid)
+	threads, _ := os.ReadDir(folder)
+	for _, thread := range threads {
+		tid, err := strconv.ParseUint(thread.Name(), 10, 32)
+		if err != nil {
+			continue
+		}
+		text, err := os.ReadFile(folder + "/" + thread.Name() + "/syscall")
+		if err != nil {
+			continue
+		}
+		if call, ok := parseBlocked(string(text)); ok {
+			// One that it has begun meanwhile is the better one.
+			_ = c.objects.Begun.Update(uint32(tid), call, ebpf.UpdateNoExist)
+		}
+	}
+}
+
+// parseBlocked reads /proc/PID/task/TID/syscall: the number of the call, and six
+// arguments in hexadecimal. It is not ok for a thread that runs, or is in a call
+// that does not matter.
+func parseBlocked(text string) (b callsBegunCall, ok bool) {
+	fields := strings.Fields(text)
+	if len(fields) < 1+len(b.Arguments) {
+		return b, false
+	}
+	nr, err := strconv.Atoi(fields[0])
+	if err != nil {
+		return b, false
+	}
+	for i := range b.Arguments {
+		if b.Arguments[i], err = strconv.ParseUint(fields[1+i], 0, 64); err != nil {
+			return b, false
+		}
+	}
+	for _, s := range syscalls {
+		if known, there := numbers[s.name]; there && known == nr {
+			b.Call = uint32(s.call)
+			return b, true
+		}
+	}
+	return b, false
+}
+
+// Read takes the next event that is there already, or returns
+// os.ErrDeadlineExceeded. The event is good until the next Read into it.
+func (c *Calls) Read(e *Event) error {
+	// A deadline in the past makes the reader look at the ring and not wait.
+	c.reader.SetDeadline(time.Unix(1, 0))
+	if err := c.reader.ReadInto(&e.raw); err != nil {
+		return err
+	}
+	return DecodeEvent(e.raw.RawSample, e)
+}
+
+// CallCounters is the ledger of Calls: Seen = Recorded + RingFull + Fault.
+type CallCounters struct {
+	// Seen counts the events that were to be recorded.
+	Seen uint64
+	// Recorded counts the events that went into the ring.
+	Recorded uint64
+	// RingFull counts the events that found no room in the ring.
+	RingFull uint64
+	// Fault counts the events that the kernel could not read from the process's memory.
+	Fault uint64
+	// Truncated counts the messages whose bytes were more than the snaplen or in too many pieces.
+	Truncated uint64
+	// Missed counts the calls for which the kernel did not run the programs, in the
+	// whole system, or had no room for their arguments: few of them will have been
+	// calls that matter.
+	Missed uint64
+}
+
+// Lost is the number of events that should be in the capture and are not. What
+// was missed may add to it.
+func (c CallCounters) Lost() uint64 { return c.RingFull + c.Fault }
+
+// Counters reads the ledger as it stands, summed over all cpus.
+func (c *Calls) Counters() (CallCounters, error) {
+	var (
+		percpu []callsEventCounters
+		sum    CallCounters
+	)
+	if err := c.objects.EventCounts.Lookup(uint32(0), &percpu); err != nil {
+		return sum, fmt.Errorf("reading the counters of the system calls: %w", err)
+	}
+	for _, n := range percpu {
+		sum.Seen += n.Seen
+		sum.Recorded += n.Recorded
+		sum.RingFull += n.RingFull
+		sum.Fault += n.Fault
+		sum.Truncated += n.Truncated
+		sum.Missed += n.Forgotten
+	}
+	o := &c.objects
+	decisive := []*ebpf.Program{o.Begins2, o.Begins3, o.Begins4, o.Begins6, o.Ends}
+	switch {
+	case c.raw && Preemptible():
+		decisive = []*ebpf.Program{o.ReturnedAgain}
+	case c.raw:
+		decisive = []*ebpf.Program{o.Returned}
+	}
+	for _, p := range decisive {
+		if stats, err := p.Stats(); err == nil {
+			sum.Missed += stats.RecursionMisses
+		}
+	}
+	return sum, nil
+}
+
+// Stop ends the recording. What is in the ring stays readable. The kernel takes some
+// 60 ms to detach each program, which goes on in the background until Close.
+func (c *Calls) Stop() error {
+	if err := c.objects.Following.Set(uint32(0)); err != nil {
+		return fmt.Errorf("stopping to follow system calls: %w", err)
+	}
+	for _, l := range c.links {
+		c.ends.Go(func() { l.Close() })
+	}
+	c.links = nil
+	return nil
+}
+
+func (c *Calls) detach() error {
+	var errs []error
+	for _, l := range c.links {
+		errs = append(errs, l.Close())
+	}
+	c.links = nil
+	return errors.Join(errs...)
+}
+
+// Close gives the programs up. It is safe to call it twice.
+func (c *Calls) Close() error {
+	err := c.detach()
+	c.ends.Wait()
+	if c.reader != nil {
+		if cerr := c.reader.Close(); cerr != nil && !errors.Is(cerr, os.ErrClosed) {
+			err = errors.Join(err, cerr)
+		}
+	}
+	return errors.Join(err, c.objects.Data.Close(), c.objects.callsObjects.Close())
 }

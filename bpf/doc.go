@@ -6,4 +6,5 @@
 package bpf
 
 //go:generate go tool bpf2go -target bpfel -type record -type counters tap tap.c
-//go:generate go tool bpf2go -target bpfel -type read -type read_counters -type descriptor -type watched_socket -type watched_process -type left_descriptor -type begun_call reads reads.c
+//go:generate go tool bpf2go -target bpfel -type mark -type mptcp_listener hook hook.c
+//go:generate go tool bpf2go -target bpfel -type event -type event_counters -type begun_call calls calls.c

@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "reads.h"
+#include "sockets.h"
 
 /* Layouts of the system calls' arguments on 64-bit architectures. */
 struct user_iovec {
@@ -35,13 +35,13 @@ struct user_mmsghdr {
 struct reading {
 	__u64 registers[REGISTERS_MAX];
 	__u64 arguments[6];
-	struct read head;
+	struct event head;
 	__u64 at;    /* in the process's memory: what to copy next */
 	__u64 left;  /* bytes of the current buffer */
 	__u64 iov;   /* the next part of the buffer */
 	__u32 iovs;  /* parts that are left */
 	__u32 bytes; /* of the message that are left to copy */
-	__u64 taken; /* bytes of the current message, but for peeks */
+	__u64 header; /* struct msghdr of recvmsg, for what the call said in it */
 	__u64 messages; /* the next message of recvmmsg */
 	__u32 message_count;
 	__u32 pad;
@@ -66,11 +66,11 @@ static __always_inline void count(__u64 *counter)
 	__sync_fetch_and_add(counter, 1);
 }
 
-static __always_inline struct read_counters *counters(void)
+static __always_inline struct event_counters *counters(void)
 {
 	__u32 zero = 0;
 
-	return bpf_map_lookup_elem(&read_counts, &zero);
+	return bpf_map_lookup_elem(&event_counts, &zero);
 }
 
 static __always_inline struct reading *reading(__u32 slot)
@@ -78,12 +78,20 @@ static __always_inline struct reading *reading(__u32 slot)
 	return bpf_map_lookup_elem(&readings, &slot);
 }
 
-/* Copies a piece of n bytes, at most class, into the ring. */
-static __always_inline void copy(struct reading *r, struct read_counters *c, __u32 n, const __u32 class)
+static __always_inline void truncated(void)
 {
-	struct read *rec;
+	struct event_counters *c = counters();
 
-	rec = bpf_ringbuf_reserve(&read_ring, sizeof(*rec) + class, 0);
+	if (c)
+		count(&c->truncated);
+}
+
+/* Copies a piece of n bytes, at most class, into the ring. */
+static __always_inline void copy(struct reading *r, struct event_counters *c, __u32 n, const __u32 class)
+{
+	struct event *rec;
+
+	rec = bpf_ringbuf_reserve(&events, sizeof(*rec) + class, 0);
 	if (!rec) {
 		count(&c->ring_full);
 		return;
@@ -109,7 +117,7 @@ static __always_inline void copy(struct reading *r, struct read_counters *c, __u
  */
 __attribute__((noinline)) int piece(__u32 slot, __u32 n)
 {
-	struct read_counters *c = counters();
+	struct event_counters *c = counters();
 	struct reading *r = reading(slot);
 
 	if (!c || !r)
@@ -142,26 +150,24 @@ __attribute__((noinline)) int piece(__u32 slot, __u32 n)
 	return 0;
 }
 
-static __always_inline void truncated(void)
-{
-	struct read_counters *c = counters();
-
-	if (c)
-		count(&c->truncated);
-}
-
 /* Begins a message of so many bytes. */
 static __always_inline void begin_message(struct reading *r, __s64 result)
 {
+	__u64 wanted = result > 0 ? result : 0;
+
 	r->head.result = result;
-	r->head.position += r->taken;
-	r->taken = r->head.flags & PEEK ? 0 : result;
 	r->head.offset = 0;
-	r->head.wanted = 0;
-	if (result > 0)
-		r->head.wanted = result > read_snaplen ? read_snaplen : result;
-	r->bytes = r->head.wanted;
-	r->left = 0;
+	/* A datagram that was longer than its buffer, and one thrown away (MSG_TRUNC on a
+	 * stream, whose buffer may be none), are not all there.
+	 */
+	if (wanted > r->head.room)
+		wanted = r->head.room;
+	if (wanted > message_snaplen) {
+		wanted = message_snaplen;
+		truncated();
+	}
+	r->head.wanted = wanted;
+	r->bytes = wanted;
 }
 
 static __always_inline void sender(struct reading *r, __u64 name, __u32 len)
@@ -179,21 +185,52 @@ static __always_inline void sender(struct reading *r, __u64 name, __u32 len)
 		r->head.name_len = len;
 }
 
+#define ROOM_PARTS 64 /* parts of a buffer that are added up */
+
+/* Adds up the parts of a buffer. Of a buffer in more parts, the rest counts as well:
+ * no more than the call returned will be copied.
+ */
+static __attribute__((noinline)) __u32 room_of(__u64 iov, __u32 parts)
+{
+	struct user_iovec part;
+	__u64 room = 0;
+	int i;
+
+	for (i = 0; i < ROOM_PARTS; i++) {
+		if (i >= parts || bpf_probe_read_user(&part, sizeof(part), (void *)(iov + i * sizeof(part))))
+			break;
+		room += part.len;
+	}
+	if (parts > ROOM_PARTS || room > 0x7fffffff)
+		return 0x7fffffff;
+	return room;
+}
+
+static __always_inline void take_parts(struct reading *r, __u64 iov, __u64 parts)
+{
+	r->iov = iov;
+	r->iovs = parts > 1024 ? 1024 : parts;
+	r->left = 0;
+	r->head.room = room_of(iov, r->iovs);
+}
+
 /* Where a message's bytes and its sender are, of a struct msghdr. */
 static __always_inline void take_header(struct reading *r, const struct user_msghdr *h)
 {
-	r->iov = h->iov;
-	r->iovs = h->iovlen > 1024 ? 1024 : h->iovlen;
-	r->head.room = 0;
+	take_parts(r, h->iov, h->iovlen);
 	sender(r, h->name, h->namelen);
+	r->head.known &= ~EVENT_SHORT;
+	if (h->flags & MSG_TRUNC)
+		r->head.known |= EVENT_SHORT;
 }
 
 /* Finds the next message of recvmmsg. */
-static __always_inline int next_message(struct reading *r)
+__attribute__((noinline)) int next_message(__u32 slot)
 {
+	struct reading *r = reading(slot);
 	struct user_mmsghdr m;
 
-	if (!r->message_count || bpf_probe_read_user(&m, sizeof(m), (void *)r->messages))
+	if (!r || !r->message_count || bpf_probe_read_user(&m, sizeof(m), (void *)r->messages))
 		return 0;
 	r->message_count--;
 	r->messages += sizeof(m);
@@ -203,21 +240,23 @@ static __always_inline int next_message(struct reading *r)
 }
 
 /* Finds the next part of the buffer. */
-static __always_inline int next_part(struct reading *r)
+__attribute__((noinline)) int next_part(__u32 slot)
 {
+	struct reading *r = reading(slot);
 	struct user_iovec part;
 
-	if (!r->iovs || bpf_probe_read_user(&part, sizeof(part), (void *)r->iov))
+	if (!r || !r->iovs || bpf_probe_read_user(&part, sizeof(part), (void *)r->iov))
 		return 0;
 	r->iovs--;
 	r->iov += sizeof(part);
 	r->at = part.base;
 	r->left = part.len;
-	r->head.room += part.len;
 	return 1;
 }
 
-/* Records the message that was begun, a piece at a time, and those that follow. */
+/* Records the message that was begun, a piece at a time, and those that follow. Tells
+ * whether there is more.
+ */
 __attribute__((noinline)) int record(__u32 slot)
 {
 	struct reading *r = reading(slot);
@@ -226,18 +265,16 @@ __attribute__((noinline)) int record(__u32 slot)
 
 	if (!r)
 		return 0;
-	if (!r->bytes)
-		piece(slot, 0);
 	for (i = 0; i < PIECES; i++) {
 		if (!r->bytes) {
-			if (!next_message(r))
+			if (!next_message(slot))
 				return 0;
 			if (!r->bytes)
 				piece(slot, 0);
 			continue;
 		}
-		if (!r->left && !next_part(r))
-			break;
+		if (!r->left && !next_part(slot))
+			return 0;
 		n = PIECE_MAX;
 		if (n > r->left)
 			n = r->left;
@@ -251,13 +288,38 @@ __attribute__((noinline)) int record(__u32 slot)
 		r->left -= n;
 		r->bytes -= n;
 	}
+	return 1;
+}
+
+/* Records all messages of a call. */
+__attribute__((noinline)) int record_call(__u32 slot)
+{
+	struct reading *r = reading(slot);
+	int i;
+
+	if (!r)
+		return 0;
+	if (!r->bytes)
+		piece(slot, 0);
+	for (i = 0; i < RUNS; i++) {
+		if (!record(slot))
+			break;
+	}
 	if (r->bytes || r->message_count)
 		truncated();
 	return 0;
 }
 
-static __always_inline struct reading *begin_call(__u32 slot, __u32 call, __u64 process, __s32 fd, __s64 result)
+/* Global, so that its loop is verified once. */
+__attribute__((noinline)) __u32 nested_pid(__u64 task)
 {
+	return pid_here((void *)task);
+}
+
+static __always_inline struct reading *begin_event(__u32 slot, __u32 call, __s32 fd, __s64 result)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u64 process = bpf_get_current_pid_tgid();
 	struct reading *r = reading(slot);
 
 	if (!r)
@@ -268,6 +330,10 @@ static __always_inline struct reading *begin_call(__u32 slot, __u32 call, __u64 
 	r->head.cpu = bpf_get_smp_processor_id();
 	r->head.pid = process >> 32;
 	r->head.tid = process;
+	if (namespace_inode) {
+		r->head.pid = nested_pid((__u64)FIELD(task, group_leader));
+		r->head.tid = nested_pid((__u64)task);
+	}
 	r->head.fd = fd;
 	r->head.result = result;
 	return r;
@@ -292,15 +358,15 @@ static __always_inline void describe_buffer(struct reading *r, __u32 call)
 	case CALL_RECVFROM:
 		r->at = r->arguments[1];
 		r->left = r->arguments[2];
-		r->head.room = r->left;
+		r->head.room = r->left > 0x7fffffff ? 0x7fffffff : r->left;
 		if (call == CALL_RECVFROM) {
 			r->head.flags = r->arguments[3];
 			sender(r, r->arguments[4], length_at(r->arguments[5]));
 		}
 		break;
 	case CALL_READV:
-		r->iov = r->arguments[1];
-		r->iovs = r->arguments[2];
+	case CALL_PREADV2:
+		take_parts(r, r->arguments[1], r->arguments[2]);
 		break;
 	case CALL_RECVMSG:
 		r->head.flags = r->arguments[2];
@@ -310,6 +376,10 @@ static __always_inline void describe_buffer(struct reading *r, __u32 call)
 	case CALL_RECVMMSG:
 		r->head.flags = r->arguments[3];
 		r->messages = r->arguments[1];
+		break;
+	case CALL_SPLICE:
+	case CALL_ZEROCOPY:
+		r->head.room = 0;
 		break;
 	}
 }

@@ -9,5 +9,3 @@ const (
 )
 
 var registerArguments = [6]uint32{272, 8, 16, 24, 32, 40} // orig_x0, x1 to x5
-
-var oldCalls map[string]int32

@@ -9,5 +9,3 @@ const (
 )
 
 var registerArguments = [6]uint32{280, 88, 96, 104, 112, 120} // orig_a0, a1 to a5
-
-var oldCalls map[string]int32

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -36,6 +37,9 @@ type Options struct {
 	WakeupBytes int
 	// Verdict decides what the socket keeps of each packet. Default: everything.
 	Verdict *Verdict
+	// Leased taps record only for the time of a Lease after each Renew, and keep
+	// everything otherwise: for sockets of other processes. Default: they always work.
+	Leased bool
 }
 
 // withDefaults fills in the defaults and refuses what no kernel would take.
@@ -71,6 +75,7 @@ type Tap struct {
 	}
 	reader *ringbuf.Reader
 	size   int
+	wakeup int              // of the Options
 	filter *ebpf.Collection // what the Verdict's program refers to
 	reject Rejection
 }
@@ -118,6 +123,7 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 	err = errors.Join(
 		spec.Variables[tapVarSnaplen].Set(uint32(opts.Snaplen)),
 		spec.Variables[tapVarWakeupBytes].Set(uint64(opts.WakeupBytes)),
+		spec.Variables[tapVarLeased].Set(flag(opts.Leased)),
 	)
 	if opts.Verdict != nil {
 		err = errors.Join(err, opts.Verdict.splice(spec.Programs[tapProgTap], maps))
@@ -126,7 +132,7 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 		return nil, fmt.Errorf("setting up the tap: %w", err)
 	}
 
-	t := &Tap{size: opts.RingSize, filter: new(ebpf.Collection)}
+	t := &Tap{size: opts.RingSize, wakeup: opts.WakeupBytes, filter: new(ebpf.Collection)}
 	if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
 		if opts.Verdict != nil {
 			return nil, opts.Verdict.diagnose(err)
@@ -143,6 +149,11 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 	}
 	if t.reader, err = ringbuf.NewReader(t.objects.Ring); err != nil {
 		return nil, fmt.Errorf("opening the ring: %w", err)
+	}
+	if opts.Leased {
+		if err := t.Renew(); err != nil {
+			return nil, errors.Join(err, t.Close())
+		}
 	}
 	return t, nil
 }
@@ -231,8 +242,20 @@ func (t *Tap) Stop() error {
 	return nil
 }
 
-// Switch turns the tap off as Stop does. It outlives the Tap.
-func (t *Tap) Switch() (Switch, error) { return copySwitch(t.objects.Data) }
+// Lease is how long a tap with Options.Leased works after Renew.
+const Lease = 3 * time.Second
+
+// Renew says that the tap is wanted still.
+func (t *Tap) Renew() error {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return fmt.Errorf("renewing the tap: %w", err)
+	}
+	if err := t.objects.WantedUntil.Set(uint64(now.Nano() + Lease.Nanoseconds())); err != nil {
+		return fmt.Errorf("renewing the tap: %w", err)
+	}
+	return nil
+}
 
 // Close gives the tap up. Without Stop, sockets that still have it go on with its
 // verdict. It is safe to call it twice, and while a Read is waiting.

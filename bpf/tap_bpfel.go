@@ -27,6 +27,7 @@ type tapRecord struct {
 	_              structs.HostLayout
 	Time           uint64
 	Cookie         uint64
+	Origin         uint64
 	Lost           uint64
 	Cpu            uint32
 	Len            uint32
@@ -45,11 +46,19 @@ type tapRecord struct {
 	VlanProto      uint32
 	GsoSize        uint32
 	GsoSegs        uint32
+	Family         uint16
+	Type           uint16
+	SocketProtocol uint16
+	LocalPort      uint16
+	PeerPort       uint16
+	State          uint8
+	Pad0           uint8
 	LinkLen        int16
 	NetLen         int16
 	Link           [14]uint8
 	Pad            [2]uint8
 	Net            [64]uint8
+	_              [4]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -59,9 +68,11 @@ const (
 	tapMapCounts      = "counts"
 	tapMapRing        = "ring"
 	tapProgTap        = "tap"
+	tapVarLeased      = "leased"
 	tapVarListening   = "listening"
 	tapVarSnaplen     = "snaplen"
 	tapVarWakeupBytes = "wakeup_bytes"
+	tapVarWantedUntil = "wanted_until"
 )
 
 // loadTap returns the embedded CollectionSpec for tap.
@@ -121,9 +132,11 @@ type tapMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tapVariableSpecs struct {
+	Leased      *ebpf.VariableSpec `ebpf:"leased"`
 	Listening   *ebpf.VariableSpec `ebpf:"listening"`
 	Snaplen     *ebpf.VariableSpec `ebpf:"snaplen"`
 	WakeupBytes *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
+	WantedUntil *ebpf.VariableSpec `ebpf:"wanted_until"`
 }
 
 // tapObjects contains all objects after they have been loaded into the kernel.
@@ -161,9 +174,11 @@ func (m *tapMaps) Close() error {
 //
 // It can be passed to loadTapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tapVariables struct {
+	Leased      *ebpf.Variable `ebpf:"leased"`
 	Listening   *ebpf.Variable `ebpf:"listening"`
 	Snaplen     *ebpf.Variable `ebpf:"snaplen"`
 	WakeupBytes *ebpf.Variable `ebpf:"wakeup_bytes"`
+	WantedUntil *ebpf.Variable `ebpf:"wanted_until"`
 }
 
 // tapPrograms contains all programs after they have been loaded into the kernel.

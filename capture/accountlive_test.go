@@ -63,7 +63,7 @@ func floodJoined(t *testing.T, buffer int, half, closed bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if lost := counts.Tap.Lost() + counts.Reads.Lost(); lost > 0 {
+	if lost := counts.Tap.Lost() + counts.Calls.Lost(); lost > 0 {
 		t.Fatalf("%d lost: the test needs larger rings", lost)
 	}
 	if a.Seen != sent || a.Filtered != filtered || a.Before+a.Unknown+a.After+a.Unseen != 0 {

@@ -186,11 +186,12 @@ func (c *collector) kernel() {
 		Meta:      metaOf(rec),
 	}
 	address(p, rec, r.kind.layer)
-	c.noted = kernelPacket{time: int64(rec.Time), cpu: rec.Cpu, cookie: rec.Cookie, src: p.Src, dst: p.Dst, data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict)}
-	if rec.Cookie == c.listener || c.routeOf != nil {
-		// Not that of the connection; and of what other processes accept nobody
-		// knows the cookie.
-		c.noted.cookie = 0
+	c.noted = kernelPacket{
+		time: int64(rec.Time), cpu: rec.Cpu, cookie: rec.Cookie, route: r, src: p.Src, dst: p.Dst,
+		data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict),
+	}
+	if rec.Cookie == c.listener || rec.State == tcpListen {
+		c.noted.cookie = 0 // not that of the connection
 	}
 	wanted := !c.full()
 	r.outlet.tally.record(wanted, rec.Verdict)
@@ -413,16 +414,8 @@ const ownCall = "recvmsg"
 // user takes a delivery.
 func (c *collector) user(d *delivery) {
 	r := c.home
-	if d.socket != nil {
-		r = d.socket.complete(d)
-	}
-	switch {
-	case d.opened:
-		r.pairer.opened(d)
-		return
-	case d.closed:
-		r.pairer.closed(d)
-		return
+	if d.route != nil {
+		r = d.route
 	}
 	var m match
 	// An error is no message but news of ICMP or of the queue, and the end of a connection is none either.
@@ -431,6 +424,9 @@ func (c *collector) user(d *delivery) {
 		m.comment = endComment(cmp.Or(d.call, ownCall), d.err)
 	} else if !empty {
 		m = r.pairer.delivered(d)
+	}
+	if m.route != nil {
+		r = m.route
 	}
 	drops := d.lost + m.dropped
 	c.queue.Add(m.dropped)

@@ -20,15 +20,14 @@ type delivery struct {
 	end    bool           // end of stream
 
 	// What follows is known of other processes' calls only.
-	socket   *followed // nil for the session's own socket
-	call     string
-	pid, tid uint32
-	position int64  // bytes that earlier calls took from the socket, as far as they were seen
-	peek     bool   // the bytes stay in the queue
-	cut      bool   // the buffer was full: the message may have been longer
-	opened   bool   // no delivery: the process has accepted the socket
-	closed   bool   // no delivery: the process has closed the socket
-	lost     uint64 // calls of which nothing is known, since the delivery before
+	route     *route // nil for the session's own socket
+	call      string
+	pid, tid  uint32
+	seq       uint32 // TCP's sequence number of the first byte
+	sequenced bool   // it is known
+	peek      bool   // the bytes stay in the queue
+	cut       bool   // the buffer was full: the message may have been longer
+	lost      uint64 // calls of which nothing is known, since the delivery before
 }
 
 // mailboxLimit bounds the memory in bytes that waits for the collector. A receiver that

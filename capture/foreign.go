@@ -48,27 +48,8 @@ func inspect(fd int) (foreign, error) {
 	return f, nil
 }
 
-func unmapped(a netip.AddrPort) netip.AddrPort {
-	if !a.IsValid() {
-		return a
-	}
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}
-
 // kind finds the row of the table that the socket belongs to, nil if there is none.
-func (f *foreign) kind() *Kind {
-	protocol := f.protocol
-	if protocol == unix.IPPROTO_MPTCP {
-		protocol = unix.IPPROTO_TCP // which it speaks with ordinary peers
-	}
-	for i := range kinds {
-		k := &kinds[i]
-		if k.domain == f.domain && k.typ == f.typ && (k.protocol == protocol || k.protocol == 0) {
-			return k
-		}
-	}
-	return nil
-}
+func (f *foreign) kind() *Kind { return kindOf(f.domain, f.typ, f.protocol) }
 
 // hasPort tells whether the socket's own port or its peer's is one of those.
 func (f *foreign) hasPort(ports []uint16) bool {

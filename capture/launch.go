@@ -64,7 +64,6 @@ func (u *User) permitted() error {
 type launcher struct {
 	cmd     *exec.Cmd
 	control *os.File      // to say that it may begin, and to hear why it cannot
-	held    *os.File      // the seccomp listener
 	ended   chan struct{} // closed when the process has ended
 }
 
@@ -102,10 +101,6 @@ func startLauncher(c Command) (_ *launcher, err error) {
 		close(l.ended)
 	}()
 	theirs.Close()
-	if l.held, err = receiveFile(l.control); err != nil {
-		_ = l.cmd.Process.Kill()
-		return nil, fmt.Errorf("starting the command: %w", err)
-	}
 	return l, nil
 }
 
@@ -124,9 +119,6 @@ func (l *launcher) release() error {
 
 func (l *launcher) close() {
 	l.control.Close()
-	if l.held != nil {
-		l.held.Close()
-	}
 }
 
 func (u *User) encode() string {
@@ -143,8 +135,7 @@ func (u *User) encode() string {
 // launch is the launcher's own work: it returns only if it cannot become the
 // command. Descriptor 3 is the control socket.
 func launch(args []string) (status int) {
-	// The filter is this thread's, and so must exec be.
-	runtime.LockOSThread()
+	runtime.LockOSThread() // what becomeUser gives up is this thread's
 	control := os.NewFile(3, "control")
 	unix.CloseOnExec(3)
 	if err := becomeCommand(control, args); err != nil {
@@ -157,15 +148,6 @@ func becomeCommand(control *os.File, args []string) error {
 	if len(args) < 2 {
 		return errors.New("no command")
 	}
-	listener, err := installHold(bpf.HasCapability(unix.CAP_SYS_ADMIN))
-	if err != nil {
-		return err
-	}
-	// sendmsg is not among what the filter holds.
-	if err := unix.Sendmsg(3, []byte{0}, unix.UnixRights(listener), nil, 0); err != nil {
-		return fmt.Errorf("handing over the listener: %w", err)
-	}
-	unix.Close(listener)
 	if n, err := control.Read(make([]byte, 1)); n != 1 {
 		return fmt.Errorf("waiting to begin: %w", err)
 	}
@@ -227,26 +209,4 @@ func closeBehind(last int) error {
 		}
 	}
 	return nil
-}
-
-// receiveFile receives a descriptor, or the text of why there is none.
-func receiveFile(from *os.File) (*os.File, error) {
-	data, oob := make([]byte, 1024), make([]byte, unix.CmsgSpace(4))
-	n, oobn, _, _, err := unix.Recvmsg(int(from.Fd()), data, oob, unix.MSG_CMSG_CLOEXEC)
-	if err != nil {
-		return nil, err
-	}
-	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range messages {
-		if fds, err := unix.ParseUnixRights(&m); err == nil && len(fds) == 1 {
-			return os.NewFile(uintptr(fds[0]), "listener"), nil
-		}
-	}
-	if n == 0 {
-		return nil, errors.New("it ended at once")
-	}
-	return nil, errors.New(string(data[:n]))
 }

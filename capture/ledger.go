@@ -31,8 +31,8 @@ type Counts struct {
 	Empty uint64
 	// Tap is the ledger of the tap.
 	Tap bpf.Counters
-	// Reads is the ledger of the system calls of other processes.
-	Reads bpf.ReadCounters
+	// Calls is the ledger of the system calls of other processes.
+	Calls bpf.CallCounters
 }
 
 // Account says what became of the packets that a filter saw, each of which
@@ -216,7 +216,7 @@ type ledger struct {
 	outlets   []*outlet
 	started   int64 // on the boot clock
 	tap       *bpf.Tap
-	reads     *bpf.Reads // nil if the calls of other processes are not followed
+	calls     *bpf.Calls // nil if the calls of other processes are not followed
 	untapped  bool       // another filter is in the place of the tap: no account can balance
 }
 
@@ -234,8 +234,8 @@ func (g *ledger) counts() (Counts, error) {
 		Empty:        c.empty.Load(),
 	}
 	var err error
-	if g.reads != nil {
-		if counts.Reads, err = g.reads.Counters(); err != nil {
+	if g.calls != nil {
+		if counts.Calls, err = g.calls.Counters(); err != nil {
 			return counts, err
 		}
 	}
@@ -300,7 +300,7 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 	switch {
 	case !first:
 	case at.View == ViewUser:
-		st.Dropped = counts.Reads.Lost()
+		st.Dropped = counts.Calls.Lost()
 	default:
 		// What came after the last packet that was asked for does not count, as far as that is known.
 		lost := counts.Tap.Lost()

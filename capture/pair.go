@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"bytes"
 	"fmt"
 	"hash/maphash"
 	"net/netip"
@@ -17,11 +18,6 @@ type pairer interface {
 	saw(p *kernelPacket, lost int)
 	// delivered finds the packets behind a delivery.
 	delivered(d *delivery) match
-	// opened notes that a process has accepted the connection that d comes from, and
-	// finds out which it is if the process did not ask.
-	opened(d *delivery)
-	// closed notes that no more can be delivered from where d came.
-	closed(d *delivery)
 }
 
 // newPairer makes the pairer for a kind.
@@ -40,15 +36,14 @@ type unpaired struct{}
 
 func (unpaired) saw(*kernelPacket, int)    {}
 func (unpaired) delivered(*delivery) match { return match{} }
-func (unpaired) opened(*delivery)          {}
-func (unpaired) closed(*delivery)          {}
 
 // kernelPacket is what the pairers want to know of a packet in the kernel view.
 type kernelPacket struct {
 	id       uint64 // 0 if nobody asked for the packet
 	time     int64  // when the filter ran, on the boot clock
 	cpu      uint32 // that it ran on
-	cookie   uint64 // of the connection's socket; 0 if it is not known, or has none yet
+	cookie   uint64 // of the connection's socket; 0 if it has none yet
+	route    *route // where it goes
 	src, dst netip.AddrPort
 	data     []byte // what was captured, from offset 0 on
 	len      int    // of the packet, from offset 0 on
@@ -64,6 +59,8 @@ type match struct {
 	after   bool   // it came after the last packet that was asked for
 	// The packet's own addresses, which the socket may not know exactly; invalid if unknown.
 	src, dst netip.AddrPort
+	// Where the packets of its connection go; nil if that is not known.
+	route *route
 }
 
 var pairingSeed = maphash.MakeSeed()
@@ -119,8 +116,13 @@ type waitingDatagram struct {
 	keep    int // bytes that userspace will get; -1 if none ever
 	prefix  int // of keep: bytes that are known
 	hash    uint64
+	head    [headLen]byte // the first of them: all that can be compared with a part
 	present bool
 }
+
+// headLen is how many bytes of a datagram tell it from others when userspace got a
+// part of it only.
+const headLen = 16
 
 // behind is how far behind the last delivery a datagram may come in late,
 // because two cpus changed places.
@@ -159,6 +161,7 @@ func (q *datagrams) saw(p *kernelPacket, lost int) {
 	payload := p.data[min(q.headerLen, len(p.data)):]
 	w.prefix = max(min(w.keep, len(payload)), 0)
 	w.hash = maphash.Bytes(pairingSeed, payload[:w.prefix])
+	copy(w.head[:], payload[:w.prefix])
 	q.waiting = append(q.waiting, w)
 	q.forget()
 }
@@ -174,11 +177,15 @@ func (q *datagrams) forget() {
 }
 
 func (w *waitingDatagram) fits(d *delivery, hash *alike) bool {
-	if d.cut && w.present && w.keep >= d.full && sameAddr(w.src, d.from) {
-		return true // what is known of the rest cannot be compared
+	if !w.present || w.keep < d.full || w.keep > d.full && !d.cut || !sameAddr(w.src, d.from) {
+		return false
 	}
-	return w.present && w.keep == d.full && w.prefix <= len(d.data) && sameAddr(w.src, d.from) &&
-		w.hash == hash.of(d.data, w.prefix)
+	if w.keep == d.full && w.prefix <= len(d.data) {
+		return w.hash == hash.of(d.data, w.prefix)
+	}
+	// Userspace got a part of it only.
+	known := min(len(d.data), w.prefix, headLen)
+	return bytes.Equal(d.data[:known], w.head[:known])
 }
 
 // sameAddr compares addresses and, where both have one, ports: raw sockets
@@ -247,9 +254,6 @@ func (q *datagrams) take(place int) match {
 	q.forget()
 	return m
 }
-
-func (q *datagrams) opened(*delivery) {}
-func (q *datagrams) closed(*delivery) {}
 
 // find looks for the delivery's datagram, from the expected place outwards.
 func (q *datagrams) find(d *delivery, expected int) (place int, found bool) {

@@ -305,47 +305,24 @@ func TestStreamsBoundMemory(t *testing.T) {
 	}
 }
 
-// A process that does not ask whose connection it has accepted has accepted the
-// first one that was ready, unless its bytes say otherwise.
-func TestStreamsAcceptedUnseen(t *testing.T) {
+// The kernel says where a read stands in its stream: what was lost before it, read
+// before anybody looked, or taken by another thread at the same time does no harm.
+func TestStreamsGoByTheKernelsPlace(t *testing.T) {
 	t.Parallel()
-	listener := netip.AddrPortFrom(netip.Addr{}, server.Port())
-	for _, test := range []struct {
-		name     string
-		payloads []string // of the connections, in their order
-		told     int      // the connection of which the process asked, -1 if of none
-		accepted []string // what the process reads, in the order of accept
-		ids      []uint64
-	}{
-		{"in order", []string{"alike", "alike", "alike"}, -1, []string{"alike", "alike", "alike"}, []uint64{3, 13, 23}},
-		{"one is known", []string{"alike", "alike", "alike"}, 0, []string{"alike", "alike"}, []uint64{13, 23}},
-		{"out of order", []string{"first", "second"}, -1, []string{"second", "first"}, []uint64{13, 3}},
-		{"none of them", []string{"first"}, -1, []string{"other"}, []uint64{0}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			s := newStreams()
-			s.foreign = true
-			for i, payload := range test.payloads {
-				base := uint64(10 * i)
-				for _, p := range []*kernelPacket{
-					segmentPacket(base+1, 100, tcpSYN, ""), segmentPacket(base+2, 101, tcpACK, ""), segmentPacket(base+3, 101, tcpACK, payload),
-				} {
-					p.src = netip.AddrPortFrom(client.Addr(), uint16(1000+i))
-					s.saw(p, 0)
-				}
-			}
-			if test.told >= 0 {
-				s.opened(&delivery{from: netip.AddrPortFrom(client.Addr(), uint16(1000+test.told)), to: listener, socket: &followed{}})
-			}
-			for i, payload := range test.accepted {
-				conn := &followed{to: listener}
-				s.opened(&delivery{to: listener, socket: conn})
-				d := &delivery{data: []byte(payload), full: len(payload), from: conn.from, to: conn.to, socket: conn}
-				if m := s.delivered(d); m.id != test.ids[i] {
-					t.Errorf("%q: %+v, want packet %d", payload, m, test.ids[i])
-				}
-			}
-		})
+	s := newStreams()
+	s.saw(segmentPacket(1, 100, tcpSYN, ""), 0)
+	for i, payload := range []string{"abc", "def", "ghi"} {
+		s.saw(segmentPacket(uint64(2+i), 101+uint32(3*i), tcpACK, payload), 0)
+	}
+	for _, read := range []struct {
+		seq  uint32
+		data string
+		id   uint64
+	}{{101, "abc", 2}, {107, "g", 4}, {107, "h", 4}, {109, "i", 4}} { // def is lost, and h was begun before g was taken
+		d := &delivery{data: []byte(read.data), full: len(read.data), from: client, to: server, seq: read.seq, sequenced: true}
+		if m := s.delivered(d); m.id != read.id {
+			t.Errorf("%q: %+v, want packet %d", read.data, m, read.id)
+		}
 	}
 }
 

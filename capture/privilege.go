@@ -45,20 +45,14 @@ func countingNeeds(count func() (Counts, error)) []int {
 }
 
 // Capabilities are those that a session needs while it runs, so that all others
-// can be given up. With a command it is more, as long as that is held.
+// can be given up.
 //
-//	CAP_SYS_PTRACE       to copy sockets that other processes make later, and to look
-//	                     at their descriptors and calls
-//	CAP_DAC_READ_SEARCH  to list the descriptors of other users' processes
-//	CAP_BPF              to choose sockets and processes in the programs' tables, and
-//	                     to read the counters, where the kernel wants it for that
+//	CAP_SYS_PTRACE       to copy sockets that other processes make later
+//	CAP_DAC_READ_SEARCH  to list the descriptors of other users' processes at the end,
+//	                     where their sockets have the tap
+//	CAP_BPF              to mark sockets, and to read the counters, where the kernel
+//	                     wants it for that
 //	CAP_NET_ADMIN        to put a socket's own classic filter back (ReplaceFilter)
-//
-// for a command besides
-//
-//	CAP_SYS_ADMIN        to make sockets for it in its network namespace
-//	CAP_SETUID, CAP_SETGID, CAP_NET_RAW
-//	                     so that those are its user's, and raw ones
 //	CAP_KILL             to pass a signal on to another user's command
 func (l *Live) Capabilities() []int {
 	all := []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}
@@ -67,7 +61,7 @@ func (l *Live) Capabilities() []int {
 		all = append(all, unix.CAP_NET_ADMIN)
 	}
 	if l.command != nil {
-		all = append(all, unix.CAP_SYS_ADMIN, unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_NET_RAW, unix.CAP_KILL)
+		all = append(all, unix.CAP_KILL)
 	}
 	return all
 }

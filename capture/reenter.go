@@ -5,27 +5,20 @@ import (
 	"os/exec"
 )
 
-// Names by which this program starts itself again, as argument 0.
-const (
-	launcherName = "ebpfdump-launcher"
-	keeperName   = "ebpfdump-keeper"
-)
+// launcherName is the name by which this program starts itself again, as argument 0.
+const launcherName = "ebpfdump-launcher"
 
 // reentrant tells that Reenter was called. A program that does not call it would
-// do all its own work over again in the process that is to be a keeper.
+// do all its own work over again in the process that is to become the command.
 var reentrant bool
 
-// Reenter does the work of the processes that Join and Start make of the same
-// program, and does not return in those. Every program that calls Join or Start
-// must call it before it does anything else.
+// Reenter does the work of the process that Start makes of the same program, and
+// does not return in it. Every program that calls Start must call it before it does
+// anything else.
 func Reenter() {
 	reentrant = true
-	switch os.Args[0] {
-	case launcherName:
+	if os.Args[0] == launcherName {
 		os.Exit(launch(os.Args[1:]))
-	case keeperName:
-		keep()
-		os.Exit(0)
 	}
 }
 
@@ -33,7 +26,7 @@ func Reenter() {
 // descriptors from 3 on.
 func again(name string, files []*os.File, args ...string) *exec.Cmd {
 	if !reentrant {
-		panic("capture: Join and Start need Reenter at the beginning of the program")
+		panic("capture: Start needs Reenter at the beginning of the program")
 	}
 	return &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{name}, args...), ExtraFiles: files}
 }

@@ -1,6 +1,9 @@
 package capture
 
-import "strings"
+import (
+	"net/netip"
+	"strings"
+)
 
 // route is what becomes of a socket's packets: where they go, and who pairs
 // them with what userspace gets.
@@ -10,6 +13,11 @@ type route struct {
 	outlet   *outlet
 	pairer   pairer
 	lost     uint64 // losses that the pairer knows of: whose they were nobody knows
+
+	// Of a socket of another process with interfaces of its own, as far as it is known:
+	port    uint16
+	address netip.Addr
+	listens bool
 }
 
 func newRoute(kind *Kind, outlet *outlet) *route {
@@ -32,6 +40,7 @@ type outlet struct {
 // lane is where packets of one view go.
 type lane struct {
 	Interface
+	plain    string // the description without what describe adds
 	handed   uint64 // packets that went there
 	counted  uint64 // of handed: without peeks, and calls that returned no message
 	filtered uint64 // packets that the verdict dropped
@@ -48,19 +57,28 @@ func (l *lane) record(verdict int32) {
 func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 	p := &outlet{kind: kind}
 	for _, v := range views {
-		p.lanes[v] = &lane{Interface: kind.newInterface(v, clockError)}
+		at := &lane{Interface: kind.newInterface(v, clockError)}
+		at.plain = at.Description
+		p.lanes[v] = at
 	}
 	return p
 }
 
-// describe adds to what the interfaces' descriptions say.
+// describe says whose packets the interfaces have, in place of what it said before.
 func (pl *outlet) describe(text string) {
-	for _, at := range pl.lanes {
-		if at != nil {
-			at.Description += "; " + text
+	for v, at := range pl.lanes {
+		if at == nil {
+			continue
+		}
+		at.Description = at.plain + "; " + text
+		if m := pl.mapped[v]; m != nil {
+			m.Description = strings.Replace(at.Description, "IPv6 header", "IPv4 header", 1) + mappedNote
 		}
 	}
 }
+
+// mappedNote is what the description of a mapped lane ends with.
+const mappedNote = "; packets of the socket's IPv4 peers"
 
 func (pl *outlet) at(view View, p *Packet) *lane {
 	at := pl.lanes[view]
@@ -71,7 +89,7 @@ func (pl *outlet) at(view View, p *Packet) *lane {
 	if m == nil {
 		m = &lane{Interface: at.Interface}
 		m.IPv6 = false
-		m.Description = strings.Replace(m.Description, "IPv6 header", "IPv4 header", 1) + "; packets of the socket's IPv4 peers"
+		m.Description = strings.Replace(m.Description, "IPv6 header", "IPv4 header", 1) + mappedNote
 		pl.mapped[view] = m
 	}
 	return m

@@ -1,265 +1,175 @@
 package capture
 
 import (
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// goneSocket is a descriptor that a process with children has closed: the
-// kernel's table still has it, for a child that nobody has looked at yet.
-type goneSocket struct {
-	pid uint32
-	fd  int32
-	id  uint64
+// scanner looks at sockets of other processes by descriptors of its own that mean
+// the same ones (pidfd_getfd): at all there are when a capture begins, and later at
+// those that a system call told of. It marks them, or puts the tap on those whose
+// packets no cgroup hook sees. It belongs to the goroutine of Join, and then to
+// that of run.
+type scanner struct {
+	live      *Live
+	requests  chan request
+	processes map[int]*process
+	seen      map[uint64]struct{} // inodes of the first look: processes share sockets
+	taps      map[uint64]tapped   // by cookie
+	queues    []*queue
+	denied    error // why a socket whose filter was to be replaced is left alone
 }
 
-// scan looks at the sockets of the process and of its children, and takes those
-// that are new.
-func (l *Live) scan() error {
-	l.scans.Lock()
-	defer l.scans.Unlock()
-	l.mu.Lock()
-	gone := l.gone
-	l.gone = nil
-	l.mu.Unlock()
-	if l.root == nil {
-		return nil
-	}
-	if err := l.watch(l.root); err != nil {
-		return err
-	}
-	queue := []*watched{l.processes[l.root.pid]}
-	alive := map[int]bool{}
-	var errs []error
-	for len(queue) > 0 {
-		p := queue[0]
-		queue = queue[1:]
-		alive[p.pid] = true
-		err := l.scanProcess(p)
-		if err == nil && !p.scanned {
-			// Again: what was copied before the original was watched is there by now.
-			p.scanned = true
-			err = l.scanProcess(p)
-		}
-		if err != nil && !p.exited() {
-			errs = append(errs, err)
-		}
-		for _, pid := range p.children() {
-			if child := l.child(pid); child != nil && !alive[pid] {
-				queue = append(queue, child)
-			}
-		}
-	}
-	l.bury(alive)
-	l.forgetClosed()
-	l.askQueues(true)
-	for _, g := range gone {
-		l.reads.ForgetSocket(g.pid, g.fd, g.id)
-	}
-	return errors.Join(errs...)
+// request asks for a look at a descriptor, which was a socket of that cookie, 0 if
+// it had none.
+type request struct {
+	pid, fd int
+	cookie  uint64
+	bound   bool // it is followed already, and has got its address
 }
 
-// hint names a descriptor that has become a socket, or one that it was not
-// before; the zero hint means that everything must be looked at.
-type hint struct{ pid, fd int }
+// tapped is what a socket was like before it got the tap: its filter.
+type tapped struct{ classic []unix.SockFilter }
+
+// requestsLimit bounds the sockets that wait for a look.
+const requestsLimit = 4096
+
+func newScanner(l *Live) *scanner {
+	return &scanner{live: l, requests: make(chan request, requestsLimit), processes: make(map[int]*process), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped)}
+}
+
+// ask asks for a look at a socket. With too many waiting, it is told of.
+func (s *scanner) ask(r request) {
+	select {
+	case s.requests <- r:
+	default:
+		s.live.refuse("so many sockets are new that not all can be looked at: some of their packets are missing")
+	}
+}
+
+// run looks at what it is asked to, until the context ends.
+func (s *scanner) run(ctx context.Context) {
+	tidy := time.NewTicker(time.Second)
+	defer tidy.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-s.requests:
+			s.glance(r)
+		case <-tidy.C:
+			s.bury()
+			s.askQueues()
+		}
+	}
+}
 
 // glance looks at a single descriptor.
-func (l *Live) glance(h hint) error {
-	l.scans.Lock()
-	defer l.scans.Unlock()
-	p := l.processes[h.pid]
-	if p == nil {
-		return nil // a child that the next scan finds
-	}
-	target, err := os.Readlink(p.proc(fmt.Sprintf("fd/%d", h.fd)))
+func (s *scanner) glance(r request) {
+	p, err := s.process(r.pid)
 	if err != nil {
-		return nil // closed by now
+		return // it has ended
 	}
-	inode, ok := openFile{h.fd, target}.inode()
-	if !ok {
-		return nil
+	if r.bound && r.cookie != 0 {
+		s.countNew(p, r.fd, r.cookie)
+		return
 	}
-	return l.see(p, h.fd, inode)
+	if err := s.look(p, r.fd, 0, r.cookie); err != nil && !p.exited() {
+		s.live.refuse(err.Error())
+	}
 }
 
-// child finds a process that a watched one has started; nil if it has ended.
-func (l *Live) child(pid int) *watched {
-	if p := l.processes[pid]; p != nil {
-		return p
+// process finds a process again, or opens it.
+func (s *scanner) process(pid int) (*process, error) {
+	if p := s.processes[pid]; p != nil && !p.exited() {
+		return p, nil
 	}
 	p, err := openProcess(pid)
-	if err != nil {
-		return nil
+	if err == nil {
+		s.processes[pid] = p
 	}
-	if err := l.watch(p); err != nil {
-		l.refuse(err.Error())
-		p.close()
-		return nil
-	}
-	return l.processes[pid]
-}
-
-func (l *Live) watch(p *process) error {
-	if l.processes[p.pid] != nil {
-		return nil
-	}
-	follow := l.reads != nil && !p.is32Bit()
-	if follow {
-		// Before it is looked at, so that nothing is missed between the two.
-		if err := l.reads.DiscoverProcess(uint32(p.pid)); err != nil {
-			return err
-		}
-	}
-	l.keeper.tell(keepProcess, uint64(p.pid))
-	l.mu.Lock()
-	l.processes[p.pid] = &watched{process: p, follow: follow, seen: make(map[int]uint64), ignored: make(map[uint64]struct{})}
-	l.mu.Unlock()
-	return nil
+	return p, err
 }
 
 // bury forgets the processes that have ended.
-func (l *Live) bury(alive map[int]bool) {
-	for pid, p := range l.processes {
-		if alive[pid] && !p.exited() || p.process == l.root || !p.exited() {
+func (s *scanner) bury() {
+	for pid, p := range s.processes {
+		if p.exited() && p != s.live.root {
+			p.close()
+			delete(s.processes, pid)
+		}
+	}
+}
+
+// join follows a process and its children, and looks at all their sockets.
+func (s *scanner) join(root *process) error {
+	s.processes[root.pid] = root
+	queue, known := []*process{root}, map[int]bool{root.pid: true}
+	for len(queue) > 0 {
+		p := queue[0]
+		queue = queue[1:]
+		// Before its children are counted: those to come are followed by themselves.
+		if err := s.live.follow(p); err != nil {
+			if p == root || !p.exited() {
+				return err
+			}
 			continue
 		}
-		if l.reads != nil {
-			l.reads.ForgetProcess(uint32(pid))
-			for fd, inode := range p.seen {
-				l.forget(p, fd, inode)
+		for _, pid := range p.children() {
+			if known[pid] {
+				continue
+			}
+			known[pid] = true
+			if child, err := s.process(pid); err == nil {
+				queue = append(queue, child)
 			}
 		}
-		l.mu.Lock()
-		delete(l.processes, pid)
-		l.mu.Unlock()
-		p.close()
+		if err := s.scan(p); err != nil && !p.exited() {
+			return err
+		}
 	}
+	s.seen = nil
+	return nil
 }
 
-// forgetAfter is how long after the end of a socket its packets are still to come.
-const forgetAfter = 5 * time.Second
-
-// forgetClosed forgets the sockets that no process has any more. Not at once,
-// since their last packets may still be on their way, and not the listeners,
-// whose connections live on.
-func (l *Live) forgetClosed() {
-	open := make(map[uint64]bool)
-	for _, p := range l.processes {
-		for _, inode := range p.seen {
-			open[inode] = true
-		}
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for cookie, m := range l.members {
-		if open[m.inode] {
-			m.missing = time.Time{}
-			continue
-		}
-		if m.missing.IsZero() {
-			m.missing = time.Now()
-		}
-		if time.Since(m.missing) > forgetAfter && !m.listening {
-			m.closeDrops()
-			delete(l.members, cookie)
-			delete(l.inodes, m.inode)
-			l.keeper.tell(keepGone, m.inode)
-		}
-	}
-}
-
-func (l *Live) scanProcess(p *watched) error {
+// scan looks at all sockets of a process.
+func (s *scanner) scan(p *process) error {
 	files, err := p.descriptors()
 	if err != nil {
 		return err
 	}
-	open := make(map[int]uint64)
-	var errs []error
 	for _, f := range files {
 		if f.target == "anon_inode:[io_uring]" {
-			l.uring.Store(true)
+			s.live.uring.Store(true)
 		}
 		inode, ok := f.inode()
 		if !ok {
 			continue
 		}
-		open[f.fd] = inode
-		if err := l.see(p, f.fd, inode); err != nil {
-			errs = append(errs, err)
+		// By descriptor, the same socket may be chosen by another one than its first.
+		if _, seen := s.seen[inode]; seen || !s.descriptorChosen(p, f.fd) {
+			continue
 		}
-	}
-	for fd, inode := range p.seen {
-		if open[fd] != inode {
-			l.forget(p, fd, inode)
-			delete(p.seen, fd)
+		s.seen[inode] = struct{}{}
+		if err := s.look(p, f.fd, inode, 0); err != nil {
+			return err
 		}
-	}
-	for inode := range p.ignored {
-		if !slices.Contains(values(open), inode) {
-			delete(p.ignored, inode)
-		}
-	}
-	if l.packets || !l.joined {
-		l.lookForMapped(p.process)
-	}
-	if p.follow && p.process != l.root {
-		// From here on it has descriptors of its own.
-		errs = append(errs, l.reads.WatchProcess(uint32(p.pid)))
-	}
-	return errors.Join(errs...)
-}
-
-// lookForMapped notes whether a process reads packets from its own memory.
-func (l *Live) lookForMapped(p *process) {
-	if l.mapped.Load() {
-		return
 	}
 	for inode := range p.mappedSockets() {
-		if l.inodes[inode] != nil {
-			l.mapped.Store(true)
+		if _, seen := s.seen[inode]; seen {
+			s.live.roster.mapped.Store(true)
 		}
 	}
+	return nil
 }
 
-func values(m map[int]uint64) []uint64 {
-	all := make([]uint64, 0, len(m))
-	for _, v := range m {
-		all = append(all, v)
-	}
-	return all
-}
-
-func (l *Live) forget(p *watched, fd int, inode uint64) {
-	if m := l.inodes[inode]; m != nil && l.reads != nil {
-		l.reads.ForgetSocket(uint32(p.pid), int32(fd), m.cookie)
-	}
-}
-
-// see deals with a descriptor that is open.
-func (l *Live) see(p *watched, fd int, inode uint64) error {
-	if _, ignored := p.ignored[inode]; ignored {
-		return nil
-	}
-	m := l.inodes[inode]
-	if m != nil && m.settled.Load() && p.seen[fd] == inode {
-		return nil
-	}
-	if before, ok := p.seen[fd]; ok && before != inode {
-		l.forget(p, fd, before)
-	}
-	if m != nil && m.settled.Load() {
-		p.seen[fd] = inode
-		return l.follow(p, fd, m)
-	}
+// look looks at a socket, and takes it if it is chosen.
+func (s *scanner) look(p *process, fd int, inode, cookie uint64) error {
 	copied, err := p.copyDescriptor(fd)
 	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) {
 		return nil // closed by now
@@ -268,46 +178,62 @@ func (l *Live) see(p *watched, fd int, inode uint64) error {
 		return err
 	}
 	defer unix.Close(copied)
-	return l.look(p, fd, inode, copied, false)
-}
-
-// look deals with a socket that is new, or of which it is not known yet what
-// it is for. The filter of one that is ours does not count.
-func (l *Live) look(p *watched, fd int, inode uint64, copied int, ours bool) error {
 	info, err := inspect(copied)
-	if err != nil {
-		return nil // shut down by now
+	if err != nil || cookie != 0 && info.cookie != cookie {
+		return nil // shut down by now, or another one
 	}
-	if m := l.inodes[inode]; m != nil {
-		l.settle(m, info)
-		p.seen[fd] = inode
-		return l.follow(p, fd, m)
-	}
-	parent := l.parentOf(&info)
-	kind := info.kind()
-	if kind == nil || parent == nil && !l.chosen(p, fd, &info) {
-		if kind == nil || info.local.Port() != 0 || len(l.config.Ports) == 0 {
-			p.ignored[inode] = struct{}{}
-		}
+	asked := inode == 0
+	if info.kind() == nil || !asked && !s.chosen(p, fd, &info) {
 		return nil
 	}
-	m := &member{foreign: info, inode: inode, owner: p.process, fd: fd}
-	p.seen[fd] = inode
-	l.add(m, kind, parent)
-	if err := l.follow(p, fd, m); err != nil {
+	if asked && s.live.config.byDescriptor() && info.domain != unix.AF_INET && info.domain != unix.AF_INET6 {
+		return nil
+	}
+	tap := s.live.taps(&info)
+	text := fmt.Sprintf("%s, descriptor %d, %s", p, fd, &info)
+	if !s.live.roster.add(&info, text, tap) {
+		return nil
+	}
+	if !asked {
+		s.live.roster.list(fmt.Sprintf("%s %s (descriptor %d)", info.kind().Name, &info, fd))
+	}
+	before := dropCount{low: queueDrops(copied)}
+	if tap {
+		s.attach(text, copied, &info)
+	} else if err := s.mark(copied, &info); err != nil {
 		return err
 	}
-	l.attach(m, copied, parent, ours)
-	return nil
+	before.high = queueDrops(copied)
+	s.count(p, fd, &info, before)
+	if s.live.calls == nil {
+		return nil
+	}
+	return s.live.calls.Known(info.cookie)
 }
 
-// chosen tells whether the user wants the socket.
-func (l *Live) chosen(p *watched, fd int, info *foreign) bool {
-	if len(l.config.Descriptors) > 0 {
-		return p.process == l.root && slices.Contains(l.config.Descriptors, fd)
+func (s *scanner) mark(copied int, info *foreign) error {
+	cookie, err := s.live.hook.Mark(copied)
+	if err == nil && info.listening && info.protocol == unix.IPPROTO_MPTCP {
+		err = s.live.hook.MarkMPTCP(copied, info.local.Port(), cookie)
 	}
-	if len(l.config.Ports) > 0 {
-		return info.hasPort(l.config.Ports)
+	return err
+}
+
+// descriptorChosen tells whether a descriptor is one of those that the user wants, if
+// there are any.
+func (s *scanner) descriptorChosen(p *process, fd int) bool {
+	c := &s.live.config
+	return !c.byDescriptor() || p == s.live.root && slices.Contains(c.Descriptors, fd)
+}
+
+// chosen tells whether the user wants a socket that was there before.
+func (s *scanner) chosen(p *process, fd int, info *foreign) bool {
+	c := &s.live.config
+	if c.byDescriptor() {
+		return s.descriptorChosen(p, fd)
+	}
+	if len(c.Ports) > 0 {
+		return info.hasPort(c.Ports)
 	}
 	switch info.domain {
 	case unix.AF_INET, unix.AF_INET6:
@@ -318,190 +244,82 @@ func (l *Live) chosen(p *watched, fd int, info *foreign) bool {
 	return false
 }
 
-// parentOf finds the listener that a connection was accepted from.
-func (l *Live) parentOf(info *foreign) *member {
-	if info.typ != unix.SOCK_STREAM || info.listening || !info.local.IsValid() {
-		return nil
-	}
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	for _, m := range l.listeners[info.local.Port()] {
-		if m.local.Addr().IsUnspecified() || m.local.Addr() == info.local.Addr() {
-			return m
-		}
-	}
-	return nil
-}
-
-// add makes a socket a member and finds its outlet.
-func (l *Live) add(m *member, kind *Kind, parent *member) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.members[m.cookie], l.inodes[m.inode] = m, m
-	l.packets = l.packets || m.domain == unix.AF_PACKET
-	m.from, m.to = m.peer, m.local
-	if parent != nil {
-		m.settled.Store(true)
-		m.route.Store(parent.route.Load())
-		return
-	}
-	l.place(m, kind)
-}
-
-// settle looks again at a socket that had no address when it was taken.
-func (l *Live) settle(m *member, info foreign) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	m.local, m.peer, m.listening = info.local, info.peer, info.listening
-	if !m.own {
-		l.place(m, info.kind())
-	}
-}
-
-// lookAgain settles a socket without waiting for the scanner.
-func (l *Live) lookAgain(m *member) {
-	copied, err := m.owner.copyDescriptor(m.fd)
-	if err != nil {
-		return // closed by now
-	}
-	defer unix.Close(copied)
-	if info, err := inspect(copied); err == nil && info.cookie == m.cookie {
-		l.settle(m, info)
-	}
-}
-
-// place gives a socket its route: listeners, and what was there when we came,
-// get interfaces of their own; other sockets share those of their kind.
-func (l *Live) place(m *member, kind *Kind) {
-	m.localPort.Store(uint32(m.local.Port()))
-	bound := m.local.Port() != 0 || m.domain == unix.AF_UNIX
-	m.settled.Store(m.listening || m.peer.IsValid() || bound && !kind.stream || m.typ == unix.SOCK_RAW)
-	single := m.listening || !l.joined && !kind.stream || bound && !kind.stream && !m.peer.IsValid()
-	if single && !m.own && l.owned < ownPlaces {
-		m.own = true
-		l.owned++
-		pl := l.newOutlet(kind, m.String())
-		l.route(m, kind, pl)
-	} else if m.route.Load() == nil {
-		pl := l.shared[kind]
-		if pl == nil {
-			pl = l.newOutlet(kind, fmt.Sprintf("%s, its other sockets", l.root))
-			l.shared[kind] = pl
-		}
-		l.route(m, kind, pl)
-	}
-	if m.listening && !slices.Contains(l.listeners[m.local.Port()], m) {
-		l.listeners[m.local.Port()] = append(l.listeners[m.local.Port()], m)
-		l.keeper.tell(keepPort, uint64(m.local.Port()))
-	}
-}
-
-// route sends a socket's packets to an outlet. Datagrams are paired for each
-// socket by itself, wherever its packets go; streams by their addresses.
-func (l *Live) route(m *member, kind *Kind, pl *outlet) {
-	r := newRoute(kind, pl)
-	switch p := r.pairer.(type) {
-	case *streams:
-		r.pairer = l.streams
-	case *datagrams:
-		p.uncounted = true
-		if before := m.route.Load(); before != nil {
-			r.pairer, r.lost = before.pairer, before.lost
-		}
-	}
-	if kind.TakesProtocol() {
-		r.protocol = uint8(m.protocol)
-	}
-	m.route.Store(r)
-}
-
-func (l *Live) newOutlet(kind *Kind, text string) *outlet {
-	pl := newOutlet(kind, l.config.Views, l.collector.clock.bound)
-	if at := pl.lanes[ViewUser]; at != nil {
-		at.Description = strings.Replace(at.Description, "what recvmsg returned to userspace",
-			"what read, readv, recvfrom, recvmsg and recvmmsg returned to the process", 1)
-	}
-	pl.describe(text)
-	l.outlets = append(l.outlets, pl)
-	return pl
-}
-
-// follow begins to record what a process gets from a socket. One that a child has
-// from its parent goes on where the parent was.
-func (l *Live) follow(p *watched, fd int, m *member) error {
-	if l.reads == nil || l.reads.WatchInherited(uint32(p.pid), int32(fd)) {
-		return nil
-	}
-	return l.reads.WatchSocket(uint32(p.pid), int32(fd), m.cookie)
-}
-
-// attach puts the tap on a member, if it takes one.
-func (l *Live) attach(m *member, copied int, parent *member, ours bool) {
+// attach puts the tap on a socket, if it takes one.
+func (s *scanner) attach(what string, copied int, info *foreign) {
+	l := s.live
 	f, err := getFilter(copied)
 	if err != nil {
-		l.refuse(fmt.Sprintf("%s: %v", m, err))
+		l.refuse(fmt.Sprintf("%s: %v", what, err))
 		return
 	}
-	if ours {
-		f = filter{}
-	}
-	if f.extended && parent != nil && parent.tapped {
-		m.tapped = true // inherited
+	if !f.none() && l.inherited(copied, &f) {
+		s.taps[info.cookie] = tapped{}
 		return
-	}
-	if !f.none() && parent != nil && !parent.tapped {
-		return // inherited from a listener that is left alone
 	}
 	if !f.none() && !l.config.ReplaceFilter {
-		l.refuse(fmt.Sprintf("%s has a filter already, and is left alone: --replace-filter takes its place", m))
+		l.refuse(fmt.Sprintf("%s has a filter already, and is left alone: --replace-filter takes its place", what))
 		return
 	}
 	if err := mayRestore(copied, f.classic); err != nil {
-		l.refuse(fmt.Sprintf("%s is left alone: %v", m, err))
-		l.denied = err
+		l.refuse(fmt.Sprintf("%s is left alone: %v", what, err))
+		s.denied = err
 		return
 	}
 	if f.extended {
-		l.refuse(fmt.Sprintf("%s had an eBPF filter, which cannot be put back at the end", m))
+		l.refuse(fmt.Sprintf("%s had an eBPF filter, which cannot be put back at the end", what))
 	}
-	l.keeper.tellSocket(m.inode, f.classic)
-	m.before.low = queueDrops(copied)
 	if err := l.tap.Attach(copied); err != nil {
-		l.refuse(fmt.Sprintf("%s is not in the kernel view: %v", m, err))
+		l.refuse(fmt.Sprintf("%s is not in the kernel view: %v", what, err))
 		return
 	}
-	m.before.high = queueDrops(copied)
-	m.drops = m.before.high
-	m.tapped, m.saved = true, f.classic
-	m.passesOn.Store(!m.route.Load().kind.adopts)
+	s.taps[info.cookie] = tapped{f.classic}
 }
 
-// routeOf finds the way of a packet by the socket whose filter ran: one that we
-// know, or a connection that a listener passed the tap on to. nil is for one
-// that was forgotten.
-func (l *Live) routeOf(rec *bpf.Record) *route {
-	l.mu.RLock()
-	m := l.members[rec.Cookie]
-	l.mu.RUnlock()
-	if m != nil && !m.settled.Load() {
-		// Its own packet comes before the news of what made it possible.
-		l.lookAgain(m)
+// leave takes the tap off the sockets that have it. Those of followed processes are all
+// looked at, since what a listener accepted has it as well.
+func (s *scanner) leave() error {
+	if len(s.taps) == 0 || s.live.root == nil {
+		return nil
 	}
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	if m != nil {
-		r := m.route.Load()
-		if r.kind.stream && !m.listening && !m.from.IsValid() {
-			var p Packet
-			address(&p, rec, r.kind.layer)
-			m.from, m.to = p.Src, p.Dst
-		}
-		return r
-	}
-	if len(rec.Data) >= 4 {
-		for _, m := range l.listeners[binary.BigEndian.Uint16(rec.Data[2:])] {
-			return m.route.Load()
+	var errs []error
+	// Twice: what is accepted while listeners still have the tap inherits it.
+	for range 2 {
+		queue := []*process{s.live.root}
+		known := map[int]bool{}
+		for len(queue) > 0 {
+			p := queue[0]
+			queue = queue[1:]
+			known[p.pid] = true
+			errs = append(errs, p.eachSocket(s.release))
+			for _, pid := range p.children() {
+				if child, err := s.process(pid); err == nil && !known[pid] {
+					queue = append(queue, child)
+				}
+			}
 		}
 	}
-	return nil
+	return errors.Join(errs...)
+}
+
+// release takes the tap off a socket that has it, and not another filter by now.
+func (s *scanner) release(copied int, _ uint64) error {
+	f, err := getFilter(copied)
+	if err != nil || !s.live.inherited(copied, &f) {
+		return err
+	}
+	cookie, err := unix.GetsockoptUint64(copied, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return fmt.Errorf("asking a socket for its cookie: %w", err)
+	}
+	t := s.taps[cookie]
+	return restoreFilter(copied, t.classic)
+}
+
+func (s *scanner) close() {
+	for _, p := range s.processes {
+		if p != s.live.root {
+			p.close()
+		}
+	}
+	clear(s.processes)
 }

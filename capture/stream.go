@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/binary"
 	"errors"
@@ -46,14 +45,9 @@ type connection struct {
 // sequence numbers: the n-th byte of a stream has the number ISN+1+n.
 type streams struct {
 	open map[connection]*stream
-	// peers finds a connection by its peer and our port, for those who do not
-	// know our address.
-	peers map[connection]connection
-	// foreign says that other processes read them, perhaps from before the tap came.
-	foreign bool
-	// ready are the connections, by our port, whose handshake is over and which no
-	// other process has accepted yet, in the order in which they can be accepted.
-	ready map[uint16][]connection
+	// mptcp finds a stream by its addresses alone: the connection's socket is not the
+	// one that its packets have.
+	mptcp map[connection]*stream
 }
 
 type stream struct {
@@ -61,11 +55,10 @@ type stream struct {
 	end      int64  // offset behind the last byte seen
 	read     int64  // offset of the next byte that userspace gets
 	segments []segment
-	unsorted bool    // segments are not in the order of their offsets
-	last     uint64  // id of the segment that ended the stream, 0 before
-	joined   *joined // nil unless the tap came after the SYN
-	greeted  bool    // by a SYN to a listener of another process, and not ready yet
-	head     []byte  // the first bytes of a connection that another process accepts
+	unsorted bool   // segments are not in the order of their offsets
+	last     uint64 // id of the segment that ended the stream, 0 before
+	route    *route // of its packets
+	taken    bool   // userspace has got something
 }
 
 // segment is the part of a stream that one packet brought.
@@ -76,9 +69,7 @@ type segment struct {
 }
 
 func newStreams() *streams {
-	return &streams{
-		open: make(map[connection]*stream), peers: make(map[connection]connection), ready: make(map[uint16][]connection),
-	}
+	return &streams{open: make(map[connection]*stream), mptcp: make(map[connection]*stream)}
 }
 
 func (s *streams) saw(p *kernelPacket, _ int) {
@@ -95,12 +86,11 @@ func (s *streams) saw(p *kernelPacket, _ int) {
 		// A repeated SYN has the same number, a new attempt another.
 		if st == nil || st.start != h.seq+1 {
 			st = s.start(key, h.seq+1)
-			st.greeted = s.foreign && h.flags&tcpACK == 0
 		}
 		h.seq++
-	} else if st != nil && st.greeted {
-		st.greeted = false
-		s.queue(key)
+		if speaksMPTCP(p.data[:min(h.len, len(p.data))]) {
+			s.mptcp[connection{src: p.src, dst: p.dst}] = st
+		}
 	}
 	if st == nil {
 		if p.len <= h.len {
@@ -108,11 +98,39 @@ func (s *streams) saw(p *kernelPacket, _ int) {
 		}
 		// The tap came after the SYN.
 		st = s.start(key, h.seq)
-		if s.foreign {
-			st.joined = &joined{}
-		}
 	}
+	st.route = p.route
 	st.add(h, p)
+}
+
+// speaksMPTCP tells whether a SYN has the option of MPTCP (RFC 8684).
+func speaksMPTCP(header []byte) bool {
+	const end, nop, mptcp = 0, 1, 30
+	for options := header[min(20, len(header)):]; len(options) > 1; {
+		switch {
+		case options[0] == end:
+			return false
+		case options[0] == nop:
+			options = options[1:]
+			continue
+		case options[0] == mptcp:
+			return true
+		}
+		if length := int(options[1]); length < 2 || length > len(options) {
+			return false
+		}
+		options = options[options[1]:]
+	}
+	return false
+}
+
+// end forgets a stream.
+func (s *streams) end(key connection) {
+	ends := connection{src: key.src, dst: key.dst}
+	if st := s.mptcp[ends]; st != nil && st == s.open[key] {
+		delete(s.mptcp, ends)
+	}
+	delete(s.open, key)
 }
 
 // find is the stream of a connection. One that is new to its cookie began under
@@ -147,9 +165,6 @@ func (s *streams) start(key connection, first uint32) *stream {
 	}
 	st := &stream{start: first}
 	s.open[key] = st
-	if s.foreign {
-		s.peers[key.withoutAddress()] = key
-	}
 	return st
 }
 
@@ -166,16 +181,6 @@ func (s *streams) forgetUnread() {
 			}
 		}
 	}
-}
-
-func (s *streams) end(key connection) {
-	delete(s.open, key)
-	delete(s.peers, key.withoutAddress())
-}
-
-// withoutAddress leaves only our port of our end.
-func (c connection) withoutAddress() connection {
-	return connection{src: c.src, dst: netip.AddrPortFrom(netip.Addr{}, c.dst.Port())}
 }
 
 func (st *stream) add(h tcpHeader, p *kernelPacket) {
@@ -195,10 +200,6 @@ func (st *stream) add(h tcpHeader, p *kernelPacket) {
 	if to == from {
 		return
 	}
-	if known := int64(len(st.head)); st.joined == nil && from == known && known < headLimit {
-		payload := p.data[min(h.len, len(p.data)):]
-		st.head = append(st.head, payload[:min(len(payload), headLimit)]...)
-	}
 	st.end = max(st.end, to)
 	if to <= st.read {
 		return
@@ -208,7 +209,6 @@ func (st *stream) add(h tcpHeader, p *kernelPacket) {
 		st.unsorted = st.unsorted || n > 0 && st.segments[n-1].from > from
 		st.segments = append(st.segments, segment{from: from, to: to, id: p.id})
 	}
-	st.joined.keep(from, p.data[min(h.len, len(p.data)):])
 }
 
 // What the comments say of deliveries of which the tap saw nothing, and of those
@@ -219,8 +219,11 @@ const (
 )
 
 func (s *streams) delivered(d *delivery) match {
-	key := s.key(d)
+	key := connection{d.from, d.to, d.cookie}
 	st := s.find(key)
+	if st == nil && !d.sequenced {
+		st = s.mptcp[connection{src: d.from, dst: d.to}]
+	}
 	if st == nil {
 		return match{comment: "the tap has no record of this stream"}
 	}
@@ -228,103 +231,43 @@ func (s *streams) delivered(d *delivery) match {
 		if !d.peek {
 			s.end(key)
 		}
-		return match{id: st.last}
+		return match{id: st.last, route: st.route}
 	}
-	if d.socket != nil && d.socket.guessed {
-		if st = s.confirm(st, d); st == nil {
-			return match{comment: "the tap has no record of this stream"}
-		}
+	st.seek(d)
+	m := st.feed(d)
+	m.route = st.route
+	return m
+}
+
+// seek moves to where a delivery begins, as far as the kernel has told. A place that
+// was read before is that of a call which began while another thread's went on.
+func (st *stream) seek(d *delivery) {
+	if !d.sequenced {
+		return
 	}
-	if d.socket != nil && !st.seek(d) {
-		return match{comment: BeforeTap}
+	at := st.read + int64(int32(d.seq-st.start-uint32(st.read)))
+	if at >= st.read || !st.taken {
+		st.read = at
 	}
+}
+
+// feed finds the segments that fed a delivery.
+func (st *stream) feed(d *delivery) match {
 	n := max(d.full, len(d.data))
-	if before := -st.read; before > 0 && !d.peek {
-		m := st.take(n)
-		if before >= int64(n) {
-			return match{comment: BeforeTap}
-		}
-		m.comment = join(fmt.Sprintf(BeforeTapBytes, before), m.comment)
-		return m
-	}
 	if d.peek {
 		peeked := stream{read: st.read, segments: slices.Clone(st.segments), unsorted: st.unsorted}
 		return peeked.take(n)
 	}
-	return st.take(n)
-}
-
-const (
-	// readyLimit bounds the connections that wait for somebody who accepts them.
-	readyLimit = 1 << 14
-	// headLimit is how many bytes of a connection tell it from others.
-	headLimit = 64
-)
-
-// queue notes that a connection can be accepted.
-func (s *streams) queue(key connection) {
-	port := key.dst.Port()
-	q := append(s.ready[port], key)
-	s.ready[port] = q[max(0, len(q)-readyLimit):]
-}
-
-// opened takes a connection out of those that wait for somebody who accepts
-// them: the one that it is, or the first, which it should be.
-func (s *streams) opened(d *delivery) {
-	q := s.ready[d.to.Port()]
-	known := d.from.IsValid() && !d.socket.asked
-	for i, key := range q {
-		if known && key.src != d.from {
-			continue
-		}
-		s.ready[d.to.Port()] = slices.Delete(q, i, i+1)
-		if !known {
-			d.socket.from, d.socket.to, d.socket.guessed = key.src, key.dst, true
-		}
-		return
+	st.taken = true
+	before := -st.read
+	m := st.take(n)
+	switch {
+	case before >= int64(n) && n > 0:
+		return match{comment: BeforeTap}
+	case before > 0:
+		m.comment = join(fmt.Sprintf(BeforeTapBytes, before), m.comment)
 	}
-}
-
-// confirm looks at the first bytes of a connection that was guessed. If they
-// are not those that came, it takes another one that waits, nil if none fits.
-func (s *streams) confirm(st *stream, d *delivery) *stream {
-	d.socket.guessed = false
-	if st.begins(d.data) {
-		return st
-	}
-	q := s.ready[d.to.Port()]
-	for i, key := range q {
-		if other := s.open[key]; other != nil && other.begins(d.data) {
-			q[i] = connection{src: d.from, dst: d.to}
-			d.socket.from, d.socket.to = key.src, key.dst
-			d.from, d.to = key.src, key.dst
-			return other
-		}
-	}
-	return nil
-}
-
-// begins tells whether the stream can begin with some bytes.
-func (st *stream) begins(data []byte) bool {
-	n := min(len(data), len(st.head))
-	return bytes.Equal(data[:n], st.head[:n])
-}
-
-func (s *streams) closed(d *delivery) { s.end(s.key(d)) }
-
-// key finds the connection of a delivery, and completes the delivery's addresses.
-func (s *streams) key(d *delivery) connection {
-	key := connection{d.from, d.to, d.cookie}
-	if !d.to.Addr().IsValid() {
-		if known, ok := s.peers[key.withoutAddress()]; ok {
-			d.to = known.dst
-			if d.socket != nil {
-				d.socket.to = known.dst
-			}
-			return known
-		}
-	}
-	return key
+	return m
 }
 
 // take finds the segments that fed the next n bytes of the stream.

@@ -14,11 +14,6 @@ func FuzzStreams(f *testing.F) {
 	f.Add([]byte{0, 0, 2, 9, 0, 9, 1, 9, 4, 9, 9, 9}, false)
 	f.Fuzz(func(t *testing.T, script []byte, foreign bool) {
 		s := newStreams()
-		s.foreign = foreign
-		conns := [4]followed{}
-		for i := range conns {
-			conns[i].to = server
-		}
 		next := func() (b byte) {
 			if len(script) > 0 {
 				b, script = script[0], script[1:]
@@ -28,13 +23,9 @@ func FuzzStreams(f *testing.F) {
 		for id := uint64(1); len(script) > 0; id++ {
 			what, who, n := next(), next(), next()
 			from := netip.AddrPortFrom(client.Addr(), uint16(who%4))
-			d := delivery{data: make([]byte, n), full: int(n), from: from, to: server, position: int64(who), peek: n%3 == 0}
+			d := delivery{data: make([]byte, n), full: int(n), from: from, to: server, peek: n%3 == 0}
 			if foreign {
-				d.socket = &conns[who%4]
-				if n%2 == 0 {
-					d.from = netip.AddrPort{}
-				}
-				d.socket.complete(&d)
+				d.seq, d.sequenced = uint32(who)<<24|uint32(n), true
 			}
 			switch what % 6 {
 			case 0, 1:
@@ -49,13 +40,9 @@ func FuzzStreams(f *testing.F) {
 			case 3:
 				d.end = true
 				s.delivered(&d)
-			case 4:
-				if foreign {
-					s.opened(&d)
-				}
-			case 5:
+			case 4, 5:
 				d.err = unix.ECONNRESET
-				s.closed(&d)
+				s.delivered(&d)
 			}
 		}
 	})

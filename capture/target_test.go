@@ -50,7 +50,8 @@ var spoiled, sound atomic.Int32
 // stdin does.
 var targets = map[string]func(args []string) error{
 	"echo":      func(args []string) error { return listenAndEcho(args[0], args[1], false) },
-	"mptcp":     func(args []string) error { return listenAndEcho("tcp4", "127.0.0.1:0", true) },
+	"mptcp":     targetMPTCP,
+	"refilter":  targetRefilter,
 	"udp":       targetUDP,
 	"held":      targetHeld,
 	"prefork":   targetPrefork,
@@ -71,6 +72,44 @@ var targets = map[string]func(args []string) error{
 	"exit":      func(args []string) error { os.Exit(3); return nil },
 	"joiner":    targetJoiner,
 	"confined":  targetConfined,
+}
+
+// targetMPTCP listens at once, or after it is told to, at an address or anywhere.
+func targetMPTCP(args []string) error {
+	if args[0] == "after" {
+		fmt.Println("ready")
+		if _, err := os.Stdin.Read(make([]byte, 16)); err != nil {
+			return err
+		}
+	}
+	address := "127.0.0.1:0"
+	if len(args) > 1 {
+		address = args[1]
+	}
+	return listenAndEcho("tcp4", address, true)
+}
+
+// targetRefilter gives its socket a filter when it is told to.
+func targetRefilter([]string) error {
+	conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	if _, err := os.Stdin.Read(make([]byte, 16)); err != nil {
+		return err
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		err = restoreFilter(int(fd), []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0xffff}})
+	})
+	if err := errors.Join(err, cerr); err != nil {
+		return err
+	}
+	return untilStdinEnds("done")
 }
 
 func untilStdinEnds(address string) error {
@@ -429,8 +468,7 @@ func targetMapped([]string) error {
 	return untilStdinEnds(strconv.Itoa(fd))
 }
 
-// targetUnheld sends from a socket that has no address, with a call at which
-// commands are not held.
+// targetUnheld sends from a socket that has no address.
 func targetUnheld(args []string) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -462,13 +500,13 @@ func targetClient(args []string) error {
 	return nil
 }
 
-// targetJoiner captures from another process until it is killed.
+// targetJoiner drops all that another process gets until it is killed.
 func targetJoiner(args []string) error {
 	var pid int
 	if _, err := fmt.Sscan(args[0], &pid); err != nil {
 		return err
 	}
-	l, err := Join(JoinConfig{PID: pid, RingSize: smallRing, ReplaceFilter: true})
+	l, err := Join(JoinConfig{PID: pid, RingSize: smallRing, Verdict: bpf.Keep(0)})
 	if err != nil {
 		return err
 	}
@@ -582,7 +620,7 @@ func skipMissed(tb testing.TB, l *Live) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if n := counts.Reads.Missed; bpf.Preemptible() && n > 0 {
+	if n := counts.Calls.Missed; bpf.Preemptible() && n > 0 {
 		spoiled.Add(1)
 		tb.Skipf("the kernel missed %d calls: the test shows nothing", n)
 	}
@@ -598,7 +636,7 @@ func quiet(tb testing.TB, l *Live) {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		counts.Reads.Missed = 0 // of the whole machine
+		counts.Calls.Missed = 0 // of the whole machine
 		if counts != last {
 			last, since = counts, time.Now()
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -245,8 +244,6 @@ func (f captureFlags) use() privilege.Use {
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
 		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
 		Join:    f.live.pid != 0, Run: len(f.live.command) > 0, OtherUser: account != nil,
-		UserView:      slices.Contains(strings.Split(f.views, ","), capture.ViewUser.String()),
-		ReplaceFilter: f.live.replaceFilter,
 	}
 }
 

@@ -239,9 +239,9 @@ func (r *reporter) liveLines(c capture.Counts) {
 	if c.Peeked > 0 {
 		r.printf("%d calls peeked (MSG_PEEK): they are in the user view, and not in its count", c.Peeked)
 	}
-	if c.Reads.Lost()+c.Reads.Truncated+c.Reads.Missed > 0 {
-		r.printf("system calls: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d connections without room, %d calls missed at most",
-			c.Reads.Seen, c.Reads.Recorded, c.Reads.RingFull, c.Reads.Fault, c.Reads.Truncated, c.Reads.Untracked, c.Reads.Missed)
+	if c.Calls.Lost()+c.Calls.Truncated+c.Calls.Missed > 0 {
+		r.printf("system calls: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d calls missed at most",
+			c.Calls.Seen, c.Calls.Recorded, c.Calls.RingFull, c.Calls.Fault, c.Calls.Truncated, c.Calls.Missed)
 	}
 	for _, remark := range live.Remarks() {
 		r.printf("%s", remark)

@@ -168,7 +168,7 @@ func otherCases(t *testing.T) []privilegeCase {
 	}
 	command := func(user, view bool) privilegeCase {
 		c := privilegeCase{
-			use:  privilege.Use{Command: "capture", Run: true, UserView: view, OtherUser: user},
+			use:  privilege.Use{Command: "capture", Run: true, OtherUser: user},
 			args: []string{"capture"}, seen: "udp:kernel", rootOnly: user,
 		}
 		if user {
@@ -261,12 +261,12 @@ func TestPrivilegesToJoin(t *testing.T) {
 	p := newPrivileged(t)
 	for _, c := range []struct {
 		filter string
-		use    privilege.Use
 		args   []string
+		want   string
 	}{
-		{"none", privilege.Use{Command: "capture", Join: true, UserView: true}, nil},
-		{"none", privilege.Use{Command: "capture", Join: true}, []string{"--view", "kernel"}},
-		{"filter", privilege.Use{Command: "capture", Join: true, UserView: true, ReplaceFilter: true}, []string{"--replace-filter"}},
+		{"none", nil, "tcp:user"},
+		{"none", []string{"--view", "kernel"}, "tcp:kernel"},
+		{"filter", []string{"--replace-filter"}, "tcp:user"},
 	} {
 		t.Run(fmt.Sprint(c.filter, c.args), func(t *testing.T) {
 			t.Parallel()
@@ -274,13 +274,9 @@ func TestPrivilegesToJoin(t *testing.T) {
 			ns, pid := p.serve(c.filter)
 			for _, uid := range []int{0, nobody} {
 				args := slices.Concat([]string{"capture", "--pid", strconv.Itoa(pid)}, c.args)
-				needs := c.use.Needs()
+				needs := privilege.Use{Command: "capture", Join: true}.Needs()
 				got := p.runIn(ns, p.command(uid, needs, slices.Concat(args, []string{"-c", "40"})...))
-				want := "tcp:kernel"
-				if c.use.UserView {
-					want = "tcp:user"
-				}
-				if got.status != 0 || !strings.Contains(got.stdout, want) {
+				if got.status != 0 || !strings.Contains(got.stdout, c.want) {
 					t.Errorf("uid %d with %v: status %d\n%s%s", uid, needs, got.status, got.stdout, got.stderr)
 				}
 				for i, missing := range needs {

@@ -146,8 +146,8 @@ func (r *reporter) end(out *captureOutput, failure error) error {
 		return failure
 	case failure != nil || err != nil:
 		return firstError(failure, err)
-	case r.plan.failOnDrop && counts.Tap.Lost()+counts.Reads.Lost() > 0:
-		return lossError{counts.Tap.Lost() + counts.Reads.Lost()}
+	case r.plan.failOnDrop && counts.Tap.Lost()+counts.Calls.Lost() > 0:
+		return lossError{counts.Tap.Lost() + counts.Calls.Lost()}
 	}
 	return cerr
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -24,7 +25,9 @@ import (
 func TestMain(m *testing.M) {
 	capture.Reenter()
 	isolate()
-	testscript.Main(m, map[string]func(){"ebpfdump": main})
+	commands := maps.Clone(goPrograms)
+	commands["ebpfdump"] = main
+	testscript.Main(m, commands)
 }
 
 // isolate starts the tests again in a network namespace, where their ports mean
@@ -86,7 +89,7 @@ func condition(name string) (bool, error) {
 	case name == "privileged":
 		ok = os.Geteuid() == 0 && bpf.HasCapability(unix.CAP_BPF) && bpf.HasCapability(unix.CAP_SYS_ADMIN)
 	case strings.HasPrefix(name, "tool:"):
-		_, err := exec.LookPath(strings.TrimPrefix(name, "tool:"))
+		_, err := exec.LookPath(installed(strings.TrimPrefix(name, "tool:")))
 		ok = err == nil
 	default:
 		return false, fmt.Errorf("unknown condition %q", name)

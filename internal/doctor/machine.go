@@ -78,9 +78,9 @@ func (w world) btf() Finding {
 		return Finding{Yes, fmt.Sprintf("/%s, %d KiB", file, info.Size()>>10)}
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := fs.Stat(w.files, "sys/kernel"); err == nil {
-			return Finding{No, "there is no /" + file + "; the tap does without"}
+			return Finding{No, "there is no /" + file + "; a socket of our own does without, --pid and commands do not"}
 		}
-		return Finding{Unknown, "/sys is not mounted; the tap does without"}
+		return Finding{Unknown, "/sys is not mounted; a socket of our own does without, --pid and commands do not"}
 	default:
 		return unreadable(file, err)
 	}

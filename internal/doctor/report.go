@@ -65,7 +65,7 @@ type Kernel struct {
 	Architecture string `json:"architecture"`
 	// BPF: is there a system call bpf(2)?
 	BPF Finding `json:"bpf"`
-	// BTF: does the kernel describe its types? The tap does without.
+	// BTF: does the kernel describe its types? A socket of our own does without, --pid and commands do not.
 	BTF Finding `json:"btf"`
 	// JIT: are filters compiled? They work without, more slowly.
 	JIT Finding `json:"jit"`

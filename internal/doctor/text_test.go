@@ -20,7 +20,7 @@ func example() Report {
 	m.Kernel = Kernel{
 		Release: "6.1.0", Architecture: "x86_64",
 		BPF:             Finding{Unknown, "finding out needs CAP_BPF"},
-		BTF:             Finding{No, "there is no /sys/kernel/btf/vmlinux; the tap does without"},
+		BTF:             Finding{No, "there is no /sys/kernel/btf/vmlinux; a socket of our own does without, --pid and commands do not"},
 		JIT:             Finding{Yes, "1: filters are compiled"},
 		UnprivilegedBPF: Finding{No, "2: bpf(2) needs CAP_BPF"},
 	}

@@ -27,7 +27,7 @@ const (
 	OtherDescriptors = "other's descriptors"
 	OtherUser        = "other user"
 	NetlinkMessage   = "netlink message"
-	HeldCommand      = "held command"
+	CgroupHook       = "cgroup hook"
 )
 
 // trials has a row for each trial, but for those of the tap: those two share one
@@ -47,11 +47,11 @@ var trials = []struct {
 	{NetworkNamespace, "making a network namespace", unix.CAP_SYS_ADMIN, makeNamespace},
 	{NetlinkMessage, "sending to a netlink socket", unix.CAP_NET_ADMIN, connectNetlink},
 	{LowPort, "binding to a port below 1024", unix.CAP_NET_BIND_SERVICE, bindLowPort},
+	{CgroupHook, "following sockets at the cgroup hook", unix.CAP_NET_ADMIN, hookPacket},
 	{SystemCalls, "following system calls", unix.CAP_PERFMON, followCall},
 	{OtherProcess, "copying sockets of other users' processes", unix.CAP_SYS_PTRACE, copyFromOthers},
 	{OtherDescriptors, "listing descriptors of other users' processes", unix.CAP_DAC_READ_SEARCH, listOthers},
 	{OtherUser, "becoming another user", unix.CAP_SETUID, becomeOther},
-	{name: HeldCommand, doing: "holding a command at its sockets", try: capture.TryHold},
 }
 
 // tryAll makes the trials. None leaves anything behind, or sends a packet to anybody.
@@ -188,21 +188,73 @@ func bindLowPort() error {
 	return err
 }
 
-// followCall has a call of this process recorded.
-func followCall() error {
-	reads, err := bpf.OpenReads(bpf.ReadsOptions{RingSize: bpf.MinRingSize})
+// openHook follows sockets, for the trials of that.
+func openHook() (*bpf.Tap, *bpf.Hook, error) {
+	tap, err := bpf.Open(bpf.Options{RingSize: bpf.MinRingSize})
+	if err != nil {
+		return nil, nil, err
+	}
+	hook, err := bpf.OpenHook(tap, bpf.HookOptions{Record: true})
+	if err != nil {
+		return nil, nil, errors.Join(err, tap.Close())
+	}
+	return tap, hook, nil
+}
+
+// hookPacket has a packet on the loopback address recorded at the cgroup hook. Where
+// cgroup v1's net_cls or net_prio is in use, older kernels do not run it.
+func hookPacket() error {
+	tap, hook, err := openHook()
 	if err != nil {
 		return err
 	}
-	defer reads.Close()
+	defer tap.Close()
+	defer hook.Close()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening a socket: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return fmt.Errorf("binding a socket: %w", err)
+	}
+	to, err := unix.Getsockname(fd)
+	if err != nil {
+		return fmt.Errorf("binding a socket: %w", err)
+	}
+	if _, err := hook.Mark(fd); err != nil {
+		return err
+	}
+	if err := unix.Sendto(fd, []byte(capture.ProbePayload), 0, to); err != nil {
+		return fmt.Errorf("sending a packet: %w", err)
+	}
+	return readPacket(tap, func(data []byte) bool { return bytes.HasSuffix(data, []byte(capture.ProbePayload)) })
+}
+
+// followCall has a call of this process recorded.
+func followCall() error {
+	tap, hook, err := openHook()
+	if err != nil {
+		return err
+	}
+	defer tap.Close()
+	defer hook.Close()
+	calls, err := bpf.OpenCalls(hook, bpf.CallsOptions{RingSize: bpf.MinRingSize, Choose: bpf.ChooseKnown})
+	if err != nil {
+		return err
+	}
+	defer calls.Close()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("opening two sockets: %w", err)
 	}
 	defer unix.Close(pair[0])
 	defer unix.Close(pair[1])
-	pid := uint32(os.Getpid())
-	if err := errors.Join(reads.WatchProcess(pid), reads.WatchSocket(pid, int32(pair[1]), 1)); err != nil {
+	cookie, err := unix.GetsockoptUint64(pair[1], unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return fmt.Errorf("asking a socket for its cookie: %w", err)
+	}
+	if err := errors.Join(hook.Follow(uint32(os.Getpid())), calls.Known(cookie)); err != nil {
 		return err
 	}
 	payload := []byte(capture.ProbePayload)
@@ -212,14 +264,14 @@ func followCall() error {
 	if _, _, err := unix.Recvfrom(pair[1], make([]byte, len(payload)), 0); err != nil {
 		return fmt.Errorf("receiving a packet: %w", err)
 	}
-	var piece bpf.Piece
-	for piece.Kind() != bpf.CallRecvfrom {
-		if err := reads.Read(&piece); err != nil {
+	var event bpf.Event
+	for event.Kind() != bpf.CallRecvfrom {
+		if err := calls.Read(&event); err != nil {
 			return fmt.Errorf("reading what was received from the ring: %w", err)
 		}
 	}
-	if !bytes.Equal(piece.Data, payload) {
-		return fmt.Errorf("%q was recorded of a call that received %q", piece.Data, payload)
+	if !bytes.Equal(event.Data, payload) {
+		return fmt.Errorf("%q was recorded of a call that received %q", event.Data, payload)
 	}
 	return nil
 }
@@ -350,6 +402,11 @@ func recordPacket(tap *bpf.Tap) error {
 	if err := unix.Send(pair[0], payload, 0); err != nil {
 		return fmt.Errorf("sending a packet: %w", err)
 	}
+	return readPacket(tap, func(data []byte) bool { return bytes.Equal(data, payload) })
+}
+
+// readPacket reads the one packet that a trial has sent.
+func readPacket(tap *bpf.Tap, is func([]byte) bool) error {
 	if err := tap.Flush(); err != nil {
 		return fmt.Errorf("flushing the ring: %w", err)
 	}
@@ -357,8 +414,8 @@ func recordPacket(tap *bpf.Tap) error {
 	if err := tap.Read(&rec); err != nil {
 		return fmt.Errorf("reading the packet from the ring: %w", err)
 	}
-	if !bytes.Equal(rec.Data, payload) {
-		return fmt.Errorf("the tap recorded %q of a packet of %q", rec.Data, payload)
+	if !is(rec.Data) {
+		return fmt.Errorf("%q was recorded of a packet of %q", rec.Data, capture.ProbePayload)
 	}
 	return nil
 }

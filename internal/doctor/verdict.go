@@ -42,8 +42,9 @@ var (
 		"replay":                {TapRecords},
 	}
 	alsoNeeds = map[string][]string{
-		"capture -- COMMAND":             {HeldCommand},
-		"capture --user USER -- COMMAND": {HeldCommand},
+		"capture --pid PID":              {CgroupHook},
+		"capture -- COMMAND":             {CgroupHook},
+		"capture --user USER -- COMMAND": {CgroupHook},
 	}
 )
 

@@ -16,7 +16,7 @@ var ordinary = bpf.Privilege{UID: 1000}
 // machine is one on which every trial went well but for those given.
 func machine(p bpf.Privilege, failed ...Trial) Machine {
 	m := Machine{Process: Process{UID: p.UID, nested: p.Nested}}
-	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, HeldCommand, NetlinkMessage, OtherUser} {
+	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, CgroupHook, NetlinkMessage, OtherUser} {
 		m.Trials = append(m.Trials, Trial{Name: name, Finding: Finding{Answer: Yes}})
 	}
 	for _, f := range failed {
@@ -59,17 +59,17 @@ func TestDiagnose(t *testing.T) {
 		"network": {machine(ordinary, lacks(NetlinkMessage, "CAP_NET_ADMIN")), false, map[string]Verdict{
 			"capture --sock netlink --probe": {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
 			"capture --isolate":              {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
-			"capture --replace-filter":       {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
+			"capture --pid PID":              {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
+			"capture -- COMMAND":             {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
 			"survey":                         {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
 		}},
 		"low ports do not count": {machine(ordinary, lacks(LowPort, "CAP_NET_BIND_SERVICE")), true, map[string]Verdict{
 			"capture -l ADDR:80": {Finding: Finding{No, "needs CAP_NET_BIND_SERVICE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_bind_service+ep on the ebpfdump binary"},
 		}},
 		"other processes": {machine(ordinary, lacks(SystemCalls, "CAP_PERFMON"), lacks(OtherProcess, "CAP_SYS_PTRACE")), true, map[string]Verdict{
-			"capture --pid PID":               {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace+ep on the ebpfdump binary"},
-			"capture --pid PID --view kernel": {Finding: Finding{No, "needs CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_sys_ptrace+ep on the ebpfdump binary"},
-			"capture --user USER -- COMMAND":  {Finding: Finding{No, "needs CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_sys_ptrace+ep on the ebpfdump binary"},
-			"capture -- COMMAND":              {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
+			"capture --pid PID":              {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace+ep on the ebpfdump binary"},
+			"capture --user USER -- COMMAND": {Finding: Finding{No, "needs CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_sys_ptrace+ep on the ebpfdump binary"},
+			"capture -- COMMAND":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
 		}},
 		"several capabilities": {machine(bpf.Privilege{}, lacks(RawSocket, "CAP_NET_RAW"), lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
 			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add NET_RAW"},
@@ -81,19 +81,17 @@ func TestDiagnose(t *testing.T) {
 			"survey":             {Finding: Finding{No, "needs CAP_NET_RAW outside of this user namespace"}, Mend: "run it as root outside of the user namespace (rootless container, unshare -U)"},
 		}},
 		"what no capability mends comes first": {machine(ordinary, lacks(RawSocket, "CAP_NET_RAW"), oldKernel), false, map[string]Verdict{
-			"capture":                         {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture --sock raw":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture --sock packet":           {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture --sock netlink --probe":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture --replace-filter":        {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture --pid PID --view kernel": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture --user USER -- COMMAND":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture --isolate":               {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture -l ADDR:80":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture --pid PID":               {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"capture -- COMMAND":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"survey":                          {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
-			"replay":                          {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture":                        {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --sock raw":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --sock packet":          {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --sock netlink --probe": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --user USER -- COMMAND": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --isolate":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture -l ADDR:80":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --pid PID":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture -- COMMAND":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"survey":                         {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"replay":                         {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 		}},
 		"unknown": {machine(ordinary, strange), false, map[string]Verdict{
 			"capture --sock packet": {Finding: strange.Finding},
@@ -148,10 +146,10 @@ func TestNeededFor(t *testing.T) {
 		unix.CAP_BPF:              "capture, replay, survey",
 		unix.CAP_NET_RAW:          "capture --sock raw, capture --sock packet, survey",
 		unix.CAP_SYS_ADMIN:        "capture --isolate, survey",
-		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --replace-filter, survey",
+		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --pid PID, capture -- COMMAND, survey",
 		unix.CAP_NET_BIND_SERVICE: "capture -l ADDR:80",
 		unix.CAP_PERFMON:          "capture --pid PID, capture -- COMMAND",
-		unix.CAP_SYS_PTRACE:       "capture --pid PID, capture --pid PID --view kernel, capture --user USER -- COMMAND",
+		unix.CAP_SYS_PTRACE:       "capture --pid PID, capture --user USER -- COMMAND",
 	} {
 		if got := strings.Join(neededFor(capability), ", "); got != want {
 			t.Errorf("%s is needed for %s, want %s", capability, got, want)

@@ -36,12 +36,8 @@ type Use struct {
 	// Join and Run are --pid, of a process of another user or with more
 	// privileges, and -- COMMAND.
 	Join, Run bool
-	// UserView: is what those processes receive wanted?
-	UserView bool
 	// OtherUser: is the command to run as another user?
 	OtherUser bool
-	// ReplaceFilter: are sockets taken that have a classic filter?
-	ReplaceFilter bool
 }
 
 // table has the row of a command before those of its forms.
@@ -57,14 +53,10 @@ var table = []Requirement{
 		applies: func(u Use) bool { return u.Isolate }},
 	{Command: "capture", Form: "-l ADDR:80", Needs: caps(unix.CAP_NET_BIND_SERVICE),
 		applies: func(u Use) bool { return u.LowPort }},
-	{Command: "capture", Form: "--pid PID", Needs: caps(unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
-		applies: func(u Use) bool { return u.Join && u.UserView }},
-	{Command: "capture", Form: "--pid PID --view kernel", Needs: caps(unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
-		applies: func(u Use) bool { return u.Join && !u.UserView }},
-	{Command: "capture", Form: "--replace-filter", Needs: caps(unix.CAP_NET_ADMIN),
-		applies: func(u Use) bool { return u.ReplaceFilter }},
-	{Command: "capture", Form: "-- COMMAND", Needs: caps(unix.CAP_PERFMON),
-		applies: func(u Use) bool { return u.Run && u.UserView }},
+	{Command: "capture", Form: "--pid PID", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
+		applies: func(u Use) bool { return u.Join }},
+	{Command: "capture", Form: "-- COMMAND", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN),
+		applies: func(u Use) bool { return u.Run }},
 	{Command: "capture", Form: "--user USER -- COMMAND",
 		Needs:   caps(unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
 		applies: func(u Use) bool { return u.Run && u.OtherUser }},

@@ -29,8 +29,8 @@ func TestNeeds(t *testing.T) {
 		{Use{Command: "capture", Kind: "netlink"}, "CAP_BPF"},
 		{Use{Command: "capture", Kind: "packet-dgram", LowPort: true}, "CAP_BPF, CAP_NET_RAW, CAP_NET_BIND_SERVICE"},
 		{Use{Command: "capture", Kind: "netlink", Probe: true, Isolate: true}, "CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN"},
-		{Use{Command: "capture", Join: true}, "CAP_BPF, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH"},
-		{Use{Command: "capture", Run: true, UserView: true}, "CAP_BPF, CAP_PERFMON"},
+		{Use{Command: "capture", Join: true}, "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH"},
+		{Use{Command: "capture", Run: true}, "CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN"},
 		{Use{Command: "survey"}, "CAP_BPF, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_NET_ADMIN"},
 	} {
 		if got := names(test.use.Needs()); got != test.want {
@@ -57,8 +57,8 @@ func TestTable(t *testing.T) {
 func TestHint(t *testing.T) {
 	t.Parallel()
 	user := bpf.Privilege{UID: 1000, Effective: 1 << unix.CAP_BPF}
-	got := Use{Command: "capture", Join: true, UserView: true}.hint(user, "CAP_PERFMON")
-	if want := "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"; got != want {
+	got := Use{Command: "capture", Join: true}.hint(user, "CAP_PERFMON")
+	if want := "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }

@@ -322,9 +322,6 @@ func TestJoinRefusals(t *testing.T) {
 		t.Errorf("no such process: %v", err)
 	}
 	for _, test := range []struct{ target, notice string }{
-		{"mptcp", "MPTCP socket takes no filter"},
-		{"locked", "SO_LOCK_FILTER"},
-		{"filter", "has a filter already, and is left alone"},
 		{"idle", "has no socket yet that fits"},
 		{"idle", "is in another network namespace"},
 	} {
@@ -336,9 +333,6 @@ func TestJoinRefusals(t *testing.T) {
 				t.Fatal(err)
 			}
 			runLive(t, l, func() {})
-			if test.target == "mptcp" && !isMPTCP(l) {
-				skipWithoutMPTCP(t)
-			}
 			if all := said.all(); !strings.Contains(all, test.notice) {
 				t.Errorf("notices %q, want %q", all, test.notice)
 			}
@@ -358,41 +352,68 @@ func skipWithoutMPTCP(t *testing.T) {
 	t.Fatal("this kernel has MPTCP, and the target's listener is not known to be one")
 }
 
-func isMPTCP(l *Live) bool {
-	for _, m := range l.members {
-		if m.protocol == unix.IPPROTO_MPTCP {
-			return true
-		}
-	}
-	return false
-}
+func isMPTCP(l *Live) bool { return len(l.roster.texts) > 0 }
 
-// The user view of an MPTCP listener is whole; the tap is on its connections
-// from ordinary clients as soon as they are noticed.
+// An MPTCP listener's packets have other sockets than its process, from the first
+// one on; connections of ordinary peers, and new listeners, are no exception.
 func TestJoinMPTCP(t *testing.T) {
 	t.Parallel()
-	server := startTarget(t, "mptcp")
+	for _, when := range []string{"before", "after"} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			server := startTarget(t, "mptcp", when)
+			l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+			if when == "before" && !isMPTCP(l) {
+				l.Close()
+				skipWithoutMPTCP(t)
+			}
+			var conn net.Conn
+			sink := runLive(t, l, func() {
+				if when == "after" {
+					fmt.Fprintln(server.stdin, "listen")
+					server.address = server.line(t)
+				}
+				conn = server.dial(t, "tcp", server.address)
+				exchange(t, conn, "first")
+				exchange(t, conn, "second")
+			})
+			if got := streamOf(sink, conn.LocalAddr()); got != "firstsecond" {
+				t.Errorf("user view: %q", got)
+			}
+			checkPairs(t, sink)
+			if h, _ := parseTCP(sink.view(ViewKernel)[0].Data); h.flags&tcpSYN == 0 {
+				t.Errorf("the first packet is no SYN")
+			}
+			if d := sink.view(ViewUser)[0].Interface.Description; !strings.Contains(d, "descriptor") {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+// The same port of another network namespace is another listener.
+func TestJoinMPTCPOfOneNamespace(t *testing.T) {
+	t.Parallel()
+	server := startTarget(t, "mptcp", "before")
+	other := startTarget(t, "mptcp", "before", server.address)
 	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
 	if !isMPTCP(l) {
 		l.Close()
 		skipWithoutMPTCP(t)
 	}
-	var conn net.Conn
 	sink := runLive(t, l, func() {
-		conn = server.dial(t, "tcp", server.address)
-		exchange(t, conn, "first")
-		time.Sleep(300 * time.Millisecond)
-		exchange(t, conn, "second")
+		exchange(t, other.dial(t, "tcp", other.address), "to another one")
+		exchange(t, server.dial(t, "tcp", server.address), "to the one that is joined")
 	})
-	if got := streamOf(sink, conn.LocalAddr()); got != "firstsecond" {
-		t.Errorf("user view: %q", got)
+	for _, p := range sink.view(ViewKernel) {
+		if bytes.Contains(p.Data, []byte("another one")) {
+			t.Errorf("recorded: %+v", p)
+		}
 	}
-	user := sink.view(ViewUser)
-	last := user[len(user)-1]
-	if last.ID == 0 || !strings.HasPrefix(last.Interface.Name(), "tcp:") {
-		t.Errorf("%+v", last)
+	if len(sink.view(ViewKernel)) == 0 {
+		t.Error("nothing is recorded")
 	}
-	checkNoFilter(t, server.Process.Pid)
+	checkPairs(t, sink)
 }
 
 func TestReplaceFilterPutsItBack(t *testing.T) {
@@ -425,7 +446,6 @@ func TestJoinHandover(t *testing.T) {
 		for _, text := range []string{"by the parent. ", "by the child. ", "and again. "} {
 			exchange(t, conn, text)
 		}
-		time.Sleep(scanInterval + scanInterval/2) // the child has been looked at
 		exchange(t, conn, "and later.")
 	})
 	if got := streamOf(sink, conn.LocalAddr()); got != "by the parent. by the child. and again. and later." {
@@ -597,53 +617,65 @@ func TestJoinWithVerdict(t *testing.T) {
 	exchange(t, conn, "afterwards all is whole")
 }
 
-// After kill -9 the keeper puts back the filter that the tap replaced.
-func TestKilledPutsFilterBack(t *testing.T) {
+// Sockets with a filter of their own, also one that is locked, are followed like
+// others, and keep it.
+func TestJoinLeavesFiltersAlone(t *testing.T) {
 	t.Parallel()
-	server := startTarget(t, "filter")
-	before := fmt.Sprint(filtersOf(t, server.Process.Pid))
-	joiner := startTarget(t, "joiner", fmt.Sprint(server.Process.Pid))
-	if fmt.Sprint(filtersOf(t, server.Process.Pid)) == before {
-		t.Error("the filter was not replaced")
-	}
-	if err := joiner.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	for fmt.Sprint(filtersOf(t, server.Process.Pid)) != before {
-		time.Sleep(20 * time.Millisecond)
+	for _, target := range []string{"filter", "locked"} {
+		server := startTarget(t, target)
+		before := fmt.Sprint(filtersOf(t, server.Process.Pid))
+		l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+		sink := runLive(t, l, func() {
+			conn := server.dial(t, "udp", server.address)
+			if _, err := io.WriteString(conn, "seen"); err != nil {
+				t.Fatal(err)
+			}
+			if during := fmt.Sprint(filtersOf(t, server.Process.Pid)); during != before {
+				t.Errorf("%s: filters before %v, during the capture %v", target, before, during)
+			}
+		})
+		if len(sink.view(ViewKernel)) != 1 || len(sink.view(ViewUser)) != 1 {
+			t.Errorf("%s: %d packets", target, len(sink.packets))
+		}
+		checkPairs(t, sink)
+		if after := fmt.Sprint(filtersOf(t, server.Process.Pid)); after != before {
+			t.Errorf("%s: filters before %v, after %v", target, before, after)
+		}
 	}
 }
 
-// After kill -9 the keeper takes the tap off.
-func TestKilledLeavesNoTrace(t *testing.T) {
+// A filter that the process sets while its socket has the tap stays.
+func TestJoinRespectsANewFilter(t *testing.T) {
 	t.Parallel()
-	server := startTarget(t, "echo", "tcp4", "127.0.0.1:0")
-	joiner := startTarget(t, "joiner", fmt.Sprint(server.Process.Pid))
-	conn := server.dial(t, "tcp", server.address)
-	exchange(t, conn, "while it is joined")
-	tapped := 0
+	server := startTarget(t, "refilter")
+	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Verdict: bpf.Keep(-1)})
+	runLive(t, l, func() {
+		fmt.Fprintln(server.stdin, "now")
+		server.line(t)
+	})
+	var classic int
 	for _, f := range filtersOf(t, server.Process.Pid) {
-		if f.extended {
-			tapped++
-		}
+		classic += len(f.classic)
 	}
-	if tapped != 2 {
-		t.Errorf("%d sockets have the tap, want the listener and its connection", tapped)
+	if classic != 1 {
+		t.Errorf("the process's own filter has %d instructions, want 1", classic)
+	}
+}
+
+// After kill -9 the tap of a socket that has it keeps everything.
+func TestKilledChangesNothing(t *testing.T) {
+	t.Parallel()
+	server := startTarget(t, "udp", "127.0.0.1:0")
+	joiner := startTarget(t, "joiner", fmt.Sprint(server.Process.Pid))
+	conn := server.dial(t, "udp", server.address)
+	if _, err := io.WriteString(conn, "dropped"); err != nil {
+		t.Fatal(err)
 	}
 	if err := joiner.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	exchange(t, conn, "and after kill -9")
-	for tapped > 0 {
-		time.Sleep(20 * time.Millisecond)
-		tapped = 0
-		for _, f := range filtersOf(t, server.Process.Pid) {
-			if !f.none() {
-				tapped++
-			}
-		}
-	}
-	exchange(t, conn, "and without the tap")
+	time.Sleep(bpf.Lease + bpf.Lease/2)
+	exchange(t, conn, "and after kill -9 all is whole")
 }
 
 func TestNotPermitted(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,26 +15,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mustFollow watches a descriptor of the test itself.
-func mustFollow(tb testing.TB, opts ReadsOptions, fd int, id uint64) *Reads {
+// mustFollow follows sockets of the test itself.
+func mustFollow(tb testing.TB, opts CallsOptions, fds ...int) *Calls {
 	tb.Helper()
 	requirePrivilege(tb)
-	r, err := openReads(opts, strings.HasSuffix(tb.Name(), "/raw"))
+	hook := mustHook(tb, mustOpen(tb, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen}), HookOptions{})
+	opts.Choose = ChooseKnown
+	c, err := openCalls(hook, opts, strings.HasSuffix(tb.Name(), "/raw"))
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		if err := r.Close(); err != nil {
+		if err := c.Close(); err != nil {
 			tb.Error(err)
 		}
 	})
-	if err := r.WatchProcess(uint32(os.Getpid())); err != nil {
+	for _, fd := range fds {
+		cookie, err := hook.Mark(fd)
+		if err == nil {
+			err = c.Known(cookie)
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if err := hook.Follow(uint32(os.Getpid())); err != nil {
 		tb.Fatal(err)
 	}
-	if err := r.WatchSocket(uint32(os.Getpid()), int32(fd), id); err != nil {
-		tb.Fatal(err)
-	}
-	return r
+	c.NoteBlocked(uint32(os.Getpid()))
+	return c
 }
 
 // eachWay tests both ways to hear of system calls.
@@ -51,11 +59,11 @@ func eachWay(t *testing.T, test func(t *testing.T)) {
 
 // pieces takes what is in the ring of the calls that the test makes itself,
 // and not those of the processes and sockets that other tests make.
-func pieces(tb testing.TB, r *Reads) []Piece {
+func pieces(tb testing.TB, r *Calls) []Event {
 	tb.Helper()
-	var all []Piece
+	var all []Event
 	for {
-		var p Piece
+		var p Event
 		err := r.Read(&p)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			break
@@ -63,11 +71,10 @@ func pieces(tb testing.TB, r *Reads) []Piece {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		if p.Kind() == CallSocket || p.Kind() == CallFork || p.Kind() == CallExec {
-			continue
+		if p.Kind().Receives() {
+			p.Data = bytes.Clone(p.Data)
+			all = append(all, p)
 		}
-		p.Data = bytes.Clone(p.Data)
-		all = append(all, p)
 	}
 	// From Linux 7.0 on, the kernel passes calls over now and then while other
 	// programs are loaded, and counts them.
@@ -122,11 +129,11 @@ func tcpPair(tb testing.TB) (listener, client int) {
 	return listener, client
 }
 
-func TestReadsSeeEachCall(t *testing.T) { eachWay(t, checkReadsSeeEachCall) }
+func TestCallsSeeEachCall(t *testing.T) { eachWay(t, checkCallsSeeEachCall) }
 
-func checkReadsSeeEachCall(t *testing.T) {
+func checkCallsSeeEachCall(t *testing.T) {
 	receiver, sender := udpPair(t)
-	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, receiver, 7)
+	r := mustFollow(t, CallsOptions{RingSize: MinRingSize}, receiver)
 	from, err := unix.Getsockname(sender)
 	if err != nil {
 		t.Fatal(err)
@@ -166,11 +173,12 @@ func checkReadsSeeEachCall(t *testing.T) {
 			}
 		}
 		p := got[0]
-		if string(data) != text || p.Kind() != test.call || p.Result != int64(len(text)) || p.Socket != 7 || p.Flags != test.flags {
+		cookie, _ := unix.GetsockoptUint64(receiver, unix.SOL_SOCKET, unix.SO_COOKIE)
+		if string(data) != text || p.Kind() != test.call || p.Result != int64(len(text)) || p.Cookie != cookie || p.Flags != test.flags {
 			t.Errorf("%s: %+v brought %q", test.call, got, data)
 		}
-		if test.named && int(p.Peer().Port()) != port || !test.named && p.Peer().IsValid() {
-			t.Errorf("%s: sender %v, want port %d", test.call, p.Peer(), port)
+		if test.named && int(p.Sender().Port()) != port || !test.named && p.Sender().IsValid() {
+			t.Errorf("%s: sender %v, want port %d", test.call, p.Sender(), port)
 		}
 		if p.Pid != uint32(os.Getpid()) || p.Tid == 0 || int(p.Fd) != receiver {
 			t.Errorf("%s: process %d thread %d descriptor %d", test.call, p.Pid, p.Tid, p.Fd)
@@ -183,14 +191,15 @@ func checkReadsSeeEachCall(t *testing.T) {
 	if got := pieces(t, r); len(got) != 0 {
 		t.Errorf("EAGAIN: %+v", got)
 	}
-	checkReadsLedger(t, r)
+	checkCallsLedger(t, r)
 }
 
 // Without this, nobody would know that the cheap way does not work.
-func TestReadsGoTheCheapWay(t *testing.T) {
+func TestCallsGoTheCheapWay(t *testing.T) {
 	t.Parallel()
 	requirePrivilege(t)
-	r, err := OpenReads(ReadsOptions{RingSize: MinRingSize})
+	hook := mustHook(t, mustOpen(t, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen}), HookOptions{})
+	r, err := OpenCalls(hook, CallsOptions{RingSize: MinRingSize})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,21 +207,16 @@ func TestReadsGoTheCheapWay(t *testing.T) {
 	if !r.raw || !HasCapability(unix.CAP_SYS_ADMIN) {
 		return
 	}
-	calls, err := openTracefs()
-	if err == nil {
-		defer calls.close()
-		err = r.attachCalls(calls)
-	}
-	t.Errorf("the tracepoints of single calls are not to be had: %v", err)
+	t.Errorf("the tracepoints of single calls are not to be had: %v", r.attachSingle())
 }
 
-func checkReadsLedger(t *testing.T, r *Reads) {
+func checkCallsLedger(t *testing.T, r *Calls) {
 	t.Helper()
 	c, err := r.Counters()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Seen != c.Recorded+c.RingFull+c.Fault || c.Fault+c.Untracked != 0 {
+	if c.Seen != c.Recorded+c.RingFull+c.Fault || c.Fault != 0 {
 		t.Errorf("counters %+v", c)
 	}
 }
@@ -224,11 +228,11 @@ type mmsghdr struct {
 	_   [4]byte
 }
 
-func TestReadsSeeRecvmmsg(t *testing.T) { eachWay(t, checkReadsSeeRecvmmsg) }
+func TestCallsSeeRecvmmsg(t *testing.T) { eachWay(t, checkCallsSeeRecvmmsg) }
 
-func checkReadsSeeRecvmmsg(t *testing.T) {
+func checkCallsSeeRecvmmsg(t *testing.T) {
 	receiver, sender := udpPair(t)
-	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, receiver, 1)
+	r := mustFollow(t, CallsOptions{RingSize: MinRingSize}, receiver)
 	texts := []string{"one", "", "three"}
 	for _, text := range texts {
 		if err := unix.Send(sender, []byte(text), 0); err != nil {
@@ -256,7 +260,7 @@ func checkReadsSeeRecvmmsg(t *testing.T) {
 		if p.Offset == 0 {
 			got = append(got, "")
 		}
-		if !p.Peer().IsValid() || p.Kind() != CallRecvmmsg {
+		if !p.Sender().IsValid() || p.Kind() != CallRecvmmsg {
 			t.Errorf("%+v", p)
 		}
 		got[len(got)-1] += string(p.Data)
@@ -264,16 +268,16 @@ func checkReadsSeeRecvmmsg(t *testing.T) {
 	if len(got) != len(texts) || got[0] != texts[0] || got[1] != texts[1] || got[2] != texts[2] {
 		t.Errorf("got %q, want %q", got, texts)
 	}
-	checkReadsLedger(t, r)
+	checkCallsLedger(t, r)
 }
 
 // A connection is followed from accept to close, and its bytes are counted,
 // those of a long read in several pieces and those of a peek not.
-func TestReadsFollowConnections(t *testing.T) { eachWay(t, checkReadsFollowConnections) }
+func TestCallsFollowConnections(t *testing.T) { eachWay(t, checkCallsFollowConnections) }
 
-func checkReadsFollowConnections(t *testing.T) {
+func checkCallsFollowConnections(t *testing.T) {
 	listener, client := tcpPair(t)
-	r := mustFollow(t, ReadsOptions{RingSize: 4 << 20}, listener, 5)
+	r := mustFollow(t, CallsOptions{RingSize: 4 << 20}, listener)
 	conn, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
@@ -305,62 +309,41 @@ func checkReadsFollowConnections(t *testing.T) {
 	unix.Close(conn)
 
 	all := pieces(t, r)
-	first, last := all[0], all[len(all)-1]
-	if first.Kind() != CallAccept || first.Result != int64(conn) || first.Position != 5 || !first.Peer().IsValid() {
-		t.Errorf("accept: %+v", first)
-	}
-	if last.Kind() != CallClose || int(last.Fd) != conn || last.Socket != first.Socket || last.Position != uint64(len(sent)) {
-		t.Errorf("close: %+v", last)
-	}
-	end := all[len(all)-2]
+	end := all[len(all)-1]
 	if end.Kind() != CallRead || end.Result != 0 || len(end.Data) != 0 {
 		t.Errorf("end of stream: %+v", end)
 	}
+	first, _ := all[0].StreamPlace()
 	var read []byte
-	for _, p := range all[1 : len(all)-2] {
-		if p.Socket != first.Socket {
+	for _, p := range all[:len(all)-1] {
+		seq, ok := p.StreamPlace()
+		if p.Cookie != end.Cookie || !ok || !p.Peer().IsValid() || p.Local().Port() == 0 {
 			t.Fatalf("another socket: %+v", p)
 		}
 		if p.Flags&unix.MSG_PEEK != 0 {
-			if string(p.Data) != "0123" || p.Position != 0 {
+			if string(p.Data) != "0123" || seq != first {
 				t.Errorf("peek: %+v", p)
 			}
 			continue
 		}
-		if p.Position+uint64(p.Offset) != uint64(len(read)) {
-			t.Errorf("piece of bytes %d to %d follows %d", p.Position+uint64(p.Offset), p.Caplen, len(read))
+		if int(seq-first)+int(p.Offset) != len(read) {
+			t.Errorf("piece of bytes %d to %d follows %d", int(seq-first)+int(p.Offset), p.Caplen, len(read))
 		}
 		read = append(read, p.Data...)
 	}
 	if !bytes.Equal(read, sent) {
 		t.Errorf("%d bytes, sent %d", len(read), len(sent))
 	}
-	checkReadsLedger(t, r)
+	checkCallsLedger(t, r)
 }
 
 // A read that waits already when the programs come is seen when it returns.
-func TestReadsSeeTheCallInProgress(t *testing.T) { eachWay(t, checkReadsSeeTheCallInProgress) }
+func TestCallsSeeTheCallInProgress(t *testing.T) { eachWay(t, checkCallsSeeTheCallInProgress) }
 
-func checkReadsSeeTheCallInProgress(t *testing.T) {
+func checkCallsSeeTheCallInProgress(t *testing.T) {
 	receiver, sender := udpPair(t)
 	done := waitInRead(receiver)
-	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, receiver, 3)
-	checkAwaited(t, r, sender, done)
-}
-
-// So is one that began between the look at the process and that at its socket.
-func TestReadsSeeTheCallBeforeTheSocket(t *testing.T) {
-	eachWay(t, checkReadsSeeTheCallBeforeTheSocket)
-}
-
-func checkReadsSeeTheCallBeforeTheSocket(t *testing.T) {
-	receiver, sender := udpPair(t)
-	other, _ := udpPair(t)
-	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, other, 4)
-	done := waitInRead(receiver)
-	if err := r.WatchSocket(uint32(os.Getpid()), int32(receiver), 3); err != nil {
-		t.Fatal(err)
-	}
+	r := mustFollow(t, CallsOptions{RingSize: MinRingSize}, receiver)
 	checkAwaited(t, r, sender, done)
 }
 
@@ -379,7 +362,7 @@ func waitInRead(fd int) (done chan error) {
 	return done
 }
 
-func checkAwaited(t *testing.T, r *Reads, sender int, done chan error) {
+func checkAwaited(t *testing.T, r *Calls, sender int, done chan error) {
 	t.Helper()
 	if err := unix.Send(sender, []byte("awaited"), 0); err != nil {
 		t.Fatal(err)
@@ -392,41 +375,55 @@ func checkAwaited(t *testing.T, r *Reads, sender int, done chan error) {
 	}
 }
 
-// Copies of a descriptor read one stream: a place in it is the socket's.
-func TestReadsShareThePosition(t *testing.T) { eachWay(t, checkReadsShareThePosition) }
+// A descriptor means what the kernel takes it for at the time of the call, however
+// it came to be: by dup2 over another socket or over a file, and back.
+func TestCallsKnowDescriptors(t *testing.T) { eachWay(t, checkCallsKnowDescriptors) }
 
-func checkReadsShareThePosition(t *testing.T) {
+func checkCallsKnowDescriptors(t *testing.T) {
 	receiver, sender := udpPair(t)
-	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, receiver, 6)
-	second, err := unix.Dup(receiver)
+	stranger, toStranger := udpPair(t)
+	c := mustFollow(t, CallsOptions{RingSize: MinRingSize}, receiver)
+	zero, err := unix.Open("/dev/zero", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(second)
-	buf := make([]byte, 64)
-	for _, fd := range []int{receiver, second, receiver, second} {
-		if err := unix.Send(sender, []byte("12345"), 0); err != nil {
+	defer unix.Close(zero)
+	copied, err := unix.Dup(receiver)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(copied)
+	for _, step := range []struct {
+		over     int // becomes what fd means
+		fd       int
+		recorded bool
+	}{
+		{receiver, copied, true}, {stranger, receiver, false}, {zero, receiver, false}, {copied, receiver, true}, {zero, copied, false}, {receiver, stranger, true},
+	} {
+		if step.over != step.fd {
+			if err := unix.Dup3(step.over, step.fd, unix.O_CLOEXEC); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, fd := range []int{sender, toStranger} {
+			if err := unix.Send(fd, []byte("12345"), unix.MSG_DONTWAIT); err != nil && !errors.Is(err, unix.ECONNREFUSED) {
+				t.Fatal(err)
+			}
+		}
+		if _, err := unix.Read(step.fd, make([]byte, 64)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := unix.Read(fd, buf); err != nil {
-			t.Fatal(err)
+		got := pieces(t, c)
+		if (len(got) == 1) != step.recorded || len(got) > 1 {
+			t.Errorf("%+v: %+v", step, got)
 		}
-	}
-	var positions []uint64
-	for _, p := range pieces(t, r) {
-		if p.Kind() == CallRead {
-			positions = append(positions, p.Position)
-		}
-	}
-	if want := []uint64{0, 5, 10, 15}; !slices.Equal(positions, want) {
-		t.Errorf("positions %v, want %v", positions, want)
 	}
 }
 
-func TestReadsCountWhatTheRingLoses(t *testing.T) {
+func TestCallsCountWhatTheRingLoses(t *testing.T) {
 	t.Parallel()
 	receiver, sender := udpPair(t)
-	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize}, receiver, 1)
+	r := mustFollow(t, CallsOptions{RingSize: MinRingSize}, receiver)
 	buf := make([]byte, 30000)
 	for range 100 {
 		if err := unix.Send(sender, buf, 0); err != nil {
@@ -458,10 +455,10 @@ func TestReadsCountWhatTheRingLoses(t *testing.T) {
 	}
 }
 
-func TestReadsSnaplen(t *testing.T) {
+func TestCallsSnaplen(t *testing.T) {
 	t.Parallel()
 	receiver, sender := udpPair(t)
-	r := mustFollow(t, ReadsOptions{RingSize: MinRingSize, Snaplen: 4}, receiver, 1)
+	r := mustFollow(t, CallsOptions{RingSize: MinRingSize, Snaplen: 4}, receiver)
 	if err := unix.Send(sender, []byte("truncated"), 0); err != nil {
 		t.Fatal(err)
 	}
@@ -473,14 +470,14 @@ func TestReadsSnaplen(t *testing.T) {
 	}
 }
 
-func FuzzDecodePiece(f *testing.F) {
+func FuzzDecodeEvent(f *testing.F) {
 	f.Add([]byte{})
-	f.Add(make([]byte, pieceSize))
-	f.Add(bytes.Repeat([]byte{0xff}, pieceSize+64))
+	f.Add(make([]byte, eventSize))
+	f.Add(bytes.Repeat([]byte{0xff}, eventSize+64))
 	f.Fuzz(func(t *testing.T, sample []byte) {
-		var p Piece
-		if err := DecodePiece(sample, &p); err != nil {
-			if !errors.Is(err, errPiece) {
+		var p Event
+		if err := DecodeEvent(sample, &p); err != nil {
+			if !errors.Is(err, errEvent) {
 				t.Errorf("error %v", err)
 			}
 			return

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkReads is what a system call costs: when nobody looks, in a process
-// that is not watched, and in one that is; and what a receiving one costs there.
-func BenchmarkReads(b *testing.B) {
+// BenchmarkCalls is what a system call costs: when nobody looks, in a process
+// that is not followed, and in one that is; and what a receiving one costs there.
+func BenchmarkCalls(b *testing.B) {
 	requirePrivilege(b)
 	receiver, sender := udpPair(b)
 	buf := make([]byte, 64)
@@ -25,20 +25,21 @@ func BenchmarkReads(b *testing.B) {
 			}
 		},
 	}
-	for _, state := range []string{"off", "unwatched", "watched", "unwatched raw", "watched raw"} {
+	for _, state := range []string{"off", "others", "followed", "others raw", "followed raw"} {
 		for name, call := range calls {
 			b.Run(state+"/"+name, func(b *testing.B) {
 				if state != "off" {
-					r, err := openReads(ReadsOptions{}, strings.HasSuffix(state, "raw"))
+					hook := mustHook(b, mustOpen(b, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen}), HookOptions{Record: true})
+					c, err := openCalls(hook, CallsOptions{}, strings.HasSuffix(state, "raw"))
 					if err != nil {
 						b.Fatal(err)
 					}
-					defer r.Close()
-					if strings.HasPrefix(state, "watched") {
-						if err := r.WatchProcess(uint32(os.Getpid())); err != nil {
+					defer c.Close()
+					if strings.HasPrefix(state, "followed") {
+						if _, err := hook.Mark(receiver); err != nil {
 							b.Fatal(err)
 						}
-						if err := r.WatchSocket(uint32(os.Getpid()), int32(receiver), 1); err != nil {
+						if err := hook.Follow(uint32(os.Getpid())); err != nil {
 							b.Fatal(err)
 						}
 					}

@@ -1,0 +1,386 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+//
+// What other processes get from their sockets: the bytes that receiving system
+// calls returned, copied from the process's own buffers when the call ends.
+//
+// There are two ways to hear of a call. The tracepoints of single calls cost the
+// other calls 70 ns, and need tracefs. The raw tracepoints of all calls cost more,
+// and need to know where the registers are, which Go sets for each architecture.
+
+#include <linux/errno.h>
+#include <linux/socket.h>
+#include "messages.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+static __always_inline __u64 register_at(__u64 regs, __u32 offset)
+{
+	__u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)(regs + offset));
+	return value;
+}
+
+static __always_inline __u32 call_number(__s32 nr)
+{
+	__u32 n = nr;
+
+	if (n >= NUMBERS)
+		return 0;
+	asm volatile("" : "+r"(n)); /* or clang checks one register and uses another */
+	return call_of[n & (NUMBERS - 1)];
+}
+
+static __always_inline int receives(__u32 call)
+{
+	return call <= CALL_ZEROCOPY;
+}
+
+/* News of a socket. */
+__attribute__((noinline)) int tell(__u32 slot, __u32 call, __s32 fd, __u64 sk)
+{
+	struct reading *r = begin_event(slot, call, fd, 0);
+
+	if (!r)
+		return 0;
+	if (sk)
+		name_socket(&r->head, (void *)sk);
+	bpf_get_current_comm(r->head.comm, sizeof(r->head.comm));
+	piece(slot, 0);
+	return 0;
+}
+
+/* A receiving call, before it can have any effect: which socket it is on. */
+static __always_inline int begins_to_receive(__u32 slot, struct begun_call *b)
+{
+	struct sock *sk = socket_of(b->arguments[0]);
+	__u32 one = 1;
+
+	if (!sk || !chosen(sk))
+		return 0;
+	b->sk = (__u64)sk;
+	b->cookie = cookie_of(sk);
+	next_byte(sk, &b->seq);
+	if (choose == CHOOSE_KNOWN || bpf_map_lookup_elem(&known, &b->cookie))
+		return 1;
+	if (b->cookie)
+		bpf_map_update_elem(&known, &b->cookie, &one, BPF_ANY);
+	tell(slot, CALL_FOUND, b->arguments[0], b->sk);
+	return 1;
+}
+
+/* Keeps what is known at the beginning of a call. */
+static __always_inline void begin(__u32 slot, struct begun_call *fresh)
+{
+	struct begun_call *before;
+	struct event_counters *c;
+	__u32 thread = bpf_get_current_pid_tgid();
+
+	before = bpf_map_lookup_elem(&begun, &thread);
+	if (receives(fresh->call) && !begins_to_receive(slot, fresh)) {
+		if (before)
+			before->call = 0;
+		return;
+	}
+	if (before) {
+		*before = *fresh;
+	} else if (bpf_map_update_elem(&begun, &thread, fresh, BPF_ANY)) {
+		c = counters();
+		if (c)
+			count(&c->forgotten);
+	}
+}
+
+/* Where a message stands in its stream. */
+static __always_inline void place_in_stream(struct reading *r, const struct begun_call *b, struct sock *sk)
+{
+	__u32 next;
+
+	if (!next_byte(sk, &next))
+		return;
+	r->head.known |= EVENT_SEQ;
+	if (!b->sk) {
+		r->head.seq = next - (r->head.flags & MSG_PEEK ? 0 : r->head.result);
+		return;
+	}
+	/* Not counted back from next: that can have passed the end of the stream in the
+	 * same go, or what another thread took meanwhile. An urgent byte is passed over
+	 * before a read begins.
+	 */
+	r->head.seq = b->seq;
+	if (next - b->seq - r->head.result == 1 && !at_end(sk, next))
+		r->head.seq++;
+}
+
+static __always_inline int received(__u32 slot, const struct begun_call *b, __s64 result)
+{
+	struct sock *sk = (void *)b->sk;
+	struct reading *r;
+
+	if (!sk) {
+		sk = socket_of(b->arguments[0]); /* it was in the call already when we came */
+		if (!sk || !chosen(sk))
+			return 0;
+	}
+	if (b->call == CALL_ZEROCOPY && (b->arguments[1] != IPPROTO_TCP || b->arguments[2] != 35))
+		return 0;
+	r = begin_event(slot, b->call, b->arguments[0], result);
+	if (!r)
+		return 0;
+	__builtin_memcpy(r->arguments, b->arguments, sizeof(r->arguments));
+	name_socket(&r->head, sk);
+	if (b->cookie && r->head.cookie != b->cookie) {
+		/* It was closed meanwhile, and its memory is another one's. */
+		__builtin_memset(&r->head.seq, 0, sizeof(r->head) - __builtin_offsetof(struct event, seq));
+		r->head.cookie = b->cookie;
+		sk = 0;
+	}
+	if (result < 0) {
+		piece(slot, 0);
+		return 0;
+	}
+	describe_buffer(r, b->call);
+	if (r->head.flags & MSG_ERRQUEUE)
+		return 0; /* that is no data */
+	if (b->call == CALL_ZEROCOPY) /* u64 address, u32 length */
+		result = r->head.result = length_at(r->arguments[3] + 8);
+	if (sk)
+		place_in_stream(r, b, sk);
+	if (r->head.flags & MSG_TRUNC && r->head.type == SOCK_STREAM)
+		r->head.room = 0; /* thrown away: nothing is in the buffer, if there is one */
+	if (b->call == CALL_RECVMMSG) {
+		r->message_count = result;
+		next_message(slot);
+	} else {
+		begin_message(r, result);
+	}
+	record_call(slot);
+	return 0;
+}
+
+/* A connection that was accepted has its listener's mark, unless it waited there
+ * before that had one.
+ */
+static __always_inline int accepted(__u32 slot, const struct begun_call *b, __s32 fd)
+{
+	struct sock *listener = socket_of(b->arguments[0]), *sk = socket_of(fd);
+	__u64 key, from;
+	__u32 ends;
+
+	if (!sk || !listener)
+		return 0;
+	key = cookie_of(sk);
+	from = cookie_of(listener);
+	if (from && bpf_map_lookup_elem(&known, &from)) {
+		if (!key)
+			key = (__u64)sk;
+		ends = ends_of(sk);
+		bpf_map_update_elem(&known, &key, &ends, BPF_ANY);
+	}
+	if (chosen(sk) && (key >> 63 || !is_inet(FIELD(sk, __sk_common.skc_family))))
+		tell(slot, CALL_ACCEPT, fd, (__u64)sk);
+	return 0;
+}
+
+/* What somebody may want to look at. */
+static __always_inline int happened(__u32 slot, __u32 call, __s32 fd)
+{
+	struct sock *sk = socket_of(fd);
+
+	if (!sk)
+		return 0;
+	if (!news_of_all && call == CALL_SOCKET && is_inet(FIELD(sk, __sk_common.skc_family)))
+		return 0; /* it has its mark */
+	if (choose != CHOOSE_PORTS && !chosen(sk))
+		return 0;
+	return tell(slot, call, fd, (__u64)sk);
+}
+
+/* Nothing was there yet: by far the most frequent failure, and none. From 512 on
+ * the numbers are those of calls that will be made again.
+ */
+static __always_inline int of_no_interest(__s64 result)
+{
+	return result == -EAGAIN || result == -EINTR || result <= -512;
+}
+
+static __always_inline int ended(__u32 slot, const struct begun_call *b, __s64 result)
+{
+	if (of_no_interest(result))
+		return 0;
+	if (receives(b->call))
+		return received(slot, b, result);
+	if (result < 0)
+		return 0;
+	if (b->call == CALL_ACCEPT)
+		return accepted(slot, b, result);
+	if (b->call == CALL_SOCKET)
+		return happened(slot, b->call, result);
+	if (b->call == CALL_IO_URING)
+		return tell(slot, b->call, result, 0);
+	return happened(slot, b->call, b->arguments[0]);
+}
+
+/* Loads from a context by an offset that is fixed, as the verifier wants it. */
+#define begin_argument(ctx, offset) \
+	({ \
+		__u64 value; \
+		asm volatile("%0 = *(u64 *)(%1 + " #offset ")" : "=r"(value) : "r"(ctx)); \
+		value; \
+	})
+
+/* The beginning of a call, with its first n arguments. */
+static __always_inline int begins(struct begin_context *ctx, const int n)
+{
+	struct begun_call fresh = {};
+
+	if (!followed(bpf_get_current_pid_tgid() >> 32))
+		return 0;
+	fresh.call = call_number(ctx->nr);
+	fresh.arguments[0] = begin_argument(ctx, 16);
+	if (n > 1)
+		fresh.arguments[1] = begin_argument(ctx, 24);
+	if (n > 2)
+		fresh.arguments[2] = begin_argument(ctx, 32);
+	if (n > 3)
+		fresh.arguments[3] = begin_argument(ctx, 40);
+	if (n > 4) {
+		fresh.arguments[4] = begin_argument(ctx, 48);
+		fresh.arguments[5] = begin_argument(ctx, 56);
+	}
+	begin(SLOT_ENTERED, &fresh);
+	return 0;
+}
+
+/* The kernel lets a program see only the arguments that the call has. */
+SEC("tracepoint/syscalls/begins2")
+int begins2(struct begin_context *ctx)
+{
+	return begins(ctx, 2);
+}
+
+SEC("tracepoint/syscalls/begins3")
+int begins3(struct begin_context *ctx)
+{
+	return begins(ctx, 3);
+}
+
+SEC("tracepoint/syscalls/begins4")
+int begins4(struct begin_context *ctx)
+{
+	return begins(ctx, 4);
+}
+
+SEC("tracepoint/syscalls/begins6")
+int begins6(struct begin_context *ctx)
+{
+	return begins(ctx, 6);
+}
+
+/* The end of a call that began with one of those. */
+SEC("tracepoint/syscalls/ends")
+int ends(struct end_context *ctx)
+{
+	__u64 process = bpf_get_current_pid_tgid();
+	struct begun_call *kept, b;
+	__u32 thread = process;
+
+	if (!followed(process >> 32))
+		return 0;
+	kept = bpf_map_lookup_elem(&begun, &thread);
+	if (!kept || !kept->call || kept->call != call_number(ctx->nr))
+		return 0;
+	b = *kept;
+	kept->call = 0;
+	return ended(SLOT_RETURNED, &b, ctx->result);
+}
+
+static __always_inline int load_arguments(__u32 slot, struct begun_call *b, __u64 regs)
+{
+	struct reading *r = reading(slot);
+	__u32 size = registers_size;
+	int i;
+
+	if (!r)
+		return -1;
+	/* All at once, because each copy has its price. */
+	if (size > sizeof(r->registers))
+		size = sizeof(r->registers);
+	if (bpf_probe_read_kernel(r->registers, size, (void *)regs))
+		return -1;
+#pragma unroll
+	for (i = 0; i < 6; i++)
+		b->arguments[i] = r->registers[argument_at[i] / 8 & (REGISTERS_MAX - 1)];
+	return 0;
+}
+
+SEC("raw_tp/sys_enter")
+int entered(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct begun_call fresh = {.call = call_number(ctx->args[1])};
+
+	if (!fresh.call || !followed(bpf_get_current_pid_tgid() >> 32))
+		return 0;
+	if (!load_arguments(SLOT_ENTERED, &fresh, ctx->args[0]))
+		begin(SLOT_ENTERED, &fresh);
+	return 0;
+}
+
+/* Tells whether the copy of a slot is to take a thread's call. */
+static __always_inline int my_turn(__u32 slot, __u32 thread)
+{
+	__u32 *done, one = 1;
+
+	if (!twice)
+		return 1;
+	done = bpf_map_lookup_elem(&taken, &thread);
+	if (slot == SLOT_RETURNED) {
+		if (done)
+			*done = 1;
+		else
+			bpf_map_update_elem(&taken, &thread, &one, BPF_ANY);
+		return 1;
+	}
+	if (!done || !*done)
+		return 1;
+	*done = 0;
+	return 0;
+}
+
+static __always_inline int raw_exit(__u32 slot, struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 process = bpf_get_current_pid_tgid();
+	struct begun_call *kept, b = {};
+	__u32 thread = process, call;
+
+	if (of_no_interest(ctx->args[1]) || !followed(process >> 32) || !my_turn(slot, thread))
+		return 0;
+	call = call_number(register_at(ctx->args[0], number_at));
+	if (!call)
+		return 0;
+	kept = bpf_map_lookup_elem(&begun, &thread);
+	if (kept && kept->call == call) {
+		b = *kept;
+		kept->call = 0;
+	} else {
+		/* Nobody saw it begin, but its arguments are in the registers still. */
+		b.call = call;
+		if (load_arguments(slot, &b, ctx->args[0]))
+			return 0;
+	}
+	return ended(slot, &b, ctx->args[1]);
+}
+
+SEC("raw_tp/sys_exit")
+int returned(struct bpf_raw_tracepoint_args *ctx)
+{
+	return raw_exit(SLOT_RETURNED, ctx);
+}
+
+SEC("raw_tp/sys_exit")
+int returned_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return raw_exit(SLOT_AGAIN, ctx);
+}

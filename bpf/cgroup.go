@@ -1,0 +1,70 @@
+package bpf
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// cgroupRoot opens the root of the cgroup2 hierarchy. Where none is mounted, it is
+// mounted for us alone, at no place in the file system.
+func cgroupRoot() (*os.File, error) {
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err == nil {
+		defer mounts.Close()
+		for lines := bufio.NewScanner(mounts); lines.Scan(); {
+			if path, ok := cgroup2Mount(lines.Text()); ok {
+				if root, err := os.Open(path); err == nil {
+					return root, nil
+				}
+			}
+		}
+	}
+	return mountCgroup()
+}
+
+// cgroup2Mount finds the place of the whole cgroup2 hierarchy in a line of
+// /proc/PID/mountinfo (proc_pid_mountinfo(5)).
+func cgroup2Mount(line string) (path string, ok bool) {
+	mount, kind, ok := strings.Cut(line, " - ")
+	fields := strings.Fields(mount)
+	if !ok || !strings.HasPrefix(kind, "cgroup2 ") || len(fields) < 5 || fields[3] != "/" {
+		return "", false
+	}
+	return mountPath.Replace(fields[4]), true
+}
+
+// mountPath undoes the escapes of mountinfo.
+var mountPath = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+func mountCgroup() (*os.File, error) {
+	missing := func(err error) error {
+		if errors.Is(err, unix.EPERM) {
+			missing := Capability(unix.CAP_SYS_ADMIN).Lacks("mounting the cgroup2 file system to follow sockets of other processes", err)
+			missing.Otherwise = "mount it: mount -t cgroup2 none /sys/fs/cgroup"
+			return missing
+		}
+		return &MissingError{
+			What: "following sockets of other processes needs the cgroup2 file system",
+			Hint: "use a kernel with CONFIG_CGROUP_BPF",
+			Err:  err,
+		}
+	}
+	fs, err := unix.Fsopen("cgroup2", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, missing(err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, missing(fmt.Errorf("mounting cgroup2: %w", err))
+	}
+	root, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return nil, missing(fmt.Errorf("mounting cgroup2: %w", err))
+	}
+	return os.NewFile(uintptr(root), "root of cgroup2"), nil
+}

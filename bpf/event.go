@@ -1,0 +1,104 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"unsafe"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+)
+
+// Event is one piece of what a system call of a followed process returned, or news
+// of one of its sockets. The embedded fields are those of struct event in calls.h,
+// which documents each.
+type Event struct {
+	callsEvent
+	// Data holds Caplen bytes of the message, from Offset on.
+	Data []byte
+
+	raw ringbuf.Record
+}
+
+const eventSize = int(unsafe.Sizeof(callsEvent{}))
+
+// errEvent is what every error of DecodeEvent is.
+var errEvent = errors.New("not an event of a system call")
+
+// DecodeEvent reads an event as the program wrote it, in native byte order.
+// e.Data is a part of sample.
+func DecodeEvent(sample []byte, e *Event) error {
+	if len(sample) < eventSize {
+		return fmt.Errorf("%w: %d bytes, at least %d expected", errEvent, len(sample), eventSize)
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&e.callsEvent)), eventSize), sample)
+	if room := len(sample) - eventSize; uint64(e.Caplen) > uint64(room) {
+		return fmt.Errorf("%w: claims %d bytes, has room for %d", errEvent, e.Caplen, room)
+	}
+	if uint64(e.Offset)+uint64(e.Caplen) > uint64(e.Wanted) {
+		return fmt.Errorf("%w: bytes %d to %d of %d", errEvent, e.Offset, uint64(e.Offset)+uint64(e.Caplen), e.Wanted)
+	}
+	if int(e.NameLen) > len(e.Name) {
+		return fmt.Errorf("%w: an address of %d bytes", errEvent, e.NameLen)
+	}
+	e.Data = sample[eventSize : eventSize+int(e.Caplen) : eventSize+int(e.Caplen)]
+	return nil
+}
+
+// The bits of an event's Known.
+const (
+	eventSeq   = 1
+	eventShort = 2
+	eventV6    = 4
+)
+
+// Kind is the system call that the event is of.
+func (e *Event) Kind() Call { return Call(e.Call) }
+
+// StreamPlace is TCP's sequence number of the message's first byte, if it is known.
+func (e *Event) StreamPlace() (seq uint32, ok bool) { return e.Seq, e.Known&eventSeq != 0 }
+
+// Command is what the thread is called that news came from.
+func (e *Event) Command() string { return unix.ByteSliceToString(e.Comm[:]) }
+
+// Short tells whether the kernel said that the message was longer than its buffer
+// (MSG_TRUNC of recvmsg).
+func (e *Event) Short() bool { return e.Known&eventShort != 0 }
+
+// Local is the socket's own address, and Peer that of what it is connected to. Each
+// is invalid if there is none, and unspecified as long as the socket takes any.
+func (e *Event) Local() netip.AddrPort { return e.address(e.callsEvent.Local, e.LocalPort) }
+
+// Peer is the address that the socket is connected to; invalid if it is to none.
+func (e *Event) Peer() netip.AddrPort {
+	if e.PeerPort == 0 {
+		return netip.AddrPort{}
+	}
+	return e.address(e.callsEvent.Peer, e.PeerPort)
+}
+
+func (e *Event) address(bytes [16]byte, port uint16) netip.AddrPort {
+	switch {
+	case e.Family != unix.AF_INET && e.Family != unix.AF_INET6:
+		return netip.AddrPort{}
+	case e.Known&eventV6 != 0:
+		return netip.AddrPortFrom(netip.AddrFrom16(bytes).Unmap(), port)
+	}
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(bytes[:4])), port)
+}
+
+// Sender is the address that the call itself returned. Invalid if there is none.
+func (e *Event) Sender() netip.AddrPort {
+	name := e.Name[:e.NameLen]
+	switch {
+	case len(name) >= unix.SizeofSockaddrInet4 && family(name) == unix.AF_INET:
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(name[4:8])), port(name))
+	case len(name) >= unix.SizeofSockaddrInet6 && family(name) == unix.AF_INET6:
+		return netip.AddrPortFrom(netip.AddrFrom16([16]byte(name[8:24])).Unmap(), port(name))
+	}
+	return netip.AddrPort{}
+}
+
+func family(name []byte) uint16 { return *(*uint16)(unsafe.Pointer(&name[0])) }
+func port(name []byte) uint16   { return uint16(name[2])<<8 | uint16(name[3]) }

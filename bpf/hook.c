@@ -1,0 +1,302 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+//
+// Sockets of other processes, without touching them. A mark in a socket's own
+// storage says that it is followed; what it accepts is born with the mark. The
+// cgroup hook, which the kernel runs just before the socket's own filter and for the
+// same packet, records what comes for marked ones. A process that is followed
+// passes that on to its children.
+
+#include "record.h"
+#include "descriptor.h"
+#include "scope.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_RAW 3
+#define PORTS_MAX 64
+
+/* What a marked socket carries. */
+struct mark {
+	__u64 origin; /* cookie of the socket that was marked, from which others inherit */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct mark);
+} marks SEC(".maps");
+
+/* MPTCP listeners that were there before us: the kernel has sockets of its own for
+ * their packets, which nobody can get hold of, but they have the port, and are in the
+ * same network namespace. The value is the origin.
+ */
+struct mptcp_listener {
+	__u32 network; /* inode of the namespace */
+	__u32 port;    /* host byte order */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct mptcp_listener);
+	__type(value, __u64);
+} mptcp_ports SEC(".maps");
+
+__u32 mptcp_listeners;
+
+/* Whether sockets that followed processes make are marked, and packets recorded. */
+const volatile __u32 mark_new = 1, recording = 1;
+
+/* Packets of other ports are of no interest, if there are any here. */
+const volatile __u16 ports[PORTS_MAX];
+const volatile __u32 port_count;
+
+/* What find_process looks for, and what it found. */
+__u32 wanted_pid, found_pid;
+
+static __always_inline int wanted_port(__u16 local, __u16 peer)
+{
+	int i;
+
+	if (!port_count)
+		return 1;
+	for (i = 0; i < PORTS_MAX; i++) {
+		if (i >= port_count)
+			break;
+		if (ports[i] == local || ports[i] == peer)
+			return 1;
+	}
+	return 0;
+}
+
+/* Where the transport header begins behind an IPv6 header and its extensions. */
+static __always_inline __u32 ipv6_transport(struct __sk_buff *skb)
+{
+	__u32 at = 40;
+	__u8 next = 0, extension[2];
+	int i;
+
+	if (bpf_skb_load_bytes(skb, 6, &next, 1))
+		return 0;
+	for (i = 0; i < 8; i++) {
+		if (!is_ipv6_extension(next) || bpf_skb_load_bytes(skb, at, extension, 2))
+			break;
+		if (next == IPPROTO_AH)
+			at += (extension[1] + 2) * 4;
+		else if (next == IPPROTO_FRAGMENT)
+			at += 8;
+		else
+			at += (extension[1] + 1) * 8;
+		next = extension[0];
+	}
+	return at;
+}
+
+/* Where the socket filter's offset 0 is in what the hook sees, which begins with
+ * the network header.
+ */
+static __always_inline __u32 filter_offset(struct __sk_buff *skb, const struct place *at)
+{
+	__u8 first = 0;
+
+	if (at->family == AF_INET && at->type == SOCK_RAW)
+		return 0;
+	if (bpf_skb_load_bytes(skb, 0, &first, 1))
+		return 0;
+	if (first >> 4 == 4)
+		return (first & 0xf) * 4;
+	return ipv6_transport(skb);
+}
+
+/* The kernel's own socket of an MPTCP listener gets its mark with its first packet.
+ * What it accepts is born with it.
+ */
+static __attribute__((noinline)) struct mark *adopt(struct bpf_sock *sk)
+{
+	struct mptcp_listener key = {.port = sk->src_port};
+	struct mark fresh = {};
+	struct tcp_sock *tcp;
+	struct net *net;
+	__u64 *origin;
+
+	if (sk->protocol != IPPROTO_TCP || sk->state != BPF_TCP_LISTEN)
+		return 0;
+	tcp = (void *)bpf_skc_to_tcp_sock(sk);
+	if (!tcp)
+		return 0;
+	net = FIELD(tcp, inet_conn.icsk_inet.sk.__sk_common.skc_net.net);
+	key.network = FIELD(net, ns.inum);
+	origin = bpf_map_lookup_elem(&mptcp_ports, &key);
+	if (!origin)
+		return 0;
+	fresh.origin = *origin;
+	return bpf_sk_storage_get(&marks, sk, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+SEC("cgroup_skb/ingress")
+int arrived(struct __sk_buff *skb)
+{
+	struct place at = {.decided = -1};
+	struct counters *c;
+	struct bpf_sock *sk = skb->sk;
+	struct mark *mark;
+	__u32 zero = 0;
+
+	if (!sk)
+		return 1;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 1;
+	mark = bpf_sk_storage_get(&marks, sk, 0, 0);
+	if (!mark && *(volatile __u32 *)&mptcp_listeners)
+		mark = adopt(sk);
+	if (!mark || !recording || !*(volatile __u32 *)&following)
+		return 1;
+	at.origin = mark->origin;
+	at.family = sk->family;
+	at.type = sk->type;
+	at.protocol = sk->protocol;
+	at.local_port = sk->src_port;
+	at.peer_port = bpf_ntohs(sk->dst_port);
+	at.state = sk->state;
+	if (!wanted_port(at.local_port, at.peer_port))
+		return 1;
+	c = bpf_map_lookup_elem(&counts, &zero);
+	if (!c)
+		return 1;
+	count(&c->seen);
+	at.start = filter_offset(skb, &at);
+	if (at.start > skb->len) {
+		count(&c->load_failed);
+		return 1;
+	}
+	record_packet(skb, c, &at);
+	return 1;
+}
+
+/* Marks a socket of a followed process, unless it has its mark. */
+static __always_inline void mark(struct bpf_sock *sk, __u64 cookie)
+{
+	struct mark fresh = {.origin = cookie};
+
+	bpf_sk_storage_get(&marks, sk, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+static __always_inline int ours(void)
+{
+	return mark_new && followed(bpf_get_current_pid_tgid() >> 32);
+}
+
+/* A socket is marked before it can have a packet: when it is made, and, because
+ * others can have made it (the kernel for MPTCP, a process that hands it over), when
+ * it gets an address or a peer.
+ */
+SEC("cgroup/sock_create")
+int created(struct bpf_sock *sk)
+{
+	if (ours())
+		mark(sk, bpf_get_socket_cookie(sk));
+	return 1;
+}
+
+SEC("cgroup/post_bind4")
+int bound4(struct bpf_sock *sk)
+{
+	if (ours())
+		mark(sk, bpf_get_socket_cookie(sk));
+	return 1;
+}
+
+SEC("cgroup/post_bind6")
+int bound6(struct bpf_sock *sk)
+{
+	if (ours())
+		mark(sk, bpf_get_socket_cookie(sk));
+	return 1;
+}
+
+SEC("cgroup/connect4")
+int connects4(struct bpf_sock_addr *ctx)
+{
+	if (ctx->sk && ours())
+		mark(ctx->sk, bpf_get_socket_cookie(ctx));
+	return 1;
+}
+
+SEC("cgroup/connect6")
+int connects6(struct bpf_sock_addr *ctx)
+{
+	if (ctx->sk && ours())
+		mark(ctx->sk, bpf_get_socket_cookie(ctx));
+	return 1;
+}
+
+/* A child is followed before it runs. */
+SEC("raw_tp/sched_process_fork")
+int forked(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *parent = (void *)ctx->args[0], *child = (void *)ctx->args[1];
+	__u32 process = FIELD(parent, tgid), fresh = FIELD(child, tgid), one = 1;
+
+	if (process == fresh || !followed(process))
+		return 0; /* a thread, or nobody's business */
+	bpf_map_update_elem(&processes, &fresh, &one, BPF_ANY);
+	return 0;
+}
+
+/* A number is forgotten with its last thread: it can come to be somebody else's. */
+SEC("raw_tp/sched_process_exit")
+int exited(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (void *)ctx->args[0];
+	struct signal_struct *signal = FIELD(task, signal);
+	__u32 process = FIELD(task, tgid);
+
+	if (FIELD(signal, live.counter) == 0)
+		bpf_map_delete_elem(&processes, &process);
+	return 0;
+}
+
+/* Run on demand: which eBPF program is the filter of a socket, of which args[0] is a
+ * descriptor of ours. 0 for none, and for a classic filter.
+ */
+SEC("raw_tp")
+int filter_id(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct sock *sk = socket_of(ctx->args[0]);
+	struct sk_filter *filter;
+	struct bpf_prog *program;
+	struct bpf_prog_aux *aux;
+
+	if (!sk)
+		return 0;
+	filter = FIELD(sk, sk_filter);
+	program = FIELD(filter, prog);
+	aux = FIELD(program, aux);
+	return FIELD(aux, id);
+}
+
+struct bpf_iter__task {
+	void *meta;
+	struct task_struct *task;
+} KERNEL;
+
+/* Finds out what the process wanted_pid of our process id namespace is called in the
+ * first one.
+ */
+SEC("iter/task")
+int find_process(struct bpf_iter__task *ctx)
+{
+	struct task_struct *task = ctx->task;
+
+	if (!task)
+		return 0;
+	if (pid_here(task) == wanted_pid)
+		found_pid = FIELD(task, tgid);
+	return 0;
+}

@@ -1,0 +1,291 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// MaxPorts is how many ports a Hook can choose by.
+const MaxPorts = 64
+
+// HookOptions say what a Hook does. The zero value marks and records nothing new.
+type HookOptions struct {
+	// Snaplen is the most bytes recorded of a packet. Default: MaxSnaplen.
+	Snaplen int
+	// Record records the packets of marked sockets into the ring of the Tap.
+	Record bool
+	// MarkNew marks the sockets that followed processes make.
+	MarkNew bool
+	// Ports chooses packets by the socket's own or its peer's port. Default: all.
+	Ports []uint16
+}
+
+// Hook follows sockets of other processes and leaves them as they are. Marked
+// sockets, and those that they accept, have their packets recorded at the
+// cgroup_skb/ingress hook, which the kernel runs for each packet just before the
+// socket's own filter; the bytes are those that the filter gets.
+//
+// Needs Linux 5.8 with BTF, CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
+type Hook struct {
+	objects struct {
+		hookObjects
+		Data *ebpf.Map `ebpf:".data"`
+	}
+	links []io.Closer
+}
+
+// OpenHook loads the hook into the kernel and attaches it at the root of the cgroup
+// hierarchy. No socket is marked and no process followed yet.
+//
+// It costs every packet of the machine a look into its socket's storage, some 40 ns.
+//
+// An error is a *MissingError if a privilege or a feature of the kernel is missing.
+func OpenHook(tap *Tap, opts HookOptions) (_ *Hook, err error) {
+	spec, err := loadHook()
+	if err != nil {
+		return nil, fmt.Errorf("reading the hook's object: %w", err)
+	}
+	if err := opts.set(spec, tap.wakeup); err != nil {
+		return nil, err
+	}
+	h := &Hook{}
+	defer func() {
+		if err != nil {
+			h.Close()
+		}
+	}()
+	shared := map[string]*ebpf.Map{hookMapRing: tap.objects.Ring, hookMapCounts: tap.objects.Counts}
+	spec.Maps[hookMapRing].MaxEntries = tap.objects.Ring.MaxEntries()
+	if err := spec.LoadAndAssign(&h.objects, &ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
+		return nil, diagnoseHook(err)
+	}
+	return h, h.attach()
+}
+
+func (opts HookOptions) set(spec *ebpf.CollectionSpec, wakeup int) error {
+	if opts.Snaplen == 0 {
+		opts.Snaplen = MaxSnaplen
+	}
+	if len(opts.Ports) > MaxPorts {
+		return fmt.Errorf("choosing by ports: %d are more than %d", len(opts.Ports), MaxPorts)
+	}
+	var ports [MaxPorts]uint16
+	copy(ports[:], opts.Ports)
+	errs := []error{
+		spec.Variables[hookVarSnaplen].Set(uint32(opts.Snaplen)),
+		spec.Variables[hookVarWakeupBytes].Set(uint64(wakeup)),
+		spec.Variables[hookVarRecording].Set(flag(opts.Record)),
+		spec.Variables[hookVarMarkNew].Set(flag(opts.MarkNew)),
+		spec.Variables[hookVarPorts].Set(ports),
+		spec.Variables[hookVarPortCount].Set(uint32(len(opts.Ports))),
+	}
+	if st, nested := pidNamespace(); nested {
+		errs = append(errs, spec.Variables[hookVarNamespaceInode].Set(uint32(st.Ino)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("setting up the hook: %w", err)
+	}
+	return nil
+}
+
+func flag(set bool) uint32 {
+	if set {
+		return 1
+	}
+	return 0
+}
+
+func (h *Hook) attach() error {
+	root, err := cgroupRoot()
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, at := range []struct {
+		attach  ebpf.AttachType
+		program *ebpf.Program
+	}{
+		{ebpf.AttachCGroupInetIngress, h.objects.Arrived},
+		{ebpf.AttachCGroupInetSockCreate, h.objects.Created},
+		{ebpf.AttachCGroupInet4PostBind, h.objects.Bound4},
+		{ebpf.AttachCGroupInet6PostBind, h.objects.Bound6},
+		{ebpf.AttachCGroupInet4Connect, h.objects.Connects4},
+		{ebpf.AttachCGroupInet6Connect, h.objects.Connects6},
+	} {
+		l, err := link.AttachCgroup(link.CgroupOptions{
+			Path: fmt.Sprintf("/proc/self/fd/%d", root.Fd()), Attach: at.attach, Program: at.program,
+		})
+		if err != nil {
+			return diagnoseHook(fmt.Errorf("%s %s: %w", attachingCgroup, root.Name(), err))
+		}
+		h.links = append(h.links, l)
+	}
+	for name, program := range map[string]*ebpf.Program{
+		"sched_process_fork": h.objects.Forked,
+		"sched_process_exit": h.objects.Exited,
+	} {
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: program})
+		if err != nil {
+			return diagnoseHook(fmt.Errorf("attaching to %s: %w", name, err))
+		}
+		h.links = append(h.links, l)
+	}
+	return nil
+}
+
+// attachingCgroup begins an error of what the hook needs a cgroup for.
+const attachingCgroup = "attaching to cgroup"
+
+func diagnoseHook(err error) error {
+	const doing = "following sockets of other processes"
+	for _, c := range []Capability{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN} {
+		if errors.Is(err, unix.EPERM) && !CurrentPrivilege().Has(int(c)) {
+			return c.Lacks(doing, err)
+		}
+	}
+	if errors.Is(err, unix.EPERM) && strings.Contains(err.Error(), attachingCgroup) {
+		return &MissingError{
+			What: doing + ": another program is attached there and allows no other beside it",
+			Hint: "bpftool cgroup tree shows it: detach it, or have it attached with BPF_F_ALLOW_MULTI",
+			Err:  err,
+		}
+	}
+	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, btf.ErrNotFound) {
+		if _, berr := os.Stat("/sys/kernel/btf/vmlinux"); errors.Is(berr, os.ErrNotExist) {
+			return &MissingError{
+				What: doing + " needs the kernel's BTF, which is not at /sys/kernel/btf/vmlinux",
+				Hint: "mount sysfs there, or use a kernel built with CONFIG_DEBUG_INFO_BTF",
+				Err:  err,
+			}
+		}
+	}
+	return diagnose(doing, err)
+}
+
+// Mark begins to follow a socket, of which fd is a descriptor of ours, and returns
+// its cookie. A listener passes its mark on to the connections that it accepts from
+// now on.
+func (h *Hook) Mark(fd int) (cookie uint64, err error) {
+	cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return 0, fmt.Errorf("asking a socket for its cookie: %w", err)
+	}
+	err = h.objects.Marks.Update(int32(fd), hookMark{Origin: cookie}, ebpf.UpdateNoExist)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return 0, fmt.Errorf("marking a socket: %w", err)
+	}
+	return cookie, nil
+}
+
+// Origin tells from which marked socket a socket has its mark: itself, or the
+// listener that accepted it. It is not ok for a socket without a mark.
+func (h *Hook) Origin(fd int) (cookie uint64, ok bool) {
+	var m hookMark
+	err := h.objects.Marks.Lookup(int32(fd), &m)
+	return m.Origin, err == nil
+}
+
+// MarkMPTCP follows an MPTCP listener, of which fd is a descriptor of ours and which has
+// its mark: its packets go to a socket that the kernel has made for it, which is
+// known by port and network namespace. Needs CAP_NET_ADMIN.
+func (h *Hook) MarkMPTCP(fd int, port uint16, origin uint64) error {
+	network, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	if err != nil {
+		return fmt.Errorf("asking a socket for its network namespace: %w", err)
+	}
+	defer unix.Close(network)
+	var st unix.Stat_t
+	if err := unix.Fstat(network, &st); err != nil {
+		return fmt.Errorf("asking a socket for its network namespace: %w", err)
+	}
+	key := hookMptcpListener{Network: uint32(st.Ino), Port: uint32(port)}
+	if err := h.objects.MptcpPorts.Update(key, origin, ebpf.UpdateAny); err != nil {
+		return fmt.Errorf("following the MPTCP listener on port %d: %w", port, err)
+	}
+	if err := h.objects.MptcpListeners.Set(uint32(1)); err != nil {
+		return fmt.Errorf("following the MPTCP listener on port %d: %w", port, err)
+	}
+	return nil
+}
+
+// HasTap tells whether a socket, of which fd is a descriptor of ours, has a tap as
+// its filter.
+func (h *Hook) HasTap(fd int, tap *Tap) (bool, error) {
+	info, err := tap.objects.Tap.Info()
+	if err != nil {
+		return false, fmt.Errorf("asking for the tap's number: %w", err)
+	}
+	want, _ := info.ID()
+	got, err := h.objects.FilterId.Run(&ebpf.RunOptions{Context: [12]uint64{uint64(fd)}})
+	if err != nil {
+		return false, fmt.Errorf("asking for the filter of a socket: %w", err)
+	}
+	return got == uint32(want), nil
+}
+
+// Follow begins to follow a process, and those that it forks from now on.
+func (h *Hook) Follow(pid uint32) error {
+	global, err := h.globalPID(pid)
+	if err != nil {
+		return err
+	}
+	if err := h.objects.Processes.Update(global, uint32(1), ebpf.UpdateAny); err != nil {
+		return fmt.Errorf("following process %d: %w", pid, err)
+	}
+	return nil
+}
+
+// globalPID is the number of a process in the first process id namespace.
+func (h *Hook) globalPID(pid uint32) (uint32, error) {
+	if _, nested := pidNamespace(); !nested {
+		return pid, nil
+	}
+	wanted, found := h.objects.WantedPid, h.objects.FoundPid
+	if err := errors.Join(wanted.Set(pid), found.Set(uint32(0))); err != nil {
+		return 0, fmt.Errorf("finding process %d: %w", pid, err)
+	}
+	it, err := link.AttachIter(link.IterOptions{Program: h.objects.FindProcess})
+	if err != nil {
+		return 0, diagnoseHook(fmt.Errorf("finding process %d: %w", pid, err))
+	}
+	defer it.Close()
+	tasks, err := it.Open()
+	if err != nil {
+		return 0, fmt.Errorf("finding process %d: %w", pid, err)
+	}
+	defer tasks.Close()
+	if _, err := io.Copy(io.Discard, tasks); err != nil {
+		return 0, fmt.Errorf("finding process %d: %w", pid, err)
+	}
+	var global uint32
+	if err := found.Get(&global); err != nil || global == 0 {
+		return 0, fmt.Errorf("finding process %d: %w", pid, errors.Join(unix.ESRCH, err))
+	}
+	return global, nil
+}
+
+// Stop ends all following and recording. What is in the ring stays readable.
+func (h *Hook) Stop() error {
+	if err := h.objects.Following.Set(uint32(0)); err != nil {
+		return fmt.Errorf("stopping the hook: %w", err)
+	}
+	return nil
+}
+
+// Close takes the hook away, and with it all marks. It is safe to call it twice.
+func (h *Hook) Close() error {
+	var errs []error
+	for _, l := range h.links {
+		errs = append(errs, l.Close())
+	}
+	h.links = nil
+	return errors.Join(append(errs, h.objects.Data.Close(), h.objects.hookObjects.Close())...)
+}

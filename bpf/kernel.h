@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+ *
+ * The few fields of the kernel's own structures that are read. Where they are in
+ * the running kernel, its BTF says when the program is loaded.
+ */
+#pragma once
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#define KERNEL __attribute__((preserve_access_index))
+
+struct in6_bytes {
+	__u8 bytes[16];
+};
+
+struct ns_common {
+	__u32 inum;
+} KERNEL;
+struct pid_namespace {
+	struct ns_common ns;
+} KERNEL;
+struct upid {
+	int nr;
+	struct pid_namespace *ns;
+} KERNEL;
+struct pid {
+	__u32 level;
+	struct upid numbers[1];
+} KERNEL;
+typedef struct {
+	int counter;
+} counter_t;
+struct signal_struct {
+	counter_t live; /* threads that have not ended */
+} KERNEL;
+
+struct inode {
+	__u16 i_mode;
+} KERNEL;
+struct file {
+	struct inode *f_inode;
+	void *private_data;
+} KERNEL;
+struct fdtable {
+	__u32 max_fds;
+	struct file **fd;
+} KERNEL;
+struct files_struct {
+	struct fdtable *fdt;
+} KERNEL;
+struct task_struct {
+	int pid, tgid;
+	struct task_struct *group_leader;
+	struct pid *thread_pid;
+	struct signal_struct *signal;
+	struct files_struct *files;
+} KERNEL;
+
+struct net {
+	struct ns_common ns;
+} KERNEL;
+typedef struct {
+	struct net *net;
+} net_pointer;
+struct sock_common {
+	net_pointer skc_net;
+	__u16 skc_family;
+	__u8 skc_state;
+	__u16 skc_dport; /* peer's port, network byte order */
+	__u32 skc_rcv_saddr, skc_daddr;
+	struct in6_bytes skc_v6_rcv_saddr, skc_v6_daddr;
+	struct {
+		__s64 counter;
+	} skc_cookie;
+} KERNEL;
+struct bpf_prog_aux {
+	__u32 id;
+} KERNEL;
+struct bpf_prog {
+	struct bpf_prog_aux *aux;
+} KERNEL;
+struct sk_filter {
+	struct bpf_prog *prog;
+} KERNEL;
+struct sock {
+	struct sock_common __sk_common;
+	struct sk_filter *sk_filter;
+	__u16 sk_type, sk_protocol;
+} KERNEL;
+struct inet_sock {
+	struct sock sk;
+	__u16 inet_sport; /* own port, network byte order: stays when a connection ends, as skc_num does not */
+} KERNEL;
+struct socket {
+	struct sock *sk;
+} KERNEL;
+struct inet_connection_sock {
+	struct inet_sock icsk_inet;
+} KERNEL;
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
+	__u32 copied_seq; /* of the next byte that a read takes */
+	__u32 rcv_nxt;	  /* of the next byte that is to come */
+} KERNEL;
+
+/* Reads a field; zero if the kernel does not let us. */
+#define FIELD(from, field) \
+	({ \
+		typeof((from)->field) value; \
+		__builtin_memset(&value, 0, sizeof(value)); \
+		bpf_probe_read_kernel(&value, sizeof(value), __builtin_preserve_access_index(&(from)->field)); \
+		value; \
+	})

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+ *
+ * Which processes are followed: by their number in the first process id namespace.
+ */
+#pragma once
+
+#include <bpf/bpf_core_read.h>
+#include "kernel.h"
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__type(key, __u32); /* process */
+	__type(value, __u32);
+} processes SEC(".maps");
+
+/* Cleared when nobody reads any more. */
+__u32 following = 1;
+
+static __always_inline int followed(__u32 process)
+{
+	if (!*(volatile __u32 *)&following)
+		return 0;
+	return bpf_map_lookup_elem(&processes, &process) != 0;
+}
+
+/* Our process id namespace, if it is not the first one. */
+const volatile __u32 namespace_inode;
+
+/* What a task is called in our process id namespace; 0 if it is not in it. */
+static __always_inline __u32 pid_here(struct task_struct *task)
+{
+	struct pid *pid = FIELD(task, thread_pid);
+	__u32 level = FIELD(pid, level), i;
+	struct upid *numbers = __builtin_preserve_access_index(&pid->numbers[0]);
+	struct upid *at;
+	struct pid_namespace *ns;
+
+	for (i = 0; i < 32; i++) {
+		if (i > level)
+			break;
+		at = (void *)numbers + i * bpf_core_type_size(struct upid);
+		ns = FIELD(at, ns);
+		if (FIELD(ns, ns.inum) == namespace_inode)
+			return FIELD(at, nr);
+	}
+	return 0;
+}

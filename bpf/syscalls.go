@@ -1,0 +1,85 @@
+package bpf
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Call is what an Event is about: a system call, or news of a socket.
+type Call uint32
+
+// The calls, as enum call in calls.h has them.
+const (
+	CallRead Call = iota + 1
+	CallReadv
+	CallPreadv2
+	CallRecvfrom
+	CallRecvmsg
+	CallRecvmmsg
+	CallSplice
+	CallZerocopy
+	CallSocket
+	CallAccept
+	CallBind
+	CallListen
+	CallFound
+	CallIOUring
+)
+
+// Receives tells whether the call brings a process data.
+func (c Call) Receives() bool { return c >= CallRead && c <= CallZerocopy }
+
+// Unseen tells whether the call brings data of which only the length is known.
+func (c Call) Unseen() bool { return c == CallSplice || c == CallZerocopy }
+
+// syscall is a system call that matters.
+type syscall struct {
+	call Call
+	name string
+	// arguments is how many of its arguments the kernel shows at its beginning: a
+	// program may look at no more. 0 if the beginning does not matter.
+	arguments int
+	// optional calls are not in every kernel, or on every architecture.
+	optional bool
+}
+
+// syscalls are all of them: names, tracepoints and the programs' table of numbers
+// come from here.
+var syscalls = []syscall{
+	{call: CallRead, name: "read", arguments: 3},
+	{call: CallReadv, name: "readv", arguments: 3},
+	{call: CallPreadv2, name: "preadv2", arguments: 6},
+	{call: CallRecvfrom, name: "recvfrom", arguments: 6},
+	{call: CallRecvmsg, name: "recvmsg", arguments: 3},
+	{call: CallRecvmmsg, name: "recvmmsg", arguments: 4},
+	{call: CallSplice, name: "splice", arguments: 6},
+	{call: CallZerocopy, name: "getsockopt", arguments: 4},
+	{call: CallSocket, name: "socket", arguments: 3},
+	{call: CallAccept, name: "accept", arguments: 3},
+	{call: CallAccept, name: "accept4", arguments: 4},
+	{call: CallBind, name: "bind", arguments: 3},
+	{call: CallListen, name: "listen", arguments: 2},
+	{call: CallIOUring, name: "io_uring_setup", arguments: 2, optional: true},
+}
+
+// String is the system call's name.
+func (c Call) String() string {
+	if c == CallFound {
+		return "found"
+	}
+	for _, s := range syscalls {
+		if s.call == c {
+			return s.name
+		}
+	}
+	return fmt.Sprintf("call %d", uint32(c))
+}
+
+// numbers are those of the calls on this architecture, where it has them.
+var numbers = map[string]int{
+	"read": unix.SYS_READ, "readv": unix.SYS_READV, "preadv2": unix.SYS_PREADV2, "recvfrom": unix.SYS_RECVFROM,
+	"recvmsg": unix.SYS_RECVMSG, "recvmmsg": unix.SYS_RECVMMSG, "splice": unix.SYS_SPLICE,
+	"getsockopt": unix.SYS_GETSOCKOPT, "socket": unix.SYS_SOCKET, "accept": unix.SYS_ACCEPT, "accept4": unix.SYS_ACCEPT4,
+	"bind": unix.SYS_BIND, "listen": unix.SYS_LISTEN, "io_uring_setup": unix.SYS_IO_URING_SETUP,
+}

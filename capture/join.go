@@ -1,0 +1,449 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
+)
+
+// JoinConfig says what a Live session captures.
+type JoinConfig struct {
+	// PID is the process, whose children are followed as well.
+	PID int
+	// Descriptors chooses sockets of the process by number. Default: all.
+	Descriptors []int
+	// Ports chooses sockets by their own or their peer's port. Default: all.
+	Ports []uint16
+	// ReplaceFilter takes sockets that have a filter already, where the tap must be on
+	// them. A classic one is put back at the end.
+	ReplaceFilter bool
+	// Verdict decides what the sockets keep of each packet, which changes what
+	// the process gets. Default: everything.
+	Verdict *bpf.Verdict
+
+	// Views to hand to the sink. Default: ViewKernel and ViewUser.
+	Views []View
+	// Packets ends the capture after so many packets of the kernel view. Default: 0, no limit.
+	Packets uint64
+	// Snaplen is the most bytes kept of a packet. Default: bpf.MaxSnaplen.
+	Snaplen int
+	// RingSize is the size in bytes of each of the two ring buffers. Default: bpf.DefaultRingSize.
+	RingSize int
+	// Immediate hands packets on after a millisecond or two.
+	Immediate bool
+	// Notice is told what a user should know while the capture goes on. Default: nobody.
+	Notice func(string)
+}
+
+func (c *JoinConfig) byDescriptor() bool { return len(c.Descriptors) > 0 }
+
+// changes tells whether the process gets something else than without the capture.
+func (c *JoinConfig) changes() bool { return c.Verdict != nil || c.ReplaceFilter }
+
+// Live is a session on the sockets of other processes.
+type Live struct {
+	config    JoinConfig
+	tap       *bpf.Tap
+	hook      *bpf.Hook
+	calls     *bpf.Calls // nil if nobody wants the user view
+	collector *collector
+	follower  *follower
+	roster    *roster
+	scanner   *scanner
+	started   int64 // on the boot clock
+	root      *process
+	command   *launcher   // nil for a process that ran already
+	uring     atomic.Bool // a process has an io_uring
+	wanted    func()      // ends the renewal of the tap's lease
+
+	saidMu sync.Mutex
+	said   map[string]bool
+}
+
+// Join follows the sockets of a process, which notices nothing of it.
+//
+// An error is a *bpf.MissingError if a privilege or a feature of the kernel is
+// missing, and unix.ESRCH if there is no such process.
+func Join(config JoinConfig) (_ *Live, err error) {
+	l, err := newLive(config)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.leave(), l.Close())
+		}
+	}()
+	if l.root, err = openProcess(config.PID); err != nil {
+		return nil, err
+	}
+	l.introduce()
+	if err := l.scanner.join(l.root); err != nil {
+		return nil, fmt.Errorf("joining process %d: %w", config.PID, err)
+	}
+	if l.scanner.denied != nil {
+		return nil, fmt.Errorf("joining process %d: %w", config.PID, l.scanner.denied)
+	}
+	if len(l.roster.listed()) > 0 {
+		return l, nil
+	}
+	if config.byDescriptor() {
+		return nil, fmt.Errorf("joining process %d: none of its descriptors %s is a socket that takes a filter", config.PID, strings.Trim(fmt.Sprint(config.Descriptors), "[]"))
+	}
+	l.config.Notice(fmt.Sprintf("%s has no socket yet that fits: those that it makes from now on are taken", l.root))
+	return l, nil
+}
+
+// Start is Join for a command, which runs when Run does. It is followed from its
+// first instruction.
+func Start(config JoinConfig, command Command) (_ *Live, err error) {
+	if err := command.User.permitted(); err != nil {
+		return nil, err
+	}
+	l, err := newLive(config)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.leave(), l.Close())
+		}
+	}()
+	if l.command, err = startLauncher(command); err != nil {
+		return nil, err
+	}
+	if l.root, err = openProcess(l.command.cmd.Process.Pid); err != nil {
+		return nil, err
+	}
+	l.root.command = terminal.Plain(command.Args[0])
+	l.scanner.processes[l.root.pid] = l.root
+	return l, l.follow(l.root)
+}
+
+// newLive makes a session that follows nobody yet.
+func newLive(config JoinConfig) (_ *Live, err error) {
+	common := Config{
+		Kind: &kinds[0], Views: config.Views, Packets: config.Packets, Snaplen: config.Snaplen,
+		RingSize: config.RingSize, Immediate: config.Immediate, Notice: config.Notice,
+	}.withDefaults()
+	common.Kind = nil
+	config.Views, config.Snaplen, config.Notice = common.Views, common.Snaplen, common.Notice
+	l := &Live{config: config, said: make(map[string]bool)}
+	l.scanner = newScanner(l)
+	defer func() {
+		if err != nil {
+			l.Close()
+		}
+	}()
+	if err := l.load(); err != nil {
+		return nil, err
+	}
+	clock, err := newClock()
+	if err != nil {
+		return nil, err
+	}
+	l.started = bootNow()
+	l.roster = newRoster(config.Views, clock.bound)
+	l.collector = newCollector(common, l.tap, clock)
+	l.follower = newFollower(l)
+	l.collector.routeOf, l.collector.taken = l.roster.ofRecord, l.follower.take
+	return l, nil
+}
+
+// load loads the programs.
+func (l *Live) load() (err error) {
+	c := &l.config
+	l.tap, err = bpf.Open(bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, Verdict: c.Verdict, Leased: true})
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.wanted = cancel
+	go l.renew(ctx)
+	l.hook, err = bpf.OpenHook(l.tap, bpf.HookOptions{
+		Snaplen: c.Snaplen, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports,
+	})
+	if err != nil || !slices.Contains(c.Views, ViewUser) && !c.changes() {
+		return err
+	}
+	options := bpf.CallsOptions{RingSize: c.RingSize, Snaplen: c.Snaplen, Ports: c.Ports, NewsOfAll: c.changes()}
+	switch {
+	case c.byDescriptor():
+		options.Choose = bpf.ChooseKnown
+	case len(c.Ports) > 0:
+		options.Choose = bpf.ChoosePorts
+	}
+	l.calls, err = bpf.OpenCalls(l.hook, options)
+	return err
+}
+
+// introduce says what is worth knowing of the process before the capture begins.
+func (l *Live) introduce() {
+	if l.root.pid == 1 {
+		l.config.Notice("process 1 is the ancestor of all: this captures from every process of the machine that it has started")
+	}
+	if l.root.foreignNetwork() {
+		l.config.Notice(fmt.Sprintf("%s is in another network namespace: its packets are those of that namespace", l.root))
+	}
+	if l.calls != nil && l.root.is32Bit() {
+		l.config.Notice(fmt.Sprintf("%s is a 32-bit program, whose system calls are not followed: the user view stays empty", l.root))
+	}
+}
+
+// follow begins to follow a process.
+func (l *Live) follow(p *process) error {
+	if err := l.hook.Follow(uint32(p.pid)); err != nil {
+		return err
+	}
+	if l.calls != nil {
+		l.calls.NoteBlocked(uint32(p.pid))
+	}
+	return nil
+}
+
+// taps tells whether the tap must be on a socket: no cgroup hook sees its packets, or
+// what the process gets is to be changed.
+func (l *Live) taps(info *foreign) bool {
+	return l.config.changes() || info.domain != unix.AF_INET && info.domain != unix.AF_INET6
+}
+
+// inherited tells whether a socket's filter is our tap.
+func (l *Live) inherited(fd int, f *filter) bool {
+	if !f.extended {
+		return false
+	}
+	ours, err := l.hook.HasTap(fd, l.tap)
+	return err == nil && ours
+}
+
+// Process says which process is followed, and as what.
+func (l *Live) Process() string { return l.root.String() }
+
+// Sockets says which sockets were there when the capture began.
+func (l *Live) Sockets() []string { return l.roster.listed() }
+
+// Interfaces lists the interfaces that are known, in the order of the views.
+// There will be more when the process makes sockets of other kinds.
+func (l *Live) Interfaces() []*Interface {
+	var all []*Interface
+	l.roster.eachLane(func(at *lane) { all = append(all, &at.Interface) })
+	return all
+}
+
+// ClockError bounds the error of packet times against the wall clock.
+func (l *Live) ClockError() time.Duration { return time.Duration(l.collector.clock.bound) }
+
+// RingSize is the size of each ring in bytes.
+func (l *Live) RingSize() int { return l.tap.RingSize() }
+
+// Run hands packets to the sink until the context or the process ends, or as
+// many as the JoinConfig asked for are captured, or the sink fails. Then it
+// takes the tap off all sockets that have it. It can be called once.
+func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
+	c := l.collector
+	c.order.sink = sink
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var workers sync.WaitGroup
+	workers.Go(func() { l.scanner.run(ctx) })
+	workers.Go(func() { l.awaitExit(ctx); cancel() })
+	defer context.AfterFunc(ctx, func() { _ = l.tap.Flush() })()
+
+	err = l.begin()
+	for ctx.Err() == nil && !c.full() && err == nil {
+		err = c.round()
+	}
+	cancel()
+	workers.Wait()
+	l.part()
+	// Whatever fails here, the rest is done all the same: what was captured is
+	// written, unless it is the sink that fails.
+	return errors.Join(err, l.leave(), c.finish(), l.ledger().close(), l.checkClock())
+}
+
+func (l *Live) checkClock() error {
+	step, err := l.collector.clock.stepped()
+	if err == nil && step != 0 {
+		l.config.Notice(clockNotice(step))
+	}
+	return err
+}
+
+// renewInterval is how often the tap is said to be wanted, well within bpf.Lease.
+const renewInterval = 100 * time.Millisecond
+
+// renew says that the tap is wanted until the context ends.
+func (l *Live) renew(ctx context.Context) {
+	tick := time.NewTicker(renewInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := l.tap.Renew(); err != nil && ctx.Err() == nil {
+				l.refuse(err.Error())
+			}
+		}
+	}
+}
+
+// exitInterval is how soon the end of a process is noticed.
+const exitInterval = 50 * time.Millisecond
+
+// awaitExit returns when the process or the context ends.
+func (l *Live) awaitExit(ctx context.Context) {
+	for ctx.Err() == nil {
+		if l.root.exited() {
+			if l.command == nil {
+				l.config.Notice(fmt.Sprintf("%s has ended", l.root))
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(exitInterval):
+		}
+	}
+}
+
+// remarksLimit is how many different things are said of sockets that cannot be had.
+const remarksLimit = 20
+
+// refuse tells of something that cannot be had, once.
+func (l *Live) refuse(text string) {
+	l.saidMu.Lock()
+	defer l.saidMu.Unlock()
+	if l.said[text] || len(l.said) > remarksLimit {
+		return
+	}
+	l.said[text] = true
+	if len(l.said) > remarksLimit {
+		text = "and more of the kind, which is not said any more"
+	}
+	l.config.Notice(text)
+}
+
+// Signal sends a signal to the command.
+func (l *Live) Signal(s os.Signal) { _ = l.command.cmd.Process.Signal(s) }
+
+// Status is how the command ended, after Run: nil if it is not known, because
+// the capture ended first.
+func (l *Live) Status() *os.ProcessState {
+	if l.command == nil || !l.root.exited() {
+		return nil
+	}
+	<-l.command.ended
+	return l.command.cmd.ProcessState
+}
+
+// begin lets the command begin.
+func (l *Live) begin() error {
+	if l.command == nil {
+		return nil
+	}
+	err := l.command.release()
+	if err != nil {
+		<-l.command.ended
+	}
+	return err
+}
+
+// part parts from a command that has not ended: it goes on by itself.
+func (l *Live) part() {
+	if l.command != nil && !l.root.exited() {
+		l.config.Notice(fmt.Sprintf("%s goes on, and is not captured any more", l.root))
+	}
+}
+
+// leave ends the recording, and takes the tap off the sockets that have it. Before, it
+// becomes a filter that only keeps all, so that nothing depends on how far this comes.
+func (l *Live) leave() error {
+	var errs []error
+	l.scanner.askQueues()
+	if l.calls != nil {
+		// Before the rest, or else there are deliveries of what that did not see.
+		errs = append(errs, l.calls.Stop())
+	}
+	errs = append(errs, l.hook.Stop(), l.tap.Stop())
+	l.wanted()
+	quiesce()
+	errs = append(errs, l.scanner.leave())
+	l.scanner.settleQueues()
+	return errors.Join(errs...)
+}
+
+// Counts reads the counters as they stand.
+func (l *Live) Counts() (Counts, error) { return l.ledger().counts() }
+
+// Statistics is the ledger of each interface, after Run.
+func (l *Live) Statistics() ([]Statistics, error) { return l.ledger().statistics() }
+
+func (l *Live) ledger() *ledger {
+	return &ledger{
+		collector: l.collector, views: l.config.Views, outlets: l.roster.listOutlets(),
+		started: l.started, tap: l.tap, calls: l.calls, untapped: l.calls == nil,
+	}
+}
+
+// Remarks says what is worth knowing at the end, above all what could not be seen.
+func (l *Live) Remarks() []string {
+	var all []string
+	if l.uring.Load() {
+		all = append(all, "the process uses io_uring: what it received that way is not in the user view")
+	}
+	if l.roster.mapped.Load() {
+		all = append(all, "the process has mapped a socket into its memory: what it reads there is not in the user view")
+	}
+	if n := l.follower.spliced; n > 0 {
+		all = append(all, fmt.Sprintf("%d bytes went by splice or without a copy from a socket to somewhere else: they are not in the user view", n))
+	}
+	if n := l.collector.forgotten.Load(); n > 0 {
+		all = append(all, fmt.Sprintf("%d packets were of sockets that nobody knows: they are not in the capture", n))
+	}
+	return all
+}
+
+// Close gives up the programs and the processes. It is safe to call it twice.
+func (l *Live) Close() error {
+	if l.wanted != nil {
+		l.wanted()
+	}
+	l.scanner.close()
+	if l.root != nil && l.root.pidfd >= 0 {
+		l.root.close()
+		l.root.pidfd = -1
+	}
+	if l.command != nil {
+		l.command.close()
+	}
+	var closers []io.Closer
+	if l.calls != nil {
+		closers = append(closers, l.calls)
+	}
+	if l.hook != nil {
+		closers = append(closers, l.hook)
+	}
+	if l.tap != nil {
+		closers = append(closers, l.tap)
+	}
+	var errs []error
+	for _, c := range closers {
+		if err := c.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,325 @@
+package capture
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
+)
+
+const (
+	// ownPlaces is how many sockets get interfaces of their own; further ones
+	// share those of their kind.
+	ownPlaces = 64
+	// routesLimit bounds the sockets of datagrams that are remembered.
+	routesLimit = 1 << 14
+)
+
+// roster is the register of other processes' sockets: which interfaces their packets
+// go to, and who pairs them. What a record or an event says of its socket is enough
+// to enter one; so nobody has to be asked when the first packet comes.
+//
+// The collector looks up and enters routes, the scanner enters what it has found; mu
+// is held for that long only, and never while a system call is made.
+type roster struct {
+	views      []View
+	clockError int64
+	streams    *streams // the one pairer of all TCP connections
+
+	mu      sync.Mutex
+	own     map[uint64]*route // by cookie: of listeners, bound sockets, and those that have the tap
+	shared  map[*Kind]*route  // of all others of a kind
+	recent  map[uint64]*route // by cookie: of datagram sockets, since they share interfaces and no queue
+	earlier map[uint64]*route // those before
+	texts   map[uint16]string // of MPTCP listeners, by port: their packets have other sockets
+	outlets []*outlet
+	owned   int
+	sockets []string // which were found, for people
+	mapped  atomic.Bool
+}
+
+func newRoster(views []View, clockError int64) *roster {
+	r := &roster{
+		views: views, clockError: clockError, streams: newStreams(),
+		own: make(map[uint64]*route), shared: make(map[*Kind]*route),
+		recent: make(map[uint64]*route), earlier: make(map[uint64]*route), texts: make(map[uint16]string),
+	}
+	return r
+}
+
+// identity is what the kernel says of a socket with each record and event.
+type identity struct {
+	family, typ, protocol int
+	listening             bool
+	local, peer           uint16 // ports
+}
+
+// ofRecord finds the route of a packet. nil is for a socket with the tap that is
+// forgotten.
+func (r *roster) ofRecord(rec *bpf.Record) *route {
+	id := identity{
+		family: int(rec.Family), typ: int(rec.Type), protocol: int(rec.SocketProtocol),
+		listening: rec.State == tcpListen, local: rec.LocalPort, peer: rec.PeerPort,
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if rec.Family == 0 {
+		return r.own[rec.Cookie] // recorded by the tap, which only sockets of ours have
+	}
+	if known := r.own[rec.Origin]; known != nil {
+		return known
+	}
+	return r.of(rec.Origin, id)
+}
+
+// tcpListen is the state of a socket that listens, TCP_LISTEN of the kernel.
+const tcpListen = 10
+
+// ofEvent finds the route of a delivery, as far as its socket alone tells: a
+// connection's listener is known by its packets. nil is for a socket of no kind.
+func (r *roster) ofEvent(e *bpf.Event) *route {
+	id := identity{
+		family: int(e.Family), typ: int(e.Type), protocol: int(e.Protocol),
+		listening: e.State == tcpListen, local: e.LocalPort, peer: e.PeerPort,
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if known := r.own[e.Cookie]; known != nil {
+		return known
+	}
+	if e.Type == unix.SOCK_STREAM && !id.listening {
+		if at := r.listenerOf(e.Local(), e.Family == unix.AF_INET6); at != nil {
+			return at
+		}
+	}
+	return r.of(e.Cookie, id)
+}
+
+// listenerOf finds the listener that accepts connections to an address: the one that
+// has it, or else one that takes any. It is a guess only where several share a port,
+// and only for connections of which no packet has been seen.
+func (r *roster) listenerOf(local netip.AddrPort, v6 bool) (found *route) {
+	for _, own := range r.own {
+		if own.port != local.Port() || !own.listens || own.kind.IPv6() != v6 {
+			continue
+		}
+		if found == nil || own.address == local.Addr() {
+			found = own
+		}
+	}
+	return found
+}
+
+// of finds or makes the route of a socket without interfaces of its own. A listener,
+// or a bound socket without a peer, gets them if there is room.
+func (r *roster) of(cookie uint64, id identity) *route {
+	kind := kindOf(id.family, id.typ, id.protocol)
+	if kind == nil {
+		return nil
+	}
+	if known := r.remembered(cookie); known != nil {
+		return known
+	}
+	if (id.listening || !kind.stream && id.peer == 0 && id.local != 0) && r.owned < ownPlaces {
+		text := r.texts[id.local]
+		if text == "" {
+			text = fmt.Sprintf("a socket on port %d", id.local) // until there is news of it
+		}
+		own := r.enter(cookie, kind, id.protocol, text)
+		own.port, own.listens = id.local, id.listening
+		return own
+	}
+	shared := r.shared[kind]
+	if shared == nil {
+		shared = r.newRoute(kind, r.newOutlet(kind, "sockets without interfaces of their own"))
+		r.shared[kind] = shared
+	}
+	if kind.stream {
+		return shared
+	}
+	own := r.newRoute(kind, shared.outlet)
+	r.remember(cookie, own)
+	return own
+}
+
+// remembered finds a datagram socket that was seen not long ago.
+func (r *roster) remembered(cookie uint64) *route {
+	if known := r.recent[cookie]; known != nil {
+		return known
+	}
+	known := r.earlier[cookie]
+	if known != nil {
+		r.remember(cookie, known)
+	}
+	return known
+}
+
+func (r *roster) remember(cookie uint64, known *route) {
+	if len(r.recent) >= routesLimit/2 {
+		r.earlier, r.recent = r.recent, make(map[uint64]*route)
+	}
+	r.recent[cookie] = known
+}
+
+// enter gives a socket interfaces of its own.
+func (r *roster) enter(cookie uint64, kind *Kind, protocol int, text string) *route {
+	r.owned++
+	own := r.newRoute(kind, r.newOutlet(kind, text))
+	if kind.TakesProtocol() {
+		own.protocol = uint8(protocol)
+	}
+	r.own[cookie] = own
+	return own
+}
+
+func (r *roster) newRoute(kind *Kind, at *outlet) *route {
+	own := newRoute(kind, at)
+	switch p := own.pairer.(type) {
+	case *streams:
+		own.pairer = r.streams
+	case *datagrams:
+		p.uncounted = true
+	}
+	return own
+}
+
+func (r *roster) newOutlet(kind *Kind, text string) *outlet {
+	at := newOutlet(kind, r.views, r.clockError)
+	if lane := at.lanes[ViewUser]; lane != nil {
+		lane.plain = "what receiving system calls returned to the process"
+	}
+	if lane := at.lanes[ViewKernel]; lane != nil && (kind.domain == unix.AF_INET || kind.domain == unix.AF_INET6) {
+		lane.plain += "; recorded at the cgroup_skb/ingress hook, just before the socket's own filter"
+	}
+	at.describe(text)
+	r.outlets = append(r.outlets, at)
+	return at
+}
+
+// add enters a socket that the scanner has found, and tells whether it is new.
+func (r *roster) add(found *foreign, text string, tapped bool) bool {
+	kind := found.kind()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.own[found.cookie] != nil || kind == nil {
+		return false
+	}
+	bound := found.local.Port() != 0 || found.domain == unix.AF_UNIX
+	mptcp := found.protocol == unix.IPPROTO_MPTCP
+	if found.listening && mptcp {
+		r.texts[found.local.Port()] = text
+		return true
+	}
+	single := tapped || found.listening || bound && !kind.stream && !found.peer.IsValid()
+	if single && (r.owned < ownPlaces || tapped) {
+		if known := r.remembered(found.cookie); known == nil {
+			own := r.enter(found.cookie, kind, found.protocol, text)
+			own.port, own.address, own.listens = found.local.Port(), found.local.Addr(), found.listening
+		}
+	}
+	return true
+}
+
+// news enters what a system call has told of a listener or a bound socket. Its first
+// packet can have been seen by then, but has not been written.
+func (r *roster) news(e *bpf.Event) {
+	kind := kindOf(int(e.Family), int(e.Type), int(e.Protocol))
+	listens := e.Kind() == bpf.CallListen
+	if kind == nil || kind.stream != listens {
+		return
+	}
+	what := "on"
+	if listens {
+		what = "listening on"
+	}
+	text := fmt.Sprintf("process %d (%s), descriptor %d, %s %s", e.Pid, terminal.Plain(e.Command()), e.Fd, what, e.Local())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e.Protocol == unix.IPPROTO_MPTCP {
+		r.texts[e.LocalPort] = text
+		for _, own := range r.own {
+			if own.port == e.LocalPort && own.kind.stream {
+				own.outlet.describe(text)
+			}
+		}
+		return
+	}
+	own := r.own[e.Cookie]
+	if own == nil && r.owned < ownPlaces && r.remembered(e.Cookie) == nil {
+		own = r.enter(e.Cookie, kind, int(e.Protocol), text)
+	}
+	if own != nil {
+		own.outlet.describe(text)
+		own.port, own.address, own.listens = e.LocalPort, e.Local().Addr(), listens
+	}
+}
+
+// list notes a socket for those who ask which there are.
+func (r *roster) list(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sockets = append(r.sockets, text)
+}
+
+func (r *roster) listed() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Sorted(slices.Values(r.sockets))
+}
+
+func (r *roster) listOutlets() []*outlet {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.outlets)
+}
+
+// outletOf is where a socket's packets go, if it has interfaces of its own.
+func (r *roster) outletOf(cookie uint64) *outlet {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if own := r.own[cookie]; own != nil {
+		return own.outlet
+	}
+	return nil
+}
+
+// eachLane calls do for every interface that there is.
+func (r *roster) eachLane(do func(*lane)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, at := range r.outlets {
+		for _, v := range r.views {
+			do(at.lanes[v])
+			if m := at.mapped[v]; m != nil {
+				do(m)
+			}
+		}
+	}
+}
+
+// kindOf finds the row of the table that a socket belongs to, nil if there is none.
+func kindOf(domain, typ, protocol int) *Kind {
+	if protocol == unix.IPPROTO_MPTCP {
+		protocol = unix.IPPROTO_TCP // which it speaks with ordinary peers
+	}
+	for i := range kinds {
+		k := &kinds[i]
+		if k.domain == domain && k.typ == typ && (k.protocol == protocol || k.protocol == 0) {
+			return k
+		}
+	}
+	return nil
+}
+
+func unmapped(a netip.AddrPort) netip.AddrPort {
+	if !a.IsValid() {
+		return a
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}

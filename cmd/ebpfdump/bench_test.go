@@ -1,0 +1,317 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// requireTools skips a test that needs root and programs of the distribution,
+// unless the environment says that it must run.
+func requireTools(tb testing.TB, tools ...string) {
+	tb.Helper()
+	names := []string{"privileged"}
+	for _, tool := range tools {
+		names = append(names, "tool:"+installed(tool))
+	}
+	for _, name := range names {
+		ok, err := condition(name)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if !ok {
+			tb.Skipf("needs %s", name)
+		}
+	}
+}
+
+// bench is a network namespace and a directory, with programs of the distribution
+// in them.
+type bench struct {
+	testing.TB
+	dir string
+	ns  *capture.Namespace
+}
+
+func newBench(tb testing.TB) *bench {
+	tb.Helper()
+	ns, err := capture.NewNamespace()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(ns.Close)
+	return &bench{TB: tb, dir: tb.TempDir(), ns: ns}
+}
+
+// ended is a program's end, which anybody can wait for.
+type ended struct {
+	done chan struct{}
+	err  error
+}
+
+// launch starts a program in the namespace.
+func (b *bench) launch(cmd *exec.Cmd) *ended {
+	b.Helper()
+	cmd.Dir = b.dir
+	cmd.WaitDelay = testPatience // for children that have its output
+	if err := b.ns.Do(cmd.Start); err != nil {
+		b.Fatal(err)
+	}
+	e := &ended{done: make(chan struct{})}
+	go func() {
+		e.err = cmd.Wait()
+		close(e.done)
+	}()
+	return e
+}
+
+// start starts a server, and waits until a client gets an answer.
+func (b *bench) start(server, client []string) *exec.Cmd {
+	b.Helper()
+	cmd := exec.Command(server[0], server[1:]...)
+	var log output
+	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
+	end := b.launch(cmd)
+	b.Cleanup(func() {
+		_ = cmd.Process.Signal(unix.SIGTERM)
+		select {
+		case <-end.done:
+		case <-time.After(stopPatience):
+			_ = cmd.Process.Kill()
+		}
+		// Some leave children behind, which have its output.
+		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+		<-end.done
+		if b.Failed() {
+			b.Logf("%s said:\n%s", server[0], log.String())
+		}
+	})
+	b.awaitAnswer(client, end)
+	return cmd
+}
+
+// awaitAnswer waits until a client of a server gets an answer.
+func (b *bench) awaitAnswer(client []string, server *ended) {
+	b.Helper()
+	for begin := time.Now(); ; {
+		_, err := b.run(client...)
+		if err == nil {
+			return
+		}
+		if time.Since(begin) > testPatience {
+			b.Fatalf("the server does not serve: %v", err)
+		}
+		select {
+		case <-server.done:
+			b.Fatalf("the server has ended: %v", server.err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// stopPatience is how long a server may take to end by itself.
+const stopPatience = 5 * time.Second
+
+// run runs a program in the namespace to its end.
+func (b *bench) run(args ...string) (string, error) {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = b.dir
+	var stdout, stderr output
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := b.ns.Do(cmd.Start); err != nil {
+		return "", err
+	}
+	if err := cmd.Wait(); err != nil {
+		return stdout.String(), fmt.Errorf("%v: %w: %s", args, err, stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+func (b *bench) must(args ...string) string {
+	b.Helper()
+	out, err := b.run(args...)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return out
+}
+
+// dial connects from within the namespace.
+func (b *bench) dial(network, address string) net.Conn {
+	b.Helper()
+	var conn net.Conn
+	err := b.ns.Do(func() (err error) {
+		conn, err = net.Dial(network, address)
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := conn.SetDeadline(time.Now().Add(testPatience)); err != nil {
+		b.Fatal(err)
+	}
+	return conn
+}
+
+// write writes a file.
+func (b *bench) write(name string, data []byte) {
+	b.Helper()
+	if err := os.WriteFile(filepath.Join(b.dir, name), data, 0o644); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// read reads a file.
+func (b *bench) read(name string) []byte {
+	b.Helper()
+	data, err := os.ReadFile(filepath.Join(b.dir, name))
+	if err != nil {
+		b.Fatal(err)
+	}
+	return data
+}
+
+// output collects what a program says.
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// recording is ebpfdump at work.
+type recording struct {
+	*bench
+	cmd    *exec.Cmd
+	end    *ended
+	file   string
+	stdout output // a command's
+	stderr output
+}
+
+// named is a link to the tests under a name by which TestMain knows what to be.
+func (b *bench) named(name string) string {
+	b.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		b.Fatal(err)
+	}
+	path := filepath.Join(b.dir, name)
+	if err := os.Symlink(exe, path); err != nil && !errors.Is(err, os.ErrExist) {
+		b.Fatal(err)
+	}
+	return path
+}
+
+// record starts ebpfdump and waits until it listens.
+func (b *bench) record(args ...string) *recording {
+	b.Helper()
+	r := &recording{bench: b, file: filepath.Join(b.dir, "live.pcapng")}
+	r.cmd = exec.Command(b.named("ebpfdump"), append([]string{"capture", "-o", r.file}, args...)...)
+	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
+	r.end = b.launch(r.cmd)
+	for begin := time.Now(); !strings.Contains(r.stderr.String(), "listening on"); {
+		select {
+		case <-r.end.done:
+			b.Fatalf("ebpfdump ended: %v\n%s", r.end.err, r.stderr.String())
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Since(begin) > testPatience {
+			_ = r.cmd.Process.Kill()
+			b.Fatalf("ebpfdump does not listen\n%s", r.stderr.String())
+		}
+	}
+	return r
+}
+
+// join is record for a server that runs.
+func (b *bench) join(server *exec.Cmd, flags ...string) *recording {
+	b.Helper()
+	return b.record(append([]string{"--pid", fmt.Sprint(server.Process.Pid)}, flags...)...)
+}
+
+// awaitRead waits until nobody in the namespace has anything to read.
+func (b *bench) awaitRead() {
+	b.Helper()
+	for begin := time.Now(); time.Since(begin) < testPatience; time.Sleep(20 * time.Millisecond) {
+		waits := false
+		for line := range strings.Lines(b.must("ss", "-Htuan")) {
+			waits = waits || strings.Fields(line)[2] != "0"
+		}
+		if !waits {
+			return
+		}
+	}
+	b.Error("something is never read: " + b.must("ss", "-Htuanp"))
+}
+
+// finish asks for the end when everything is read. A command gets the signal.
+func (r *recording) finish(s os.Signal) {
+	r.Helper()
+	r.awaitRead()
+	time.Sleep(200 * time.Millisecond) // the end of the last call
+	if err := r.cmd.Process.Signal(s); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// wait waits until ebpfdump has ended, with status 0.
+func (r *recording) wait() {
+	r.Helper()
+	select {
+	case <-r.end.done:
+		if r.end.err != nil {
+			r.Fatalf("ebpfdump: %v\n%s", r.end.err, r.stderr.String())
+		}
+	case <-time.After(testPatience):
+		_ = r.cmd.Process.Signal(unix.SIGQUIT) // Go says where it hangs
+		<-r.end.done
+		r.Fatalf("ebpfdump does not end\n%s", r.stderr.String())
+	}
+}
+
+// fields asks tshark for fields of the packets that a filter selects.
+func (b *bench) fields(file, filter string, names ...string) [][]string {
+	b.Helper()
+	args := []string{"tshark", "-r", file, "-Y", filter, "-T", "fields"}
+	for _, name := range names {
+		args = append(args, "-e", name)
+	}
+	var rows [][]string
+	for line := range strings.Lines(b.must(args...)) {
+		rows = append(rows, strings.Split(strings.TrimSuffix(line, "\n"), "\t"))
+	}
+	return rows
+}
+
+// checkWhole holds that nothing was lost, by the closing lines.
+func (b *bench) checkWhole(r *recording) {
+	b.Helper()
+	said := r.stderr.String()
+	if !strings.Contains(said, "\n0 packets dropped by kernel\n") || strings.Contains(said, "system calls:") || strings.Contains(said, "nobody knows") {
+		b.Errorf("ebpfdump said:\n%s", said)
+	}
+}
