@@ -18,13 +18,18 @@ FUZZTIME = 60000x
 # As root nothing may be skipped: what a test needs is installed or the test fails.
 REQUIRE = $(if $(filter 0,$(shell id -u)),1,0)
 
-.PHONY: build test tools lint generate check-generate samples bench fuzz kernels objects clean
+.PHONY: build test programs tools lint generate check-generate samples bench fuzz kernels objects clean
 
 build: ## builds ./ebpfdump
 	CGO_ENABLED=0 go build -o ebpfdump ./cmd/ebpfdump
 
 test: tools ## installs what the tests need, and runs them all
 	EBPFDUMP_REQUIRE=$(REQUIRE) go test -race -count=1 ./...
+
+# At the same time, since each has a namespace of its own and waits for most of it.
+programs: tools ## installs many servers and clients, and compares what is recorded of each with what was on the wire
+	./.ci/tools .ci/programs
+	EBPFDUMP_REQUIRE=$(REQUIRE) EBPFDUMP_PROGRAMS=1 go test -count=1 -parallel 6 -run '^TestPrograms$$' ./cmd/ebpfdump
 
 tools: ## installs from the distribution's packages what is missing
 	./.ci/tools
