@@ -40,6 +40,10 @@ type Hook struct {
 		Data *ebpf.Map `ebpf:".data"`
 	}
 	links []io.Closer
+	// tap is the number of the tap's program, and canAsk tells whether the kernel says
+	// which program is a socket's filter.
+	tap    ebpf.ProgramID
+	canAsk bool
 }
 
 // OpenHook loads the hook into the kernel and attaches it at the root of the cgroup
@@ -67,6 +71,14 @@ func OpenHook(tap *Tap, opts HookOptions) (_ *Hook, err error) {
 	if err := spec.LoadAndAssign(&h.objects, &ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
 		return nil, diagnoseHook(err)
 	}
+	info, err := tap.objects.Tap.Info()
+	if err != nil {
+		return nil, fmt.Errorf("asking for the tap's number: %w", err)
+	}
+	h.tap, _ = info.ID()
+	// Also because the first time needs privileges that may be given up later.
+	_, err = h.filterID(-1)
+	h.canAsk = err == nil
 	return h, h.attach()
 }
 
@@ -216,19 +228,24 @@ func (h *Hook) MarkMPTCP(fd int, port uint16, origin uint64) error {
 	return nil
 }
 
-// HasTap tells whether a socket, of which fd is a descriptor of ours, has a tap as
-// its filter.
-func (h *Hook) HasTap(fd int, tap *Tap) (bool, error) {
-	info, err := tap.objects.Tap.Info()
-	if err != nil {
-		return false, fmt.Errorf("asking for the tap's number: %w", err)
+// HasTap tells whether a socket, of which fd is a descriptor of ours and which has an
+// eBPF filter, has the tap. Before Linux 5.10 the kernel does not say, and it is
+// taken for that.
+func (h *Hook) HasTap(fd int) (bool, error) {
+	if !h.canAsk {
+		return true, nil
 	}
-	want, _ := info.ID()
-	got, err := h.objects.FilterId.Run(&ebpf.RunOptions{Context: [12]uint64{uint64(fd)}})
+	id, err := h.filterID(fd)
+	return id == uint32(h.tap), err
+}
+
+// filterID is the number of the program that is a socket's filter, 0 if it is none.
+func (h *Hook) filterID(fd int) (uint32, error) {
+	id, err := h.objects.FilterId.Run(&ebpf.RunOptions{Context: [12]uint64{uint64(fd)}})
 	if err != nil {
-		return false, fmt.Errorf("asking for the filter of a socket: %w", err)
+		return 0, fmt.Errorf("asking for the filter of a socket: %w", err)
 	}
-	return got == uint32(want), nil
+	return id, nil
 }
 
 // Follow begins to follow a process, and those that it forks from now on.

@@ -224,7 +224,10 @@ func (l *Live) inherited(fd int, f *filter) bool {
 	if !f.extended {
 		return false
 	}
-	ours, err := l.hook.HasTap(fd, l.tap)
+	ours, err := l.hook.HasTap(fd)
+	if err != nil {
+		l.refuse(err.Error())
+	}
 	return err == nil && ours
 }
 
