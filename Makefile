@@ -15,6 +15,9 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # 1.27 sometimes fails a target that found nothing (golang/go#75804).
 FUZZTIME = 60000x
 
+# When a test hangs, it is to be said which: on a busy machine the default is too short.
+TIMEOUT = -timeout 40m
+
 # As root nothing may be skipped: what a test needs is installed or the test fails.
 REQUIRE = $(if $(filter 0,$(shell id -u)),1,0)
 
@@ -24,12 +27,12 @@ build: ## builds ./ebpfdump
 	CGO_ENABLED=0 go build -o ebpfdump ./cmd/ebpfdump
 
 test: tools ## installs what the tests need, and runs them all
-	EBPFDUMP_REQUIRE=$(REQUIRE) go test -race -count=1 ./...
+	EBPFDUMP_REQUIRE=$(REQUIRE) go test -race -count=1 $(TIMEOUT) ./...
 
 # At the same time, since each has a namespace of its own and waits for most of it.
 programs: tools ## installs many servers and clients, and compares what is recorded of each with what was on the wire
 	./.ci/tools .ci/programs
-	EBPFDUMP_REQUIRE=$(REQUIRE) EBPFDUMP_PROGRAMS=1 go test -count=1 -parallel 6 -run '^TestPrograms$$' ./cmd/ebpfdump
+	EBPFDUMP_REQUIRE=$(REQUIRE) EBPFDUMP_PROGRAMS=1 go test -count=1 $(TIMEOUT) -parallel 6 -run '^TestPrograms$$' ./cmd/ebpfdump
 
 tools: ## installs from the distribution's packages what is missing
 	./.ci/tools
@@ -74,7 +77,7 @@ kernels: build/vmrun objects ## boots other kernels under QEMU and runs the test
 	build/vmrun fetch $(KERNELS)
 	@for kernel in $(KERNELS); do \
 		echo "Linux $$kernel"; \
-		EBPFDUMP_REQUIRE=1 EBPFDUMP_OBJECTS=$(CURDIR)/build/objects CGO_ENABLED=0 go test -count=1 \
+		EBPFDUMP_REQUIRE=1 EBPFDUMP_OBJECTS=$(CURDIR)/build/objects CGO_ENABLED=0 go test -count=1 $(TIMEOUT) \
 			-exec "$(CURDIR)/build/vmrun run -kernel $$kernel -memory 1024 -file $(CURDIR)/build/objects" ./bpf ./capture || exit 1; \
 	done
 

@@ -53,7 +53,6 @@ type hookCase struct {
 	domain, typ, protocol  int
 	from                   int                                     // domain of the sender, if it is another one
 	set                    func(receiver, sender int) error        // options, before anything is sent
-	fragmented             bool                                    // the datagram is larger than the device's frames
 	sizes                  []int                                   // of the messages
 	message                func(size int) []byte                   // of the sender; default: bytes
 	connect                bool                                    // a stream
