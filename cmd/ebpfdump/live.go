@@ -17,13 +17,13 @@ import (
 )
 
 const liveHelp = `
-With --pid, joins a running process and its children: the filter is put on
-their sockets, and the user view is what their own read, readv, recvfrom,
-recvmsg and recvmmsg return. The process notices nothing of it, before, during
-or after, unless --allow-drop or --replace-filter changes what it gets. With
--- COMMAND, runs a command, from its first packet to its end; the exit status
-is then the command's if nothing else went wrong. A signal is passed on to the
-command, a second one ends the capture.`
+With --pid, joins a running process and its children: the kernel view is what a
+filter on their sockets gets, recorded just before their own filters, and the
+user view is what their own receiving system calls return. The process notices
+nothing of it, before, during or after, unless --allow-drop or --replace-filter
+changes what it gets. With -- COMMAND, runs a command, from its first packet to
+its end; the exit status is then the command's if nothing else went wrong. A
+signal is passed on to the command, a second one ends the capture.`
 
 const liveExample = `  ebpfdump capture --pid 1234 --port 80 -o live.pcapng
   ebpfdump capture -o live.pcapng -- curl http://127.0.0.1/`
@@ -44,7 +44,7 @@ func (f *liveFlags) register(flags *pflag.FlagSet) {
 	flags.IntSliceVar(&f.fds, "fd", nil, "with --pid: only the socket that is descriptor `N` of the process")
 	flags.IntSliceVar(&f.ports, "port", nil, "with --pid or a command: only sockets whose own or peer's port is `P`")
 	flags.StringVarP(&f.user, "user", "Z", "", "run the command as `USER` (default who called sudo)")
-	flags.BoolVar(&f.replaceFilter, "replace-filter", false, "take sockets that have a filter, which then get everything; a classic one is put back at the end")
+	flags.BoolVar(&f.replaceFilter, "replace-filter", false, "put the tap in the place of filters that sockets have, which then get everything;\nclassic ones are put back at the end")
 	flags.BoolVar(&f.allowDrop, "allow-drop", false, "with --pid or a command: let --filter, --filter-cbpf or --verdict change what the process gets")
 }
 
