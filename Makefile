@@ -78,7 +78,7 @@ kernels: build/vmrun objects ## boots other kernels under QEMU and runs the test
 	@for kernel in $(KERNELS); do \
 		echo "Linux $$kernel"; \
 		EBPFDUMP_REQUIRE=1 EBPFDUMP_OBJECTS=$(CURDIR)/build/objects CGO_ENABLED=0 go test -count=1 $(TIMEOUT) \
-			-exec "$(CURDIR)/build/vmrun run -kernel $$kernel -memory 1024 -file $(CURDIR)/build/objects" ./bpf ./capture || exit 1; \
+			-exec "$(CURDIR)/build/vmrun run -kernel $$kernel -timeout 30m -memory 1024 -file $(CURDIR)/build/objects" ./bpf ./capture || exit 1; \
 	done
 
 survey-kernels: build/vmrun ## surveys each of KERNELS, into samples/survey
