@@ -190,7 +190,7 @@ func (c *collector) kernel() {
 		time: int64(rec.Time), cpu: rec.Cpu, cookie: rec.Cookie, route: r, src: p.Src, dst: p.Dst,
 		data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict),
 	}
-	if rec.Cookie == c.listener || rec.State == tcpListen {
+	if rec.Cookie == c.listener || rec.State == tcpListen || r.listens && rec.Cookie == r.cookie {
 		c.noted.cookie = 0 // not that of the connection
 	}
 	wanted := !c.full()

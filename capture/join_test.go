@@ -644,6 +644,36 @@ func TestJoinLeavesFiltersAlone(t *testing.T) {
 	}
 }
 
+// Connections have the tap that their listener got because of a verdict.
+func TestJoinStreamsWithVerdict(t *testing.T) {
+	t.Parallel()
+	for _, config := range []JoinConfig{{Verdict: bpf.Keep(-1)}, {ReplaceFilter: true}} {
+		server := startTarget(t, "echo", "tcp4", "127.0.0.1:0")
+		config.PID = server.Process.Pid
+		l := mustJoin(t, config)
+		var conns []net.Conn
+		sink := runLive(t, l, func() {
+			for range 3 {
+				conn := server.dial(t, "tcp", server.address)
+				exchange(t, conn, "first. ")
+				exchange(t, conn, "second.")
+				conns = append(conns, conn)
+			}
+		})
+		for i, conn := range conns {
+			if got := streamOf(sink, conn.LocalAddr()); got != "first. second." {
+				t.Errorf("connection %d: %q", i, got)
+			}
+		}
+		checkPairs(t, sink)
+		checkNoFilter(t, server.Process.Pid)
+		checkLiveLedger(t, l)
+		if remarks := strings.Join(l.Remarks(), "\n"); strings.Contains(remarks, "nobody knows") {
+			t.Error(remarks)
+		}
+	}
+}
+
 // A filter that the process sets while its socket has the tap stays.
 func TestJoinRespectsANewFilter(t *testing.T) {
 	t.Parallel()

@@ -70,12 +70,33 @@ func (r *roster) ofRecord(rec *bpf.Record) *route {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if rec.Family == 0 {
-		return r.own[rec.Cookie] // recorded by the tap, which only sockets of ours have
+		return r.ofTap(rec)
 	}
 	if known := r.own[rec.Origin]; known != nil {
 		return known
 	}
 	return r.of(rec.Origin, id)
+}
+
+// ofTap finds the route of a packet that the tap has recorded, which says of its socket
+// the cookie only: one that the scanner has found, or a connection that inherited the
+// tap from its listener.
+func (r *roster) ofTap(rec *bpf.Record) *route {
+	if known := r.own[rec.Cookie]; known != nil {
+		return known
+	}
+	if known := r.remembered(rec.Cookie); known != nil {
+		return known
+	}
+	var p Packet
+	address(&p, rec, LayerTransport)
+	if !p.Dst.IsValid() {
+		return nil
+	}
+	if at := r.listenerOf(p.Dst, false); at != nil {
+		return at
+	}
+	return r.listenerOf(p.Dst, true)
 }
 
 // tcpListen is the state of a socket that listens, TCP_LISTEN of the kernel.
@@ -135,17 +156,23 @@ func (r *roster) of(cookie uint64, id identity) *route {
 		own.port, own.listens = id.local, id.listening
 		return own
 	}
-	shared := r.shared[kind]
-	if shared == nil {
-		shared = r.newRoute(kind, r.newOutlet(kind, "sockets without interfaces of their own"))
-		r.shared[kind] = shared
-	}
+	shared := r.sharedRoute(kind)
 	if kind.stream {
 		return shared
 	}
 	own := r.newRoute(kind, shared.outlet)
 	r.remember(cookie, own)
 	return own
+}
+
+// sharedRoute is that of the sockets of a kind that have no interfaces of their own.
+func (r *roster) sharedRoute(kind *Kind) *route {
+	shared := r.shared[kind]
+	if shared == nil {
+		shared = r.newRoute(kind, r.newOutlet(kind, "sockets without interfaces of their own"))
+		r.shared[kind] = shared
+	}
+	return shared
 }
 
 // remembered finds a datagram socket that was seen not long ago.
@@ -171,6 +198,7 @@ func (r *roster) remember(cookie uint64, known *route) {
 func (r *roster) enter(cookie uint64, kind *Kind, protocol int, text string) *route {
 	r.owned++
 	own := r.newRoute(kind, r.newOutlet(kind, text))
+	own.cookie = cookie
 	if kind.TakesProtocol() {
 		own.protocol = uint8(protocol)
 	}
@@ -217,11 +245,13 @@ func (r *roster) add(found *foreign, text string, tapped bool) bool {
 		return true
 	}
 	single := tapped || found.listening || bound && !kind.stream && !found.peer.IsValid()
-	if single && (r.owned < ownPlaces || tapped) {
-		if known := r.remembered(found.cookie); known == nil {
-			own := r.enter(found.cookie, kind, found.protocol, text)
-			own.port, own.address, own.listens = found.local.Port(), found.local.Addr(), found.listening
-		}
+	switch {
+	case !single || r.remembered(found.cookie) != nil:
+	case r.owned < ownPlaces:
+		own := r.enter(found.cookie, kind, found.protocol, text)
+		own.port, own.address, own.listens = found.local.Port(), found.local.Addr(), found.listening
+	case tapped:
+		r.remember(found.cookie, r.newRoute(kind, r.sharedRoute(kind).outlet))
 	}
 	return true
 }

@@ -15,6 +15,7 @@ type route struct {
 	lost     uint64 // losses that the pairer knows of: whose they were nobody knows
 
 	// Of a socket of another process with interfaces of its own, as far as it is known:
+	cookie  uint64
 	port    uint16
 	address netip.Addr
 	listens bool
