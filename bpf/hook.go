@@ -159,7 +159,8 @@ const attachingCgroup = "attaching to cgroup"
 func diagnoseHook(err error) error {
 	const doing = "following sockets of other processes"
 	for _, c := range []Capability{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN} {
-		if errors.Is(err, unix.EPERM) && !CurrentPrivilege().Has(int(c)) {
+		// The verifier refuses helpers that want one with another error.
+		if !CurrentPrivilege().Has(int(c)) {
 			return c.Lacks(doing, err)
 		}
 	}

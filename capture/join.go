@@ -89,6 +89,7 @@ func Join(config JoinConfig) (_ *Live, err error) {
 	if l.root, err = openProcess(config.PID); err != nil {
 		return nil, err
 	}
+	l.roster.whose = l.root.String()
 	l.introduce()
 	if err := l.scanner.join(l.root); err != nil {
 		return nil, fmt.Errorf("joining process %d: %w", config.PID, err)
@@ -128,6 +129,7 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 		return nil, err
 	}
 	l.root.command = terminal.Plain(command.Args[0])
+	l.roster.whose = l.root.String()
 	l.scanner.processes[l.root.pid] = l.root
 	return l, l.follow(l.root)
 }

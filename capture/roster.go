@@ -30,6 +30,7 @@ const (
 type roster struct {
 	views      []View
 	clockError int64
+	whose      string   // the process that is followed, for people; set before anything is entered
 	streams    *streams // the one pairer of all TCP connections
 
 	mu      sync.Mutex
@@ -150,7 +151,7 @@ func (r *roster) of(cookie uint64, id identity) *route {
 	if (id.listening || !kind.stream && id.peer == 0 && id.local != 0) && r.owned < ownPlaces {
 		text := r.texts[id.local]
 		if text == "" {
-			text = fmt.Sprintf("a socket on port %d", id.local) // until there is news of it
+			text = fmt.Sprintf("%s, on port %d", r.whose, id.local) // until there is news of it
 		}
 		own := r.enter(cookie, kind, id.protocol, text)
 		own.port, own.listens = id.local, id.listening
@@ -169,7 +170,7 @@ func (r *roster) of(cookie uint64, id identity) *route {
 func (r *roster) sharedRoute(kind *Kind) *route {
 	shared := r.shared[kind]
 	if shared == nil {
-		shared = r.newRoute(kind, r.newOutlet(kind, "sockets without interfaces of their own"))
+		shared = r.newRoute(kind, r.newOutlet(kind, r.whose+", its other sockets"))
 		r.shared[kind] = shared
 	}
 	return shared
