@@ -62,8 +62,8 @@ type Calls struct {
 
 // OpenCalls loads the programs into the kernel, for the processes that the hook follows.
 //
-// It costs every process some 70 ns a system call; a followed one that receives,
-// some 2 us. Without CAP_SYS_ADMIN and a mounted tracefs it is more.
+// It costs every process some 70 ns a system call, and a followed one that receives
+// the copy besides. Without CAP_SYS_ADMIN and tracefs it is more.
 //
 // An error is a *MissingError if a privilege or a feature of the kernel is missing.
 func OpenCalls(hook *Hook, opts CallsOptions) (*Calls, error) { return openCalls(hook, opts, false) }
