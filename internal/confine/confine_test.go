@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -85,22 +86,29 @@ func requireLandlock(t *testing.T) {
 }
 
 // busy keeps threads in all states: that run, that are blocked in a system call,
-// and that belong to a goroutine for good.
+// and that wait with their goroutine for good. It returns when all of them exist.
 func busy() {
-	for range 4 {
+	var begun sync.WaitGroup
+	inThread := func(work func()) {
+		begun.Add(1)
 		go func() {
 			runtime.LockOSThread()
-			select {}
+			begun.Done()
+			work()
 		}()
+	}
+	for range 4 {
+		inThread(func() { select {} })
 		var pipe [2]int
 		_ = unix.Pipe(pipe[:])
-		go unix.Read(pipe[0], make([]byte, 1))
+		inThread(func() { unix.Read(pipe[0], make([]byte, 1)) })
 	}
-	go func() {
+	inThread(func() {
 		for spins := new(atomic.Int64); ; {
 			spins.Add(1)
 		}
-	}()
+	})
+	begun.Wait()
 }
 
 // threads has, for each line of the threads' status that is asked for, the values
@@ -150,7 +158,7 @@ func TestKeep(t *testing.T) {
 			t.Errorf("%s: the threads have %s, want %s", line, got[line], want)
 		}
 	}
-	if n, _ := strconv.Atoi(got["threads"]); n < 8 {
+	if n, _ := strconv.Atoi(got["threads"]); n < 10 {
 		t.Errorf("only %d threads were tried", n)
 	}
 	// The kernel gives root's programs all that was left, and no more.
