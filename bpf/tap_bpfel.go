@@ -70,6 +70,7 @@ const (
 	tapProgTap        = "tap"
 	tapVarLeased      = "leased"
 	tapVarListening   = "listening"
+	tapVarNothing     = "nothing"
 	tapVarSnaplen     = "snaplen"
 	tapVarWakeupBytes = "wakeup_bytes"
 	tapVarWantedUntil = "wanted_until"
@@ -134,6 +135,7 @@ type tapMapSpecs struct {
 type tapVariableSpecs struct {
 	Leased      *ebpf.VariableSpec `ebpf:"leased"`
 	Listening   *ebpf.VariableSpec `ebpf:"listening"`
+	Nothing     *ebpf.VariableSpec `ebpf:"nothing"`
 	Snaplen     *ebpf.VariableSpec `ebpf:"snaplen"`
 	WakeupBytes *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantedUntil *ebpf.VariableSpec `ebpf:"wanted_until"`
@@ -176,6 +178,7 @@ func (m *tapMaps) Close() error {
 type tapVariables struct {
 	Leased      *ebpf.Variable `ebpf:"leased"`
 	Listening   *ebpf.Variable `ebpf:"listening"`
+	Nothing     *ebpf.Variable `ebpf:"nothing"`
 	Snaplen     *ebpf.Variable `ebpf:"snaplen"`
 	WakeupBytes *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantedUntil *ebpf.Variable `ebpf:"wanted_until"`
