@@ -9,11 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
@@ -54,10 +52,10 @@ type Calls struct {
 		callsObjects
 		Data *ebpf.Map `ebpf:".data"`
 	}
-	links  []io.Closer
-	raw    bool // at the tracepoints of all calls
-	reader *ringbuf.Reader
-	ends   sync.WaitGroup // links that are being closed
+	links []io.Closer
+	raw   bool // at the tracepoints of all calls
+	ring  *ring
+	ends  sync.WaitGroup // links that are being closed
 }
 
 // OpenCalls loads the programs into the kernel, for the processes that the hook follows.
@@ -93,7 +91,7 @@ func openCalls(hook *Hook, opts CallsOptions, raw bool) (_ *Calls, err error) {
 	if err := spec.LoadAndAssign(&c.objects, &ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
 		return nil, diagnoseCalls(err)
 	}
-	if c.reader, err = ringbuf.NewReader(c.objects.Events); err != nil {
+	if c.ring, err = openRing(c.objects.Events); err != nil {
 		return nil, fmt.Errorf("opening the ring of the system calls: %w", err)
 	}
 	if !raw && c.attachSingle() == nil {
@@ -286,16 +284,47 @@ func parseBlocked(text string) (b callsBegunCall, ok bool) {
 	return b, false
 }
 
-// Read takes the next event that is there already, or returns
+// Begin begins a look at the ring of events, which are read where they lie. After Close
+// it returns os.ErrClosed; Close waits for End.
+func (c *Calls) Begin() error { return c.ring.begin() }
+
+// Next takes the next event. It is not ok if there is none, or one that is still being
+// written. Its Data lies in the ring and is good until End.
+//
+// The time of an event is taken after the place of its first piece was reserved: a
+// message whose first piece is behind what was Reserved at some time has a later time.
+func (c *Calls) Next(e *Event) (ok bool, err error) {
+	record, _, ok := c.ring.take()
+	if !ok {
+		return false, nil
+	}
+	return true, DecodeEvent(record, e)
+}
+
+// Read takes the next event that is there already, and copies it, or returns
 // os.ErrDeadlineExceeded. The event is good until the next Read into it.
 func (c *Calls) Read(e *Event) error {
-	// A deadline in the past makes the reader look at the ring and not wait.
-	c.reader.SetDeadline(time.Unix(1, 0))
-	if err := c.reader.ReadInto(&e.raw); err != nil {
+	if err := c.Begin(); err != nil {
 		return err
 	}
-	return DecodeEvent(e.raw.RawSample, e)
+	defer c.End()
+	ok, err := c.Next(e)
+	if !ok {
+		return os.ErrDeadlineExceeded
+	}
+	e.raw = append(e.raw[:0], e.Data...)
+	e.Data = e.raw
+	return err
 }
+
+// Reserved is the place behind all events that there are at the moment, complete or not.
+func (c *Calls) Reserved() Place { return c.ring.reserved() }
+
+// At is the place behind the event that was taken last.
+func (c *Calls) At() Place { return c.ring.next }
+
+// End ends a look, and gives the room of what was taken back.
+func (c *Calls) End() { c.ring.end(c.ring.next) }
 
 // CallCounters is the ledger of Calls: Seen = Recorded + RingFull + Fault.
 type CallCounters struct {
@@ -378,10 +407,8 @@ func (c *Calls) detach() error {
 func (c *Calls) Close() error {
 	err := c.detach()
 	c.ends.Wait()
-	if c.reader != nil {
-		if cerr := c.reader.Close(); cerr != nil && !errors.Is(cerr, os.ErrClosed) {
-			err = errors.Join(err, cerr)
-		}
+	if c.ring != nil {
+		err = errors.Join(err, c.ring.close())
 	}
 	return errors.Join(err, c.objects.Data.Close(), c.objects.callsObjects.Close())
 }

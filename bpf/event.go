@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"unsafe"
 
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,7 +17,7 @@ type Event struct {
 	// Data holds Caplen bytes of the message, from Offset on.
 	Data []byte
 
-	raw ringbuf.Record
+	raw []byte
 }
 
 const eventSize = int(unsafe.Sizeof(callsEvent{}))

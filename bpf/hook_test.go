@@ -177,8 +177,8 @@ func compareRecords(t *testing.T, i int, want, got *Record) {
 	}
 	w, g := *want, *got
 	for _, r := range []*Record{&w, &g} {
-		r.Data, r.raw.RawSample = nil, nil
-		r.Time, r.Cpu, r.Lost, r.raw.Remaining = 0, 0, 0, 0
+		r.Data, r.raw = nil, nil
+		r.Time, r.Cpu, r.Lost = 0, 0, 0
 		// Of the socket, which the filter is not shown.
 		r.Origin, r.Family, r.Type, r.SocketProtocol, r.LocalPort, r.PeerPort, r.State = 0, 0, 0, 0, 0, 0, 0
 	}

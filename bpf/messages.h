@@ -96,6 +96,11 @@ static __always_inline void copy(struct reading *r, struct event_counters *c, __
 		count(&c->ring_full);
 		return;
 	}
+	/* After the reservation, so that what is reserved later has a later time; all pieces
+	 * of a message have that of its first one.
+	 */
+	if (!r->head.time)
+		r->head.time = bpf_ktime_get_boot_ns();
 	r->head.caplen = n;
 	r->head.lost = c->ring_full + c->fault;
 	*rec = r->head;
@@ -156,6 +161,7 @@ static __always_inline void begin_message(struct reading *r, __s64 result)
 	__u64 wanted = result > 0 ? result : 0;
 
 	r->head.result = result;
+	r->head.time = 0;
 	r->head.offset = 0;
 	/* A datagram that was longer than its buffer, and one thrown away (MSG_TRUNC on a
 	 * stream, whose buffer may be none), are not all there.
@@ -325,7 +331,6 @@ static __always_inline struct reading *begin_event(__u32 slot, __u32 call, __s32
 	if (!r)
 		return 0;
 	__builtin_memset((void *)r + sizeof(r->registers), 0, sizeof(*r) - sizeof(r->registers));
-	r->head.time = bpf_ktime_get_boot_ns();
 	r->head.call = call;
 	r->head.cpu = bpf_get_smp_processor_id();
 	r->head.pid = process >> 32;

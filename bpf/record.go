@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"unsafe"
-
-	"github.com/cilium/ebpf/ringbuf"
 )
 
 // Record is what the tap says of one packet. The embedded fields are those of
@@ -15,7 +13,7 @@ type Record struct {
 	// Data holds the packet from offset 0 on: Caplen bytes of the Len that it had.
 	Data []byte
 
-	raw ringbuf.Record
+	raw []byte
 }
 
 const headerSize = int(unsafe.Sizeof(tapRecord{}))

@@ -1,14 +1,15 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
 	"os"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/ringbuf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
@@ -73,11 +74,13 @@ type Tap struct {
 		tapObjects
 		Data *ebpf.Map `ebpf:".data"`
 	}
-	reader *ringbuf.Reader
-	size   int
-	wakeup int              // of the Options
-	filter *ebpf.Collection // what the Verdict's program refers to
-	reject Rejection
+	ring     *ring
+	deadline time.Time // of Read
+	ended    error     // why Read waits no more, once the ring is empty
+	size     int
+	wakeup   int              // of the Options
+	filter   *ebpf.Collection // what the Verdict's program refers to
+	reject   Rejection
 }
 
 // Open loads a tap into the kernel. It is attached to no socket yet.
@@ -147,8 +150,8 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 	if t.reject, err = loadRejection(); err != nil {
 		return nil, err
 	}
-	if t.reader, err = ringbuf.NewReader(t.objects.Ring); err != nil {
-		return nil, fmt.Errorf("opening the ring: %w", err)
+	if t.ring, err = openRing(t.objects.Ring); err != nil {
+		return nil, err
 	}
 	if opts.Leased {
 		if err := t.Renew(); err != nil {
@@ -173,26 +176,79 @@ func (t *Tap) Attach(fd int) error {
 // and at the end. It is good until Close.
 func (t *Tap) Rejection() Rejection { return t.reject }
 
-// SetDeadline says until when Read waits for a record.
-func (t *Tap) SetDeadline(deadline time.Time) { t.reader.SetDeadline(deadline) }
+// SetDeadline says until when Read waits for a record. The zero time is for ever.
+func (t *Tap) SetDeadline(deadline time.Time) { t.deadline = deadline }
 
-// Read waits for the next record, in the order in which the filters ran. The
-// record and its Data are good until the next Read into it.
+// Read waits for the next record, in the order in which the filters ran, and copies
+// it: the record and its Data are good until the next Read into it.
 //
 // At the deadline it returns what is in the ring and then os.ErrDeadlineExceeded;
 // after Flush likewise, and then ErrFlushed. Close interrupts it with os.ErrClosed.
 func (t *Tap) Read(rec *Record) error {
-	if err := t.reader.ReadInto(&rec.raw); err != nil {
-		return err
+	for {
+		if err := t.Begin(); err != nil {
+			return err
+		}
+		at, _, ok := t.Next()
+		var err error
+		if ok {
+			rec.raw = append(rec.raw[:0], t.ring.record(at)...)
+			err = Decode(rec.raw, rec)
+		}
+		busy := !ok && t.ring.reserved() > at
+		t.End(t.ring.next)
+		switch {
+		case ok:
+			return err
+		case busy: // until a cpu has written it
+		case t.ended != nil:
+			err, t.ended = t.ended, nil
+			return err
+		default:
+			err := t.Wait(t.deadline)
+			if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ErrFlushed) {
+				t.ended = err // what has come in without a wake-up goes first
+			} else if err != nil {
+				return err
+			}
+		}
 	}
-	return Decode(rec.raw.RawSample, rec)
 }
 
-// ErrFlushed is returned by Read when all that was in the ring at Flush has been read.
-var ErrFlushed = ringbuf.ErrFlushed
+// Begin begins a look at the ring, in which records are read where they lie. One
+// goroutine may do so at a time, and neither Read nor Wait may be called until End.
+// After Close it returns os.ErrClosed; Close waits for End.
+func (t *Tap) Begin() error { return t.ring.begin() }
 
-// Flush makes Read return without waiting.
-func (t *Tap) Flush() error { return t.reader.Flush() }
+// Next is the place of the next record and its Time, in the order in which the filters
+// asked for room. It is not ok if there is none, or one that is still being written.
+//
+// The tap takes the time after it has reserved the place: a record behind what was
+// Reserved at some time has a later time.
+func (t *Tap) Next() (at Place, time int64, ok bool) {
+	record, at, ok := t.ring.take()
+	if !ok || len(record) < headerSize {
+		return at, 0, ok
+	}
+	return at, int64(binary.NativeEndian.Uint64(record[unsafe.Offsetof(tapRecord{}.Time):])), true
+}
+
+// Reserved is the place behind all records that there are at the moment, complete or not.
+func (t *Tap) Reserved() Place { return t.ring.reserved() }
+
+// Load decodes a record that Next has found. Its Data lies in the ring and is good
+// until End is called for a place behind it.
+func (t *Tap) Load(at Place, rec *Record) error { return Decode(t.ring.record(at), rec) }
+
+// End ends a look, and gives the room of all records before a place back to the tap.
+func (t *Tap) End(before Place) { t.ring.end(before) }
+
+// Wait sleeps until the unread bytes have crossed Options.WakeupBytes, or until the
+// deadline, which is os.ErrDeadlineExceeded, or a Flush, which is ErrFlushed.
+func (t *Tap) Wait(deadline time.Time) error { return t.ring.wait(deadline) }
+
+// Flush makes Wait return at once, and Read when it has read what there is.
+func (t *Tap) Flush() error { return t.ring.flush() }
 
 // Counters is the tap's ledger: Seen = Recorded + RingFull + LoadFailed.
 type Counters struct {
@@ -260,7 +316,7 @@ func (t *Tap) Renew() error {
 // Close gives the tap up. Without Stop, sockets that still have it go on with its
 // verdict. It is safe to call it twice, and while a Read is waiting.
 func (t *Tap) Close() error {
-	if err := t.reader.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
+	if err := t.ring.close(); err != nil {
 		return err
 	}
 	t.filter.Close()
