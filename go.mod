@@ -13,6 +13,8 @@ require (
 	kernel.org/pub/linux/libs/security/libcap/psx v1.2.78
 )
 
+require github.com/tidwall/btree v1.8.2
+
 require (
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect

@@ -101,6 +101,12 @@ func (r *ring) end(before Place) {
 	r.mu.Unlock()
 }
 
+// leave ends a look in which nothing was given back.
+func (r *ring) leave() { r.mu.Unlock() }
+
+// unread is how many bytes are reserved and were not given back.
+func (r *ring) unread() uint64 { return uint64(r.reserved()) - position(r.consumer).Load() }
+
 // reserved is the place behind all that was reserved so far.
 func (r *ring) reserved() Place { return Place(position(r.producer).Load()) }
 

@@ -236,6 +236,9 @@ func (t *Tap) Next() (at Place, time int64, ok bool) {
 // Reserved is the place behind all records that there are at the moment, complete or not.
 func (t *Tap) Reserved() Place { return t.ring.reserved() }
 
+// At is the place behind all records that Next has found.
+func (t *Tap) At() Place { return t.ring.next }
+
 // Load decodes a record that Next has found. Its Data lies in the ring and is good
 // until End is called for a place behind it.
 func (t *Tap) Load(at Place, rec *Record) error { return Decode(t.ring.record(at), rec) }
@@ -243,9 +246,20 @@ func (t *Tap) Load(at Place, rec *Record) error { return Decode(t.ring.record(at
 // End ends a look, and gives the room of all records before a place back to the tap.
 func (t *Tap) End(before Place) { t.ring.end(before) }
 
-// Wait sleeps until the unread bytes have crossed Options.WakeupBytes, or until the
+// Wait sleeps as long as the unread bytes are less than Options.WakeupBytes, until the
 // deadline, which is os.ErrDeadlineExceeded, or a Flush, which is ErrFlushed.
-func (t *Tap) Wait(deadline time.Time) error { return t.ring.wait(deadline) }
+func (t *Tap) Wait(deadline time.Time) error {
+	if err := t.Begin(); err != nil {
+		return err
+	}
+	// Those that have crossed it already will not do so again.
+	unread := t.ring.unread()
+	t.ring.leave()
+	if t.wakeup > 0 && unread >= uint64(t.wakeup) {
+		return nil
+	}
+	return t.ring.wait(deadline)
+}
 
 // Flush makes Wait return at once, and Read when it has read what there is.
 func (t *Tap) Flush() error { return t.ring.flush() }

@@ -45,19 +45,3 @@ func BenchmarkFlood(b *testing.B) {
 	b.ReportMetric(float64(counts.Tap.Lost()), "lost")
 	b.ReportMetric(float64(counts.Delivered)/float64(b.N), "delivered/packet")
 }
-
-// BenchmarkPair is what it takes to pair a datagram.
-func BenchmarkPair(b *testing.B) {
-	q := datagrams{headerLen: 8}
-	data := make([]byte, 72)
-	p := kernelPacket{src: client, dst: server, data: data, len: len(data), verdict: -1}
-	d := delivery{data: data[8:], full: 64, from: client, to: server}
-	b.ReportAllocs()
-	for b.Loop() {
-		p.id++
-		q.saw(&p, 0)
-		if m := q.delivered(&d); m.id != p.id {
-			b.Fatal(m)
-		}
-	}
-}

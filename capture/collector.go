@@ -5,12 +5,15 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,39 +21,37 @@ import (
 // deliveries to userspace. It belongs to one goroutine, but for its counts.
 type collector struct {
 	tap       *bpf.Tap
-	mailbox   *mailbox
+	origin    origin
 	clock     clock
-	home      *route                   // of the packets of the session's own socket
-	routeOf   func(*bpf.Record) *route // of a packet of other processes' sockets; nil for home
-	taken     func(batch) batch        // what other processes have got; nil for what is in the mailbox
-	order     order
+	sink      Sink
+	failed    error  // of the sink, which gets no more packets then
 	limit     uint64 // packets of the kernel view; 0 for no limit
 	poll      time.Duration
-	hold      int64 // nanoseconds that a packet is held back, so that an earlier one can pass it
 	snaplen   int
 	immediate bool
-	listener  uint64            // cookie of the socket that accepts, 0 if none does
 	observe   func(*bpf.Record) // nil if nobody wants to see them
 
-	record    bpf.Record
-	packet    Packet
-	noted     kernelPacket
-	batch     batch
-	waiting   []delivery // of batch, not paired yet
-	lost      []uint64   // by cpu: losses up to its last record
-	lostAll   uint64     // losses up to the newest record
-	drops     uint64     // losses since the last packet of the kernel view
-	newest    int64      // boot time of the newest record
-	horizon   int64      // boot time up to which everything has been read
-	scratch   []byte
-	flushed   time.Time
+	ring    arrivals
+	record  bpf.Record
+	packet  Packet
+	noted   pair.Packet
+	batch   batch
+	spare   batch      // emptied
+	waiting []delivery // of batch, not paired yet
+	got     int64      // boot time up to which deliveries have been taken
+	took    bool       // there were some the last time
+	lost    []uint64   // by cpu: losses up to its last record
+	lostAll uint64     // losses up to the newest record
+	drops   uint64     // losses since the last packet of the kernel view
+	scratch []byte
+	flushed time.Time
+
 	counts    [viewCount]atomic.Uint64
-	loss      *queueLoss               // of the session's own socket, if the filter's drops may be in its count
+	written   atomic.Uint64            // packets that the sink took
 	queue     atomic.Uint64            // messages that receive queues dropped, as far as deliveries told
 	trimmed   atomic.Uint64            // packets of which the verdict keeps a part only
 	records   uint64                   // that were read
 	filtered  uint64                   // of records: packets that the verdict dropped
-	broken    error                    // of the ring, which gives no more records then
 	unreached [viewCount]atomic.Uint64 // headers below offset 0 that the filter could not reach
 	peeks     atomic.Uint64            // deliveries that the process only peeked at
 	empty     atomic.Uint64            // calls that returned no message where there are messages
@@ -59,22 +60,19 @@ type collector struct {
 
 const viewCount = ViewWire + 1
 
-// roundRecords bounds one round, so that deliveries and the sink get their turn
-// under any load.
-const roundRecords = 4096
-
 func (c *collector) full() bool { return c.limit > 0 && c.counts[ViewKernel].Load() >= c.limit }
 
-// round reads what the tap has recorded, pairs what userspace has got, and
-// writes what is old enough.
+// round waits until it is time to look again, and takes what the tap has recorded and
+// what userspace has got since.
 func (c *collector) round() error {
-	horizon, err := c.read()
-	if err != nil {
-		return err
+	if !c.ring.waits() {
+		err := c.tap.Wait(time.Now().Add(c.poll))
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, bpf.ErrFlushed) {
+			return fmt.Errorf("reading the ring: %w", err)
+		}
 	}
-	c.pair(horizon)
-	if err := c.order.release(c.clock.wall(horizon - c.hold)); err != nil {
-		return err
+	if err := c.look(false); err != nil || c.failed != nil {
+		return errors.Join(err, c.failed)
 	}
 	return c.flush()
 }
@@ -84,75 +82,94 @@ const flushInterval = time.Second
 
 // flush makes a sink that buffers let go of what it has.
 func (c *collector) flush() error {
-	sink, buffers := c.order.sink.(Flusher)
+	sink, buffers := c.sink.(Flusher)
 	if !buffers || !c.immediate && time.Since(c.flushed) < flushInterval {
 		return nil
 	}
 	c.flushed = time.Now()
-	c.order.failed = sink.Flush()
-	return c.order.failed
+	c.failed = sink.Flush()
+	return c.failed
 }
 
-// read takes records until the next poll is due, and returns the time on the
-// boot clock up to which it has read everything.
-//
-// The tap takes the time after it has reserved the record's place. So whoever
-// finds the ring empty has got every packet of the time before he looked.
-func (c *collector) read() (horizon int64, err error) {
-	began := bootNow()
-	// The wait is rounded down to milliseconds, which must leave one.
-	c.tap.SetDeadline(time.Now().Add(c.poll + time.Millisecond))
-	for range roundRecords {
-		if c.full() {
-			break
-		}
-		err := c.tap.Read(&c.record)
-		if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, bpf.ErrFlushed) {
-			c.horizon = began
-			return began, nil
-		}
-		if err != nil {
-			c.broken = fmt.Errorf("reading the ring: %w", err)
-			return 0, c.broken
-		}
-		c.kernel()
+// look takes what there is, as far as nothing earlier can come any more. The last look
+// takes everything.
+func (c *collector) look(last bool) (err error) {
+	if err := c.tap.Begin(); err != nil {
+		return fmt.Errorf("reading the ring: %w", err)
 	}
-	// The ring holds more, but hardly anything older than the newest by so much.
-	c.horizon = max(c.horizon, c.newest-holdTime.Nanoseconds())
-	return c.horizon, nil
+	defer func() { c.tap.End(c.ring.done) }()
+	if len(c.waiting) == 0 || c.waiting[0].Time > c.got || last {
+		c.take(last)
+	}
+	horizon := min(c.ring.scan(c.tap, last), c.got)
+	if last {
+		horizon = math.MaxInt64
+	}
+	return c.merge(horizon, last)
 }
 
-// finish takes what is left when no more can come, and writes all that is held
-// back, also after something has failed.
-func (c *collector) finish() error {
-	rerr := c.readRest()
-	c.pair(1<<63 - 1)
-	// The second look gives up what stays incomplete.
-	for looks := 1; c.taken != nil && (looks < 2 || len(c.batch.deliveries) > 0); looks++ {
-		c.pair(1<<63 - 1)
+// take gets what userspace has got since the last time, behind what is left of it.
+func (c *collector) take(last bool) {
+	next, horizon := c.origin.take(c.spare, last)
+	c.took = len(next.deliveries) > 0
+	if len(c.waiting) > 0 {
+		// Few, if any; some calls of other processes may be older.
+		for i := range c.waiting {
+			next.put(&c.waiting[i], c.waiting[i].Data)
+		}
+		slices.SortStableFunc(next.deliveries, func(x, y delivery) int { return cmp.Compare(x.Time, y.Time) })
 	}
-	return errors.Join(rerr, c.order.release(1<<63-1))
+	c.spare = c.batch.emptied()
+	c.batch, c.waiting, c.got = next, next.deliveries, horizon
+	if c.batch.discarded.messages > 0 {
+		c.discard(&c.batch.discarded)
+	}
 }
 
-// readRest reads the ring to its end.
-func (c *collector) readRest() error {
-	if c.broken != nil {
-		return nil // as was said
-	}
-	if err := c.tap.Flush(); err != nil {
-		return fmt.Errorf("flushing the ring: %w", err)
-	}
-	for {
-		err := c.tap.Read(&c.record)
+// roundBytes bounds how much of the ring one look takes, so that room is given back and
+// deliveries get their turn under any load.
+const roundBytes = 2 << 20
+
+// merge takes records and deliveries up to a time on the boot clock, in the order of
+// their times: a delivery comes after the packets that brought it.
+func (c *collector) merge(until int64, all bool) error {
+	for budget := bpf.Place(roundBytes); ; {
+		next, ok := c.ring.first()
+		ok = ok && next.time <= until
 		switch {
-		case err == nil:
-			c.kernel()
-		case errors.Is(err, bpf.ErrFlushed):
+		case len(c.waiting) > 0 && c.waiting[0].Time <= until && (!ok || c.waiting[0].Time < next.time):
+			c.user(&c.waiting[0])
+			c.waiting = c.waiting[1:]
+		case !ok:
 			return nil
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return fmt.Errorf("reading the ring: %w", err)
+		case !all && next.end-next.at > budget:
+			c.ring.more = true
+			return nil
+		default:
+			budget -= min(budget, next.end-next.at)
+			if err := c.tap.Load(next.at, &c.record); err != nil {
+				return fmt.Errorf("reading the ring: %w", err)
+			}
+			c.kernel()
+			c.ring.pop()
 		}
 	}
+}
+
+// finish takes what is left when no more can come, whatever has failed before.
+func (c *collector) finish() error {
+	failed := c.failed
+	err := c.look(false)
+	for err == nil && (c.ring.waits() || c.took) {
+		err = c.look(false)
+	}
+	if err == nil {
+		err = c.look(true)
+	}
+	if failed == nil {
+		err = errors.Join(err, c.failed)
+	}
+	return err
 }
 
 // kernel takes the record that was just read.
@@ -161,7 +178,6 @@ func (c *collector) kernel() {
 	if c.observe != nil {
 		c.observe(rec)
 	}
-	c.newest = int64(rec.Time)
 	lost := c.lostBefore(rec)
 	c.drops += lost
 	c.lostAll += lost
@@ -171,10 +187,7 @@ func (c *collector) kernel() {
 	}
 
 	p := &c.packet
-	r := c.home
-	if c.routeOf != nil {
-		r = c.routeOf(rec)
-	}
+	r := c.origin.routeOf(rec)
 	if r == nil {
 		c.forgotten.Add(1)
 		return
@@ -186,24 +199,24 @@ func (c *collector) kernel() {
 		Meta:      metaOf(rec),
 	}
 	address(p, rec, r.kind.layer)
-	c.noted = kernelPacket{
-		time: int64(rec.Time), cpu: rec.Cpu, cookie: rec.Cookie, route: r, src: p.Src, dst: p.Dst,
-		data: rec.Data, len: int(rec.Len), verdict: int(rec.Verdict),
+	c.noted = pair.Packet{
+		Time: int64(rec.Time), CPU: rec.Cpu, Cookie: rec.Cookie, Owner: r, Src: p.Src, Dst: p.Dst,
+		Data: rec.Data, Len: int(rec.Len), Verdict: int(rec.Verdict),
 	}
-	if rec.Cookie == c.listener || rec.State == tcpListen || r.listens && rec.Cookie == r.cookie {
-		c.noted.cookie = 0 // not that of the connection
+	if rec.State == tcpListen || r.listens && rec.Cookie == r.cookie {
+		c.noted.Cookie = 0 // not that of the connection
 	}
 	wanted := !c.full()
 	r.outlet.tally.record(wanted, rec.Verdict)
 	if wanted {
-		c.noted.id = c.counts[ViewKernel].Add(1)
-		p.ID = c.noted.id
+		c.noted.ID = c.counts[ViewKernel].Add(1)
+		p.ID = c.noted.ID
 		if trims(rec.Verdict, rec.Len) {
 			c.trimmed.Add(1)
 		}
 		c.views(r, p, rec)
 	}
-	r.pairer.saw(&c.noted, int(c.lostAll-r.lost))
+	r.pairer.Saw(&c.noted, int(c.lostAll-r.lost))
 	r.lost = c.lostAll
 }
 
@@ -371,90 +384,52 @@ func netHeaderLen(net []byte) (n int, ok bool) {
 	}
 }
 
-// pair joins the deliveries up to a time on the boot clock with the packets
-// that brought them.
-func (c *collector) pair(until int64) {
-	if c.loss != nil {
-		c.loss.unrecorded(c.tap.Counters())
-	}
-	looked := false
-	for {
-		if len(c.waiting) == 0 {
-			if looked && c.taken != nil {
-				return // messages that are not complete yet get until the next round
-			}
-			looked = true
-			c.batch = c.take(c.batch)
-			c.waiting = c.batch.deliveries
-		}
-		for len(c.waiting) > 0 && c.waiting[0].time <= until {
-			c.user(&c.waiting[0])
-			c.waiting = c.waiting[1:]
-		}
-		if len(c.waiting) > 0 || len(c.batch.deliveries) == 0 {
-			return
-		}
-	}
-}
-
-// take gets what userspace has got since the last time.
-func (c *collector) take(emptied batch) batch {
-	if c.taken != nil {
-		return c.taken(emptied)
-	}
-	return c.mailbox.take(emptied)
-}
-
-// Peeked is how the comment of a delivery begins that took nothing out of the queue.
-const Peeked = "peeked at (MSG_PEEK), and left in the queue"
-
 // ownCall is how a Session receives.
 const ownCall = "recvmsg"
 
 // user takes a delivery.
 func (c *collector) user(d *delivery) {
-	r := c.home
-	if d.route != nil {
-		r = d.route
-	}
-	var m match
+	r := d.route
+	var m pair.Match
+	comment := ""
 	// An error is no message but news of ICMP or of the queue, and the end of a connection is none either.
 	empty := !r.kind.stream && (d.err != nil || d.end)
 	if empty && d.err != nil {
-		m.comment = endComment(cmp.Or(d.call, ownCall), d.err)
+		comment = endComment(cmp.Or(d.call, ownCall), d.err)
 	} else if !empty {
-		m = r.pairer.delivered(d)
+		d.Over = d.err != nil || d.end
+		m = r.pairer.Delivered(&d.Delivery)
+		comment = matchComment(&m)
 	}
-	if m.route != nil {
-		r = m.route
+	if owner, ok := m.Owner.(*route); ok {
+		r = owner
 	}
-	drops := d.lost + m.dropped
-	c.queue.Add(m.dropped)
-	beyond := m.id == 0 && c.full() // of a packet beyond the limit
-	if !empty && !d.peek {
+	c.queue.Add(m.Dropped)
+	beyond := m.ID == 0 && c.full() // of a packet beyond the limit
+	if !empty && !d.Peek {
 		r.outlet.tally.deliver(d, &m, beyond)
 	}
 	switch {
 	case beyond:
 		return
-	case d.peek:
+	case d.Peek:
 		c.peeks.Add(1)
-		m.comment = join(Peeked, m.comment)
+		comment = join(Peeked, comment)
 	case empty:
 		c.empty.Add(1)
 	default:
 		c.counts[ViewUser].Add(1)
 	}
 	c.packet = Packet{
-		Time:      c.clock.wall(d.time),
-		ID:        m.id,
+		Time:      c.clock.wall(d.Time),
+		ID:        m.ID,
 		Direction: Inbound,
-		Data:      d.data[:min(len(d.data), c.snaplen)],
-		Len:       d.full,
-		Drops:     drops,
-		Comment:   m.comment,
-		Src:       d.from,
-		Dst:       d.to,
+		Data:      d.Data[:min(len(d.Data), c.snaplen)],
+		Len:       d.Full,
+		Drops:     d.lost + m.Dropped,
+		Comment:   comment,
+		Src:       d.From,
+		Dst:       d.To,
 		Protocol:  r.protocol,
 		Call:      cmp.Or(d.call, ownCall),
 		PID:       d.pid,
@@ -463,26 +438,43 @@ func (c *collector) user(d *delivery) {
 	if d.out {
 		c.packet.Direction = Outbound
 	}
-	if m.dst.IsValid() {
-		c.packet.Src, c.packet.Dst = m.src, m.dst
+	if m.Dst.IsValid() {
+		c.packet.Src, c.packet.Dst = m.Src, m.Dst
 	}
 	if r.kind.listens && (d.end || d.err != nil) {
 		c.packet.Comment = endComment(c.packet.Call, d.err)
-		if d.peek {
+		if d.Peek {
 			c.packet.Comment = join(Peeked, c.packet.Comment)
 		}
 	}
 	if at := r.at(ViewUser, &c.packet); at != nil {
-		c.add(&c.packet, at, !empty && !d.peek)
+		c.add(&c.packet, at, !empty && !d.Peek)
 	}
 }
 
-// add hands a packet on, to be written to a lane in its turn.
+// discard counts deliveries that nobody wants to see.
+func (c *collector) discard(d *discarded) {
+	r := d.route
+	m := r.pairer.Delivered(&d.last)
+	c.queue.Add(m.Dropped)
+	c.counts[ViewUser].Add(d.messages)
+	r.outlet.tally.delivered += d.messages
+	r.outlet.tally.bytes += d.bytes
+}
+
+// add hands a packet on to a lane. A sink that fails gets no more packets: they are
+// given up, and only what it took is counted.
 func (c *collector) add(p *Packet, at *lane, counted bool) {
 	p.Interface = &at.Interface
 	at.handed++
 	if counted {
 		at.counted++
 	}
-	c.order.add(p, at)
+	if c.failed != nil {
+		return
+	}
+	if c.failed = c.sink.WritePacket(p); c.failed == nil {
+		at.written++
+		c.written.Add(1)
+	}
 }

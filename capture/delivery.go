@@ -1,38 +1,70 @@
 package capture
 
 import (
-	"net/netip"
 	"sync"
 	"unsafe"
+
+	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
 )
 
-// delivery is what one receiving system call returned to userspace.
+// delivery is what one receiving system call returned to userspace. Its Time is on
+// the boot clock.
 type delivery struct {
-	time   int64 // on the boot clock, when the call returned
-	data   []byte
-	full   int    // length of the message, which may exceed len(data)
-	drops  uint64 // of the receive queue since the tap came (SO_RXQ_OVFL)
-	cookie uint64 // of the socket; 0 if it is another process's
-	from   netip.AddrPort
-	to     netip.AddrPort // local address; its IP may be unspecified
-	out    bool           // a copy of what was sent, not received
-	err    error          // what the call failed with; data is empty then
-	end    bool           // end of stream
+	pair.Delivery
+	route *route
+	out   bool  // a copy of what was sent, not received
+	err   error // what the call failed with; there are no Data then
+	end   bool  // end of stream
 
 	// What follows is known of other processes' calls only.
-	route     *route // nil for the session's own socket
-	call      string
-	pid, tid  uint32
-	seq       uint32 // TCP's sequence number of the first byte
-	sequenced bool   // it is known
-	peek      bool   // the bytes stay in the queue
-	cut       bool   // the buffer was full: the message may have been longer
-	lost      uint64 // calls of which nothing is known, since the delivery before
+	call     string
+	pid, tid uint32
+	lost     uint64 // calls of which nothing is known, since the delivery before
+}
+
+// batch is deliveries, in the order of their times, and the memory that their bytes are in.
+type batch struct {
+	deliveries []delivery
+	bytes      []byte
+	// What was received and thrown away, since nobody wants to see it.
+	discarded discarded
+}
+
+// discarded is a sum of deliveries.
+type discarded struct {
+	route           *route
+	messages, bytes uint64
+	last            pair.Delivery // without its bytes
+}
+
+func (b *batch) size() int {
+	return len(b.bytes) + len(b.deliveries)*int(unsafe.Sizeof(delivery{}))
+}
+
+// put copies a delivery with its bytes.
+func (b *batch) put(d *delivery, data []byte) {
+	at := len(b.bytes)
+	b.bytes = append(b.bytes, data...)
+	b.deliveries = append(b.deliveries, *d)
+	b.deliveries[len(b.deliveries)-1].Data = b.bytes[at:len(b.bytes):len(b.bytes)]
+}
+
+// keptBatch is the size in bytes from which on memory is not used again: a burst
+// may need so much once.
+const keptBatch = 4 << 20
+
+// emptied is the batch without what is in it.
+func (b *batch) emptied() batch {
+	clear(b.deliveries)
+	if cap(b.bytes)+cap(b.deliveries)*int(unsafe.Sizeof(delivery{})) > keptBatch {
+		return batch{}
+	}
+	return batch{deliveries: b.deliveries[:0], bytes: b.bytes[:0]}
 }
 
 // mailboxLimit bounds the memory in bytes that waits for the collector. A receiver that
 // finds so many waits in turn, and the socket's own queue overflows, counted.
-const mailboxLimit = 64 << 20
+const mailboxLimit = 16 << 20
 
 // mailbox hands deliveries from the receivers to the collector, a batch at a
 // time. Two batches take turns, so that nothing is allocated in the long run.
@@ -43,44 +75,31 @@ type mailbox struct {
 	closed bool
 }
 
-type batch struct {
-	deliveries []delivery
-	bytes      []byte
-}
-
-func (b *batch) size() int {
-	return len(b.bytes) + len(b.deliveries)*int(unsafe.Sizeof(delivery{}))
-}
-
 func newMailbox() *mailbox {
 	m := &mailbox{}
 	m.room.L = &m.mu
 	return m
 }
 
-// put copies a delivery. It waits while the mailbox is full.
-func (m *mailbox) put(d delivery) {
+// put takes what a call returned: fill puts it into a batch, with the time that it is
+// given. Whoever has taken the batch before gets nothing with an earlier time.
+func (m *mailbox) put(fill func(b *batch, now int64)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for m.filled.size() > mailboxLimit && !m.closed {
 		m.room.Wait()
 	}
-	b := &m.filled
-	at := len(b.bytes)
-	b.bytes = append(b.bytes, d.data...)
-	d.data = b.bytes[at:len(b.bytes):len(b.bytes)]
-	b.deliveries = append(b.deliveries, d)
+	fill(&m.filled, bootNow())
 }
 
-// take swaps the filled batch for an empty one, whose memory is used again.
-func (m *mailbox) take(emptied batch) batch {
+// take swaps the filled batch for an emptied one. What comes later has a time after
+// the horizon.
+func (m *mailbox) take(emptied batch) (taken batch, horizon int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	taken := m.filled
-	clear(emptied.deliveries)
-	m.filled = batch{deliveries: emptied.deliveries[:0], bytes: emptied.bytes[:0]}
+	taken, m.filled = m.filled, emptied
 	m.room.Broadcast()
-	return taken
+	return taken, bootNow()
 }
 
 // close lets no receiver wait any more.

@@ -2,8 +2,7 @@ package capture
 
 import (
 	"cmp"
-	"errors"
-	"os"
+	"math"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +18,11 @@ type follower struct {
 	parts   map[uint32]*parts // calls that are not complete yet, by thread
 	lost    []uint64          // by cpu: losses up to its last event
 	spliced uint64            // bytes
+
+	aim     bpf.Place // place in the ring that was chosen last
+	aimed   int64     // boot time when it was chosen
+	aiming  bool      // it has not been reached
+	horizon int64     // boot time up to which everything was read
 }
 
 // parts is a message that comes in several pieces.
@@ -27,41 +31,69 @@ type parts struct {
 	bytes  []byte
 	offset uint32
 	wanted uint32
-	old    bool // was there at the last look already
+	taken  int64 // boot time when its last piece was taken: the next ones come at once
 }
 
 func newFollower(l *Live) *follower {
 	return &follower{live: l, parts: make(map[uint32]*parts)}
 }
 
-const (
-	// roundEvents and roundBytes bound a look at the ring, so that packets get their
-	// turn under any load, and memory has an end.
-	roundEvents = 1 << 13
-	roundBytes  = 4 << 20
-)
+// routeOf finds the route of a packet.
+func (f *follower) routeOf(rec *bpf.Record) *route { return f.live.roster.ofRecord(rec) }
+
+// takenBytes bounds what is taken of the ring at once, so that packets get their turn
+// under any load, and memory has an end.
+const takenBytes = 2 << 20
 
 // take reads what processes got, in the order of time.
-func (f *follower) take(b batch) batch {
-	clear(b.deliveries)
-	b = batch{deliveries: b.deliveries[:0], bytes: b.bytes[:0]}
-	if f.live.calls == nil {
-		return b
+func (f *follower) take(b batch, last bool) (taken batch, horizon int64) {
+	calls := f.live.calls
+	if calls == nil {
+		return b, math.MaxInt64
 	}
-	for n := 0; n < roundEvents && len(b.bytes) < roundBytes; n++ {
-		err := f.live.calls.Read(&f.event)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			break
-		}
+	if err := calls.Begin(); err != nil {
+		return b, f.horizon
+	}
+	defer calls.End()
+	if !f.aiming {
+		f.aimed, f.aim, f.aiming = bootNow(), calls.Reserved(), true
+	}
+	var newest int64
+	for begin := calls.At(); calls.At() < f.aim && calls.At()-begin < takenBytes; {
+		ok, err := calls.Next(&f.event)
 		if err != nil {
 			f.live.refuse("following the system calls: " + err.Error())
-			break
+			continue
 		}
+		if !ok {
+			break // it is still being written
+		}
+		newest = int64(f.event.Time)
 		f.takeEvent(&b)
 	}
-	f.flush(&b)
-	slices.SortStableFunc(b.deliveries, func(x, y delivery) int { return cmp.Compare(x.time, y.time) })
-	return b
+	if calls.At() >= f.aim {
+		f.horizon, f.aiming = f.aimed, false
+	} else {
+		// Hardly anything behind it is older.
+		f.horizon = max(f.horizon, newest)
+	}
+	horizon = f.incomplete(&b, last)
+	slices.SortStableFunc(b.deliveries, func(x, y delivery) int { return cmp.Compare(x.Time, y.Time) })
+	return b, horizon
+}
+
+// incomplete gives up on messages whose last piece was lost, or on all, and returns
+// the time up to which everything is complete.
+func (f *follower) incomplete(b *batch, last bool) (horizon int64) {
+	horizon = f.horizon
+	for _, m := range f.parts {
+		if last || m.taken < f.horizon {
+			f.give(b, m)
+			continue
+		}
+		horizon = min(horizon, m.Time-1)
+	}
+	return horizon
 }
 
 // takeEvent takes the event that was just read.
@@ -79,12 +111,12 @@ func (f *follower) takeEvent(b *batch) {
 		f.live.scanner.ask(request{pid: int(e.Pid), fd: int(e.Fd), cookie: e.Cookie})
 	case kind.Unseen():
 		f.spliced += uint64(max(e.Result, 0))
-		if d, ok := f.delivery(); ok && d.full > 0 {
-			b.put(d, nil) // nobody has seen its bytes
+		if d, ok := f.delivery(); ok && d.Full > 0 {
+			b.put(&d, nil) // nobody has seen its bytes
 		}
 	case e.Offset == 0 && e.Caplen == e.Wanted:
 		if d, ok := f.delivery(); ok {
-			b.put(d, e.Data)
+			b.put(&d, e.Data)
 		}
 	default:
 		f.part(b)
@@ -95,7 +127,7 @@ func (f *follower) takeEvent(b *batch) {
 func (f *follower) part(b *batch) {
 	e := &f.event
 	m := f.parts[e.Tid]
-	if m != nil && (m.time != int64(e.Time) || e.Offset == 0) {
+	if m != nil && (m.Time != int64(e.Time) || e.Offset == 0) {
 		f.give(b, m)
 		m = nil
 	}
@@ -111,32 +143,15 @@ func (f *follower) part(b *batch) {
 		m.bytes = append(m.bytes, e.Data...)
 		m.offset += e.Caplen
 	}
+	m.taken = bootNow()
 	if e.Offset+e.Caplen == e.Wanted {
 		f.give(b, m)
 	}
 }
 
 func (f *follower) give(b *batch, m *parts) {
-	b.put(m.delivery, m.bytes)
+	b.put(&m.delivery, m.bytes)
 	delete(f.parts, m.tid)
-}
-
-// flush gives up on messages whose last piece was lost.
-func (f *follower) flush(b *batch) {
-	for _, m := range f.parts {
-		if m.old {
-			f.give(b, m)
-		}
-		m.old = true
-	}
-}
-
-// put copies a delivery with its bytes.
-func (b *batch) put(d delivery, data []byte) {
-	at := len(b.bytes)
-	b.bytes = append(b.bytes, data...)
-	d.data = b.bytes[at:len(b.bytes):len(b.bytes)]
-	b.deliveries = append(b.deliveries, d)
 }
 
 // delivery makes a delivery of the event, without its bytes. It is not ok for a
@@ -147,12 +162,10 @@ func (f *follower) delivery() (d delivery, ok bool) {
 	if at == nil {
 		return d, false
 	}
-	d = delivery{
-		time: int64(e.Time), full: int(max(e.Result, 0)), cookie: e.Cookie, route: at, call: e.Kind().String(),
-		pid: e.Pid, tid: e.Tid, peek: e.Flags&unix.MSG_PEEK != 0, lost: f.lostBefore(),
-		from: e.Peer(), to: e.Local(),
-	}
-	d.seq, d.sequenced = e.StreamPlace()
+	d = delivery{route: at, call: e.Kind().String(), pid: e.Pid, tid: e.Tid, lost: f.lostBefore()}
+	d.Time, d.Full, d.Cookie, d.Peek = int64(e.Time), int(max(e.Result, 0)), e.Cookie, e.Flags&unix.MSG_PEEK != 0
+	d.From, d.To = e.Peer(), e.Local()
+	d.Seq, d.Sequenced = e.StreamPlace()
 	if at.kind.listens {
 		// A read into no room returns nothing, too.
 		d.end = e.Result == 0 && (e.Room > 0 || e.Kind().Unseen() || e.Flags&unix.MSG_TRUNC != 0)
@@ -162,9 +175,9 @@ func (f *follower) delivery() (d delivery, ok bool) {
 		d.err = unix.Errno(-e.Result)
 	case !at.kind.stream:
 		if sender := e.Sender(); sender.IsValid() {
-			d.from = sender
+			d.From = sender
 		}
-		d.cut = e.Short() || e.Room > 0 && e.Wanted >= e.Room && e.Kind() != bpf.CallRecvmsg && e.Kind() != bpf.CallRecvmmsg
+		d.Cut = e.Short() || e.Room > 0 && e.Wanted >= e.Room && e.Kind() != bpf.CallRecvmsg && e.Kind() != bpf.CallRecvmmsg
 	}
 	return d, true
 }

@@ -160,7 +160,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	l.roster = newRoster(config.Views, clock.bound)
 	l.collector = newCollector(common, l.tap, clock)
 	l.follower = newFollower(l)
-	l.collector.routeOf, l.collector.taken = l.roster.ofRecord, l.follower.take
+	l.collector.origin = l.follower
 	return l, nil
 }
 
@@ -258,7 +258,7 @@ func (l *Live) RingSize() int { return l.tap.RingSize() }
 // takes the tap off all sockets that have it. It can be called once.
 func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
 	c := l.collector
-	c.order.sink = sink
+	c.sink = sink
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var workers sync.WaitGroup

@@ -381,7 +381,7 @@ func TestJoinMPTCP(t *testing.T) {
 				t.Errorf("user view: %q", got)
 			}
 			checkPairs(t, sink)
-			if h, _ := parseTCP(sink.view(ViewKernel)[0].Data); h.flags&tcpSYN == 0 {
+			if !isSYN(sink.view(ViewKernel)[0].Data) {
 				t.Errorf("the first packet is no SYN")
 			}
 			if d := sink.view(ViewUser)[0].Interface.Description; !strings.Contains(d, "descriptor") {

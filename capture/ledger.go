@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
 	"golang.org/x/sys/unix"
 )
 
@@ -144,19 +145,19 @@ func (t *tally) record(wanted bool, verdict int32) {
 }
 
 // deliver counts what userspace got, which was not a mere look.
-func (t *tally) deliver(d *delivery, m *match, beyond bool) {
+func (t *tally) deliver(d *delivery, m *pair.Match, beyond bool) {
 	switch {
-	case beyond && m.after:
+	case beyond && m.After:
 		t.afterDelivered++
 		return
 	case beyond:
 		t.stray++
 		return
-	case m.before:
+	case m.Before:
 		t.before++
 	}
 	t.delivered++
-	t.bytes += uint64(d.full)
+	t.bytes += uint64(d.Full)
 }
 
 // dropCount bounds how many packets sockets have dropped, by their own count of
@@ -226,7 +227,7 @@ func (g *ledger) counts() (Counts, error) {
 	counts := Counts{
 		Captured:     c.counts[ViewKernel].Load(),
 		Delivered:    c.counts[ViewUser].Load(),
-		Written:      c.order.written.Load(),
+		Written:      c.written.Load(),
 		Trimmed:      c.trimmed.Load(),
 		Unreached:    c.unreached[ViewNet].Load() + c.unreached[ViewLink].Load(),
 		QueueDropped: c.queue.Load(),

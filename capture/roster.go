@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
@@ -30,8 +31,8 @@ const (
 type roster struct {
 	views      []View
 	clockError int64
-	whose      string   // the process that is followed, for people; set before anything is entered
-	streams    *streams // the one pairer of all TCP connections
+	whose      string        // the process that is followed, for people; set before anything is entered
+	streams    *pair.Streams // the one pairer of all TCP connections
 
 	mu      sync.Mutex
 	own     map[uint64]*route // by cookie: of listeners, bound sockets, and those that have the tap
@@ -47,7 +48,7 @@ type roster struct {
 
 func newRoster(views []View, clockError int64) *roster {
 	r := &roster{
-		views: views, clockError: clockError, streams: newStreams(),
+		views: views, clockError: clockError, streams: pair.NewStreams(),
 		own: make(map[uint64]*route), shared: make(map[*Kind]*route),
 		recent: make(map[uint64]*route), earlier: make(map[uint64]*route), texts: make(map[uint16]string),
 	}
@@ -209,11 +210,14 @@ func (r *roster) enter(cookie uint64, kind *Kind, protocol int, text string) *ro
 
 func (r *roster) newRoute(kind *Kind, at *outlet) *route {
 	own := newRoute(kind, at)
+	if !slices.Contains(r.views, ViewUser) {
+		own.pairer = pair.Nothing{}
+	}
 	switch p := own.pairer.(type) {
-	case *streams:
+	case *pair.Streams:
 		own.pairer = r.streams
-	case *datagrams:
-		p.uncounted = true
+	case *pair.Datagrams:
+		p.Uncounted = true
 	}
 	return own
 }

@@ -3,6 +3,10 @@ package capture
 import (
 	"net/netip"
 	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
 )
 
 // route is what becomes of a socket's packets: where they go, and who pairs
@@ -11,7 +15,7 @@ type route struct {
 	kind     *Kind
 	protocol uint8
 	outlet   *outlet
-	pairer   pairer
+	pairer   pair.Pairer
 	lost     uint64 // losses that the pairer knows of: whose they were nobody knows
 
 	// Of a socket of another process with interfaces of its own, as far as it is known:
@@ -23,6 +27,17 @@ type route struct {
 
 func newRoute(kind *Kind, outlet *outlet) *route {
 	return &route{kind: kind, protocol: kind.Protocol(), outlet: outlet, pairer: newPairer(kind)}
+}
+
+// newPairer makes the pairer for a kind.
+func newPairer(kind *Kind) pair.Pairer {
+	switch {
+	case kind.stream && kind.Protocol() == unix.IPPROTO_TCP:
+		return pair.NewStreams()
+	case kind.stream:
+		return pair.Nothing{} // its packets do not say where their bytes belong
+	}
+	return &pair.Datagrams{HeaderLen: kind.headerLen, CountsFiltered: kind.countsFiltered(), Adopted: kind.adopts}
 }
 
 // at is the lane of a view for a packet, nil if the view is not wanted.

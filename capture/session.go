@@ -7,22 +7,20 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
 	"golang.org/x/sys/unix"
 )
 
 const (
 	// pollInterval is how often the ring is looked at: so late can a packet be seen.
 	pollInterval = 15 * time.Millisecond
-	// holdTime is how long a packet is held back for the sake of order. A record
-	// gets its time before its place in the ring, and an interrupt or a
-	// hypervisor may come in between.
-	holdTime = 50 * time.Millisecond
-	// immediateInterval stands in for both when somebody is watching.
+	// immediateInterval stands in for it when somebody is watching.
 	immediateInterval = time.Millisecond
 )
 
@@ -79,6 +77,7 @@ type Session struct {
 	tap       *bpf.Tap
 	main      *socket
 	collector *collector
+	own       *own
 	started   int64 // on the boot clock
 
 	receivers sync.WaitGroup
@@ -125,9 +124,9 @@ func Open(config Config) (_ *Session, err error) {
 	}
 	s.keep(s.main)
 	s.collector = newCollector(config, s.tap, clock)
-	if config.Kind.listens {
-		s.collector.listener = s.main.cookie
-	}
+	s.own = newOwn(&config, s.tap, clock.bound)
+	s.own.home.cookie = s.main.cookie
+	s.collector.origin = s.own
 	return s, nil
 }
 
@@ -156,29 +155,51 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// newCollector makes a collector whose origin is still to be set.
 func newCollector(config Config, tap *bpf.Tap, clock clock) *collector {
 	c := &collector{
 		tap:       tap,
-		mailbox:   newMailbox(),
 		clock:     clock,
 		limit:     config.Packets,
 		poll:      pollInterval,
-		hold:      holdTime.Nanoseconds(),
 		snaplen:   config.Snaplen,
 		immediate: config.Immediate,
 		observe:   config.Observe,
 	}
 	if config.Immediate {
-		c.poll, c.hold = immediateInterval, immediateInterval.Nanoseconds()
-	}
-	if config.Kind != nil {
-		c.home = newRoute(config.Kind, newOutlet(config.Kind, config.Views, clock.bound))
-		c.home.protocol = uint8(config.Protocol)
-		if q, ok := c.home.pairer.(*datagrams); ok && config.Verdict != nil && config.Kind.countsFiltered() {
-			q.loss.filters, c.loss = true, &q.loss
-		}
+		c.poll = immediateInterval
 	}
 	return c
+}
+
+// newOwn makes the origin of a session's own socket.
+func newOwn(config *Config, tap *bpf.Tap, clockError int64) *own {
+	kind := config.Kind
+	o := &own{tap: tap, mailbox: newMailbox()}
+	o.home = newRoute(kind, newOutlet(kind, config.Views, clockError))
+	o.home.protocol, o.home.listens = uint8(config.Protocol), kind.listens
+	mayDrop := config.Verdict != nil && kind.countsFiltered()
+	switch {
+	case config.discards() && kind.stream:
+		o.home.pairer = pair.Nothing{}
+	case config.discards():
+		loss := &pair.QueueLoss{Filters: mayDrop}
+		o.home.pairer = loss
+		if mayDrop {
+			o.loss = loss
+		}
+	case mayDrop:
+		if q, ok := o.home.pairer.(*pair.Datagrams); ok {
+			q.Loss.Filters, o.loss = true, &q.Loss
+		}
+	}
+	return o
+}
+
+// discards tells whether nobody wants to see what userspace gets: then it is thrown
+// away where it is received, and only counted.
+func (c *Config) discards() bool {
+	return !slices.Contains(c.Views, ViewUser) && c.Packets == 0 && !c.Echo && !c.Kind.adopts
 }
 
 // Address is where the socket is bound, for people.
@@ -205,7 +226,7 @@ func (s *Session) Addr() netip.AddrPort {
 func (s *Session) Interfaces() []*Interface {
 	var all []*Interface
 	for _, v := range s.config.Views {
-		all = append(all, &s.collector.home.outlet.lanes[v].Interface)
+		all = append(all, &s.own.home.outlet.lanes[v].Interface)
 	}
 	return all
 }
@@ -219,7 +240,7 @@ func (s *Session) RingSize() int { return s.tap.RingSize() }
 // Run hands packets to the sink until the context ends, or as many as the
 // Config asked for are captured, or the sink fails. It can be called once.
 func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
-	s.collector.order.sink = sink
+	s.collector.sink = sink
 	s.receivers.Add(1)
 	if s.config.Kind.listens {
 		go s.acceptAll()
@@ -240,7 +261,7 @@ func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
 // is in their queues. Then nothing moves any more that the ledger counts.
 func (s *Session) stop() error {
 	s.stopping.Store(true)
-	s.collector.mailbox.close()
+	s.own.mailbox.close()
 	drops := dropCount{low: s.main.queueDrops()}
 	s.main.closing.Store(&drops.low)
 	var errs []error
@@ -253,7 +274,7 @@ func (s *Session) stop() error {
 	s.eachSocket((*socket).interrupt)
 	s.receivers.Wait()
 	drops.high = s.main.queueDrops()
-	s.collector.home.outlet.tally.drops = drops.since(s.main.before)
+	s.own.home.outlet.tally.drops = drops.since(s.main.before)
 	return errors.Join(append(errs, s.tap.Stop())...)
 }
 
@@ -332,43 +353,6 @@ func outOf(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
-// receiveAll reads a socket to its end, or until stop.
-func (s *Session) receiveAll(socket *socket) {
-	defer s.receivers.Done()
-	r := newReceiver(socket, s.config.Kind)
-	for {
-		err := r.wait()
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			// Stopped: nothing more comes in, take what is there.
-			err = r.poll()
-		}
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, os.ErrClosed) {
-			if socket != s.main {
-				s.forget(socket)
-			}
-			return
-		}
-		ended := s.config.Kind.listens && (err != nil || r.full == 0)
-		s.collector.mailbox.put(delivery{
-			time: r.time, data: r.data, full: r.full, drops: r.drops,
-			cookie: socket.cookie, from: r.from, to: socket.local, out: r.out, err: err, end: ended && err == nil,
-		})
-		if ended {
-			s.forget(socket)
-			return
-		}
-		if err != nil {
-			s.config.Notice("receiving: " + err.Error())
-			continue
-		}
-		if s.config.Echo && !s.stopping.Load() {
-			if err := socket.send(r.data, r.from); err != nil && !s.stopping.Load() {
-				s.config.Notice(fmt.Sprintf("sending back to %s: %v", r.from, err))
-			}
-		}
-	}
-}
-
 // Counts reads the counters as they stand.
 func (s *Session) Counts() (Counts, error) { return s.ledger().counts() }
 
@@ -377,7 +361,7 @@ func (s *Session) Statistics() ([]Statistics, error) { return s.ledger().statist
 
 func (s *Session) ledger() *ledger {
 	return &ledger{
-		collector: s.collector, views: s.config.Views, outlets: []*outlet{s.collector.home.outlet},
+		collector: s.collector, views: s.config.Views, outlets: []*outlet{s.own.home.outlet},
 		started: s.started, tap: s.tap, untapped: s.config.Filter != Filter(s.tap),
 	}
 }

@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -11,7 +10,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"golang.org/x/sys/unix"
@@ -278,156 +276,6 @@ func (s *socket) accept(poll bool) (*socket, error) {
 	}
 	conn.peer, conn.connected = addrPort(sa), true
 	return conn, nil
-}
-
-// receiver calls recvmsg on a socket without allocating.
-type receiver struct {
-	socket *socket
-	// What the last call returned: the bytes, the length that the message had,
-	// the sender, and how many messages the socket had dropped before it, since the filter came.
-	data  []byte
-	full  int
-	from  netip.AddrPort
-	drops uint64
-	out   bool  // it is a copy of what was sent
-	time  int64 // on the boot clock
-
-	err   error
-	last  uint32 // the socket's count of drops
-	flags uintptr
-	buf   []byte
-	name  unix.RawSockaddrInet6
-	oob   [64]byte
-	iov   unix.Iovec
-	msg   unix.Msghdr
-	call  func(fd uintptr) bool
-}
-
-// receiveSize holds the longest datagram, also with its link header and beyond
-// the 64 KiB of an IP packet, and a read of a stream as large as the longest segment.
-const receiveSize = 68 << 10
-
-func newReceiver(s *socket, kind *Kind) *receiver {
-	r := &receiver{socket: s, buf: make([]byte, receiveSize), last: s.before.high}
-	if !kind.stream {
-		r.flags = unix.MSG_TRUNC // return the message's own length; on TCP it would throw the bytes away
-	}
-	r.iov.Base = &r.buf[0]
-	r.iov.SetLen(len(r.buf))
-	r.call = func(fd uintptr) bool {
-		r.recvmsg(int(fd))
-		return r.err != unix.EAGAIN
-	}
-	return r
-}
-
-// wait receives the next message, and waits for it if need be.
-func (r *receiver) wait() error {
-	if err := r.socket.conn.Read(r.call); err != nil {
-		return err
-	}
-	return r.err
-}
-
-// poll receives the next message, or returns unix.EAGAIN if there is none.
-func (r *receiver) poll() error {
-	if err := r.socket.conn.Control(func(fd uintptr) { r.recvmsg(int(fd)) }); err != nil {
-		return err
-	}
-	return r.err
-}
-
-func (r *receiver) recvmsg(fd int) {
-	for {
-		r.msg = unix.Msghdr{
-			Name:    (*byte)(unsafe.Pointer(&r.name)),
-			Namelen: uint32(unsafe.Sizeof(r.name)),
-			Iov:     &r.iov,
-			Control: &r.oob[0],
-		}
-		r.msg.SetIovlen(1)
-		r.msg.SetControllen(len(r.oob))
-		n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.msg)), r.flags)
-		switch errno {
-		case 0:
-			r.err = nil
-			r.time = bootNow()
-			r.full = int(n)
-			r.data = r.buf[:min(int(n), len(r.buf))]
-			r.from, r.out = r.sender(), r.outgoing()
-			r.countDrops(overflow(r.oob[:r.msg.Controllen]))
-			return
-		case unix.EINTR:
-		default:
-			r.err = errno
-			r.time = bootNow()
-			r.data, r.full = nil, 0
-			return
-		}
-	}
-}
-
-// countDrops takes the socket's count of drops. It wraps around, and may be less
-// than before when several cpus fill the queue.
-func (r *receiver) countDrops(count uint32) {
-	if end := r.socket.closing.Load(); end != nil && int32(count-*end) > 0 {
-		count = *end
-	}
-	if more := int32(count - r.last); more > 0 {
-		r.drops += uint64(more)
-		r.last = count
-	}
-}
-
-// sender is the address that recvmsg put into name, or the peer.
-func (r *receiver) sender() netip.AddrPort {
-	if r.msg.Namelen == 0 {
-		return r.socket.peer
-	}
-	switch r.name.Family {
-	case unix.AF_INET:
-		name := (*unix.RawSockaddrInet4)(unsafe.Pointer(&r.name))
-		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), networkOrder(name.Port))
-	case unix.AF_INET6:
-		from := netip.AddrFrom16(r.name.Addr)
-		if r.name.Scope_id != 0 {
-			from = from.WithZone(strconv.FormatUint(uint64(r.name.Scope_id), 10))
-		}
-		return netip.AddrPortFrom(from, networkOrder(r.name.Port))
-	}
-	return netip.AddrPort{}
-}
-
-// outgoing tells whether a packet socket says so of what it returned.
-func (r *receiver) outgoing() bool {
-	if r.msg.Namelen == 0 || r.name.Family != unix.AF_PACKET {
-		return false
-	}
-	return (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&r.name)).Pkttype == unix.PACKET_OUTGOING
-}
-
-// networkOrder is the value of a field that is in network byte order.
-func networkOrder(field uint16) uint16 {
-	var b [2]byte
-	binary.NativeEndian.PutUint16(b[:], field)
-	return binary.BigEndian.Uint16(b[:])
-}
-
-// overflow finds the count of SO_RXQ_OVFL among control messages. It is absent
-// as long as it is 0, and of sockets that do not count.
-func overflow(oob []byte) uint32 {
-	for len(oob) >= unix.SizeofCmsghdr {
-		header := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
-		n := int(header.Len)
-		if n < unix.SizeofCmsghdr || n > len(oob) {
-			return 0
-		}
-		if header.Level == unix.SOL_SOCKET && header.Type == unix.SO_RXQ_OVFL && n >= unix.CmsgLen(4) {
-			return binary.NativeEndian.Uint32(oob[unix.CmsgLen(0):])
-		}
-		oob = oob[min(unix.CmsgSpace(n-unix.CmsgLen(0)), len(oob)):]
-	}
-	return 0
 }
 
 // send writes all of data to the socket, or to an address unless connected.

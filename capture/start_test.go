@@ -58,7 +58,7 @@ func TestStartClient(t *testing.T) {
 			if first.Interface.Name() != kind || first.Src.String() != server.address {
 				t.Errorf("first packet %+v", first)
 			}
-			if h, _ := parseTCP(first.Data); network == "tcp" && h.flags&tcpSYN == 0 {
+			if network == "tcp" && !isSYN(first.Data) {
 				t.Errorf("the first packet is no SYN")
 			}
 		})
@@ -133,7 +133,7 @@ func TestStartServer(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if h, _ := parseTCP(sink.view(ViewKernel)[0].Data); h.flags&tcpSYN == 0 {
+	if !isSYN(sink.view(ViewKernel)[0].Data) {
 		t.Errorf("the first packet is no SYN")
 	}
 	if d := sink.view(ViewKernel)[0].Interface.Description; !strings.Contains(d, "listening on "+server.address) {

@@ -1,4 +1,4 @@
-package capture
+package pair
 
 import (
 	"math/rand/v2"
@@ -16,16 +16,16 @@ func TestQueueLossIsNeverTooMuch(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	for cpus := 1; cpus <= 2; cpus++ {
 		for range 200 {
-			l := queueLoss{filters: true}
+			l := QueueLoss{Filters: true}
 			var counted, dropped, all uint64 // drops in the socket's count; of the queue; told
 			var held int                     // drops of the filter that a cpu has yet to count
 			for now := int64(1); now < 2000; now++ {
-				p := kernelPacket{time: now, cpu: uint32(random.IntN(cpus)), verdict: -1}
+				p := Packet{Time: now, CPU: uint32(random.IntN(cpus)), Verdict: -1}
 				if random.IntN(2) == 0 {
-					p.verdict = 0
+					p.Verdict = 0
 				}
 				l.saw(&p)
-				if p.verdict == 0 {
+				if p.Verdict == 0 {
 					if cpus > 1 && random.IntN(3) == 0 {
 						held++
 					} else {
@@ -38,7 +38,7 @@ func TestQueueLossIsNeverTooMuch(t *testing.T) {
 				for cpus > 1 && random.IntN(3) == 0 {
 					now++
 					received = now
-					l.saw(&kernelPacket{time: now, cpu: 1 - p.cpu, verdict: 0})
+					l.saw(&Packet{Time: now, CPU: 1 - p.CPU, Verdict: 0})
 					counted++
 				}
 				if held > 0 && random.IntN(2) == 0 {
@@ -48,14 +48,14 @@ func TestQueueLossIsNeverTooMuch(t *testing.T) {
 					counted, dropped = counted+1, dropped+1
 					continue
 				}
-				told, exact := l.told(&delivery{time: received, drops: counted}, p.time)
+				told, exact := l.told(&Delivery{Time: received, Drops: counted}, p.Time)
 				all += told
 				if all > dropped || cpus == 1 && (all != dropped || !exact) {
 					t.Fatalf("%d cpus: told %d of %d, exact: %v", cpus, all, dropped, exact)
 				}
 			}
 			counted += uint64(held)
-			told, _ := l.told(&delivery{time: 1 << 62, drops: counted}, 0)
+			told, _ := l.told(&Delivery{Time: 1 << 62, Drops: counted}, 0)
 			if all += told; all != dropped {
 				t.Fatalf("%d cpus: told %d of %d in the end", cpus, all, dropped)
 			}
@@ -66,15 +66,15 @@ func TestQueueLossIsNeverTooMuch(t *testing.T) {
 // While nothing is delivered, little is kept, and later not too much told.
 func TestQueueLossBoundsMemory(t *testing.T) {
 	t.Parallel()
-	l := queueLoss{filters: true}
+	l := QueueLoss{Filters: true}
 	const packets = 10 * decidedLimit
 	for now := range int64(packets) {
-		l.saw(&kernelPacket{time: now, verdict: 0})
+		l.saw(&Packet{Time: now, Verdict: 0})
 	}
 	if len(l.decided) > 4*decidedLimit {
 		t.Errorf("%d times are kept", len(l.decided))
 	}
-	if told, _ := l.told(&delivery{time: packets, drops: packets + 3}, packets); told != 3 {
+	if told, _ := l.told(&Delivery{Time: packets, Drops: packets + 3}, packets); told != 3 {
 		t.Errorf("told %d of 3", told)
 	}
 }

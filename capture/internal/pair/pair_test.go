@@ -1,4 +1,4 @@
-package capture
+package pair
 
 import (
 	"encoding/binary"
@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 var (
@@ -15,29 +13,26 @@ var (
 	server = netip.MustParseAddrPort("127.0.0.1:16962")
 )
 
-func udpPacket(id uint64, payload string) *kernelPacket {
+func udpPacket(id uint64, payload string) *Packet {
 	data := append(make([]byte, 8), payload...)
-	return &kernelPacket{id: id, src: client, dst: server, data: data, len: len(data), verdict: -1}
+	return &Packet{ID: id, Src: client, Dst: server, Data: data, Len: len(data), Verdict: -1}
 }
 
-func udpDelivery(payload string, drops uint64) *delivery {
-	return &delivery{data: []byte(payload), full: len(payload), drops: drops, from: client, to: server}
+func udpDelivery(payload string, drops uint64) *Delivery {
+	return &Delivery{Data: []byte(payload), Full: len(payload), Drops: drops, From: client, To: server}
 }
 
 // Nobody knows on which of a process's sockets the tap lost packets.
 func TestDatagramsUncountedNearLoss(t *testing.T) {
 	t.Parallel()
-	q := datagrams{headerLen: 8, uncounted: true}
-	q.saw(udpPacket(1, "alike"), 1000)
-	q.saw(udpPacket(2, "alike"), 0)
-	q.saw(udpPacket(3, "another"), 0)
-	if len(q.waiting) != 4 {
-		t.Errorf("%d places for 3 packets and a loss", len(q.waiting))
-	}
-	if m := q.delivered(udpDelivery("alike", 0)); m.id != 0 || m.comment == "" {
+	q := Datagrams{HeaderLen: 8, Uncounted: true}
+	q.Saw(udpPacket(1, "alike"), 1000)
+	q.Saw(udpPacket(2, "alike"), 0)
+	q.Saw(udpPacket(3, "another"), 0)
+	if m := q.Delivered(udpDelivery("alike", 0)); m.ID != 0 || m.Missing != Ambiguous {
 		t.Errorf("one of two alike: %+v", m)
 	}
-	if m := q.delivered(udpDelivery("another", 0)); m.id != 3 {
+	if m := q.Delivered(udpDelivery("another", 0)); m.ID != 3 {
 		t.Errorf("the only one of its kind: %+v", m)
 	}
 }
@@ -67,20 +62,20 @@ func TestDatagrams(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			var q datagrams
-			q.headerLen = 8
+			var q Datagrams
+			q.HeaderLen = 8
 			lost := 0
 			for i, payload := range test.packets {
 				if payload == "" {
 					lost++
 					continue
 				}
-				q.saw(udpPacket(uint64(i+1), payload), lost)
+				q.Saw(udpPacket(uint64(i+1), payload), lost)
 				lost = 0
 			}
 			for i, d := range test.deliveries {
-				if m := q.delivered(udpDelivery(d.payload, d.drops)); m.id != d.id {
-					t.Errorf("delivery %d, %q: id %d, want %d", i, d.payload, m.id, d.id)
+				if m := q.Delivered(udpDelivery(d.payload, d.drops)); m.ID != d.id {
+					t.Errorf("delivery %d, %q: id %d, want %d", i, d.payload, m.ID, d.id)
 				}
 			}
 		})
@@ -92,19 +87,19 @@ func TestDatagrams(t *testing.T) {
 func TestDatagramsVerdict(t *testing.T) {
 	t.Parallel()
 	for _, counts := range []bool{true, false} {
-		q := datagrams{headerLen: 8, countsFiltered: counts}
+		q := Datagrams{HeaderLen: 8, CountsFiltered: counts}
 		for i, verdict := range []int{12, 0, 8, 1, -1} {
 			p := udpPacket(uint64(i+1), "0123456789")
-			p.verdict = verdict
-			q.saw(p, 0)
+			p.Verdict = verdict
+			q.Saw(p, 0)
 		}
 		drops := uint64(0)
 		for _, want := range []struct {
 			payload string
 			id      uint64
 		}{{"0123", 1}, {"", 3}, {"", 4}, {"0123456789", 5}} {
-			if m := q.delivered(udpDelivery(want.payload, drops)); m.id != want.id {
-				t.Errorf("%q: id %d, want %d", want.payload, m.id, want.id)
+			if m := q.Delivered(udpDelivery(want.payload, drops)); m.ID != want.id {
+				t.Errorf("%q: id %d, want %d", want.payload, m.ID, want.id)
 			}
 			if counts {
 				drops = 1
@@ -120,9 +115,9 @@ func TestDatagramsRandom(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	q := datagrams{headerLen: 8}
+	q := Datagrams{HeaderLen: 8}
 	var (
-		queue []*kernelPacket
+		queue []*Packet
 		drops uint64
 		lost  int
 		known = make(map[uint64]bool)
@@ -132,79 +127,79 @@ func TestDatagramsRandom(t *testing.T) {
 		if random.IntN(50) == 0 {
 			lost++
 		} else {
-			q.saw(p, lost)
+			q.Saw(p, lost)
 			known[id], lost = true, 0
 		}
 		if random.IntN(4) == 0 {
 			drops++
 		} else {
-			p.verdict = int(drops) // what the queue notes beside it
+			p.Verdict = int(drops) // what the queue notes beside it
 			queue = append(queue, p)
 		}
 		for len(queue) > 0 && random.IntN(3) > 0 {
 			p := queue[0]
 			queue = queue[1:]
-			m := q.delivered(&delivery{data: p.data[8:], full: 8, drops: uint64(p.verdict), from: client, to: server})
-			if want := p.id; known[want] && m.id != want || !known[want] && m.id != 0 {
-				t.Fatalf("packet %d (recorded: %v): id %d", want, known[want], m.id)
+			m := q.Delivered(&Delivery{Data: p.Data[8:], Full: 8, Drops: uint64(p.Verdict), From: client, To: server})
+			if want := p.ID; known[want] && m.ID != want || !known[want] && m.ID != 0 {
+				t.Fatalf("packet %d (recorded: %v): id %d", want, known[want], m.ID)
 			}
 		}
 	}
-	if len(q.waiting) > 2*(behind+len(queue))+1000 {
-		t.Errorf("%d packets are kept for nothing", len(q.waiting))
+	if q.waiting.len() > 2*(behind+len(queue))+1000 {
+		t.Errorf("%d packets are kept for nothing", q.waiting.len())
 	}
 }
 
-func segmentPacket(id uint64, seq uint32, flags byte, payload string) *kernelPacket {
+func segmentPacket(id uint64, seq uint32, flags byte, payload string) *Packet {
 	data := make([]byte, 20, 20+len(payload))
 	binary.BigEndian.PutUint32(data[4:], seq)
 	data[12], data[13] = 5<<4, flags
 	data = append(data, payload...)
-	return &kernelPacket{id: id, src: client, dst: server, data: data, len: len(data), verdict: -1}
+	return &Packet{ID: id, Src: client, Dst: server, Data: data, Len: len(data), Verdict: -1}
 }
 
 func TestStreams(t *testing.T) {
 	t.Parallel()
 	const start = 1<<32 - 7 // sequence numbers wrap within the stream
-	s := newStreams()
+	s := NewStreams()
 	var seq uint32 = start
-	s.saw(segmentPacket(1, seq, tcpSYN, ""), 0)
+	s.Saw(segmentPacket(1, seq, tcpSYN, ""), 0)
 	seq++
-	s.saw(segmentPacket(2, seq, 0, ""), 0)
-	s.saw(segmentPacket(3, seq, 0, "0123456789"), 0)
-	s.saw(segmentPacket(4, seq+10, 0, "abcdefghij"), 0)
-	s.saw(segmentPacket(5, seq, 0, "0123456789"), 0)    // sent again
-	s.saw(segmentPacket(6, seq+30, 0, "ABCDEFGHIJ"), 0) // overtakes
-	s.saw(segmentPacket(7, seq+20, 0, "KLMNOPQRST"), 0)
-	s.saw(segmentPacket(8, seq+40, tcpFIN, ""), 0)
-	read := func(n int) match {
-		return s.delivered(&delivery{data: make([]byte, n), full: n, from: client, to: server})
+	s.Saw(segmentPacket(2, seq, 0, ""), 0)
+	s.Saw(segmentPacket(3, seq, 0, "0123456789"), 0)
+	s.Saw(segmentPacket(4, seq+10, 0, "abcdefghij"), 0)
+	s.Saw(segmentPacket(5, seq, 0, "0123456789"), 0)    // sent again
+	s.Saw(segmentPacket(6, seq+30, 0, "ABCDEFGHIJ"), 0) // overtakes
+	s.Saw(segmentPacket(7, seq+20, 0, "KLMNOPQRST"), 0)
+	s.Saw(segmentPacket(8, seq+40, tcpFIN, ""), 0)
+	read := func(n int) Match {
+		return s.Delivered(&Delivery{Data: make([]byte, n), Full: n, From: client, To: server})
 	}
 	for i, want := range []struct {
-		n       int
-		id      uint64
-		comment string
+		n   int
+		id  uint64
+		fed string
 	}{
-		{4, 3, "read from packets 3, 5"},
-		{10, 3, "read from packets 3-5"},
+		{4, 3, "3, 5"},
+		{10, 3, "3-5"},
 		{6, 4, ""},
-		{20, 7, "read from packets 6-7"},
+		{20, 7, "6-7"},
 	} {
-		if m := read(want.n); m.id != want.id || m.comment != want.comment {
+		if m := read(want.n); m.ID != want.id || m.Fed.String() != want.fed {
 			t.Errorf("read %d: %+v, want %+v", i, m, want)
 		}
 	}
-	if m := s.delivered(&delivery{end: true, from: client, to: server}); m.id != 8 {
+	if m := s.Delivered(&Delivery{Over: true, From: client, To: server}); m.ID != 8 {
 		t.Errorf("end: %+v", m)
 	}
-	s.saw(segmentPacket(9, seq+41, 0, ""), 0)
+	s.Saw(segmentPacket(9, seq+41, 0, ""), 0)
 	if len(s.open) != 0 {
 		t.Error("the last ACK opened the stream again")
 	}
 
-	s.saw(segmentPacket(10, 77, tcpSYN, ""), 0)
-	s.saw(segmentPacket(11, 78, tcpRST, ""), 0)
-	if m := s.delivered(&delivery{err: unix.ECONNRESET, from: client, to: server}); m.id != 11 {
+	s.Saw(segmentPacket(10, 77, tcpSYN, ""), 0)
+	s.Saw(segmentPacket(11, 78, tcpRST, ""), 0)
+	if m := s.Delivered(&Delivery{Over: true, From: client, To: server}); m.ID != 11 {
 		t.Errorf("reset: %+v", m)
 	}
 }
@@ -213,10 +208,10 @@ func TestStreams(t *testing.T) {
 // when the packets of the next ones have been seen before they are paired.
 func TestStreamsOfOneAddress(t *testing.T) {
 	t.Parallel()
-	s := newStreams()
+	s := NewStreams()
 	const connections = 50
 	for c := uint64(1); c <= connections; c++ {
-		packets := []*kernelPacket{
+		packets := []*Packet{
 			segmentPacket(4*c, uint32(1000*c), tcpSYN, ""),
 			segmentPacket(4*c+1, uint32(1000*c+1), 0, ""),
 			segmentPacket(4*c+2, uint32(1000*c+1), 0, "payload"),
@@ -224,16 +219,16 @@ func TestStreamsOfOneAddress(t *testing.T) {
 		}
 		for i, p := range packets {
 			if i >= 2 {
-				p.cookie = c // accepted
+				p.Cookie = c // accepted
 			}
-			s.saw(p, 0)
+			s.Saw(p, 0)
 		}
 	}
 	for c := uint64(1); c <= connections; c++ {
-		if m := s.delivered(&delivery{data: []byte("payload"), full: 7, cookie: c, from: client, to: server}); m.id != 4*c+2 {
+		if m := s.Delivered(&Delivery{Data: []byte("payload"), Full: 7, Cookie: c, From: client, To: server}); m.ID != 4*c+2 {
 			t.Errorf("connection %d: %+v", c, m)
 		}
-		if m := s.delivered(&delivery{err: unix.ECONNRESET, cookie: c, from: client, to: server}); m.id != 4*c+3 {
+		if m := s.Delivered(&Delivery{Over: true, Cookie: c, From: client, To: server}); m.ID != 4*c+3 {
 			t.Errorf("connection %d, end: %+v", c, m)
 		}
 	}
@@ -245,11 +240,11 @@ func TestStreamsOfOneAddress(t *testing.T) {
 // Segments that TCP throws away run the filter all the same.
 func TestStreamsIgnoreWhatTCPIgnores(t *testing.T) {
 	t.Parallel()
-	s := newStreams()
+	s := NewStreams()
 	see := func(id uint64, seq uint32, flags byte, payload string, cookie uint64) {
 		p := segmentPacket(id, seq, flags, payload)
-		p.cookie = cookie
-		s.saw(p, 0)
+		p.Cookie = cookie
+		s.Saw(p, 0)
 	}
 	see(1, 100, tcpSYN, "", 0)
 	see(2, 101, 0, "abc", 7)
@@ -259,29 +254,29 @@ func TestStreamsIgnoreWhatTCPIgnores(t *testing.T) {
 	see(6, 101+1000, tcpRST, "", 7)
 	see(7, 104, 0, "def", 7)
 	see(8, 107, tcpFIN, "", 7)
-	m := s.delivered(&delivery{data: []byte("abcdef"), full: 6, cookie: 7, from: client, to: server})
-	if m.id != 2 || m.comment != "read from packets 2, 7" {
+	m := s.Delivered(&Delivery{Data: []byte("abcdef"), Full: 6, Cookie: 7, From: client, To: server})
+	if m.ID != 2 || m.Fed.String() != "2, 7" {
 		t.Errorf("%+v", m)
 	}
-	if m := s.delivered(&delivery{end: true, cookie: 7, from: client, to: server}); m.id != 8 {
+	if m := s.Delivered(&Delivery{Over: true, Cookie: 7, From: client, To: server}); m.ID != 8 {
 		t.Errorf("end: %+v", m)
 	}
 }
 
 // A request, its read, the next request: in the long run that takes no memory.
 func TestStreamsAllocateNothing(t *testing.T) {
-	s := newStreams()
-	s.saw(segmentPacket(1, 0, tcpSYN, ""), 0)
+	s := NewStreams()
+	s.Saw(segmentPacket(1, 0, tcpSYN, ""), 0)
 	request := segmentPacket(1, 0, 0, "GET / HTTP/1.1")
-	d := delivery{data: request.data[20:], full: request.len - 20, from: client, to: server}
+	d := Delivery{Data: request.Data[20:], Full: request.Len - 20, From: client, To: server}
 	seq := uint32(1)
 	turn := func() {
-		request.id++
-		binary.BigEndian.PutUint32(request.data[4:], seq)
-		seq += uint32(d.full)
-		s.saw(request, 0)
-		if m := s.delivered(&d); m.id != request.id {
-			t.Errorf("%+v, want %d", m, request.id)
+		request.ID++
+		binary.BigEndian.PutUint32(request.Data[4:], seq)
+		seq += uint32(d.Full)
+		s.Saw(request, 0)
+		if m := s.Delivered(&d); m.ID != request.ID {
+			t.Errorf("%+v, want %d", m, request.ID)
 		}
 	}
 	for range 10 {
@@ -294,11 +289,11 @@ func TestStreamsAllocateNothing(t *testing.T) {
 
 func TestStreamsBoundMemory(t *testing.T) {
 	t.Parallel()
-	s := newStreams()
+	s := NewStreams()
 	for i := range streamsLimit + 10 {
 		p := segmentPacket(1, uint32(i), tcpSYN, "")
-		p.src = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)
-		s.saw(p, 0)
+		p.Src = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 1)
+		s.Saw(p, 0)
 	}
 	if len(s.open) > streamsLimit {
 		t.Errorf("%d streams", len(s.open))
@@ -309,18 +304,18 @@ func TestStreamsBoundMemory(t *testing.T) {
 // before anybody looked, or taken by another thread at the same time does no harm.
 func TestStreamsGoByTheKernelsPlace(t *testing.T) {
 	t.Parallel()
-	s := newStreams()
-	s.saw(segmentPacket(1, 100, tcpSYN, ""), 0)
+	s := NewStreams()
+	s.Saw(segmentPacket(1, 100, tcpSYN, ""), 0)
 	for i, payload := range []string{"abc", "def", "ghi"} {
-		s.saw(segmentPacket(uint64(2+i), 101+uint32(3*i), tcpACK, payload), 0)
+		s.Saw(segmentPacket(uint64(2+i), 101+uint32(3*i), tcpACK, payload), 0)
 	}
 	for _, read := range []struct {
 		seq  uint32
 		data string
 		id   uint64
 	}{{101, "abc", 2}, {107, "g", 4}, {107, "h", 4}, {109, "i", 4}} { // def is lost, and h was begun before g was taken
-		d := &delivery{data: []byte(read.data), full: len(read.data), from: client, to: server, seq: read.seq, sequenced: true}
-		if m := s.delivered(d); m.id != read.id {
+		d := &Delivery{Data: []byte(read.data), Full: len(read.data), From: client, To: server, Seq: read.seq, Sequenced: true}
+		if m := s.Delivered(d); m.ID != read.id {
 			t.Errorf("%q: %+v, want packet %d", read.data, m, read.id)
 		}
 	}
@@ -328,39 +323,39 @@ func TestStreamsGoByTheKernelsPlace(t *testing.T) {
 
 func TestStreamReadBeyondTheLimit(t *testing.T) {
 	t.Parallel()
-	s := newStreams()
-	s.saw(segmentPacket(1, 100, tcpSYN, ""), 0)
-	s.saw(segmentPacket(2, 101, 0, "abc"), 0)
-	s.saw(segmentPacket(0, 104, 0, "def"), 0) // after the last packet of -c
-	m := s.delivered(&delivery{data: []byte("abcdef"), full: 6, from: client, to: server})
-	if m.id != 2 || m.comment != "read from packets 2 and later ones" {
+	s := NewStreams()
+	s.Saw(segmentPacket(1, 100, tcpSYN, ""), 0)
+	s.Saw(segmentPacket(2, 101, 0, "abc"), 0)
+	s.Saw(segmentPacket(0, 104, 0, "def"), 0) // after the last packet of -c
+	m := s.Delivered(&Delivery{Data: []byte("abcdef"), Full: 6, From: client, To: server})
+	if m.ID != 2 || m.Fed.String() != "2" || !m.Later {
 		t.Errorf("%+v", m)
 	}
 }
 
 func TestStreamJoinedLate(t *testing.T) {
 	t.Parallel()
-	s := newStreams()
-	s.saw(segmentPacket(1, 5000, 0, "abc"), 0)
-	if m := s.delivered(&delivery{data: []byte("abc"), full: 3, from: client, to: server}); m.id != 1 {
+	s := NewStreams()
+	s.Saw(segmentPacket(1, 5000, 0, "abc"), 0)
+	if m := s.Delivered(&Delivery{Data: []byte("abc"), Full: 3, From: client, To: server}); m.ID != 1 {
 		t.Errorf("%+v", m)
 	}
-	if m := s.delivered(&delivery{data: []byte("abc"), full: 3, from: server, to: client}); m.id != 0 || m.comment == "" {
+	if m := s.Delivered(&Delivery{Data: []byte("abc"), Full: 3, From: server, To: client}); m.ID != 0 || m.Missing != NoStream {
 		t.Errorf("a stream never seen: %+v", m)
 	}
 }
 
 func TestIDRanges(t *testing.T) {
 	t.Parallel()
-	var r idRanges
+	var r Ranges
 	for _, id := range []uint64{1, 2, 3, 5, 7, 8} {
-		r.add(id)
+		r.Add(id)
 	}
 	if got := r.String(); got != "1-3, 5, 7-8" {
 		t.Error(got)
 	}
 	for id := uint64(10); id < 100; id += 2 {
-		r.add(id)
+		r.Add(id)
 	}
 	if got := r.String(); len(got) > 100 {
 		t.Error(got)

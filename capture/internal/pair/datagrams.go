@@ -1,0 +1,206 @@
+package pair
+
+import "hash/maphash"
+
+// Datagrams pairs datagrams one to one, for one socket.
+//
+// Its filter runs in the order in which datagrams enter the receive queue, and
+// the queue drops what it has no room for and counts that (SO_RXQ_OVFL). So the
+// n-th delivery, with d drops before it, is the (n+d)-th packet of the filter.
+// Other causes of drops are counted alike, and two cpus may change places
+// between filter and queue, so bytes decide: among packets with the delivery's
+// bytes and sender, the one nearest to the expected place is taken.
+//
+// Packets that the ring lost have places too, but these are known only as far as
+// the cpu that lost them. Near a loss nothing but bytes counts, and several
+// packets with the same bytes cannot be told apart.
+type Datagrams struct {
+	// HeaderLen is how many bytes of a packet userspace does not get.
+	HeaderLen int
+	// CountsFiltered says that what the filter drops counts as a drop of the queue:
+	// only then it has a place in the order.
+	CountsFiltered bool
+	// Uncounted says that nobody tells how many the queue dropped: the next one that fits is the one.
+	Uncounted bool
+	// Adopted says that each of several sockets got its filter when it may have held messages already.
+	Adopted bool
+	// Loss tells the queue's drops from the filter's.
+	Loss QueueLoss
+
+	waiting  waiting
+	sought   sought // the delivery that is looked for
+	next     int  // place of the next packet
+	received int  // deliveries
+	matched  bool // a delivery has found its packet
+	passed   int  // places before this one are delivered or behind what was
+	unsure   int  // places before this one are near a loss
+}
+
+const (
+	// behind is how many places behind the newest delivered one others may come in
+	// late, because two cpus changed places.
+	behind = 64
+	// nearLoss is how many places before and behind a loss others are doubted: about
+	// as many as one cpu records before another one tells of its losses.
+	nearLoss = 1 << 8
+	// around is how many datagrams on either side of the expected one are looked at
+	// before the index is asked, and aroundCut as many for a delivery of which too
+	// little is known to ask it.
+	around    = 8
+	aroundCut = behind
+)
+
+// Saw implements Pairer.
+func (q *Datagrams) Saw(p *Packet, lost int) {
+	if q.Uncounted {
+		lost = min(lost, 1) // for places nobody asks, and it may have been another socket's
+	}
+	q.next += lost
+	if lost > 0 {
+		q.unsure = q.next + nearLoss
+	}
+	q.Loss.saw(p)
+	if p.Verdict == 0 && !q.CountsFiltered {
+		return // as if it had never come
+	}
+	keep := p.Len - q.HeaderLen
+	if p.Verdict >= 0 {
+		// The kernel never trims the transport header away.
+		keep = min(keep, max(p.Verdict-q.HeaderLen, 0))
+	}
+	if p.Verdict == 0 {
+		keep = -1
+	}
+	payload := p.Data[min(q.HeaderLen, len(p.Data)):]
+	prefix := max(min(keep, len(payload)), 0)
+	w := q.waiting.push()
+	*w = datagram{
+		place: q.next, id: p.ID, time: p.Time, src: p.Src, dst: p.Dst,
+		keep: int32(keep), prefix: int32(prefix), hash: maphash.Bytes(seed, payload[:prefix]),
+	}
+	copy(w.head[:], payload[:prefix])
+	q.waiting.index.noted(keep, prefix)
+	q.waiting.index.ahead(&q.waiting)
+	q.next++
+}
+
+// Delivered implements Pairer.
+func (q *Datagrams) Delivered(d *Delivery) Match {
+	expected := q.received + int(d.Drops)
+	if q.Uncounted {
+		expected = q.passed
+	}
+	q.sought = seek(d)
+	s := &q.sought
+	number, found := q.find(s, min(expected, q.next))
+	if found && d.Peek {
+		w := q.waiting.at(number)
+		return Match{ID: w.id, Src: w.src, Dst: w.dst}
+	}
+	q.received++
+	if !found {
+		dropped, _ := q.Loss.told(d, 0)
+		return Match{
+			Missing: NoPacket, Dropped: dropped,
+			Before: q.unsure == 0 && (q.Adopted || q.Uncounted && !q.matched),
+		}
+	}
+	w := q.waiting.at(number)
+	m := Match{ID: w.id, Src: w.src, Dst: w.dst}
+	dropped, exact := q.Loss.told(d, w.time)
+	m.Dropped = dropped
+	if w.place < q.unsure && q.several(s, number) {
+		m.ID, m.Missing = 0, Ambiguous
+	} else {
+		m.After = m.ID == 0
+		if dropped > 0 && exact {
+			m.DroppedIDs = q.skipped(w.place)
+		}
+	}
+	q.matched = true
+	q.take(number)
+	return m
+}
+
+// take marks a datagram as delivered.
+func (q *Datagrams) take(number uint64) {
+	w := q.waiting.at(number)
+	w.gone = true
+	q.passed = max(q.passed, w.place+1)
+	q.waiting.forget(q.passed - behind)
+}
+
+// find looks for the delivery's datagram: near the expected place, and then
+// wherever the index says. The nearest is taken.
+func (q *Datagrams) find(s *sought, expected int) (number uint64, found bool) {
+	w := &q.waiting
+	number = w.find(max(expected, q.passed-behind))
+	if number < w.end && w.at(number).brought(s) {
+		return number, true
+	}
+	reach := uint64(around)
+	if !s.whole() && len(s.Data) < headLen {
+		reach = aroundCut
+	}
+	if best, ok := q.around(s, number, reach, expected); ok {
+		return best, true
+	}
+	best := -1
+	w.index.alike(w, s, w.first, func(at uint64) bool {
+		if distance := apart(w.at(at).place, expected); best < 0 || distance < best {
+			number, best = at, distance
+		}
+		return true
+	})
+	return number, best >= 0
+}
+
+// around looks at the datagrams on both sides of a number.
+func (q *Datagrams) around(s *sought, number, reach uint64, expected int) (best uint64, found bool) {
+	w := &q.waiting
+	up, down := number, number
+	for range 2 * reach {
+		// The nearer one of the next ones on either side.
+		switch {
+		case down > w.first && down > number-min(reach, number) &&
+			(up >= min(w.end, number+reach) || apart(w.at(down-1).place, expected) < apart(w.at(up).place, expected)):
+			if down--; w.at(down).brought(s) {
+				return down, true
+			}
+		case up < min(w.end, number+reach):
+			if up++; w.at(up - 1).brought(s) {
+				return up - 1, true
+			}
+		default:
+			return 0, false
+		}
+	}
+	return 0, false
+}
+
+func apart(a, b int) int { return max(a-b, b-a) }
+
+// several tells whether another datagram near one fits as well, or so many do
+// that nobody looks at all of them.
+func (q *Datagrams) several(s *sought, number uint64) bool {
+	w := &q.waiting
+	place := w.at(number).place
+	other := false
+	all := w.index.alike(w, s, w.first, func(at uint64) bool {
+		other = at != number && apart(w.at(at).place, place) < nearLoss
+		return !other
+	})
+	return other || !all
+}
+
+// skipped names the packets between the last delivery and a place that the filter
+// let pass.
+func (q *Datagrams) skipped(place int) (ids Ranges) {
+	w := &q.waiting
+	for at := w.find(q.passed); at < w.end && w.at(at).place < place; at++ {
+		if !w.at(at).gone && w.at(at).keep >= 0 {
+			ids.Add(w.at(at).id)
+		}
+	}
+	return ids
+}

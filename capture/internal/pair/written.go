@@ -1,0 +1,65 @@
+package pair
+
+// Written pairs datagrams that were written down elsewhere: of what userspace got only
+// the bytes and their order are known, and not when, from whom, and how many the
+// receive queue had dropped.
+type Written struct {
+	datagrams Datagrams
+	// checked is the place before which no datagram is the one that is asked for.
+	checked int
+}
+
+// NewWritten makes a Written for packets of which userspace does not get the first bytes.
+func NewWritten(headerLen int) *Written {
+	return &Written{datagrams: Datagrams{HeaderLen: headerLen}}
+}
+
+// Saw notes a packet.
+func (r *Written) Saw(p *Packet) { r.datagrams.Saw(p, 0) }
+
+// Brought finds the packet that brought what was delivered, among those behind the one
+// before. When it is not ok it can be asked again for the same delivery, after more
+// packets were seen; the final question also looks among those that were passed over.
+func (r *Written) Brought(d Delivery, final bool) (m Match, last uint64, ok bool) {
+	q := &r.datagrams
+	q.sought = seek(&d)
+	s := &q.sought
+	number, ok := q.after(s, max(r.checked, q.passed))
+	r.checked = q.next
+	if !ok && final {
+		number, ok = q.after(s, q.passed-behind)
+	}
+	if ok || final {
+		r.checked = 0
+	}
+	if !ok {
+		return Match{}, 0, false
+	}
+	w := q.waiting.at(number)
+	m = Match{ID: w.id, Src: w.src, Dst: w.dst}
+	q.take(number)
+	return m, m.ID, true
+}
+
+// after finds the first datagram from a place on that fits a delivery.
+func (q *Datagrams) after(s *sought, place int) (number uint64, found bool) {
+	w := &q.waiting
+	from := w.find(place)
+	// The next one, in most cases; and of those of which little is known, a few.
+	for number = from; number < min(w.end, from+aroundCut); number++ {
+		if w.at(number).brought(s) {
+			return number, true
+		}
+	}
+	if from+aroundCut >= w.end {
+		return 0, false
+	}
+	found = false
+	w.index.alike(w, s, from, func(at uint64) bool {
+		if !found || at < number {
+			number, found = at, true
+		}
+		return false
+	})
+	return number, found
+}

@@ -1,0 +1,316 @@
+package capture
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
+)
+
+const (
+	// receiveSize holds the longest datagram, also with its link header and beyond
+	// the 64 KiB of an IP packet, and a read of a stream as large as the longest segment.
+	receiveSize = 68 << 10
+	// receiveMessages is how many messages one call takes.
+	receiveMessages = 64
+)
+
+// receiver takes what a socket has received, several messages at a time: recvmmsg(2)
+// does for each of them what recvmsg does. It allocates nothing in the long run.
+type receiver struct {
+	socket   *socket
+	discards bool // nobody wants to see the bytes
+	flags    uintptr
+	memory   []byte // receiveSize for each message
+	messages []message
+	envelope []envelope
+	call     func(fd uintptr) bool
+
+	count int    // messages that the last call returned
+	err   error  // of the last call
+	last  uint32 // the socket's count of drops
+	drops uint64 // since the filter came
+}
+
+// message is struct mmsghdr of recvmmsg(2).
+type message struct {
+	header unix.Msghdr
+	length uint32
+	_      [4]byte
+}
+
+// envelope is what a message's header points to.
+type envelope struct {
+	name unix.RawSockaddrInet6
+	oob  [64]byte
+	iov  unix.Iovec
+}
+
+func newReceiver(s *socket, kind *Kind, discards bool) *receiver {
+	r := &receiver{socket: s, discards: discards, last: s.before.high}
+	n := receiveMessages
+	switch {
+	case !kind.stream:
+		r.flags = unix.MSG_TRUNC // return the message's own length
+	case discards && kind.protocol == unix.IPPROTO_TCP:
+		r.flags = unix.MSG_TRUNC // throw the bytes away
+	}
+	size := n * receiveSize
+	switch {
+	case kind.listens:
+		n, size = 1, receiveSize // or the end of a connection would come many times
+	case discards:
+		size = 0
+	}
+	r.memory = make([]byte, size)
+	r.messages, r.envelope = make([]message, n), make([]envelope, n)
+	for i := range r.envelope {
+		e := &r.envelope[i]
+		if size > 0 {
+			e.iov.Base = &r.memory[i*receiveSize]
+			e.iov.SetLen(receiveSize)
+		}
+		r.messages[i].header = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&e.name)), Iov: &e.iov, Control: &e.oob[0]}
+		r.messages[i].header.SetIovlen(1)
+	}
+	r.call = func(fd uintptr) bool {
+		r.receive(int(fd))
+		return r.err != unix.EAGAIN
+	}
+	return r
+}
+
+// wait receives what there is, and waits for something if need be.
+func (r *receiver) wait() error {
+	if err := r.socket.conn.Read(r.call); err != nil {
+		return err
+	}
+	return r.err
+}
+
+// poll receives what there is, or returns unix.EAGAIN if there is nothing.
+func (r *receiver) poll() error {
+	if err := r.socket.conn.Control(func(fd uintptr) { r.receive(int(fd)) }); err != nil {
+		return err
+	}
+	return r.err
+}
+
+func (r *receiver) receive(fd int) {
+	for i := range r.messages[:max(r.count, 1)] {
+		r.messages[i].reset()
+	}
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, uintptr(fd), uintptr(unsafe.Pointer(&r.messages[0])),
+			uintptr(len(r.messages)), r.flags|unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			r.count, r.err = int(n), nil
+			return
+		case unix.EINTR:
+		default:
+			r.count, r.err = 0, errno
+			return
+		}
+	}
+}
+
+// reset makes room for another message; the kernel has written how much it needed.
+func (m *message) reset() {
+	m.header.Namelen = uint32(unsafe.Sizeof(unix.RawSockaddrInet6{}))
+	m.header.SetControllen(len(envelope{}.oob))
+}
+
+// ended tells whether the last call has found the end of a connection.
+func (r *receiver) ended() bool { return r.count == 1 && r.messages[0].length == 0 }
+
+// put puts what the last call returned into a batch.
+func (r *receiver) put(b *batch, home *route, now int64, ended bool) {
+	d := delivery{route: home}
+	d.Time, d.Cookie, d.To = now, r.socket.cookie, r.socket.local
+	if r.err != nil {
+		d.err, d.From, d.Drops = r.err, r.socket.peer, r.drops
+		b.put(&d, nil)
+		return
+	}
+	for i := range r.messages[:r.count] {
+		m := &r.messages[i]
+		d.Full = int(m.length)
+		r.countDrops(overflow(r.envelope[i].oob[:m.header.Controllen]))
+		d.Drops = r.drops
+		if r.discards && !ended {
+			b.discarded.add(home, &d.Delivery)
+			continue
+		}
+		d.From, d.out, d.end = r.sender(i), r.outgoing(i), ended
+		b.put(&d, r.data(i))
+	}
+}
+
+// data is what is there of a message.
+func (r *receiver) data(i int) []byte {
+	if len(r.memory) == 0 {
+		return nil
+	}
+	return r.memory[i*receiveSize:][:min(int(r.messages[i].length), receiveSize)]
+}
+
+// add counts a delivery.
+func (d *discarded) add(home *route, one *pair.Delivery) {
+	d.route = home
+	d.messages++
+	d.bytes += uint64(one.Full)
+	d.last = *one
+}
+
+// countDrops takes the socket's count of drops. It wraps around, and may be less
+// than before when several cpus fill the queue.
+func (r *receiver) countDrops(count uint32) {
+	if end := r.socket.closing.Load(); end != nil && int32(count-*end) > 0 {
+		count = *end
+	}
+	if more := int32(count - r.last); more > 0 {
+		r.drops += uint64(more)
+		r.last = count
+	}
+}
+
+// sender is the address of who sent a message, or the peer.
+func (r *receiver) sender(i int) netip.AddrPort {
+	if r.messages[i].header.Namelen == 0 {
+		return r.socket.peer
+	}
+	name := &r.envelope[i].name
+	switch name.Family {
+	case unix.AF_INET:
+		name := (*unix.RawSockaddrInet4)(unsafe.Pointer(name))
+		return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), networkOrder(name.Port))
+	case unix.AF_INET6:
+		from := netip.AddrFrom16(name.Addr)
+		if name.Scope_id != 0 {
+			from = from.WithZone(strconv.FormatUint(uint64(name.Scope_id), 10))
+		}
+		return netip.AddrPortFrom(from, networkOrder(name.Port))
+	}
+	return netip.AddrPort{}
+}
+
+// outgoing tells whether a packet socket says so of what it returned.
+func (r *receiver) outgoing(i int) bool {
+	name := &r.envelope[i].name
+	if r.messages[i].header.Namelen == 0 || name.Family != unix.AF_PACKET {
+		return false
+	}
+	return (*unix.RawSockaddrLinklayer)(unsafe.Pointer(name)).Pkttype == unix.PACKET_OUTGOING
+}
+
+// networkOrder is the value of a field that is in network byte order.
+func networkOrder(field uint16) uint16 {
+	var b [2]byte
+	binary.NativeEndian.PutUint16(b[:], field)
+	return binary.BigEndian.Uint16(b[:])
+}
+
+// overflow finds the count of SO_RXQ_OVFL among control messages. It is absent
+// as long as it is 0, and of sockets that do not count.
+func overflow(oob []byte) uint32 {
+	for len(oob) >= unix.SizeofCmsghdr {
+		header := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
+		n := int(header.Len)
+		if n < unix.SizeofCmsghdr || n > len(oob) {
+			return 0
+		}
+		if header.Level == unix.SOL_SOCKET && header.Type == unix.SO_RXQ_OVFL && n >= unix.CmsgLen(4) {
+			return binary.NativeEndian.Uint32(oob[unix.CmsgLen(0):])
+		}
+		oob = oob[min(unix.CmsgSpace(n-unix.CmsgLen(0)), len(oob)):]
+	}
+	return 0
+}
+
+// receiveAll reads a socket to its end, or until stop.
+func (s *Session) receiveAll(socket *socket) {
+	defer s.receivers.Done()
+	r := newReceiver(socket, s.config.Kind, s.config.discards())
+	var (
+		pause pacer
+		ended bool
+	)
+	put := func(b *batch, now int64) { r.put(b, s.own.home, now, ended) }
+	for {
+		err := r.wait()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			// Stopped: nothing more comes in, take what is there.
+			err = r.poll()
+		}
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, os.ErrClosed) {
+			if socket != s.main {
+				s.forget(socket)
+			}
+			return
+		}
+		ended = s.config.Kind.listens && (err != nil || r.ended())
+		s.own.mailbox.put(put)
+		if ended {
+			s.forget(socket)
+			return
+		}
+		if err != nil {
+			s.config.Notice("receiving: " + err.Error())
+			continue
+		}
+		if s.config.Echo && !s.stopping.Load() {
+			s.echo(r)
+		}
+		if !s.config.Kind.listens && !s.stopping.Load() {
+			pause.after(r.count)
+		}
+	}
+}
+
+// echo sends back what the last call returned.
+func (s *Session) echo(r *receiver) {
+	for i := range r.count {
+		from := r.sender(i)
+		if err := r.socket.send(r.data(i), from); err != nil && !s.stopping.Load() {
+			s.config.Notice(fmt.Sprintf("sending back to %s: %v", from, err))
+		}
+	}
+}
+
+const (
+	// pauseMessages is how many messages are to come in during a pause: a small part of
+	// what the smallest usual receive queue has room for.
+	pauseMessages = 16
+	// pauseMost and pauseLeast bound a pause. The kernel adds some 50 us to it.
+	pauseMost  = 200 * time.Microsecond
+	pauseLeast = 20 * time.Microsecond
+)
+
+// pacer pauses between the looks at a queue that fills steadily: to be woken for each
+// message costs more than all else that is done for it.
+type pacer struct{ last time.Time }
+
+// after pauses after a look that found so many messages.
+func (p *pacer) after(count int) {
+	now := time.Now()
+	elapsed := now.Sub(p.last)
+	p.last = now
+	if elapsed > 5*pauseMost || count == 0 {
+		return // what comes now and then is taken at once
+	}
+	pause := min(elapsed*pauseMessages/time.Duration(count), pauseMost)
+	if pause < pauseLeast {
+		return
+	}
+	// Not time.Sleep, which may take a millisecond.
+	_ = unix.Nanosleep(&unix.Timespec{Nsec: pause.Nanoseconds()}, nil)
+}
