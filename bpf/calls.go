@@ -56,6 +56,7 @@ type Calls struct {
 	raw     bool // at the tracepoints of all calls
 	ring    *ring
 	ends    sync.WaitGroup // links that are being closed
+	holder  *holder        // of the tracepoints that are no use any more then; may be nil
 }
 
 // OpenCalls loads the programs into the kernel, for the processes that the hook follows.
@@ -107,9 +108,7 @@ func openCalls(
 		return c, nil
 	}
 	c.raw = true
-	if err := c.detach(); err != nil {
-		return nil, err
-	}
+	c.detach()
 	return c, c.attachRaw()
 }
 
@@ -190,6 +189,11 @@ func (c *Calls) attachSingle() error {
 		return err
 	}
 	defer t.close()
+	holder, err := newHolder(2 * len(syscalls))
+	if err != nil {
+		return err
+	}
+	c.holder = holder
 	begins := map[int]string{2: callsProgBegins2, 3: callsProgBegins3, 4: callsProgBegins4, 6: callsProgBegins6}
 	if err := c.objects.load([]string{callsProgEnds}, slices.Collect(maps.Values(begins))); err != nil {
 		return err
@@ -204,6 +208,7 @@ func (c *Calls) attachSingle() error {
 				return err
 			}
 			c.links = append(c.links, event)
+			holder.hold(event)
 		}
 	}
 	return nil
@@ -399,32 +404,33 @@ func (c *Calls) Counters() (CallCounters, error) {
 	return sum, nil
 }
 
-// Stop ends the recording. What is in the ring stays readable. The kernel takes some
-// 60 ms to detach each program, which goes on in the background until Close.
+// Stop ends the recording. What is in the ring stays readable. The programs are detached
+// in the background until Close.
 func (c *Calls) Stop() error {
 	if err := c.objects.variables[callsVarFollowing].Set(uint32(0)); err != nil {
 		return fmt.Errorf("stopping to follow system calls: %w", err)
 	}
-	for _, l := range c.links {
-		c.ends.Go(func() { l.Close() })
-	}
-	c.links = nil
+	c.detach()
 	return nil
 }
 
-func (c *Calls) detach() error {
-	var errs []error
+// detach begins to detach the programs, all at once: the kernel waits with each until
+// no cpu runs it any more, and that wait is the same for all.
+func (c *Calls) detach() {
 	for _, l := range c.links {
-		errs = append(errs, l.Close())
+		c.ends.Go(func() { _ = l.Close() })
 	}
 	c.links = nil
-	return errors.Join(errs...)
 }
 
 // Close gives the programs up. It is safe to call it twice.
 func (c *Calls) Close() error {
-	err := c.detach()
+	c.detach()
 	c.ends.Wait()
+	var err error
+	if c.holder != nil {
+		err = c.holder.Close()
+	}
 	if c.ring != nil {
 		err = errors.Join(err, c.ring.close())
 	}
