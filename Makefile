@@ -56,10 +56,10 @@ check-generate: ## fails if the committed BPF objects are not those of the C sou
 samples: ## records the samples anew, on this kernel
 	./samples/make.sh
 
-bench: ## what a packet costs, in the kernel, in the reader and in the writer
+bench: ## what a packet costs, in the kernel, in the reader and in the writer, and how long a capture takes to begin and to end
 	go test -run '^$$' -bench . -benchtime 200000x -count 3 ./bpf ./capture
 	go test -run '^$$' -bench . -count 3 ./convert
-	go test -run '^$$' -bench Live -benchtime 15x ./cmd/ebpfdump
+	go test -run '^$$' -bench 'Live|Start' -benchtime 15x ./cmd/ebpfdump
 
 fuzz: ## every fuzz target, FUZZTIME times
 	@for package in $$(go list ./...); do \

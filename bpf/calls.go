@@ -4,13 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
@@ -48,14 +51,12 @@ type CallsOptions struct {
 //
 // Needs Linux 5.8 with BTF, CAP_BPF and CAP_PERFMON.
 type Calls struct {
-	objects struct {
-		callsObjects
-		Data *ebpf.Map `ebpf:".data"`
-	}
-	links []io.Closer
-	raw   bool // at the tracepoints of all calls
-	ring  *ring
-	ends  sync.WaitGroup // links that are being closed
+	objects *loaded
+	links   []io.Closer
+	raw     bool // at the tracepoints of all calls
+	ring    *ring
+	ends    sync.WaitGroup // links that are being closed
+	holder  *holder        // of the tracepoints that are no use any more then; may be nil
 }
 
 // OpenCalls loads the programs into the kernel, for the processes that the hook follows.
@@ -64,19 +65,28 @@ type Calls struct {
 // the copy besides. Without CAP_SYS_ADMIN and tracefs it is more.
 //
 // An error is a *MissingError if a privilege or a feature of the kernel is missing.
-func OpenCalls(hook *Hook, opts CallsOptions) (*Calls, error) { return openCalls(hook, opts, false) }
+func OpenCalls(hook *Hook, opts CallsOptions) (*Calls, error) {
+	return openCallsOf(hook, opts, false)
+}
 
-// openCalls can be told to go by raw tracepoints.
-func openCalls(hook *Hook, opts CallsOptions, raw bool) (_ *Calls, err error) {
+// openCallsOf can be told to go by raw tracepoints.
+func openCallsOf(hook *Hook, opts CallsOptions, raw bool) (*Calls, error) {
+	spec, err := loadCalls()
+	if err != nil {
+		return nil, fmt.Errorf("reading the object: %w", err)
+	}
+	types := sync.OnceValue(func() *btf.Spec { return kernelTypes(spec) })
+	return openCalls(spec, types, hook.objects.maps[hookMapProcesses], opts, raw)
+}
+
+func openCalls(
+	spec *ebpf.CollectionSpec, types func() *btf.Spec, processes *ebpf.Map, opts CallsOptions, raw bool,
+) (_ *Calls, err error) {
 	sizes, err := Options{RingSize: opts.RingSize, Snaplen: opts.Snaplen}.withDefaults()
 	if err != nil {
 		return nil, err
 	}
 	_ = rlimit.RemoveMemlock() // as in Open
-	spec, err := loadCalls()
-	if err != nil {
-		return nil, fmt.Errorf("reading the object: %w", err)
-	}
 	spec.Maps[callsMapEvents].MaxEntries = uint32(sizes.RingSize)
 	if err := opts.set(spec, uint32(sizes.Snaplen)); err != nil {
 		return nil, err
@@ -87,20 +97,18 @@ func openCalls(hook *Hook, opts CallsOptions, raw bool) (_ *Calls, err error) {
 			c.Close()
 		}
 	}()
-	shared := map[string]*ebpf.Map{callsMapProcesses: hook.objects.Processes}
-	if err := spec.LoadAndAssign(&c.objects, &ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
+	shared := map[string]*ebpf.Map{callsMapProcesses: processes}
+	if c.objects, err = newLoaded(spec, types, shared, callsMapTaken); err != nil {
 		return nil, diagnoseCalls(err)
 	}
-	if c.ring, err = openRing(c.objects.Events); err != nil {
+	if c.ring, err = openRing(c.objects.maps[callsMapEvents]); err != nil {
 		return nil, fmt.Errorf("opening the ring of the system calls: %w", err)
 	}
 	if !raw && c.attachSingle() == nil {
 		return c, nil
 	}
 	c.raw = true
-	if err := c.detach(); err != nil {
-		return nil, err
-	}
+	c.detach()
 	return c, c.attachRaw()
 }
 
@@ -149,15 +157,23 @@ func (opts CallsOptions) set(spec *ebpf.CollectionSpec, snaplen uint32) error {
 
 // attachRaw puts the programs at the tracepoints of all calls.
 func (c *Calls) attachRaw() error {
-	programs := []link.RawTracepointOptions{
-		{Name: "sys_enter", Program: c.objects.Entered},
-		{Name: "sys_exit", Program: c.objects.Returned},
+	programs := []struct{ tracepoint, program string }{
+		{"sys_enter", callsProgEntered},
+		{"sys_exit", callsProgReturned},
 	}
 	if Preemptible() {
-		programs = append(programs, link.RawTracepointOptions{Name: "sys_exit", Program: c.objects.ReturnedAgain})
+		programs = append(programs, struct{ tracepoint, program string }{"sys_exit", callsProgReturnedAgain})
+	}
+	if err := c.objects.makeMaps(callsMapTaken); err != nil {
+		return diagnoseCalls(err)
 	}
 	for _, p := range programs {
-		l, err := link.AttachRawTracepoint(p)
+		if err := c.objects.load([]string{p.program}); err != nil {
+			return diagnoseCalls(err)
+		}
+	}
+	for _, p := range programs {
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: p.tracepoint, Program: c.objects.programs[p.program]})
 		if err != nil {
 			return diagnoseCalls(err)
 		}
@@ -173,11 +189,18 @@ func (c *Calls) attachSingle() error {
 		return err
 	}
 	defer t.close()
-	o := &c.objects
-	begins := map[int]*ebpf.Program{2: o.Begins2, 3: o.Begins3, 4: o.Begins4, 6: o.Begins6}
+	holder, err := newHolder(2 * len(syscalls))
+	if err != nil {
+		return err
+	}
+	c.holder = holder
+	begins := map[int]string{2: callsProgBegins2, 3: callsProgBegins3, 4: callsProgBegins4, 6: callsProgBegins6}
+	if err := c.objects.load([]string{callsProgEnds}, slices.Collect(maps.Values(begins))); err != nil {
+		return err
+	}
 	for _, s := range syscalls {
-		for name, program := range map[string]*ebpf.Program{"enter": begins[s.arguments], "exit": o.Ends} {
-			event, err := t.attach("syscalls/sys_"+name+"_"+s.name, program)
+		for name, program := range map[string]string{"enter": begins[s.arguments], "exit": callsProgEnds} {
+			event, err := t.attach("syscalls/sys_"+name+"_"+s.name, c.objects.programs[program])
 			if s.optional && errors.Is(err, unix.ENOENT) {
 				continue
 			}
@@ -185,6 +208,7 @@ func (c *Calls) attachSingle() error {
 				return err
 			}
 			c.links = append(c.links, event)
+			holder.hold(event)
 		}
 	}
 	return nil
@@ -228,7 +252,7 @@ const firstNamespace = 0xEFFFFFFC
 // Known says that a socket has its mark: there will be no CallFound of it, and with
 // ChooseKnown its calls are recorded.
 func (c *Calls) Known(cookie uint64) error {
-	if err := c.objects.Known.Update(cookie, uint32(1), ebpf.UpdateAny); err != nil {
+	if err := c.objects.maps[callsMapKnown].Update(cookie, uint32(1), ebpf.UpdateAny); err != nil {
 		return fmt.Errorf("choosing a socket: %w", err)
 	}
 	return nil
@@ -253,7 +277,7 @@ func (c *Calls) NoteBlocked(pid uint32) {
 		}
 		if call, ok := parseBlocked(string(text)); ok {
 			// One that it has begun meanwhile is the better one.
-			_ = c.objects.Begun.Update(uint32(tid), call, ebpf.UpdateNoExist)
+			_ = c.objects.maps[callsMapBegun].Update(uint32(tid), call, ebpf.UpdateNoExist)
 		}
 	}
 }
@@ -354,7 +378,7 @@ func (c *Calls) Counters() (CallCounters, error) {
 		percpu []callsEventCounters
 		sum    CallCounters
 	)
-	if err := c.objects.EventCounts.Lookup(uint32(0), &percpu); err != nil {
+	if err := c.objects.maps[callsMapEventCounts].Lookup(uint32(0), &percpu); err != nil {
 		return sum, fmt.Errorf("reading the counters of the system calls: %w", err)
 	}
 	for _, n := range percpu {
@@ -365,50 +389,50 @@ func (c *Calls) Counters() (CallCounters, error) {
 		sum.Truncated += n.Truncated
 		sum.Missed += n.Forgotten
 	}
-	o := &c.objects
-	decisive := []*ebpf.Program{o.Begins2, o.Begins3, o.Begins4, o.Begins6, o.Ends}
+	decisive := []string{callsProgBegins2, callsProgBegins3, callsProgBegins4, callsProgBegins6, callsProgEnds}
 	switch {
 	case c.raw && Preemptible():
-		decisive = []*ebpf.Program{o.ReturnedAgain}
+		decisive = []string{callsProgReturnedAgain}
 	case c.raw:
-		decisive = []*ebpf.Program{o.Returned}
+		decisive = []string{callsProgReturned}
 	}
 	for _, p := range decisive {
-		if stats, err := p.Stats(); err == nil {
+		if stats, err := c.objects.programs[p].Stats(); err == nil {
 			sum.Missed += stats.RecursionMisses
 		}
 	}
 	return sum, nil
 }
 
-// Stop ends the recording. What is in the ring stays readable. The kernel takes some
-// 60 ms to detach each program, which goes on in the background until Close.
+// Stop ends the recording. What is in the ring stays readable. The programs are detached
+// in the background until Close.
 func (c *Calls) Stop() error {
-	if err := c.objects.Following.Set(uint32(0)); err != nil {
+	if err := c.objects.variables[callsVarFollowing].Set(uint32(0)); err != nil {
 		return fmt.Errorf("stopping to follow system calls: %w", err)
 	}
-	for _, l := range c.links {
-		c.ends.Go(func() { l.Close() })
-	}
-	c.links = nil
+	c.detach()
 	return nil
 }
 
-func (c *Calls) detach() error {
-	var errs []error
+// detach begins to detach the programs, all at once: the kernel waits with each until
+// no cpu runs it any more, and that wait is the same for all.
+func (c *Calls) detach() {
 	for _, l := range c.links {
-		errs = append(errs, l.Close())
+		c.ends.Go(func() { _ = l.Close() })
 	}
 	c.links = nil
-	return errors.Join(errs...)
 }
 
 // Close gives the programs up. It is safe to call it twice.
 func (c *Calls) Close() error {
-	err := c.detach()
+	c.detach()
 	c.ends.Wait()
+	var err error
+	if c.holder != nil {
+		err = c.holder.Close()
+	}
 	if c.ring != nil {
 		err = errors.Join(err, c.ring.close())
 	}
-	return errors.Join(err, c.objects.Data.Close(), c.objects.callsObjects.Close())
+	return errors.Join(err, c.objects.Close())
 }

@@ -30,7 +30,7 @@ func BenchmarkCalls(b *testing.B) {
 			b.Run(state+"/"+name, func(b *testing.B) {
 				if state != "off" {
 					hook := mustHook(b, mustOpen(b, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen}), HookOptions{Record: true})
-					c, err := openCalls(hook, CallsOptions{}, strings.HasSuffix(state, "raw"))
+					c, err := openCallsOf(hook, CallsOptions{}, strings.HasSuffix(state, "raw"))
 					if err != nil {
 						b.Fatal(err)
 					}

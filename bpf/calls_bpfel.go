@@ -63,6 +63,11 @@ type callsEventCounters struct {
 	Forgotten uint64
 }
 
+type callsProcessRow struct {
+	_        structs.HostLayout
+	Followed [64]uint8
+}
+
 type callsReading struct {
 	_            structs.HostLayout
 	Registers    [64]uint64

@@ -21,7 +21,7 @@ func mustFollow(tb testing.TB, opts CallsOptions, fds ...int) *Calls {
 	requirePrivilege(tb)
 	hook := mustHook(tb, mustOpen(tb, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen}), HookOptions{})
 	opts.Choose = ChooseKnown
-	c, err := openCalls(hook, opts, strings.HasSuffix(tb.Name(), "/raw"))
+	c, err := openCallsOf(hook, opts, strings.HasSuffix(tb.Name(), "/raw"))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -35,11 +36,8 @@ type HookOptions struct {
 //
 // Needs Linux 5.8 with BTF, CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
 type Hook struct {
-	objects struct {
-		hookObjects
-		Data *ebpf.Map `ebpf:".data"`
-	}
-	links []io.Closer
+	objects *loaded
+	links   []io.Closer
 	// tap is the number of the tap's program, and canAsk tells whether the kernel says
 	// which program is a socket's filter.
 	tap    ebpf.ProgramID
@@ -57,6 +55,28 @@ func OpenHook(tap *Tap, opts HookOptions) (_ *Hook, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the hook's object: %w", err)
 	}
+	processes, err := newProcesses(spec)
+	if err != nil {
+		return nil, err
+	}
+	defer processes.Close()
+	return openHook(tap, spec, func() *btf.Spec { return kernelTypes(spec) }, processes, opts)
+}
+
+// newProcesses makes the set of followed processes. It is no more than a map: the
+// handle may be closed when a Hook and Calls have it.
+func newProcesses(spec *ebpf.CollectionSpec) (*ebpf.Map, error) {
+	_ = rlimit.RemoveMemlock() // as in Open
+	processes, err := ebpf.NewMap(spec.Maps[hookMapProcesses])
+	if err != nil {
+		return nil, diagnoseHook(err)
+	}
+	return processes, nil
+}
+
+func openHook(
+	tap *Tap, spec *ebpf.CollectionSpec, types func() *btf.Spec, processes *ebpf.Map, opts HookOptions,
+) (_ *Hook, err error) {
 	if err := opts.set(spec, tap.wakeup); err != nil {
 		return nil, err
 	}
@@ -66,9 +86,21 @@ func OpenHook(tap *Tap, opts HookOptions) (_ *Hook, err error) {
 			h.Close()
 		}
 	}()
-	shared := map[string]*ebpf.Map{hookMapRing: tap.objects.Ring, hookMapCounts: tap.objects.Counts}
 	spec.Maps[hookMapRing].MaxEntries = tap.objects.Ring.MaxEntries()
-	if err := spec.LoadAndAssign(&h.objects, &ebpf.CollectionOptions{MapReplacements: shared}); err != nil {
+	h.objects, err = newLoaded(spec, types, map[string]*ebpf.Map{
+		hookMapRing: tap.objects.Ring, hookMapCounts: tap.objects.Counts, hookMapProcesses: processes,
+	})
+	if err != nil {
+		return nil, diagnoseHook(err)
+	}
+	small := []string{
+		hookProgCreated, hookProgBound4, hookProgBound6, hookProgConnects4, hookProgConnects6,
+		hookProgForked, hookProgExited, hookProgFilterId,
+	}
+	if _, nested := pidNamespace(); nested {
+		small = append(small, hookProgFindProcess)
+	}
+	if err := h.objects.load([]string{hookProgArrived}, small); err != nil {
 		return nil, diagnoseHook(err)
 	}
 	info, err := tap.objects.Tap.Info()
@@ -125,12 +157,12 @@ func (h *Hook) attach() error {
 		attach  ebpf.AttachType
 		program *ebpf.Program
 	}{
-		{ebpf.AttachCGroupInetIngress, h.objects.Arrived},
-		{ebpf.AttachCGroupInetSockCreate, h.objects.Created},
-		{ebpf.AttachCGroupInet4PostBind, h.objects.Bound4},
-		{ebpf.AttachCGroupInet6PostBind, h.objects.Bound6},
-		{ebpf.AttachCGroupInet4Connect, h.objects.Connects4},
-		{ebpf.AttachCGroupInet6Connect, h.objects.Connects6},
+		{ebpf.AttachCGroupInetIngress, h.objects.programs[hookProgArrived]},
+		{ebpf.AttachCGroupInetSockCreate, h.objects.programs[hookProgCreated]},
+		{ebpf.AttachCGroupInet4PostBind, h.objects.programs[hookProgBound4]},
+		{ebpf.AttachCGroupInet6PostBind, h.objects.programs[hookProgBound6]},
+		{ebpf.AttachCGroupInet4Connect, h.objects.programs[hookProgConnects4]},
+		{ebpf.AttachCGroupInet6Connect, h.objects.programs[hookProgConnects6]},
 	} {
 		l, err := link.AttachCgroup(link.CgroupOptions{
 			Path: fmt.Sprintf("/proc/self/fd/%d", root.Fd()), Attach: at.attach, Program: at.program,
@@ -141,8 +173,8 @@ func (h *Hook) attach() error {
 		h.links = append(h.links, l)
 	}
 	for name, program := range map[string]*ebpf.Program{
-		"sched_process_fork": h.objects.Forked,
-		"sched_process_exit": h.objects.Exited,
+		"sched_process_fork": h.objects.programs[hookProgForked],
+		"sched_process_exit": h.objects.programs[hookProgExited],
 	} {
 		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: program})
 		if err != nil {
@@ -191,7 +223,7 @@ func (h *Hook) Mark(fd int) (cookie uint64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("asking a socket for its cookie: %w", err)
 	}
-	err = h.objects.Marks.Update(int32(fd), hookMark{Origin: cookie}, ebpf.UpdateNoExist)
+	err = h.objects.maps[hookMapMarks].Update(int32(fd), hookMark{Origin: cookie}, ebpf.UpdateNoExist)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
 		return 0, fmt.Errorf("marking a socket: %w", err)
 	}
@@ -202,7 +234,7 @@ func (h *Hook) Mark(fd int) (cookie uint64, err error) {
 // listener that accepted it. It is not ok for a socket without a mark.
 func (h *Hook) Origin(fd int) (cookie uint64, ok bool) {
 	var m hookMark
-	err := h.objects.Marks.Lookup(int32(fd), &m)
+	err := h.objects.maps[hookMapMarks].Lookup(int32(fd), &m)
 	return m.Origin, err == nil
 }
 
@@ -220,10 +252,10 @@ func (h *Hook) MarkMPTCP(fd int, port uint16, origin uint64) error {
 		return fmt.Errorf("asking a socket for its network namespace: %w", err)
 	}
 	key := hookMptcpListener{Network: uint32(st.Ino), Port: uint32(port)}
-	if err := h.objects.MptcpPorts.Update(key, origin, ebpf.UpdateAny); err != nil {
+	if err := h.objects.maps[hookMapMptcpPorts].Update(key, origin, ebpf.UpdateAny); err != nil {
 		return fmt.Errorf("following the MPTCP listener on port %d: %w", port, err)
 	}
-	if err := h.objects.MptcpListeners.Set(uint32(1)); err != nil {
+	if err := h.objects.variables[hookVarMptcpListeners].Set(uint32(1)); err != nil {
 		return fmt.Errorf("following the MPTCP listener on port %d: %w", port, err)
 	}
 	return nil
@@ -242,7 +274,7 @@ func (h *Hook) HasTap(fd int) (bool, error) {
 
 // filterID is the number of the program that is a socket's filter, 0 if it is none.
 func (h *Hook) filterID(fd int) (uint32, error) {
-	id, err := h.objects.FilterId.Run(&ebpf.RunOptions{Context: [12]uint64{uint64(fd)}})
+	id, err := h.objects.programs[hookProgFilterId].Run(&ebpf.RunOptions{Context: [12]uint64{uint64(fd)}})
 	if err != nil {
 		return 0, fmt.Errorf("asking for the filter of a socket: %w", err)
 	}
@@ -255,7 +287,12 @@ func (h *Hook) Follow(pid uint32) error {
 	if err != nil {
 		return err
 	}
-	if err := h.objects.Processes.Update(global, uint32(1), ebpf.UpdateAny); err != nil {
+	// A byte for each number, which the programs write as well: so not by the row.
+	processes, err := h.objects.maps[hookMapProcesses].Memory()
+	if err == nil {
+		_, err = processes.WriteAt([]byte{1}, int64(global))
+	}
+	if err != nil {
 		return fmt.Errorf("following process %d: %w", pid, err)
 	}
 	return nil
@@ -266,11 +303,11 @@ func (h *Hook) globalPID(pid uint32) (uint32, error) {
 	if _, nested := pidNamespace(); !nested {
 		return pid, nil
 	}
-	wanted, found := h.objects.WantedPid, h.objects.FoundPid
+	wanted, found := h.objects.variables[hookVarWantedPid], h.objects.variables[hookVarFoundPid]
 	if err := errors.Join(wanted.Set(pid), found.Set(uint32(0))); err != nil {
 		return 0, fmt.Errorf("finding process %d: %w", pid, err)
 	}
-	it, err := link.AttachIter(link.IterOptions{Program: h.objects.FindProcess})
+	it, err := link.AttachIter(link.IterOptions{Program: h.objects.programs[hookProgFindProcess]})
 	if err != nil {
 		return 0, diagnoseHook(fmt.Errorf("finding process %d: %w", pid, err))
 	}
@@ -292,7 +329,7 @@ func (h *Hook) globalPID(pid uint32) (uint32, error) {
 
 // Stop ends all following and recording. What is in the ring stays readable.
 func (h *Hook) Stop() error {
-	if err := h.objects.Following.Set(uint32(0)); err != nil {
+	if err := h.objects.variables[hookVarFollowing].Set(uint32(0)); err != nil {
 		return fmt.Errorf("stopping the hook: %w", err)
 	}
 	return nil
@@ -305,5 +342,5 @@ func (h *Hook) Close() error {
 		errs = append(errs, l.Close())
 	}
 	h.links = nil
-	return errors.Join(append(errs, h.objects.Data.Close(), h.objects.hookObjects.Close())...)
+	return errors.Join(append(errs, h.objects.Close())...)
 }

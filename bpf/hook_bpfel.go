@@ -34,6 +34,11 @@ type hookMptcpListener struct {
 	Port    uint32
 }
 
+type hookProcessRow struct {
+	_        structs.HostLayout
+	Followed [64]uint8
+}
+
 type hookRecord struct {
 	_              structs.HostLayout
 	Time           uint64

@@ -357,17 +357,29 @@ func TestHookForgetsProcesses(t *testing.T) {
 	if err := hook.Follow(uint32(cmd.Process.Pid)); err != nil {
 		t.Fatal(err)
 	}
-	var value uint32
-	if err := hook.objects.Processes.Lookup(uint32(cmd.Process.Pid), &value); err != nil {
-		t.Fatal(err)
+	if !follows(t, hook, cmd.Process.Pid) {
+		t.Fatal("a process that is to be followed is not")
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	if err := hook.objects.Processes.Lookup(uint32(cmd.Process.Pid), &value); err == nil {
+	if follows(t, hook, cmd.Process.Pid) {
 		t.Error("a process that has ended is still followed")
 	}
+}
+
+func follows(t *testing.T, hook *Hook, pid int) bool {
+	t.Helper()
+	processes, err := hook.objects.maps[hookMapProcesses].Memory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var followed [1]byte
+	if _, err := processes.ReadAt(followed[:], int64(pid)); err != nil {
+		t.Fatal(err)
+	}
+	return followed[0] != 0
 }
 
 // waitsName asks TestHookWaits to wait until it is killed.

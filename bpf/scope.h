@@ -7,21 +7,45 @@
 #include <bpf/bpf_core_read.h>
 #include "kernel.h"
 
+/* A byte for each number that a process can have, not 0 if it is followed. No hash: the
+ * kernel makes this in no time, and looks into it without a call.
+ */
+#define PROCESSES_MAX (4 << 20)
+#define PROCESSES_ROW 64
+
+struct process_row {
+	__u8 followed[PROCESSES_ROW];
+};
+
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
-	__type(key, __u32); /* process */
-	__type(value, __u32);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, PROCESSES_MAX / PROCESSES_ROW);
+	__type(key, __u32);
+	__type(value, struct process_row);
 } processes SEC(".maps");
+
+static __always_inline void follow(__u32 process, __u8 yes)
+{
+	__u32 at = process / PROCESSES_ROW;
+	struct process_row *row = bpf_map_lookup_elem(&processes, &at);
+
+	if (row)
+		row->followed[process % PROCESSES_ROW] = yes;
+}
 
 /* Cleared when nobody reads any more. */
 __u32 following = 1;
 
 static __always_inline int followed(__u32 process)
 {
+	__u32 at = process / PROCESSES_ROW;
+	struct process_row *row;
+
 	if (!*(volatile __u32 *)&following)
 		return 0;
-	return bpf_map_lookup_elem(&processes, &process) != 0;
+	row = bpf_map_lookup_elem(&processes, &at);
+	return row && row->followed[process % PROCESSES_ROW];
 }
 
 /* Our process id namespace, if it is not the first one. */

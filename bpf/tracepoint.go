@@ -10,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,25 +72,70 @@ func (t *tracefs) id(name string) (uint64, error) {
 }
 
 // perfEvent is a program at a tracepoint. Closing it detaches the program.
-type perfEvent int
+type perfEvent struct {
+	fd   int
+	link *link.RawLink // nil before Linux 5.15, where the event itself has the program
+}
 
-func (p perfEvent) Close() error { return unix.Close(int(p)) }
+func (p perfEvent) Close() error {
+	if p.link == nil {
+		return unix.Close(p.fd)
+	}
+	return errors.Join(p.link.Close(), unix.Close(p.fd))
+}
 
 // attach puts a program at a tracepoint, on all cpus.
-func (t *tracefs) attach(name string, program *ebpf.Program) (_ perfEvent, err error) {
+func (t *tracefs) attach(name string, program *ebpf.Program) (event perfEvent, err error) {
 	id, err := t.id(name)
 	if err != nil {
-		return -1, err
+		return event, err
 	}
 	attributes := unix.PerfEventAttr{Type: unix.PERF_TYPE_TRACEPOINT, Config: id, Sample_type: unix.PERF_SAMPLE_RAW, Sample: 1, Wakeup: 1}
 	attributes.Size = uint32(unsafe.Sizeof(attributes))
 	// The event is one of cpu 0; the program runs for the tracepoint, wherever it is.
-	fd, err := unix.PerfEventOpen(&attributes, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	event.fd, err = unix.PerfEventOpen(&attributes, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
 	if err != nil {
-		return -1, fmt.Errorf("opening tracepoint %s: %w", name, err)
+		return event, fmt.Errorf("opening tracepoint %s: %w", name, err)
 	}
-	if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_SET_BPF, program.FD()); err != nil {
-		return -1, errors.Join(fmt.Errorf("attaching to tracepoint %s: %w", name, err), unix.Close(fd))
+	event.link, err = link.AttachRawLink(link.RawLinkOptions{Target: event.fd, Program: program, Attach: ebpf.AttachPerfEvent})
+	if err != nil {
+		event.link, err = nil, unix.IoctlSetInt(event.fd, unix.PERF_EVENT_IOC_SET_BPF, program.FD())
 	}
-	return perfEvent(fd), nil
+	if err != nil {
+		return event, errors.Join(fmt.Errorf("attaching to tracepoint %s: %w", name, err), event.Close())
+	}
+	return event, nil
 }
+
+// holder holds perf events beside their descriptors, so that nobody waits for their end.
+// The kernel takes tens of milliseconds to end a tracepoint's last event, for one after the
+// other, and whoever closes an event last waits for that: at its exit, too. An array of
+// perf events gives up those that it has in the background, when it is closed.
+type holder struct {
+	events *ebpf.Map
+	next   uint32
+}
+
+func newHolder(room int) (*holder, error) {
+	// The library makes no such array larger than there are cpus, for which others are.
+	create := struct{ kind, keySize, valueSize, entries, flags uint32 }{unix.BPF_MAP_TYPE_PERF_EVENT_ARRAY, 4, 4, uint32(room), 0}
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_MAP_CREATE, uintptr(unsafe.Pointer(&create)), unsafe.Sizeof(create))
+	if errno != 0 {
+		return nil, fmt.Errorf("making an array of perf events: %w", errno)
+	}
+	events, err := ebpf.NewMapFromFD(int(fd))
+	if err != nil {
+		return nil, fmt.Errorf("making an array of perf events: %w", err)
+	}
+	return &holder{events: events}, nil
+}
+
+// hold takes an event, whose descriptor may be closed before that of the holder and
+// after. Where the kernel does not want it, whoever closes it waits as ever.
+func (h *holder) hold(event perfEvent) {
+	if h.events.Put(h.next, uint32(event.fd)) == nil {
+		h.next++
+	}
+}
+
+func (h *holder) Close() error { return h.events.Close() }

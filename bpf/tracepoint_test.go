@@ -2,9 +2,51 @@ package bpf
 
 import (
 	"testing"
+	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
+
+// TestCallsLeaveNothing closes what follows calls: nothing of it stays in the kernel, and
+// there is nobody who waits for the ends of the tracepoints.
+func TestCallsLeaveNothing(t *testing.T) {
+	t.Parallel()
+	calls := mustFollow(t, CallsOptions{RingSize: MinRingSize})
+	if calls.holder == nil && !calls.raw || calls.holder != nil && int(calls.holder.next) != len(calls.links) {
+		t.Errorf("of %d tracepoints the holder has %+v", len(calls.links), calls.holder)
+	}
+	awaitGone(t, calls)
+}
+
+// awaitGone closes, and waits until the kernel has given up the programs.
+func awaitGone(t *testing.T, calls *Calls) {
+	t.Helper()
+	var ids []ebpf.ProgramID
+	for _, p := range calls.objects.programs {
+		info, err := p.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := info.ID()
+		ids = append(ids, id)
+	}
+	if err := calls.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range ids {
+		for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			p, err := ebpf.NewProgramFromID(id)
+			if err != nil {
+				break
+			}
+			p.Close()
+			if time.Since(begin) > time.Minute {
+				t.Fatalf("program %d is still there", id)
+			}
+		}
+	}
+}
 
 func TestParseBlocked(t *testing.T) {
 	t.Parallel()

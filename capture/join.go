@@ -165,30 +165,31 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 }
 
 // load loads the programs.
-func (l *Live) load() (err error) {
+func (l *Live) load() error {
 	c := &l.config
-	l.tap, err = bpf.Open(bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, Verdict: c.Verdict, Leased: true})
+	var calls *bpf.CallsOptions
+	if slices.Contains(c.Views, ViewUser) || c.changes() {
+		calls = &bpf.CallsOptions{RingSize: c.RingSize, Snaplen: c.Snaplen, Ports: c.Ports, NewsOfAll: c.changes()}
+		switch {
+		case c.byDescriptor():
+			calls.Choose = bpf.ChooseKnown
+		case len(c.Ports) > 0:
+			calls.Choose = bpf.ChoosePorts
+		}
+	}
+	f, err := bpf.OpenFollowing(
+		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, Verdict: c.Verdict, Leased: true},
+		bpf.HookOptions{Snaplen: c.Snaplen, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports},
+		calls,
+	)
 	if err != nil {
 		return err
 	}
+	l.tap, l.hook, l.calls = f.Tap, f.Hook, f.Calls
 	ctx, cancel := context.WithCancel(context.Background())
 	l.wanted = cancel
 	go l.renew(ctx)
-	l.hook, err = bpf.OpenHook(l.tap, bpf.HookOptions{
-		Snaplen: c.Snaplen, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports,
-	})
-	if err != nil || !slices.Contains(c.Views, ViewUser) && !c.changes() {
-		return err
-	}
-	options := bpf.CallsOptions{RingSize: c.RingSize, Snaplen: c.Snaplen, Ports: c.Ports, NewsOfAll: c.changes()}
-	switch {
-	case c.byDescriptor():
-		options.Choose = bpf.ChooseKnown
-	case len(c.Ports) > 0:
-		options.Choose = bpf.ChoosePorts
-	}
-	l.calls, err = bpf.OpenCalls(l.hook, options)
-	return err
+	return nil
 }
 
 // introduce says what is worth knowing of the process before the capture begins.

@@ -1,0 +1,285 @@
+package bpf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+)
+
+// vmlinuxTypes is where the kernel shows the types that it is made of, as BTF: all
+// hundred thousand of them.
+const vmlinuxTypes = "/sys/kernel/btf/vmlinux"
+
+// kernelTypes are those of the running kernel's types that the programs of some objects
+// are relocated against. To index all of them, and those of every module, would take
+// longer than all else before a capture begins.
+//
+// It is nil if there is no BTF where it should be: then the library looks for it, or
+// says what is missing.
+func kernelTypes(specs ...*ebpf.CollectionSpec) *btf.Spec {
+	all, release, err := mapFile(vmlinuxTypes)
+	if err != nil {
+		return nil
+	}
+	defer release()
+	names := make(map[string]bool)
+	for _, spec := range specs {
+		for t := range spec.Types.All() {
+			if s, ok := t.(*btf.Struct); ok && s.Name != "" {
+				names[s.Name] = true
+			}
+		}
+	}
+	few, err := cutTypes(all, names)
+	if err != nil {
+		return nil
+	}
+	types, err := btf.LoadSpecFromReader(bytes.NewReader(few))
+	if err != nil {
+		return nil
+	}
+	return types
+}
+
+// mapFile maps a file that nobody changes, or reads it where it cannot be mapped.
+func mapFile(path string) (content []byte, release func(), err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, err
+	}
+	content, err = unix.Mmap(int(f.Fd()), 0, int(info.Size()), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err == nil {
+		return content, func() { _ = unix.Munmap(content) }, nil
+	}
+	// At once: the kernel copies what is read, and each piece has its price.
+	content = make([]byte, info.Size())
+	_, err = io.ReadFull(f, content)
+	return content, func() {}, err
+}
+
+// Layouts of the kernel's include/uapi/linux/btf.h.
+const (
+	btfMagic      = 0xeB9F
+	btfHeaderSize = 24 // the least
+	btfTypeSize   = 12
+)
+
+// btfShape is what follows a type of a kind: a fixed part, and a part for each of its
+// vlen members.
+type btfShape struct {
+	fixed, member int
+	// refers: the type's own third word is the number of a type.
+	refers bool
+	// memberType and fixedType are where a type's number is in these parts, if they have one.
+	memberType, fixedType []int
+	// named: a member begins with its name.
+	named bool
+	// pointer: what it refers to is left out.
+	pointer bool
+}
+
+var btfShapes = [...]btfShape{
+	1:  {fixed: 4},                                                   // INT
+	2:  {refers: true, pointer: true},                                // PTR
+	3:  {fixed: 12, fixedType: []int{0, 4}},                          // ARRAY
+	4:  {member: 12, named: true, memberType: []int{4}},              // STRUCT
+	5:  {member: 12, named: true, memberType: []int{4}},              // UNION
+	6:  {member: 8, named: true},                                     // ENUM
+	7:  {},                                                           // FWD
+	8:  {refers: true},                                               // TYPEDEF
+	9:  {refers: true},                                               // VOLATILE
+	10: {refers: true},                                               // CONST
+	11: {refers: true},                                               // RESTRICT
+	12: {refers: true},                                               // FUNC
+	13: {member: 8, named: true, memberType: []int{4}, refers: true}, // FUNC_PROTO
+	14: {fixed: 4, refers: true},                                     // VAR
+	15: {member: 12, memberType: []int{0}},                           // DATASEC
+	16: {},                                                           // FLOAT
+	17: {fixed: 4, refers: true},                                     // DECL_TAG
+	18: {refers: true},                                               // TYPE_TAG
+	19: {member: 12, named: true},                                    // ENUM64
+}
+
+const (
+	btfStruct = 4
+	btfUnion  = 5
+)
+
+var errTypes = errors.New("this is no BTF that is known")
+
+// btfBlob is a file of types.
+type btfBlob struct {
+	types, strings []byte
+	offsets        []uint32 // of the types, by number; that of 0, which is void, means nothing
+}
+
+// parseTypes finds where each type is.
+func parseTypes(raw []byte) (*btfBlob, error) {
+	order := binary.LittleEndian
+	if len(raw) < btfHeaderSize || order.Uint16(raw) != btfMagic || raw[2] != 1 {
+		return nil, errTypes
+	}
+	word := func(at int) uint64 { return uint64(order.Uint32(raw[at:])) }
+	begin := word(4)
+	types, strings := begin+word(8), begin+word(16)
+	if types+word(12) > uint64(len(raw)) || strings+word(20) > uint64(len(raw)) {
+		return nil, errTypes
+	}
+	b := &btfBlob{types: raw[types : types+word(12)], strings: raw[strings : strings+word(20)]}
+	// A type of the kernel takes some 25 bytes.
+	b.offsets = make([]uint32, 1, len(b.types)/20)
+	for at := 0; at < len(b.types); {
+		if at+btfTypeSize > len(b.types) {
+			return nil, errTypes
+		}
+		kind, size := b.shape(uint32(at))
+		if kind == nil || at+size > len(b.types) {
+			return nil, errTypes
+		}
+		b.offsets = append(b.offsets, uint32(at))
+		at += size
+	}
+	return b, nil
+}
+
+// shape tells what kind of type stands somewhere, and how many bytes it takes; nil for
+// a kind that came later.
+func (b *btfBlob) shape(at uint32) (*btfShape, int) {
+	info := binary.LittleEndian.Uint32(b.types[at+4:])
+	kind, vlen := info>>24&0x1f, int(info&0xffff)
+	if kind == 0 || int(kind) >= len(btfShapes) {
+		return nil, 0
+	}
+	s := &btfShapes[kind]
+	return s, btfTypeSize + s.fixed + vlen*s.member
+}
+
+// named finds the structs and unions of these names.
+func (b *btfBlob) named(names map[string]bool) (found []uint32) {
+	order := binary.LittleEndian
+	for id, at := range b.offsets[1:] {
+		kind := order.Uint32(b.types[at+4:]) >> 24 & 0x1f
+		name := order.Uint32(b.types[at:])
+		if kind != btfStruct && kind != btfUnion || name == 0 || int(name) >= len(b.strings) {
+			continue
+		}
+		text := b.strings[name:]
+		if end := bytes.IndexByte(text, 0); end >= 0 && names[string(text[:end])] {
+			found = append(found, uint32(id+1))
+		}
+	}
+	return found
+}
+
+// cutTypes keeps the structs and unions of some names, and what they are made of. What they
+// point to becomes void.
+func cutTypes(raw []byte, names map[string]bool) ([]byte, error) {
+	b, err := parseTypes(raw)
+	if err != nil {
+		return nil, err
+	}
+	c := &btfCut{from: b, ids: map[uint32]uint32{0: 0}, names: map[uint32]uint32{0: 0}, strings: []byte{0}}
+	for _, id := range b.named(names) {
+		c.number(id)
+	}
+	for next := 0; next < len(c.wanted); next++ {
+		if err := c.copy(c.wanted[next]); err != nil {
+			return nil, err
+		}
+	}
+	order := binary.LittleEndian
+	header := make([]byte, btfHeaderSize)
+	order.PutUint16(header, btfMagic)
+	header[2] = 1
+	order.PutUint32(header[4:], btfHeaderSize)
+	order.PutUint32(header[12:], uint32(len(c.types)))
+	order.PutUint32(header[16:], uint32(len(c.types)))
+	order.PutUint32(header[20:], uint32(len(c.strings)))
+	return slices.Concat(header, c.types, c.strings), nil
+}
+
+// btfCut is a part of a btfBlob, with numbers of its own.
+type btfCut struct {
+	from           *btfBlob
+	ids            map[uint32]uint32 // new numbers by old ones
+	wanted         []uint32          // old numbers, in the order of the new ones
+	names          map[uint32]uint32 // places in the new strings by those in the old ones
+	types, strings []byte
+}
+
+// number is what a type is called in the cut. It is copied there in its turn.
+func (c *btfCut) number(id uint32) uint32 {
+	fresh, ok := c.ids[id]
+	if !ok {
+		c.wanted = append(c.wanted, id)
+		fresh = uint32(len(c.wanted))
+		c.ids[id] = fresh
+	}
+	return fresh
+}
+
+// name is where a name is in the cut.
+func (c *btfCut) name(old uint32) (uint32, error) {
+	fresh, ok := c.names[old]
+	if ok {
+		return fresh, nil
+	}
+	if int(old) >= len(c.from.strings) {
+		return 0, fmt.Errorf("%w: it has no name %d", errTypes, old)
+	}
+	text, _, _ := bytes.Cut(c.from.strings[old:], []byte{0})
+	fresh = uint32(len(c.strings))
+	c.strings = append(append(c.strings, text...), 0)
+	c.names[old] = fresh
+	return fresh, nil
+}
+
+func (c *btfCut) copy(id uint32) error {
+	if int(id) >= len(c.from.offsets) {
+		return fmt.Errorf("%w: it has no type %d", errTypes, id)
+	}
+	at := c.from.offsets[id]
+	shape, size := c.from.shape(at)
+	begin := len(c.types)
+	c.types = append(c.types, c.from.types[at:int(at)+size]...)
+	t := c.types[begin:]
+	word := binary.LittleEndian
+	renumber := func(where int) { word.PutUint32(t[where:], c.number(word.Uint32(t[where:]))) }
+	rename := func(where int) error {
+		name, err := c.name(word.Uint32(t[where:]))
+		word.PutUint32(t[where:], name)
+		return err
+	}
+	switch {
+	case shape.pointer:
+		word.PutUint32(t[8:], 0)
+	case shape.refers:
+		renumber(8)
+	}
+	for _, where := range shape.fixedType {
+		renumber(btfTypeSize + where)
+	}
+	err := rename(0)
+	for member := btfTypeSize + shape.fixed; member < size && err == nil; member += shape.member {
+		for _, where := range shape.memberType {
+			renumber(member + where)
+		}
+		if shape.named {
+			err = rename(member)
+		}
+	}
+	return err
+}
