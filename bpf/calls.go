@@ -226,9 +226,11 @@ func pidNamespace() (st unix.Stat_t, nested bool) {
 const firstNamespace = 0xEFFFFFFC
 
 // Known says that a socket has its mark: there will be no CallFound of it, and with
-// ChooseKnown its calls are recorded.
-func (c *Calls) Known(cookie uint64) error {
-	if err := c.objects.Known.Update(cookie, uint32(1), ebpf.UpdateAny); err != nil {
+// ChooseKnown its calls are recorded. Of a listener it says as well of how many
+// connections that it accepts from now on there is to be a CallAccept: those that waited
+// there before it had its mark, and have none.
+func (c *Calls) Known(cookie uint64, waiting uint32) error {
+	if err := c.objects.Known.Update(cookie, waiting, ebpf.UpdateAny); err != nil {
 		return fmt.Errorf("choosing a socket: %w", err)
 	}
 	return nil

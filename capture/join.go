@@ -49,6 +49,11 @@ type JoinConfig struct {
 
 func (c *JoinConfig) byDescriptor() bool { return len(c.Descriptors) > 0 }
 
+// wants tells whether a listener on a port is chosen.
+func (c *JoinConfig) wants(port uint16) bool {
+	return len(c.Ports) == 0 || slices.Contains(c.Ports, port)
+}
+
 // changes tells whether the process gets something else than without the capture.
 func (c *JoinConfig) changes() bool { return c.Verdict != nil || c.ReplaceFilter }
 

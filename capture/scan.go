@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -189,26 +190,67 @@ func (s *scanner) look(p *process, fd int, inode, cookie uint64) error {
 	if asked && s.live.config.byDescriptor() && info.domain != unix.AF_INET && info.domain != unix.AF_INET6 {
 		return nil
 	}
-	tap := s.live.taps(&info)
-	text := fmt.Sprintf("%s, descriptor %d, %s", p, fd, &info)
-	if !s.live.roster.add(&info, text, tap) {
-		return nil
+	return s.take(p, fd, copied, asked, &info)
+}
+
+// take takes a socket, of which copied is a descriptor of ours.
+func (s *scanner) take(p *process, fd, copied int, asked bool, info *foreign) error {
+	if info.listening {
+		// Before it has its mark, so that nothing is accepted meanwhile without a word.
+		if err := s.known(info.cookie, allWaiting); err != nil {
+			return err
+		}
 	}
-	if !asked {
-		s.live.roster.list(fmt.Sprintf("%s %s (descriptor %d)", info.kind().Name, &info, fd))
-	}
+	tap := s.live.taps(info)
+	text := fmt.Sprintf("%s, descriptor %d, %s", p, fd, info)
 	before := dropCount{low: queueDrops(copied)}
-	if tap {
-		s.attach(text, copied, &info)
-	} else if err := s.mark(copied, &info); err != nil {
-		return err
+	fresh := s.live.roster.add(info, text, tap)
+	switch {
+	case !tap && !(asked && s.marked(copied)):
+		if err := s.mark(copied, info); err != nil {
+			return err
+		}
+	case tap && fresh:
+		s.attach(text, copied, info)
 	}
-	before.high = queueDrops(copied)
-	s.count(p, fd, &info, before)
+	if fresh && !asked {
+		s.live.roster.list(fmt.Sprintf("%s %s (descriptor %d)", info.kind().Name, info, fd))
+	}
+	if fresh {
+		before.high = queueDrops(copied)
+		s.count(p, fd, info, before)
+	}
+	return s.known(info.cookie, waiting(copied, info))
+}
+
+// known tells the programs that look at calls that a socket is taken.
+func (s *scanner) known(cookie uint64, waiting uint32) error {
 	if s.live.calls == nil {
 		return nil
 	}
-	return s.live.calls.Known(info.cookie)
+	return s.live.calls.Known(cookie, waiting)
+}
+
+// allWaiting stands for a number of connections that is not known.
+const allWaiting = math.MaxUint32
+
+// waiting is how many connections wait to be accepted from a listener.
+func waiting(fd int, info *foreign) uint32 {
+	if !info.listening {
+		return 0
+	}
+	tcp, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+	if err != nil {
+		return allWaiting // no TCP
+	}
+	return tcp.Unacked // of a listener, tcp(7) says nothing of it: what waits there
+}
+
+// marked tells whether a socket has its mark. One that the roster knows by what a call
+// told need not have it.
+func (s *scanner) marked(copied int) bool {
+	_, ok := s.live.hook.Origin(copied)
+	return ok
 }
 
 func (s *scanner) mark(copied int, info *foreign) error {
