@@ -39,7 +39,7 @@ func mustFollow(tb testing.TB, opts CallsOptions, fds ...int) *Calls {
 			tb.Fatal(err)
 		}
 	}
-	if err := hook.Follow(uint32(os.Getpid())); err != nil {
+	if err := hook.Follow(uint32(os.Getpid()), nil); err != nil {
 		tb.Fatal(err)
 	}
 	c.NoteBlocked(uint32(os.Getpid()))

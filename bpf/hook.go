@@ -249,8 +249,11 @@ func (h *Hook) filterID(fd int) (uint32, error) {
 	return id, nil
 }
 
-// Follow begins to follow a process, and those that it forks from now on.
-func (h *Hook) Follow(pid uint32) error {
+// Follow begins to follow a process, and those that it forks from now on. Afterwards it
+// asks whether the process lives: the kernel tells only of ends to come, and the number
+// of one that has ended can come to be somebody else's. Then the error is unix.ESRCH. nil
+// is for a process that is known to live.
+func (h *Hook) Follow(pid uint32, lives func() bool) error {
 	global, err := h.globalPID(pid)
 	if err != nil {
 		return err
@@ -258,7 +261,14 @@ func (h *Hook) Follow(pid uint32) error {
 	if err := h.objects.Processes.Update(global, uint32(1), ebpf.UpdateAny); err != nil {
 		return fmt.Errorf("following process %d: %w", pid, err)
 	}
-	return nil
+	if lives == nil || lives() {
+		return nil
+	}
+	err = h.objects.Processes.Delete(global)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		err = nil // the kernel has told of it
+	}
+	return fmt.Errorf("following process %d: %w", pid, errors.Join(unix.ESRCH, err))
 }
 
 // globalPID is the number of a process in the first process id namespace.

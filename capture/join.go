@@ -209,9 +209,9 @@ func (l *Live) introduce() {
 	}
 }
 
-// follow begins to follow a process.
+// follow begins to follow a process. ESRCH means that it has ended.
 func (l *Live) follow(p *process) error {
-	if err := l.hook.Follow(uint32(p.pid)); err != nil {
+	if err := l.hook.Follow(uint32(p.pid), p.lives); err != nil {
 		return err
 	}
 	if l.calls != nil {

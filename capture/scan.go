@@ -116,10 +116,10 @@ func (s *scanner) join(root *process) error {
 		queue = queue[1:]
 		// Before its children are counted: those to come are followed by themselves.
 		if err := s.live.follow(p); err != nil {
-			if p == root || !p.exited() {
-				return err
+			if p != root && errors.Is(err, unix.ESRCH) {
+				continue
 			}
-			continue
+			return err
 		}
 		for _, pid := range p.children() {
 			if known[pid] {
