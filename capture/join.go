@@ -136,7 +136,10 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 	l.root.command = terminal.Plain(command.Args[0])
 	l.roster.whose = l.root.String()
 	l.scanner.processes[l.root.pid] = l.root
-	return l, l.follow(l.root)
+	if err := l.follow(l.root); err != nil {
+		return nil, err
+	}
+	return l, l.command.has.each(&command, l.scanner.lookInherited)
 }
 
 // newLive makes a session that follows nobody yet.

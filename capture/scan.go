@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"slices"
 	"time"
 
@@ -193,6 +194,26 @@ func (s *scanner) look(p *process, fd int, inode, cookie uint64) error {
 	return s.take(p, fd, copied, asked, &info)
 }
 
+// lookInherited looks at what a command has from us. Nothing needs to be copied for that, but
+// the descriptor's number is the command's.
+func (s *scanner) lookInherited(fd int, own *os.File) error {
+	raw, err := own.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("looking at descriptor %d of the command: %w", fd, err)
+	}
+	cerr := raw.Control(func(copied uintptr) {
+		var info foreign
+		if info, err = inspect(int(copied)); err != nil {
+			err = nil // no socket
+			return
+		}
+		if p := s.live.root; info.kind() != nil && s.chosen(p, fd, &info) {
+			err = s.take(p, fd, int(copied), false, &info)
+		}
+	})
+	return errors.Join(err, cerr)
+}
+
 // take takes a socket, of which copied is a descriptor of ours.
 func (s *scanner) take(p *process, fd, copied int, asked bool, info *foreign) error {
 	if info.listening {
@@ -326,6 +347,7 @@ func (s *scanner) leave() error {
 	var errs []error
 	// Twice: what is accepted while listeners still have the tap inherits it.
 	for range 2 {
+		errs = append(errs, s.leaveInherited())
 		queue := []*process{s.live.root}
 		known := map[int]bool{}
 		for len(queue) > 0 {
@@ -341,6 +363,26 @@ func (s *scanner) leave() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// leaveInherited takes the tap off what a command has from us, also when it has ended.
+func (s *scanner) leaveInherited() error {
+	command := s.live.command
+	if command == nil {
+		return nil
+	}
+	return command.has.each(&command.about, func(_ int, own *os.File) (err error) {
+		raw, cerr := own.SyscallConn()
+		if cerr != nil {
+			return nil // closed by whoever it belongs to
+		}
+		_ = raw.Control(func(fd uintptr) { // likewise
+			if _, ferr := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE); ferr == nil {
+				err = s.release(int(fd), 0)
+			}
+		})
+		return err
+	})
 }
 
 // release takes the tap off a socket that has it, and not another filter by now.
