@@ -33,7 +33,7 @@ func mustFollow(tb testing.TB, opts CallsOptions, fds ...int) *Calls {
 	for _, fd := range fds {
 		cookie, err := hook.Mark(fd)
 		if err == nil {
-			err = c.Known(cookie, 0)
+			err = c.Known(0, cookie)
 		}
 		if err != nil {
 			tb.Fatal(err)

@@ -191,11 +191,16 @@ func (h *Hook) Mark(fd int) (cookie uint64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("asking a socket for its cookie: %w", err)
 	}
-	err = h.objects.Marks.Update(int32(fd), hookMark{Origin: cookie}, ebpf.UpdateNoExist)
+	return cookie, h.MarkAs(fd, cookie)
+}
+
+// MarkAs is Mark for a socket whose cookie is known.
+func (h *Hook) MarkAs(fd int, cookie uint64) error {
+	err := h.objects.Marks.Update(int32(fd), hookMark{Origin: cookie}, ebpf.UpdateNoExist)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-		return 0, fmt.Errorf("marking a socket: %w", err)
+		return fmt.Errorf("marking a socket: %w", err)
 	}
-	return cookie, nil
+	return nil
 }
 
 // Origin tells from which marked socket a socket has its mark: itself, or the

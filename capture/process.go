@@ -155,17 +155,18 @@ func (p *process) descriptors() ([]openFile, error) {
 		return nil, fmt.Errorf("listing the descriptors of %s: %w", p, err)
 	}
 	var all []openFile
+	target := make([]byte, unix.PathMax)
 	for _, name := range names {
 		fd, err := strconv.Atoi(name)
 		if err != nil {
 			continue
 		}
-		target, err := os.Readlink(p.proc("fd/" + name))
+		n, err := unix.Readlinkat(int(folder.Fd()), name, target)
 		if errors.Is(err, os.ErrPermission) {
 			return nil, p.notPermitted(err)
 		}
 		if err == nil {
-			all = append(all, openFile{fd, target})
+			all = append(all, openFile{fd, string(target[:n])})
 		}
 	}
 	return all, nil

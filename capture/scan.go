@@ -24,7 +24,8 @@ type scanner struct {
 	seen      map[uint64]struct{} // inodes of the first look: processes share sockets
 	taps      map[uint64]tapped   // by cookie
 	queues    []*queue
-	denied    error // why a socket whose filter was to be replaced is left alone
+	marked    []uint64 // cookies of those of the first look that are yet to be told of
+	denied    error    // why a socket whose filter was to be replaced is left alone
 }
 
 // request asks for a look at a descriptor, which was a socket of that cookie, 0 if
@@ -162,12 +163,13 @@ func (s *scanner) scan(p *process) error {
 			return err
 		}
 	}
+	err = s.tellMarked()
 	for inode := range p.mappedSockets() {
 		if _, seen := s.seen[inode]; seen {
 			s.live.roster.mapped.Store(true)
 		}
 	}
-	return nil
+	return err
 }
 
 // look looks at a socket, and takes it if it is chosen.
@@ -211,45 +213,60 @@ func (s *scanner) lookInherited(fd int, own *os.File) error {
 			err = s.take(p, fd, int(copied), false, &info)
 		}
 	})
-	return errors.Join(err, cerr)
+	return errors.Join(err, cerr, s.tellMarked())
 }
 
 // take takes a socket, of which copied is a descriptor of ours.
 func (s *scanner) take(p *process, fd, copied int, asked bool, info *foreign) error {
 	if info.listening {
 		// Before it has its mark, so that nothing is accepted meanwhile without a word.
-		if err := s.known(info.cookie, allWaiting); err != nil {
+		if err := s.known(allWaiting, info.cookie); err != nil {
 			return err
 		}
 	}
 	tap := s.live.taps(info)
-	text := fmt.Sprintf("%s, descriptor %d, %s", p, fd, info)
-	before := dropCount{low: queueDrops(copied)}
+	text := func() string { return fmt.Sprintf("%s, descriptor %d, %s", p, fd, info) }
 	fresh := s.live.roster.add(info, text, tap)
+	var before dropCount
+	counted := fresh && s.counted(info.cookie) != nil
+	if counted {
+		before.low = queueDrops(copied)
+	}
 	switch {
-	case !tap && !(asked && s.marked(copied)):
+	case !tap && !(asked && s.hasMark(copied)):
 		if err := s.mark(copied, info); err != nil {
 			return err
 		}
 	case tap && fresh:
-		s.attach(text, copied, info)
+		s.attach(text(), copied, info)
 	}
 	if fresh && !asked {
 		s.live.roster.list(fmt.Sprintf("%s %s (descriptor %d)", info.kind().Name, info, fd))
 	}
-	if fresh {
+	if counted {
 		before.high = queueDrops(copied)
 		s.count(p, fd, info, before)
 	}
-	return s.known(info.cookie, waiting(copied, info))
-}
-
-// known tells the programs that look at calls that a socket is taken.
-func (s *scanner) known(cookie uint64, waiting uint32) error {
-	if s.live.calls == nil {
+	if !info.listening && !asked {
+		s.marked = append(s.marked, info.cookie) // the first look tells of them all at once
 		return nil
 	}
-	return s.live.calls.Known(cookie, waiting)
+	return s.known(waiting(copied, info), info.cookie)
+}
+
+// known tells the programs that look at calls that sockets are taken.
+func (s *scanner) known(waiting uint32, cookies ...uint64) error {
+	if s.live.calls == nil || len(cookies) == 0 {
+		return nil
+	}
+	return s.live.calls.Known(waiting, cookies...)
+}
+
+// tellMarked is known for all that a first look has marked.
+func (s *scanner) tellMarked() error {
+	err := s.known(0, s.marked...)
+	s.marked = s.marked[:0]
+	return err
 }
 
 // allWaiting stands for a number of connections that is not known.
@@ -267,17 +284,17 @@ func waiting(fd int, info *foreign) uint32 {
 	return tcp.Unacked // of a listener, tcp(7) says nothing of it: what waits there
 }
 
-// marked tells whether a socket has its mark. One that the roster knows by what a call
+// hasMark tells whether a socket has its mark. One that the roster knows by what a call
 // told need not have it.
-func (s *scanner) marked(copied int) bool {
+func (s *scanner) hasMark(copied int) bool {
 	_, ok := s.live.hook.Origin(copied)
 	return ok
 }
 
 func (s *scanner) mark(copied int, info *foreign) error {
-	cookie, err := s.live.hook.Mark(copied)
+	err := s.live.hook.MarkAs(copied, info.cookie)
 	if err == nil && info.listening && info.protocol == unix.IPPROTO_MPTCP {
-		err = s.live.hook.MarkMPTCP(copied, info.local.Port(), cookie)
+		err = s.live.hook.MarkMPTCP(copied, info.local.Port(), info.cookie)
 	}
 	return err
 }
