@@ -168,7 +168,7 @@ func checkHandshake(t *testing.T, sink *memory, client net.Addr) {
 	from := unmapped(netip.MustParseAddrPort(client.String()))
 	for _, p := range sink.view(ViewKernel) {
 		if p.Src == from {
-			if h, _ := parseTCP(p.Data); h.flags&tcpSYN == 0 {
+			if !isSYN(p.Data) {
 				t.Errorf("the first packet from %v is no SYN", client)
 			}
 			return
