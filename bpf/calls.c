@@ -56,19 +56,38 @@ __attribute__((noinline)) int tell(__u32 slot, __u32 call, __s32 fd, __u64 sk)
 static __always_inline int begins_to_receive(__u32 slot, struct begun_call *b)
 {
 	struct sock *sk = socket_of(b->arguments[0]);
-	__u32 one = 1;
+	__u32 all = -1;
 
 	if (!sk || !chosen(sk))
 		return 0;
 	b->sk = (__u64)sk;
 	b->cookie = cookie_of(sk);
 	next_byte(sk, &b->seq);
-	if (choose == CHOOSE_KNOWN || bpf_map_lookup_elem(&known, &b->cookie))
+	if (choose == CHOOSE_KNOWN || is_known(sk))
 		return 1;
 	if (b->cookie)
-		bpf_map_update_elem(&known, &b->cookie, &one, BPF_ANY);
+		bpf_map_update_elem(&known, &b->cookie, &all, BPF_ANY);
 	tell(slot, CALL_FOUND, b->arguments[0], b->sk);
 	return 1;
+}
+
+/* A listener that somebody else has made is found when the process is about to accept
+ * from it.
+ */
+static __always_inline void begins_to_accept(__u32 slot, const struct begun_call *b)
+{
+	struct sock *listener = socket_of(b->arguments[0]);
+	__u32 all = -1;
+	__u64 key;
+
+	if (!listener || choose == CHOOSE_KNOWN || !chosen(listener))
+		return;
+	key = cookie_of(listener);
+	if (bpf_map_lookup_elem(&known, &key))
+		return;
+	if (key)
+		bpf_map_update_elem(&known, &key, &all, BPF_ANY);
+	tell(slot, CALL_FOUND, b->arguments[0], (__u64)listener);
 }
 
 /* Keeps what is known at the beginning of a call. */
@@ -79,6 +98,8 @@ static __always_inline void begin(__u32 slot, struct begun_call *fresh)
 	__u32 thread = bpf_get_current_pid_tgid();
 
 	before = bpf_map_lookup_elem(&begun, &thread);
+	if (fresh->call == CALL_ACCEPT)
+		begins_to_accept(slot, fresh);
 	if (receives(fresh->call) && !begins_to_receive(slot, fresh)) {
 		if (before)
 			before->call = 0;
@@ -161,25 +182,29 @@ static __always_inline int received(__u32 slot, const struct begun_call *b, __s6
 }
 
 /* A connection that was accepted has its listener's mark, unless it waited there
- * before that had one.
+ * before that had one: known says of how many that may be so.
  */
 static __always_inline int accepted(__u32 slot, const struct begun_call *b, __s32 fd)
 {
 	struct sock *listener = socket_of(b->arguments[0]), *sk = socket_of(fd);
+	__u32 ends, unmarked = 1, *waited;
 	__u64 key, from;
-	__u32 ends;
 
 	if (!sk || !listener)
 		return 0;
 	key = cookie_of(sk);
 	from = cookie_of(listener);
-	if (from && bpf_map_lookup_elem(&known, &from)) {
+	waited = bpf_map_lookup_elem(&known, &from);
+	if (from && waited) {
+		unmarked = *waited;
+		if (unmarked)
+			(*waited)--;
 		if (!key)
 			key = (__u64)sk;
 		ends = ends_of(sk);
 		bpf_map_update_elem(&known, &key, &ends, BPF_ANY);
 	}
-	if (chosen(sk) && (key >> 63 || !is_inet(FIELD(sk, __sk_common.skc_family))))
+	if (chosen(sk) && (unmarked || !is_inet(FIELD(sk, __sk_common.skc_family))))
 		tell(slot, CALL_ACCEPT, fd, (__u64)sk);
 	return 0;
 }

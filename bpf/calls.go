@@ -249,11 +249,14 @@ func pidNamespace() (st unix.Stat_t, nested bool) {
 // firstNamespace is the inode of the first process id namespace, in all kernels.
 const firstNamespace = 0xEFFFFFFC
 
-// Known says that a socket has its mark: there will be no CallFound of it, and with
-// ChooseKnown its calls are recorded.
-func (c *Calls) Known(cookie uint64) error {
-	if err := c.objects.maps[callsMapKnown].Update(cookie, uint32(1), ebpf.UpdateAny); err != nil {
-		return fmt.Errorf("choosing a socket: %w", err)
+// Known says that sockets have their mark: there will be no CallFound of them, and with
+// ChooseKnown their calls are recorded. Of a listener it says as well of how many
+// connections that it accepts from now on there is to be a CallAccept: those that waited
+// there before it had its mark, and have none.
+func (c *Calls) Known(waiting uint32, cookies ...uint64) error {
+	values := slices.Repeat([]uint32{waiting}, len(cookies))
+	if _, err := c.objects.maps[callsMapKnown].BatchUpdate(cookies, values, nil); err != nil {
+		return fmt.Errorf("choosing sockets: %w", err)
 	}
 	return nil
 }

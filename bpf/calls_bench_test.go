@@ -39,7 +39,7 @@ func BenchmarkCalls(b *testing.B) {
 						if _, err := hook.Mark(receiver); err != nil {
 							b.Fatal(err)
 						}
-						if err := hook.Follow(uint32(os.Getpid())); err != nil {
+						if err := hook.Follow(uint32(os.Getpid()), nil); err != nil {
 							b.Fatal(err)
 						}
 					}

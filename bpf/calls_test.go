@@ -33,13 +33,13 @@ func mustFollow(tb testing.TB, opts CallsOptions, fds ...int) *Calls {
 	for _, fd := range fds {
 		cookie, err := hook.Mark(fd)
 		if err == nil {
-			err = c.Known(cookie)
+			err = c.Known(0, cookie)
 		}
 		if err != nil {
 			tb.Fatal(err)
 		}
 	}
-	if err := hook.Follow(uint32(os.Getpid())); err != nil {
+	if err := hook.Follow(uint32(os.Getpid()), nil); err != nil {
 		tb.Fatal(err)
 	}
 	c.NoteBlocked(uint32(os.Getpid()))

@@ -223,11 +223,16 @@ func (h *Hook) Mark(fd int) (cookie uint64, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("asking a socket for its cookie: %w", err)
 	}
-	err = h.objects.maps[hookMapMarks].Update(int32(fd), hookMark{Origin: cookie}, ebpf.UpdateNoExist)
+	return cookie, h.MarkAs(fd, cookie)
+}
+
+// MarkAs is Mark for a socket whose cookie is known.
+func (h *Hook) MarkAs(fd int, cookie uint64) error {
+	err := h.objects.maps[hookMapMarks].Update(int32(fd), hookMark{Origin: cookie}, ebpf.UpdateNoExist)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-		return 0, fmt.Errorf("marking a socket: %w", err)
+		return fmt.Errorf("marking a socket: %w", err)
 	}
-	return cookie, nil
+	return nil
 }
 
 // Origin tells from which marked socket a socket has its mark: itself, or the
@@ -281,21 +286,33 @@ func (h *Hook) filterID(fd int) (uint32, error) {
 	return id, nil
 }
 
-// Follow begins to follow a process, and those that it forks from now on.
-func (h *Hook) Follow(pid uint32) error {
+// Follow begins to follow a process, and those that it forks from now on. Afterwards it
+// asks whether the process lives: the kernel tells only of ends to come, and the number
+// of one that has ended can come to be somebody else's. Then the error is unix.ESRCH. nil
+// is for a process that is known to live.
+func (h *Hook) Follow(pid uint32, lives func() bool) error {
 	global, err := h.globalPID(pid)
 	if err != nil {
 		return err
 	}
-	// A byte for each number, which the programs write as well: so not by the row.
-	processes, err := h.objects.maps[hookMapProcesses].Memory()
-	if err == nil {
-		_, err = processes.WriteAt([]byte{1}, int64(global))
-	}
-	if err != nil {
+	if err := h.note(global, true); err != nil {
 		return fmt.Errorf("following process %d: %w", pid, err)
 	}
-	return nil
+	if lives == nil || lives() {
+		return nil
+	}
+	return fmt.Errorf("following process %d: %w", pid, errors.Join(unix.ESRCH, h.note(global, false)))
+}
+
+// note says whether a process is followed. It is a byte for each number, which the
+// programs write as well: so not by the row.
+func (h *Hook) note(global uint32, followed bool) error {
+	processes, err := h.objects.maps[hookMapProcesses].Memory()
+	if err != nil {
+		return err
+	}
+	_, err = processes.WriteAt([]byte{byte(flag(followed))}, int64(global))
+	return err
 }
 
 // globalPID is the number of a process in the first process id namespace.

@@ -292,7 +292,7 @@ func TestHookFollows(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(before)
-	if err := hook.Follow(uint32(os.Getpid())); err != nil {
+	if err := hook.Follow(uint32(os.Getpid()), nil); err != nil {
 		t.Fatal(err)
 	}
 	receiver, sender := udpPair(t)
@@ -354,7 +354,7 @@ func TestHookForgetsProcesses(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	if err := hook.Follow(uint32(cmd.Process.Pid)); err != nil {
+	if err := hook.Follow(uint32(cmd.Process.Pid), nil); err != nil {
 		t.Fatal(err)
 	}
 	if !follows(t, hook, cmd.Process.Pid) {

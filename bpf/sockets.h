@@ -14,9 +14,11 @@
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6
 
-/* Sockets of which it is certain that they have their mark, or their tap, by cookie;
- * those that have no cookie yet by address, which no cookie is as large as. The
- * address can come to be another one's, so the value says whose it was (ends_of).
+/* Sockets of which it is certain that they have their mark, or their tap, or will have
+ * it at once, by cookie. The value is, of a listener, how many of the connections that it
+ * accepts next may have none, since they were there before. Those that have no cookie
+ * yet are here by address, which no cookie is as large as. The address can come to be
+ * another one's, so their value says whose it was (ends_of).
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -104,7 +104,11 @@ func (f *follower) takeEvent(b *batch) {
 		f.live.uring.Store(true)
 	case kind == bpf.CallListen || kind == bpf.CallBind:
 		f.live.roster.news(e)
-		if e.Type != unix.SOCK_STREAM {
+		switch {
+		case kind == bpf.CallListen && f.live.config.wants(e.LocalPort):
+			// It need not be one that the process has made.
+			f.live.scanner.ask(request{pid: int(e.Pid), fd: int(e.Fd), cookie: e.Cookie})
+		case e.Type != unix.SOCK_STREAM:
 			f.live.scanner.ask(request{pid: int(e.Pid), fd: int(e.Fd), cookie: e.Cookie, bound: true})
 		}
 	case !kind.Receives():

@@ -42,6 +42,9 @@ func inspect(fd int) (foreign, error) {
 			f.path = named.Name
 		}
 	}
+	if f.listening {
+		return f, nil
+	}
 	if sa, err := unix.Getpeername(fd); err == nil {
 		f.peer = unmapped(addrPort(sa))
 	}

@@ -49,6 +49,11 @@ type JoinConfig struct {
 
 func (c *JoinConfig) byDescriptor() bool { return len(c.Descriptors) > 0 }
 
+// wants tells whether a listener on a port is chosen.
+func (c *JoinConfig) wants(port uint16) bool {
+	return len(c.Ports) == 0 || slices.Contains(c.Ports, port)
+}
+
 // changes tells whether the process gets something else than without the capture.
 func (c *JoinConfig) changes() bool { return c.Verdict != nil || c.ReplaceFilter }
 
@@ -131,7 +136,10 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 	l.root.command = terminal.Plain(command.Args[0])
 	l.roster.whose = l.root.String()
 	l.scanner.processes[l.root.pid] = l.root
-	return l, l.follow(l.root)
+	if err := l.follow(l.root); err != nil {
+		return nil, err
+	}
+	return l, l.command.has.each(&command, l.scanner.lookInherited)
 }
 
 // newLive makes a session that follows nobody yet.
@@ -205,9 +213,9 @@ func (l *Live) introduce() {
 	}
 }
 
-// follow begins to follow a process.
+// follow begins to follow a process. ESRCH means that it has ended.
 func (l *Live) follow(p *process) error {
-	if err := l.hook.Follow(uint32(p.pid)); err != nil {
+	if err := l.hook.Follow(uint32(p.pid), p.lives); err != nil {
 		return err
 	}
 	if l.calls != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -28,7 +29,7 @@ type Command struct {
 }
 
 // User is who a command runs as. Such a command gets no descriptors but the three
-// that are for it.
+// that are for it, and the sockets that this program was started for (LISTEN_FDS).
 type User struct {
 	UID, GID int
 	Groups   []int
@@ -63,7 +64,9 @@ func (u *User) permitted() error {
 // launcher is the process that becomes the command.
 type launcher struct {
 	cmd     *exec.Cmd
-	control *os.File      // to say that it may begin, and to hear why it cannot
+	control *os.File // to say that it may begin, and to hear why it cannot
+	about   Command
+	has     *inheritance  // besides the files
 	ended   chan struct{} // closed when the process has ended
 }
 
@@ -75,14 +78,20 @@ func startLauncher(c Command) (_ *launcher, err error) {
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "control")
 	defer theirs.Close()
-	l := &launcher{control: os.NewFile(uintptr(pair[0]), "control"), ended: make(chan struct{})}
+	l := &launcher{control: os.NewFile(uintptr(pair[0]), "control"), about: c, ended: make(chan struct{})}
+	if l.has, err = inherit(c.User); err != nil {
+		l.control.Close()
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			l.close()
 		}
 	}()
-	l.cmd = again(launcherName, []*os.File{theirs}, append([]string{c.User.encode()}, c.Args...)...)
-	l.cmd.Env = c.Env
+	control := firstInherited + len(l.has.files)
+	l.cmd = again(launcherName, slices.Concat(l.has.files, []*os.File{theirs}),
+		slices.Concat([]string{strconv.Itoa(control), strconv.Itoa(l.has.activated), c.User.encode()}, c.Args)...)
+	l.cmd.Env = l.has.environment(c.Env)
 	// A nil *os.File must not become an io.Reader that is not nil.
 	if c.Stdin != nil {
 		l.cmd.Stdin = c.Stdin
@@ -114,11 +123,12 @@ func (l *launcher) release() error {
 	if n, _ := l.control.Read(why); n > 0 {
 		return fmt.Errorf("running the command: %s", why[:n])
 	}
-	return nil
+	return l.has.handOver()
 }
 
 func (l *launcher) close() {
 	l.control.Close()
+	l.has.close()
 }
 
 func (u *User) encode() string {
@@ -133,36 +143,51 @@ func (u *User) encode() string {
 }
 
 // launch is the launcher's own work: it returns only if it cannot become the
-// command. Descriptor 3 is the control socket.
+// command. The first argument is the descriptor of the control socket, the second one
+// how many sockets the command is started for.
 func launch(args []string) (status int) {
 	runtime.LockOSThread() // what becomeUser gives up is this thread's
-	control := os.NewFile(3, "control")
-	unix.CloseOnExec(3)
-	if err := becomeCommand(control, args); err != nil {
+	if len(args) < 4 {
+		return 127
+	}
+	fd, err := strconv.Atoi(args[0])
+	if err != nil {
+		return 127
+	}
+	control := os.NewFile(uintptr(fd), "control")
+	unix.CloseOnExec(fd)
+	if err := becomeCommand(control, args[1:]); err != nil {
 		_, _ = control.WriteString(err.Error())
 	}
 	return 127
 }
 
 func becomeCommand(control *os.File, args []string) error {
-	if len(args) < 2 {
-		return errors.New("no command")
-	}
 	if n, err := control.Read(make([]byte, 1)); n != 1 {
 		return fmt.Errorf("waiting to begin: %w", err)
 	}
-	if err := becomeUser(args[0]); err != nil {
+	sockets, err := strconv.Atoi(args[0])
+	if err != nil {
+		return fmt.Errorf("starting the command: %w", err)
+	}
+	if sockets > 0 {
+		if err := os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid())); err != nil {
+			return err
+		}
+	}
+	if err := becomeUser(args[1], unix.Stderr+sockets); err != nil {
 		return err
 	}
-	path, err := exec.LookPath(args[1])
+	path, err := exec.LookPath(args[2])
 	if err != nil {
 		return err
 	}
-	return os.NewSyscallError("execve "+path, unix.Exec(path, args[1:], os.Environ()))
+	return os.NewSyscallError("execve "+path, unix.Exec(path, args[2:], os.Environ()))
 }
 
-// becomeUser gives up the privileges of this thread, as UID,GID,GROUP... say.
-func becomeUser(encoded string) error {
+// becomeUser gives up the privileges of this thread, as UID,GID,GROUP... say, and all
+// descriptors behind the last one that is for the command.
+func becomeUser(encoded string, last int) error {
 	if encoded == "" {
 		return nil
 	}
@@ -177,7 +202,7 @@ func becomeUser(encoded string) error {
 	if len(ids) < 2 {
 		return fmt.Errorf("becoming the user: %q", encoded)
 	}
-	if err := closeBehind(unix.Stderr); err != nil {
+	if err := closeBehind(last); err != nil {
 		return fmt.Errorf("becoming user %d: %w", ids[0], err)
 	}
 	if err := errors.Join(

@@ -57,6 +57,34 @@ func (p *process) exited() bool {
 	return n > 0
 }
 
+// lives tells whether the process has a thread that has not begun to end: of such a
+// process, and of no other, the kernel is yet to say that it has ended.
+func (p *process) lives() bool {
+	threads, err := os.ReadDir(p.proc("task"))
+	if err != nil {
+		return false
+	}
+	for _, thread := range threads {
+		text, err := os.ReadFile(p.proc("task/" + thread.Name() + "/stat"))
+		if err == nil && !ending(string(text)) {
+			return !p.exited() // or else the number is another one's
+		}
+	}
+	return false
+}
+
+// ending tells of a thread by its stat (proc(5)) whether it has begun to end.
+func ending(stat string) bool {
+	const exiting = 0x4 // PF_EXITING of the kernel
+	// Behind the name, which can have anything in it.
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 7 {
+		return true
+	}
+	flags, err := strconv.ParseUint(fields[6], 10, 64)
+	return err != nil || flags&exiting != 0
+}
+
 // copyDescriptor makes a descriptor of the process one of ours.
 func (p *process) copyDescriptor(fd int) (int, error) {
 	copied, err := unix.PidfdGetfd(p.pidfd, fd, 0)
@@ -127,17 +155,18 @@ func (p *process) descriptors() ([]openFile, error) {
 		return nil, fmt.Errorf("listing the descriptors of %s: %w", p, err)
 	}
 	var all []openFile
+	target := make([]byte, unix.PathMax)
 	for _, name := range names {
 		fd, err := strconv.Atoi(name)
 		if err != nil {
 			continue
 		}
-		target, err := os.Readlink(p.proc("fd/" + name))
+		n, err := unix.Readlinkat(int(folder.Fd()), name, target)
 		if errors.Is(err, os.ErrPermission) {
 			return nil, p.notPermitted(err)
 		}
 		if err == nil {
-			all = append(all, openFile{fd, target})
+			all = append(all, openFile{fd, string(target[:n])})
 		}
 	}
 	return all, nil

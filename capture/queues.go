@@ -15,20 +15,24 @@ type queue struct {
 	last    uint32    // what it had dropped when it was asked last
 }
 
-// count begins to count what a socket drops. Only those with interfaces of their own
-// are counted, so that it costs little.
-func (s *scanner) count(p *process, fd int, info *foreign, before dropCount) {
-	at := s.live.roster.outletOf(info.cookie)
-	if at == nil || at.kind.stream {
-		return
+// counted is the outlet of a socket whose drops are counted, nil for others. Only those
+// with interfaces of their own are, so that it costs little.
+func (s *scanner) counted(cookie uint64) *outlet {
+	if at := s.live.roster.outletOf(cookie); at != nil && !at.kind.stream {
+		return at
 	}
+	return nil
+}
+
+// count begins to count what a socket drops.
+func (s *scanner) count(p *process, fd int, info *foreign, before dropCount) {
+	at := s.counted(info.cookie)
 	s.queues = append(s.queues, &queue{process: p, fd: fd, cookie: info.cookie, outlet: at, before: before, last: before.high})
 }
 
 // countNew begins to count what a socket drops that was made during the capture.
 func (s *scanner) countNew(p *process, fd int, cookie uint64) {
-	at := s.live.roster.outletOf(cookie)
-	if at != nil && !at.kind.stream && !s.counts(cookie) {
+	if at := s.counted(cookie); at != nil && !s.counts(cookie) {
 		s.queues = append(s.queues, &queue{process: p, fd: fd, cookie: cookie, outlet: at})
 	}
 }

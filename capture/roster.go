@@ -235,8 +235,9 @@ func (r *roster) newOutlet(kind *Kind, text string) *outlet {
 	return at
 }
 
-// add enters a socket that the scanner has found, and tells whether it is new.
-func (r *roster) add(found *foreign, text string, tapped bool) bool {
+// add enters a socket that the scanner has found, and tells whether it is new. The text
+// is for its description, if it gets one.
+func (r *roster) add(found *foreign, text func() string, tapped bool) bool {
 	kind := found.kind()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -246,14 +247,14 @@ func (r *roster) add(found *foreign, text string, tapped bool) bool {
 	bound := found.local.Port() != 0 || found.domain == unix.AF_UNIX
 	mptcp := found.protocol == unix.IPPROTO_MPTCP
 	if found.listening && mptcp {
-		r.texts[found.local.Port()] = text
+		r.texts[found.local.Port()] = text()
 		return true
 	}
 	single := tapped || found.listening || bound && !kind.stream && !found.peer.IsValid()
 	switch {
 	case !single || r.remembered(found.cookie) != nil:
 	case r.owned < ownPlaces:
-		own := r.enter(found.cookie, kind, found.protocol, text)
+		own := r.enter(found.cookie, kind, found.protocol, text())
 		own.port, own.address, own.listens = found.local.Port(), found.local.Addr(), found.listening
 	case tapped:
 		r.remember(found.cookie, r.newRoute(kind, r.sharedRoute(kind).outlet))

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"os"
 	"slices"
 	"time"
 
@@ -22,7 +24,8 @@ type scanner struct {
 	seen      map[uint64]struct{} // inodes of the first look: processes share sockets
 	taps      map[uint64]tapped   // by cookie
 	queues    []*queue
-	denied    error // why a socket whose filter was to be replaced is left alone
+	marked    []uint64 // cookies of those of the first look that are yet to be told of
+	denied    error    // why a socket whose filter was to be replaced is left alone
 }
 
 // request asks for a look at a descriptor, which was a socket of that cookie, 0 if
@@ -115,10 +118,10 @@ func (s *scanner) join(root *process) error {
 		queue = queue[1:]
 		// Before its children are counted: those to come are followed by themselves.
 		if err := s.live.follow(p); err != nil {
-			if p == root || !p.exited() {
-				return err
+			if p != root && errors.Is(err, unix.ESRCH) {
+				continue
 			}
-			continue
+			return err
 		}
 		for _, pid := range p.children() {
 			if known[pid] {
@@ -160,12 +163,13 @@ func (s *scanner) scan(p *process) error {
 			return err
 		}
 	}
+	err = s.tellMarked()
 	for inode := range p.mappedSockets() {
 		if _, seen := s.seen[inode]; seen {
 			s.live.roster.mapped.Store(true)
 		}
 	}
-	return nil
+	return err
 }
 
 // look looks at a socket, and takes it if it is chosen.
@@ -189,32 +193,108 @@ func (s *scanner) look(p *process, fd int, inode, cookie uint64) error {
 	if asked && s.live.config.byDescriptor() && info.domain != unix.AF_INET && info.domain != unix.AF_INET6 {
 		return nil
 	}
-	tap := s.live.taps(&info)
-	text := fmt.Sprintf("%s, descriptor %d, %s", p, fd, &info)
-	if !s.live.roster.add(&info, text, tap) {
+	return s.take(p, fd, copied, asked, &info)
+}
+
+// lookInherited looks at what a command has from us. Nothing needs to be copied for that, but
+// the descriptor's number is the command's.
+func (s *scanner) lookInherited(fd int, own *os.File) error {
+	raw, err := own.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("looking at descriptor %d of the command: %w", fd, err)
+	}
+	cerr := raw.Control(func(copied uintptr) {
+		var info foreign
+		if info, err = inspect(int(copied)); err != nil {
+			err = nil // no socket
+			return
+		}
+		if p := s.live.root; info.kind() != nil && s.chosen(p, fd, &info) {
+			err = s.take(p, fd, int(copied), false, &info)
+		}
+	})
+	return errors.Join(err, cerr, s.tellMarked())
+}
+
+// take takes a socket, of which copied is a descriptor of ours.
+func (s *scanner) take(p *process, fd, copied int, asked bool, info *foreign) error {
+	if info.listening {
+		// Before it has its mark, so that nothing is accepted meanwhile without a word.
+		if err := s.known(allWaiting, info.cookie); err != nil {
+			return err
+		}
+	}
+	tap := s.live.taps(info)
+	text := func() string { return fmt.Sprintf("%s, descriptor %d, %s", p, fd, info) }
+	fresh := s.live.roster.add(info, text, tap)
+	var before dropCount
+	counted := fresh && s.counted(info.cookie) != nil
+	if counted {
+		before.low = queueDrops(copied)
+	}
+	switch {
+	case !tap && !(asked && s.hasMark(copied)):
+		if err := s.mark(copied, info); err != nil {
+			return err
+		}
+	case tap && fresh:
+		s.attach(text(), copied, info)
+	}
+	if fresh && !asked {
+		s.live.roster.list(fmt.Sprintf("%s %s (descriptor %d)", info.kind().Name, info, fd))
+	}
+	if counted {
+		before.high = queueDrops(copied)
+		s.count(p, fd, info, before)
+	}
+	if !info.listening && !asked {
+		s.marked = append(s.marked, info.cookie) // the first look tells of them all at once
 		return nil
 	}
-	if !asked {
-		s.live.roster.list(fmt.Sprintf("%s %s (descriptor %d)", info.kind().Name, &info, fd))
-	}
-	before := dropCount{low: queueDrops(copied)}
-	if tap {
-		s.attach(text, copied, &info)
-	} else if err := s.mark(copied, &info); err != nil {
-		return err
-	}
-	before.high = queueDrops(copied)
-	s.count(p, fd, &info, before)
-	if s.live.calls == nil {
+	return s.known(waiting(copied, info), info.cookie)
+}
+
+// known tells the programs that look at calls that sockets are taken.
+func (s *scanner) known(waiting uint32, cookies ...uint64) error {
+	if s.live.calls == nil || len(cookies) == 0 {
 		return nil
 	}
-	return s.live.calls.Known(info.cookie)
+	return s.live.calls.Known(waiting, cookies...)
+}
+
+// tellMarked is known for all that a first look has marked.
+func (s *scanner) tellMarked() error {
+	err := s.known(0, s.marked...)
+	s.marked = s.marked[:0]
+	return err
+}
+
+// allWaiting stands for a number of connections that is not known.
+const allWaiting = math.MaxUint32
+
+// waiting is how many connections wait to be accepted from a listener.
+func waiting(fd int, info *foreign) uint32 {
+	if !info.listening {
+		return 0
+	}
+	tcp, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
+	if err != nil {
+		return allWaiting // no TCP
+	}
+	return tcp.Unacked // of a listener, tcp(7) says nothing of it: what waits there
+}
+
+// hasMark tells whether a socket has its mark. One that the roster knows by what a call
+// told need not have it.
+func (s *scanner) hasMark(copied int) bool {
+	_, ok := s.live.hook.Origin(copied)
+	return ok
 }
 
 func (s *scanner) mark(copied int, info *foreign) error {
-	cookie, err := s.live.hook.Mark(copied)
+	err := s.live.hook.MarkAs(copied, info.cookie)
 	if err == nil && info.listening && info.protocol == unix.IPPROTO_MPTCP {
-		err = s.live.hook.MarkMPTCP(copied, info.local.Port(), cookie)
+		err = s.live.hook.MarkMPTCP(copied, info.local.Port(), info.cookie)
 	}
 	return err
 }
@@ -284,6 +364,7 @@ func (s *scanner) leave() error {
 	var errs []error
 	// Twice: what is accepted while listeners still have the tap inherits it.
 	for range 2 {
+		errs = append(errs, s.leaveInherited())
 		queue := []*process{s.live.root}
 		known := map[int]bool{}
 		for len(queue) > 0 {
@@ -299,6 +380,26 @@ func (s *scanner) leave() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// leaveInherited takes the tap off what a command has from us, also when it has ended.
+func (s *scanner) leaveInherited() error {
+	command := s.live.command
+	if command == nil {
+		return nil
+	}
+	return command.has.each(&command.about, func(_ int, own *os.File) (err error) {
+		raw, cerr := own.SyscallConn()
+		if cerr != nil {
+			return nil // closed by whoever it belongs to
+		}
+		_ = raw.Control(func(fd uintptr) { // likewise
+			if _, ferr := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE); ferr == nil {
+				err = s.release(int(fd), 0)
+			}
+		})
+		return err
+	})
 }
 
 // release takes the tap off a socket that has it, and not another filter by now.

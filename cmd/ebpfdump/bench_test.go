@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -229,8 +230,16 @@ func (b *bench) named(name string) string {
 // record starts ebpfdump and waits until it listens.
 func (b *bench) record(args ...string) *recording {
 	b.Helper()
-	r := &recording{bench: b, file: filepath.Join(b.dir, "live.pcapng")}
-	r.cmd = exec.Command(b.named("ebpfdump"), append([]string{"capture", "-o", r.file}, args...)...)
+	return b.recordBy(exec.Command(b.named("ebpfdump"), slices.Concat([]string{"capture", "-o", b.recordTo()}, args)...))
+}
+
+// recordTo is the file that is recorded to.
+func (b *bench) recordTo() string { return filepath.Join(b.dir, "live.pcapng") }
+
+// recordBy starts ebpfdump by a command that becomes it.
+func (b *bench) recordBy(cmd *exec.Cmd) *recording {
+	b.Helper()
+	r := &recording{bench: b, file: b.recordTo(), cmd: cmd}
 	r.cmd.Stdout, r.cmd.Stderr = &r.stdout, &r.stderr
 	r.end = b.launch(r.cmd)
 	for begin := time.Now(); !strings.Contains(r.stderr.String(), "listening on"); {

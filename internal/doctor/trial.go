@@ -254,7 +254,7 @@ func followCall() error {
 	if err != nil {
 		return fmt.Errorf("asking a socket for its cookie: %w", err)
 	}
-	if err := errors.Join(hook.Follow(uint32(os.Getpid())), calls.Known(cookie)); err != nil {
+	if err := errors.Join(hook.Follow(uint32(os.Getpid()), nil), calls.Known(0, cookie)); err != nil {
 		return err
 	}
 	payload := []byte(capture.ProbePayload)
