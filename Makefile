@@ -58,6 +58,7 @@ samples: ## records the samples anew, on this kernel
 
 bench: ## what a packet costs, in the kernel, in the reader and in the writer, and how long a capture takes to begin and to end
 	go test -run '^$$' -bench . -benchtime 200000x -count 3 ./bpf ./capture
+	go test -run '^$$' -bench . -benchtime 50000x ./capture/internal/pair
 	go test -run '^$$' -bench . -count 3 ./convert
 	go test -run '^$$' -bench 'Live|Start' -benchtime 15x ./cmd/ebpfdump
 
@@ -70,16 +71,17 @@ fuzz: ## every fuzz target, FUZZTIME times
 	done
 
 # The packages that need nothing but a kernel, under each of KERNELS: a version
-# series such as 5.10, or latest.
+# series such as 5.10, or latest. Two guests at a time, since each takes one core.
 KERNELS = 5.10 6.1 6.12 6.18 latest
 kernels: build/vmrun objects ## boots other kernels under QEMU and runs the tests of bpf and capture there
 	./.ci/tools qemu-system-x86_64 qemu-system-x86
 	build/vmrun fetch $(KERNELS)
-	@for kernel in $(KERNELS); do \
-		echo "Linux $$kernel"; \
-		EBPFDUMP_REQUIRE=1 EBPFDUMP_OBJECTS=$(CURDIR)/build/objects CGO_ENABLED=0 go test -count=1 $(TIMEOUT) \
-			-exec "$(CURDIR)/build/vmrun run -kernel $$kernel -timeout 30m -memory 1024 -file $(CURDIR)/build/objects" ./bpf ./capture || exit 1; \
-	done
+	@$(MAKE) --no-print-directory -j 2 -k -Otarget $(KERNELS:%=kernel-%)
+
+kernel-%:
+	@echo "Linux $*"
+	@EBPFDUMP_REQUIRE=1 EBPFDUMP_OBJECTS=$(CURDIR)/build/objects CGO_ENABLED=0 go test -count=1 -p 1 $(TIMEOUT) \
+		-exec "$(CURDIR)/build/vmrun run -kernel $* -timeout 30m -memory 1024 -file $(CURDIR)/build/objects" ./bpf ./capture
 
 survey-kernels: build/vmrun ## surveys each of KERNELS, into samples/survey
 	./.ci/tools qemu-system-x86_64 qemu-system-x86
