@@ -21,6 +21,8 @@ const MaxPorts = 64
 type HookOptions struct {
 	// Snaplen is the most bytes recorded of a packet. Default: MaxSnaplen.
 	Snaplen int
+	// NoLink leaves what stands from the link header on out of the records. Default: it is there.
+	NoLink bool
 	// Record records the packets of marked sockets into the ring of the Tap.
 	Record bool
 	// MarkNew marks the sockets that followed processes make.
@@ -125,6 +127,7 @@ func (opts HookOptions) set(spec *ebpf.CollectionSpec, wakeup int) error {
 	copy(ports[:], opts.Ports)
 	errs := []error{
 		spec.Variables[hookVarSnaplen].Set(uint32(opts.Snaplen)),
+		spec.Variables[hookVarWantsLink].Set(flag(!opts.NoLink)),
 		spec.Variables[hookVarWakeupBytes].Set(uint64(wakeup)),
 		spec.Variables[hookVarRecording].Set(flag(opts.Record)),
 		spec.Variables[hookVarMarkNew].Set(flag(opts.MarkNew)),

@@ -107,6 +107,7 @@ const (
 	hookVarSnaplen        = "snaplen"
 	hookVarWakeupBytes    = "wakeup_bytes"
 	hookVarWantedPid      = "wanted_pid"
+	hookVarWantsLink      = "wants_link"
 )
 
 // loadHook returns the embedded CollectionSpec for hook.
@@ -189,6 +190,7 @@ type hookVariableSpecs struct {
 	Snaplen        *ebpf.VariableSpec `ebpf:"snaplen"`
 	WakeupBytes    *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantedPid      *ebpf.VariableSpec `ebpf:"wanted_pid"`
+	WantsLink      *ebpf.VariableSpec `ebpf:"wants_link"`
 }
 
 // hookObjects contains all objects after they have been loaded into the kernel.
@@ -243,6 +245,7 @@ type hookVariables struct {
 	Snaplen        *ebpf.Variable `ebpf:"snaplen"`
 	WakeupBytes    *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantedPid      *ebpf.Variable `ebpf:"wanted_pid"`
+	WantsLink      *ebpf.Variable `ebpf:"wants_link"`
 }
 
 // hookPrograms contains all programs after they have been loaded into the kernel.

@@ -16,7 +16,7 @@
 #define NET_MAX 64  /* an IPv4 header with all its options, an IPv6 header with 24 bytes of extensions */
 
 /* What the tap says of one packet; the packet follows, from offset 0 on, in room
- * for a power of two of bytes. Go's Record is made of it: field order and sizes
+ * for a power of two of bytes or one and a half. Go's Record is made of it: field order and sizes
  * are written here only. Native byte order but where it says otherwise. No
  * data[] at the end, because Go would pad a struct that ends in it.
  */
@@ -91,6 +91,9 @@ struct {
 } counts SEC(".maps");
 
 const volatile __u32 snaplen = 262144;
+
+/* Whether anybody wants to see link[]. */
+const volatile __u32 wants_link = 1;
 
 /* Unread bytes at which userspace is woken; 0 wakes it for every packet. */
 const volatile __u64 wakeup_bytes = 1 << 20;
@@ -183,8 +186,11 @@ static __attribute__((noinline)) void describe(struct __sk_buff *skb, struct rec
 	rec->gso_segs = skb->gso_segs;
 	rec->pad[0] = 0;
 	rec->pad[1] = 0;
-	err = bpf_skb_load_bytes_relative(skb, 0, rec->link, LINK_MAX, BPF_HDR_START_MAC);
-	rec->link_len = err ? err : LINK_MAX;
+	rec->link_len = 0;
+	if (wants_link) {
+		err = bpf_skb_load_bytes_relative(skb, 0, rec->link, LINK_MAX, BPF_HDR_START_MAC);
+		rec->link_len = err ? err : LINK_MAX;
+	}
 	rec->net_len = reach_net(skb, rec);
 }
 
@@ -206,10 +212,11 @@ static __always_inline __u64 wakeup(__u64 size)
 }
 
 /* Records a packet of which caplen bytes, at most class, are wanted. The ring
- * wants a constant size, so there is one copy of this for each class.
+ * wants a constant size, so there is one copy of this for each class; mask is the
+ * power of two from class on, less one.
  */
 static __always_inline void record(struct __sk_buff *skb, struct counters *c, const struct place *at, __u32 caplen,
-				   const __u32 class)
+				   const __u32 class, const __u32 mask)
 {
 	struct record *rec;
 
@@ -236,8 +243,8 @@ static __always_inline void record(struct __sk_buff *skb, struct counters *c, co
 		 * computed, and clang would leave out what it knows already.
 		 */
 		asm volatile("" : "+r"(caplen));
-		caplen = ((caplen - 1) & (class - 1)) + 1;
-		if (bpf_skb_load_bytes(skb, at->start, rec + 1, caplen)) {
+		caplen = ((caplen - 1) & mask) + 1;
+		if (caplen > class || bpf_skb_load_bytes(skb, at->start, rec + 1, caplen)) {
 			bpf_ringbuf_discard(rec, BPF_RB_NO_WAKEUP);
 			count(&c->load_failed);
 			return;
@@ -249,7 +256,6 @@ static __always_inline void record(struct __sk_buff *skb, struct counters *c, co
 		count(&c->truncated);
 }
 
-
 /* Records a packet from the filter's offset 0 on. */
 static __always_inline void record_packet(struct __sk_buff *skb, struct counters *c, const struct place *at)
 {
@@ -258,29 +264,41 @@ static __always_inline void record_packet(struct __sk_buff *skb, struct counters
 	if (caplen > snaplen)
 		caplen = snaplen;
 	if (caplen <= 64)
-		record(skb, c, at, caplen, 64);
+		record(skb, c, at, caplen, 64, 63);
+	else if (caplen <= 96)
+		record(skb, c, at, caplen, 96, 127);
 	else if (caplen <= 128)
-		record(skb, c, at, caplen, 128);
+		record(skb, c, at, caplen, 128, 127);
+	else if (caplen <= 192)
+		record(skb, c, at, caplen, 192, 255);
 	else if (caplen <= 256)
-		record(skb, c, at, caplen, 256);
+		record(skb, c, at, caplen, 256, 255);
+	else if (caplen <= 384)
+		record(skb, c, at, caplen, 384, 511);
 	else if (caplen <= 512)
-		record(skb, c, at, caplen, 512);
+		record(skb, c, at, caplen, 512, 511);
+	else if (caplen <= 768)
+		record(skb, c, at, caplen, 768, 1023);
 	else if (caplen <= 1024)
-		record(skb, c, at, caplen, 1024);
+		record(skb, c, at, caplen, 1024, 1023);
+	else if (caplen <= 1536)
+		record(skb, c, at, caplen, 1536, 2047);
 	else if (caplen <= 2048)
-		record(skb, c, at, caplen, 2048);
+		record(skb, c, at, caplen, 2048, 2047);
+	else if (caplen <= 3072)
+		record(skb, c, at, caplen, 3072, 4095);
 	else if (caplen <= 4096)
-		record(skb, c, at, caplen, 4096);
+		record(skb, c, at, caplen, 4096, 4095);
 	else if (caplen <= 8192)
-		record(skb, c, at, caplen, 8192);
+		record(skb, c, at, caplen, 8192, 8191);
 	else if (caplen <= 16384)
-		record(skb, c, at, caplen, 16384);
+		record(skb, c, at, caplen, 16384, 16383);
 	else if (caplen <= 32768)
-		record(skb, c, at, caplen, 32768);
+		record(skb, c, at, caplen, 32768, 32767);
 	else if (caplen <= 65536)
-		record(skb, c, at, caplen, 65536);
+		record(skb, c, at, caplen, 65536, 65535);
 	else if (caplen <= 131072)
-		record(skb, c, at, caplen, 131072);
+		record(skb, c, at, caplen, 131072, 131071);
 	else
-		record(skb, c, at, caplen, 262144);
+		record(skb, c, at, caplen, 262144, 262143);
 }

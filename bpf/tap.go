@@ -32,6 +32,8 @@ type Options struct {
 	RingSize int
 	// Snaplen is the most bytes recorded of a packet. Default: MaxSnaplen.
 	Snaplen int
+	// NoLink leaves what stands from the link header on out of the records. Default: it is there.
+	NoLink bool
 	// WakeupBytes is the number of unread bytes at which a blocked Read is woken
 	// before its deadline. 1 wakes it for each record that enters an empty ring.
 	// Default: a quarter of the ring.
@@ -125,6 +127,7 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 	spec.Maps[tapMapRing].MaxEntries = uint32(opts.RingSize)
 	err = errors.Join(
 		spec.Variables[tapVarSnaplen].Set(uint32(opts.Snaplen)),
+		spec.Variables[tapVarWantsLink].Set(flag(!opts.NoLink)),
 		spec.Variables[tapVarWakeupBytes].Set(uint64(opts.WakeupBytes)),
 		spec.Variables[tapVarLeased].Set(flag(opts.Leased)),
 	)

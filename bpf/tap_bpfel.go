@@ -74,6 +74,7 @@ const (
 	tapVarSnaplen     = "snaplen"
 	tapVarWakeupBytes = "wakeup_bytes"
 	tapVarWantedUntil = "wanted_until"
+	tapVarWantsLink   = "wants_link"
 )
 
 // loadTap returns the embedded CollectionSpec for tap.
@@ -139,6 +140,7 @@ type tapVariableSpecs struct {
 	Snaplen     *ebpf.VariableSpec `ebpf:"snaplen"`
 	WakeupBytes *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantedUntil *ebpf.VariableSpec `ebpf:"wanted_until"`
+	WantsLink   *ebpf.VariableSpec `ebpf:"wants_link"`
 }
 
 // tapObjects contains all objects after they have been loaded into the kernel.
@@ -182,6 +184,7 @@ type tapVariables struct {
 	Snaplen     *ebpf.Variable `ebpf:"snaplen"`
 	WakeupBytes *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantedUntil *ebpf.Variable `ebpf:"wanted_until"`
+	WantsLink   *ebpf.Variable `ebpf:"wants_link"`
 }
 
 // tapPrograms contains all programs after they have been loaded into the kernel.

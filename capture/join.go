@@ -185,9 +185,10 @@ func (l *Live) load() error {
 			calls.Choose = bpf.ChoosePorts
 		}
 	}
+	link := slices.Contains(c.Views, ViewLink)
 	f, err := bpf.OpenFollowing(
-		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, Verdict: c.Verdict, Leased: true},
-		bpf.HookOptions{Snaplen: c.Snaplen, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports},
+		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, Verdict: c.Verdict, Leased: true},
+		bpf.HookOptions{Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports},
 		calls,
 	)
 	if err != nil {

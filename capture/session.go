@@ -100,7 +100,10 @@ func Open(config Config) (_ *Session, err error) {
 			s.Close()
 		}
 	}()
-	s.tap, err = bpf.Open(bpf.Options{RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict})
+	s.tap, err = bpf.Open(bpf.Options{
+		RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict,
+		NoLink: config.Observe == nil && !slices.Contains(config.Views, ViewLink),
+	})
 	if err != nil {
 		return nil, err
 	}

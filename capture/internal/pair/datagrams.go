@@ -29,11 +29,11 @@ type Datagrams struct {
 
 	waiting  waiting
 	sought   sought // the delivery that is looked for
-	next     int  // place of the next packet
-	received int  // deliveries
-	matched  bool // a delivery has found its packet
-	passed   int  // places before this one are delivered or behind what was
-	unsure   int  // places before this one are near a loss
+	next     int    // place of the next packet
+	received int    // deliveries
+	matched  bool   // a delivery has found its packet
+	passed   int    // places before this one are delivered or behind what was
+	unsure   int    // places before this one are near a loss
 }
 
 const (

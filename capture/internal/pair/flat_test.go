@@ -115,6 +115,25 @@ var rounds = []round{
 			return wants(s.Delivered(d), uint64(2+i))
 		}
 	}},
+	{"found", func(n int) func(int) error {
+		// n connections have something to read that begins alike, and a read is none of it.
+		f := NewFound()
+		for i := range n {
+			var a [4]byte
+			binary.BigEndian.PutUint32(a[:], uint32(i))
+			p := segmentPacket(uint64(i+1), 1, 0, "GET / "+payload(i))
+			p.Src = netip.AddrPortFrom(netip.AddrFrom4(a), 1)
+			f.Saw(p)
+		}
+		d := Delivery{Data: []byte("GET / nobody sent this"), Full: 22}
+		return func(int) error {
+			f.asked = false
+			if m, _, ok := f.Brought(d, true); ok {
+				return wants(m, 0)
+			}
+			return nil
+		}
+	}},
 	{"connections", func(n int) func(int) error {
 		// n connections wait; each round another one comes, is read and ends.
 		s := NewStreams()

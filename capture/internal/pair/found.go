@@ -2,7 +2,7 @@ package pair
 
 import (
 	"bytes"
-	"slices"
+	"hash/maphash"
 )
 
 // Found pairs reads of streams whose connection is not known: it is the one whose
@@ -10,57 +10,43 @@ import (
 type Found struct {
 	streams *Streams
 	used    connection // by the last read
-	// unread may have bytes that userspace has not got, ended an end that it has
-	// not got. Oldest first.
-	unread, ended []connection
+	fronts  fronts
+	// ready are connections whose end is all that userspace has not got, oldest first.
+	ready []connection
 	// fresh are the connections with new packets since asked was set: for the
 	// read that is being asked for, all others have been looked at.
 	fresh []connection
 	asked bool
 }
 
-// connectionsLimit bounds the memory for connections that nobody reads.
-const connectionsLimit = 1 << 12
-
 // NewFound makes a Found that has seen nothing.
 func NewFound() *Found {
 	streams := NewStreams()
 	streams.keepBytes = true
-	return &Found{streams: streams}
+	return &Found{streams: streams, fronts: fronts{streams: streams, versions: make(map[connection]uint64), lists: make(map[front][]listed)}}
 }
 
 // Saw notes a packet.
 func (f *Found) Saw(p *Packet) {
 	key := connection{src: p.Src, dst: p.Dst}
-	before := 0
-	if st := f.streams.open[key]; st != nil {
-		before = st.segments.len()
-	}
 	f.streams.Saw(p, 0)
-	st := f.streams.open[key]
-	if st == nil {
-		return
-	}
-	if st.segments.len() > before {
-		f.unread = f.list(f.unread, key, before == 0)
-	}
-	if st.last == p.ID {
-		f.ended = f.list(f.ended, key, true)
-	}
+	f.changed(key)
 	if f.asked {
 		f.fresh = append(f.fresh, key)
 	}
 }
 
-// list appends a connection that is not in a list yet.
-func (f *Found) list(list []connection, key connection, absent bool) []connection {
-	if !absent {
-		return list
+// changed notes that there may be something else to read of a connection.
+func (f *Found) changed(key connection) {
+	st := f.streams.open[key]
+	if st == nil {
+		f.fronts.remove(key)
+		return
 	}
-	if len(list) >= connectionsLimit {
-		list = slices.Delete(list, 0, connectionsLimit/2)
+	f.fronts.put(key, st)
+	if st.last != 0 && st.read >= st.end {
+		f.ready = append(f.ready, key)
 	}
-	return append(list, key)
 }
 
 // Brought finds the packets that brought what was delivered, and the last of them.
@@ -83,39 +69,34 @@ func (f *Found) Brought(d Delivery, final bool) (m Match, last uint64, ok bool) 
 	d.From, d.To = key.src, key.dst
 	m = f.streams.Delivered(&d)
 	m.Src, m.Dst = key.src, key.dst
+	f.changed(key)
 	return m, last, true
 }
 
-func (f *Found) find(d *Delivery) (connection, bool) {
+func (f *Found) find(d *Delivery) (found connection, ok bool) {
 	fits := func(key connection) bool {
 		st := f.streams.open[key]
-		return st != nil && st.continues(d)
+		if st != nil && st.continues(d) {
+			found, ok = key, true
+		}
+		return ok
 	}
-	if f.asked {
-		return first(f.fresh, fits)
+	switch {
+	case f.asked:
+		for _, key := range f.fresh {
+			if fits(key) {
+				break
+			}
+		}
+	case fits(f.used):
+	case d.Over:
+		for len(f.ready) > 0 && !fits(f.ready[0]) {
+			f.ready = f.ready[1:]
+		}
+	default:
+		f.fronts.each(d.Data, fits)
 	}
-	if fits(f.used) {
-		return f.used, true
-	}
-	if d.Over {
-		f.ended = slices.DeleteFunc(f.ended, func(key connection) bool {
-			st := f.streams.open[key]
-			return st == nil || st.last == 0
-		})
-		return first(f.ended, fits)
-	}
-	f.unread = slices.DeleteFunc(f.unread, func(key connection) bool {
-		st := f.streams.open[key]
-		return st == nil || st.segments.len() == 0
-	})
-	return first(f.unread, fits)
-}
-
-func first(keys []connection, fits func(connection) bool) (connection, bool) {
-	if i := slices.IndexFunc(keys, fits); i >= 0 {
-		return keys[i], true
-	}
-	return connection{}, false
+	return found, ok
 }
 
 // continues tells whether the bytes of a read are the next ones of the stream,
@@ -137,4 +118,138 @@ func (st *stream) continues(d *Delivery) bool {
 		}
 	})
 	return same && compared > 0
+}
+
+// fronts finds connections by the next bytes that userspace gets of them. Each is
+// listed under its first 1, 4, 16 ... bytes, as far as they are known: a read is looked
+// for under as many as it has, and fewer.
+type fronts struct {
+	streams  *Streams
+	lists    map[front][]listed
+	versions map[connection]uint64 // of those that are listed
+	entries  int                   // in all lists
+	next     uint64                // version
+}
+
+// front is some first bytes, and whether more of the connection are known, so that it
+// is also listed under more.
+type front struct {
+	hash uint64
+	size int
+	more bool
+}
+
+// listed is an entry of a list. It is out of date if the connection has another version.
+type listed struct {
+	key     connection
+	version uint64
+}
+
+// frontSizes are the numbers of bytes that connections are listed under.
+var frontSizes = [...]int{1, 4, 16, 64, 256}
+
+const (
+	// frontsTried bounds how many connections with the same next bytes are looked at.
+	frontsTried = 64
+	// frontsRoom is how many entries a connection may have before those that are out of
+	// date are thrown away.
+	frontsRoom = 4 * len(frontSizes)
+)
+
+// put lists a connection by what is next of it.
+func (f *fronts) put(key connection, st *stream) {
+	var room [256]byte
+	known := st.front(room[:0])
+	if len(known) == 0 {
+		f.remove(key)
+		return
+	}
+	f.next++
+	f.versions[key] = f.next
+	for i, size := range frontSizes {
+		if size > len(known) {
+			break
+		}
+		more := i+1 < len(frontSizes) && frontSizes[i+1] <= len(known)
+		at := front{maphash.Bytes(seed, known[:size]), size, more}
+		f.lists[at] = append(f.lists[at], listed{key, f.next})
+		f.entries++
+	}
+	if f.entries > frontsRoom*(len(f.versions)+frontsTried) {
+		f.tidy()
+	}
+}
+
+func (f *fronts) remove(key connection) { delete(f.versions, key) }
+
+// tidy throws away all entries that are out of date. It costs each what it has cost to put it there.
+func (f *fronts) tidy() {
+	f.entries = 0
+	for key := range f.versions {
+		if f.streams.open[key] == nil {
+			delete(f.versions, key)
+		}
+	}
+	for at, list := range f.lists {
+		kept := list[:0]
+		for _, entry := range list {
+			if f.versions[entry.key] == entry.version {
+				kept = append(kept, entry)
+			}
+		}
+		f.entries += len(kept)
+		if f.lists[at] = kept; len(kept) == 0 {
+			delete(f.lists, at)
+		}
+	}
+}
+
+// each calls fits with connections that may have these bytes next, until it returns true.
+func (f *fronts) each(data []byte, fits func(connection) bool) {
+	largest := len(frontSizes) - 1
+	for largest >= 0 && frontSizes[largest] > len(data) {
+		largest--
+	}
+	for i := largest; i >= 0; i-- {
+		hash := maphash.Bytes(seed, data[:frontSizes[i]])
+		for _, more := range []bool{true, false} {
+			if more && i < largest {
+				continue // it was listed under more of the read's bytes
+			}
+			if f.walk(front{hash, frontSizes[i], more}, fits) {
+				return
+			}
+		}
+	}
+}
+
+// walk goes through a list, and throws away what is out of date at its beginning.
+func (f *fronts) walk(at front, fits func(connection) bool) (found bool) {
+	list := f.lists[at]
+	for len(list) > 0 && f.versions[list[0].key] != list[0].version {
+		list = list[1:]
+		f.entries--
+	}
+	if len(list) == 0 {
+		delete(f.lists, at)
+		return false
+	}
+	f.lists[at] = list
+	for _, entry := range list[:min(len(list), frontsTried)] {
+		if f.versions[entry.key] == entry.version && fits(entry.key) {
+			return true
+		}
+	}
+	return false
+}
+
+// front appends the next bytes of a stream, as far as they are known and there is room.
+func (st *stream) front(to []byte) []byte {
+	st.segments.eachBefore(st.read+int64(cap(to)), func(s *segment) {
+		at := st.read + int64(len(to))
+		if known := s.from + int64(len(s.known)); s.from <= at && at < known {
+			to = append(to, s.known[at-s.from:min(known-s.from, at-s.from+int64(cap(to)-len(to)))]...)
+		}
+	})
+	return to
 }

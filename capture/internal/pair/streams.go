@@ -211,7 +211,7 @@ func (s *Streams) add(st *stream, h tcpHeader, p *Packet) {
 		return
 	}
 	if st.segments.len() < segmentsLimit {
-		if s.held >= heldLimit {
+		if s.held >= heldLimit || s.keepBytes && s.held >= heldLimit/8 {
 			s.forgetUnread(len(s.open) / 2)
 			if st.forgotten {
 				return
