@@ -56,17 +56,6 @@ struct record {
 	__u8 net[NET_MAX];    /* from the network header on */
 };
 
-/* Where a packet is recorded: which socket it is for, where the filter's offset 0
- * is in the bytes that the hook sees, and what was decided.
- */
-struct place {
-	__u64 origin;
-	__u32 start;
-	__s32 decided;
-	__u16 family, type, protocol, local_port, peer_port;
-	__u8 state;
-};
-
 /* One set a cpu. seen == recorded + ring_full + load_failed, always. */
 struct counters {
 	__u64 seen;
@@ -75,6 +64,18 @@ struct counters {
 	__u64 load_failed;
 	__u64 truncated; /* of the recorded: cut off by the snaplen */
 	__u64 dropped;	 /* of the seen: verdict 0 */
+};
+
+/* Where a packet is recorded: which socket it is for, where the filter's offset 0
+ * is in the bytes that the hook sees, and what was decided.
+ */
+struct place {
+	struct counters *counters;
+	__u64 origin;
+	__u32 start;
+	__s32 decided;
+	__u16 family, type, protocol, local_port, peer_port;
+	__u8 state;
 };
 
 struct {
@@ -164,6 +165,23 @@ static __always_inline int reach_net(struct __sk_buff *skb, struct record *rec)
 	return 20;
 }
 
+/* Wakes userspace when this record made the unread bytes cross the threshold,
+ * not as long as they are above it: that would be once a packet whenever the
+ * reader is behind. Asked after the reservation, so that of two cpus that cross
+ * it together at least one knows.
+ */
+static __always_inline __u64 wakeup(__u64 size)
+{
+	__u64 unread;
+
+	if (!wakeup_bytes)
+		return BPF_RB_FORCE_WAKEUP;
+	unread = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
+	if (unread >= wakeup_bytes && unread - size < wakeup_bytes)
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
 static __attribute__((noinline)) void describe(struct __sk_buff *skb, struct record *rec)
 {
 	long err;
@@ -194,37 +212,16 @@ static __attribute__((noinline)) void describe(struct __sk_buff *skb, struct rec
 	rec->net_len = reach_net(skb, rec);
 }
 
-/* Wakes userspace when this record made the unread bytes cross the threshold,
- * not as long as they are above it: that would be once a packet whenever the
- * reader is behind. Asked after the reservation, so that of two cpus that cross
- * it together at least one knows.
+/* Fills in a record with room for class bytes, of which caplen are wanted. The verifier
+ * follows each call with its own class, so that the code is there once: a socket's
+ * filter may have 20 KB, and twice as much for a moment when another one replaces it.
  */
-static __always_inline __u64 wakeup(__u64 size)
+static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *rec, const struct place *at, __u32 caplen,
+					  __u32 class)
 {
-	__u64 unread;
+	struct counters *c = at->counters;
+	__u64 mask = class - 1, room = class, n = caplen; /* of 64 bits, of which no copy is made to compare them */
 
-	if (!wakeup_bytes)
-		return BPF_RB_FORCE_WAKEUP;
-	unread = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
-	if (unread >= wakeup_bytes && unread - size < wakeup_bytes)
-		return BPF_RB_FORCE_WAKEUP;
-	return BPF_RB_NO_WAKEUP;
-}
-
-/* Records a packet of which caplen bytes, at most class, are wanted. The ring
- * wants a constant size, so there is one copy of this for each class; mask is the
- * power of two from class on, less one.
- */
-static __always_inline void record(struct __sk_buff *skb, struct counters *c, const struct place *at, __u32 caplen,
-				   const __u32 class, const __u32 mask)
-{
-	struct record *rec;
-
-	rec = bpf_ringbuf_reserve(&ring, sizeof(*rec) + class, 0);
-	if (!rec) {
-		count(&c->ring_full);
-		return;
-	}
 	describe(skb, rec);
 	rec->len = skb->len - at->start;
 	rec->origin = at->origin;
@@ -240,65 +237,75 @@ static __always_inline void record(struct __sk_buff *skb, struct counters *c, co
 	rec->lost = c->ring_full + c->load_failed;
 	if (caplen > 0) {
 		/* The verifiers of 5.10 and 6.1 believe in a bound only when they see it
-		 * computed, and clang would leave out what it knows already.
+		 * computed, and clang would leave out what it knows already. A class is a
+		 * power of two, or one and a half.
 		 */
-		asm volatile("" : "+r"(caplen));
-		caplen = ((caplen - 1) & mask) + 1;
-		if (caplen > class || bpf_skb_load_bytes(skb, at->start, rec + 1, caplen)) {
+		mask |= mask >> 1;
+		asm volatile("" : "+r"(n));
+		n = ((n - 1) & mask) + 1;
+		if (n > room || bpf_skb_load_bytes(skb, at->start, rec + 1, n)) {
 			bpf_ringbuf_discard(rec, BPF_RB_NO_WAKEUP);
 			count(&c->load_failed);
-			return;
+			return 0;
 		}
 	}
 	bpf_ringbuf_submit(rec, wakeup(sizeof(*rec) + class + BPF_RINGBUF_HDR_SZ));
 	count(&c->recorded);
 	if (skb->len - at->start > caplen)
 		count(&c->truncated);
+	return 0;
+}
+
+/* Reserves a record of a class, and fills it in. The ring wants a constant size. */
+static __always_inline void record(struct __sk_buff *skb, struct counters *c, const struct place *at, __u32 caplen,
+				   const __u32 class)
+{
+	struct record *rec = bpf_ringbuf_reserve(&ring, sizeof(*rec) + class, 0);
+
+	if (rec)
+		fill(skb, rec, at, caplen, class);
+	else
+		count(&c->ring_full);
 }
 
 /* Records a packet from the filter's offset 0 on. */
-static __always_inline void record_packet(struct __sk_buff *skb, struct counters *c, const struct place *at)
+static __always_inline void record_packet(struct __sk_buff *skb, struct counters *c, struct place *at)
 {
 	__u32 caplen = skb->len - at->start;
 
+	at->counters = c;
 	if (caplen > snaplen)
 		caplen = snaplen;
 	if (caplen <= 64)
-		record(skb, c, at, caplen, 64, 63);
+		record(skb, c, at, caplen, 64);
 	else if (caplen <= 96)
-		record(skb, c, at, caplen, 96, 127);
+		record(skb, c, at, caplen, 96);
 	else if (caplen <= 128)
-		record(skb, c, at, caplen, 128, 127);
+		record(skb, c, at, caplen, 128);
 	else if (caplen <= 192)
-		record(skb, c, at, caplen, 192, 255);
+		record(skb, c, at, caplen, 192);
 	else if (caplen <= 256)
-		record(skb, c, at, caplen, 256, 255);
-	else if (caplen <= 384)
-		record(skb, c, at, caplen, 384, 511);
+		record(skb, c, at, caplen, 256);
 	else if (caplen <= 512)
-		record(skb, c, at, caplen, 512, 511);
-	else if (caplen <= 768)
-		record(skb, c, at, caplen, 768, 1023);
+		record(skb, c, at, caplen, 512);
 	else if (caplen <= 1024)
-		record(skb, c, at, caplen, 1024, 1023);
+		record(skb, c, at, caplen, 1024);
 	else if (caplen <= 1536)
-		record(skb, c, at, caplen, 1536, 2047);
+		record(skb, c, at, caplen, 1536);
 	else if (caplen <= 2048)
-		record(skb, c, at, caplen, 2048, 2047);
-	else if (caplen <= 3072)
-		record(skb, c, at, caplen, 3072, 4095);
+		record(skb, c, at, caplen, 2048);
 	else if (caplen <= 4096)
-		record(skb, c, at, caplen, 4096, 4095);
+		record(skb, c, at, caplen, 4096);
 	else if (caplen <= 8192)
-		record(skb, c, at, caplen, 8192, 8191);
+		record(skb, c, at, caplen, 8192);
 	else if (caplen <= 16384)
-		record(skb, c, at, caplen, 16384, 16383);
+		record(skb, c, at, caplen, 16384);
 	else if (caplen <= 32768)
-		record(skb, c, at, caplen, 32768, 32767);
+		record(skb, c, at, caplen, 32768);
 	else if (caplen <= 65536)
-		record(skb, c, at, caplen, 65536, 65535);
+		record(skb, c, at, caplen, 65536);
 	else if (caplen <= 131072)
-		record(skb, c, at, caplen, 131072, 131071);
+		record(skb, c, at, caplen, 131072);
 	else
-		record(skb, c, at, caplen, 262144, 262143);
+		record(skb, c, at, caplen, 262144);
 }
