@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"testing"
 	"time"
@@ -25,12 +26,12 @@ func targetHolder(args []string) error {
 	if err := roomFor(idle); err != nil {
 		return err
 	}
-	for i := range idle { // each with an address of its own: there are not as many ports
+	for i := range idle { // each with a port of its own, which the kernel would look for long
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
-		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 1, byte(i >> 8), byte(i)}, Port: 4242}); err != nil {
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 1, byte(i)}, Port: 2000 + i}); err != nil {
 			return err
 		}
 	}
@@ -62,12 +63,14 @@ func forkAt(rate int) {
 	}
 }
 
-// joinTime is how long it takes to find and mark what a process has; not what it takes
-// to load the programs, which is the same for all.
+// joinTime is what it takes to find and mark what a process has, in time of a cpu, since
+// others use the machine; not what it takes to load the programs, which is the same for all.
 func joinTime(t *testing.T, server *target) time.Duration {
 	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	best := time.Duration(1<<63 - 1)
-	for range 3 { // somebody else may use the machine
+	for range 3 {
 		l, err := newLive(JoinConfig{PID: server.Process.Pid, RingSize: smallRing})
 		if err != nil {
 			t.Fatal(err)
@@ -76,14 +79,24 @@ func joinTime(t *testing.T, server *target) time.Duration {
 			t.Fatal(err)
 		}
 		l.roster.whose = l.root.String()
-		begin := time.Now()
+		begin := threadTime(t)
 		err = l.scanner.join(l.root)
-		best = min(best, time.Since(begin))
+		best = min(best, threadTime(t)-begin)
 		if cerr := l.Close(); err != nil || cerr != nil {
 			t.Fatal(err, cerr)
 		}
 	}
 	return best
+}
+
+// threadTime is how long this thread has run so far.
+func threadTime(t *testing.T) time.Duration {
+	t.Helper()
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &used); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 // idleSockets is a busy proxy's connections.
@@ -102,8 +115,8 @@ func TestJoinBesideIdleSockets(t *testing.T) {
 	some := joinTime(t, startTarget(t, "holder", fmt.Sprint(idleSockets/8)))
 	many := joinTime(t, startTarget(t, "holder", fmt.Sprint(idleSockets)))
 	t.Logf("alone %v, beside %d idle sockets of others %v, with %d of its own %v, with %d %v", alone, idleSockets, beside, idleSockets/8, some, idleSockets, many)
-	// A look at each of them, even the shortest, would make it more than this.
-	if beside > 5*alone && beside > many/8 {
+	// A look at each of them would make it as much as many is.
+	if beside > many/8 {
 		t.Errorf("joined in %v beside %d sockets of others, in %v without them", beside, idleSockets, alone)
 	}
 	if many > 3*8*some {
