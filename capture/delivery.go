@@ -25,7 +25,9 @@ type delivery struct {
 // batch is deliveries, in the order of their times, and the memory that their bytes are in.
 type batch struct {
 	deliveries []delivery
-	bytes      []byte
+	chunks     [][]byte // of chunkSize, or of a larger message
+	used       int      // chunks that are full
+	bytes      int
 	// What was received and thrown away, since nobody wants to see it.
 	discarded discarded
 }
@@ -37,29 +39,49 @@ type discarded struct {
 	last            pair.Delivery // without its bytes
 }
 
-func (b *batch) size() int {
-	return len(b.bytes) + len(b.deliveries)*int(unsafe.Sizeof(delivery{}))
-}
+// size is what a batch takes of memory, in bytes.
+func (b *batch) size() int { return b.bytes + len(b.deliveries)*int(unsafe.Sizeof(delivery{})) }
+
+const (
+	// chunkSize is how much memory is allocated at once for the bytes of deliveries.
+	chunkSize = 256 << 10
+	// chunksKept is how many chunks of a batch are used again: a burst may need more once.
+	chunksKept = 32
+)
 
 // put copies a delivery with its bytes.
 func (b *batch) put(d *delivery, data []byte) {
-	at := len(b.bytes)
-	b.bytes = append(b.bytes, data...)
 	b.deliveries = append(b.deliveries, *d)
-	b.deliveries[len(b.deliveries)-1].Data = b.bytes[at:len(b.bytes):len(b.bytes)]
+	b.deliveries[len(b.deliveries)-1].Data = b.copy(data)
 }
 
-// keptBatch is the size in bytes from which on memory is not used again: a burst
-// may need so much once.
-const keptBatch = 4 << 20
+func (b *batch) copy(data []byte) []byte {
+	if len(data) == 0 {
+		return nil
+	}
+	b.bytes += len(data)
+	for ; b.used < len(b.chunks); b.used++ {
+		if chunk := b.chunks[b.used]; cap(chunk)-len(chunk) >= len(data) {
+			break
+		}
+	}
+	if b.used == len(b.chunks) {
+		b.chunks = append(b.chunks, make([]byte, 0, max(chunkSize, len(data))))
+	}
+	chunk := append(b.chunks[b.used], data...)
+	b.chunks[b.used] = chunk
+	return chunk[len(chunk)-len(data) : len(chunk) : len(chunk)]
+}
 
-// emptied is the batch without what is in it.
+// emptied is the batch without what is in it, whose memory is used again.
 func (b *batch) emptied() batch {
 	clear(b.deliveries)
-	if cap(b.bytes)+cap(b.deliveries)*int(unsafe.Sizeof(delivery{})) > keptBatch {
-		return batch{}
+	kept := b.chunks[:min(len(b.chunks), chunksKept)]
+	clear(b.chunks[len(kept):])
+	for i, chunk := range kept {
+		kept[i] = chunk[:0]
 	}
-	return batch{deliveries: b.deliveries[:0], bytes: b.bytes[:0]}
+	return batch{deliveries: b.deliveries[:0], chunks: kept}
 }
 
 // mailboxLimit bounds the memory in bytes that waits for the collector. A receiver that
