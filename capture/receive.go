@@ -80,6 +80,7 @@ func newReceiver(s *socket, kind *Kind, discards bool) *receiver {
 		}
 		r.messages[i].header = unix.Msghdr{Name: (*byte)(unsafe.Pointer(&e.name)), Iov: &e.iov, Control: &e.oob[0]}
 		r.messages[i].header.SetIovlen(1)
+		r.messages[i].reset()
 	}
 	r.call = func(fd uintptr) bool {
 		r.receive(int(fd))
@@ -105,7 +106,7 @@ func (r *receiver) poll() error {
 }
 
 func (r *receiver) receive(fd int) {
-	for i := range r.messages[:max(r.count, 1)] {
+	for i := range r.messages[:r.count] {
 		r.messages[i].reset()
 	}
 	for {
