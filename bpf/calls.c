@@ -9,11 +9,54 @@
 // other calls 70 ns, and need tracefs. The raw tracepoints of all calls cost more,
 // and need to know where the registers are, which Go sets for each architecture.
 
-#include <linux/errno.h>
-#include <linux/socket.h>
-#include "messages.h"
+#include "news.h"
+#include "places.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* A call in progress. */
+struct begun_call {
+	__u32 call; /* 0 when it is over */
+	__u32 seq;
+	__u64 arguments[6];
+	__u64 sk;     /* struct sock that the descriptor meant, 0 if nobody saw the call begin */
+	__u64 cookie; /* its, then */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32); /* thread */
+	__type(value, struct begun_call);
+} begun SEC(".maps");
+
+/* What the tracepoints of a single system call get. */
+struct begin_context {
+	__u64 common;
+	__s32 nr;
+	__u32 pad;
+	__u64 arguments[6]; /* as many as the call has */
+};
+struct end_context {
+	__u64 common;
+	__s32 nr;
+	__u32 pad;
+	__s64 result;
+};
+
+/* From Linux 7.0 on, a process can be preempted in the middle of a tracepoint's
+ * program. What runs on the cpu instead finds the program busy, and its call is
+ * missed. Therefore a second copy runs after the first one there, and takes
+ * what that has not: the first leaves a mark for each thread's call.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u32); /* thread */
+	__type(value, __u32);
+} taken SEC(".maps");
+
+const volatile __u32 twice = 0;
 
 static __always_inline __u64 register_at(__u64 regs, __u32 offset)
 {
@@ -38,56 +81,18 @@ static __always_inline int receives(__u32 call)
 	return call <= CALL_ZEROCOPY;
 }
 
-/* News of a socket. */
-__attribute__((noinline)) int tell(__u32 slot, __u32 call, __s32 fd, __u64 sk)
-{
-	struct reading *r = begin_event(slot, call, fd, 0);
-
-	if (!r)
-		return 0;
-	if (sk)
-		name_socket(&r->head, (void *)sk);
-	bpf_get_current_comm(r->head.comm, sizeof(r->head.comm));
-	piece(slot, 0);
-	return 0;
-}
-
 /* A receiving call, before it can have any effect: which socket it is on. */
 static __always_inline int begins_to_receive(__u32 slot, struct begun_call *b)
 {
 	struct sock *sk = socket_of(b->arguments[0]);
-	__u32 all = -1;
 
 	if (!sk || !chosen(sk))
 		return 0;
 	b->sk = (__u64)sk;
 	b->cookie = cookie_of(sk);
 	next_byte(sk, &b->seq);
-	if (choose == CHOOSE_KNOWN || is_known(sk))
-		return 1;
-	if (b->cookie)
-		bpf_map_update_elem(&known, &b->cookie, &all, BPF_ANY);
-	tell(slot, CALL_FOUND, b->arguments[0], b->sk);
+	meet(slot, sk, b->cookie, b->arguments[0]);
 	return 1;
-}
-
-/* A listener that somebody else has made is found when the process is about to accept
- * from it.
- */
-static __always_inline void begins_to_accept(__u32 slot, const struct begun_call *b)
-{
-	struct sock *listener = socket_of(b->arguments[0]);
-	__u32 all = -1;
-	__u64 key;
-
-	if (!listener || choose == CHOOSE_KNOWN || !chosen(listener))
-		return;
-	key = cookie_of(listener);
-	if (bpf_map_lookup_elem(&known, &key))
-		return;
-	if (key)
-		bpf_map_update_elem(&known, &key, &all, BPF_ANY);
-	tell(slot, CALL_FOUND, b->arguments[0], (__u64)listener);
 }
 
 /* Keeps what is known at the beginning of a call. */
@@ -99,7 +104,7 @@ static __always_inline void begin(__u32 slot, struct begun_call *fresh)
 
 	before = bpf_map_lookup_elem(&begun, &thread);
 	if (fresh->call == CALL_ACCEPT)
-		begins_to_accept(slot, fresh);
+		begins_to_accept(slot, socket_of(fresh->arguments[0]), fresh->arguments[0]);
 	if (receives(fresh->call) && !begins_to_receive(slot, fresh)) {
 		if (before)
 			before->call = 0;
@@ -167,8 +172,11 @@ static __always_inline int received(__u32 slot, const struct begun_call *b, __s6
 		return 0; /* that is no data */
 	if (b->call == CALL_ZEROCOPY) /* u64 address, u32 length */
 		result = r->head.result = length_at(r->arguments[3] + 8);
-	if (sk)
+	if (sk) {
 		place_in_stream(r, b, sk);
+		if (*(volatile __u32 *)&rings)
+			forget_place(sk);
+	}
 	if (r->head.flags & MSG_TRUNC && r->head.type == SOCK_STREAM)
 		r->head.room = 0; /* thrown away: nothing is in the buffer, if there is one */
 	if (b->call == CALL_RECVMMSG) {
@@ -181,56 +189,6 @@ static __always_inline int received(__u32 slot, const struct begun_call *b, __s6
 	return 0;
 }
 
-/* A connection that was accepted has its listener's mark, unless it waited there
- * before that had one: known says of how many that may be so.
- */
-static __always_inline int accepted(__u32 slot, const struct begun_call *b, __s32 fd)
-{
-	struct sock *listener = socket_of(b->arguments[0]), *sk = socket_of(fd);
-	__u32 ends, unmarked = 1, *waited;
-	__u64 key, from;
-
-	if (!sk || !listener)
-		return 0;
-	key = cookie_of(sk);
-	from = cookie_of(listener);
-	waited = bpf_map_lookup_elem(&known, &from);
-	if (from && waited) {
-		unmarked = *waited;
-		if (unmarked)
-			(*waited)--;
-		if (!key)
-			key = (__u64)sk;
-		ends = ends_of(sk);
-		bpf_map_update_elem(&known, &key, &ends, BPF_ANY);
-	}
-	if (chosen(sk) && (unmarked || !is_inet(FIELD(sk, __sk_common.skc_family))))
-		tell(slot, CALL_ACCEPT, fd, (__u64)sk);
-	return 0;
-}
-
-/* What somebody may want to look at. */
-static __always_inline int happened(__u32 slot, __u32 call, __s32 fd)
-{
-	struct sock *sk = socket_of(fd);
-
-	if (!sk)
-		return 0;
-	if (!news_of_all && call == CALL_SOCKET && is_inet(FIELD(sk, __sk_common.skc_family)))
-		return 0; /* it has its mark */
-	if (choose != CHOOSE_PORTS && !chosen(sk))
-		return 0;
-	return tell(slot, call, fd, (__u64)sk);
-}
-
-/* Nothing was there yet: by far the most frequent failure, and none. From 512 on
- * the numbers are those of calls that will be made again.
- */
-static __always_inline int of_no_interest(__s64 result)
-{
-	return result == -EAGAIN || result == -EINTR || result <= -512;
-}
-
 static __always_inline int ended(__u32 slot, const struct begun_call *b, __s64 result)
 {
 	if (of_no_interest(result))
@@ -240,21 +198,15 @@ static __always_inline int ended(__u32 slot, const struct begun_call *b, __s64 r
 	if (result < 0)
 		return 0;
 	if (b->call == CALL_ACCEPT)
-		return accepted(slot, b, result);
+		return accepted(slot, socket_of(b->arguments[0]), result);
 	if (b->call == CALL_SOCKET)
 		return happened(slot, b->call, result);
-	if (b->call == CALL_IO_URING)
+	if (b->call == CALL_IO_URING) {
+		rings = 1;
 		return tell(slot, b->call, result, 0);
+	}
 	return happened(slot, b->call, b->arguments[0]);
 }
-
-/* Loads from a context by an offset that is fixed, as the verifier wants it. */
-#define begin_argument(ctx, offset) \
-	({ \
-		__u64 value; \
-		asm volatile("%0 = *(u64 *)(%1 + " #offset ")" : "=r"(value) : "r"(ctx)); \
-		value; \
-	})
 
 /* The beginning of a call, with its first n arguments. */
 static __always_inline int begins(struct begin_context *ctx, const int n)
@@ -264,16 +216,16 @@ static __always_inline int begins(struct begin_context *ctx, const int n)
 	if (!followed(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	fresh.call = call_number(ctx->nr);
-	fresh.arguments[0] = begin_argument(ctx, 16);
+	fresh.arguments[0] = load_at(ctx, 16);
 	if (n > 1)
-		fresh.arguments[1] = begin_argument(ctx, 24);
+		fresh.arguments[1] = load_at(ctx, 24);
 	if (n > 2)
-		fresh.arguments[2] = begin_argument(ctx, 32);
+		fresh.arguments[2] = load_at(ctx, 32);
 	if (n > 3)
-		fresh.arguments[3] = begin_argument(ctx, 40);
+		fresh.arguments[3] = load_at(ctx, 40);
 	if (n > 4) {
-		fresh.arguments[4] = begin_argument(ctx, 48);
-		fresh.arguments[5] = begin_argument(ctx, 56);
+		fresh.arguments[4] = load_at(ctx, 48);
+		fresh.arguments[5] = load_at(ctx, 56);
 	}
 	begin(SLOT_ENTERED, &fresh);
 	return 0;

@@ -57,6 +57,9 @@ type Calls struct {
 	ring    *ring
 	ends    sync.WaitGroup // links that are being closed
 	holder  *holder        // of the tracepoints that are no use any more then; may be nil
+	uring   *uring
+	// noURing is why there is no uring.
+	noURing error
 }
 
 // OpenCalls loads the programs into the kernel, for the processes that the hook follows.
@@ -71,16 +74,16 @@ func OpenCalls(hook *Hook, opts CallsOptions) (*Calls, error) {
 
 // openCallsOf can be told to go by raw tracepoints.
 func openCallsOf(hook *Hook, opts CallsOptions, raw bool) (*Calls, error) {
-	spec, err := loadCalls()
+	specs, err := readObjects(loadCalls, loadUring)
 	if err != nil {
-		return nil, fmt.Errorf("reading the object: %w", err)
+		return nil, err
 	}
-	types := sync.OnceValue(func() *btf.Spec { return kernelTypes(spec) })
-	return openCalls(spec, types, hook.objects.maps[hookMapProcesses], opts, raw)
+	types := sync.OnceValue(func() *btf.Spec { return kernelTypes(specs...) })
+	return openCalls(specs[0], specs[1], types, hook.objects.maps[hookMapProcesses], opts, raw)
 }
 
 func openCalls(
-	spec *ebpf.CollectionSpec, types func() *btf.Spec, processes *ebpf.Map, opts CallsOptions, raw bool,
+	spec, uring *ebpf.CollectionSpec, types func() *btf.Spec, processes *ebpf.Map, opts CallsOptions, raw bool,
 ) (_ *Calls, err error) {
 	sizes, err := Options{RingSize: opts.RingSize, Snaplen: opts.Snaplen}.withDefaults()
 	if err != nil {
@@ -104,6 +107,10 @@ func openCalls(
 	if c.ring, err = openRing(c.objects.maps[callsMapEvents]); err != nil {
 		return nil, fmt.Errorf("opening the ring of the system calls: %w", err)
 	}
+	// What a kernel may lack here is worth a word to those who use io_uring, no more.
+	var loading sync.WaitGroup
+	loading.Go(func() { c.uring, c.noURing = c.openURing(uring, types, opts, uint32(sizes.Snaplen)) })
+	defer loading.Wait()
 	if !raw && c.attachSingle() == nil {
 		return c, nil
 	}
@@ -121,38 +128,45 @@ func (opts CallsOptions) set(spec *ebpf.CollectionSpec, snaplen uint32) error {
 			Err:  errors.ErrUnsupported,
 		}
 	}
-	var (
-		callOf [1024]uint8
-		ports  [MaxPorts]uint16
-	)
+	var callOf [1024]uint8
 	for _, s := range syscalls {
 		if nr, ok := numbers[s.name]; ok && nr < len(callOf) {
 			callOf[nr] = uint8(s.call)
 		}
 	}
+	v := spec.Variables
+	err := errors.Join(
+		opts.choose(spec, snaplen),
+		v[callsVarNumberAt].Set(number),
+		v[callsVarRegistersSize].Set(size),
+		v[callsVarArgumentAt].Set(arguments),
+		v[callsVarCallOf].Set(callOf),
+		v[callsVarTwice].Set(flag(Preemptible())),
+	)
+	if err != nil {
+		return fmt.Errorf("setting up the programs: %w", err)
+	}
+	return nil
+}
+
+// choose sets what all programs want to know.
+func (opts CallsOptions) choose(spec *ebpf.CollectionSpec, snaplen uint32) error {
+	var ports [MaxPorts]uint16
 	if copy(ports[:], opts.Ports) < len(opts.Ports) {
 		return fmt.Errorf("choosing by ports: %d are more than %d", len(opts.Ports), MaxPorts)
 	}
 	v := spec.Variables
 	errs := []error{
 		v[callsVarMessageSnaplen].Set(snaplen),
-		v[callsVarNumberAt].Set(number),
-		v[callsVarRegistersSize].Set(size),
-		v[callsVarArgumentAt].Set(arguments),
-		v[callsVarCallOf].Set(callOf),
 		v[callsVarChoose].Set(uint32(opts.Choose)),
 		v[callsVarPorts].Set(ports),
 		v[callsVarPortCount].Set(uint32(len(opts.Ports))),
 		v[callsVarNewsOfAll].Set(flag(opts.NewsOfAll)),
-		v[callsVarTwice].Set(flag(Preemptible())),
 	}
 	if st, nested := pidNamespace(); nested {
 		errs = append(errs, v[callsVarNamespaceInode].Set(uint32(st.Ino)))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("setting up the programs: %w", err)
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // attachRaw puts the programs at the tracepoints of all calls.
@@ -404,6 +418,9 @@ func (c *Calls) Counters() (CallCounters, error) {
 			sum.Missed += stats.RecursionMisses
 		}
 	}
+	if c.uring != nil {
+		sum.Missed += c.uring.missed()
+	}
 	return sum, nil
 }
 
@@ -412,6 +429,12 @@ func (c *Calls) Counters() (CallCounters, error) {
 func (c *Calls) Stop() error {
 	if err := c.objects.variables[callsVarFollowing].Set(uint32(0)); err != nil {
 		return fmt.Errorf("stopping to follow system calls: %w", err)
+	}
+	if c.uring != nil {
+		if err := c.uring.stop(); err != nil {
+			return err
+		}
+		c.uring.detach(&c.ends)
 	}
 	c.detach()
 	return nil
@@ -429,6 +452,9 @@ func (c *Calls) detach() {
 // Close gives the programs up. It is safe to call it twice.
 func (c *Calls) Close() error {
 	c.detach()
+	if c.uring != nil {
+		c.uring.detach(&c.ends)
+	}
 	c.ends.Wait()
 	var err error
 	if c.holder != nil {
@@ -436,6 +462,9 @@ func (c *Calls) Close() error {
 	}
 	if c.ring != nil {
 		err = errors.Join(err, c.ring.close())
+	}
+	if c.uring != nil {
+		err = errors.Join(err, c.uring.objects.Close())
 	}
 	return errors.Join(err, c.objects.Close())
 }

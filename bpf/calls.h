@@ -11,6 +11,7 @@
 #define PIECES 48	/* events that one run of a loop makes */
 #define RUNS 64		/* of that loop in one call */
 
+#define MSG_OOB 0x01
 #define MSG_PEEK 0x02
 #define MSG_TRUNC 0x20
 #define MSG_ERRQUEUE 0x2000
@@ -30,12 +31,14 @@ enum call {
 	CALL_BIND,
 	CALL_LISTEN,
 	CALL_FOUND, /* a socket that nobody has heard of is about to be read */
-	CALL_IO_URING, /* what comes by that cannot be seen */
+	CALL_IO_URING, /* there are requests from now on */
 };
 
 #define EVENT_SEQ 1	/* seq is known */
 #define EVENT_SHORT 2	/* the kernel said that the message was longer than the buffer */
 #define EVENT_V6 4	/* local and peer are IPv6 addresses */
+#define EVENT_RING 8	/* a request of io_uring did it, and not the system call */
+#define EVENT_UNSEEN 16 /* where its bytes are cannot be told */
 
 /* One piece of what one call did; caplen bytes follow, in room for a power of two. A
  * message of several pieces has them one after the other, with the same tid and
@@ -118,46 +121,14 @@ const volatile __u32 port_count;
  */
 const volatile __u32 news_of_all = 0;
 
-/* A call in progress. */
-struct begun_call {
-	__u32 call; /* 0 when it is over */
-	__u32 seq;
-	__u64 arguments[6];
-	__u64 sk;     /* struct sock that the descriptor meant, 0 if nobody saw the call begin */
-	__u64 cookie; /* its, then */
-};
+/* Set when somebody who is followed may have an io_uring. */
+__u32 rings;
 
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, __u32); /* thread */
-	__type(value, struct begun_call);
-} begun SEC(".maps");
-
-/* What the tracepoints of a single system call get. */
-struct begin_context {
-	__u64 common;
-	__s32 nr;
-	__u32 pad;
-	__u64 arguments[6]; /* as many as the call has */
-};
-struct end_context {
-	__u64 common;
-	__s32 nr;
-	__u32 pad;
-	__s64 result;
-};
-
-/* From Linux 7.0 on, a process can be preempted in the middle of a tracepoint's
- * program. What runs on the cpu instead finds the program busy, and its call is
- * missed. Therefore a second copy runs after the first one there, and takes
- * what that has not: the first leaves a mark for each thread's call.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, __u32); /* thread */
-	__type(value, __u32);
-} taken SEC(".maps");
-
-const volatile __u32 twice = 0;
+/* Loads from a context by an offset that is fixed, as the verifier wants it
+ * and clang does not make it by itself. */
+#define load_at(ctx, offset) \
+	({ \
+		__u64 value; \
+		asm volatile("%0 = *(u64 *)(%1 + " #offset ")" : "=r"(value) : "r"(ctx)); \
+		value; \
+	})

@@ -84,6 +84,13 @@ type callsReading struct {
 	Pad          uint32
 }
 
+type callsStreamPlace struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Next   uint32
+	Read   uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -92,6 +99,7 @@ const (
 	callsMapEventCounts    = "event_counts"
 	callsMapEvents         = "events"
 	callsMapKnown          = "known"
+	callsMapPlaces         = "places"
 	callsMapProcesses      = "processes"
 	callsMapReadings       = "readings"
 	callsMapTaken          = "taken"
@@ -114,6 +122,7 @@ const (
 	callsVarPortCount      = "port_count"
 	callsVarPorts          = "ports"
 	callsVarRegistersSize  = "registers_size"
+	callsVarRings          = "rings"
 	callsVarTwice          = "twice"
 )
 
@@ -177,6 +186,7 @@ type callsMapSpecs struct {
 	EventCounts *ebpf.MapSpec `ebpf:"event_counts"`
 	Events      *ebpf.MapSpec `ebpf:"events"`
 	Known       *ebpf.MapSpec `ebpf:"known"`
+	Places      *ebpf.MapSpec `ebpf:"places"`
 	Processes   *ebpf.MapSpec `ebpf:"processes"`
 	Readings    *ebpf.MapSpec `ebpf:"readings"`
 	Taken       *ebpf.MapSpec `ebpf:"taken"`
@@ -197,6 +207,7 @@ type callsVariableSpecs struct {
 	PortCount      *ebpf.VariableSpec `ebpf:"port_count"`
 	Ports          *ebpf.VariableSpec `ebpf:"ports"`
 	RegistersSize  *ebpf.VariableSpec `ebpf:"registers_size"`
+	Rings          *ebpf.VariableSpec `ebpf:"rings"`
 	Twice          *ebpf.VariableSpec `ebpf:"twice"`
 }
 
@@ -224,6 +235,7 @@ type callsMaps struct {
 	EventCounts *ebpf.Map `ebpf:"event_counts"`
 	Events      *ebpf.Map `ebpf:"events"`
 	Known       *ebpf.Map `ebpf:"known"`
+	Places      *ebpf.Map `ebpf:"places"`
 	Processes   *ebpf.Map `ebpf:"processes"`
 	Readings    *ebpf.Map `ebpf:"readings"`
 	Taken       *ebpf.Map `ebpf:"taken"`
@@ -235,6 +247,7 @@ func (m *callsMaps) Close() error {
 		m.EventCounts,
 		m.Events,
 		m.Known,
+		m.Places,
 		m.Processes,
 		m.Readings,
 		m.Taken,
@@ -256,6 +269,7 @@ type callsVariables struct {
 	PortCount      *ebpf.Variable `ebpf:"port_count"`
 	Ports          *ebpf.Variable `ebpf:"ports"`
 	RegistersSize  *ebpf.Variable `ebpf:"registers_size"`
+	Rings          *ebpf.Variable `ebpf:"rings"`
 	Twice          *ebpf.Variable `ebpf:"twice"`
 }
 

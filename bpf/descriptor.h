@@ -10,6 +10,18 @@
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 
+/* Finds the socket of a file; 0 if it is something else. */
+static __always_inline struct sock *socket_of_file(struct file *file)
+{
+	struct inode *inode = FIELD(file, f_inode);
+	struct socket *socket;
+
+	if ((FIELD(inode, i_mode) & S_IFMT) != S_IFSOCK)
+		return 0;
+	socket = FIELD(file, private_data);
+	return FIELD(socket, sk);
+}
+
 /* Finds the socket of a descriptor of the current process; 0 if it is something else. */
 static __always_inline struct sock *socket_of(__s32 fd)
 {
@@ -17,17 +29,11 @@ static __always_inline struct sock *socket_of(__s32 fd)
 	struct files_struct *files = FIELD(task, files);
 	struct fdtable *table = FIELD(files, fdt);
 	struct file **all, *file = 0;
-	struct inode *inode;
-	struct socket *socket;
 
 	if ((__u32)fd >= FIELD(table, max_fds))
 		return 0;
 	all = FIELD(table, fd);
 	if (bpf_probe_read_kernel(&file, sizeof(file), all + (__u32)fd) || !file)
 		return 0;
-	inode = FIELD(file, f_inode);
-	if ((FIELD(inode, i_mode) & S_IFMT) != S_IFSOCK)
-		return 0;
-	socket = FIELD(file, private_data);
-	return FIELD(socket, sk);
+	return socket_of_file(file);
 }

@@ -47,13 +47,33 @@ func DecodeEvent(sample []byte, e *Event) error {
 
 // The bits of an event's Known.
 const (
-	eventSeq   = 1
-	eventShort = 2
-	eventV6    = 4
+	eventSeq    = 1
+	eventShort  = 2
+	eventV6     = 4
+	eventRing   = 8
+	eventUnseen = 16
 )
 
 // Kind is the system call that the event is of.
 func (e *Event) Kind() Call { return Call(e.Call) }
+
+// CallName is what the call is called. A request of io_uring has the name of the
+// system call whose work it did.
+func (e *Event) CallName() string {
+	switch kind := e.Kind(); {
+	case e.Known&eventRing == 0:
+		return kind.String()
+	case kind == CallRecvfrom:
+		return "io_uring recv"
+	case kind == CallZerocopy:
+		return "io_uring recv_zc"
+	default:
+		return "io_uring " + kind.String()
+	}
+}
+
+// Unseen tells whether only the length is known of what the call brought.
+func (e *Event) Unseen() bool { return e.Kind().Unseen() || e.Known&eventUnseen != 0 }
 
 // StreamPlace is TCP's sequence number of the message's first byte, if it is known.
 func (e *Event) StreamPlace() (seq uint32, ok bool) { return e.Seq, e.Known&eventSeq != 0 }

@@ -102,6 +102,7 @@ struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 copied_seq; /* of the next byte that a read takes */
 	__u32 rcv_nxt;	  /* of the next byte that is to come */
+	__u32 urg_seq;	  /* of the last urgent byte */
 } KERNEL;
 
 /* Reads a field; zero if the kernel does not let us. */

@@ -34,7 +34,7 @@ func kernelTypes(specs ...*ebpf.CollectionSpec) *btf.Spec {
 	for _, spec := range specs {
 		for t := range spec.Types.All() {
 			if s, ok := t.(*btf.Struct); ok && s.Name != "" {
-				names[s.Name] = true
+				names[essentialName(s.Name)] = true
 			}
 		}
 	}

@@ -157,7 +157,7 @@ type Following struct {
 // An error is a *MissingError if a privilege or a feature of the kernel is missing.
 func OpenFollowing(tap Options, hook HookOptions, calls *CallsOptions) (_ *Following, err error) {
 	f := &Following{}
-	specs, err := readObjects(loadHook, loadCalls)
+	specs, err := readObjects(loadHook, loadCalls, loadUring)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +170,7 @@ func OpenFollowing(tap Options, hook HookOptions, calls *CallsOptions) (_ *Follo
 	if missing == nil {
 		defer processes.Close()
 		if calls != nil {
-			worker.Go(func() { f.Calls, callsErr = openCalls(specs[1], types, processes, *calls, false) })
+			worker.Go(func() { f.Calls, callsErr = openCalls(specs[1], specs[2], types, processes, *calls, false) })
 		}
 	}
 	// The tap first, because what it needs all of them do.

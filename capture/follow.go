@@ -113,9 +113,10 @@ func (f *follower) takeEvent(b *batch) {
 		}
 	case !kind.Receives():
 		f.live.scanner.ask(request{pid: int(e.Pid), fd: int(e.Fd), cookie: e.Cookie})
-	case kind.Unseen():
+	case e.Unseen():
 		f.spliced += uint64(max(e.Result, 0))
-		if d, ok := f.delivery(); ok && d.Full > 0 {
+		// TCP_ZEROCOPY_RECEIVE returns nothing where something else is to be done.
+		if d, ok := f.delivery(); ok && (d.Full > 0 || d.end && kind == bpf.CallSplice) {
 			b.put(&d, nil) // nobody has seen its bytes
 		}
 	case e.Offset == 0 && e.Caplen == e.Wanted:
@@ -166,13 +167,13 @@ func (f *follower) delivery() (d delivery, ok bool) {
 	if at == nil {
 		return d, false
 	}
-	d = delivery{route: at, call: e.Kind().String(), pid: e.Pid, tid: e.Tid, lost: f.lostBefore()}
+	d = delivery{route: at, call: e.CallName(), pid: e.Pid, tid: e.Tid, lost: f.lostBefore()}
 	d.Time, d.Full, d.Cookie, d.Peek = int64(e.Time), int(max(e.Result, 0)), e.Cookie, e.Flags&unix.MSG_PEEK != 0
 	d.From, d.To = e.Peer(), e.Local()
 	d.Seq, d.Sequenced = e.StreamPlace()
 	if at.kind.listens {
 		// A read into no room returns nothing, too.
-		d.end = e.Result == 0 && (e.Room > 0 || e.Kind().Unseen() || e.Flags&unix.MSG_TRUNC != 0)
+		d.end = e.Result == 0 && (e.Room > 0 || e.Unseen() || e.Flags&unix.MSG_TRUNC != 0)
 	}
 	switch {
 	case e.Result < 0:

@@ -416,14 +416,14 @@ func (l *Live) ledger() *ledger {
 // Remarks says what is worth knowing at the end, above all what could not be seen.
 func (l *Live) Remarks() []string {
 	var all []string
-	if l.uring.Load() {
-		all = append(all, "the process uses io_uring: what it received that way is not in the user view")
+	if l.uring.Load() && l.calls != nil && l.calls.NoURing() != nil {
+		all = append(all, fmt.Sprintf("the process uses io_uring: what it received that way is not in the user view (%v)", l.calls.NoURing()))
 	}
 	if l.roster.mapped.Load() {
 		all = append(all, "the process has mapped a socket into its memory: what it reads there is not in the user view")
 	}
 	if n := l.follower.spliced; n > 0 {
-		all = append(all, fmt.Sprintf("%d bytes went by splice or without a copy from a socket to somewhere else: they are not in the user view", n))
+		all = append(all, fmt.Sprintf("%d bytes went by splice, without a copy or into buffers that nobody can find: the user view has their length only", n))
 	}
 	if n := l.collector.forgotten.Load(); n > 0 {
 		all = append(all, fmt.Sprintf("%d packets were of sockets that nobody knows: they are not in the capture", n))

@@ -539,27 +539,6 @@ func TestJoinSaysWhatIsUnseen(t *testing.T) {
 	}
 }
 
-func TestJoinSaysIOURing(t *testing.T) {
-	t.Parallel()
-	fd, err := ioURing()
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-		t.Skipf("this kernel has no io_uring for us: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	unix.Close(fd)
-	target := startTarget(t, "uring")
-	l := mustJoin(t, JoinConfig{PID: target.Process.Pid})
-	runLive(t, l, func() {
-		fmt.Fprintln(target.stdin, "now")
-		target.line(t)
-	})
-	if remarks := strings.Join(l.Remarks(), "\n"); !strings.Contains(remarks, "uses io_uring") {
-		t.Errorf("remarks %q", remarks)
-	}
-}
-
 func TestJoinSaysMappedRing(t *testing.T) {
 	t.Parallel()
 	target := startTarget(t, "mapped")

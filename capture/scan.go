@@ -149,6 +149,11 @@ func (s *scanner) scan(p *process) error {
 	for _, f := range files {
 		if f.target == "anon_inode:[io_uring]" {
 			s.live.uring.Store(true)
+			if s.live.calls != nil {
+				if err := s.live.calls.HasURing(); err != nil {
+					return err
+				}
+			}
 		}
 		inode, ok := f.inode()
 		if !ok {

@@ -65,7 +65,8 @@ var targets = map[string]func(args []string) error{
 	"handover":  targetHandover,
 	"reader":    targetReader,
 	"peek":      targetPeek,
-	"uring":     targetURing,
+	"taker":     targetTaker,
+	"takers":    targetTakers,
 	"mapped":    targetMapped,
 	"idle":      func([]string) error { return untilStdinEnds("idle") },
 	"client":    targetClient,
@@ -426,7 +427,7 @@ func targetPeek([]string) error {
 	return untilStdinEnds(l.Addr().String())
 }
 
-// ioURing makes a ring that is never used: to have one is enough.
+// ioURing makes a ring that is never used, to see whether there can be one.
 func ioURing() (fd int, err error) {
 	var params [120]byte
 	r, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params[0])), 0)
@@ -434,19 +435,6 @@ func ioURing() (fd int, err error) {
 		return -1, errno
 	}
 	return int(r), nil
-}
-
-// targetURing has an io_uring for a moment when it is told to.
-func targetURing([]string) error {
-	fmt.Println("ready")
-	lines := bufio.NewScanner(os.Stdin)
-	lines.Scan()
-	fd, err := ioURing()
-	if err != nil {
-		return err
-	}
-	unix.Close(fd)
-	return untilStdinEnds("done")
 }
 
 // targetMapped has a packet socket with a ring in its memory, and says the
@@ -526,8 +514,14 @@ type target struct {
 // startTarget starts a target in a network namespace of its own.
 func startTarget(tb testing.TB, args ...string) *target {
 	tb.Helper()
+	return startTargetWith(tb, nil, args...)
+}
+
+// startTargetWith gives it files besides, from descriptor 3 on.
+func startTargetWith(tb testing.TB, files []*os.File, args ...string) *target {
+	tb.Helper()
 	t := &target{
-		Cmd: &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{targetName}, args...), Stderr: os.Stderr},
+		Cmd: &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{targetName}, args...), Stderr: os.Stderr, ExtraFiles: files},
 		ns:  mustNamespace(tb),
 	}
 	var err error

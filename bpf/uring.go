@@ -1,0 +1,217 @@
+package bpf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+)
+
+// uring follows what requests of io_uring bring, into the ring of Calls.
+type uring struct {
+	objects *loaded
+	links   []io.Closer
+}
+
+// openURing loads the programs and puts them at io_uring's tracepoints. These cost
+// only those who use it.
+func (c *Calls) openURing(spec *ebpf.CollectionSpec, types func() *btf.Spec, opts CallsOptions, snaplen uint32) (_ *uring, err error) {
+	spec.Maps[uringMapEvents].MaxEntries = c.objects.maps[callsMapEvents].MaxEntries()
+	if err := opts.choose(spec, snaplen); err != nil {
+		return nil, err
+	}
+	arguments, err := tracepointArguments()
+	if err != nil {
+		return nil, err
+	}
+	points, err := findTracepoints(spec, arguments)
+	if err != nil {
+		return nil, err
+	}
+	u := &uring{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, u.close())
+		}
+	}()
+	shared := make(map[string]*ebpf.Map)
+	for _, name := range []string{uringMapEvents, uringMapEventCounts, uringMapProcesses, uringMapKnown, uringMapPlaces} {
+		shared[name] = c.objects.maps[name]
+	}
+	if u.objects, err = newLoaded(spec, types, shared); err != nil {
+		return nil, err
+	}
+	programs := map[string]string{
+		"submit_sqe": uringProgSubmitted, "submit_req": uringProgSubmitted, "complete": uringProgCompletes,
+		"cqe_overflow": uringProgOverflows, "task_add": uringProgWoken,
+	}
+	var groups [][]string
+	for _, point := range points {
+		groups = append(groups, []string{programs[point]})
+	}
+	if err := u.objects.load(groups...); err != nil {
+		return nil, err
+	}
+	for _, point := range points {
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "io_uring_" + point, Program: u.objects.programs[programs[point]]})
+		if err != nil {
+			return nil, fmt.Errorf("attaching to tracepoint io_uring_%s: %w", point, err)
+		}
+		u.links = append(u.links, l)
+	}
+	return u, nil
+}
+
+// tracepointArguments asks the kernel's types what one of io_uring's tracepoints tells:
+// nothing if there is none of that name.
+func tracepointArguments() (func(point string) []string, error) {
+	all, release, err := mapFile(vmlinuxTypes)
+	if err != nil {
+		return nil, fmt.Errorf("reading the kernel's types: %w", err)
+	}
+	defer release()
+	kernel, err := parseTypes(all)
+	if err != nil {
+		return nil, fmt.Errorf("reading the kernel's types: %w", err)
+	}
+	const prefix = "__traceiter_io_uring_"
+	told := make(map[string][]string)
+	for name, names := range kernel.functions(prefix) {
+		if len(names) > 0 {
+			told[name[len(prefix):]] = names[1:] // the first is for the tracer
+		}
+	}
+	return func(point string) []string { return told[point] }, nil
+}
+
+// functions finds the functions whose names begin with something, and what their
+// arguments are called.
+func (b *btfBlob) functions(prefix string) map[string][]string {
+	const function, prototype = 12, 13
+	word := func(at uint32) uint32 { return binary.LittleEndian.Uint32(b.types[at:]) }
+	kind := func(at uint32) uint32 { return word(at+4) >> 24 & 0x1f }
+	text := func(name uint32) string {
+		if int(name) >= len(b.strings) {
+			return ""
+		}
+		text, _, _ := bytes.Cut(b.strings[name:], []byte{0})
+		return string(text)
+	}
+	found := make(map[string][]string)
+	for _, at := range b.offsets[1:] {
+		if kind(at) != function || int(word(at)) >= len(b.strings) || !bytes.HasPrefix(b.strings[word(at):], []byte(prefix)) {
+			continue
+		}
+		id := word(at + 8)
+		if int(id) >= len(b.offsets) || id == 0 || kind(b.offsets[id]) != prototype {
+			continue
+		}
+		proto := b.offsets[id]
+		names := []string{}
+		for i := range word(proto+4) & 0xffff {
+			names = append(names, text(word(proto+btfTypeSize+8*i)))
+		}
+		found[text(word(at))] = names
+	}
+	return found
+}
+
+// findTracepoints finds those of io_uring's tracepoints that are there, and tells the
+// programs where they have their arguments: kernels differ in that.
+func findTracepoints(spec *ebpf.CollectionSpec, arguments func(point string) []string) (points []string, err error) {
+	submit, complete := arguments("submit_req"), arguments("complete")
+	points = []string{"submit_req", "complete"}
+	if len(submit) == 0 {
+		submit = arguments("submit_sqe")
+		points[0] = "submit_sqe"
+	}
+	v := spec.Variables
+	for _, row := range []struct {
+		variable  string
+		arguments []string
+		name      string
+		needed    bool
+	}{
+		{uringVarSubmitReq, submit, "req", true},
+		{uringVarCompleteCtx, complete, "ctx", true},
+		{uringVarCompleteReq, complete, "req", false},
+		{uringVarCompleteCqe, complete, "cqe", false},
+		{uringVarCompleteUserData, complete, "user_data", !slices.Contains(complete, "cqe")},
+		{uringVarCompleteRes, complete, "res", !slices.Contains(complete, "cqe")},
+		{uringVarCompleteCflags, complete, "cflags", !slices.Contains(complete, "cqe")},
+	} {
+		at := slices.Index(row.arguments, row.name)
+		if at < 0 && row.needed {
+			return nil, errors.New("its tracepoints do not tell what they are about")
+		}
+		if at < 0 {
+			continue
+		}
+		if err := v[row.variable].Set(uint32(at)); err != nil {
+			return nil, fmt.Errorf("setting up the programs: %w", err)
+		}
+	}
+	if slices.Equal(arguments("cqe_overflow"), []string{"ctx", "user_data", "res", "cflags", "ocqe"}) {
+		points = append(points, "cqe_overflow")
+	}
+	if slices.Equal(arguments("task_add"), []string{"req", "mask"}) {
+		points = append(points, "task_add")
+	}
+	return points, nil
+}
+
+// missed counts the completions and requests for which the kernel did not run the
+// programs. Who is woken matters only at the beginning.
+func (u *uring) missed() (n uint64) {
+	for _, name := range []string{uringProgSubmitted, uringProgCompletes, uringProgOverflows} {
+		p := u.objects.programs[name]
+		if p == nil {
+			continue
+		}
+		if stats, err := p.Stats(); err == nil {
+			n += stats.RecursionMisses
+		}
+	}
+	return n
+}
+
+// detach begins to detach the programs.
+func (u *uring) detach(ends *sync.WaitGroup) {
+	for _, l := range u.links {
+		ends.Go(func() { _ = l.Close() })
+	}
+	u.links = nil
+}
+
+func (u *uring) close() error {
+	var ends sync.WaitGroup
+	u.detach(&ends)
+	ends.Wait()
+	return u.objects.Close()
+}
+
+// stop ends the recording.
+func (u *uring) stop() error {
+	if err := u.objects.variables[uringVarFollowing].Set(uint32(0)); err != nil {
+		return fmt.Errorf("stopping to follow io_uring: %w", err)
+	}
+	return nil
+}
+
+// NoURing says why requests of io_uring cannot be followed; nil if they are.
+func (c *Calls) NoURing() error { return c.noURing }
+
+// HasURing says that a followed process has an io_uring that nobody saw it make.
+func (c *Calls) HasURing() error {
+	if err := c.objects.variables[callsVarRings].Set(uint32(1)); err != nil {
+		return fmt.Errorf("following io_uring: %w", err)
+	}
+	return nil
+}
