@@ -109,7 +109,8 @@ func openCalls(
 	}
 	// What a kernel may lack here is worth a word to those who use io_uring, no more.
 	var loading sync.WaitGroup
-	loading.Go(func() { c.uring, c.noURing = c.openURing(uring, types, opts, uint32(sizes.Snaplen)) })
+	shared = c.objects.some(uringMapEvents, uringMapEventCounts, uringMapProcesses, uringMapKnown, uringMapPlaces)
+	loading.Go(func() { c.uring, c.noURing = openURing(uring, types, shared, opts, uint32(sizes.Snaplen)) })
 	defer loading.Wait()
 	if !raw && c.attachSingle() == nil {
 		return c, nil

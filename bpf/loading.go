@@ -82,6 +82,15 @@ func readObjects(read ...func() (*ebpf.CollectionSpec, error)) ([]*ebpf.Collecti
 	return specs, nil
 }
 
+// some are maps to share with another object, which may be loaded while there come more.
+func (l *loaded) some(names ...string) map[string]*ebpf.Map {
+	shared := make(map[string]*ebpf.Map)
+	for _, name := range names {
+		shared[name] = l.maps[name]
+	}
+	return shared
+}
+
 // makeMaps makes maps, all at once.
 func (l *loaded) makeMaps(names ...string) error {
 	return together(names, func(name string) error {

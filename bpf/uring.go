@@ -20,10 +20,10 @@ type uring struct {
 	links   []io.Closer
 }
 
-// openURing loads the programs and puts them at io_uring's tracepoints. These cost
-// only those who use it.
-func (c *Calls) openURing(spec *ebpf.CollectionSpec, types func() *btf.Spec, opts CallsOptions, snaplen uint32) (_ *uring, err error) {
-	spec.Maps[uringMapEvents].MaxEntries = c.objects.maps[callsMapEvents].MaxEntries()
+// openURing loads the programs, with the maps that they share with Calls, and puts them
+// at io_uring's tracepoints. These cost only those who use it.
+func openURing(spec *ebpf.CollectionSpec, types func() *btf.Spec, shared map[string]*ebpf.Map, opts CallsOptions, snaplen uint32) (_ *uring, err error) {
+	spec.Maps[uringMapEvents].MaxEntries = shared[uringMapEvents].MaxEntries()
 	if err := opts.choose(spec, snaplen); err != nil {
 		return nil, err
 	}
@@ -41,10 +41,6 @@ func (c *Calls) openURing(spec *ebpf.CollectionSpec, types func() *btf.Spec, opt
 			err = errors.Join(err, u.close())
 		}
 	}()
-	shared := make(map[string]*ebpf.Map)
-	for _, name := range []string{uringMapEvents, uringMapEventCounts, uringMapProcesses, uringMapKnown, uringMapPlaces} {
-		shared[name] = c.objects.maps[name]
-	}
 	if u.objects, err = newLoaded(spec, types, shared); err != nil {
 		return nil, err
 	}

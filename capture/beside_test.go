@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
 // What it costs to capture from a process beside many sockets, or with many.
@@ -75,7 +77,7 @@ func joinTime(t *testing.T, server *target) time.Duration {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if l.root, err = openProcess(server.Process.Pid); err != nil {
+		if l.root, err = process.Open(server.Process.Pid); err != nil {
 			t.Fatal(err)
 		}
 		l.roster.whose = l.root.String()

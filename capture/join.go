@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
@@ -68,10 +69,10 @@ type Live struct {
 	roster    *roster
 	scanner   *scanner
 	started   int64 // on the boot clock
-	root      *process
-	command   *launcher   // nil for a process that ran already
-	uring     atomic.Bool // a process has an io_uring
-	wanted    func()      // ends the renewal of the tap's lease
+	root      *process.Process
+	command   *process.Launcher // nil for a process that ran already
+	uring     atomic.Bool       // a process has an io_uring
+	wanted    func()            // ends the renewal of the tap's lease
 
 	saidMu sync.Mutex
 	said   map[string]bool
@@ -91,7 +92,7 @@ func Join(config JoinConfig) (_ *Live, err error) {
 			err = errors.Join(err, l.leave(), l.Close())
 		}
 	}()
-	if l.root, err = openProcess(config.PID); err != nil {
+	if l.root, err = process.Open(config.PID); err != nil {
 		return nil, err
 	}
 	l.roster.whose = l.root.String()
@@ -115,7 +116,7 @@ func Join(config JoinConfig) (_ *Live, err error) {
 // Start is Join for a command, which runs when Run does. It is followed from its
 // first instruction.
 func Start(config JoinConfig, command Command) (_ *Live, err error) {
-	if err := command.User.permitted(); err != nil {
+	if err := command.inner().User.Permitted(); err != nil {
 		return nil, err
 	}
 	l, err := newLive(config)
@@ -127,19 +128,19 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 			err = errors.Join(err, l.leave(), l.Close())
 		}
 	}()
-	if l.command, err = startLauncher(command); err != nil {
+	if l.command, err = process.Launch(command.inner()); err != nil {
 		return nil, err
 	}
-	if l.root, err = openProcess(l.command.cmd.Process.Pid); err != nil {
+	if l.root, err = process.Open(l.command.PID()); err != nil {
 		return nil, err
 	}
-	l.root.command = terminal.Plain(command.Args[0])
+	l.root.Command = terminal.Plain(command.Args[0])
 	l.roster.whose = l.root.String()
-	l.scanner.processes[l.root.pid] = l.root
+	l.scanner.processes[l.root.PID] = l.root
 	if err := l.follow(l.root); err != nil {
 		return nil, err
 	}
-	return l, l.command.has.each(&command, l.scanner.lookInherited)
+	return l, l.command.EachFile(l.scanner.lookInherited)
 }
 
 // newLive makes a session that follows nobody yet.
@@ -203,24 +204,24 @@ func (l *Live) load() error {
 
 // introduce says what is worth knowing of the process before the capture begins.
 func (l *Live) introduce() {
-	if l.root.pid == 1 {
+	if l.root.PID == 1 {
 		l.config.Notice("process 1 is the ancestor of all: this captures from every process of the machine that it has started")
 	}
-	if l.root.foreignNetwork() {
+	if l.root.ForeignNetwork() {
 		l.config.Notice(fmt.Sprintf("%s is in another network namespace: its packets are those of that namespace", l.root))
 	}
-	if l.calls != nil && l.root.is32Bit() {
+	if l.calls != nil && l.root.Is32Bit() {
 		l.config.Notice(fmt.Sprintf("%s is a 32-bit program, whose system calls are not followed: the user view stays empty", l.root))
 	}
 }
 
 // follow begins to follow a process. ESRCH means that it has ended.
-func (l *Live) follow(p *process) error {
-	if err := l.hook.Follow(uint32(p.pid), p.lives); err != nil {
+func (l *Live) follow(p *process.Process) error {
+	if err := l.hook.Follow(uint32(p.PID), p.Lives); err != nil {
 		return err
 	}
 	if l.calls != nil {
-		l.calls.NoteBlocked(uint32(p.pid))
+		l.calls.NoteBlocked(uint32(p.PID))
 	}
 	return nil
 }
@@ -321,7 +322,7 @@ const exitInterval = 50 * time.Millisecond
 // awaitExit returns when the process or the context ends.
 func (l *Live) awaitExit(ctx context.Context) {
 	for ctx.Err() == nil {
-		if l.root.exited() {
+		if l.root.Exited() {
 			if l.command == nil {
 				l.config.Notice(fmt.Sprintf("%s has ended", l.root))
 			}
@@ -351,17 +352,20 @@ func (l *Live) refuse(text string) {
 	l.config.Notice(text)
 }
 
-// Signal sends a signal to the command.
-func (l *Live) Signal(s os.Signal) { _ = l.command.cmd.Process.Signal(s) }
+// Signal sends a signal to the command, if there is one.
+func (l *Live) Signal(s os.Signal) {
+	if l.command != nil {
+		l.command.Signal(s)
+	}
+}
 
 // Status is how the command ended, after Run: nil if it is not known, because
 // the capture ended first.
 func (l *Live) Status() *os.ProcessState {
-	if l.command == nil || !l.root.exited() {
+	if l.command == nil || !l.root.Exited() {
 		return nil
 	}
-	<-l.command.ended
-	return l.command.cmd.ProcessState
+	return l.command.State()
 }
 
 // begin lets the command begin.
@@ -369,16 +373,16 @@ func (l *Live) begin() error {
 	if l.command == nil {
 		return nil
 	}
-	err := l.command.release()
+	err := l.command.Release()
 	if err != nil {
-		<-l.command.ended
+		l.command.State()
 	}
 	return err
 }
 
 // part parts from a command that has not ended: it goes on by itself.
 func (l *Live) part() {
-	if l.command != nil && !l.root.exited() {
+	if l.command != nil && !l.root.Exited() {
 		l.config.Notice(fmt.Sprintf("%s goes on, and is not captured any more", l.root))
 	}
 }
@@ -437,12 +441,11 @@ func (l *Live) Close() error {
 		l.wanted()
 	}
 	l.scanner.close()
-	if l.root != nil && l.root.pidfd >= 0 {
-		l.root.close()
-		l.root.pidfd = -1
+	if l.root != nil {
+		l.root.Close()
 	}
 	if l.command != nil {
-		l.command.close()
+		l.command.Close()
 	}
 	var closers []io.Closer
 	if l.calls != nil {

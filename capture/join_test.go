@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
 // smallRing lets many sessions be open at once in a small guest.
@@ -77,13 +76,13 @@ func checkNoFilter(t *testing.T, pid int) {
 
 func filtersOf(t *testing.T, pid int) map[string]filter {
 	t.Helper()
-	p, err := openProcess(pid)
+	p, err := process.Open(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
+	defer p.Close()
 	all := make(map[string]filter)
-	err = p.eachSocket(func(fd int, inode uint64) (err error) {
+	err = p.EachSocket(func(fd int, inode uint64) (err error) {
 		all[fmt.Sprint("socket ", inode)], err = getFilter(fd)
 		return err
 	})
@@ -290,25 +289,25 @@ func TestJoinChoosesSockets(t *testing.T) {
 		}
 		runLive(t, l, func() {})
 	}
-	p, err := openProcess(server.Process.Pid)
+	p, err := process.Open(server.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer p.close()
-	files, err := p.descriptors()
+	defer p.Close()
+	files, err := p.Descriptors()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		l, err := Join(JoinConfig{PID: server.Process.Pid, RingSize: smallRing, Descriptors: []int{f.fd}})
-		if _, isSocket := f.inode(); !isSocket {
+		l, err := Join(JoinConfig{PID: server.Process.Pid, RingSize: smallRing, Descriptors: []int{f.FD}})
+		if _, isSocket := f.Inode(); !isSocket {
 			if err == nil || !strings.Contains(err.Error(), "is a socket that takes a filter") {
-				t.Errorf("%s: %v", f.target, err)
+				t.Errorf("%s: %v", f.String(), err)
 			}
 			continue
 		}
 		if err != nil {
-			t.Errorf("%s: %v", f.target, err)
+			t.Errorf("%s: %v", f.String(), err)
 			continue
 		}
 		runLive(t, l, func() {})
@@ -337,101 +336,6 @@ func TestJoinRefusals(t *testing.T) {
 				t.Errorf("notices %q, want %q", all, test.notice)
 			}
 		})
-	}
-}
-
-// skipWithoutMPTCP ends a test whose target listens without MPTCP: that is right
-// only where the kernel has none.
-func skipWithoutMPTCP(t *testing.T) {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
-	if err != nil {
-		t.Skipf("this kernel has no MPTCP: %v", err)
-	}
-	unix.Close(fd)
-	t.Fatal("this kernel has MPTCP, and the target's listener is not known to be one")
-}
-
-func isMPTCP(l *Live) bool { return len(l.roster.texts) > 0 }
-
-// An MPTCP listener's packets have other sockets than its process, from the first
-// one on; connections of ordinary peers, and new listeners, are no exception.
-func TestJoinMPTCP(t *testing.T) {
-	t.Parallel()
-	for _, when := range []string{"before", "after"} {
-		t.Run(when, func(t *testing.T) {
-			t.Parallel()
-			server := startTarget(t, "mptcp", when)
-			l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
-			if when == "before" && !isMPTCP(l) {
-				l.Close()
-				skipWithoutMPTCP(t)
-			}
-			var conn net.Conn
-			sink := runLive(t, l, func() {
-				if when == "after" {
-					fmt.Fprintln(server.stdin, "listen")
-					server.address = server.line(t)
-				}
-				conn = server.dial(t, "tcp", server.address)
-				exchange(t, conn, "first")
-				exchange(t, conn, "second")
-			})
-			if got := streamOf(sink, conn.LocalAddr()); got != "firstsecond" {
-				t.Errorf("user view: %q", got)
-			}
-			checkPairs(t, sink)
-			if !isSYN(sink.view(ViewKernel)[0].Data) {
-				t.Errorf("the first packet is no SYN")
-			}
-			if d := sink.view(ViewUser)[0].Interface.Description; !strings.Contains(d, "descriptor") {
-				t.Error(d)
-			}
-		})
-	}
-}
-
-// The same port of another network namespace is another listener.
-func TestJoinMPTCPOfOneNamespace(t *testing.T) {
-	t.Parallel()
-	server := startTarget(t, "mptcp", "before")
-	other := startTarget(t, "mptcp", "before", server.address)
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
-	if !isMPTCP(l) {
-		l.Close()
-		skipWithoutMPTCP(t)
-	}
-	sink := runLive(t, l, func() {
-		exchange(t, other.dial(t, "tcp", other.address), "to another one")
-		exchange(t, server.dial(t, "tcp", server.address), "to the one that is joined")
-	})
-	for _, p := range sink.view(ViewKernel) {
-		if bytes.Contains(p.Data, []byte("another one")) {
-			t.Errorf("recorded: %+v", p)
-		}
-	}
-	if len(sink.view(ViewKernel)) == 0 {
-		t.Error("nothing is recorded")
-	}
-	checkPairs(t, sink)
-}
-
-func TestReplaceFilterPutsItBack(t *testing.T) {
-	t.Parallel()
-	server := startTarget(t, "filter")
-	before := filtersOf(t, server.Process.Pid)
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, ReplaceFilter: true})
-	sink := runLive(t, l, func() {
-		conn := server.dial(t, "udp", server.address)
-		if _, err := io.WriteString(conn, "seen"); err != nil {
-			t.Fatal(err)
-		}
-	})
-	if len(sink.view(ViewKernel)) != 1 || len(sink.view(ViewUser)) != 1 {
-		t.Errorf("%d packets", len(sink.packets))
-	}
-	if after := filtersOf(t, server.Process.Pid); fmt.Sprint(after) != fmt.Sprint(before) || strings.Contains(fmt.Sprint(after), "true") {
-		t.Errorf("filters before %v, after %v", before, after)
 	}
 }
 
@@ -571,127 +475,5 @@ func TestJoinEndsWithTheProcess(t *testing.T) {
 	}
 	if all := said.all(); !strings.Contains(all, "has ended") {
 		t.Errorf("notices %q", all)
-	}
-}
-
-// A verdict changes what the process gets as long as the capture goes on.
-func TestJoinWithVerdict(t *testing.T) {
-	t.Parallel()
-	server := startTarget(t, "udp", "127.0.0.1:0")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Verdict: bpf.Keep(8 + 4)})
-	conn := server.dial(t, "udp", server.address)
-	sink := runLive(t, l, func() {
-		if _, err := io.WriteString(conn, "truncated"); err != nil {
-			t.Fatal(err)
-		}
-		if n, err := conn.Read(make([]byte, 100)); n != 4 || err != nil {
-			t.Errorf("echo of %d bytes, %v, want 4", n, err)
-		}
-	})
-	kernel, user := sink.view(ViewKernel), sink.view(ViewUser)
-	if len(kernel) != 1 || len(user) != 1 || kernel[0].Comment != "verdict=12 of 17 (truncated by the filter)" || string(user[0].Data) != "trun" {
-		t.Errorf("kernel %+v, user %+v", kernel, user)
-	}
-	checkPairs(t, sink)
-	exchange(t, conn, "afterwards all is whole")
-}
-
-// Sockets with a filter of their own, also one that is locked, are followed like
-// others, and keep it.
-func TestJoinLeavesFiltersAlone(t *testing.T) {
-	t.Parallel()
-	for _, target := range []string{"filter", "locked"} {
-		server := startTarget(t, target)
-		before := fmt.Sprint(filtersOf(t, server.Process.Pid))
-		l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
-		sink := runLive(t, l, func() {
-			conn := server.dial(t, "udp", server.address)
-			if _, err := io.WriteString(conn, "seen"); err != nil {
-				t.Fatal(err)
-			}
-			if during := fmt.Sprint(filtersOf(t, server.Process.Pid)); during != before {
-				t.Errorf("%s: filters before %v, during the capture %v", target, before, during)
-			}
-		})
-		if len(sink.view(ViewKernel)) != 1 || len(sink.view(ViewUser)) != 1 {
-			t.Errorf("%s: %d packets", target, len(sink.packets))
-		}
-		checkPairs(t, sink)
-		if after := fmt.Sprint(filtersOf(t, server.Process.Pid)); after != before {
-			t.Errorf("%s: filters before %v, after %v", target, before, after)
-		}
-	}
-}
-
-// Connections have the tap that their listener got because of a verdict.
-func TestJoinStreamsWithVerdict(t *testing.T) {
-	t.Parallel()
-	for _, config := range []JoinConfig{{Verdict: bpf.Keep(-1)}, {ReplaceFilter: true}} {
-		server := startTarget(t, "echo", "tcp4", "127.0.0.1:0")
-		config.PID = server.Process.Pid
-		l := mustJoin(t, config)
-		var conns []net.Conn
-		sink := runLive(t, l, func() {
-			for range 3 {
-				conn := server.dial(t, "tcp", server.address)
-				exchange(t, conn, "first. ")
-				exchange(t, conn, "second.")
-				conns = append(conns, conn)
-			}
-		})
-		for i, conn := range conns {
-			if got := streamOf(sink, conn.LocalAddr()); got != "first. second." {
-				t.Errorf("connection %d: %q", i, got)
-			}
-		}
-		checkPairs(t, sink)
-		checkNoFilter(t, server.Process.Pid)
-		checkLiveLedger(t, l)
-		if remarks := strings.Join(l.Remarks(), "\n"); strings.Contains(remarks, "nobody knows") {
-			t.Error(remarks)
-		}
-	}
-}
-
-// A filter that the process sets while its socket has the tap stays.
-func TestJoinRespectsANewFilter(t *testing.T) {
-	t.Parallel()
-	server := startTarget(t, "refilter")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Verdict: bpf.Keep(-1)})
-	runLive(t, l, func() {
-		fmt.Fprintln(server.stdin, "now")
-		server.line(t)
-	})
-	var classic int
-	for _, f := range filtersOf(t, server.Process.Pid) {
-		classic += len(f.classic)
-	}
-	if classic != 1 {
-		t.Errorf("the process's own filter has %d instructions, want 1", classic)
-	}
-}
-
-// After kill -9 the tap of a socket that has it keeps everything.
-func TestKilledChangesNothing(t *testing.T) {
-	t.Parallel()
-	server := startTarget(t, "udp", "127.0.0.1:0")
-	joiner := startTarget(t, "joiner", fmt.Sprint(server.Process.Pid))
-	conn := server.dial(t, "udp", server.address)
-	if _, err := io.WriteString(conn, "dropped"); err != nil {
-		t.Fatal(err)
-	}
-	if err := joiner.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(bpf.Lease + bpf.Lease/2)
-	exchange(t, conn, "and after kill -9 all is whole")
-}
-
-func TestNotPermitted(t *testing.T) {
-	t.Parallel()
-	var missing *bpf.MissingError
-	p := &process{pid: os.Getpid(), command: "x"}
-	if err := p.notPermitted(unix.EPERM); !errors.As(err, &missing) || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "CAP_SYS_PTRACE") {
-		t.Errorf("%v", err)
 	}
 }

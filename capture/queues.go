@@ -2,12 +2,14 @@ package capture
 
 import (
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
 // queue is a receive queue of another process's socket, which is asked now and then
 // what it has dropped: nobody can ask it any more when it is closed.
 type queue struct {
-	process *process
+	process *process.Process
 	fd      int
 	cookie  uint64
 	outlet  *outlet
@@ -25,13 +27,13 @@ func (s *scanner) counted(cookie uint64) *outlet {
 }
 
 // count begins to count what a socket drops.
-func (s *scanner) count(p *process, fd int, info *foreign, before dropCount) {
+func (s *scanner) count(p *process.Process, fd int, info *foreign, before dropCount) {
 	at := s.counted(info.cookie)
 	s.queues = append(s.queues, &queue{process: p, fd: fd, cookie: info.cookie, outlet: at, before: before, last: before.high})
 }
 
 // countNew begins to count what a socket drops that was made during the capture.
-func (s *scanner) countNew(p *process, fd int, cookie uint64) {
+func (s *scanner) countNew(p *process.Process, fd int, cookie uint64) {
 	if at := s.counted(cookie); at != nil && !s.counts(cookie) {
 		s.queues = append(s.queues, &queue{process: p, fd: fd, cookie: cookie, outlet: at})
 	}
@@ -48,7 +50,7 @@ func (s *scanner) counts(cookie uint64) bool {
 
 // ask asks the socket; not ok if it is closed.
 func (q *queue) ask() (drops uint32, ok bool) {
-	copied, err := q.process.copyDescriptor(q.fd)
+	copied, err := q.process.CopyDescriptor(q.fd)
 	if err != nil {
 		return 0, false
 	}

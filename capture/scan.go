@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
 // scanner looks at sockets of other processes by descriptors of its own that mean
@@ -20,7 +22,7 @@ import (
 type scanner struct {
 	live      *Live
 	requests  chan request
-	processes map[int]*process
+	processes map[int]*process.Process
 	seen      map[uint64]struct{} // inodes of the first look: processes share sockets
 	taps      map[uint64]tapped   // by cookie
 	queues    []*queue
@@ -43,7 +45,7 @@ type tapped struct{ classic []unix.SockFilter }
 const requestsLimit = 4096
 
 func newScanner(l *Live) *scanner {
-	return &scanner{live: l, requests: make(chan request, requestsLimit), processes: make(map[int]*process), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped)}
+	return &scanner{live: l, requests: make(chan request, requestsLimit), processes: make(map[int]*process.Process), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped)}
 }
 
 // ask asks for a look at a socket. With too many waiting, it is told of.
@@ -82,17 +84,17 @@ func (s *scanner) glance(r request) {
 		s.countNew(p, r.fd, r.cookie)
 		return
 	}
-	if err := s.look(p, r.fd, 0, r.cookie); err != nil && !p.exited() {
+	if err := s.look(p, r.fd, 0, r.cookie); err != nil && !p.Exited() {
 		s.live.refuse(err.Error())
 	}
 }
 
 // process finds a process again, or opens it.
-func (s *scanner) process(pid int) (*process, error) {
-	if p := s.processes[pid]; p != nil && !p.exited() {
+func (s *scanner) process(pid int) (*process.Process, error) {
+	if p := s.processes[pid]; p != nil && !p.Exited() {
 		return p, nil
 	}
-	p, err := openProcess(pid)
+	p, err := process.Open(pid)
 	if err == nil {
 		s.processes[pid] = p
 	}
@@ -102,17 +104,17 @@ func (s *scanner) process(pid int) (*process, error) {
 // bury forgets the processes that have ended.
 func (s *scanner) bury() {
 	for pid, p := range s.processes {
-		if p.exited() && p != s.live.root {
-			p.close()
+		if p.Exited() && p != s.live.root {
+			p.Close()
 			delete(s.processes, pid)
 		}
 	}
 }
 
 // join follows a process and its children, and looks at all their sockets.
-func (s *scanner) join(root *process) error {
-	s.processes[root.pid] = root
-	queue, known := []*process{root}, map[int]bool{root.pid: true}
+func (s *scanner) join(root *process.Process) error {
+	s.processes[root.PID] = root
+	queue, known := []*process.Process{root}, map[int]bool{root.PID: true}
 	for len(queue) > 0 {
 		p := queue[0]
 		queue = queue[1:]
@@ -123,7 +125,7 @@ func (s *scanner) join(root *process) error {
 			}
 			return err
 		}
-		for _, pid := range p.children() {
+		for _, pid := range p.Children() {
 			if known[pid] {
 				continue
 			}
@@ -132,7 +134,7 @@ func (s *scanner) join(root *process) error {
 				queue = append(queue, child)
 			}
 		}
-		if err := s.scan(p); err != nil && !p.exited() {
+		if err := s.scan(p); err != nil && !p.Exited() {
 			return err
 		}
 	}
@@ -141,13 +143,13 @@ func (s *scanner) join(root *process) error {
 }
 
 // scan looks at all sockets of a process.
-func (s *scanner) scan(p *process) error {
-	files, err := p.descriptors()
+func (s *scanner) scan(p *process.Process) error {
+	files, err := p.Descriptors()
 	if err != nil {
 		return err
 	}
 	for _, f := range files {
-		if f.target == "anon_inode:[io_uring]" {
+		if f.IsURing() {
 			s.live.uring.Store(true)
 			if s.live.calls != nil {
 				if err := s.live.calls.HasURing(); err != nil {
@@ -155,21 +157,21 @@ func (s *scanner) scan(p *process) error {
 				}
 			}
 		}
-		inode, ok := f.inode()
+		inode, ok := f.Inode()
 		if !ok {
 			continue
 		}
 		// By descriptor, the same socket may be chosen by another one than its first.
-		if _, seen := s.seen[inode]; seen || !s.descriptorChosen(p, f.fd) {
+		if _, seen := s.seen[inode]; seen || !s.descriptorChosen(p, f.FD) {
 			continue
 		}
 		s.seen[inode] = struct{}{}
-		if err := s.look(p, f.fd, inode, 0); err != nil {
+		if err := s.look(p, f.FD, inode, 0); err != nil {
 			return err
 		}
 	}
 	err = s.tellMarked()
-	for inode := range p.mappedSockets() {
+	for inode := range p.MappedSockets() {
 		if _, seen := s.seen[inode]; seen {
 			s.live.roster.mapped.Store(true)
 		}
@@ -178,8 +180,8 @@ func (s *scanner) scan(p *process) error {
 }
 
 // look looks at a socket, and takes it if it is chosen.
-func (s *scanner) look(p *process, fd int, inode, cookie uint64) error {
-	copied, err := p.copyDescriptor(fd)
+func (s *scanner) look(p *process.Process, fd int, inode, cookie uint64) error {
+	copied, err := p.CopyDescriptor(fd)
 	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) {
 		return nil // closed by now
 	}
@@ -222,7 +224,7 @@ func (s *scanner) lookInherited(fd int, own *os.File) error {
 }
 
 // take takes a socket, of which copied is a descriptor of ours.
-func (s *scanner) take(p *process, fd, copied int, asked bool, info *foreign) error {
+func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *foreign) error {
 	if info.listening {
 		// Before it has its mark, so that nothing is accepted meanwhile without a word.
 		if err := s.known(allWaiting, info.cookie); err != nil {
@@ -306,13 +308,13 @@ func (s *scanner) mark(copied int, info *foreign) error {
 
 // descriptorChosen tells whether a descriptor is one of those that the user wants, if
 // there are any.
-func (s *scanner) descriptorChosen(p *process, fd int) bool {
+func (s *scanner) descriptorChosen(p *process.Process, fd int) bool {
 	c := &s.live.config
 	return !c.byDescriptor() || p == s.live.root && slices.Contains(c.Descriptors, fd)
 }
 
 // chosen tells whether the user wants a socket that was there before.
-func (s *scanner) chosen(p *process, fd int, info *foreign) bool {
+func (s *scanner) chosen(p *process.Process, fd int, info *foreign) bool {
 	c := &s.live.config
 	if c.byDescriptor() {
 		return s.descriptorChosen(p, fd)
@@ -370,14 +372,14 @@ func (s *scanner) leave() error {
 	// Twice: what is accepted while listeners still have the tap inherits it.
 	for range 2 {
 		errs = append(errs, s.leaveInherited())
-		queue := []*process{s.live.root}
+		queue := []*process.Process{s.live.root}
 		known := map[int]bool{}
 		for len(queue) > 0 {
 			p := queue[0]
 			queue = queue[1:]
-			known[p.pid] = true
-			errs = append(errs, p.eachSocket(s.release))
-			for _, pid := range p.children() {
+			known[p.PID] = true
+			errs = append(errs, p.EachSocket(s.release))
+			for _, pid := range p.Children() {
 				if child, err := s.process(pid); err == nil && !known[pid] {
 					queue = append(queue, child)
 				}
@@ -393,7 +395,7 @@ func (s *scanner) leaveInherited() error {
 	if command == nil {
 		return nil
 	}
-	return command.has.each(&command.about, func(_ int, own *os.File) (err error) {
+	return command.EachFile(func(_ int, own *os.File) (err error) {
 		raw, cerr := own.SyscallConn()
 		if cerr != nil {
 			return nil // closed by whoever it belongs to
@@ -424,7 +426,7 @@ func (s *scanner) release(copied int, _ uint64) error {
 func (s *scanner) close() {
 	for _, p := range s.processes {
 		if p != s.live.root {
-			p.close()
+			p.Close()
 		}
 	}
 	clear(s.processes)

@@ -139,14 +139,14 @@ func TestStartServer(t *testing.T) {
 	if d := sink.view(ViewKernel)[0].Interface.Description; !strings.Contains(d, "listening on "+server.address) {
 		t.Error(d)
 	}
-	pid := l.root.pid
+	pid := l.root.PID
 	checkNoFilter(t, pid)
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
 	exchange(t, conn, "and it goes on")
 	input.Close()
-	<-l.command.ended
+	l.command.State()
 }
 
 func TestStartStatus(t *testing.T) {

@@ -1,6 +1,7 @@
-package capture
+package process
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 )
@@ -12,8 +13,8 @@ const launcherName = "ebpfdump-launcher"
 // do all its own work over again in the process that is to become the command.
 var reentrant bool
 
-// Reenter does the work of the process that Start makes of the same program, and
-// does not return in it. Every program that calls Start must call it before it does
+// Reenter does the work of the process that Launch makes of the same program, and
+// does not return in it. Every program that calls Launch must call it before it does
 // anything else.
 func Reenter() {
 	reentrant = true
@@ -24,9 +25,9 @@ func Reenter() {
 
 // again makes a command of the program that is running. The files become its
 // descriptors from 3 on.
-func again(name string, files []*os.File, args ...string) *exec.Cmd {
+func again(name string, files []*os.File, args ...string) (*exec.Cmd, error) {
 	if !reentrant {
-		panic("capture: Start needs Reenter at the beginning of the program")
+		return nil, errors.New("starting a command needs capture.Reenter at the beginning of the program")
 	}
-	return &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{name}, args...), ExtraFiles: files}
+	return &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{name}, args...), ExtraFiles: files}, nil
 }

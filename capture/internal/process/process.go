@@ -1,4 +1,8 @@
-package capture
+// Package process knows other processes: it holds them by a pidfd, reads what /proc says
+// of them, copies their descriptors, and starts commands that wait before they begin.
+//
+// It knows nothing of packets, and attaches nothing to anything.
+package process
 
 import (
 	"bufio"
@@ -18,16 +22,16 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// process is a process of somebody else, held by a pidfd: its number cannot
+// Process is a process of somebody else, held by a pidfd: its number cannot
 // come to mean another one.
-type process struct {
-	pid     int
+type Process struct {
+	PID     int
+	Command string // as ps shows it, plain
 	pidfd   int
-	command string // as ps shows it, plain
 }
 
-// openProcess finds a process. ESRCH means that it is gone, or was never there.
-func openProcess(pid int) (*process, error) {
+// Open finds a process. ESRCH means that it is gone, or was never there.
+func Open(pid int) (*Process, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
 		return nil, fmt.Errorf("joining process %d: %w", pid, unix.ESRCH)
@@ -35,31 +39,37 @@ func openProcess(pid int) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening process %d: %w", pid, err)
 	}
-	p := &process{pid: pid, pidfd: fd}
+	p := &Process{PID: pid, pidfd: fd}
 	if name, err := os.ReadFile(p.proc("comm")); err == nil {
-		p.command = terminal.Plain(strings.TrimSpace(string(name)))
+		p.Command = terminal.Plain(strings.TrimSpace(string(name)))
 	}
 	return p, nil
 }
 
-func (p *process) String() string { return fmt.Sprintf("process %d (%s)", p.pid, p.command) }
+func (p *Process) String() string { return fmt.Sprintf("process %d (%s)", p.PID, p.Command) }
 
-func (p *process) close() { unix.Close(p.pidfd) }
-
-func (p *process) proc(name string) string {
-	return filepath.Join("/proc", strconv.Itoa(p.pid), name)
+// Close gives up the hold on the process. It is safe to call it twice.
+func (p *Process) Close() {
+	if p.pidfd >= 0 {
+		unix.Close(p.pidfd)
+		p.pidfd = -1
+	}
 }
 
-// exited tells whether the process has ended.
-func (p *process) exited() bool {
+func (p *Process) proc(name string) string {
+	return filepath.Join("/proc", strconv.Itoa(p.PID), name)
+}
+
+// Exited tells whether the process has ended.
+func (p *Process) Exited() bool {
 	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
 	n, _ := unix.Poll(fds, 0)
 	return n > 0
 }
 
-// lives tells whether the process has a thread that has not begun to end: of such a
+// Lives tells whether the process has a thread that has not begun to end: of such a
 // process, and of no other, the kernel is yet to say that it has ended.
-func (p *process) lives() bool {
+func (p *Process) Lives() bool {
 	threads, err := os.ReadDir(p.proc("task"))
 	if err != nil {
 		return false
@@ -67,7 +77,7 @@ func (p *process) lives() bool {
 	for _, thread := range threads {
 		text, err := os.ReadFile(p.proc("task/" + thread.Name() + "/stat"))
 		if err == nil && !ending(string(text)) {
-			return !p.exited() // or else the number is another one's
+			return !p.Exited() // or else the number is another one's
 		}
 	}
 	return false
@@ -85,8 +95,8 @@ func ending(stat string) bool {
 	return err != nil || flags&exiting != 0
 }
 
-// copyDescriptor makes a descriptor of the process one of ours.
-func (p *process) copyDescriptor(fd int) (int, error) {
+// CopyDescriptor makes a descriptor of the process one of ours.
+func (p *Process) CopyDescriptor(fd int) (int, error) {
 	copied, err := unix.PidfdGetfd(p.pidfd, fd, 0)
 	switch {
 	case err == nil:
@@ -103,7 +113,7 @@ func (p *process) copyDescriptor(fd int) (int, error) {
 	return -1, fmt.Errorf("copying descriptor %d of %s: %w", fd, p, err)
 }
 
-func (p *process) notPermitted(err error) error {
+func (p *Process) notPermitted(err error) error {
 	owner := ""
 	var st unix.Stat_t
 	if unix.Stat(p.proc(""), &st) == nil {
@@ -124,14 +134,17 @@ func (p *process) notPermitted(err error) error {
 	return bpf.Capability(unix.CAP_SYS_PTRACE).Lacks(doing, err)
 }
 
-// openFile is a descriptor of a process that is open.
-type openFile struct {
-	fd     int
+// Descriptor is a descriptor of a process that is open.
+type Descriptor struct {
+	FD     int
 	target string // what /proc/PID/fd says of it
 }
 
-// inode is the number of a socket; not ok for everything else.
-func (f openFile) inode() (n uint64, ok bool) {
+// String is what the kernel says of it.
+func (f Descriptor) String() string { return f.target }
+
+// Inode is the number of a socket; not ok for everything else.
+func (f Descriptor) Inode() (n uint64, ok bool) {
 	digits, ok := strings.CutPrefix(f.target, "socket:[")
 	if !ok {
 		return 0, false
@@ -140,8 +153,11 @@ func (f openFile) inode() (n uint64, ok bool) {
 	return n, err == nil
 }
 
-// descriptors lists what the process has open.
-func (p *process) descriptors() ([]openFile, error) {
+// IsURing tells whether it is a ring of io_uring.
+func (f Descriptor) IsURing() bool { return f.target == "anon_inode:[io_uring]" }
+
+// Descriptors lists what the process has open.
+func (p *Process) Descriptors() ([]Descriptor, error) {
 	folder, err := os.Open(p.proc("fd"))
 	if errors.Is(err, os.ErrPermission) {
 		return nil, p.notPermitted(err)
@@ -154,7 +170,7 @@ func (p *process) descriptors() ([]openFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing the descriptors of %s: %w", p, err)
 	}
-	var all []openFile
+	var all []Descriptor
 	target := make([]byte, unix.PathMax)
 	for _, name := range names {
 		fd, err := strconv.Atoi(name)
@@ -166,15 +182,15 @@ func (p *process) descriptors() ([]openFile, error) {
 			return nil, p.notPermitted(err)
 		}
 		if err == nil {
-			all = append(all, openFile{fd, string(target[:n])})
+			all = append(all, Descriptor{fd, string(target[:n])})
 		}
 	}
 	return all, nil
 }
 
-// mappedSockets lists the sockets, by inode, of which the process has mapped a
+// MappedSockets lists the sockets, by inode, of which the process has mapped a
 // part into its memory: the ring of a packet socket, or pages of a TCP stream.
-func (p *process) mappedSockets() iter.Seq[uint64] {
+func (p *Process) MappedSockets() iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
 		maps, err := os.Open(p.proc("maps"))
 		if err != nil {
@@ -186,27 +202,27 @@ func (p *process) mappedSockets() iter.Seq[uint64] {
 			if at < 0 {
 				continue
 			}
-			if inode, ok := (openFile{target: lines.Text()[at:]}).inode(); ok && !yield(inode) {
+			if inode, ok := (Descriptor{target: lines.Text()[at:]}).Inode(); ok && !yield(inode) {
 				return
 			}
 		}
 	}
 }
 
-// eachSocket does something with a copy of each socket of the process. One that
+// EachSocket does something with a copy of each socket of the process. One that
 // is closed meanwhile is left out, and so are all if the process has ended.
-func (p *process) eachSocket(do func(fd int, inode uint64) error) error {
-	files, err := p.descriptors()
+func (p *Process) EachSocket(do func(fd int, inode uint64) error) error {
+	files, err := p.Descriptors()
 	if err != nil {
 		return nil
 	}
 	var errs []error
 	for _, f := range files {
-		inode, ok := f.inode()
+		inode, ok := f.Inode()
 		if !ok {
 			continue
 		}
-		fd, err := p.copyDescriptor(f.fd)
+		fd, err := p.CopyDescriptor(f.FD)
 		if err != nil {
 			continue
 		}
@@ -216,8 +232,8 @@ func (p *process) eachSocket(do func(fd int, inode uint64) error) error {
 	return errors.Join(errs...)
 }
 
-// children lists the processes that the process has started and that run.
-func (p *process) children() []int {
+// Children lists the processes that the process has started and that run.
+func (p *Process) Children() []int {
 	var all []int
 	tasks, _ := filepath.Glob(p.proc("task/*/children"))
 	for _, name := range tasks {
@@ -234,8 +250,8 @@ func (p *process) children() []int {
 	return all
 }
 
-// is32Bit tells whether the program has other system calls than the kernel's own.
-func (p *process) is32Bit() bool {
+// Is32Bit tells whether the program has other system calls than the kernel's own.
+func (p *Process) Is32Bit() bool {
 	f, err := elf.Open(p.proc("exe"))
 	if err != nil {
 		return false
@@ -244,8 +260,8 @@ func (p *process) is32Bit() bool {
 	return f.Class == elf.ELFCLASS32
 }
 
-// foreignNetwork tells whether the process is in another network namespace than we.
-func (p *process) foreignNetwork() bool {
+// ForeignNetwork tells whether the process is in another network namespace than we.
+func (p *Process) ForeignNetwork() bool {
 	// Not /proc/self: of a program whose threads are in several, that is the one of
 	// its first thread.
 	own, err := os.Readlink("/proc/thread-self/ns/net")

@@ -1,4 +1,4 @@
-package capture
+package process
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// Command is a command to run under capture.
+// Command is a command to run, as the one of package capture.
 type Command struct {
 	// Args are the command and its arguments. The command is searched for in PATH.
 	Args []string
@@ -35,9 +35,9 @@ type User struct {
 	Groups   []int
 }
 
-// permitted tells before the command runs whether it can become the user, and be
+// Permitted tells before the command runs whether it can become the user, and be
 // followed then: it would run without a capture otherwise.
-func (u *User) permitted() error {
+func (u *User) Permitted() error {
 	if u == nil {
 		return nil
 	}
@@ -61,8 +61,8 @@ func (u *User) permitted() error {
 	return nil
 }
 
-// launcher is the process that becomes the command.
-type launcher struct {
+// Launcher is the process that becomes a command.
+type Launcher struct {
 	cmd     *exec.Cmd
 	control *os.File // to say that it may begin, and to hear why it cannot
 	about   Command
@@ -70,27 +70,30 @@ type launcher struct {
 	ended   chan struct{} // closed when the process has ended
 }
 
-// startLauncher starts a process that is held just before it becomes the command.
-func startLauncher(c Command) (_ *launcher, err error) {
+// Launch starts a process that is held just before it becomes the command.
+func Launch(c Command) (_ *Launcher, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("starting the command: %w", err)
 	}
 	theirs := os.NewFile(uintptr(pair[1]), "control")
 	defer theirs.Close()
-	l := &launcher{control: os.NewFile(uintptr(pair[0]), "control"), about: c, ended: make(chan struct{})}
+	l := &Launcher{control: os.NewFile(uintptr(pair[0]), "control"), about: c, ended: make(chan struct{})}
 	if l.has, err = inherit(c.User); err != nil {
 		l.control.Close()
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			l.close()
+			l.Close()
 		}
 	}()
 	control := firstInherited + len(l.has.files)
-	l.cmd = again(launcherName, slices.Concat(l.has.files, []*os.File{theirs}),
+	l.cmd, err = again(launcherName, slices.Concat(l.has.files, []*os.File{theirs}),
 		slices.Concat([]string{strconv.Itoa(control), strconv.Itoa(l.has.activated), c.User.encode()}, c.Args)...)
+	if err != nil {
+		return nil, err
+	}
 	l.cmd.Env = l.has.environment(c.Env)
 	// A nil *os.File must not become an io.Reader that is not nil.
 	if c.Stdin != nil {
@@ -113,8 +116,8 @@ func startLauncher(c Command) (_ *launcher, err error) {
 	return l, nil
 }
 
-// release lets the process become the command.
-func (l *launcher) release() error {
+// Release lets the process become the command.
+func (l *Launcher) Release() error {
 	if _, err := l.control.Write([]byte{1}); err != nil {
 		return fmt.Errorf("running the command: %w", err)
 	}
@@ -126,9 +129,28 @@ func (l *launcher) release() error {
 	return l.has.handOver()
 }
 
-func (l *launcher) close() {
+// Close gives up what is left of the start. It does not end the command.
+func (l *Launcher) Close() {
 	l.control.Close()
 	l.has.close()
+}
+
+// PID is the number of the process.
+func (l *Launcher) PID() int { return l.cmd.Process.Pid }
+
+// Signal sends it a signal.
+func (l *Launcher) Signal(s os.Signal) { _ = l.cmd.Process.Signal(s) }
+
+// State waits until the command has ended, and says how.
+func (l *Launcher) State() *os.ProcessState {
+	<-l.ended
+	return l.cmd.ProcessState
+}
+
+// EachFile does something with each descriptor that the command will have, under the
+// number that it will have there.
+func (l *Launcher) EachFile(do func(fd int, own *os.File) error) error {
+	return l.has.each(&l.about, do)
 }
 
 func (u *User) encode() string {
