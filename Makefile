@@ -21,7 +21,7 @@ TIMEOUT = -timeout 40m
 # As root nothing may be skipped: what a test needs is installed or the test fails.
 REQUIRE = $(if $(filter 0,$(shell id -u)),1,0)
 
-.PHONY: build test programs tools lint generate check-generate samples bench fuzz kernels objects clean
+.PHONY: build test programs tools lint generate check-generate samples bench bench-peers fuzz kernels objects clean
 
 build: ## builds ./ebpfdump
 	CGO_ENABLED=0 go build -o ebpfdump ./cmd/ebpfdump
@@ -61,6 +61,16 @@ bench: ## what a packet costs, in the kernel, in the reader and in the writer, a
 	go test -run '^$$' -bench . -benchtime 50000x ./capture/internal/pair
 	go test -run '^$$' -bench . -count 3 ./convert
 	go test -run '^$$' -bench 'Live|Start' -benchtime 15x ./cmd/ebpfdump
+
+# PEERS are its options, such as "-rounds 9 -sending 2s"; build/peers -help lists them.
+bench-peers: build ## as root: what capturing costs beside tcpdump, dumpcap and a printing filter, into samples/bench; some ten minutes
+	./.ci/tools .ci/peers
+	CGO_ENABLED=0 go build -o build/record ./samples/text/record
+	CGO_ENABLED=0 go build -o build/peers ./samples/bench/peers
+	clang -O2 -g -Wall -Werror -target bpf -idirafter /usr/include/$(shell uname -m)-linux-gnu -c samples/text/printing.c -o build/printing.o
+	@echo "pairing beside backlogs"
+	go test -run '^$$' -bench Backlog -benchtime 50000x ./capture/internal/pair >build/backlog.txt || { cat build/backlog.txt; exit 1; }
+	build/peers -backlog build/backlog.txt $(PEERS)
 
 fuzz: ## every fuzz target, FUZZTIME times
 	@for package in $$(go list ./...); do \

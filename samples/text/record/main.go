@@ -3,8 +3,11 @@
 // into the kernel's trace and what a server printed that received it.
 //
 //	record PRINTING.o raw|tcp|udp FOLDER
+//	record PRINTING.o serve ADDR:PORT FILE
 //
-// It needs root, and nobody else who reads the trace meanwhile.
+// The second form sends nothing: it receives datagrams of others until a signal,
+// and writes the trace of them into a file. It needs root, and nobody else who
+// reads the trace meanwhile.
 package main
 
 import (
@@ -30,10 +33,16 @@ import (
 func main() {
 	log.SetFlags(0)
 	log.SetPrefix("record: ")
-	if len(os.Args) != 4 {
-		log.Fatal("usage: record PRINTING.o raw|tcp|udp FOLDER")
+	var err error
+	switch {
+	case len(os.Args) == 5 && os.Args[2] == "serve":
+		err = serve(os.Args[1], os.Args[3], os.Args[4])
+	case len(os.Args) == 4:
+		err = record(os.Args[1], os.Args[2], os.Args[3])
+	default:
+		log.Fatal("usage: record PRINTING.o raw|tcp|udp FOLDER, or record PRINTING.o serve ADDR:PORT FILE")
 	}
-	if err := record(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+	if err != nil {
 		log.Fatal(err)
 	}
 }
