@@ -193,7 +193,7 @@ func (f *fronts) tidy() {
 	for at, list := range f.lists {
 		kept := list[:0]
 		for _, entry := range list {
-			if f.versions[entry.key] == entry.version {
+			if f.current(entry) {
 				kept = append(kept, entry)
 			}
 		}
@@ -223,24 +223,33 @@ func (f *fronts) each(data []byte, fits func(connection) bool) {
 	}
 }
 
-// walk goes through a list, and throws away what is out of date at its beginning.
+// walk goes through a list, and throws away what is out of date on its way.
 func (f *fronts) walk(at front, fits func(connection) bool) (found bool) {
 	list := f.lists[at]
-	for len(list) > 0 && f.versions[list[0].key] != list[0].version {
-		list = list[1:]
-		f.entries--
-	}
-	if len(list) == 0 {
-		delete(f.lists, at)
-		return false
-	}
-	f.lists[at] = list
-	for _, entry := range list[:min(len(list), frontsTried)] {
-		if f.versions[entry.key] == entry.version && fits(entry.key) {
-			return true
+	seen, tried := 0, 0
+	for ; seen < len(list) && tried < frontsTried && !found; seen++ {
+		entry := list[seen]
+		if !f.current(entry) {
+			f.entries--
+			continue
 		}
+		list[tried] = entry
+		tried++
+		found = fits(entry.key)
 	}
-	return false
+	// What was tried moves up to what follows it.
+	copy(list[seen-tried:seen], list[:tried])
+	if list = list[seen-tried:]; len(list) == 0 {
+		delete(f.lists, at)
+	} else {
+		f.lists[at] = list
+	}
+	return found
+}
+
+// current tells whether an entry is not out of date.
+func (f *fronts) current(entry listed) bool {
+	return f.versions[entry.key] == entry.version && f.streams.open[entry.key] != nil
 }
 
 // front appends the next bytes of a stream, as far as they are known and there is room.
