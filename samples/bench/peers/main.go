@@ -69,7 +69,7 @@ func parse(args []string) (*settings, error) {
 	f.StringVar(&s.folder, "folder", "samples/bench", "`FOLDER` of README.md and the plots")
 	f.StringVar(&s.scratch, "scratch", "", "`FOLDER` for the captures (default /dev/shm if it has room, else the temporary one)")
 	f.IntVar(&s.limits.rounds, "rounds", 5, "how often everything is measured")
-	f.DurationVar(&s.limits.sending, "sending", 400*time.Millisecond, "how long datagrams are sent in a run if nobody captures")
+	f.DurationVar(&s.limits.sending, "sending", 300*time.Millisecond, "how long datagrams are sent in a run if nobody captures")
 	f.IntVar(&s.limits.stream, "stream", 1024, "MiB that a TCP stream brings")
 	f.IntVar(&s.limits.connections, "connections", 20000, "short TCP connections")
 	only := f.String("only", "", "only workloads whose name fits this `PATTERN`; README.md then stays as it is")

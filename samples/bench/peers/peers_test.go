@@ -186,7 +186,7 @@ func TestTable(t *testing.T) {
 		"| 2017 | 100,000 | 100,000..200,000 | 50.00 | 100.00 | 50.0 % (50.0..50.0) | 8 | 0.01 |  |",
 		"| sock, kernel | 1,900 | 1,900..3,800 | 0.95 | 1.90 | all | 100 | 0.53 | met |",
 		"| **not met**: cost 1.30, not 1.15 |",
-		"| 99.900 % (99.900..99.900) | 100 | 0.50 | **not met**: 1 lost, not 0 |",
+		"| 99.9 % (99.9..99.9) | 100 | 0.50 | **not met**: 1 lost, not 0 |",
 		"| **not met**: 200 MiB, not 128 |",
 		"![What each datagram costs, sent as fast as one process can](cost.svg)",
 	} {
@@ -196,6 +196,10 @@ func TestTable(t *testing.T) {
 	}
 	if strings.Contains(text, "not quiet") {
 		t.Error("a quiet machine is called noisy")
+	}
+	r.Backlog = []backlogRow{{"alike", []point{{1000, 200}, {2000, 350.2}, {4000, 210}}}}
+	if text := r.markdown(); !strings.Contains(text, "| alike | 1,000 | 4,000 | 200 | 210 | 350 |") {
+		t.Errorf("no row of a backlog in\n%s", text)
 	}
 	r.Machine.Background = 0.5
 	if text := r.markdown(); !strings.Contains(text, "**The machine was not quiet**: 0.50 of its 2 cores") {

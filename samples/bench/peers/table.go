@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -50,16 +51,22 @@ func (r *report) markdown() string {
 		r.Results[i].markdown(&b)
 	}
 	if len(r.Backlog) > 0 {
-		fmt.Fprintf(&b, "\n### Pairing beside a backlog\n\n`go test -bench Backlog ./capture/internal/pair`: what one packet or read costs while so many others wait.\n")
-		b.WriteString(r.pictures(plotBacklog))
-		b.WriteString("\n| structure | " + "waiting, at least | at most | ns beside the fewest | beside the most | the most expensive |\n|---|---|---|---|---|---|\n")
-		for _, row := range r.Backlog {
-			fewest, most := row.Points[0], row.Points[len(row.Points)-1]
-			highest := slices.MaxFunc(row.Points, func(a, b point) int { return int(a.Y - b.Y) })
-			fmt.Fprintf(&b, "| %s | %s | %s | %.0f | %.0f | %.0f |\n", row.Name, grouped(int(fewest.X)), grouped(int(most.X)), fewest.Y, most.Y, highest.Y)
-		}
+		r.backlogMarkdown(&b)
 	}
 	return b.String()
+}
+
+func (r *report) backlogMarkdown(b *strings.Builder) {
+	b.WriteString("\n### Pairing beside a backlog\n\n" +
+		"`go test -bench Backlog ./capture/internal/pair`: what one packet or read costs while so many others wait.\n")
+	b.WriteString(r.pictures(plotBacklog))
+	b.WriteString("\n| structure | waiting, at least | at most | ns beside the fewest | ns beside the most | the most of all |\n|---|--:|--:|--:|--:|--:|\n")
+	for _, row := range r.Backlog {
+		fewest, most := row.Points[0], row.Points[len(row.Points)-1]
+		highest := slices.MaxFunc(row.Points, func(a, b point) int { return cmp.Compare(a.Y, b.Y) })
+		fmt.Fprintf(b, "| %s | %s | %s | %s | %s | %s |\n", row.Name, grouped(int(fewest.X)), grouped(int(most.X)),
+			nanoseconds(fewest.Y), nanoseconds(most.Y), nanoseconds(highest.Y))
+	}
 }
 
 // pictures are links to those plots that have something in them.
