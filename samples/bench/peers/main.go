@@ -16,6 +16,8 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,6 +87,13 @@ func parse(args []string) (*settings, error) {
 	var err error
 	if s.only, err = regexp.Compile(*only); err != nil {
 		return nil, fmt.Errorf("-only: %w", err)
+	}
+	var names []string
+	for _, w := range workloads(s.limits) {
+		names = append(names, w.name)
+	}
+	if !slices.ContainsFunc(names, s.only.MatchString) {
+		return nil, fmt.Errorf("-only %s: no workload has such a name: choose of %s", *only, strings.Join(names, ", "))
 	}
 	return s, nil
 }

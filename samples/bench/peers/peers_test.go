@@ -57,6 +57,19 @@ func TestOwnProcess(t *testing.T) {
 	}
 }
 
+func TestParse(t *testing.T) {
+	t.Parallel()
+	for _, bad := range [][]string{{"-rounds", "0"}, {"-only", "("}, {"-only", "nothing like it"}, {"more"}, {"-sending", "0s"}} {
+		if _, err := parse(bad); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+	s, err := parse([]string{"-only", "^udp-64$"})
+	if err != nil || s.limits.rounds < 5 {
+		t.Errorf("%+v, %v: medians want five rounds", s, err)
+	}
+}
+
 func TestVersionOf(t *testing.T) {
 	t.Parallel()
 	for said, want := range map[string]string{
