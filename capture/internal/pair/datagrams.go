@@ -81,6 +81,7 @@ func (q *Datagrams) Saw(p *Packet, lost int) {
 	copy(w.head[:], payload[:prefix])
 	q.waiting.index.noted(keep, prefix)
 	q.waiting.index.ahead(&q.waiting)
+	q.waiting.forget(q.passed - behind)
 	q.next++
 }
 
@@ -146,7 +147,8 @@ func (q *Datagrams) find(s *sought, expected int) (number uint64, found bool) {
 		return best, true
 	}
 	best := -1
-	w.index.alike(w, s, w.first, func(at uint64) bool {
+	low := q.passed - behind
+	w.index.alike(w, s, low, low, func(at uint64) bool {
 		if distance := apart(w.at(at).place, expected); best < 0 || distance < best {
 			number, best = at, distance
 		}
@@ -162,7 +164,7 @@ func (q *Datagrams) around(s *sought, number, reach uint64, expected int) (best 
 	for range 2 * reach {
 		// The nearer one of the next ones on either side.
 		switch {
-		case down > w.first && down > number-min(reach, number) &&
+		case down > w.first && down > number-min(reach, number) && w.at(down-1).place >= q.passed-behind &&
 			(up >= min(w.end, number+reach) || apart(w.at(down-1).place, expected) < apart(w.at(up).place, expected)):
 			if down--; w.at(down).brought(s) {
 				return down, true
@@ -186,7 +188,8 @@ func (q *Datagrams) several(s *sought, number uint64) bool {
 	w := &q.waiting
 	place := w.at(number).place
 	other := false
-	all := w.index.alike(w, s, w.first, func(at uint64) bool {
+	low := q.passed - behind
+	all := w.index.alike(w, s, low, low, func(at uint64) bool {
 		other = at != number && apart(w.at(at).place, place) < nearLoss
 		return !other
 	})

@@ -138,35 +138,53 @@ func (x *index) remove(w *waiting, number uint64) {
 	for which, next := range x.next {
 		key := w.at(number).key(which)
 		l := x.lists[key]
-		if l.first = next[number&uint64(len(next)-1)]; l.first == 0 {
-			delete(x.lists, key)
-		} else {
-			x.lists[key] = l
+		if l.first != number+1 {
+			continue // it was thrown away before
 		}
+		l.first = next[number&uint64(len(next)-1)]
+		x.replace(key, l)
 	}
 	if len(x.lists) == 0 {
 		x.lists = nil // maps do not become smaller
 	}
 }
 
+func (x *index) replace(key uint64, l list) {
+	if l.first == 0 {
+		delete(x.lists, key)
+	} else {
+		x.lists[key] = l
+	}
+}
+
 const (
 	// fittingLimit bounds how many datagrams are found for a delivery.
 	fittingLimit = 32
-	// passedLimit bounds how many others of the lists are passed over for it: there are
-	// at most behind that were delivered.
-	passedLimit = 2 * behind
+	// passedLimit bounds how many others of the lists are passed over for it. There are at
+	// most behind that were delivered, and those that cannot be any more are thrown away.
+	passedLimit = 4 * behind
 )
 
 // alike calls found with the numbers of datagrams that can have brought what was
-// delivered, from a number on, those of one list in their order, until it returns
-// false. It tells whether it has shown all.
-func (x *index) alike(w *waiting, s *sought, from uint64, found func(number uint64) bool) (all bool) {
+// delivered, those of one list in their order, until it returns false, and tells
+// whether it has shown all. What stands before low cannot be delivered any more, what
+// stands before from is not asked for.
+func (x *index) alike(w *waiting, s *sought, low, from int, found func(number uint64) bool) (all bool) {
 	x.extend(w, w.end)
 	fitting, passed := 0, 0
 	walk := func(which int, key uint64) bool {
 		next := x.next[which]
-		for at := x.lists[key].first; at != 0; at = next[(at-1)&uint64(len(next)-1)] {
-			if at-1 < from || !w.at(at-1).brought(s) {
+		l := x.lists[key]
+		begin := l.first
+		for l.first != 0 && w.at(l.first-1).place < low && passed < passedLimit {
+			l.first = next[(l.first-1)&uint64(len(next)-1)]
+			passed++
+		}
+		if l.first != begin {
+			x.replace(key, l)
+		}
+		for at := l.first; at != 0; at = next[(at-1)&uint64(len(next)-1)] {
+			if w.at(at-1).place < from || !w.at(at-1).brought(s) {
 				if passed++; passed > passedLimit {
 					return false
 				}

@@ -68,9 +68,16 @@ func (w *waiting) pop() {
 	w.first++
 }
 
+// forgottenAtOnce is how many datagrams are forgotten at once: of more, each of the next
+// deliveries and packets takes its share, so that none has to wait for all.
+const forgottenAtOnce = 64
+
 // forget drops what was delivered, and what stands before a place, from the front.
 func (w *waiting) forget(before int) {
-	for w.first < w.end && (w.at(w.first).gone || w.at(w.first).place < before) {
+	for range forgottenAtOnce {
+		if w.first == w.end || !w.at(w.first).gone && w.at(w.first).place >= before {
+			return
+		}
 		w.pop()
 	}
 }

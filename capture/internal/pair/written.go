@@ -55,7 +55,7 @@ func (q *Datagrams) after(s *sought, place int) (number uint64, found bool) {
 		return 0, false
 	}
 	found = false
-	w.index.alike(w, s, from, func(at uint64) bool {
+	w.index.alike(w, s, q.passed-behind, place, func(at uint64) bool {
 		if !found || at < number {
 			number, found = at, true
 		}
