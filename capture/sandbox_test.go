@@ -66,6 +66,11 @@ func targetSandbox(args []string) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 		if _, err := os.Stat(inside); err != nil {
+			select {
+			case <-ended: // by itself
+				return failed
+			default:
+			}
 			fmt.Println("the thread has ended")
 			return nil
 		}
