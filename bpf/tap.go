@@ -333,11 +333,10 @@ func (t *Tap) Renew() error {
 // Close gives the tap up. Without Stop, sockets that still have it go on with its
 // verdict. It is safe to call it twice, and while a Read is waiting.
 func (t *Tap) Close() error {
-	if err := t.ring.close(); err != nil {
-		return err
-	}
 	t.filter.Close()
-	return errors.Join(t.reject.program.Close(), t.objects.Data.Close(), t.objects.Close())
+	err := errors.Join(t.reject.program.Close(), t.objects.Data.Close(), t.objects.Close())
+	// Last, so that who is told that the ring is closed finds all closed.
+	return errors.Join(err, t.ring.close())
 }
 
 // RunStats tells how often the tap ran and for how long in all. The kernel
