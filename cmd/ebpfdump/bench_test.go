@@ -277,6 +277,19 @@ func (b *bench) awaitRead() {
 	b.Error("something is never read: " + b.must("ss", "-Htuanp"))
 }
 
+// awaitClosed waits until no connection in the namespace is being closed: what its
+// ends still have to send would be the first that a tap sees.
+func (b *bench) awaitClosed() {
+	b.Helper()
+	closing := []string{"ss", "-Htan", "state", "fin-wait-1", "state", "fin-wait-2", "state", "closing", "state", "close-wait", "state", "last-ack"}
+	for begin := time.Now(); time.Since(begin) < testPatience; time.Sleep(20 * time.Millisecond) {
+		if b.must(closing...) == "" {
+			return
+		}
+	}
+	b.Error("something is never closed: " + b.must("ss", "-tanp"))
+}
+
 // finish asks for the end when everything is read. A command gets the signal.
 func (r *recording) finish(s os.Signal) {
 	r.Helper()

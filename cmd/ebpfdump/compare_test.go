@@ -40,14 +40,23 @@ func flows(all []*packet) map[string]*flow {
 	for _, p := range all {
 		key := ends{p.network, p.src.String(), p.dst.String()}
 		f := current[key]
-		if f == nil || p.flags&synFlag != 0 && f.packets[0].flags&synFlag != 0 && f.packets[0].seq != p.seq {
-			count[key]++
+		if f == nil || f.endsBy(p) {
+			// The acknowledgements that an earlier connection ends with are none.
+			if f == nil || len(carrying(f.packets)) > 0 {
+				count[key]++
+			}
 			f = &flow{name: flowName(p, count[key])}
 			current[key], named[f.name] = f, f
 		}
 		f.packets = append(f.packets, p)
 	}
 	return named
+}
+
+// endsBy tells whether a packet is the handshake of another connection.
+func (f *flow) endsBy(p *packet) bool {
+	first := f.packets[0]
+	return p.flags&synFlag != 0 && (first.flags&synFlag == 0 || first.seq != p.seq)
 }
 
 // begin is the sequence number of a connection's first byte.
@@ -296,6 +305,8 @@ func TestComparison(t *testing.T) {
 		all[0].id = 100
 		return append(all, read(1, "fir"), read(1, "st sec"), read(2, "ond"), read(4, "third"), read(5, "datagram"), read(6, "another one"))
 	}
+	// What an earlier connection of the port ended with changes nothing.
+	remains := packet{network: "tcp", src: client, dst: server, seq: 7}
 	changes := map[string]func(all []packet) []packet{
 		"nothing":                         func(all []packet) []packet { return all },
 		"the handshake is missing":        func(all []packet) []packet { return all[1:] },
@@ -320,10 +331,12 @@ func TestComparison(t *testing.T) {
 		},
 	}
 	for name, change := range changes {
-		var c comparison
-		c.compare(scope{serves: []uint16{7100}}, truth, change(faultless()))
-		if (len(c.faults) == 0) != (name == "nothing") {
-			t.Errorf("%s: faults %q", name, c.faults)
+		for _, wire := range [][]packet{truth, append([]packet{remains}, truth...)} {
+			var c comparison
+			c.compare(scope{serves: []uint16{7100}}, wire, change(faultless()))
+			if (len(c.faults) == 0) != (name == "nothing") {
+				t.Errorf("%s, of %d packets: faults %q", name, len(wire), c.faults)
+			}
 		}
 	}
 }

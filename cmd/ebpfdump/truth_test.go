@@ -52,6 +52,7 @@ const wireQueue = 512 << 20
 
 func (b *bench) tapWire() *wire {
 	b.Helper()
+	b.awaitClosed()
 	w := &wire{TB: b, stopped: make(chan error, 1)}
 	err := b.ns.Do(func() (err error) {
 		// Of no protocol, until its queue is large.
