@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"errors"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -170,8 +171,8 @@ func TestFilterRefused(t *testing.T) {
 	} {
 		t.Run(test.object+test.program, func(t *testing.T) {
 			t.Parallel()
-			if _, err := btf.LoadKernelSpec(); err != nil && test.btf {
-				t.Skipf("needs the kernel's types: %v", err)
+			if test.btf {
+				requireTypes(t)
 			}
 			v := mustRead(t, object(t, test.object, "-g"), test.program)
 			tap, err := Open(Options{RingSize: MinRingSize, Verdict: v})
@@ -196,13 +197,25 @@ func TestFilterRefused(t *testing.T) {
 	}
 }
 
+// requireTypes skips a test that needs the kernel's BTF, unless the environment says
+// that it must run.
+func requireTypes(t *testing.T) {
+	t.Helper()
+	_, err := btf.LoadKernelSpec()
+	if err == nil {
+		return
+	}
+	if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
+		t.Fatalf("the kernel's types are missing and EBPFDUMP_REQUIRE is set: %v", err)
+	}
+	t.Skipf("needs the kernel's types: %v", err)
+}
+
 // A relocation that cannot be satisfied does no harm where the filter asks first.
 func TestFilterAsksFirst(t *testing.T) {
 	t.Parallel()
 	requirePrivilege(t)
-	if _, err := btf.LoadKernelSpec(); err != nil {
-		t.Skipf("needs the kernel's types: %v", err)
-	}
+	requireTypes(t)
 	verdicts, _ := decided(t, mustRead(t, object(t, "coremissing", "-g"), "guarded"), "0123456789")
 	if !slices.Equal(verdicts, []int32{12}) {
 		t.Errorf("verdicts %v", verdicts)

@@ -49,14 +49,14 @@ func TestArrivals(t *testing.T) {
 			delete(pushed, next.at)
 		}
 	}
-	for now := int64(0); now < 20000; now += 10 {
+	for clock := int64(0); clock < 20000; clock += 10 {
 		for range random.IntN(20) {
 			at := end + bpf.Place(random.IntN(3)*64) // what was given up
-			a.push(arrival{time: now - random.Int64N(window), from: end, at: at, end: at + 32})
+			a.push(arrival{time: clock - random.Int64N(window), from: end, at: at, end: at + 32})
 			end = at + 32
 			pushed[at] = true
 		}
-		take(now - window)
+		take(clock - window)
 		for at := range pushed {
 			if at < a.done {
 				t.Fatalf("%d was given back up to %d", at, a.done)

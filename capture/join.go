@@ -457,11 +457,5 @@ func (l *Live) Close() error {
 	if l.tap != nil {
 		closers = append(closers, l.tap)
 	}
-	var errs []error
-	for _, c := range closers {
-		if err := c.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
+	return closeAll(closers)
 }

@@ -385,6 +385,11 @@ func (s *Session) Close() error {
 	if s.tap != nil {
 		closers = append(closers, s.tap)
 	}
+	return closeAll(closers)
+}
+
+// closeAll closes what may have been closed before.
+func closeAll(closers []io.Closer) error {
 	var errs []error
 	for _, c := range closers {
 		if err := c.Close(); err != nil && !errors.Is(err, os.ErrClosed) {

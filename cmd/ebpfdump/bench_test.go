@@ -167,6 +167,19 @@ func (b *bench) dial(network, address string) net.Conn {
 	return conn
 }
 
+// listen listens on a TCP port within the namespace.
+func (b *bench) listen(address string) (listener net.Listener) {
+	b.Helper()
+	err := b.ns.Do(func() (err error) {
+		listener, err = net.Listen("tcp", address)
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return listener
+}
+
 // write writes a file.
 func (b *bench) write(name string, data []byte) {
 	b.Helper()

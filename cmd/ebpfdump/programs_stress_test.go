@@ -102,14 +102,7 @@ func (b *bench) tell() {
 // serveAnswers answers one question of each connection, and closes first.
 func (b *bench) serveAnswers(address string) {
 	b.Helper()
-	var listener net.Listener
-	err := b.ns.Do(func() (err error) {
-		listener, err = net.Listen("tcp", address)
-		return err
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
+	listener := b.listen(address)
 	b.Cleanup(func() { listener.Close() })
 	go func() {
 		for {

@@ -116,14 +116,7 @@ func throughNginx(b *bench) {
 // of the test.
 func (b *bench) serveHTTP(address string) {
 	b.Helper()
-	var listener net.Listener
-	err := b.ns.Do(func() (err error) {
-		listener, err = net.Listen("tcp", address)
-		return err
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
+	listener := b.listen(address)
 	server := &http.Server{Handler: http.HandlerFunc(answerLength)}
 	go func() { _ = server.Serve(listener) }()
 	b.Cleanup(func() { server.Close() })

@@ -19,8 +19,8 @@ func TestQueueLossIsNeverTooMuch(t *testing.T) {
 			l := QueueLoss{Filters: true}
 			var counted, dropped, all uint64 // drops in the socket's count; of the queue; told
 			var held int                     // drops of the filter that a cpu has yet to count
-			for now := int64(1); now < 2000; now++ {
-				p := Packet{Time: now, CPU: uint32(random.IntN(cpus)), Verdict: -1}
+			for clock := int64(1); clock < 2000; clock++ {
+				p := Packet{Time: clock, CPU: uint32(random.IntN(cpus)), Verdict: -1}
 				if random.IntN(2) == 0 {
 					p.Verdict = 0
 				}
@@ -34,11 +34,11 @@ func TestQueueLossIsNeverTooMuch(t *testing.T) {
 					continue
 				}
 				// The other cpu may go on while this one is on its way to the queue.
-				received := now
+				received := clock
 				for cpus > 1 && random.IntN(3) == 0 {
-					now++
-					received = now
-					l.saw(&Packet{Time: now, CPU: 1 - p.CPU, Verdict: 0})
+					clock++
+					received = clock
+					l.saw(&Packet{Time: clock, CPU: 1 - p.CPU, Verdict: 0})
 					counted++
 				}
 				if held > 0 && random.IntN(2) == 0 {
@@ -68,8 +68,8 @@ func TestQueueLossBoundsMemory(t *testing.T) {
 	t.Parallel()
 	l := QueueLoss{Filters: true}
 	const packets = 10 * decidedLimit
-	for now := range int64(packets) {
-		l.saw(&Packet{Time: now, Verdict: 0})
+	for clock := range int64(packets) {
+		l.saw(&Packet{Time: clock, Verdict: 0})
 	}
 	if len(l.decided) > 4*decidedLimit {
 		t.Errorf("%d times are kept", len(l.decided))
