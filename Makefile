@@ -60,7 +60,7 @@ bench: ## what a packet costs, in the kernel, in the reader and in the writer, a
 	go test -run '^$$' -bench . -benchtime 200000x -count 3 ./bpf ./capture
 	go test -run '^$$' -bench . -benchtime 50000x ./capture/internal/pair
 	go test -run '^$$' -bench . -count 3 ./convert
-	go test -run '^$$' -bench 'Live|Start' -benchtime 15x ./cmd/ebpfdump
+	go test -run '^$$' -bench 'Live|Start|Watch' -benchtime 15x ./cmd/ebpfdump
 
 # PEERS are its options, such as "-rounds 9 -sending 2s"; build/peers -help lists them.
 bench-peers: build ## as root: what capturing costs beside tcpdump, dumpcap and a printing filter, into samples/bench; some ten minutes

@@ -34,8 +34,7 @@ struct {
 struct begin_context {
 	__u64 common;
 	__s32 nr;
-	__u32 pad;
-	__u64 arguments[6]; /* as many as the call has */
+	__u32 pad; /* the arguments follow */
 };
 struct end_context {
 	__u64 common;
@@ -208,55 +207,25 @@ static __always_inline int ended(__u32 slot, const struct begun_call *b, __s64 r
 	return happened(slot, b->call, b->arguments[0]);
 }
 
-/* The beginning of a call, with its first n arguments. */
-static __always_inline int begins(struct begin_context *ctx, const int n)
+/* The beginning of a call. The context has room for all arguments that a call can have,
+ * but the kernel attaches no program that looks at more of it than this call has: so they
+ * are copied, those that it has not as well.
+ */
+SEC("tracepoint/syscalls/begins")
+int begins(struct begin_context *ctx)
 {
 	struct begun_call fresh = {};
 
 	if (!followed(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	fresh.call = call_number(ctx->nr);
-	fresh.arguments[0] = load_at(ctx, 16);
-	if (n > 1)
-		fresh.arguments[1] = load_at(ctx, 24);
-	if (n > 2)
-		fresh.arguments[2] = load_at(ctx, 32);
-	if (n > 3)
-		fresh.arguments[3] = load_at(ctx, 40);
-	if (n > 4) {
-		fresh.arguments[4] = load_at(ctx, 48);
-		fresh.arguments[5] = load_at(ctx, 56);
-	}
+	if (bpf_probe_read_kernel(fresh.arguments, sizeof(fresh.arguments), (void *)ctx + sizeof(*ctx)))
+		return 0;
 	begin(SLOT_ENTERED, &fresh);
 	return 0;
 }
 
-/* The kernel lets a program see only the arguments that the call has. */
-SEC("tracepoint/syscalls/begins2")
-int begins2(struct begin_context *ctx)
-{
-	return begins(ctx, 2);
-}
-
-SEC("tracepoint/syscalls/begins3")
-int begins3(struct begin_context *ctx)
-{
-	return begins(ctx, 3);
-}
-
-SEC("tracepoint/syscalls/begins4")
-int begins4(struct begin_context *ctx)
-{
-	return begins(ctx, 4);
-}
-
-SEC("tracepoint/syscalls/begins6")
-int begins6(struct begin_context *ctx)
-{
-	return begins(ctx, 6);
-}
-
-/* The end of a call that began with one of those. */
+/* The end of a call that began there. */
 SEC("tracepoint/syscalls/ends")
 int ends(struct end_context *ctx)
 {

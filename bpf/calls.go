@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"runtime"
 	"slices"
@@ -56,6 +55,7 @@ type Calls struct {
 	raw     bool // at the tracepoints of all calls
 	ring    *ring
 	ends    sync.WaitGroup // links that are being closed
+	points  []callPoint    // to be attached to
 	holder  *holder        // of the tracepoints that are no use any more then; may be nil
 	uring   *uring
 	// noURing is why there is no uring.
@@ -90,16 +90,23 @@ func openCalls(
 		return nil, err
 	}
 	_ = rlimit.RemoveMemlock() // as in Open
-	spec.Maps[callsMapEvents].MaxEntries = uint32(sizes.RingSize)
+	sizeRing(spec.Maps[callsMapEvents], sizes.RingSize)
 	if err := opts.set(spec, uint32(sizes.Snaplen)); err != nil {
 		return nil, err
 	}
 	c := &Calls{}
+	var opening sync.WaitGroup
 	defer func() {
+		opening.Wait()
 		if err != nil {
 			c.Close()
 		}
 	}()
+	// Meanwhile, since the kernel takes tens of milliseconds for the first tracepoint.
+	noSingle := errors.ErrUnsupported
+	if !raw {
+		opening.Go(func() { noSingle = c.openSingle() })
+	}
 	shared := map[string]*ebpf.Map{callsMapProcesses: processes}
 	if c.objects, err = newLoaded(spec, types, shared, callsMapTaken); err != nil {
 		return nil, diagnoseCalls(err)
@@ -112,10 +119,13 @@ func openCalls(
 	shared = c.objects.some(uringMapEvents, uringMapEventCounts, uringMapProcesses, uringMapKnown, uringMapPlaces)
 	loading.Go(func() { c.uring, c.noURing = openURing(uring, types, shared, opts, uint32(sizes.Snaplen)) })
 	defer loading.Wait()
-	if !raw && c.attachSingle() == nil {
-		return c, nil
+	if !raw && c.loadSingle() == nil {
+		if opening.Wait(); noSingle == nil && c.attachSingle() == nil {
+			return c, nil
+		}
 	}
-	c.raw = true
+	opening.Wait()
+	c.raw, c.points = true, nil
 	c.detach()
 	return c, c.attachRaw()
 }
@@ -197,25 +207,25 @@ func (c *Calls) attachRaw() error {
 	return nil
 }
 
-// attachSingle puts the programs at the tracepoints of the single calls.
-func (c *Calls) attachSingle() error {
+// callPoint is the tracepoint of the beginning or the end of a call.
+type callPoint struct {
+	*perfEvent
+	program string // that is to be there
+}
+
+// openSingle opens the tracepoints of the single calls.
+func (c *Calls) openSingle() error {
 	t, err := openTracefs()
 	if err != nil {
 		return err
 	}
 	defer t.close()
-	holder, err := newHolder(2 * len(syscalls))
-	if err != nil {
-		return err
-	}
-	c.holder = holder
-	begins := map[int]string{2: callsProgBegins2, 3: callsProgBegins3, 4: callsProgBegins4, 6: callsProgBegins6}
-	if err := c.objects.load([]string{callsProgEnds}, slices.Collect(maps.Values(begins))); err != nil {
+	if c.holder, err = newHolder(2 * len(syscalls)); err != nil {
 		return err
 	}
 	for _, s := range syscalls {
-		for name, program := range map[string]string{"enter": begins[s.arguments], "exit": callsProgEnds} {
-			event, err := t.attach("syscalls/sys_"+name+"_"+s.name, c.objects.programs[program])
+		for name, program := range map[string]string{"enter": callsProgBegins, "exit": callsProgEnds} {
+			event, err := t.open("syscalls/sys_" + name + "_" + s.name)
 			if s.optional && errors.Is(err, unix.ENOENT) {
 				continue
 			}
@@ -223,9 +233,26 @@ func (c *Calls) attachSingle() error {
 				return err
 			}
 			c.links = append(c.links, event)
-			holder.hold(event)
+			c.points = append(c.points, callPoint{event, program})
 		}
 	}
+	return nil
+}
+
+// loadSingle loads the programs for them.
+func (c *Calls) loadSingle() error {
+	return c.objects.load([]string{callsProgEnds}, []string{callsProgBegins})
+}
+
+// attachSingle puts the programs there.
+func (c *Calls) attachSingle() error {
+	for _, point := range c.points {
+		if err := point.attach(c.objects.programs[point.program]); err != nil {
+			return err
+		}
+		c.holder.hold(point.perfEvent)
+	}
+	c.points = nil
 	return nil
 }
 
@@ -407,7 +434,7 @@ func (c *Calls) Counters() (CallCounters, error) {
 		sum.Truncated += n.Truncated
 		sum.Missed += n.Forgotten
 	}
-	decisive := []string{callsProgBegins2, callsProgBegins3, callsProgBegins4, callsProgBegins6, callsProgEnds}
+	decisive := []string{callsProgBegins, callsProgEnds}
 	switch {
 	case c.raw && Preemptible():
 		decisive = []string{callsProgReturnedAgain}

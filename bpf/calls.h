@@ -112,9 +112,6 @@ const volatile __u32 message_snaplen = 262144;
 #define CHOOSE_PORTS 1 /* those with a port */
 #define CHOOSE_KNOWN 2 /* those in known */
 const volatile __u32 choose = CHOOSE_ALL;
-#define PORTS_MAX 64
-const volatile __u16 ports[PORTS_MAX];
-const volatile __u32 port_count;
 
 /* Whether there is news of every new socket, and not of those alone that cannot be
  * marked when they are made.

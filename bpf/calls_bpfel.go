@@ -103,10 +103,7 @@ const (
 	callsMapProcesses      = "processes"
 	callsMapReadings       = "readings"
 	callsMapTaken          = "taken"
-	callsProgBegins2       = "begins2"
-	callsProgBegins3       = "begins3"
-	callsProgBegins4       = "begins4"
-	callsProgBegins6       = "begins6"
+	callsProgBegins        = "begins"
 	callsProgEnds          = "ends"
 	callsProgEntered       = "entered"
 	callsProgReturned      = "returned"
@@ -168,10 +165,7 @@ type callsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type callsProgramSpecs struct {
-	Begins2       *ebpf.ProgramSpec `ebpf:"begins2"`
-	Begins3       *ebpf.ProgramSpec `ebpf:"begins3"`
-	Begins4       *ebpf.ProgramSpec `ebpf:"begins4"`
-	Begins6       *ebpf.ProgramSpec `ebpf:"begins6"`
+	Begins        *ebpf.ProgramSpec `ebpf:"begins"`
 	Ends          *ebpf.ProgramSpec `ebpf:"ends"`
 	Entered       *ebpf.ProgramSpec `ebpf:"entered"`
 	Returned      *ebpf.ProgramSpec `ebpf:"returned"`
@@ -277,10 +271,7 @@ type callsVariables struct {
 //
 // It can be passed to loadCallsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type callsPrograms struct {
-	Begins2       *ebpf.Program `ebpf:"begins2"`
-	Begins3       *ebpf.Program `ebpf:"begins3"`
-	Begins4       *ebpf.Program `ebpf:"begins4"`
-	Begins6       *ebpf.Program `ebpf:"begins6"`
+	Begins        *ebpf.Program `ebpf:"begins"`
 	Ends          *ebpf.Program `ebpf:"ends"`
 	Entered       *ebpf.Program `ebpf:"entered"`
 	Returned      *ebpf.Program `ebpf:"returned"`
@@ -289,10 +280,7 @@ type callsPrograms struct {
 
 func (p *callsPrograms) Close() error {
 	return _CallsClose(
-		p.Begins2,
-		p.Begins3,
-		p.Begins4,
-		p.Begins6,
+		p.Begins,
 		p.Ends,
 		p.Entered,
 		p.Returned,

@@ -46,6 +46,40 @@ func mustFollow(tb testing.TB, opts CallsOptions, fds ...int) *Calls {
 	return c
 }
 
+// An event wakes who sleeps for the tap that was opened with the calls.
+func TestCallsEndSleep(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	f, err := OpenFollowing(Options{RingSize: MinRingSize, WakeFirst: true}, HookOptions{}, &CallsOptions{Choose: ChooseKnown})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	receiver, sender := udpPair(t)
+	cookie, err := f.Hook.Mark(receiver)
+	if err == nil {
+		err = errors.Join(f.Calls.Known(0, cookie), f.Hook.Follow(uint32(os.Getpid()), nil))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		if err := unix.Send(sender, []byte("x"), 0); err != nil {
+			t.Fatal(err)
+		}
+		over := make(chan error)
+		go func() { over <- f.Tap.Sleep(time.Now().Add(time.Minute)) }()
+		if n, err := unix.Read(receiver, make([]byte, 10)); n != 1 || err != nil {
+			t.Fatalf("%d bytes, %v", n, err)
+		}
+		if err := <-over; err != nil {
+			t.Fatalf("asleep: %v", err)
+		}
+		for e := new(Event); f.Calls.Read(e) == nil; {
+		}
+	}
+}
+
 // eachWay tests both ways to hear of system calls.
 func eachWay(t *testing.T, test func(t *testing.T)) {
 	t.Parallel()

@@ -11,13 +11,13 @@
 #include "record.h"
 #include "descriptor.h"
 #include "scope.h"
+#include "ports.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 #define AF_INET 2
 #define AF_INET6 10
 #define SOCK_RAW 3
-#define PORTS_MAX 64
 
 /* What a marked socket carries. */
 struct mark {
@@ -52,32 +52,12 @@ __u32 mptcp_listeners;
 /* Whether sockets that followed processes make are marked, and packets recorded. */
 const volatile __u32 mark_new = 1, recording = 1;
 
-/* Packets of other ports are of no interest, if there are any here. */
-const volatile __u16 ports[PORTS_MAX];
-const volatile __u32 port_count;
-
 /* What find_process looks for, and what it found. */
 __u32 wanted_pid, found_pid;
 
-/* Global, as ipv6_transport: the verifier looks at its loop once, and not at all that
- * comes after it once for each way out of it (9,000 instructions, and not 200,000).
+/* Where the transport header begins behind an IPv6 header and its extensions. Global, as
+ * wanted_port.
  */
-__attribute__((noinline)) int wanted_port(__u16 local, __u16 peer)
-{
-	int i;
-
-	if (!port_count)
-		return 1;
-	for (i = 0; i < PORTS_MAX; i++) {
-		if (i >= port_count)
-			break;
-		if (ports[i] == local || ports[i] == peer)
-			return 1;
-	}
-	return 0;
-}
-
-/* Where the transport header begins behind an IPv6 header and its extensions. */
 __attribute__((noinline)) __u32 ipv6_transport(struct __sk_buff *skb)
 {
 	__u32 at = 40;

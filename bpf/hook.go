@@ -79,7 +79,7 @@ func newProcesses(spec *ebpf.CollectionSpec) (*ebpf.Map, error) {
 func openHook(
 	tap *Tap, spec *ebpf.CollectionSpec, types func() *btf.Spec, processes *ebpf.Map, opts HookOptions,
 ) (_ *Hook, err error) {
-	if err := opts.set(spec, tap.wakeup); err != nil {
+	if err := opts.set(spec, tap); err != nil {
 		return nil, err
 	}
 	h := &Hook{}
@@ -88,7 +88,7 @@ func openHook(
 			h.Close()
 		}
 	}()
-	spec.Maps[hookMapRing].MaxEntries = tap.objects.Ring.MaxEntries()
+	sizeRing(spec.Maps[hookMapRing], tap.size)
 	h.objects, err = newLoaded(spec, types, map[string]*ebpf.Map{
 		hookMapRing: tap.objects.Ring, hookMapCounts: tap.objects.Counts, hookMapProcesses: processes,
 	})
@@ -116,7 +116,7 @@ func openHook(
 	return h, h.attach()
 }
 
-func (opts HookOptions) set(spec *ebpf.CollectionSpec, wakeup int) error {
+func (opts HookOptions) set(spec *ebpf.CollectionSpec, tap *Tap) error {
 	if opts.Snaplen == 0 {
 		opts.Snaplen = MaxSnaplen
 	}
@@ -128,7 +128,8 @@ func (opts HookOptions) set(spec *ebpf.CollectionSpec, wakeup int) error {
 	errs := []error{
 		spec.Variables[hookVarSnaplen].Set(uint32(opts.Snaplen)),
 		spec.Variables[hookVarWantsLink].Set(flag(!opts.NoLink)),
-		spec.Variables[hookVarWakeupBytes].Set(uint64(wakeup)),
+		spec.Variables[hookVarWakeupBytes].Set(uint64(tap.wakeup)),
+		spec.Variables[hookVarWakesFirst].Set(flag(tap.first)),
 		spec.Variables[hookVarRecording].Set(flag(opts.Record)),
 		spec.Variables[hookVarMarkNew].Set(flag(opts.MarkNew)),
 		spec.Variables[hookVarPorts].Set(ports),

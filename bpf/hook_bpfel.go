@@ -105,6 +105,7 @@ const (
 	hookVarPorts          = "ports"
 	hookVarRecording      = "recording"
 	hookVarSnaplen        = "snaplen"
+	hookVarWakesFirst     = "wakes_first"
 	hookVarWakeupBytes    = "wakeup_bytes"
 	hookVarWantedPid      = "wanted_pid"
 	hookVarWantsLink      = "wants_link"
@@ -188,6 +189,7 @@ type hookVariableSpecs struct {
 	Ports          *ebpf.VariableSpec `ebpf:"ports"`
 	Recording      *ebpf.VariableSpec `ebpf:"recording"`
 	Snaplen        *ebpf.VariableSpec `ebpf:"snaplen"`
+	WakesFirst     *ebpf.VariableSpec `ebpf:"wakes_first"`
 	WakeupBytes    *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantedPid      *ebpf.VariableSpec `ebpf:"wanted_pid"`
 	WantsLink      *ebpf.VariableSpec `ebpf:"wants_link"`
@@ -243,6 +245,7 @@ type hookVariables struct {
 	Ports          *ebpf.Variable `ebpf:"ports"`
 	Recording      *ebpf.Variable `ebpf:"recording"`
 	Snaplen        *ebpf.Variable `ebpf:"snaplen"`
+	WakesFirst     *ebpf.Variable `ebpf:"wakes_first"`
 	WakeupBytes    *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantedPid      *ebpf.Variable `ebpf:"wanted_pid"`
 	WantsLink      *ebpf.Variable `ebpf:"wants_link"`

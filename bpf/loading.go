@@ -166,7 +166,11 @@ type Following struct {
 // An error is a *MissingError if a privilege or a feature of the kernel is missing.
 func OpenFollowing(tap Options, hook HookOptions, calls *CallsOptions) (_ *Following, err error) {
 	f := &Following{}
-	specs, err := readObjects(loadHook, loadCalls, loadUring)
+	objects := []func() (*ebpf.CollectionSpec, error){loadHook}
+	if calls != nil {
+		objects = append(objects, loadCalls, loadUring)
+	}
+	specs, err := readObjects(objects...)
 	if err != nil {
 		return nil, err
 	}
@@ -191,6 +195,9 @@ func OpenFollowing(tap Options, hook HookOptions, calls *CallsOptions) (_ *Follo
 	worker.Wait()
 	if err == nil {
 		err = callsErr
+	}
+	if err == nil && f.Calls != nil {
+		err = f.Tap.ring.watch(f.Calls.ring)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

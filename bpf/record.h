@@ -99,6 +99,9 @@ const volatile __u32 wants_link = 1;
 /* Unread bytes at which userspace is woken; 0 wakes it for every packet. */
 const volatile __u64 wakeup_bytes = 1 << 20;
 
+/* Whether it is woken as well by the first record after it has read all there were. */
+const volatile __u32 wakes_first = 0;
+
 /* Atomic, because a filter in process context (unix sockets) can be
  * interrupted by one in softirq on the same cpu.
  */
@@ -165,6 +168,14 @@ static __always_inline int reach_net(struct __sk_buff *skb, struct record *rec)
 	return 20;
 }
 
+/* Below the threshold the kernel itself wakes who has given back all before this
+ * record, or nobody. What is discarded counts for that like what is submitted.
+ */
+static __always_inline __u64 first_wakeup(void)
+{
+	return wakes_first ? 0 : BPF_RB_NO_WAKEUP;
+}
+
 /* Wakes userspace when this record made the unread bytes cross the threshold,
  * not as long as they are above it: that would be once a packet whenever the
  * reader is behind. Asked after the reservation, so that of two cpus that cross
@@ -179,7 +190,7 @@ static __always_inline __u64 wakeup(__u64 size)
 	unread = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
 	if (unread >= wakeup_bytes && unread - size < wakeup_bytes)
 		return BPF_RB_FORCE_WAKEUP;
-	return BPF_RB_NO_WAKEUP;
+	return first_wakeup();
 }
 
 static __attribute__((noinline)) void describe(struct __sk_buff *skb, struct record *rec)
@@ -244,7 +255,7 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 		asm volatile("" : "+r"(n));
 		n = ((n - 1) & mask) + 1;
 		if (n > room || bpf_skb_load_bytes(skb, at->start, rec + 1, n)) {
-			bpf_ringbuf_discard(rec, BPF_RB_NO_WAKEUP);
+			bpf_ringbuf_discard(rec, first_wakeup());
 			count(&c->load_failed);
 			return 0;
 		}

@@ -34,10 +34,14 @@ type ring struct {
 	data     []byte
 	size     uint64
 	next     Place // of the next record to look at
+	source   *ebpf.Map
 
-	waiters        sync.RWMutex // held for reading while the descriptors are used, against close
-	epoll, flushed int          // file descriptors
-	closed         atomic.Bool
+	waiters sync.RWMutex // held for reading while the descriptors are used, against close
+	// File descriptors: what wakes who waits for this ring, who sleeps and waits for those
+	// beside it as well, and what flush and nudge do.
+	epoll, any, flushed, nudged int
+	beside                      []*ring
+	closed                      atomic.Bool
 }
 
 const (
@@ -49,25 +53,31 @@ const (
 // ErrFlushed is returned when all that was in the ring at Flush has been read.
 var ErrFlushed = errors.New("the ring was flushed")
 
+// sizeRing sets the size of a ring that is to be made, in bytes. Its records' type is for
+// whoever reads the object: the kernel takes none, but not before it has made the whole ring.
+func sizeRing(spec *ebpf.MapSpec, size int) {
+	spec.MaxEntries = uint32(size)
+	spec.Key, spec.Value = nil, nil
+}
+
 // openRing maps a ring buffer of the kernel.
 func openRing(m *ebpf.Map) (_ *ring, err error) {
-	r := &ring{size: uint64(m.MaxEntries()), epoll: -1, flushed: -1}
+	r := &ring{size: uint64(m.MaxEntries()), epoll: -1, any: -1, flushed: -1, nudged: -1, source: m}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("opening a ring: %w", err), r.close())
 		}
 	}()
-	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-		return nil, err
-	}
 	if r.flushed, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, err
 	}
-	// Edge-triggered: what woke the reader is the writers' business, and not that there is something.
-	if err = unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, m.FD(), &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(m.FD())}); err != nil {
+	if r.nudged, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return nil, err
 	}
-	if err = unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, r.flushed, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(r.flushed)}); err != nil {
+	if r.epoll, err = r.waiting(r.flushed); err != nil {
+		return nil, err
+	}
+	if r.any, err = r.waiting(r.flushed, r.nudged); err != nil {
 		return nil, err
 	}
 	page := os.Getpagesize()
@@ -80,6 +90,37 @@ func openRing(m *ebpf.Map) (_ *ring, err error) {
 	r.data = r.producer[page:]
 	r.next = Place(position(r.consumer).Load())
 	return r, nil
+}
+
+// waiting makes an epoll descriptor for the ring and some eventfds.
+func (r *ring) waiting(events ...int) (epoll int, err error) {
+	if epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return -1, err
+	}
+	err = r.wakes(epoll)
+	for _, fd := range events {
+		err = errors.Join(err, unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}))
+	}
+	if err != nil {
+		return -1, errors.Join(err, unix.Close(epoll))
+	}
+	return epoll, nil
+}
+
+// wakes lets the ring's writers wake who waits at an epoll descriptor. Edge-triggered:
+// what woke the reader is the writers' business, and not that there is something.
+func (r *ring) wakes(epoll int) error {
+	fd := r.source.FD()
+	return unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)})
+}
+
+// watch lets another ring's writers end a sleep, too. It must outlive this one.
+func (r *ring) watch(other *ring) error {
+	r.beside = append(r.beside, other)
+	if err := other.wakes(r.any); err != nil {
+		return fmt.Errorf("watching a ring: %w", err)
+	}
+	return nil
 }
 
 // position is the place that a page begins with.
@@ -140,19 +181,37 @@ func (r *ring) record(at Place) []byte {
 
 // wait sleeps until writers wake the reader, or until the deadline, which is
 // os.ErrDeadlineExceeded, or a flush, which is ErrFlushed. The zero deadline is none.
-func (r *ring) wait(deadline time.Time) error {
+func (r *ring) wait(deadline time.Time) error { return r.waitAt(r.epoll, deadline) }
+
+// sleep is wait for the writers of the rings beside it as well. Where there is something
+// already, nobody will wake the reader for it.
+func (r *ring) sleep(deadline time.Time) error {
+	for _, one := range append(r.beside[:len(r.beside):len(r.beside)], r) {
+		if err := one.begin(); err != nil {
+			return err
+		}
+		something := one.unread() > 0
+		one.leave()
+		if something {
+			return nil
+		}
+	}
+	return r.waitAt(r.any, deadline)
+}
+
+func (r *ring) waitAt(epoll int, deadline time.Time) error {
 	r.waiters.RLock()
 	defer r.waiters.RUnlock()
 	if r.closed.Load() {
 		return os.ErrClosed
 	}
-	var events [2]unix.EpollEvent
+	var events [4]unix.EpollEvent
 	for {
 		timeout := -1
 		if !deadline.IsZero() {
 			timeout = max(0, int((time.Until(deadline)+time.Millisecond-1)/time.Millisecond))
 		}
-		n, err := unix.EpollWait(r.epoll, events[:], timeout)
+		n, err := unix.EpollWait(epoll, events[:], timeout)
 		switch {
 		case r.closed.Load():
 			return os.ErrClosed
@@ -163,31 +222,44 @@ func (r *ring) wait(deadline time.Time) error {
 		case n == 0:
 			return os.ErrDeadlineExceeded
 		}
+		var count [8]byte
+		flushed := false
 		for _, event := range events[:n] {
-			if event.Fd == int32(r.flushed) {
-				var count [8]byte
-				_, _ = unix.Read(r.flushed, count[:])
-				return ErrFlushed
+			switch int(event.Fd) {
+			case r.flushed:
+				flushed = true
+				fallthrough
+			case r.nudged:
+				_, _ = unix.Read(int(event.Fd), count[:])
 			}
+		}
+		if flushed {
+			return ErrFlushed
 		}
 		return nil
 	}
 }
 
-// flush makes a wait return, this one or the next.
-func (r *ring) flush() error {
+// flush makes a wait or a sleep return, this one or the next.
+func (r *ring) flush() error { return r.tell(r.flushed) }
+
+// nudge makes a sleep return, this one or the next.
+func (r *ring) nudge() error { return r.tell(r.nudged) }
+
+func (r *ring) tell(event int) error {
 	r.waiters.RLock()
 	defer r.waiters.RUnlock()
 	if r.closed.Load() {
 		return os.ErrClosed
 	}
-	return r.wake()
+	return wake(event)
 }
 
-func (r *ring) wake() error {
+// wake lets an eventfd wake who waits for it.
+func wake(event int) error {
 	one := binary.NativeEndian.AppendUint64(nil, 1)
-	if _, err := unix.Write(r.flushed, one); err != nil && !errors.Is(err, unix.EAGAIN) {
-		return fmt.Errorf("flushing a ring: %w", err)
+	if _, err := unix.Write(event, one); err != nil && !errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("waking the reader of a ring: %w", err)
 	}
 	return nil
 }
@@ -200,7 +272,7 @@ func (r *ring) close() error {
 	}
 	var errs []error
 	if r.flushed >= 0 {
-		errs = append(errs, r.wake())
+		errs = append(errs, wake(r.flushed))
 	}
 	r.waiters.Lock()
 	defer r.waiters.Unlock()
@@ -211,7 +283,7 @@ func (r *ring) close() error {
 			errs = append(errs, unix.Munmap(mapping))
 		}
 	}
-	for _, fd := range []int{r.epoll, r.flushed} {
+	for _, fd := range []int{r.epoll, r.any, r.flushed, r.nudged} {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}

@@ -7,6 +7,7 @@
 #include <bpf/bpf_endian.h>
 #include "calls.h"
 #include "descriptor.h"
+#include "ports.h"
 
 #define AF_UNIX 1
 #define AF_INET 2
@@ -44,22 +45,6 @@ static __always_inline __u16 own_port(struct sock *sk)
 	return bpf_ntohs(FIELD(inet, inet_sport));
 }
 
-/* Global, so that its loop is verified once and not at each call. */
-__attribute__((noinline)) int has_port(__u64 address)
-{
-	struct sock *sk = (void *)address;
-	__u16 local = own_port(sk), peer = bpf_ntohs(FIELD(sk, __sk_common.skc_dport));
-	int i;
-
-	for (i = 0; i < PORTS_MAX; i++) {
-		if (i >= port_count)
-			break;
-		if (ports[i] == local || ports[i] == peer)
-			return 1;
-	}
-	return 0;
-}
-
 /* The ports of both ends, by which a connection differs from the next one that has
  * its memory.
  */
@@ -90,7 +75,7 @@ static __attribute__((noinline)) int chosen(struct sock *sk)
 		return is_known(sk);
 	family = FIELD(sk, __sk_common.skc_family);
 	if (choose == CHOOSE_PORTS)
-		return is_inet(family) && has_port((__u64)sk);
+		return is_inet(family) && wanted_port(own_port(sk), bpf_ntohs(FIELD(sk, __sk_common.skc_dport)));
 	return is_inet(family) || (family == AF_UNIX && FIELD(sk, sk_type) != SOCK_STREAM);
 }
 

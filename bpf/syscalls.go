@@ -37,9 +37,6 @@ func (c Call) Unseen() bool { return c == CallSplice || c == CallZerocopy }
 type syscall struct {
 	call Call
 	name string
-	// arguments is how many of its arguments the kernel shows at its beginning: a
-	// program may look at no more. 0 if the beginning does not matter.
-	arguments int
 	// optional calls are not in every kernel, or on every architecture.
 	optional bool
 }
@@ -47,20 +44,20 @@ type syscall struct {
 // syscalls are all of them: names, tracepoints and the programs' table of numbers
 // come from here.
 var syscalls = []syscall{
-	{call: CallRead, name: "read", arguments: 3},
-	{call: CallReadv, name: "readv", arguments: 3},
-	{call: CallPreadv2, name: "preadv2", arguments: 6},
-	{call: CallRecvfrom, name: "recvfrom", arguments: 6},
-	{call: CallRecvmsg, name: "recvmsg", arguments: 3},
-	{call: CallRecvmmsg, name: "recvmmsg", arguments: 4},
-	{call: CallSplice, name: "splice", arguments: 6},
-	{call: CallZerocopy, name: "getsockopt", arguments: 4},
-	{call: CallSocket, name: "socket", arguments: 3},
-	{call: CallAccept, name: "accept", arguments: 3},
-	{call: CallAccept, name: "accept4", arguments: 4},
-	{call: CallBind, name: "bind", arguments: 3},
-	{call: CallListen, name: "listen", arguments: 2},
-	{call: CallIOUring, name: "io_uring_setup", arguments: 2, optional: true},
+	{call: CallRead, name: "read"},
+	{call: CallReadv, name: "readv"},
+	{call: CallPreadv2, name: "preadv2"},
+	{call: CallRecvfrom, name: "recvfrom"},
+	{call: CallRecvmsg, name: "recvmsg"},
+	{call: CallRecvmmsg, name: "recvmmsg"},
+	{call: CallSplice, name: "splice"},
+	{call: CallZerocopy, name: "getsockopt"},
+	{call: CallSocket, name: "socket"},
+	{call: CallAccept, name: "accept"},
+	{call: CallAccept, name: "accept4"},
+	{call: CallBind, name: "bind"},
+	{call: CallListen, name: "listen"},
+	{call: CallIOUring, name: "io_uring_setup", optional: true},
 }
 
 // String is the system call's name.

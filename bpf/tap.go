@@ -38,6 +38,10 @@ type Options struct {
 	// before its deadline. 1 wakes it for each record that enters an empty ring.
 	// Default: a quarter of the ring.
 	WakeupBytes int
+	// WakeFirst also wakes a Sleep for the first record after all were read and given
+	// back. A reader that is quick pays a wake-up for each record, so it should pause
+	// before it reads, as with Wait. Default: nobody is woken so early.
+	WakeFirst bool
 	// Verdict decides what the socket keeps of each packet. Default: everything.
 	Verdict *Verdict
 	// Leased taps record only for the time of a Lease after each Renew, and keep
@@ -81,6 +85,7 @@ type Tap struct {
 	ended    error     // why Read waits no more, once the ring is empty
 	size     int
 	wakeup   int              // of the Options
+	first    bool             // of the Options: WakeFirst
 	filter   *ebpf.Collection // what the Verdict's program refers to
 	reject   Rejection
 }
@@ -124,11 +129,12 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the tap's object: %w", err)
 	}
-	spec.Maps[tapMapRing].MaxEntries = uint32(opts.RingSize)
+	sizeRing(spec.Maps[tapMapRing], opts.RingSize)
 	err = errors.Join(
 		spec.Variables[tapVarSnaplen].Set(uint32(opts.Snaplen)),
 		spec.Variables[tapVarWantsLink].Set(flag(!opts.NoLink)),
 		spec.Variables[tapVarWakeupBytes].Set(uint64(opts.WakeupBytes)),
+		spec.Variables[tapVarWakesFirst].Set(flag(opts.WakeFirst)),
 		spec.Variables[tapVarLeased].Set(flag(opts.Leased)),
 	)
 	if opts.Verdict != nil {
@@ -138,7 +144,7 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 		return nil, fmt.Errorf("setting up the tap: %w", err)
 	}
 
-	t := &Tap{size: opts.RingSize, wakeup: opts.WakeupBytes, filter: new(ebpf.Collection)}
+	t := &Tap{size: opts.RingSize, wakeup: opts.WakeupBytes, first: opts.WakeFirst, filter: new(ebpf.Collection)}
 	if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
 		if opts.Verdict != nil {
 			return nil, opts.Verdict.diagnose(err)
@@ -249,22 +255,34 @@ func (t *Tap) Load(at Place, rec *Record) error { return Decode(t.ring.record(at
 // End ends a look, and gives the room of all records before a place back to the tap.
 func (t *Tap) End(before Place) { t.ring.end(before) }
 
-// Wait sleeps as long as the unread bytes are less than Options.WakeupBytes, until the
+// Wait waits as long as the unread bytes are less than Options.WakeupBytes, until the
 // deadline, which is os.ErrDeadlineExceeded, or a Flush, which is ErrFlushed.
 func (t *Tap) Wait(deadline time.Time) error {
-	if err := t.Begin(); err != nil {
-		return err
+	for {
+		if err := t.Begin(); err != nil {
+			return err
+		}
+		// Those that have crossed it already will not do so again.
+		unread := t.ring.unread()
+		t.ring.leave()
+		if t.wakeup > 0 && unread >= uint64(t.wakeup) {
+			return nil
+		}
+		// With WakeFirst one is woken for less.
+		if err := t.ring.wait(deadline); err != nil || t.wakeup == 0 {
+			return err
+		}
 	}
-	// Those that have crossed it already will not do so again.
-	unread := t.ring.unread()
-	t.ring.leave()
-	if t.wakeup > 0 && unread >= uint64(t.wakeup) {
-		return nil
-	}
-	return t.ring.wait(deadline)
 }
 
-// Flush makes Wait return at once, and Read when it has read what there is.
+// Sleep waits until there is a record in the ring, or an event in that of the Calls that
+// were opened with it, until the deadline or a Flush like Wait. The tap needs WakeFirst.
+func (t *Tap) Sleep(deadline time.Time) error { return t.ring.sleep(deadline) }
+
+// Nudge makes Sleep return, this one or the next, and no Wait.
+func (t *Tap) Nudge() error { return t.ring.nudge() }
+
+// Flush makes Wait or Sleep return at once, and Read when it has read what there is.
 func (t *Tap) Flush() error { return t.ring.flush() }
 
 // Counters is the tap's ledger: Seen = Recorded + RingFull + LoadFailed.

@@ -72,6 +72,7 @@ const (
 	tapVarListening   = "listening"
 	tapVarNothing     = "nothing"
 	tapVarSnaplen     = "snaplen"
+	tapVarWakesFirst  = "wakes_first"
 	tapVarWakeupBytes = "wakeup_bytes"
 	tapVarWantedUntil = "wanted_until"
 	tapVarWantsLink   = "wants_link"
@@ -138,6 +139,7 @@ type tapVariableSpecs struct {
 	Listening   *ebpf.VariableSpec `ebpf:"listening"`
 	Nothing     *ebpf.VariableSpec `ebpf:"nothing"`
 	Snaplen     *ebpf.VariableSpec `ebpf:"snaplen"`
+	WakesFirst  *ebpf.VariableSpec `ebpf:"wakes_first"`
 	WakeupBytes *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantedUntil *ebpf.VariableSpec `ebpf:"wanted_until"`
 	WantsLink   *ebpf.VariableSpec `ebpf:"wants_link"`
@@ -182,6 +184,7 @@ type tapVariables struct {
 	Listening   *ebpf.Variable `ebpf:"listening"`
 	Nothing     *ebpf.Variable `ebpf:"nothing"`
 	Snaplen     *ebpf.Variable `ebpf:"snaplen"`
+	WakesFirst  *ebpf.Variable `ebpf:"wakes_first"`
 	WakeupBytes *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantedUntil *ebpf.Variable `ebpf:"wanted_until"`
 	WantsLink   *ebpf.Variable `ebpf:"wants_link"`

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -211,6 +213,91 @@ func TestTapWakesOnTheCrossing(t *testing.T) {
 	}
 	if n := <-unread; n != 10 {
 		t.Errorf("woken at %d records, want 10", n)
+	}
+}
+
+// Who sleeps is woken for each record that finds him asleep, however close that is to
+// his falling asleep. A Nudge is for him alone, a Flush not.
+func TestTapSleep(t *testing.T) {
+	t.Parallel()
+	const packets = 20_000
+	tap := mustOpen(t, Options{RingSize: 16 << 20, WakeupBytes: 16 << 20, WakeFirst: true})
+	var senders sync.WaitGroup
+	for range 2 {
+		receiver, sender := udpPair(t)
+		if err := tap.Attach(receiver); err != nil {
+			t.Fatal(err)
+		}
+		senders.Go(func() {
+			for i := range packets / 2 {
+				if err := unix.Send(sender, []byte("x"), 0); err != nil {
+					t.Error(err)
+				}
+				for range i % 7 * 100 { // so that the reader falls asleep now and then
+					runtime.Gosched()
+				}
+			}
+		})
+	}
+	defer senders.Wait()
+	slept := 0
+	for taken := 0; taken < packets; slept++ {
+		if err := tap.Sleep(time.Now().Add(time.Minute)); err != nil {
+			t.Fatalf("after %d packets of %d: %v", taken, packets, err)
+		}
+		taken += takeAll(t, tap)
+	}
+	t.Logf("slept %d times for %d packets", slept, packets)
+	if err := tap.Sleep(time.Now().Add(time.Millisecond)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("with nothing to do: %v", err)
+	}
+	if err := tap.Nudge(); err != nil {
+		t.Error(err)
+	}
+	if err := tap.Wait(time.Now().Add(time.Millisecond)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("nudged, Wait: %v", err)
+	}
+	if err := tap.Sleep(time.Time{}); err != nil {
+		t.Errorf("nudged: %v", err)
+	}
+	if err := tap.Flush(); err != nil {
+		t.Error(err)
+	}
+	if err := tap.Sleep(time.Time{}); !errors.Is(err, ErrFlushed) {
+		t.Errorf("flushed: %v", err)
+	}
+}
+
+// takeAll takes the records that are there, and gives their room back.
+func takeAll(t *testing.T, tap *Tap) (taken int) {
+	t.Helper()
+	if err := tap.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, _, ok := tap.Next(); !ok {
+			tap.End(tap.At())
+			return taken
+		}
+		taken++
+	}
+}
+
+// A Wait does not end with the first record, whoever else is woken by it.
+func TestTapWaitIsNoSleep(t *testing.T) {
+	t.Parallel()
+	for _, first := range []bool{false, true} {
+		tap := mustOpen(t, Options{RingSize: MinRingSize, WakeupBytes: MinRingSize, WakeFirst: first})
+		receiver, sender := udpPair(t)
+		if err := tap.Attach(receiver); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Send(sender, []byte("x"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := tap.Wait(time.Now().Add(20 * time.Millisecond)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("wakes first %t: %v", first, err)
+		}
 	}
 }
 

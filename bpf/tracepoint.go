@@ -71,40 +71,46 @@ func (t *tracefs) id(name string) (uint64, error) {
 	return strconv.ParseUint(text, 10, 64)
 }
 
-// perfEvent is a program at a tracepoint. Closing it detaches the program.
+// perfEvent is a tracepoint, with or without a program. Closing it detaches the program.
 type perfEvent struct {
+	name string
 	fd   int
 	link *link.RawLink // nil before Linux 5.15, where the event itself has the program
 }
 
-func (p perfEvent) Close() error {
+func (p *perfEvent) Close() error {
 	if p.link == nil {
 		return unix.Close(p.fd)
 	}
 	return errors.Join(p.link.Close(), unix.Close(p.fd))
 }
 
-// attach puts a program at a tracepoint, on all cpus.
-func (t *tracefs) attach(name string, program *ebpf.Program) (event perfEvent, err error) {
+// open opens a tracepoint on all cpus.
+func (t *tracefs) open(name string) (*perfEvent, error) {
 	id, err := t.id(name)
 	if err != nil {
-		return event, err
+		return nil, err
 	}
 	attributes := unix.PerfEventAttr{Type: unix.PERF_TYPE_TRACEPOINT, Config: id, Sample_type: unix.PERF_SAMPLE_RAW, Sample: 1, Wakeup: 1}
 	attributes.Size = uint32(unsafe.Sizeof(attributes))
 	// The event is one of cpu 0; the program runs for the tracepoint, wherever it is.
-	event.fd, err = unix.PerfEventOpen(&attributes, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	fd, err := unix.PerfEventOpen(&attributes, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
 	if err != nil {
-		return event, fmt.Errorf("opening tracepoint %s: %w", name, err)
+		return nil, fmt.Errorf("opening tracepoint %s: %w", name, err)
 	}
-	event.link, err = link.AttachRawLink(link.RawLinkOptions{Target: event.fd, Program: program, Attach: ebpf.AttachPerfEvent})
+	return &perfEvent{name: name, fd: fd}, nil
+}
+
+// attach puts a program at it.
+func (p *perfEvent) attach(program *ebpf.Program) (err error) {
+	p.link, err = link.AttachRawLink(link.RawLinkOptions{Target: p.fd, Program: program, Attach: ebpf.AttachPerfEvent})
 	if err != nil {
-		event.link, err = nil, unix.IoctlSetInt(event.fd, unix.PERF_EVENT_IOC_SET_BPF, program.FD())
+		p.link, err = nil, unix.IoctlSetInt(p.fd, unix.PERF_EVENT_IOC_SET_BPF, program.FD())
 	}
 	if err != nil {
-		return event, errors.Join(fmt.Errorf("attaching to tracepoint %s: %w", name, err), event.Close())
+		return fmt.Errorf("attaching to tracepoint %s: %w", p.name, err)
 	}
-	return event, nil
+	return nil
 }
 
 // holder holds perf events beside their descriptors, so that nobody waits for their end.
@@ -132,7 +138,7 @@ func newHolder(room int) (*holder, error) {
 
 // hold takes an event, whose descriptor may be closed before that of the holder and
 // after. Where the kernel does not want it, whoever closes it waits as ever.
-func (h *holder) hold(event perfEvent) {
+func (h *holder) hold(event *perfEvent) {
 	if h.events.Put(h.next, uint32(event.fd)) == nil {
 		h.next++
 	}

@@ -37,6 +37,18 @@ type arrival struct {
 // waits tells whether there is something to do at once.
 func (a *arrivals) waits() bool { return a.busy || a.more }
 
+// empty tells whether all records that were there have been taken.
+func (a *arrivals) empty() bool { return a.next == len(a.waiting) && !a.aiming }
+
+// free is the place before which nothing is needed any more: behind what was given up as
+// well, if that came last.
+func (a *arrivals) free(tap *bpf.Tap) bpf.Place {
+	if a.next == len(a.waiting) {
+		return tap.At()
+	}
+	return a.done
+}
+
 // scan looks at the records up to a place that it chooses, all of them in a last look, and
 // returns up to when everything has been seen.
 func (a *arrivals) scan(tap *bpf.Tap, last bool) (horizon int64) {

@@ -66,8 +66,7 @@ func (c *collector) full() bool { return c.limit > 0 && c.counts[ViewKernel].Loa
 // what userspace has got since.
 func (c *collector) round() error {
 	if !c.ring.waits() {
-		err := c.tap.Wait(time.Now().Add(c.poll))
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, bpf.ErrFlushed) {
+		if err := c.rest(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, bpf.ErrFlushed) {
 			return fmt.Errorf("reading the ring: %w", err)
 		}
 	}
@@ -77,8 +76,32 @@ func (c *collector) round() error {
 	return c.flush()
 }
 
+// rest sleeps until something comes if there is nothing, and then lets more come for a
+// while: to be woken for each packet costs more than all else that is done for it. Who
+// watches gets at once what comes after a silence.
+func (c *collector) rest() error {
+	if c.ring.empty() && len(c.waiting) == 0 && c.origin.rests() {
+		begin := time.Now()
+		if err := c.tap.Sleep(c.nextFlush()); err != nil {
+			return err
+		}
+		if c.immediate && time.Since(begin) > silence {
+			return nil
+		}
+	}
+	return c.tap.Wait(time.Now().Add(c.poll))
+}
+
 // flushInterval is how long a sink may keep packets to itself.
 const flushInterval = time.Second
+
+// nextFlush is when flush is to be called again, the zero time for never.
+func (c *collector) nextFlush() time.Time {
+	if _, buffers := c.sink.(Flusher); !buffers {
+		return time.Time{}
+	}
+	return c.flushed.Add(flushInterval)
+}
 
 // flush makes a sink that buffers let go of what it has.
 func (c *collector) flush() error {
@@ -97,7 +120,7 @@ func (c *collector) look(last bool) (err error) {
 	if err := c.tap.Begin(); err != nil {
 		return fmt.Errorf("reading the ring: %w", err)
 	}
-	defer func() { c.tap.End(c.ring.done) }()
+	defer func() { c.tap.End(c.ring.free(c.tap)) }()
 	if len(c.waiting) == 0 || c.waiting[0].Time > c.got || last {
 		c.take(last)
 	}

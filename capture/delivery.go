@@ -95,10 +95,13 @@ type mailbox struct {
 	room   sync.Cond
 	filled batch
 	closed bool
+	// Whoever puts something in calls wake if the collector rests.
+	rest bool
+	wake func()
 }
 
-func newMailbox() *mailbox {
-	m := &mailbox{}
+func newMailbox(wake func()) *mailbox {
+	m := &mailbox{wake: wake}
 	m.room.L = &m.mu
 	return m
 }
@@ -112,6 +115,19 @@ func (m *mailbox) put(fill func(b *batch, now int64)) {
 		m.room.Wait()
 	}
 	fill(&m.filled, bootNow())
+	if m.rest {
+		m.rest = false
+		m.wake()
+	}
+}
+
+// rests tells whether nothing is there: then the next one to put something in wakes the
+// collector.
+func (m *mailbox) rests() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rest = len(m.filled.deliveries) == 0 && m.filled.discarded.messages == 0
+	return m.rest
 }
 
 // take swaps the filled batch for an emptied one. What comes later has a time after
@@ -119,7 +135,7 @@ func (m *mailbox) put(fill func(b *batch, now int64)) {
 func (m *mailbox) take(emptied batch) (taken batch, horizon int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	taken, m.filled = m.filled, emptied
+	taken, m.filled, m.rest = m.filled, emptied, false
 	m.room.Broadcast()
 	return taken, bootNow()
 }

@@ -41,6 +41,9 @@ func newFollower(l *Live) *follower {
 // routeOf finds the route of a packet.
 func (f *follower) routeOf(rec *bpf.Record) *route { return f.live.roster.ofRecord(rec) }
 
+// rests tells whether nothing is left of what was looked at.
+func (f *follower) rests() bool { return len(f.parts) == 0 && !f.aiming }
+
 // takenBytes bounds what is taken of the ring at once, so that packets get their turn
 // under any load, and memory has an end.
 const takenBytes = 2 << 20

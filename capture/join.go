@@ -188,7 +188,7 @@ func (l *Live) load() error {
 	}
 	link := slices.Contains(c.Views, ViewLink)
 	f, err := bpf.OpenFollowing(
-		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, Verdict: c.Verdict, Leased: true},
+		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, WakeFirst: true, Verdict: c.Verdict, Leased: true},
 		bpf.HookOptions{Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports},
 		calls,
 	)
@@ -298,7 +298,7 @@ func (l *Live) checkClock() error {
 }
 
 // renewInterval is how often the tap is said to be wanted, well within bpf.Lease.
-const renewInterval = 100 * time.Millisecond
+const renewInterval = bpf.Lease / 6
 
 // renew says that the tap is wanted until the context ends.
 func (l *Live) renew(ctx context.Context) {
@@ -316,22 +316,17 @@ func (l *Live) renew(ctx context.Context) {
 	}
 }
 
-// exitInterval is how soon the end of a process is noticed.
-const exitInterval = 50 * time.Millisecond
-
 // awaitExit returns when the process or the context ends.
 func (l *Live) awaitExit(ctx context.Context) {
-	for ctx.Err() == nil {
-		if l.root.Exited() {
-			if l.command == nil {
-				l.config.Notice(fmt.Sprintf("%s has ended", l.root))
-			}
-			return
+	if err := l.root.AwaitExit(ctx); err != nil {
+		if ctx.Err() == nil {
+			l.refuse(err.Error())
+			<-ctx.Done()
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(exitInterval):
-		}
+		return
+	}
+	if l.command == nil {
+		l.config.Notice(fmt.Sprintf("%s has ended", l.root))
 	}
 }
 

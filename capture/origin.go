@@ -14,6 +14,9 @@ type origin interface {
 	// in a batch whose memory may be that of the emptied one. What it has not got has a
 	// time after horizon. The last time it also gives what is not complete.
 	take(emptied batch, last bool) (taken batch, horizon int64)
+	// rests tells whether there is nothing to take. Then the tap's Sleep ends when there
+	// is something.
+	rests() bool
 }
 
 // own is a socket that the session has opened, and the connections that it accepts.
@@ -25,6 +28,8 @@ type own struct {
 }
 
 func (o *own) routeOf(*bpf.Record) *route { return o.home }
+
+func (o *own) rests() bool { return o.mailbox.rests() }
 
 func (o *own) take(emptied batch, _ bool) (batch, int64) {
 	taken, horizon := o.mailbox.take(emptied)

@@ -22,6 +22,8 @@ const (
 	pollInterval = 15 * time.Millisecond
 	// immediateInterval stands in for it when somebody is watching.
 	immediateInterval = time.Millisecond
+	// silence is how long nothing has to come for what comes then to be looked at at once.
+	silence = 10 * time.Millisecond
 )
 
 // Config says what a Session captures.
@@ -101,7 +103,7 @@ func Open(config Config) (_ *Session, err error) {
 		}
 	}()
 	s.tap, err = bpf.Open(bpf.Options{
-		RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict,
+		RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict, WakeFirst: true,
 		NoLink: config.Observe == nil && !slices.Contains(config.Views, ViewLink),
 	})
 	if err != nil {
@@ -178,7 +180,7 @@ func newCollector(config Config, tap *bpf.Tap, clock clock) *collector {
 // newOwn makes the origin of a session's own socket.
 func newOwn(config *Config, tap *bpf.Tap, clockError int64) *own {
 	kind := config.Kind
-	o := &own{tap: tap, mailbox: newMailbox()}
+	o := &own{tap: tap, mailbox: newMailbox(func() { _ = tap.Nudge() })}
 	o.home = newRoute(kind, newOutlet(kind, config.Views, clockError))
 	o.home.protocol, o.home.listens = uint8(config.Protocol), kind.listens
 	mayDrop := config.Verdict != nil && kind.countsFiltered()

@@ -7,7 +7,9 @@ package process
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
@@ -65,6 +67,38 @@ func (p *Process) Exited() bool {
 	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}}
 	n, _ := unix.Poll(fds, 0)
 	return n > 0
+}
+
+// AwaitExit returns when the process has ended, or with the context's error.
+func (p *Process) AwaitExit(ctx context.Context) error {
+	over, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("waiting for %s: %w", p, err)
+	}
+	defer unix.Close(over)
+	told := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_, _ = unix.Write(over, binary.NativeEndian.AppendUint64(nil, 1))
+		close(told)
+	})
+	defer func() {
+		if !stop() {
+			<-told // it has the eventfd
+		}
+	}()
+	fds := []unix.PollFd{{Fd: int32(p.pidfd), Events: unix.POLLIN}, {Fd: int32(over), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(fds, -1)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("waiting for %s: %w", p, err)
+		case fds[0].Revents != 0:
+			return nil
+		default:
+			return ctx.Err()
+		}
+	}
 }
 
 // Lives tells whether the process has a thread that has not begun to end: of such a

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -47,7 +48,17 @@ func TestProcess(t *testing.T) {
 	if p.Is32Bit() || p.ForeignNetwork() {
 		t.Errorf("%s is in another world than its parent", p)
 	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.AwaitExit(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting no longer: %v", err)
+	}
+	over := make(chan error)
+	go func() { over <- p.AwaitExit(t.Context()) }()
 	stdin.Close()
+	if err := <-over; err != nil {
+		t.Errorf("waiting for the end: %v", err)
+	}
 	if err := child.Wait(); err != nil {
 		t.Fatal(err)
 	}

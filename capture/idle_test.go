@@ -1,0 +1,74 @@
+package capture
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// looker is a sink for a watcher: it is told of each look at the ring.
+type looker struct {
+	memory
+	looks atomic.Int64
+}
+
+func (l *looker) Flush() error {
+	l.looks.Add(1)
+	return nil
+}
+
+// While nothing comes nobody looks for it, even if somebody is watching, and what then
+// comes is seen without anything that comes after it.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	ns := mustNamespace(t)
+	own, err := Open(Config{Kind: mustKind(t, "udp"), Namespace: ns, RingSize: smallRing, Immediate: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := startTarget(t, "udp", "127.0.0.1:0")
+	joined := mustJoin(t, JoinConfig{PID: other.Process.Pid, RingSize: smallRing, Immediate: true})
+	for name, test := range map[string]struct {
+		session interface {
+			Run(context.Context, Sink) error
+			Close() error
+		}
+		ns      *Namespace
+		address string
+	}{
+		"own":    {own, ns, own.Addr().String()},
+		"joined": {joined, other.ns, other.address},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			defer test.session.Close()
+			var sink looker
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error)
+			go func() { done <- test.session.Run(ctx, &sink) }()
+			conn := dialFrom(t, test.ns, "udp", test.address)
+			defer conn.Close()
+			for n := range 3 {
+				if _, err := conn.Write([]byte("x")); err != nil {
+					t.Fatal(err)
+				}
+				for seen := 0; seen < 2*(n+1); time.Sleep(time.Millisecond) { // in both views
+					sink.mu.Lock()
+					seen = len(sink.packets)
+					sink.mu.Unlock()
+				}
+				time.Sleep(100 * time.Millisecond) // what is done for it
+				before := sink.looks.Load()
+				time.Sleep(time.Second)
+				if looks := sink.looks.Load() - before; looks > 20 {
+					t.Errorf("%d looks in an idle second", looks)
+				}
+			}
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
