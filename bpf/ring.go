@@ -23,8 +23,10 @@ type Place uint64
 //
 // The layout is that of kernel/bpf/ringbuf.c: a page with the place up to which the
 // reader has given back, a page with the place up to which writers have reserved, and
-// the data, mapped twice in a row so that no record is torn. Before each record stands
-// its length, with a bit as long as it is being written and one if it was given up.
+// the data, which could be mapped twice in a row. Here they are mapped once, since each
+// page counts as memory as often as it is mapped, and the one record that goes over the end
+// is copied. Before each record stands its length, with a bit as long as it is being written
+// and one if it was given up.
 //
 // The package ringbuf of cilium/ebpf copies each record and gives it back at once.
 type ring struct {
@@ -34,6 +36,8 @@ type ring struct {
 	data     []byte
 	size     uint64
 	next     Place // of the next record to look at
+	torn     []byte
+	tornAt   Place // of the record that torn is a copy of
 	source   *ebpf.Map
 
 	waiters sync.RWMutex // held for reading while the descriptors are used, against close
@@ -84,7 +88,7 @@ func openRing(m *ebpf.Map) (_ *ring, err error) {
 	if r.consumer, err = unix.Mmap(m.FD(), 0, page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
 		return nil, err
 	}
-	if r.producer, err = unix.Mmap(m.FD(), int64(page), page+2*int(r.size), unix.PROT_READ, unix.MAP_SHARED); err != nil {
+	if r.producer, err = unix.Mmap(m.FD(), int64(page), page+int(r.size), unix.PROT_READ, unix.MAP_SHARED); err != nil {
 		return nil, err
 	}
 	r.data = r.producer[page:]
@@ -171,12 +175,20 @@ func (r *ring) take() (record []byte, at Place, ok bool) {
 	return nil, r.next, false
 }
 
-// record is a record that was taken, by its place.
+// record is a record that was taken, by its place. At any time at most one of those that
+// were not given back goes over the end of the ring.
 func (r *ring) record(at Place) []byte {
 	offset := uint64(at) & (r.size - 1)
 	length := uint64(*(*uint32)(unsafe.Pointer(&r.data[offset]))) &^ (ringBusy | ringDiscard)
 	begin, end := offset+ringHeader, offset+ringHeader+length
-	return r.data[begin:end:end]
+	if end <= r.size {
+		return r.data[begin:end:end]
+	}
+	if r.tornAt != at {
+		r.torn = append(append(r.torn[:0], r.data[begin:]...), r.data[:end-r.size]...)
+		r.tornAt = at
+	}
+	return r.torn
 }
 
 // wait sleeps until writers wake the reader, or until the deadline, which is

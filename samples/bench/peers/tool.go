@@ -40,8 +40,8 @@ const (
 	both = "kernel,user"
 	// buffer is what each of them gets, in MiB.
 	buffer = 32
-	// mostMemory is what ebpfdump may take: its ring, which the kernel maps twice
-	// and counts twice, and 64 MiB.
+	// mostMemory is what ebpfdump may take: two rings, of which it has the second one
+	// for what a joined process gets, and 64 MiB.
 	mostMemory = (2*buffer + 64) << 20
 )
 
