@@ -77,15 +77,15 @@ func (c *collector) round() error {
 }
 
 // rest sleeps until something comes if there is nothing, and then lets more come for a
-// while: to be woken for each packet costs more than all else that is done for it. Who
-// watches gets at once what comes after a silence.
+// while: to be woken for each packet costs more than all else that is done for it. What
+// comes after a silence is looked at at once.
 func (c *collector) rest() error {
 	if c.ring.empty() && len(c.waiting) == 0 && c.origin.rests() {
 		begin := time.Now()
 		if err := c.tap.Sleep(c.nextFlush()); err != nil {
 			return err
 		}
-		if c.immediate && time.Since(begin) > silence {
+		if time.Since(begin) > silence {
 			return nil
 		}
 	}

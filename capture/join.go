@@ -198,8 +198,10 @@ func (l *Live) load() error {
 	l.tap, l.hook, l.calls = f.Tap, f.Hook, f.Calls
 	ctx, cancel := context.WithCancel(context.Background())
 	l.wanted = cancel
+	// At once, since loading the rest may have taken as long as the lease lasts.
+	err = l.tap.Renew()
 	go l.renew(ctx)
-	return nil
+	return err
 }
 
 // introduce says what is worth knowing of the process before the capture begins.

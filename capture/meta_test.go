@@ -56,7 +56,7 @@ func TestTag(t *testing.T) {
 	for kind, offset := range map[string]int{"packet": 0, "packet-dgram": 14} {
 		sink, _ := run(t, Config{Kind: mustKind(t, kind), Namespace: ns, Views: allViews}, func(s *Session) {
 			sendFrames(t, ns, "lo", 42, taggedFrame("\x81\x00\x60\x64"), taggedFrame("\x81\x00\x00\x00"), without, taggedFrame("\x88\xa8\x00\xc8\x81\x00\x00\x07"))
-			if err := s.settle(t.Context()); err != nil {
+			if err := s.settle(t.Context(), Counts{}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -109,7 +109,7 @@ func TestTagInBytes(t *testing.T) {
 	ns := mustNamespace(t)
 	sink, _ := run(t, Config{Kind: mustKind(t, "packet"), Namespace: ns, Views: allViews}, func(s *Session) {
 		sendFrames(t, ns, "lo", 0, taggedFrame("\x81\x00\x00\x64"))
-		if err := s.settle(t.Context()); err != nil {
+		if err := s.settle(t.Context(), Counts{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -138,7 +138,7 @@ func TestGSO(t *testing.T) {
 		if _, err := io.Copy(conn, io.LimitReader(zeros{}, size)); err != nil {
 			t.Error(err)
 		}
-		if err := s.settle(t.Context()); err != nil {
+		if err := s.settle(t.Context(), Counts{}); err != nil {
 			t.Error(err)
 		}
 	})

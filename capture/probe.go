@@ -72,14 +72,18 @@ func (s *Session) ProbeWith(ctx context.Context, payload []byte) error {
 	if p.addr.IsValid() {
 		where = p.addr.String()
 	}
-	err := s.config.Namespace.Do(func() error { return p.kind.probe(p) })
+	before, err := s.news()
+	if err != nil {
+		return err
+	}
+	err = s.config.Namespace.Do(func() error { return p.kind.probe(p) })
 	if s.stopping.Load() {
 		return nil // the capture has got enough, and has cut the probe short
 	}
 	if err != nil {
 		return fmt.Errorf("sending the probe to %s: %w", where, err)
 	}
-	return s.settle(ctx)
+	return s.settle(ctx, before)
 }
 
 func (s *Session) newProbing(payload []byte) *probing {
@@ -121,26 +125,33 @@ func (s *Session) probeAddr() netip.AddrPort {
 	return to
 }
 
-// settle waits until nothing has come for a while.
-func (s *Session) settle(ctx context.Context) error {
-	var last Counts
+// settle waits until something has come since a moment when the news were those before,
+// and then until nothing has come for a while.
+func (s *Session) settle(ctx context.Context, before Counts) error {
+	last := before
 	changed, end := time.Now(), time.Now().Add(settleTime)
-	for time.Since(changed) < quietTime && time.Now().Before(end) {
+	for (last == before || time.Since(changed) < quietTime) && time.Now().Before(end) {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(quietTime / 10):
 		}
-		counts, err := s.Counts()
+		counts, err := s.news()
 		if err != nil {
 			return err
 		}
-		counts.Written = 0 // what waits for its turn is no news
 		if counts != last {
 			last, changed = counts, time.Now()
 		}
 	}
 	return nil
+}
+
+// news is what changes when something comes: what waits for its turn is none.
+func (s *Session) news() (Counts, error) {
+	counts, err := s.Counts()
+	counts.Written = 0
+	return counts, err
 }
 
 // awaitAccepted waits until what connected has its filter.

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	// pollInterval is how often the ring is looked at: so late can a packet be seen.
+	// pollInterval is how long others may come before the ring is looked at.
 	pollInterval = 15 * time.Millisecond
 	// immediateInterval stands in for it when somebody is watching.
 	immediateInterval = time.Millisecond

@@ -275,7 +275,7 @@ func TestStreamsPair(t *testing.T) {
 			})
 		}
 		clients.Wait()
-		if err := s.settle(t.Context()); err != nil {
+		if err := s.settle(t.Context(), Counts{}); err != nil {
 			t.Error(err)
 		}
 	})
@@ -333,7 +333,7 @@ func TestDatagramsPairAcrossOverflow(t *testing.T) {
 			if i == sent-10 {
 				s.own.mailbox.mu.Unlock()
 				drained(t, s)
-				if err := s.settle(t.Context()); err != nil {
+				if err := s.settle(t.Context(), Counts{}); err != nil {
 					t.Error(err)
 				}
 			}
@@ -343,7 +343,7 @@ func TestDatagramsPairAcrossOverflow(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if err := s.settle(t.Context()); err != nil {
+		if err := s.settle(t.Context(), Counts{}); err != nil {
 			t.Error(err)
 		}
 	})

@@ -35,7 +35,7 @@ func (s *Session) excuse(ctx context.Context, failure error) error {
 	if s.config.Verdict == nil {
 		return failure
 	}
-	_ = s.settle(ctx) // the counts must be those of the whole probe
+	_ = s.settle(ctx, Counts{}) // the counts must be those of the whole probe
 	counts, err := s.Counts()
 	if err != nil || counts.Tap.Dropped == 0 && counts.Trimmed == 0 {
 		return failure

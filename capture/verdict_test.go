@@ -116,7 +116,7 @@ func TestFilteredAreNotLost(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		if err := s.settle(t.Context()); err != nil {
+		if err := s.settle(t.Context(), Counts{}); err != nil {
 			t.Error(err)
 		}
 	})
