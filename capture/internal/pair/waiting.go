@@ -55,7 +55,7 @@ func (w *waiting) push() *datagram {
 }
 
 func (w *waiting) grow() {
-	larger := make([]datagram, max(2*len(w.ring), 64))
+	larger := make([]datagram, max(2*len(w.ring), 4)) // a process may have ten thousand sockets
 	for number := w.first; number < w.end; number++ {
 		larger[number&uint64(len(larger)-1)] = *w.at(number)
 	}
