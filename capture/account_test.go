@@ -235,10 +235,10 @@ func TestAccountOfTwoSenders(t *testing.T) {
 		{"all, much room", Config{Kind: mustKind(t, "udp")}, largeBuffer, false, 8},
 		{"all, little room", Config{Kind: mustKind(t, "udp")}, smallBuffer, false, 8},
 		{"half, much room", Config{Kind: mustKind(t, "udp")}, largeBuffer, true, 8},
-		{"half, little room", Config{Kind: mustKind(t, "udp"), Snaplen: 12}, smallBuffer, true, 8},
+		{"half, little room", Config{Kind: mustKind(t, "udp"), Options: Options{Snaplen: 12}}, smallBuffer, true, 8},
 		{"half of udp6, little room", Config{Kind: mustKind(t, "udp6")}, smallBuffer, true, 8},
-		{"half, little room, and a small ring", Config{Kind: mustKind(t, "udp"), RingSize: bpf.MinRingSize}, smallBuffer, true, 1400},
-		{"half, much room, and a small ring", Config{Kind: mustKind(t, "udp"), RingSize: bpf.MinRingSize}, largeBuffer, true, 1400},
+		{"half, little room, and a small ring", Config{Kind: mustKind(t, "udp"), Options: Options{RingSize: bpf.MinRingSize}}, smallBuffer, true, 1400},
+		{"half, much room, and a small ring", Config{Kind: mustKind(t, "udp"), Options: Options{RingSize: bpf.MinRingSize}}, largeBuffer, true, 1400},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.half {
@@ -298,7 +298,7 @@ func TestAccountEndsUnderLoad(t *testing.T) {
 	for _, limit := range []uint64{0, 3000} {
 		for _, ring := range []int{4 << 20, bpf.MinRingSize} {
 			for range 3 {
-				endUnderLoad(t, Config{Kind: mustKind(t, "udp"), Verdict: oddOnes(t, 8), Packets: limit, RingSize: ring})
+				endUnderLoad(t, Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: oddOnes(t, 8), Packets: limit, RingSize: ring}})
 			}
 		}
 	}
@@ -379,7 +379,7 @@ func TestAccountOfOtherKinds(t *testing.T) {
 	} {
 		for _, buffer := range []int{smallBuffer, largeBuffer} {
 			t.Run(fmt.Sprintf("%s, %d bytes", test.name, buffer), func(t *testing.T) {
-				config := Config{Kind: mustKind(t, test.kind), Verdict: oddOnes(t, test.offset), Protocol: unix.IPPROTO_UDP}
+				config := Config{Kind: mustKind(t, test.kind), Protocol: unix.IPPROTO_UDP, Options: Options{Verdict: oddOnes(t, test.offset)}}
 				if test.kind == "unix-dgram" {
 					config.Address = filepath.Join(t.TempDir(), "socket")
 				}

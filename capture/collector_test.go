@@ -76,7 +76,7 @@ func TestArrivals(t *testing.T) {
 // delivery to the sink.
 func TestNothingIsAllocated(t *testing.T) {
 	config := Config{Kind: mustKind(t, "udp")}.withDefaults()
-	c := newCollector(config, nil, clock{})
+	c := newCollector(config.Options, nil, clock{})
 	o := newOwn(&config, nil, 0)
 	c.sink, c.origin = nothing{}, o
 	rec := &c.record

@@ -86,7 +86,7 @@ func TestFailuresLoseNothing(t *testing.T) {
 		}, os.ErrClosed},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, err := Open(Config{Kind: mustKind(t, "udp"), Namespace: mustNamespace(t), RingSize: 4 << 20})
+			s, err := Open(Config{Kind: mustKind(t, "udp"), Namespace: mustNamespace(t), Options: Options{RingSize: 4 << 20}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,7 +115,7 @@ func TestFailuresLoseNothing(t *testing.T) {
 func TestSinkFailsCounted(t *testing.T) {
 	t.Parallel()
 	for _, view := range []View{0, ViewKernel, ViewUser} {
-		s, err := Open(Config{Kind: mustKind(t, "udp"), Namespace: mustNamespace(t), RingSize: 4 << 20})
+		s, err := Open(Config{Kind: mustKind(t, "udp"), Namespace: mustNamespace(t), Options: Options{RingSize: 4 << 20}})
 		if err != nil {
 			t.Fatal(err)
 		}

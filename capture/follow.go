@@ -41,6 +41,8 @@ func newFollower(l *Live) *follower {
 // routeOf finds the route of a packet.
 func (f *follower) routeOf(rec *bpf.Record) *route { return f.live.roster.ofRecord(rec) }
 
+func (f *follower) outlets() []*outlet { return f.live.roster.listOutlets() }
+
 // rests tells whether nothing is left of what was looked at.
 func (f *follower) rests() bool { return len(f.parts) == 0 && !f.aiming }
 
@@ -108,7 +110,7 @@ func (f *follower) takeEvent(b *batch) {
 	case kind == bpf.CallListen || kind == bpf.CallBind:
 		f.live.roster.news(e)
 		switch {
-		case kind == bpf.CallListen && f.live.config.wants(e.LocalPort):
+		case kind == bpf.CallListen && f.live.config.wantsPort(e.LocalPort):
 			// It need not be one that the process has made.
 			f.live.scanner.ask(request{pid: int(e.Pid), fd: int(e.Fd), cookie: e.Cookie})
 		case e.Type != unix.SOCK_STREAM:

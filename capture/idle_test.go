@@ -23,12 +23,12 @@ func (l *looker) Flush() error {
 func TestIdle(t *testing.T) {
 	t.Parallel()
 	ns := mustNamespace(t)
-	own, err := Open(Config{Kind: mustKind(t, "udp"), Namespace: ns, RingSize: smallRing, Immediate: true})
+	own, err := Open(Config{Kind: mustKind(t, "udp"), Namespace: ns, Options: Options{RingSize: smallRing, Immediate: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	other := startTarget(t, "udp", "127.0.0.1:0")
-	joined := mustJoin(t, JoinConfig{PID: other.Process.Pid, RingSize: smallRing, Immediate: true})
+	joined := mustJoin(t, JoinConfig{PID: other.Process.Pid, Options: Options{RingSize: smallRing, Immediate: true}})
 	for name, test := range map[string]struct {
 		session interface {
 			Run(context.Context, Sink) error

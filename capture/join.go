@@ -21,6 +21,7 @@ import (
 
 // JoinConfig says what a Live session captures.
 type JoinConfig struct {
+	Options
 	// PID is the process, whose children are followed as well.
 	PID int
 	// Descriptors chooses sockets of the process by number. Default: all.
@@ -30,28 +31,12 @@ type JoinConfig struct {
 	// ReplaceFilter takes sockets that have a filter already, where the tap must be on
 	// them. A classic one is put back at the end.
 	ReplaceFilter bool
-	// Verdict decides what the sockets keep of each packet, which changes what
-	// the process gets. Default: everything.
-	Verdict *bpf.Verdict
-
-	// Views to hand to the sink. Default: ViewKernel and ViewUser.
-	Views []View
-	// Packets ends the capture after so many packets of the kernel view. Default: 0, no limit.
-	Packets uint64
-	// Snaplen is the most bytes kept of a packet. Default: bpf.MaxSnaplen.
-	Snaplen int
-	// RingSize is the size in bytes of each of the two ring buffers. Default: bpf.DefaultRingSize.
-	RingSize int
-	// Immediate hands packets on after a millisecond or two.
-	Immediate bool
-	// Notice is told what a user should know while the capture goes on. Default: nobody.
-	Notice func(string)
 }
 
 func (c *JoinConfig) byDescriptor() bool { return len(c.Descriptors) > 0 }
 
-// wants tells whether a listener on a port is chosen.
-func (c *JoinConfig) wants(port uint16) bool {
+// wantsPort tells whether a listener on a port is chosen.
+func (c *JoinConfig) wantsPort(port uint16) bool {
 	return len(c.Ports) == 0 || slices.Contains(c.Ports, port)
 }
 
@@ -60,19 +45,16 @@ func (c *JoinConfig) changes() bool { return c.Verdict != nil || c.ReplaceFilter
 
 // Live is a session on the sockets of other processes.
 type Live struct {
-	config    JoinConfig
-	tap       *bpf.Tap
-	hook      *bpf.Hook
-	calls     *bpf.Calls // nil if nobody wants the user view
-	collector *collector
-	follower  *follower
-	roster    *roster
-	scanner   *scanner
-	started   int64 // on the boot clock
-	root      *process.Process
-	command   *process.Launcher // nil for a process that ran already
-	uring     atomic.Bool       // a process has an io_uring
-	wanted    func()            // ends the renewal of the tap's lease
+	recording
+	config   JoinConfig
+	hook     *bpf.Hook
+	follower *follower
+	roster   *roster
+	scanner  *scanner
+	root     *process.Process
+	command  *process.Launcher // nil for a process that ran already
+	uring    atomic.Bool       // a process has an io_uring
+	wanted   func()            // ends the renewal of the tap's lease
 
 	saidMu sync.Mutex
 	said   map[string]bool
@@ -145,13 +127,12 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 
 // newLive makes a session that follows nobody yet.
 func newLive(config JoinConfig) (_ *Live, err error) {
-	common := Config{
-		Kind: &kinds[0], Views: config.Views, Packets: config.Packets, Snaplen: config.Snaplen,
-		RingSize: config.RingSize, Immediate: config.Immediate, Notice: config.Notice,
-	}.withDefaults()
-	common.Kind = nil
-	config.Views, config.Snaplen, config.Notice = common.Views, common.Snaplen, common.Notice
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	config.Options = config.Options.withDefaults()
 	l := &Live{config: config, said: make(map[string]bool)}
+	l.views, l.notice = config.Views, config.Notice
 	l.scanner = newScanner(l)
 	defer func() {
 		if err != nil {
@@ -167,7 +148,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	}
 	l.started = bootNow()
 	l.roster = newRoster(config.Views, clock.bound)
-	l.collector = newCollector(common, l.tap, clock)
+	l.collector = newCollector(config.Options, l.tap, clock)
 	l.follower = newFollower(l)
 	l.collector.origin = l.follower
 	return l, nil
@@ -177,7 +158,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 func (l *Live) load() error {
 	c := &l.config
 	var calls *bpf.CallsOptions
-	if slices.Contains(c.Views, ViewUser) || c.changes() {
+	if c.wants(ViewUser) || c.changes() {
 		calls = &bpf.CallsOptions{RingSize: c.RingSize, Snaplen: c.Snaplen, Ports: c.Ports, NewsOfAll: c.changes()}
 		switch {
 		case c.byDescriptor():
@@ -186,7 +167,7 @@ func (l *Live) load() error {
 			calls.Choose = bpf.ChoosePorts
 		}
 	}
-	link := slices.Contains(c.Views, ViewLink)
+	link := c.wants(ViewLink)
 	f, err := bpf.OpenFollowing(
 		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, WakeFirst: true, Verdict: c.Verdict, Leased: true},
 		bpf.HookOptions{Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports},
@@ -195,7 +176,7 @@ func (l *Live) load() error {
 	if err != nil {
 		return err
 	}
-	l.tap, l.hook, l.calls = f.Tap, f.Hook, f.Calls
+	l.tap, l.hook, l.calls, l.untapped = f.Tap, f.Hook, f.Calls, f.Calls == nil
 	ctx, cancel := context.WithCancel(context.Background())
 	l.wanted = cancel
 	// At once, since loading the rest may have taken as long as the lease lasts.
@@ -260,16 +241,13 @@ func (l *Live) Interfaces() []*Interface {
 	return all
 }
 
-// ClockError bounds the error of packet times against the wall clock.
-func (l *Live) ClockError() time.Duration { return time.Duration(l.collector.clock.bound) }
-
-// RingSize is the size of each ring in bytes.
-func (l *Live) RingSize() int { return l.tap.RingSize() }
-
 // Run hands packets to the sink until the context or the process ends, or as
 // many as the JoinConfig asked for are captured, or the sink fails. Then it
 // takes the tap off all sockets that have it. It can be called once.
 func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
+	if err := l.mayRun(sink); err != nil {
+		return err
+	}
 	c := l.collector
 	c.sink = sink
 	ctx, cancel := context.WithCancel(ctx)
@@ -289,14 +267,6 @@ func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
 	// Whatever fails here, the rest is done all the same: what was captured is
 	// written, unless it is the sink that fails.
 	return errors.Join(err, l.leave(), c.finish(), l.ledger().close(), l.checkClock())
-}
-
-func (l *Live) checkClock() error {
-	step, err := l.collector.clock.stepped()
-	if err == nil && step != 0 {
-		l.config.Notice(clockNotice(step))
-	}
-	return err
 }
 
 // renewInterval is how often the tap is said to be wanted, well within bpf.Lease.
@@ -399,19 +369,6 @@ func (l *Live) leave() error {
 	errs = append(errs, l.scanner.leave())
 	l.scanner.settleQueues()
 	return errors.Join(errs...)
-}
-
-// Counts reads the counters as they stand.
-func (l *Live) Counts() (Counts, error) { return l.ledger().counts() }
-
-// Statistics is the ledger of each interface, after Run.
-func (l *Live) Statistics() ([]Statistics, error) { return l.ledger().statistics() }
-
-func (l *Live) ledger() *ledger {
-	return &ledger{
-		collector: l.collector, views: l.config.Views, outlets: l.roster.listOutlets(),
-		started: l.started, tap: l.tap, calls: l.calls, untapped: l.calls == nil,
-	}
 }
 
 // Remarks says what is worth knowing at the end, above all what could not be seen.

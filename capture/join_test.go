@@ -98,7 +98,7 @@ func TestJoinStreams(t *testing.T) {
 	before := server.dial(t, "tcp", server.address)
 	exchange(t, before, "sent before anybody looked")
 
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Views: allViews})
+	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Options: Options{Views: allViews}})
 	var sent []string
 	var conns []net.Conn
 	sink := runLive(t, l, func() {
@@ -299,7 +299,7 @@ func TestJoinChoosesSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		l, err := Join(JoinConfig{PID: server.Process.Pid, RingSize: smallRing, Descriptors: []int{f.FD}})
+		l, err := Join(JoinConfig{PID: server.Process.Pid, Descriptors: []int{f.FD}, Options: Options{RingSize: smallRing}})
 		if _, isSocket := f.Inode(); !isSocket {
 			if err == nil || !strings.Contains(err.Error(), "is a socket that takes a filter") {
 				t.Errorf("%s: %v", f.String(), err)
@@ -327,7 +327,7 @@ func TestJoinRefusals(t *testing.T) {
 		t.Run(test.target, func(t *testing.T) {
 			said := newNotices()
 			server := startTarget(t, test.target)
-			l, err := Join(JoinConfig{PID: server.Process.Pid, RingSize: smallRing, Notice: said.add})
+			l, err := Join(JoinConfig{PID: server.Process.Pid, Options: Options{RingSize: smallRing, Notice: said.add}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -461,7 +461,7 @@ func TestJoinEndsWithTheProcess(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "echo", "tcp4", "127.0.0.1:0")
 	said := newNotices()
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Notice: said.add})
+	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Options: Options{Notice: said.add}})
 	defer l.Close()
 	conn := server.dial(t, "tcp", server.address)
 	exchange(t, conn, "the last words")

@@ -41,7 +41,7 @@ func TestReplaceFilterPutsItBack(t *testing.T) {
 func TestJoinWithVerdict(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "udp", "127.0.0.1:0")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Verdict: bpf.Keep(8 + 4)})
+	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Options: Options{Verdict: bpf.Keep(8 + 4)}})
 	conn := server.dial(t, "udp", server.address)
 	sink := runLive(t, l, func() {
 		if _, err := io.WriteString(conn, "truncated"); err != nil {
@@ -89,7 +89,7 @@ func TestJoinLeavesFiltersAlone(t *testing.T) {
 // Connections have the tap that their listener got because of a verdict.
 func TestJoinStreamsWithVerdict(t *testing.T) {
 	t.Parallel()
-	for _, config := range []JoinConfig{{Verdict: bpf.Keep(-1)}, {ReplaceFilter: true}} {
+	for _, config := range []JoinConfig{{Options: Options{Verdict: bpf.Keep(-1)}}, {ReplaceFilter: true}} {
 		server := startTarget(t, "echo", "tcp4", "127.0.0.1:0")
 		config.PID = server.Process.Pid
 		l := mustJoin(t, config)
@@ -120,7 +120,7 @@ func TestJoinStreamsWithVerdict(t *testing.T) {
 func TestJoinRespectsANewFilter(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "refilter")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Verdict: bpf.Keep(-1)})
+	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Options: Options{Verdict: bpf.Keep(-1)}})
 	runLive(t, l, func() {
 		fmt.Fprintln(server.stdin, "now")
 		server.line(t)

@@ -53,7 +53,7 @@ func TestProbeOfOtherKinds(t *testing.T) {
 			t.Parallel()
 			kind := mustKind(t, test.kind)
 			openable(t, kind)
-			sink, _ := run(t, Config{Kind: kind, Views: allViews}, probed(t))
+			sink, _ := run(t, Config{Kind: kind, Options: Options{Views: allViews}}, probed(t))
 			kernel, user := sink.view(ViewKernel), sink.view(ViewUser)
 			if len(kernel) != len(test.packets) || len(user) != len(test.user) {
 				t.Fatalf("%d packets in the kernel view and %d in the user view, want %d and %d",
@@ -111,7 +111,7 @@ func TestPacketDirections(t *testing.T) {
 func TestNote(t *testing.T) {
 	t.Parallel()
 	var notices []string
-	config := Config{Kind: mustKind(t, "unix-stream"), Notice: func(s string) { notices = append(notices, s) }}
+	config := Config{Kind: mustKind(t, "unix-stream"), Options: Options{Notice: func(s string) { notices = append(notices, s) }}}
 	run(t, config, probed(t))
 	if len(notices) != 1 || !strings.Contains(notices[0], "never runs it") {
 		t.Errorf("notices %q", notices)
@@ -166,7 +166,7 @@ func TestVerdict(t *testing.T) {
 	t.Parallel()
 	var decided []int32
 	sink, _ := run(t, Config{
-		Kind: mustKind(t, "udp"), Verdict: bpf.Keep(12),
+		Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(12)},
 		Observe: func(r *bpf.Record) { decided = append(decided, r.Verdict) },
 	}, probed(t))
 	user := sink.view(ViewUser)

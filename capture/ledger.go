@@ -218,7 +218,7 @@ type ledger struct {
 	started   int64 // on the boot clock
 	tap       *bpf.Tap
 	calls     *bpf.Calls // nil if the calls of other processes are not followed
-	untapped  bool       // another filter is in the place of the tap: no account can balance
+	untapped  bool       // no account can balance
 }
 
 // counts may be asked for while the capture goes on.

@@ -54,7 +54,7 @@ func TestTag(t *testing.T) {
 	ns := mustNamespace(t)
 	without := taggedFrame("")
 	for kind, offset := range map[string]int{"packet": 0, "packet-dgram": 14} {
-		sink, _ := run(t, Config{Kind: mustKind(t, kind), Namespace: ns, Views: allViews}, func(s *Session) {
+		sink, _ := run(t, Config{Kind: mustKind(t, kind), Namespace: ns, Options: Options{Views: allViews}}, func(s *Session) {
 			sendFrames(t, ns, "lo", 42, taggedFrame("\x81\x00\x60\x64"), taggedFrame("\x81\x00\x00\x00"), without, taggedFrame("\x88\xa8\x00\xc8\x81\x00\x00\x07"))
 			if err := s.settle(t.Context(), Counts{}); err != nil {
 				t.Error(err)
@@ -107,7 +107,7 @@ func TestTag(t *testing.T) {
 func TestTagInBytes(t *testing.T) {
 	t.Parallel()
 	ns := mustNamespace(t)
-	sink, _ := run(t, Config{Kind: mustKind(t, "packet"), Namespace: ns, Views: allViews}, func(s *Session) {
+	sink, _ := run(t, Config{Kind: mustKind(t, "packet"), Namespace: ns, Options: Options{Views: allViews}}, func(s *Session) {
 		sendFrames(t, ns, "lo", 0, taggedFrame("\x81\x00\x00\x64"))
 		if err := s.settle(t.Context(), Counts{}); err != nil {
 			t.Error(err)

@@ -17,6 +17,8 @@ type origin interface {
 	// rests tells whether there is nothing to take. Then the tap's Sleep ends when there
 	// is something.
 	rests() bool
+	// outlets lists where packets go. It may be asked for while the capture goes on.
+	outlets() []*outlet
 }
 
 // own is a socket that the session has opened, and the connections that it accepts.
@@ -28,6 +30,8 @@ type own struct {
 }
 
 func (o *own) routeOf(*bpf.Record) *route { return o.home }
+
+func (o *own) outlets() []*outlet { return []*outlet{o.home.outlet} }
 
 func (o *own) rests() bool { return o.mailbox.rests() }
 

@@ -26,7 +26,7 @@ func targetConfined(args []string) error {
 	if err != nil {
 		return err
 	}
-	s, err := Open(Config{Kind: kind, Protocol: protocol, RingSize: 1 << 20, Namespace: namespace})
+	s, err := Open(Config{Kind: kind, Protocol: protocol, Namespace: namespace, Options: Options{RingSize: 1 << 20}})
 	if err != nil {
 		return err
 	}

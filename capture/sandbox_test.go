@@ -217,7 +217,7 @@ func sandboxCaptured(t *testing.T, ns *Namespace, args []string) (said string, s
 	defer file.Close()
 	var l *Live
 	err = ns.Do(func() (err error) {
-		l, err = Start(JoinConfig{RingSize: smallRing}, Command{Args: args, Env: sandboxEnv, Stdout: file})
+		l, err = Start(JoinConfig{Options: Options{RingSize: smallRing}}, Command{Args: args, Env: sandboxEnv, Stdout: file})
 		return err
 	})
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +27,8 @@ const (
 
 // Config says what a Session captures.
 type Config struct {
-	// Kind of socket to open.
+	Options
+	// Kind of socket to open: one of Kinds, as KindByName finds it.
 	Kind *Kind
 	// Listen is the address to bind the socket to. Default: the kind's Loopback.
 	// Raw sockets have no port: theirs is where the probe goes.
@@ -38,22 +38,8 @@ type Config struct {
 	Address string
 	// Protocol is the IP protocol of raw kinds. Default: 6, TCP.
 	Protocol int
-	// Views to hand to the sink. Default: ViewKernel and ViewUser.
-	Views []View
-	// Packets ends the capture after so many packets of the kernel view, and what
-	// userspace got of them. Default: 0, no limit.
-	Packets uint64
-	// Snaplen is the most bytes kept of a packet. Default: bpf.MaxSnaplen.
-	Snaplen int
-	// RingSize is the size of the ring buffer in bytes. Default: bpf.DefaultRingSize.
-	RingSize int
-	// Immediate hands packets on after a millisecond or two, at the price of
-	// looking at the ring a thousand times a second.
-	Immediate bool
 	// Echo sends back what the socket received.
 	Echo bool
-	// Verdict decides what the socket keeps of each packet. Default: everything.
-	Verdict *bpf.Verdict
 	// Filter goes on the socket in place of the tap, for experiments: then the
 	// kernel's views stay empty. Default: the tap.
 	Filter Filter
@@ -64,8 +50,6 @@ type Config struct {
 	Observe func(*bpf.Record)
 	// Namespace to open the socket in. Default: the caller's.
 	Namespace *Namespace
-	// Notice is told what a user should know while the capture goes on. Default: nobody.
-	Notice func(string)
 }
 
 // Filter is what can be put on a socket.
@@ -75,12 +59,10 @@ type Filter interface {
 
 // Session is an open socket with the tap on it.
 type Session struct {
-	config    Config
-	tap       *bpf.Tap
-	main      *socket
-	collector *collector
-	own       *own
-	started   int64 // on the boot clock
+	recording
+	config Config
+	main   *socket
+	own    *own
 
 	receivers sync.WaitGroup
 	stopping  atomic.Bool
@@ -95,8 +77,12 @@ type Session struct {
 //
 // An error is a *bpf.MissingError if a privilege or a feature of the kernel is missing.
 func Open(config Config) (_ *Session, err error) {
+	if err := config.check(); err != nil {
+		return nil, err
+	}
 	config = config.withDefaults()
 	s := &Session{config: config, sockets: make(map[*socket]struct{})}
+	s.views, s.notice = config.Views, config.Notice
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -104,7 +90,7 @@ func Open(config Config) (_ *Session, err error) {
 	}()
 	s.tap, err = bpf.Open(bpf.Options{
 		RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict, WakeFirst: true,
-		NoLink: config.Observe == nil && !slices.Contains(config.Views, ViewLink),
+		NoLink: config.Observe == nil && !config.wants(ViewLink),
 	})
 	if err != nil {
 		return nil, err
@@ -112,6 +98,7 @@ func Open(config Config) (_ *Session, err error) {
 	if s.config.Filter == nil {
 		s.config.Filter = s.tap
 	}
+	s.untapped = s.config.Filter != Filter(s.tap)
 	clock, err := newClock()
 	if err != nil {
 		return nil, err
@@ -128,7 +115,8 @@ func Open(config Config) (_ *Session, err error) {
 		config.Notice(config.Kind.Note)
 	}
 	s.keep(s.main)
-	s.collector = newCollector(config, s.tap, clock)
+	s.collector = newCollector(config.Options, s.tap, clock)
+	s.collector.observe = config.Observe
 	s.own = newOwn(&config, s.tap, clock.bound)
 	s.own.home.cookie = s.main.cookie
 	s.collector.origin = s.own
@@ -148,30 +136,29 @@ func (c Config) withDefaults() Config {
 	if !c.Kind.anyProtocol {
 		c.Protocol = int(c.Kind.Protocol())
 	}
-	if len(c.Views) == 0 {
-		c.Views = []View{ViewKernel, ViewUser}
-	}
-	if c.Snaplen == 0 {
-		c.Snaplen = bpf.MaxSnaplen
-	}
-	if c.Notice == nil {
-		c.Notice = func(string) {}
-	}
+	c.Options = c.Options.withDefaults()
 	return c
 }
 
+// check refuses what no socket can be opened with.
+func (c *Config) check() error {
+	if c.Kind == nil {
+		return errors.New("opening a socket: Config.Kind is nil: choose one of Kinds, or find it with KindByName")
+	}
+	return c.Options.check()
+}
+
 // newCollector makes a collector whose origin is still to be set.
-func newCollector(config Config, tap *bpf.Tap, clock clock) *collector {
+func newCollector(options Options, tap *bpf.Tap, clock clock) *collector {
 	c := &collector{
 		tap:       tap,
 		clock:     clock,
-		limit:     config.Packets,
+		limit:     options.Packets,
 		poll:      pollInterval,
-		snaplen:   config.Snaplen,
-		immediate: config.Immediate,
-		observe:   config.Observe,
+		snaplen:   options.Snaplen,
+		immediate: options.Immediate,
 	}
-	if config.Immediate {
+	if options.Immediate {
 		c.poll = immediateInterval
 	}
 	return c
@@ -204,7 +191,7 @@ func newOwn(config *Config, tap *bpf.Tap, clockError int64) *own {
 // discards tells whether nobody wants to see what userspace gets: then it is thrown
 // away where it is received, and only counted.
 func (c *Config) discards() bool {
-	return !slices.Contains(c.Views, ViewUser) && c.Packets == 0 && !c.Echo && !c.Kind.adopts
+	return !c.wants(ViewUser) && c.Packets == 0 && !c.Echo && !c.Kind.adopts
 }
 
 // Address is where the socket is bound, for people.
@@ -236,15 +223,12 @@ func (s *Session) Interfaces() []*Interface {
 	return all
 }
 
-// ClockError bounds the error of packet times against the wall clock.
-func (s *Session) ClockError() time.Duration { return time.Duration(s.collector.clock.bound) }
-
-// RingSize is the size of the ring in bytes.
-func (s *Session) RingSize() int { return s.tap.RingSize() }
-
 // Run hands packets to the sink until the context ends, or as many as the
 // Config asked for are captured, or the sink fails. It can be called once.
 func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
+	if err := s.mayRun(sink); err != nil {
+		return err
+	}
 	s.collector.sink = sink
 	s.receivers.Add(1)
 	if s.config.Kind.listens {
@@ -289,18 +273,6 @@ func (s *Session) eachSocket(do func(*socket)) {
 	for socket := range s.sockets {
 		do(socket)
 	}
-}
-
-func (s *Session) checkClock() error {
-	step, err := s.collector.clock.stepped()
-	if err == nil && step != 0 {
-		s.config.Notice(clockNotice(step))
-	}
-	return err
-}
-
-func clockNotice(step time.Duration) string {
-	return fmt.Sprintf("the wall clock was set by %v during the capture: the times are those of the clock at its start", step)
 }
 
 // keep remembers a socket for stop. One that comes after stop is stopped at once.
@@ -356,19 +328,6 @@ func (s *Session) acceptAll() {
 // outOf tells whether a call failed for want of something that may come back.
 func outOf(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
-}
-
-// Counts reads the counters as they stand.
-func (s *Session) Counts() (Counts, error) { return s.ledger().counts() }
-
-// Statistics is the ledger of each interface, after Run.
-func (s *Session) Statistics() ([]Statistics, error) { return s.ledger().statistics() }
-
-func (s *Session) ledger() *ledger {
-	return &ledger{
-		collector: s.collector, views: s.config.Views, outlets: []*outlet{s.own.home.outlet},
-		started: s.started, tap: s.tap, untapped: s.config.Filter != Filter(s.tap),
-	}
 }
 
 // Close gives up the sockets and the tap. It is safe to call it twice.

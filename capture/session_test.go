@@ -157,7 +157,7 @@ func TestProbe(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s/%d", test.kind, test.protocol), func(t *testing.T) {
 			t.Parallel()
-			sink, s := run(t, Config{Kind: mustKind(t, test.kind), Protocol: test.protocol, Views: allViews}, probed(t))
+			sink, s := run(t, Config{Kind: mustKind(t, test.kind), Protocol: test.protocol, Options: Options{Views: allViews}}, probed(t))
 			kernel, user := sink.view(ViewKernel), sink.view(ViewUser)
 			if len(kernel) != test.packets || len(user) != len(test.user) {
 				t.Fatalf("%d packets in the kernel view and %d in the user view, want %d and %d",
@@ -384,7 +384,7 @@ func TestDatagramsPairAcrossOverflow(t *testing.T) {
 func TestPacketLimit(t *testing.T) {
 	t.Parallel()
 	ns := mustNamespace(t)
-	s, err := Open(Config{Kind: mustKind(t, "udp"), Packets: 3, Namespace: ns})
+	s, err := Open(Config{Kind: mustKind(t, "udp"), Namespace: ns, Options: Options{Packets: 3}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -409,7 +409,7 @@ func TestPacketLimit(t *testing.T) {
 func TestPacketLimitOfStream(t *testing.T) {
 	t.Parallel()
 	for range 20 {
-		sink, _ := run(t, Config{Kind: mustKind(t, "tcp"), Packets: 3, Immediate: true, Echo: true}, probed(t))
+		sink, _ := run(t, Config{Kind: mustKind(t, "tcp"), Echo: true, Options: Options{Packets: 3, Immediate: true}}, probed(t))
 		if k, u := sink.view(ViewKernel), sink.view(ViewUser); len(k) != 3 || len(u) != 1 || string(u[0].Data) != ProbePayload {
 			t.Fatalf("%d packets and %d reads", len(k), len(u))
 		}
@@ -418,7 +418,7 @@ func TestPacketLimitOfStream(t *testing.T) {
 
 func TestSnaplen(t *testing.T) {
 	t.Parallel()
-	sink, _ := run(t, Config{Kind: mustKind(t, "udp"), Snaplen: 10}, probed(t))
+	sink, _ := run(t, Config{Kind: mustKind(t, "udp"), Options: Options{Snaplen: 10}}, probed(t))
 	for _, p := range sink.packets {
 		full := map[View]int{ViewKernel: 8 + len(ProbePayload), ViewUser: len(ProbePayload)}[p.Interface.View]
 		if len(p.Data) != 10 || p.Len != full {

@@ -44,7 +44,7 @@ func TestStartClient(t *testing.T) {
 				args = []string{"udp", "127.0.0.1:0"}
 			}
 			server := startTarget(t, args...)
-			l := mustStart(t, JoinConfig{RingSize: smallRing}, server.ns, asCommand(t), "client", network, server.address, "there and back")
+			l := mustStart(t, JoinConfig{Options: Options{RingSize: smallRing}}, server.ns, asCommand(t), "client", network, server.address, "there and back")
 			sink := untilEnd(t, l)
 			var user strings.Builder
 			for _, p := range sink.view(ViewUser) {
@@ -85,7 +85,7 @@ func TestStartUnheld(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "udp", "127.0.0.1:0")
 	for range 10 {
-		l := mustStart(t, JoinConfig{RingSize: smallRing}, server.ns, asCommand(t), "unheld", server.address, "there and back")
+		l := mustStart(t, JoinConfig{Options: Options{RingSize: smallRing}}, server.ns, asCommand(t), "unheld", server.address, "there and back")
 		sink := untilEnd(t, l)
 		if n := len(sink.view(ViewKernel)); n != 1 {
 			t.Errorf("%d packets in the kernel view, want 1", n)
@@ -110,7 +110,7 @@ func TestStartServer(t *testing.T) {
 	defer input.Close()
 	var l *Live
 	err = ns.Do(func() (err error) {
-		l, err = Start(JoinConfig{Packets: 3, RingSize: smallRing}, Command{
+		l, err = Start(JoinConfig{Options: Options{Packets: 3, RingSize: smallRing}}, Command{
 			Args: []string{asCommand(t), "echo", "tcp4", "127.0.0.1:0"}, Stdin: stdin, Stdout: stdout, Stderr: os.Stderr,
 		})
 		return err
@@ -152,7 +152,7 @@ func TestStartServer(t *testing.T) {
 func TestStartStatus(t *testing.T) {
 	t.Parallel()
 	requirePrivilege(t)
-	l, err := Start(JoinConfig{RingSize: smallRing}, Command{Args: []string{asCommand(t), "exit"}, User: &User{UID: os.Getuid(), GID: os.Getgid()}})
+	l, err := Start(JoinConfig{Options: Options{RingSize: smallRing}}, Command{Args: []string{asCommand(t), "exit"}, User: &User{UID: os.Getuid(), GID: os.Getgid()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestStartStatus(t *testing.T) {
 	if state := l.Status(); state == nil || state.ExitCode() != 3 {
 		t.Errorf("status %v", state)
 	}
-	l, err = Start(JoinConfig{RingSize: smallRing}, Command{Args: []string{"/nowhere/to/be/found"}})
+	l, err = Start(JoinConfig{Options: Options{RingSize: smallRing}}, Command{Args: []string{"/nowhere/to/be/found"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,16 +21,16 @@ func TestProbeThroughVerdict(t *testing.T) {
 		user    []string // payloads
 		refused bool     // the probe does not get through
 	}{
-		{"udp keep", Config{Kind: mustKind(t, "udp"), Verdict: bpf.Keep(-1)}, "", []string{ProbePayload}, false},
-		{"udp exact", Config{Kind: mustKind(t, "udp"), Verdict: bpf.Keep(19)}, "", []string{ProbePayload}, false},
-		{"udp trim", Config{Kind: mustKind(t, "udp"), Verdict: bpf.Keep(12)}, "verdict=12 of 19 (truncated by the filter)", []string{"0123"}, false},
-		{"udp6 header", Config{Kind: mustKind(t, "udp6"), Verdict: bpf.Keep(1)}, "verdict=1 of 19 (truncated by the filter)", []string{""}, false},
-		{"udp drop", Config{Kind: mustKind(t, "udp"), Verdict: bpf.Keep(0)}, "verdict=0 (dropped by the filter)", nil, false},
-		{"udp trim, snaplen", Config{Kind: mustKind(t, "udp"), Verdict: bpf.Keep(12), Snaplen: 10}, "verdict=12 of 19 (truncated by the filter); cut to 10 of 19 bytes by the snaplen", []string{"0123"}, false},
-		{"udp trim, echo", Config{Kind: mustKind(t, "udp"), Verdict: bpf.Keep(12), Echo: true}, "verdict=12 of 19 (truncated by the filter)", []string{"0123"}, true},
-		{"raw trim", Config{Kind: mustKind(t, "raw"), Verdict: bpf.Keep(30)}, "verdict=30 of ", []string{"", ""}, false},
-		{"tcp drop", Config{Kind: mustKind(t, "tcp"), Verdict: bpf.Keep(0)}, "verdict=0 (dropped by the filter)", nil, true},
-		{"tcp trim", Config{Kind: mustKind(t, "tcp"), Verdict: bpf.Keep(36)}, "", []string{"0123", "4567", "89\n", ""}, false},
+		{"udp keep", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(-1)}}, "", []string{ProbePayload}, false},
+		{"udp exact", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(19)}}, "", []string{ProbePayload}, false},
+		{"udp trim", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(12)}}, "verdict=12 of 19 (truncated by the filter)", []string{"0123"}, false},
+		{"udp6 header", Config{Kind: mustKind(t, "udp6"), Options: Options{Verdict: bpf.Keep(1)}}, "verdict=1 of 19 (truncated by the filter)", []string{""}, false},
+		{"udp drop", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(0)}}, "verdict=0 (dropped by the filter)", nil, false},
+		{"udp trim, snaplen", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(12), Snaplen: 10}}, "verdict=12 of 19 (truncated by the filter); cut to 10 of 19 bytes by the snaplen", []string{"0123"}, false},
+		{"udp trim, echo", Config{Kind: mustKind(t, "udp"), Echo: true, Options: Options{Verdict: bpf.Keep(12)}}, "verdict=12 of 19 (truncated by the filter)", []string{"0123"}, true},
+		{"raw trim", Config{Kind: mustKind(t, "raw"), Options: Options{Verdict: bpf.Keep(30)}}, "verdict=30 of ", []string{"", ""}, false},
+		{"tcp drop", Config{Kind: mustKind(t, "tcp"), Options: Options{Verdict: bpf.Keep(0)}}, "verdict=0 (dropped by the filter)", nil, true},
+		{"tcp trim", Config{Kind: mustKind(t, "tcp"), Options: Options{Verdict: bpf.Keep(36)}}, "", []string{"0123", "4567", "89\n", ""}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -108,7 +108,7 @@ func TestFilteredAreNotLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sink, s := run(t, Config{Kind: mustKind(t, "udp"), Verdict: verdict, RingSize: bpf.MinRingSize}, func(s *Session) {
+	sink, s := run(t, Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: verdict, RingSize: bpf.MinRingSize}}, func(s *Session) {
 		conn := dialIn(t, s, "udp")
 		defer conn.Close()
 		for _, payload := range []string{"a", "-", "a", "-", "-", "b", "a", "-"} {

@@ -114,7 +114,7 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	if !ok {
 		return p, usagef("there is no kind of socket %q: choose one of %s", f.sock, kindNames())
 	}
-	p.config = capture.Config{Kind: kind, Packets: f.packets, Snaplen: f.snaplen, Echo: f.echo}
+	p.config = capture.Config{Kind: kind, Echo: f.echo}
 	if kind.Address() != "" {
 		p.config.Address = f.listen
 	} else if p.config.Listen, err = parseListen(f.listen, kind); err != nil {
@@ -138,6 +138,7 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 
 // common checks the flags of all ways to capture.
 func (f captureFlags) common(p *capturePlan) (err error) {
+	p.config.Packets, p.config.Snaplen = f.packets, f.snaplen
 	if p.config.Views, err = parseViews(f.views); err != nil {
 		return err
 	}
@@ -279,7 +280,7 @@ func (a *app) capture(f captureFlags) (err error) {
 			return runWithProbe(ctx, session, sink, f.probe)
 		}
 		return source{
-			session: session, on: p.config.Kind.Name + " " + session.Address(), run: run,
+			Capture: session, on: p.config.Kind.Name + " " + session.Address(), run: run,
 			capabilities: session.Capabilities(f.probe),
 		}, nil
 	})
@@ -287,7 +288,7 @@ func (a *app) capture(f captureFlags) (err error) {
 
 // source is a session, and what is its own about it.
 type source struct {
-	session
+	capture.Capture
 	on      string   // what it listens on
 	sockets []string // of others that the tap is on
 	run     func(context.Context, capture.Sink) error

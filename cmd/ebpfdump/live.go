@@ -87,8 +87,8 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 		return p, config, err
 	}
 	config = capture.JoinConfig{
-		PID: f.live.pid, Descriptors: f.live.fds, ReplaceFilter: f.live.replaceFilter, Verdict: p.config.Verdict,
-		Views: p.config.Views, Packets: f.packets, Snaplen: f.snaplen, RingSize: p.config.RingSize,
+		PID: f.live.pid, Descriptors: f.live.fds, ReplaceFilter: f.live.replaceFilter,
+		Options: p.config.Options,
 	}
 	for _, fd := range f.live.fds {
 		if fd < 0 {
@@ -160,7 +160,7 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 			defer func() { status = live.Status() }()
 			return live.Run(ctx, sink)
 		}
-		from := source{session: live, on: live.Process(), sockets: live.Sockets(), run: run, capabilities: live.Capabilities()}
+		from := source{Capture: live, on: live.Process(), sockets: live.Sockets(), run: run, capabilities: live.Capabilities()}
 		if len(f.live.command) > 0 {
 			from.command = true
 			from.signal = func(s os.Signal) {

@@ -15,21 +15,11 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// session is a capture that goes on, whatever it captures from.
-type session interface {
-	Interfaces() []*capture.Interface
-	Counts() (capture.Counts, error)
-	Statistics() ([]capture.Statistics, error)
-	ClockError() time.Duration
-	RingSize() int
-	Close() error
-}
-
 // reporter tells the user on stderr how the capture goes.
 type reporter struct {
 	app     *app
 	plan    capturePlan
-	session session
+	session capture.Capture
 	mu      sync.Mutex // lines come from several goroutines
 	counter bool       // a counter stands on the terminal's line
 }
@@ -54,7 +44,7 @@ func (r *reporter) notice(text string) { r.printf("ebpfdump: %s", text) }
 
 // begin says that the tap is in place.
 func (r *reporter) begin(from source) {
-	r.session = from.session
+	r.session = from.Capture
 	var views []string
 	for _, v := range r.plan.config.Views {
 		views = append(views, v.String())

@@ -61,7 +61,7 @@ func (t trial) run(ctx context.Context) (_ *observation, err error) {
 		}
 	}
 	wire, _ := capture.KindByName("packet")
-	reference, err := capture.Open(capture.Config{Kind: wire, RingSize: ringSize, Namespace: ns})
+	reference, err := capture.Open(capture.Config{Kind: wire, Namespace: ns, Options: capture.Options{RingSize: ringSize}})
 	if err != nil {
 		return nil, fmt.Errorf("opening the reference: %w", err)
 	}
@@ -69,8 +69,9 @@ func (t trial) run(ctx context.Context) (_ *observation, err error) {
 
 	o := &observation{}
 	config := capture.Config{
-		Kind: t.row.Kind, Protocol: t.row.protocol, Address: t.row.address, Views: keptViews, RingSize: ringSize,
-		Verdict: t.verdict, Filter: t.filter, ListenerOnly: t.listenerOnly,
+		Kind: t.row.Kind, Protocol: t.row.protocol, Address: t.row.address,
+		Options: capture.Options{Views: keptViews, RingSize: ringSize, Verdict: t.verdict},
+		Filter:  t.filter, ListenerOnly: t.listenerOnly,
 		Observe: o.observe, Namespace: ns,
 	}
 	session, err := capture.Open(config)

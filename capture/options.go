@@ -1,0 +1,59 @@
+package capture
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+)
+
+// Options say how a capture records, whatever it captures from. The zero value is
+// usable: all of each packet, in the views kernel and user, until the end.
+type Options struct {
+	// Views to hand to the sink, each once. Default: ViewKernel and ViewUser.
+	Views []View
+	// Packets ends the capture after so many packets of the kernel view, and what
+	// userspace got of them. Default: 0, no limit.
+	Packets uint64
+	// Snaplen is the most bytes kept of a packet. Default: bpf.MaxSnaplen.
+	Snaplen int
+	// RingSize is the size in bytes of each ring buffer: one for packets, and with a
+	// Live one more for what processes receive. Default: bpf.DefaultRingSize.
+	RingSize int
+	// Immediate hands packets on after a millisecond or two, at the price of
+	// looking at the ring a thousand times a second while packets come.
+	Immediate bool
+	// Verdict decides what the sockets keep of each packet, which changes what their
+	// readers get. Default: everything.
+	Verdict *bpf.Verdict
+	// Notice is told what a user should know while the capture goes on. Default: nobody.
+	Notice func(string)
+}
+
+func (o Options) withDefaults() Options {
+	if len(o.Views) == 0 {
+		o.Views = []View{ViewKernel, ViewUser}
+	}
+	if o.Snaplen == 0 {
+		o.Snaplen = bpf.MaxSnaplen
+	}
+	if o.Notice == nil {
+		o.Notice = func(string) {}
+	}
+	return o
+}
+
+// check refuses views that no capture has.
+func (o *Options) check() error {
+	for n, v := range o.Views {
+		switch {
+		case v < ViewKernel || v >= ViewWire:
+			return fmt.Errorf("there is no view %d of a socket: choose some of %v, %v, %v and %v", v, ViewKernel, ViewUser, ViewNet, ViewLink)
+		case slices.Contains(o.Views[:n], v):
+			return fmt.Errorf("the view %v is chosen twice", v)
+		}
+	}
+	return nil
+}
+
+func (o *Options) wants(v View) bool { return slices.Contains(o.Views, v) }

@@ -1,0 +1,88 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+)
+
+// Capture is what every capture can do: a *Session of a socket, and a *Live of the
+// sockets of other processes.
+type Capture interface {
+	// Run hands packets to the sink until the context ends or the capture does. It can
+	// be called once.
+	Run(ctx context.Context, sink Sink) error
+	// Interfaces lists the interfaces that are known so far.
+	Interfaces() []*Interface
+	// Counts reads the counters as they stand.
+	Counts() (Counts, error)
+	// Statistics is the ledger of each interface, after Run.
+	Statistics() ([]Statistics, error)
+	// ClockError bounds the error of packet times against the wall clock.
+	ClockError() time.Duration
+	// RingSize is the size of each ring in bytes.
+	RingSize() int
+	// Close gives up all that the capture has. It is safe to call it twice.
+	Close() error
+}
+
+var (
+	_ Capture = (*Session)(nil)
+	_ Capture = (*Live)(nil)
+)
+
+// recording is what every capture has: a tap, the collector that reads it, and the
+// counts of both.
+type recording struct {
+	views     []View
+	notice    func(string)
+	tap       *bpf.Tap
+	calls     *bpf.Calls // nil if the calls of other processes are not followed
+	collector *collector
+	started   int64 // on the boot clock
+	untapped  bool  // no account can balance: another filter is in the tap's place, or nobody says what is read
+	ran       atomic.Bool
+}
+
+// mayRun tells whether Run may begin: once, and with a sink.
+func (r *recording) mayRun(sink Sink) error {
+	if sink == nil {
+		return errors.New("Run needs a Sink to hand packets to")
+	}
+	if r.ran.Swap(true) {
+		return errors.New("this capture has run: open another one")
+	}
+	return nil
+}
+
+// Counts reads the counters as they stand.
+func (r *recording) Counts() (Counts, error) { return r.ledger().counts() }
+
+// Statistics is the ledger of each interface, after Run.
+func (r *recording) Statistics() ([]Statistics, error) { return r.ledger().statistics() }
+
+// ClockError bounds the error of packet times against the wall clock.
+func (r *recording) ClockError() time.Duration { return time.Duration(r.collector.clock.bound) }
+
+// RingSize is the size of each ring in bytes.
+func (r *recording) RingSize() int { return r.tap.RingSize() }
+
+func (r *recording) ledger() *ledger {
+	return &ledger{
+		collector: r.collector, views: r.views, outlets: r.collector.origin.outlets(),
+		started: r.started, tap: r.tap, calls: r.calls, untapped: r.untapped,
+	}
+}
+
+// checkClock says so if the wall clock was set meanwhile.
+func (r *recording) checkClock() error {
+	step, err := r.collector.clock.stepped()
+	if err == nil && step != 0 {
+		r.notice(fmt.Sprintf("the wall clock was set by %v during the capture: the times are those of the clock at its start", step))
+	}
+	return err
+}
