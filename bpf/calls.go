@@ -134,9 +134,10 @@ func (opts CallsOptions) set(spec *ebpf.CollectionSpec, snaplen uint32) error {
 	number, size, arguments, ok := registers()
 	if !ok {
 		return &MissingError{
-			What: "following system calls is not supported on " + runtime.GOARCH,
-			Hint: "choose --view kernel",
-			Err:  errors.ErrUnsupported,
+			What:    "following system calls is not supported on " + runtime.GOARCH,
+			Hint:    "choose no CallsOptions",
+			Setting: SettingCalls,
+			Err:     errors.ErrUnsupported,
 		}
 	}
 	var callOf [1024]uint8
@@ -273,9 +274,11 @@ func diagnoseCalls(err error) error {
 	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, os.ErrNotExist) {
 		return &MissingError{
-			What: "this kernel has no tracepoints at system calls",
-			Hint: "choose --view kernel, or a kernel with CONFIG_HAVE_SYSCALL_TRACEPOINTS and CONFIG_BPF_EVENTS",
-			Err:  err,
+			What:      "this kernel has no tracepoints at system calls",
+			Hint:      "choose no CallsOptions",
+			Otherwise: "a kernel with CONFIG_HAVE_SYSCALL_TRACEPOINTS and CONFIG_BPF_EVENTS",
+			Setting:   SettingCalls,
+			Err:       err,
 		}
 	}
 	return diagnose(doing, err)

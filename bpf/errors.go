@@ -19,11 +19,18 @@ type MissingError struct {
 	Hint string
 	// Otherwise is a step that does without it; empty if there is none.
 	Otherwise string
+	// Setting is the field of the caller's options that the step speaks of, such as
+	// SettingCalls; empty if it speaks of none. A program with a command line names its
+	// flag instead.
+	Setting string
 	// Capability is what the process lacks, such as "CAP_BPF"; empty if it is something else.
 	Capability string
 	// Err is what the kernel said.
 	Err error
 }
+
+// SettingCalls is the Setting of an error that does not come without CallsOptions.
+const SettingCalls = "CallsOptions"
 
 func (e *MissingError) Error() string {
 	text := e.What + ": " + e.Hint

@@ -28,6 +28,9 @@ type JoinConfig struct {
 	Descriptors []int
 	// Ports chooses sockets by their own or their peer's port. Default: all.
 	Ports []uint16
+	// Filtered is told of each socket that is left alone since it has a filter already,
+	// which ReplaceFilter would replace. Default: Notice is told.
+	Filtered func(socket string)
 	// ReplaceFilter takes sockets that have a filter already, where the tap must be on
 	// them. A classic one is put back at the end.
 	ReplaceFilter bool
@@ -173,6 +176,9 @@ func (l *Live) load() error {
 		bpf.HookOptions{Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports},
 		calls,
 	)
+	if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) && missing.Setting == bpf.SettingCalls {
+		missing.Hint, missing.Setting = "choose views without ViewUser", SettingViews
+	}
 	if err != nil {
 		return err
 	}
@@ -306,7 +312,18 @@ func (l *Live) awaitExit(ctx context.Context) {
 const remarksLimit = 20
 
 // refuse tells of something that cannot be had, once.
-func (l *Live) refuse(text string) {
+func (l *Live) refuse(text string) { l.tellOnce(text, l.config.Notice) }
+
+// filtered tells of a socket that is left alone because it has a filter, once.
+func (l *Live) filtered(socket string) {
+	tell := l.config.Notice
+	if l.config.Filtered != nil {
+		tell = func(string) { l.config.Filtered(socket) }
+	}
+	l.tellOnce(socket+" has a filter already, and is left alone: ReplaceFilter takes its place", tell)
+}
+
+func (l *Live) tellOnce(text string, tell func(string)) {
 	l.saidMu.Lock()
 	defer l.saidMu.Unlock()
 	if l.said[text] || len(l.said) > remarksLimit {
@@ -314,9 +331,9 @@ func (l *Live) refuse(text string) {
 	}
 	l.said[text] = true
 	if len(l.said) > remarksLimit {
-		text = "and more of the kind, which is not said any more"
+		text, tell = "and more of the kind, which is not said any more", l.config.Notice
 	}
-	l.config.Notice(text)
+	tell(text)
 }
 
 // Signal sends a signal to the command, if there is one.

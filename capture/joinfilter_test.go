@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -82,6 +83,36 @@ func TestJoinLeavesFiltersAlone(t *testing.T) {
 		checkPairs(t, sink)
 		if after := fmt.Sprint(filtersOf(t, server.Process.Pid)); after != before {
 			t.Errorf("%s: filters before %v, after %v", target, before, after)
+		}
+	}
+}
+
+// A socket that would need the tap and has a filter is left alone, and told of once.
+func TestFilteredIsTold(t *testing.T) {
+	t.Parallel()
+	const words = " has a filter already, and is left alone: ReplaceFilter takes its place"
+	for _, own := range []bool{false, true} {
+		server := startTarget(t, "filter")
+		var sockets []string
+		config := JoinConfig{PID: server.Process.Pid, Options: Options{RingSize: smallRing, Verdict: bpf.Keep(-1)}}
+		config.Notice = func(text string) {
+			if socket, ok := strings.CutSuffix(text, words); ok {
+				sockets = append(sockets, socket)
+			}
+		}
+		if own {
+			config.Notice = nil
+			config.Filtered = func(socket string) { sockets = append(sockets, socket) }
+		}
+		l, err := Join(config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(sockets) != 1 || !strings.HasPrefix(sockets[0], l.Process()) {
+			t.Errorf("told of %q", sockets)
+		}
+		if err := errors.Join(l.leave(), l.Close()); err != nil {
+			t.Error(err)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 // Kind is a kind of socket: one row of the table in kinds.go. All that the rest
 // of the package knows of a kind stands in its row.
 type Kind struct {
-	// Name is what --sock takes and what interfaces are named after.
+	// Name is what KindByName takes, and what interfaces are named after.
 	Name string
 	// Summary is a few words for lists and messages.
 	Summary string

@@ -90,4 +90,4 @@ var kinds = []Kind{
 	},
 }
 
-const pingDenied = `allow ping sockets (sysctl net.ipv4.ping_group_range="0 2147483647"), or probe one with --isolate`
+const pingDenied = `allow ping sockets (sysctl net.ipv4.ping_group_range="0 2147483647")`

@@ -44,6 +44,10 @@ type probing struct {
 	payload []byte
 }
 
+// ErrProbeUnseen is the error of a probe that nobody got. In a Namespace of its own
+// nothing stands between the probe and the socket.
+var ErrProbeUnseen = errors.New("the probe was sent, but the socket's filter has not seen it: a firewall may have dropped it")
+
 // Probe sends the reference traffic to the session's socket, while Run is
 // running, and returns when the socket has seen it and is quiet.
 func (s *Session) Probe(ctx context.Context) error {
@@ -59,7 +63,7 @@ func (s *Session) Probe(ctx context.Context) error {
 	case counts.Delivered > 0 && s.config.Kind.Note == "":
 		s.config.Notice("the probe reached userspace, and the socket's filter has not run for it")
 	case counts.Delivered == 0:
-		return errors.New("the probe was sent, but the socket's filter has not seen it: a firewall may have dropped it (try --isolate)")
+		return ErrProbeUnseen
 	}
 	return nil
 }

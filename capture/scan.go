@@ -344,7 +344,7 @@ func (s *scanner) attach(what string, copied int, info *foreign) {
 		return
 	}
 	if !f.none() && !l.config.ReplaceFilter {
-		l.refuse(fmt.Sprintf("%s has a filter already, and is left alone: --replace-filter takes its place", what))
+		l.filtered(what)
 		return
 	}
 	if err := mayRestore(copied, f.classic); err != nil {

@@ -184,7 +184,10 @@ func empty(fd int) error {
 func socketError(kind *Kind, err error) error {
 	switch {
 	case kind.denied != "" && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)):
-		return &bpf.MissingError{What: "this system lets nobody open a " + kind.Summary, Hint: kind.denied, Err: err}
+		return &bpf.MissingError{
+			What: "this system lets nobody open a " + kind.Summary, Hint: kind.denied,
+			Otherwise: "open it in a Namespace", Setting: SettingNamespace, Err: err,
+		}
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return bpf.Capability(unix.CAP_NET_RAW).Lacks("opening a "+kind.Summary, err)
 	case errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ESOCKTNOSUPPORT),
@@ -201,7 +204,7 @@ func socketError(kind *Kind, err error) error {
 func bindError(config *Config, err error) error {
 	if config.Kind.place.sockaddr != nil {
 		if errors.Is(err, unix.EADDRINUSE) {
-			return fmt.Errorf("%s is in use: choose another with --listen: %w", config.Address, err)
+			return &AddressError{What: config.Address + " is in use", Hint: "choose another", Err: err}
 		}
 		return fmt.Errorf("listening on %s: %w", config.Address, err)
 	}
@@ -211,14 +214,18 @@ func bindError(config *Config, err error) error {
 		return fmt.Errorf("%s is an address on one link: name an interface of this host with it, such as %s%%eth0: %w",
 			listen.Addr(), listen.Addr().WithZone(""), err)
 	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("port %d is in use on %s: choose another with --listen, or stop who has it (ss -lnp shows it): %w",
-			listen.Port(), listen.Addr(), err)
+		return &AddressError{
+			What: fmt.Sprintf("port %d is in use on %s", listen.Port(), listen.Addr()),
+			Hint: "choose another", More: ", or stop who has it (ss -lnp shows it)", Err: err,
+		}
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Errorf("%s is not an address of this host: choose another with --listen (ip address shows them): %w",
-			listen.Addr(), err)
+		return &AddressError{
+			What: listen.Addr().String() + " is not an address of this host",
+			Hint: "choose another", More: " (ip address shows them)", Err: err,
+		}
 	case errors.Is(err, unix.EACCES):
 		missing := bpf.Capability(unix.CAP_NET_BIND_SERVICE).Lacks(fmt.Sprintf("listening on port %d", listen.Port()), err)
-		missing.Otherwise = "choose a port from 1024 on with --listen"
+		missing.Otherwise, missing.Setting = "choose a port from 1024 on", SettingListen
 		return missing
 	}
 	return fmt.Errorf("listening on %s: %w", listen, err)

@@ -17,7 +17,7 @@ import (
 
 // Format is a form that packets can have in a file: one row of the table below.
 type Format struct {
-	// Name is what --from and --to take.
+	// Name is what FormatByName takes.
 	Name string
 	// Summary is a few words for lists and messages.
 	Summary string

@@ -274,7 +274,7 @@ func (a *app) capture(f captureFlags) (err error) {
 			}
 		}
 		if err != nil {
-			return source{}, err
+			return source{}, withFlags(err)
 		}
 		run := func(ctx context.Context, sink capture.Sink) error {
 			return runWithProbe(ctx, session, sink, f.probe)
@@ -364,7 +364,7 @@ func runWithProbe(ctx context.Context, session *capture.Session, sink capture.Si
 	err := session.Run(ctx, sink)
 	cancel()
 	if perr := <-probed; err == nil {
-		err = perr
+		err = withFlags(perr)
 	}
 	return err
 }

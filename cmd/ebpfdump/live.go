@@ -152,9 +152,12 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 	var status *os.ProcessState
 	err = a.record(p, func(report *reporter, immediate bool) (source, error) {
 		config.Notice, config.Immediate = report.notice, immediate
+		config.Filtered = func(socket string) {
+			report.notice(socket + " has a filter already, and is left alone: --replace-filter takes its place")
+		}
 		live, err := a.openLive(config, f)
 		if err != nil {
-			return source{}, err
+			return source{}, withFlags(err)
 		}
 		run := func(ctx context.Context, sink capture.Sink) error {
 			defer func() { status = live.Status() }()
