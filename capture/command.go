@@ -8,7 +8,8 @@ import (
 
 // Command is a command to run under capture.
 type Command struct {
-	// Args are the command and its arguments. The command is searched for in PATH.
+	// Args are the command and its arguments, at least the former. The command is
+	// searched for in PATH.
 	Args []string
 	// Env is its environment. Default: the caller's.
 	Env []string

@@ -28,16 +28,9 @@ func (l *limited) WritePacket(p *Packet) error {
 	return l.memory.WritePacket(p)
 }
 
-// session is what the tests of failures need of a Session or a Live.
-type session interface {
-	Run(context.Context, Sink) error
-	Counts() (Counts, error)
-	Statistics() ([]Statistics, error)
-}
-
 // runInto runs a session until so many packets are captured, and then lets
 // something happen to it before it ends.
-func runInto(t *testing.T, s session, sink Sink, packets uint64, end func()) error {
+func runInto(t *testing.T, s Capture, sink Sink, packets uint64, end func()) error {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -129,7 +122,7 @@ func TestSinkFailsCounted(t *testing.T) {
 	}
 }
 
-func checkFailedSink(t *testing.T, s session, sink *limited, err error) {
+func checkFailedSink(t *testing.T, s Capture, sink *limited, err error) {
 	t.Helper()
 	if !errors.Is(err, unix.ENOSPC) || strings.Count(err.Error(), unix.ENOSPC.Error()) != 1 {
 		t.Errorf("Run returned %v", err)

@@ -101,6 +101,9 @@ func Join(config JoinConfig) (_ *Live, err error) {
 // Start is Join for a command, which runs when Run does. It is followed from its
 // first instruction.
 func Start(config JoinConfig, command Command) (_ *Live, err error) {
+	if len(command.Args) == 0 {
+		return nil, errors.New("starting a command: Command.Args is empty: its first word is the command")
+	}
 	if err := command.inner().User.Permitted(); err != nil {
 		return nil, err
 	}
@@ -336,7 +339,8 @@ func (l *Live) tellOnce(text string, tell func(string)) {
 	tell(text)
 }
 
-// Signal sends a signal to the command, if there is one.
+// Signal sends a signal to the command. Without one it does nothing: a process that ran
+// already is not ours to signal.
 func (l *Live) Signal(s os.Signal) {
 	if l.command != nil {
 		l.command.Signal(s)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"golang.org/x/sys/unix"
@@ -13,14 +14,18 @@ import (
 // Namespace is a network namespace of its own, with nothing in it but a
 // loopback interface that is up. Sockets that are opened in it stay in it.
 type Namespace struct {
-	calls chan func()
+	calls  chan func()
+	closed chan struct{}
+	close  sync.Once
 }
 
+// errClosedNamespace is the error of what is to be done in a Namespace after Close.
+var errClosedNamespace = fmt.Errorf("the network namespace is closed: %w", os.ErrClosed)
+
 // NewNamespace makes a network namespace. It needs CAP_SYS_ADMIN and
-// CAP_NET_ADMIN. It lives
-// until Close, and until the sockets in it are closed.
+// CAP_NET_ADMIN, and lives until Close, and until the sockets in it are closed.
 func NewNamespace() (*Namespace, error) {
-	ns := &Namespace{calls: make(chan func())}
+	ns := &Namespace{calls: make(chan func()), closed: make(chan struct{})}
 	ready := make(chan error)
 	go func() {
 		// The thread is never unlocked: it ends with the goroutine, so that no
@@ -31,8 +36,13 @@ func NewNamespace() (*Namespace, error) {
 		if err != nil {
 			return
 		}
-		for call := range ns.calls {
-			call()
+		for {
+			select {
+			case call := <-ns.calls:
+				call()
+			case <-ns.closed:
+				return
+			}
 		}
 	}()
 	if err := <-ready; err != nil {
@@ -95,19 +105,23 @@ func (ns *Namespace) SetMTU(bytes int) error {
 }
 
 // Do runs f inside the namespace; on a nil Namespace, where the caller is. What
-// f starts on other goroutines runs outside.
+// f starts on other goroutines runs outside. After Close it returns os.ErrClosed.
 func (ns *Namespace) Do(f func() error) error {
 	if ns == nil {
 		return f()
 	}
-	done := make(chan error)
-	ns.calls <- func() { done <- f() }
-	return <-done
+	done := make(chan error, 1)
+	select {
+	case ns.calls <- func() { done <- f() }:
+		return <-done
+	case <-ns.closed:
+		return errClosedNamespace
+	}
 }
 
-// Close leaves the namespace. Do must not be called any more.
+// Close leaves the namespace. It is safe to call it twice.
 func (ns *Namespace) Close() {
 	if ns != nil {
-		close(ns.calls)
+		ns.close.Do(func() { close(ns.closed) })
 	}
 }
