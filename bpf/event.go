@@ -4,23 +4,85 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"structs"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
+// EventHeader is what is known of a call, and of the socket that it was made on,
+// beside the bytes. Numbers are in native byte order, lengths in bytes.
+type EventHeader struct {
+	_ structs.HostLayout
+	// Time is when the call ended, in nanoseconds of CLOCK_BOOTTIME. All pieces of a
+	// message have the same.
+	Time uint64
+	// Cookie is the socket's number (SO_COOKIE); 0 if it has none yet.
+	Cookie uint64
+	// Lost counts the events that this cpu has lost so far.
+	Lost uint64
+	// Result is what the call returned, of recvmmsg the length of one message; a
+	// negative errno if it failed.
+	Result int64
+	// Call is which one it is; see Kind.
+	Call uint32
+	// Cpu is the one that the call ended on.
+	Cpu uint32
+	// Pid and Tid are the process and the thread that made the call, as their numbers
+	// are in the pid namespace of this program.
+	Pid uint32
+	Tid uint32
+	// Fd is the descriptor that the call was about.
+	Fd int32
+	// Flags are the call's, such as unix.MSG_PEEK.
+	Flags uint32
+	// Wanted is how many bytes of the message were to be copied, over all its pieces.
+	Wanted uint32
+	// Offset is where this piece stands in the message, and Caplen how long it is.
+	Offset uint32
+	Caplen uint32
+	// Room is the size of the caller's buffer, all its parts together.
+	Room uint32
+	// Seq is TCP's sequence number of the message's first byte; see StreamPlace.
+	Seq uint32
+	// Family is the socket's, unix.AF_INET, ...; Type unix.SOCK_STREAM, ...; Protocol
+	// unix.IPPROTO_TCP, ...
+	Family   uint16
+	Type     uint16
+	Protocol uint16
+	// LocalPort and PeerPort are the socket's ports, 0 if it has none.
+	LocalPort uint16
+	PeerPort  uint16
+	// State is that of the socket, such as TCP_LISTEN (10).
+	State uint8
+	// Known has bits that methods tell apart.
+	Known uint8
+	// Local and Peer are the socket's addresses, of IPv4 in the first four bytes; the
+	// methods of an Event of these names make sense of them.
+	Local [16]uint8
+	Peer  [16]uint8
+	// Comm is what the thread is called, in news only; see Command.
+	Comm [16]uint8
+	// NameLen is how many bytes there are of Name, the struct sockaddr that the call
+	// returned; see Sender.
+	NameLen uint32
+	Name    [28]uint8
+}
+
+// The compiler compares the fields with those of struct event in calls.h.
+var _ = EventHeader(callsEvent{})
+
 // Event is one piece of what a system call of a followed process returned, or news
-// of one of its sockets. The embedded fields are those of struct event in calls.h,
-// which documents each.
+// of one of its sockets.
 type Event struct {
-	callsEvent
+	EventHeader
 	// Data holds Caplen bytes of the message, from Offset on.
 	Data []byte
 
 	raw []byte
 }
 
-const eventSize = int(unsafe.Sizeof(callsEvent{}))
+const eventSize = int(unsafe.Sizeof(EventHeader{}))
 
 // errEvent is what every error of DecodeEvent is.
 var errEvent = errors.New("not an event of a system call")
@@ -31,7 +93,7 @@ func DecodeEvent(sample []byte, e *Event) error {
 	if len(sample) < eventSize {
 		return fmt.Errorf("%w: %d bytes, at least %d expected", errEvent, len(sample), eventSize)
 	}
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&e.callsEvent)), eventSize), sample)
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&e.EventHeader)), eventSize), sample)
 	if room := len(sample) - eventSize; uint64(e.Caplen) > uint64(room) {
 		return fmt.Errorf("%w: claims %d bytes, has room for %d", errEvent, e.Caplen, room)
 	}
@@ -87,14 +149,14 @@ func (e *Event) Short() bool { return e.Known&eventShort != 0 }
 
 // Local is the socket's own address, and Peer that of what it is connected to. Each
 // is invalid if there is none, and unspecified as long as the socket takes any.
-func (e *Event) Local() netip.AddrPort { return e.address(e.callsEvent.Local, e.LocalPort) }
+func (e *Event) Local() netip.AddrPort { return e.address(e.EventHeader.Local, e.LocalPort) }
 
 // Peer is the address that the socket is connected to; invalid if it is to none.
 func (e *Event) Peer() netip.AddrPort {
 	if e.PeerPort == 0 {
 		return netip.AddrPort{}
 	}
-	return e.address(e.callsEvent.Peer, e.PeerPort)
+	return e.address(e.EventHeader.Peer, e.PeerPort)
 }
 
 func (e *Event) address(bytes [16]byte, port uint16) netip.AddrPort {

@@ -182,7 +182,7 @@ func compareRecords(t *testing.T, i int, want, got *Record) {
 		// Of the socket, which the filter is not shown.
 		r.Origin, r.Family, r.Type, r.SocketProtocol, r.LocalPort, r.PeerPort, r.State = 0, 0, 0, 0, 0, 0, 0
 	}
-	if a, b := fmt.Sprintf("%+v", w.tapRecord), fmt.Sprintf("%+v", g.tapRecord); a != b {
+	if a, b := fmt.Sprintf("%+v", w.RecordHeader), fmt.Sprintf("%+v", g.RecordHeader); a != b {
 		t.Errorf("packet %d:\nfilter %s\nhook   %s", i, a, b)
 	}
 }

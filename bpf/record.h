@@ -16,8 +16,8 @@
 #define NET_MAX 64  /* an IPv4 header with all its options, an IPv6 header with 24 bytes of extensions */
 
 /* What the tap says of one packet; the packet follows, from offset 0 on, in room
- * for a power of two of bytes or one and a half. Go's Record is made of it: field order and sizes
- * are written here only. Native byte order but where it says otherwise. No
+ * for a power of two of bytes or one and a half. Go's RecordHeader has the same fields, which its
+ * compiler checks. Native byte order but where it says otherwise. No
  * data[] at the end, because Go would pad a struct that ends in it.
  */
 struct record {

@@ -10,7 +10,7 @@ import (
 )
 
 // sample is a record as the kernel would write it.
-func sample(rec tapRecord, data []byte) []byte {
+func sample(rec RecordHeader, data []byte) []byte {
 	header := unsafe.Slice((*byte)(unsafe.Pointer(&rec)), headerSize)
 	return append(bytes.Clone(header), data...)
 }
@@ -18,12 +18,12 @@ func sample(rec tapRecord, data []byte) []byte {
 func TestDecode(t *testing.T) {
 	t.Parallel()
 	var rec Record
-	in := tapRecord{Len: 11, Caplen: 3, LinkLen: -14, NetLen: 20, Cookie: 7, Verdict: -1}
+	in := RecordHeader{Len: 11, Caplen: 3, LinkLen: -14, NetLen: 20, Cookie: 7, Verdict: -1}
 	if err := Decode(sample(in, []byte("abcdefgh")), &rec); err != nil {
 		t.Fatal(err)
 	}
-	if rec.tapRecord != in || string(rec.Data) != "abc" || cap(rec.Data) != 3 {
-		t.Errorf("decoded %+v, %q", rec.tapRecord, rec.Data)
+	if rec.RecordHeader != in || string(rec.Data) != "abc" || cap(rec.Data) != 3 {
+		t.Errorf("decoded %+v, %q", rec.RecordHeader, rec.Data)
 	}
 	if len(rec.LinkHeader()) != 0 || len(rec.NetHeader()) != 20 {
 		t.Errorf("headers of %d and %d bytes", len(rec.LinkHeader()), len(rec.NetHeader()))
@@ -32,10 +32,10 @@ func TestDecode(t *testing.T) {
 	for name, bad := range map[string][]byte{
 		"empty":           nil,
 		"short":           sample(in, nil)[:headerSize-1],
-		"caplen too long": sample(tapRecord{Len: 9, Caplen: 9}, []byte("abcdefgh")),
-		"more than len":   sample(tapRecord{Len: 2, Caplen: 3}, []byte("abcdefgh")),
-		"link too long":   sample(tapRecord{LinkLen: 15}, nil),
-		"net too long":    sample(tapRecord{NetLen: 65}, nil),
+		"caplen too long": sample(RecordHeader{Len: 9, Caplen: 9}, []byte("abcdefgh")),
+		"more than len":   sample(RecordHeader{Len: 2, Caplen: 3}, []byte("abcdefgh")),
+		"link too long":   sample(RecordHeader{LinkLen: 15}, nil),
+		"net too long":    sample(RecordHeader{NetLen: 65}, nil),
 	} {
 		if err := Decode(bad, &rec); !errors.Is(err, errRecord) {
 			t.Errorf("%s: %v", name, err)
@@ -61,7 +61,7 @@ func TestRecordLayout(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add(sample(tapRecord{Len: 11, Caplen: 3, NetLen: 20}, []byte("abcdefgh")))
+	f.Add(sample(RecordHeader{Len: 11, Caplen: 3, NetLen: 20}, []byte("abcdefgh")))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var rec Record
@@ -76,7 +76,7 @@ func FuzzDecode(f *testing.F) {
 }
 
 func BenchmarkDecode(b *testing.B) {
-	raw := sample(tapRecord{Len: 72, Caplen: 72, NetLen: 20, LinkLen: 14}, make([]byte, 128))
+	raw := sample(RecordHeader{Len: 72, Caplen: 72, NetLen: 20, LinkLen: 14}, make([]byte, 128))
 	var rec Record
 	b.ReportAllocs()
 	for b.Loop() {

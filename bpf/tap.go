@@ -239,7 +239,7 @@ func (t *Tap) Next() (at Place, time int64, ok bool) {
 	if !ok || len(record) < headerSize {
 		return at, 0, ok
 	}
-	return at, int64(binary.NativeEndian.Uint64(record[unsafe.Offsetof(tapRecord{}.Time):])), true
+	return at, int64(binary.NativeEndian.Uint64(record[unsafe.Offsetof(RecordHeader{}.Time):])), true
 }
 
 // Reserved is the place behind all records that there are at the moment, complete or not.
