@@ -25,7 +25,7 @@ func (s *Session) Capabilities(probe bool) []int {
 	if probe && kind.anyProtocol && s.config.Protocol != unix.IPPROTO_TCP && s.config.Protocol != unix.IPPROTO_UDP {
 		all = append(all, unix.CAP_NET_RAW)
 	}
-	if folder := kind.place.folder; folder != nil && folder(s.config.Address) != "" {
+	if folder := kind.place.folder; folder != nil && !s.borrowed && folder(s.config.Address) != "" {
 		all = append(all, confine.NeedsToRemoveFrom(folder(s.config.Address))...)
 	}
 	slices.Sort(all)

@@ -50,6 +50,8 @@ var ErrProbeUnseen = errors.New("the probe was sent, but the socket's filter has
 
 // Probe sends the reference traffic to the session's socket, while Run is
 // running, and returns when the socket has seen it and is quiet.
+//
+// It is for sockets that Open has opened.
 func (s *Session) Probe(ctx context.Context) error {
 	if err := s.ProbeWith(ctx, []byte(ProbePayload)); err != nil {
 		return s.excuse(ctx, err)
@@ -71,6 +73,9 @@ func (s *Session) Probe(ctx context.Context) error {
 // ProbeWith is Probe with a payload of the caller's choice. That nothing was
 // seen of it is no error.
 func (s *Session) ProbeWith(ctx context.Context, payload []byte) error {
+	if s.borrowed {
+		return errBorrowed
+	}
 	p := s.newProbing(payload)
 	where := p.kind.Name
 	if p.addr.IsValid() {
@@ -107,6 +112,9 @@ func (s *Session) newProbing(payload []byte) *probing {
 // MayProbe tells before anything is recorded whether the kernel permits the
 // probe. An error is a *bpf.MissingError if it does not.
 func (s *Session) MayProbe() error {
+	if s.borrowed {
+		return errBorrowed
+	}
 	may := s.config.Kind.mayProbe
 	if may == nil {
 		return nil

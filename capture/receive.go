@@ -239,7 +239,6 @@ func overflow(oob []byte) uint32 {
 
 // receiveAll reads a socket to its end, or until stop.
 func (s *Session) receiveAll(socket *socket) {
-	defer s.receivers.Done()
 	r := newReceiver(socket, s.config.Kind, s.config.discards())
 	var (
 		pause pacer

@@ -57,30 +57,36 @@ type Filter interface {
 	Attach(fd int) error
 }
 
-// Session is an open socket with the tap on it.
+// Session is a socket with the tap on it: one that it has opened and reads itself
+// (Open), or one of the caller's (Attach).
 type Session struct {
 	recording
-	config Config
-	main   *socket
-	own    *own
+	config   Config
+	main     *socket
+	borrowed bool // main is the caller's
+	own      *own
 
 	receivers sync.WaitGroup
 	stopping  atomic.Bool
 	accepted  atomic.Int64 // connections that have their filter
 	mu        sync.Mutex
 	sockets   map[*socket]struct{} // main and what it accepted
-	released  bool                 // the place of main
+	released  bool                 // the place of main; of a borrowed one, the tap is off
 }
 
 // Open opens the socket and puts the tap in place. Nothing that arrives after
 // it returns is missed, but for want of room in the ring.
 //
 // An error is a *bpf.MissingError if a privilege or a feature of the kernel is missing.
-func Open(config Config) (_ *Session, err error) {
+func Open(config Config) (*Session, error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
-	config = config.withDefaults()
+	return newSession(config.withDefaults(), (*Session).open)
+}
+
+// newSession makes a session, in which place puts the tap on its main socket.
+func newSession(config Config, place func(*Session) error) (_ *Session, err error) {
 	s := &Session{config: config, sockets: make(map[*socket]struct{})}
 	s.views, s.notice = config.Views, config.Notice
 	defer func() {
@@ -104,23 +110,30 @@ func Open(config Config) (_ *Session, err error) {
 		return nil, err
 	}
 	s.started = bootNow()
-	err = config.Namespace.Do(func() error {
-		s.main, err = openSocket(&config, s.config.Filter, s.tap.Rejection())
-		return err
-	})
-	if err != nil {
+	if err := place(s); err != nil {
 		return nil, err
 	}
 	if config.Kind.Note != "" {
 		config.Notice(config.Kind.Note)
 	}
-	s.keep(s.main)
 	s.collector = newCollector(config.Options, s.tap, clock)
 	s.collector.observe = config.Observe
 	s.own = newOwn(&config, s.tap, clock.bound)
 	s.own.home.cookie = s.main.cookie
 	s.collector.origin = s.own
 	return s, nil
+}
+
+// open opens the main socket.
+func (s *Session) open() error {
+	err := s.config.Namespace.Do(func() (err error) {
+		s.main, err = openSocket(&s.config, s.config.Filter, s.tap.Rejection())
+		return err
+	})
+	if err == nil {
+		s.keep(s.main)
+	}
+	return err
 }
 
 func (c Config) withDefaults() Config {
@@ -230,11 +243,12 @@ func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
 		return err
 	}
 	s.collector.sink = sink
-	s.receivers.Add(1)
-	if s.config.Kind.listens {
-		go s.acceptAll()
-	} else {
-		go s.receiveAll(s.main)
+	switch {
+	case s.borrowed: // its owner reads it
+	case s.config.Kind.listens:
+		s.receivers.Go(s.acceptAll)
+	default:
+		s.receivers.Go(func() { s.receiveAll(s.main) })
 	}
 	defer context.AfterFunc(ctx, func() { _ = s.tap.Flush() })()
 
@@ -251,6 +265,11 @@ func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
 func (s *Session) stop() error {
 	s.stopping.Store(true)
 	s.own.mailbox.close()
+	if s.borrowed {
+		err := s.giveBack()
+		quiesce()
+		return err
+	}
 	drops := dropCount{low: s.main.queueDrops()}
 	s.main.closing.Store(&drops.low)
 	var errs []error
@@ -294,7 +313,6 @@ func (s *Session) forget(socket *socket) {
 }
 
 func (s *Session) acceptAll() {
-	defer s.receivers.Done()
 	short := false
 	for {
 		conn, err := s.main.accept(s.stopping.Load())
@@ -320,8 +338,7 @@ func (s *Session) acceptAll() {
 		short = false
 		s.accepted.Add(1)
 		s.keep(conn)
-		s.receivers.Add(1)
-		go s.receiveAll(conn)
+		s.receivers.Go(func() { s.receiveAll(conn) })
 	}
 }
 
@@ -338,15 +355,19 @@ func (s *Session) Close() error {
 		closers = append(closers, socket.file)
 	}
 	clear(s.sockets)
-	if release := s.config.Kind.place.release; release != nil && s.main != nil && !s.released {
+	if release := s.config.Kind.place.release; release != nil && s.main != nil && !s.borrowed && !s.released {
 		release(s.config.Address)
 		s.released = true
 	}
 	s.mu.Unlock()
+	var err error
+	if s.borrowed {
+		err = s.giveBack()
+	}
 	if s.tap != nil {
 		closers = append(closers, s.tap)
 	}
-	return closeAll(closers)
+	return errors.Join(err, closeAll(closers))
 }
 
 // closeAll closes what may have been closed before.

@@ -73,12 +73,25 @@ func newSocket(fd int) (*socket, error) {
 		s.file.Close()
 		return nil, fmt.Errorf("opening the socket: %w", err)
 	}
+	s.describe(fd)
+	return s, nil
+}
+
+// describe asks the socket who it is.
+func (s *socket) describe(fd int) {
 	// Where it cannot be had, its packets are told by their addresses.
 	s.cookie, _ = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if sa, err := unix.Getsockname(fd); err == nil {
 		s.name, s.local = sa, addrPort(sa)
 	}
-	return s, nil
+}
+
+// control does something with the socket's descriptor.
+func (s *socket) control(do func(fd int) error) (err error) {
+	if cerr := s.conn.Control(func(fd uintptr) { err = do(int(fd)) }); cerr != nil {
+		return cerr
+	}
+	return err
 }
 
 // openSocket opens a socket with a filter on it, so that its receive queue has
@@ -233,11 +246,7 @@ func bindError(config *Config, err error) error {
 
 // attach puts a filter on the socket.
 func (s *socket) attach(filter Filter) error {
-	var err error
-	if cerr := s.conn.Control(func(fd uintptr) { err = filter.Attach(int(fd)) }); cerr != nil {
-		return cerr
-	}
-	return err
+	return s.control(filter.Attach)
 }
 
 // interrupt makes waits on the socket return os.ErrDeadlineExceeded, from now on.

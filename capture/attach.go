@@ -1,0 +1,117 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
+)
+
+// Attach puts the tap on a socket of the caller's, such as a *net.UDPConn or a
+// *net.TCPListener, who goes on to use it as before: the session neither reads nor
+// closes it. What a TCP listener accepts from then on has the tap as well.
+//
+// The views are those of the kernel's side: ViewKernel, which is the default, ViewNet
+// and ViewLink. What userspace gets only its reader knows. IDs count the packets.
+// Nothing that arrives after Attach returns is missed, but for want of room in the
+// ring; what is in the receive queue by then is not captured.
+//
+// The socket must have no filter yet, and should get none until the end of Run, or
+// Close, takes the tap off. Connections that were accepted keep the tap, which then
+// lets everything pass and records nothing. Run does not end when the socket is closed.
+//
+// An error is a *bpf.MissingError if a privilege or a feature of the kernel is missing,
+// as it is for MPTCP, which takes no filter: Go listens for it unless
+// net.ListenConfig.SetMultipathTCP says otherwise.
+func Attach(conn syscall.Conn, options Options) (*Session, error) {
+	if conn == nil {
+		return nil, errors.New("attaching the tap: there is no socket: conn is nil")
+	}
+	if err := options.check(); err != nil {
+		return nil, err
+	}
+	if options.wants(ViewUser) {
+		return nil, fmt.Errorf("attaching the tap: only who reads the socket knows its view %v: choose some of %v, %v and %v", ViewUser, ViewKernel, ViewNet, ViewLink)
+	}
+	if len(options.Views) == 0 {
+		options.Views = []View{ViewKernel}
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("attaching the tap: %w", err)
+	}
+	main := &socket{conn: raw}
+	var about foreign
+	if err := main.control(func(fd int) (err error) { about, err = attachable(fd); return err }); err != nil {
+		return nil, fmt.Errorf("attaching the tap: %w", err)
+	}
+	config := Config{Kind: about.kind(), Options: options, Protocol: about.protocol, Address: about.path}
+	if config.Address == "" {
+		config.Address = about.String()
+	}
+	s, err := newSession(config.withDefaults(), func(s *Session) error {
+		return main.control(func(fd int) error {
+			if err := s.tap.Attach(fd); err != nil {
+				return err
+			}
+			main.describe(fd)
+			s.main, s.borrowed, s.untapped = main, true, true
+			return nil
+		})
+	})
+	if err == nil {
+		s.own.home.pairer, s.own.loss = pair.Nothing{}, nil
+	}
+	return s, err
+}
+
+// attachable tells what a socket is that can have the tap.
+func attachable(fd int) (foreign, error) {
+	if _, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
+		return foreign{}, fmt.Errorf("what conn has is no socket: %w", err)
+	}
+	about, err := inspect(fd)
+	if err != nil {
+		return about, err
+	}
+	if about.kind() == nil {
+		return about, fmt.Errorf("there is no kind for a socket of domain %d, type %d and protocol %d: see Kinds", about.domain, about.typ, about.protocol)
+	}
+	f, err := getFilter(fd)
+	if err == nil && !f.none() {
+		err = errors.New("the socket has a filter already: take it off first (SO_DETACH_FILTER)")
+	}
+	return about, err
+}
+
+// giveBack ends the recording, also on connections that were accepted, and takes the
+// tap off the caller's socket, unless another filter is in its place or the socket is
+// closed.
+func (s *Session) giveBack() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.released {
+		return nil
+	}
+	s.released = true
+	stopped := s.tap.Stop()
+	err := s.main.control(func(fd int) error {
+		f, err := getFilter(fd)
+		if err != nil || !f.extended {
+			return err
+		}
+		return restoreFilter(fd, nil)
+	})
+	if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
+		err = nil
+	}
+	return errors.Join(stopped, err)
+}
+
+// errBorrowed is the error of a probe to a socket of the caller's.
+var errBorrowed = errors.New("the probe is for sockets that Open has opened: what comes to this one is its owner's business")
