@@ -1,8 +1,47 @@
-// Package bpf holds the tap: an eBPF socket filter that keeps every packet and
-// copies it into a ring buffer, and the Go face to load, attach and read it.
+// Package bpf puts eBPF programs on sockets and reads what they record. It knows
+// sockets as file descriptors and packets as bytes; what they mean is the business of
+// package capture, which most programs want.
 //
-// It knows sockets only as file descriptors and packets only as bytes. What
-// they mean is the business of package capture.
+// # What there is
+//
+// A [Tap] is a socket filter that keeps what its [Verdict] says, everything unless told
+// otherwise, and copies each packet into a ring buffer: [Open] loads it, [Tap.Attach]
+// puts it on a socket, [Tap.Read] gets a [Record] for each packet. Readers that cannot
+// afford a copy read the ring where it lies, between [Tap.Begin] and [Tap.End].
+//
+// A [Verdict] is another filter in the tap's place: [ReadVerdict] takes one from an
+// object file, [ReadClassic] from what tcpdump -ddd prints, [Keep] makes one of a
+// number. A [Runner] asks it about packets that no socket receives.
+//
+// A [Hook] and [Calls] follow sockets of other processes without being on them: the hook
+// records what arrives, Calls what receiving system calls return, as an [Event] for each
+// piece. [OpenFollowing] opens all three.
+//
+// A [Feature] and a [Field] are for programs that ask what a kernel can do.
+//
+// # Units
+//
+// Times are nanoseconds of CLOCK_BOOTTIME, lengths and sizes are bytes, sockets go by
+// their cookie (SO_COOKIE). Numbers are in native byte order, but for those that the
+// kernel itself has in network byte order, whose fields say so.
+//
+// # Losses
+//
+// Nothing is lost without being counted: [Counters] of a tap are Seen = Recorded +
+// RingFull + LoadFailed, and [CallCounters] likewise. Each record says how many its cpu had
+// lost by then.
+//
+// # Errors
+//
+// A [*MissingError] says which privilege or feature of the kernel is missing and which
+// step mends that; a [*RefusedError] why the verifier refuses a filter of the user's. What
+// the kernel said is behind both, for errors.Is.
+//
+// # Kernels
+//
+// A tap needs Linux 5.8 and CAP_BPF; a Hook and Calls need BTF, CAP_PERFMON and
+// CAP_NET_ADMIN besides, and Calls know the registers of amd64, arm64 and riscv64. Tests run
+// on 5.10 and newer kernels.
 package bpf
 
 //go:generate go tool bpf2go -target bpfel -type record -type counters tap tap.c

@@ -29,7 +29,7 @@ type MissingError struct {
 	Err error
 }
 
-// SettingCalls is the Setting of an error that does not come without CallsOptions.
+// SettingCalls is the Setting of an error that only CallsOptions bring about.
 const SettingCalls = "CallsOptions"
 
 func (e *MissingError) Error() string {

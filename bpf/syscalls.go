@@ -11,19 +11,25 @@ type Call uint32
 
 // The calls, as enum call in calls.h has them.
 const (
+	// These receive, and have the name of the system call.
 	CallRead Call = iota + 1
 	CallReadv
 	CallPreadv2
 	CallRecvfrom
 	CallRecvmsg
 	CallRecvmmsg
+	// CallSplice and CallZerocopy (TCP_ZEROCOPY_RECEIVE of getsockopt) receive, too, but
+	// only the length of what they brought is known.
 	CallSplice
 	CallZerocopy
+	// These are news of a socket.
 	CallSocket
 	CallAccept
 	CallBind
 	CallListen
+	// CallFound: a socket that nobody has heard of is about to be read.
 	CallFound
+	// CallIOUring: there are requests of io_uring from now on.
 	CallIOUring
 )
 

@@ -9,7 +9,7 @@ const (
 )
 
 // AddressError says that a socket cannot have the Listen or Address of its Config:
-// somebody else has it (unix.EADDRINUSE), or no interface (unix.EADDRNOTAVAIL).
+// somebody else has it (unix.EADDRINUSE), or it is none of this host's (unix.EADDRNOTAVAIL).
 type AddressError struct {
 	// What is wrong, as a clause: "port 80 is in use on 127.0.0.1".
 	What string

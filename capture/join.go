@@ -28,12 +28,12 @@ type JoinConfig struct {
 	Descriptors []int
 	// Ports chooses sockets by their own or their peer's port. Default: all.
 	Ports []uint16
-	// Filtered is told of each socket that is left alone since it has a filter already,
-	// which ReplaceFilter would replace. Default: Notice is told.
-	Filtered func(socket string)
 	// ReplaceFilter takes sockets that have a filter already, where the tap must be on
 	// them. A classic one is put back at the end.
 	ReplaceFilter bool
+	// Filtered is told of each socket that is left alone since it has a filter already,
+	// which ReplaceFilter would replace. Default: Notice is told.
+	Filtered func(socket string)
 }
 
 func (c *JoinConfig) byDescriptor() bool { return len(c.Descriptors) > 0 }

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind is a kind of socket: one row of the table in kinds.go. All that the rest
+// Kind is a kind of socket: one row of the table that Kinds lists. All that the rest
 // of the package knows of a kind stands in its row.
 type Kind struct {
 	// Name is what KindByName takes, and what interfaces are named after.

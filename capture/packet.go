@@ -1,5 +1,3 @@
-// Package capture opens a socket with a tap on it, follows what arrives, and
-// hands every observer's bytes of every packet to a Sink.
 package capture
 
 import "net/netip"

@@ -2,9 +2,12 @@ package convert_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"log"
 	"net/netip"
+	"os"
 
 	"github.com/google/gopacket/pcapgo"
 
@@ -59,4 +62,34 @@ func ExampleWriter() {
 	// Output:
 	// udp:kernel, link type 228, 30 bytes that end with "hi"
 	// udp:user, link type 252, 66 bytes that end with "hi"
+}
+
+// What each view of a capture got of each packet.
+func ExampleOpen() {
+	file, err := os.Open("../samples/udp.pcapng")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer file.Close()
+	source, err := convert.Open(file, nil, convert.ReadOptions{Name: file.Name()})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for {
+		p, err := source.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			log.Fatal(err) // a *convert.InputError
+		}
+		payload := p.Data
+		if p.Interface.Layer == capture.LayerTransport {
+			payload = payload[8:] // behind the UDP header
+		}
+		fmt.Printf("packet %d, view %v: %d bytes, payload %q\n", p.ID, p.Interface.View, p.Len, payload)
+	}
+	// Output:
+	// packet 1, view kernel: 19 bytes, payload "0123456789\n"
+	// packet 1, view user: 11 bytes, payload "0123456789\n"
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// Format is a form that packets can have in a file: one row of the table below.
+// Format is a form that packets can have in a file: one row of the table that Formats lists.
 type Format struct {
 	// Name is what FormatByName takes.
 	Name string

@@ -1,5 +1,3 @@
-// Package convert reads and writes packets in the formats that other tools know,
-// and reads the text that filters and servers print.
 package convert
 
 import (
