@@ -309,13 +309,11 @@ func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 	p.Drops = c.drops
 	if at := r.at(ViewKernel, p); at != nil {
 		p.Data, p.Len = rec.Data, int(rec.Len)
-		p.Comment = verdictComment(rec.Verdict, rec.Len)
-		if rec.Caplen < rec.Len {
-			p.Comment = join(p.Comment, fmt.Sprintf("cut to %d of %d bytes by the snaplen", rec.Caplen, rec.Len))
-		}
+		p.Verdict, p.Truncated = verdictOf(rec.Verdict, rec.Len), rec.Caplen < rec.Len
 		at.record(rec.Verdict)
 		c.add(p, at, true)
-		c.drops, p.Drops, p.Comment = 0, 0, ""
+		c.drops, p.Drops = 0, 0
+		p.Verdict, p.Truncated = Verdict{}, false
 	}
 	for _, view := range []View{ViewNet, ViewLink} {
 		at := r.at(view, p)
@@ -414,15 +412,15 @@ const ownCall = "recvmsg"
 func (c *collector) user(d *delivery) {
 	r := d.route
 	var m pair.Match
-	comment := ""
+	var receipt Receipt
 	// An error is no message but news of ICMP or of the queue, and the end of a connection is none either.
 	empty := !r.kind.stream && (d.err != nil || d.end)
 	if empty && d.err != nil {
-		comment = endComment(cmp.Or(d.call, ownCall), d.err)
+		receipt = endOf(d.err)
 	} else if !empty {
 		d.Over = d.err != nil || d.end
 		m = r.pairer.Delivered(&d.Delivery)
-		comment = matchComment(&m)
+		receipt = receiptOf(&m)
 	}
 	if owner, ok := m.Owner.(*route); ok {
 		r = owner
@@ -437,7 +435,6 @@ func (c *collector) user(d *delivery) {
 		return
 	case d.Peek:
 		c.peeks.Add(1)
-		comment = join(Peeked, comment)
 	case empty:
 		c.empty.Add(1)
 	default:
@@ -450,7 +447,6 @@ func (c *collector) user(d *delivery) {
 		Data:      d.Data[:min(len(d.Data), c.snaplen)],
 		Len:       d.Full,
 		Drops:     d.lost + m.Dropped,
-		Comment:   comment,
 		Src:       d.From,
 		Dst:       d.To,
 		Protocol:  r.protocol,
@@ -465,11 +461,10 @@ func (c *collector) user(d *delivery) {
 		c.packet.Src, c.packet.Dst = m.Src, m.Dst
 	}
 	if r.kind.listens && (d.end || d.err != nil) {
-		c.packet.Comment = endComment(c.packet.Call, d.err)
-		if d.Peek {
-			c.packet.Comment = join(Peeked, c.packet.Comment)
-		}
+		receipt = endOf(d.err)
 	}
+	receipt.Peeked = d.Peek
+	c.packet.Receipt = receipt
 	if at := r.at(ViewUser, &c.packet); at != nil {
 		c.add(&c.packet, at, !empty && !d.Peek)
 	}

@@ -52,7 +52,7 @@ func checkPairs(t *testing.T, sink *memory) {
 	for _, p := range sink.view(ViewUser) {
 		k, ok := kernel[p.ID]
 		if !ok {
-			t.Errorf("%s of %d bytes from %v is not paired: %s", p.Call, len(p.Data), p.Src, p.Comment)
+			t.Errorf("%s of %d bytes from %v is not paired: %+v", p.Call, len(p.Data), p.Src, p.Receipt)
 			continue
 		}
 		if k.Src != p.Src || k.Dst != p.Dst || k.Time > p.Time {
@@ -199,8 +199,10 @@ func TestJoinInTheMiddleOfAStream(t *testing.T) {
 	if user[0].ID != 0 || user[1].ID != kernel[0].ID || user[2].ID != kernel[0].ID {
 		t.Errorf("ids %d %d %d, want 0 and twice %d", user[0].ID, user[1].ID, user[2].ID, kernel[0].ID)
 	}
-	if want := fmt.Sprintf(BeforeTapBytes, 16); user[0].Comment != BeforeTap || user[1].Comment != want || user[2].Comment != "" {
-		t.Errorf("comments %q, %q, %q", user[0].Comment, user[1].Comment, user[2].Comment)
+	for i, want := range []Receipt{{Missing: MissingBeforeTap}, {BeforeTap: 16}, {}} {
+		if fmt.Sprint(user[i].Receipt) != fmt.Sprint(want) {
+			t.Errorf("read %d: %+v, want %+v", i, user[i].Receipt, want)
+		}
 	}
 }
 
@@ -388,7 +390,7 @@ func TestJoinSeqpacket(t *testing.T) {
 			t.Errorf("delivery %d: %+v", i, p)
 		}
 	}
-	if user[2].Comment != "end of stream" || user[2].ID != 0 {
+	if !user[2].Receipt.End || user[2].ID != 0 {
 		t.Errorf("the end: %+v", user[2])
 	}
 	if d := kernel[0].Interface.Description; !strings.Contains(d, "on "+path) {
@@ -408,7 +410,7 @@ func TestJoinPeek(t *testing.T) {
 	})
 	var peeked, taken string
 	for _, p := range sink.view(ViewUser) {
-		if strings.HasPrefix(p.Comment, Peeked) {
+		if p.Receipt.Peeked {
 			peeked += string(p.Data)
 		} else {
 			taken += string(p.Data)

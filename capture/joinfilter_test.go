@@ -53,7 +53,7 @@ func TestJoinWithVerdict(t *testing.T) {
 		}
 	})
 	kernel, user := sink.view(ViewKernel), sink.view(ViewUser)
-	if len(kernel) != 1 || len(user) != 1 || kernel[0].Comment != "verdict=12 of 17 (truncated by the filter)" || string(user[0].Data) != "trun" {
+	if len(kernel) != 1 || len(user) != 1 || kernel[0].Verdict != (Verdict{Keep: 12, Of: 17}) || string(user[0].Data) != "trun" {
 		t.Errorf("kernel %+v, user %+v", kernel, user)
 	}
 	checkPairs(t, sink)

@@ -76,7 +76,7 @@ func TestProbeOfOtherKinds(t *testing.T) {
 					t.Errorf("delivery %q, want %q", p.Data, want)
 				}
 				if len(kernel) > 0 && len(p.Data) > 0 && (p.ID != kernel[i].ID || p.Direction != kernel[i].Direction) {
-					t.Errorf("delivery of packet %d, direction %d, comment %q", p.ID, p.Direction, p.Comment)
+					t.Errorf("delivery of packet %d, direction %d, %+v", p.ID, p.Direction, p.Receipt)
 				}
 			}
 			net, link := sink.view(ViewNet), sink.view(ViewLink)

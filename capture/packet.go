@@ -115,9 +115,15 @@ type Packet struct {
 	Data []byte
 	// Len is the length in bytes that the packet had; it exceeds len(Data) when cut off.
 	Len int
+	// Truncated says that it was the tap that recorded only so many bytes, because of
+	// Config.Snaplen (kernel view only).
+	Truncated bool
 	// Drops counts the packets that this observer lost since the packet before.
 	Drops uint64
-	// Comment is empty unless there is something to say about this packet.
+	// Comment is what somebody has said of this packet, or empty. What this project
+	// knows of it is in the other fields, also of a packet that was read from a file whose
+	// comments say so: what stands before or behind that in a comment of such a file has an
+	// empty line or sentence in its place.
 	Comment string
 	// Src and Dst are the packet's addresses; invalid where the layer below has none.
 	// Ports are zero for protocols without ports.
@@ -128,6 +134,10 @@ type Packet struct {
 	Call string
 	// Meta is what the kernel kept beside the bytes (views of the kernel's side only).
 	Meta Meta
+	// Verdict is what the socket's filter decided (kernel view only).
+	Verdict Verdict
+	// Receipt is how userspace got the bytes (user view only).
+	Receipt Receipt
 	// PID and TID are the process and thread that made the Call, zero when unknown.
 	PID, TID uint32
 }

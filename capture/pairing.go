@@ -27,8 +27,8 @@ type Match struct {
 	Last uint64
 	// Src and Dst are the packet's addresses.
 	Src, Dst netip.AddrPort
-	// Comment is what is worth saying, or empty.
-	Comment string
+	// Receipt is what else is known.
+	Receipt Receipt
 }
 
 // NewPairer makes a Pairer for the sockets of a kind.
@@ -53,5 +53,5 @@ func (r *Pairer) Brought(p *Packet, final bool) (m Match, ok bool) {
 	if !ok {
 		return Match{}, false
 	}
-	return Match{ID: found.ID, Last: last, Src: found.Src, Dst: found.Dst, Comment: matchComment(&found)}, true
+	return Match{ID: found.ID, Last: last, Src: found.Src, Dst: found.Dst, Receipt: receiptOf(&found)}, true
 }

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -93,7 +94,7 @@ func TestPairerOfStreams(t *testing.T) {
 	ask := func(payload string, length int, final bool, want Match) {
 		t.Helper()
 		m, ok := r.Brought(&Packet{Data: []byte(payload), Len: length}, final)
-		if ok != (want.ID != 0) || m.ID != want.ID || m.Last != want.Last || m.Src != want.Src || m.Comment != want.Comment {
+		if ok != (want.ID != 0) || m.ID != want.ID || m.Last != want.Last || m.Src != want.Src || fmt.Sprint(m.Receipt) != fmt.Sprint(want.Receipt) {
 			t.Errorf("%q: %+v, %v, want %+v", payload, m, ok, want)
 		}
 	}
@@ -104,7 +105,7 @@ func TestPairerOfStreams(t *testing.T) {
 	r.Saw(writtenSegment(4, other, 901, 16, "hallo"))
 	ask("hello", 5, false, Match{})
 	r.Saw(writtenSegment(5, writtenClient, 104, 16, "lo, world"))
-	ask("hello", 5, false, Match{ID: 3, Last: 5, Src: writtenClient, Comment: "read from packets 3, 5"})
+	ask("hello", 5, false, Match{ID: 3, Last: 5, Src: writtenClient, Receipt: Receipt{Fed: IDs{Ranges: [][2]uint64{{3, 3}, {5, 5}}}}})
 	ask("ha", 2, false, Match{ID: 4, Last: 4, Src: other})
 	ask(", w", 7, false, Match{ID: 5, Last: 5, Src: writtenClient})
 	ask("", 0, false, Match{})

@@ -321,9 +321,9 @@ func checkStream(t *testing.T, k *taking, sink *memory) {
 			unseen++
 		}
 		if place, ok := places[p.ID]; !ok || at < place[0] || at >= place[1] {
-			t.Errorf("%s of bytes %d to %d has id %d of a packet with bytes %v: %s", p.Call, at, at+p.Len, p.ID, place, p.Comment)
+			t.Errorf("%s of bytes %d to %d has id %d of a packet with bytes %v: %+v", p.Call, at, at+p.Len, p.ID, place, p.Receipt)
 		}
-		if !strings.HasPrefix(p.Comment, Peeked) {
+		if !p.Receipt.Peeked {
 			at += p.Len
 		}
 	}

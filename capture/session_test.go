@@ -173,7 +173,7 @@ func TestProbe(t *testing.T) {
 			for i, p := range user {
 				k, ok := byID[p.ID]
 				if !ok {
-					t.Errorf("delivery %d has id %d, which no packet has: %s", i, p.ID, p.Comment)
+					t.Errorf("delivery %d has id %d, which no packet has: %+v", i, p.ID, p.Receipt)
 				}
 				want := test.user[i]
 				if want == "=" {
@@ -287,7 +287,7 @@ func TestStreamsPair(t *testing.T) {
 	for _, p := range sink.view(ViewUser) {
 		k, ok := segments[p.ID]
 		if !ok || k.Src != p.Src || k.Dst != p.Dst {
-			t.Errorf("read of %d bytes: id %d, comment %q", len(p.Data), p.ID, p.Comment)
+			t.Errorf("read of %d bytes: id %d, %+v", len(p.Data), p.ID, p.Receipt)
 			continue
 		}
 		if len(p.Data) == 0 {
@@ -368,8 +368,9 @@ func TestDatagramsPairAcrossOverflow(t *testing.T) {
 		}
 		if p.Drops > 0 {
 			named++
-			if !strings.Contains(p.Comment, fmt.Sprintf("dropped %d before this one: packets %d", p.Drops, last+1)) {
-				t.Errorf("comment %q", p.Comment)
+			want := Receipt{QueueDropped: p.Drops, DroppedIDs: IDs{Ranges: [][2]uint64{{last + 1, p.ID - 1}}}}
+			if fmt.Sprint(p.Receipt) != fmt.Sprint(want) {
+				t.Errorf("%+v, want %+v", p.Receipt, want)
 			}
 		}
 		dropped.Add(p.Drops)

@@ -1,32 +1,31 @@
 package capture
 
-import (
-	"context"
-	"fmt"
-)
+import "context"
+
+// Verdict is what the socket's filter decided of a packet. The zero Verdict keeps all of it.
+type Verdict struct {
+	// Dropped says that the socket did not get the packet.
+	Dropped bool
+	// Keep is how many bytes the socket got of one that the filter trimmed, and Of how
+	// many it had, both counted from offset 0 of the kernel view on. Both are 0 if it was
+	// not trimmed.
+	Keep, Of uint32
+}
 
 // trims tells whether a verdict keeps some bytes of a packet, and not all.
 func trims(verdict int32, length uint32) bool {
 	return verdict > 0 && uint32(verdict) < length
 }
 
-// verdictComment says what the filter decided, unless that is to keep everything.
-func verdictComment(verdict int32, length uint32) string {
+// verdictOf is what a filter decided of a packet of so many bytes.
+func verdictOf(verdict int32, length uint32) Verdict {
 	switch {
 	case verdict == 0:
-		return "verdict=0 (dropped by the filter)"
+		return Verdict{Dropped: true}
 	case trims(verdict, length):
-		return fmt.Sprintf("verdict=%d of %d (truncated by the filter)", verdict, length)
+		return Verdict{Keep: uint32(verdict), Of: length}
 	}
-	return ""
-}
-
-// join makes one comment of two, of which either may be empty.
-func join(first, second string) string {
-	if first == "" || second == "" {
-		return first + second
-	}
-	return first + "; " + second
+	return Verdict{}
 }
 
 // excuse turns a failure of the probe into a notice if it is the filter that

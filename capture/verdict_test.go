@@ -17,20 +17,20 @@ func TestProbeThroughVerdict(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		config  Config
-		comment string   // of each packet in the kernel view, at the beginning
+		verdict Verdict  // of each packet in the kernel view; Of is not looked at where it is 0
 		user    []string // payloads
 		refused bool     // the probe does not get through
 	}{
-		{"udp keep", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(-1)}}, "", []string{ProbePayload}, false},
-		{"udp exact", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(19)}}, "", []string{ProbePayload}, false},
-		{"udp trim", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(12)}}, "verdict=12 of 19 (truncated by the filter)", []string{"0123"}, false},
-		{"udp6 header", Config{Kind: mustKind(t, "udp6"), Options: Options{Verdict: bpf.Keep(1)}}, "verdict=1 of 19 (truncated by the filter)", []string{""}, false},
-		{"udp drop", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(0)}}, "verdict=0 (dropped by the filter)", nil, false},
-		{"udp trim, snaplen", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(12), Snaplen: 10}}, "verdict=12 of 19 (truncated by the filter); cut to 10 of 19 bytes by the snaplen", []string{"0123"}, false},
-		{"udp trim, echo", Config{Kind: mustKind(t, "udp"), Echo: true, Options: Options{Verdict: bpf.Keep(12)}}, "verdict=12 of 19 (truncated by the filter)", []string{"0123"}, true},
-		{"raw trim", Config{Kind: mustKind(t, "raw"), Options: Options{Verdict: bpf.Keep(30)}}, "verdict=30 of ", []string{"", ""}, false},
-		{"tcp drop", Config{Kind: mustKind(t, "tcp"), Options: Options{Verdict: bpf.Keep(0)}}, "verdict=0 (dropped by the filter)", nil, true},
-		{"tcp trim", Config{Kind: mustKind(t, "tcp"), Options: Options{Verdict: bpf.Keep(36)}}, "", []string{"0123", "4567", "89\n", ""}, false},
+		{"udp keep", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(-1)}}, Verdict{}, []string{ProbePayload}, false},
+		{"udp exact", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(19)}}, Verdict{}, []string{ProbePayload}, false},
+		{"udp trim", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(12)}}, Verdict{Keep: 12, Of: 19}, []string{"0123"}, false},
+		{"udp6 header", Config{Kind: mustKind(t, "udp6"), Options: Options{Verdict: bpf.Keep(1)}}, Verdict{Keep: 1, Of: 19}, []string{""}, false},
+		{"udp drop", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(0)}}, Verdict{Dropped: true}, nil, false},
+		{"udp trim, snaplen", Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: bpf.Keep(12), Snaplen: 10}}, Verdict{Keep: 12, Of: 19}, []string{"0123"}, false},
+		{"udp trim, echo", Config{Kind: mustKind(t, "udp"), Echo: true, Options: Options{Verdict: bpf.Keep(12)}}, Verdict{Keep: 12, Of: 19}, []string{"0123"}, true},
+		{"raw trim", Config{Kind: mustKind(t, "raw"), Options: Options{Verdict: bpf.Keep(30)}}, Verdict{Keep: 30}, []string{"", ""}, false},
+		{"tcp drop", Config{Kind: mustKind(t, "tcp"), Options: Options{Verdict: bpf.Keep(0)}}, Verdict{Dropped: true}, nil, true},
+		{"tcp trim", Config{Kind: mustKind(t, "tcp"), Options: Options{Verdict: bpf.Keep(36)}}, Verdict{}, []string{"0123", "4567", "89\n", ""}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -38,25 +38,32 @@ func TestProbeThroughVerdict(t *testing.T) {
 			test.config.RingSize = bpf.MinRingSize
 			test.config.Notice = func(text string) { notices = append(notices, text) }
 			sink, s := run(t, test.config, probed(t))
-			comments := make(map[uint64]string)
+			known := make(map[uint64]bool)
 			trimmed := uint64(0)
 			for _, p := range sink.view(ViewKernel) {
-				comments[p.ID] = p.Comment
-				if strings.Contains(p.Comment, "truncated by") {
+				known[p.ID] = true
+				if p.Verdict.Of > 0 {
 					trimmed++
+				}
+				if want := test.config.Snaplen > 0; p.Truncated != want || p.Truncated != (len(p.Data) < p.Len) {
+					t.Errorf("%d of %d bytes, truncated %v", len(p.Data), p.Len, p.Truncated)
 				}
 				if test.config.Kind.stream && trimmed > 0 {
 					continue // only the segments with payload are
 				}
-				if !strings.HasPrefix(p.Comment, test.comment) || test.comment == "" && p.Comment != "" {
-					t.Errorf("comment %q, want %q", p.Comment, test.comment)
+				want := test.verdict
+				if want.Keep > 0 && want.Of == 0 {
+					want.Of = uint32(p.Len)
+				}
+				if p.Verdict != want {
+					t.Errorf("%+v, want %+v", p.Verdict, want)
 				}
 			}
 			var user []string
 			for _, p := range sink.view(ViewUser) {
 				user = append(user, string(p.Data))
-				if _, known := comments[p.ID]; !known || strings.Contains(p.Comment, "no record") {
-					t.Errorf("delivery of %q has id %d, comment %q", p.Data, p.ID, p.Comment)
+				if !known[p.ID] || p.Receipt.Missing != NotMissing {
+					t.Errorf("delivery of %q has id %d, %+v", p.Data, p.ID, p.Receipt)
 				}
 			}
 			if test.config.Kind.Name == "raw" {
@@ -123,8 +130,8 @@ func TestFilteredAreNotLost(t *testing.T) {
 	var ids []uint64
 	for _, p := range sink.view(ViewUser) {
 		ids = append(ids, p.ID)
-		if p.Drops != 0 || p.Comment != "" {
-			t.Errorf("packet %d: %d drops, comment %q", p.ID, p.Drops, p.Comment)
+		if p.Drops != 0 || p.Receipt.QueueDropped != 0 || p.Receipt.Missing != NotMissing {
+			t.Errorf("packet %d: %d drops, %+v", p.ID, p.Drops, p.Receipt)
 		}
 	}
 	if !slices.Equal(ids, []uint64{1, 3, 6, 7}) {

@@ -106,8 +106,8 @@ func pad(b []byte, length int) []byte {
 	return append(b, 0, 0, 0)[:end]
 }
 
-// cut returns at most the first limit bytes of s, and no part of a rune at their end.
-func cut(s string, limit int) string {
+// cut returns at most the first limit bytes of a text, and no part of a rune at their end.
+func cut[T string | []byte](s T, limit int) T {
 	if len(s) <= limit {
 		return s
 	}

@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
 // Copier writes the items of files in some form, and counts what the form has no
@@ -109,7 +110,7 @@ func (c *Copier) leaveBlock(b *block) {
 
 // leaveOfPacket counts what this project knows of a packet.
 func (c *Copier) leaveOfPacket(p *capture.Packet) {
-	if p.Comment != "" && !(c.format.Name == "text" && textKeeps(p)) {
+	if (p.Comment != "" || remark.HasFacts(p)) && !(c.format.Name == "text" && textKeeps(p)) {
 		c.leave(packetComments)
 	}
 	for _, there := range []bool{p.ID != 0, p.Direction != 0, p.Drops != 0, p.PID != 0} {

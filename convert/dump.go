@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
 // dumped is the least number of bytes that filters print of a longer packet.
@@ -172,7 +173,7 @@ func (s *dumps) release() {
 
 // comment says what is known of a packet besides its bytes.
 func (d *dump) comment() string {
-	return joinComments(joinComments(d.origin, d.lost), d.flaw)
+	return remark.Join(remark.Join(d.origin, d.lost), d.flaw)
 }
 
 // fill makes a packet of a dump.

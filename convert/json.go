@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
@@ -85,7 +86,8 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 		return fmt.Errorf("writing packet of %s: unknown layer %d", p.Interface.Name(), p.Interface.Layer)
 	}
 	// A character of a text takes at most six times its bytes.
-	texts := len(p.Interface.Label) + 2*len(p.Interface.Kind) + len(p.Call) + len(p.Comment)
+	comment := remark.Facts(p)
+	texts := len(p.Interface.Label) + 2*len(p.Interface.Kind) + len(p.Call) + len(comment)
 	if err := w.out.reserve(1024 + 2*len(p.Data) + 6*texts); err != nil {
 		return err
 	}
@@ -117,8 +119,8 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	}
 	b = appendJSONNumberIf(b, "pid", uint64(p.PID))
 	b = appendJSONNumberIf(b, "tid", uint64(p.TID))
-	if p.Comment != "" {
-		b = appendJSONText(b, "comment", p.Comment)
+	if comment != "" {
+		b = appendJSONText(b, "comment", comment)
 	}
 	b = append(b, `,"data":"`...)
 	for _, c := range p.Data {

@@ -72,7 +72,7 @@ func (w *LineWriter) WritePacket(p *capture.Packet) error {
 	b = strconv.AppendInt(b, int64(originalLength(p)), 10)
 
 	room := w.options.Columns - utf8.RuneCount(b) - len(" ")
-	comment := p.Comment
+	comment := remark.Facts(p)
 	if remark.HasMeta(&p.Meta) {
 		comment = string(remark.AppendComment(nil, comment, &p.Meta))
 	}

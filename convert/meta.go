@@ -34,16 +34,36 @@ func queueBase(p *capture.Packet) uint32 {
 	return 1
 }
 
-// appendComment appends a packet's comment, with what is to be said of its Meta.
+// hasComment tells whether there is a comment, or something else that one is to say.
+func hasComment(p *capture.Packet) bool {
+	return p.Comment != "" || remark.HasFacts(p) || remark.HasMeta(&p.Meta)
+}
+
+// commentSize is more than the bytes that appendComment appends before it cuts them.
+func commentSize(p *capture.Packet) int {
+	// Whether there are facts is asked once for each packet, and not here.
+	return min(len(p.Comment), maxOption) + remark.MetaSize + remark.FactsSize + len(p.Call)
+}
+
+// appendComment appends a packet's comment, with what is to be said of its facts and
+// of its Meta.
 func appendComment(b []byte, p *capture.Packet) []byte {
 	limit := maxOption
 	if remark.HasMeta(&p.Meta) {
 		limit -= remark.MetaSize
 	}
+	if len(p.Comment) > maxOption {
+		shorter := *p
+		shorter.Comment = cut(p.Comment, maxOption)
+		p = &shorter
+	}
 	start := len(b)
 	b = appendOptionHead(b, optionComment, 0)
-	b = remark.AppendComment(b, cut(p.Comment, limit), &p.Meta)
-	size := len(b) - start - 4
+	text := len(b)
+	b = remark.AppendFacts(b, p)
+	b = b[:text+len(cut(b[text:], limit))]
+	b = remark.AppendMetaBehind(b, len(b)-text, &p.Meta)
+	size := len(b) - text
 	order.PutUint16(b[start+2:], uint16(size))
 	return pad(b, size)
 }

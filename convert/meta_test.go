@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -77,7 +78,8 @@ func readBack(t *testing.T, path string, want ...*capture.Packet) {
 	}
 	for n, p := range packets {
 		w := want[n]
-		if !bytes.Equal(p.Data, w.Data) || p.Len != w.Len || p.Meta != w.Meta || p.Comment != w.Comment || *p.Interface != *w.Interface {
+		if !bytes.Equal(p.Data, w.Data) || p.Len != w.Len || p.Meta != w.Meta || p.Comment != w.Comment ||
+			p.Verdict != w.Verdict || p.Truncated != w.Truncated || !reflect.DeepEqual(p.Receipt, w.Receipt) || *p.Interface != *w.Interface {
 			t.Errorf("packet %d: %+v of %+v, want %+v", n, p, p.Interface, w)
 		}
 	}
@@ -90,7 +92,7 @@ func TestMetaComesBack(t *testing.T) {
 	received := datagram(t, udpMeta, client4, server4, probe)
 	received.Meta = all
 	sent := datagram(t, udpMeta, client4, server4, probe)
-	sent.Meta, sent.Direction, sent.Comment = all, capture.Outbound, "verdict=12 of 19 (truncated by the filter)"
+	sent.Meta, sent.Direction, sent.Verdict = all, capture.Outbound, capture.Verdict{Keep: 12, Of: 19}
 	first := datagram(t, udpMeta, client4, server4, probe)
 	first.Meta.Queue = 1
 	long := datagram(t, udpMeta, client4, server4, probe)

@@ -154,22 +154,15 @@ func (r *pairedText) pair() bool {
 	p := r.user
 	p.Time = r.now
 	if !ok {
-		p.Comment = joinComments(p.Comment, "the trace has no packet that brought this")
+		p.Receipt.Missing = capture.MissingInTrace
 		return true
 	}
 	p.ID, p.Src, p.Dst = m.ID, m.Src, m.Dst
-	p.Comment = joinComments(p.Comment, m.Comment)
+	p.Receipt = m.Receipt
 	for i, held := range r.held {
 		if held.ID == m.Last {
 			r.release, p.Time = i+1, held.Time
 		}
 	}
 	return true
-}
-
-func joinComments(a, b string) string {
-	if a == "" || b == "" {
-		return a + b
-	}
-	return a + "; " + b
 }

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -88,8 +89,8 @@ func TestPairWithoutPartner(t *testing.T) {
 			t.Errorf("%s: %s, want %s; error %v", tt.name, got, tt.want, err)
 		}
 		for _, p := range packets {
-			if p.ID == 0 && p.Comment != "the trace has no packet that brought this" {
-				t.Errorf("%s: comment %q", tt.name, p.Comment)
+			if p.ID == 0 && p.Receipt.Missing != capture.MissingInTrace {
+				t.Errorf("%s: %+v", tt.name, p.Receipt)
 			}
 		}
 	}
@@ -144,8 +145,8 @@ func TestPairStreams(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 	for _, p := range packets {
-		if p.Interface.View == capture.ViewUser && len(p.Data) == 7 && (p.Comment != "read from packets 3, 5" || p.Src != client4 || p.Dst != server4) {
-			t.Errorf("%v > %v, comment %q", p.Src, p.Dst, p.Comment)
+		if p.Interface.View == capture.ViewUser && len(p.Data) == 7 && (fmt.Sprint(p.Receipt.Fed.Ranges) != "[[3 3] [5 5]]" || p.Src != client4 || p.Dst != server4) {
+			t.Errorf("%v > %v, %+v", p.Src, p.Dst, p.Receipt)
 		}
 	}
 }

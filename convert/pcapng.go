@@ -152,7 +152,7 @@ func originalLength(p *capture.Packet) int { return max(p.Len, len(p.Data)) }
 // writeEnhancedPacket writes the block of draft-ietf-opsawg-pcapng, section 4.3.
 func (w *Writer) writeEnhancedPacket(p *capture.Packet) error {
 	size := blockFrame + 20 + maxHeader + min(len(p.Data), snaplen) + 3 +
-		maxPacketOptions - maxOption + min(len(p.Comment)+remark.MetaSize, maxOption)
+		maxPacketOptions - maxOption + commentSize(p)
 	if err := w.out.reserve(size); err != nil {
 		return err
 	}
@@ -190,7 +190,7 @@ func appendPacketOptions(b []byte, p *capture.Packet) []byte {
 	if p.Meta.Hash|p.Meta.Queue != 0 {
 		b = appendMetaOptions(b, p)
 	}
-	if p.Comment != "" || remark.HasMeta(&p.Meta) {
+	if hasComment(p) {
 		b = appendComment(b, p)
 	}
 	if len(b) == empty {

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
 // More block types of draft-ietf-opsawg-pcapng, sections 4.1, 4.4 and 4.5
@@ -327,6 +328,9 @@ func (r *pcapngReader) packetBlock(body []byte) error {
 	r.packetOptions(p, r.block.options)
 	parseMeta(p, i)
 	r.strip.packet(p, i)
+	if p.Comment != "" {
+		remark.CutFacts(p) // which depends on the call and on the length
+	}
 	return nil
 }
 

@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
@@ -102,46 +102,17 @@ func (w *textWriter) WritePacket(p *capture.Packet) error {
 // Linux 5.13 and later. Task, pid and cpu are those of the comment, if the
 // packet came from trace text.
 func (w *textWriter) appendPrefix(b []byte, p *capture.Packet) []byte {
-	task, pid, cpu, ok := parseOrigin(p.Comment)
+	task, _, ok := remark.TaskOf(p)
 	if !ok {
-		task, pid = "<...>", int(p.PID)
+		task = remark.Task{Name: "<...>", PID: int(p.PID)}
 	}
-	task = terminal.Plain(task)
 	since := time.Duration(max(p.Time-w.boot, 0))
 	seconds, micros := since/time.Second, since%time.Second/time.Microsecond
-	return fmt.Appendf(b, "%16s-%-7d [%03d] ..... %5d.%06d: bpf_trace_printk: ", task, pid, cpu, seconds, micros)
-}
-
-// origin says in a comment which task the cpu was running when a filter printed.
-func origin(task string, pid, cpu int) string {
-	return fmt.Sprintf("task %s-%d, cpu %d", strings.ToValidUTF8(task, "\ufffd"), pid, cpu)
-}
-
-// parseOrigin reads what origin wrote at the beginning of a comment.
-func parseOrigin(comment string) (task string, pid, cpu int, ok bool) {
-	comment, _, _ = strings.Cut(comment, "; ")
-	comment, ok = strings.CutPrefix(comment, "task ")
-	at := strings.LastIndex(comment, ", cpu ")
-	if !ok || at < 0 {
-		return "", 0, 0, false
-	}
-	name, number := comment[:at], comment[at+len(", cpu "):]
-	dash := strings.LastIndexByte(name, '-')
-	if dash < 0 {
-		return "", 0, 0, false
-	}
-	pid, err := strconv.Atoi(name[dash+1:])
-	if err != nil {
-		return "", 0, 0, false
-	}
-	if cpu, err = strconv.Atoi(number); err != nil {
-		return "", 0, 0, false
-	}
-	return name[:dash], pid, cpu, pid >= 0 && cpu >= 0 && !strings.ContainsAny(name, "\r\n")
+	return fmt.Appendf(b, "%16s-%-7d [%03d] ..... %5d.%06d: bpf_trace_printk: ", terminal.Plain(task.Name), task.PID, task.CPU, seconds, micros)
 }
 
 // textKeeps tells whether all of a packet's comment is in its text.
 func textKeeps(p *capture.Packet) bool {
-	_, _, _, ok := parseOrigin(p.Comment)
-	return ok && p.Interface.View != capture.ViewUser && !strings.Contains(p.Comment, "; ")
+	_, only, ok := remark.TaskOf(p)
+	return ok && only && p.Interface.View != capture.ViewUser
 }

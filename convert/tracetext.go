@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
 // ErrUnknownKind is the reason why a text is not read whose bytes do not tell
@@ -282,7 +283,7 @@ func (r *traceReader) place(line []byte, p *tracePrefix) *place {
 	if len(r.places) >= placesLimit {
 		clear(r.places)
 	}
-	known := &place{cpu: p.cpu, pid: p.pid, origin: origin(string(p.task), p.pid, p.cpu)}
+	known := &place{cpu: p.cpu, pid: p.pid, origin: remark.Task{Name: string(p.task), PID: p.pid, CPU: p.cpu}.String()}
 	r.places[string(line[:p.place])] = known
 	return known
 }

@@ -134,7 +134,7 @@ func TestQueueOverflow(t *testing.T) {
 	}
 	r.read(udpUser, 1, "datagram 1")
 	p := r.read(udpUser, 6, "datagram 6")
-	p.Comment, p.Drops = "the receive queue dropped 3 before this one: packets 2-3, 5", 3
+	p.Receipt, p.Drops = capture.Receipt{QueueDropped: 3, DroppedIDs: capture.IDs{Ranges: [][2]uint64{{2, 3}, {5, 5}}}}, 3
 	s := r.explain(t).only(t)
 	equal(t, "by queue", s.Undelivered.ByQueue.IDs.String(), "2-3, 5")
 	equal(t, "passed over", s.Undelivered.PassedOver.IDs.String(), "4")
@@ -163,10 +163,10 @@ func TestOvertaken(t *testing.T) {
 func TestFilterVerdicts(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
-	r.datagram("0123456789\n").Comment = "verdict=0 (dropped by the filter)"
-	r.datagram("00000000000").Comment = "verdict=12 of 19 (truncated by the filter)"
+	r.datagram("0123456789\n").Verdict.Dropped = true
+	r.datagram("00000000000").Verdict = capture.Verdict{Keep: 12, Of: 19}
 	r.read(udpUser, 2, "0000")
-	r.datagram("0123456789\n").Comment = "verdict=8 of 19 (truncated by the filter)"
+	r.datagram("0123456789\n").Verdict = capture.Verdict{Keep: 8, Of: 19}
 	r.read(udpUser, 3, "")
 	e := r.explain(t)
 	s := e.only(t)
@@ -185,8 +185,8 @@ func TestFilterVerdicts(t *testing.T) {
 func TestStreamTruncatedByFilter(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
-	r.segment(1000, tcpACK, "dropped").Comment = "verdict=0 (dropped by the filter)"
-	r.segment(1000, tcpACK, "abcdef").Comment = "verdict=23 of 26 (truncated by the filter)"
+	r.segment(1000, tcpACK, "dropped").Verdict.Dropped = true
+	r.segment(1000, tcpACK, "abcdef").Verdict = capture.Verdict{Keep: 23, Of: 26}
 	r.read(tcpUser, 2, "abc")
 	r.segment(1003, tcpACK, "def")
 	r.read(tcpUser, 3, "def")

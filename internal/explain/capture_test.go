@@ -196,7 +196,7 @@ func conversation() *recording {
 	r.segment(1000, tcpACK, "")
 	r.segment(1000, tcpACK, "0123")
 	r.segment(1004, tcpACK, "456789")
-	r.read(tcpUser, 3, "0123456789").Comment = "read from packets 3-4"
+	r.read(tcpUser, 3, "0123456789").Receipt.Fed.Ranges = [][2]uint64{{3, 4}}
 	r.segment(1010, tcpACK|tcpPSH, "abcdef")
 	r.read(tcpUser, 5, "ab")
 	r.read(tcpUser, 5, "cdef")
@@ -204,7 +204,7 @@ func conversation() *recording {
 	r.read(tcpUser, 6, "!\n")
 	r.segment(1018, tcpACK, "")
 	r.segment(1018, tcpACK|tcpFIN, "")
-	r.read(tcpUser, 8, "").Comment = "end of stream"
+	r.read(tcpUser, 8, "").Receipt.End = true
 	r.segment(1019, tcpACK, "")
 	r.statistics = []capture.Statistics{
 		{Interface: tcpKernel, Received: 9, Accepted: 9, Delivered: 9},

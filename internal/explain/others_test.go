@@ -1,7 +1,6 @@
 package explain
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
@@ -12,7 +11,7 @@ func TestPeek(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
 	r.segment(1000, tcpACK, "0123456789")
-	r.read(tcpUser, 1, "0123").Comment = capture.Peeked
+	r.read(tcpUser, 1, "0123").Receipt.Peeked = true
 	r.read(tcpUser, 1, "0123456789")
 	e := r.explain(t)
 	s := e.only(t)
@@ -22,7 +21,7 @@ func TestPeek(t *testing.T) {
 	equal(t, "differ", s.Comparison.Differ.Packets, 0)
 	all := text(t, e, false)
 	wants(t, all, "1 call looked at bytes")
-	wants(t, all, "user: "+capture.Peeked)
+	wants(t, all, "user: peeked at (MSG_PEEK), and left in the queue")
 }
 
 // A stream that was joined in the middle begins with bytes of no packet.
@@ -30,8 +29,8 @@ func TestBeforeTap(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
 	r.segment(1000, tcpACK, "0123456789")
-	r.read(tcpUser, 0, "early").Comment = capture.BeforeTap
-	r.read(tcpUser, 1, "bird0123").Comment = fmt.Sprintf(capture.BeforeTapBytes, 4)
+	r.read(tcpUser, 0, "early").Receipt.Missing = capture.MissingBeforeTap
+	r.read(tcpUser, 1, "bird0123").Receipt.BeforeTap = 4
 	r.read(tcpUser, 1, "456789")
 	e := r.explain(t)
 	s := e.only(t)

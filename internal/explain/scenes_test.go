@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
@@ -21,7 +22,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.packets = slices.DeleteFunc(r.packets, func(p *capture.Packet) bool { return p.Interface == tcpUser })
 		r.statistics = r.statistics[:1]
 		r.segment(1020, tcpACK|tcpRST, "")
-		r.datagram(strings.Repeat("x", 300)).Comment = "verdict=0 (dropped by the filter)"
+		r.datagram(strings.Repeat("x", 300)).Verdict.Dropped = true
 		r.datagram(strings.Repeat("y", 300)).Drops = 1
 		return r.explain(t)
 	},
@@ -66,7 +67,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 	"peeks": func(t testing.TB) *Explanation {
 		r := newRecording()
 		r.datagram("0123456789\n")
-		r.read(udpUser, 1, "01").Comment = capture.Peeked
+		r.read(udpUser, 1, "01").Receipt.Peeked = true
 		return r.explain(t)
 	},
 	"copies dropped": func(t testing.TB) *Explanation {
@@ -75,7 +76,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.interfaces = []*capture.Interface{kernel, messages("packet", capture.ViewUser)}
 		for _, d := range []capture.Direction{capture.Outbound, capture.Inbound, capture.DirectionUnknown} {
 			r.ids++
-			p := r.add(&capture.Packet{Interface: kernel, ID: r.ids, Data: make([]byte, 60), Comment: "verdict=0 (dropped by the filter)"})
+			p := r.add(&capture.Packet{Interface: kernel, ID: r.ids, Data: make([]byte, 60), Verdict: capture.Verdict{Dropped: true}})
 			p.Direction = d
 		}
 		return r.explain(t)
@@ -83,8 +84,8 @@ var scenes = map[string]func(testing.TB) *Explanation{
 	"verdicts": func(t testing.TB) *Explanation {
 		r := newRecording()
 		r.interfaces = []*capture.Interface{udpKernel, udpUser}
-		r.datagram("0123456789\n").Comment = "verdict=0 (dropped by the filter)"
-		r.datagram("0123456789\n").Comment = "verdict=12 of 19 (truncated by the filter)"
+		r.datagram("0123456789\n").Verdict.Dropped = true
+		r.datagram("0123456789\n").Verdict = capture.Verdict{Keep: 12, Of: 19}
 		r.read(udpUser, 2, "0123")
 		return r.explain(t)
 	},
@@ -94,7 +95,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 			r.datagram(fmt.Sprintf("datagram %d", i+1))
 		}
 		p := r.read(udpUser, 4, "datagram 4")
-		p.Comment, p.Drops = "the receive queue dropped 2 before this one: packets 2", 2
+		p.Receipt, p.Drops = capture.Receipt{QueueDropped: 2, DroppedIDs: capture.IDs{Ranges: [][2]uint64{{2, 2}}}}, 2
 		return r.explain(t)
 	},
 	// What mergecap makes of two captures.
@@ -114,7 +115,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.read(tcpUser, 1, "abc")
 		r.segment(1003, tcpACK, "")
 		r.segment(1003, tcpACK|tcpRST, "")
-		r.read(tcpUser, 3, "").Comment = "the peer reset the connection"
+		r.read(tcpUser, 3, "").Receipt.Errno = syscall.ECONNRESET
 		r.segment(1003, tcpACK|tcpRST, "")
 		r.segment(1003, tcpACK|tcpFIN, "")
 		r.segment(1000, tcpACK, "abc")
@@ -146,8 +147,8 @@ var scenes = map[string]func(testing.TB) *Explanation{
 	"before the tap": func(t testing.TB) *Explanation {
 		r := newRecording()
 		r.segment(1000, tcpACK, "0123456789")
-		r.read(tcpUser, 0, "early").Comment = capture.BeforeTap
-		r.read(tcpUser, 1, "bird0123456789").Comment = fmt.Sprintf(capture.BeforeTapBytes, 4)
+		r.read(tcpUser, 0, "early").Receipt.Missing = capture.MissingBeforeTap
+		r.read(tcpUser, 1, "bird0123456789").Receipt.BeforeTap = 4
 		return r.explain(t)
 	},
 	"splice": func(t testing.TB) *Explanation {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
 // shownBytes is how many bytes of each packet are shown, and shownParts how
@@ -67,10 +68,13 @@ type part struct {
 	comment  string
 }
 
-// remark keeps what a packet's comment says.
-func (e *entry) remark(p *capture.Packet) {
-	if e.shown != nil && p.Comment != "" && len(e.shown.notes) < shownParts {
-		e.shown.notes = append(e.shown.notes, p.Interface.View.String()+": "+p.Comment)
+// noteComment keeps what a packet's comment says.
+func (e *entry) noteComment(p *capture.Packet) {
+	if e.shown == nil || len(e.shown.notes) >= shownParts {
+		return
+	}
+	if said := remark.Facts(p); said != "" {
+		e.shown.notes = append(e.shown.notes, p.Interface.View.String()+": "+said)
 	}
 }
 
@@ -80,7 +84,7 @@ func (e *entry) note(p *capture.Packet, before int, agrees bool) {
 	if e.shown == nil {
 		return
 	}
-	e.remark(p)
+	e.noteComment(p)
 	if e.shown.meta == (capture.Meta{}) {
 		e.shown.meta = p.Meta
 	}
@@ -113,7 +117,7 @@ func (e *entry) addPart(p *capture.Packet, read uint64, from, readFrom, length i
 	data := p.Data[min(readFrom, len(p.Data)):min(readFrom+length, len(p.Data))]
 	g.parts = append(g.parts, part{
 		read: read, from: from, readFrom: readFrom, length: length, whole: max(p.Len, len(p.Data)),
-		data: bytes.Clone(data[:min(len(data), shownBytes)]), call: p.Call, failed: failed(p), time: p.Time, comment: p.Comment,
+		data: bytes.Clone(data[:min(len(data), shownBytes)]), call: p.Call, failed: failed(p), time: p.Time, comment: remark.Facts(p),
 	})
 }
 

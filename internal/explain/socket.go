@@ -232,7 +232,7 @@ func (s *socket) newPacket(p *capture.Packet) {
 	e := &entry{
 		socket: s, id: p.ID, time: p.Time, direction: p.Direction, src: p.Src, dst: p.Dst,
 		first: p.Interface, data: bytes.Clone(p.Data), length: max(p.Len, len(p.Data)),
-		payload: d.payload, end: d.end, protocol: d.protocol, verdict: parseVerdict(p.Comment),
+		payload: d.payload, end: d.end, protocol: d.protocol, verdict: keptBytes(p.Verdict),
 	}
 	e.header, e.tcp = d.tcp(p.Data)
 	e.seen[p.Interface.View] = true
@@ -307,20 +307,16 @@ func (s *socket) userPacket(p *capture.Packet) {
 	if p.ID == 0 {
 		e = nil
 	}
-	if strings.HasPrefix(p.Comment, capture.Peeked) {
+	if p.Receipt.Peeked {
 		s.out.Mapping.Peeks++
 		if e != nil {
-			e.remark(p)
+			e.noteComment(p)
 		}
 		return
 	}
 	s.reads++
 	s.out.Mapping.Reads++
-	if d, ok := parseDropped(p.Comment); ok {
-		s.passOver(e, &d)
-	} else if e != nil {
-		s.passOver(e, nil)
-	}
+	s.passOver(e, &p.Receipt.DroppedIDs)
 	s.out.Losses.Queue += p.Drops
 	bytesRead := max(p.Len, len(p.Data))
 	if bytesRead > 0 {
@@ -330,10 +326,10 @@ func (s *socket) userPacket(p *capture.Packet) {
 	switch {
 	case failed(p):
 		s.out.Mapping.Errors++
-	case bytesRead == 0 && (s.stream || p.Comment == endOfStream):
+	case bytesRead == 0 && (s.stream || p.Receipt.End):
 		s.out.Mapping.Ends++
 	}
-	if strings.HasPrefix(p.Comment, capture.BeforeTap) {
+	if p.Receipt.Missing == capture.MissingBeforeTap {
 		s.out.Mapping.Before++
 		s.out.Comparison.Unknown++
 		s.enterRead(p)
@@ -373,16 +369,16 @@ func (s *socket) enterRead(p *capture.Packet) {
 }
 
 // passOver goes to the packet that was delivered, and marks what lies before it.
-// d are those that the receive queue dropped, nil if none; e is nil if nobody
-// knows what was delivered.
-func (s *socket) passOver(e *entry, d *dropped) {
+// dropped are those that the receive queue dropped; e is nil if nobody knows what
+// was delivered.
+func (s *socket) passOver(e *entry, dropped *capture.IDs) {
 	if s.stream || e == nil {
 		return
 	}
 	// A packet that was overtaken on its way lies behind the mark already.
 	for s.unpassed != nil && s.unpassed.number < e.number {
 		s.unpassed.passed = true
-		s.unpassed.dropped = d != nil && d.has(s.unpassed.id)
+		s.unpassed.dropped = has(dropped, s.unpassed.id)
 		s.unpassed = s.unpassed.next
 	}
 }

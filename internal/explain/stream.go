@@ -158,11 +158,11 @@ func (s *socket) readStream(e *entry, p *capture.Packet) (ok bool) {
 	if e != nil && e.pending && (st.read < e.from || st.read >= e.to) {
 		st.read = e.from
 	}
-	before := beforeTap(p.Comment)
-	if before >= length {
+	before := p.Receipt.BeforeTap
+	if before >= int64(length) {
 		before = 0
 	}
-	return s.feed(st, p, int64(before), int64(length))
+	return s.feed(st, p, before, int64(length))
 }
 
 // feed joins a read of so many bytes with the segments that it has bytes of. The

@@ -1,7 +1,8 @@
 // Package remark makes the sentences that a capture file carries, and takes them
 // apart again: what a packet's comment and an interface's description say of
 // facts that pcapng has no place for. Whoever rewords one changes it here, in
-// both directions.
+// both directions; everybody else has the facts as fields of a capture.Packet and
+// a capture.Interface.
 package remark
 
 import (
@@ -70,13 +71,18 @@ func parseMeta(text string) (m capture.Meta, ok bool) {
 	return m, true
 }
 
-// MetaSize is more than the bytes that AppendComment adds to a comment.
+// MetaSize is more than the bytes that AppendMetaBehind adds to a comment.
 const MetaSize = 160
 
 // AppendComment appends a comment, and behind it what there is to say about a Meta.
 func AppendComment(b []byte, comment string, m *capture.Meta) []byte {
-	b = append(b, comment...)
-	if comment != "" && HasMeta(m) {
+	return AppendMetaBehind(append(b, comment...), len(comment), m)
+}
+
+// AppendMetaBehind appends what there is to say about a Meta behind a comment of so many
+// bytes, which b ends with.
+func AppendMetaBehind(b []byte, comment int, m *capture.Meta) []byte {
+	if comment > 0 && HasMeta(m) {
 		b = append(b, between...)
 	}
 	return AppendMeta(b, m)

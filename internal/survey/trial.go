@@ -125,7 +125,7 @@ func (o *observation) takeWire(kind string, packets []capture.Packet) {
 		if at, ok := times[p.ID]; ok {
 			p.Time = at
 		}
-		p.Interface, p.ID, p.Call, p.Comment = wire, 0, "", ""
+		p.Interface, p.ID, p.Call, p.Receipt = wire, 0, "", capture.Receipt{}
 		o.packets = append(o.packets, p)
 	}
 }

@@ -104,6 +104,8 @@ const (
 	NoSegments
 	// BeforeFilter is for a part of a stream that came before the first packet that was seen.
 	BeforeFilter
+	// Reasons is behind the last one.
+	Reasons
 )
 
 // A Pairer pairs the packets and the deliveries of one socket, or of all connections of a kind.

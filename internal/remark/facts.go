@@ -1,0 +1,415 @@
+package remark
+
+import (
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// fact is one of the things that a capture knows of a packet: the sentence that a
+// comment has of it.
+type fact struct {
+	// holds tells whether there is something to say.
+	holds func(p *capture.Packet) bool
+	// say appends the sentence.
+	say func(b []byte, p *capture.Packet) []byte
+	// read takes the sentence, and notes in the packet what it says. Anything that say
+	// would not say of the packet then is somebody else's.
+	read func(sentence string, p *capture.Packet) bool
+}
+
+// The facts of a packet in the order in which a comment has them: those of the
+// kernel's views, and those of the user view.
+var (
+	kernelFacts = []fact{
+		{
+			holds: func(p *capture.Packet) bool { return p.Verdict.Dropped },
+			say:   func(b []byte, _ *capture.Packet) []byte { return append(b, dropped...) },
+			read: func(sentence string, p *capture.Packet) bool {
+				p.Verdict.Dropped = p.Verdict.Dropped || sentence == dropped
+				return sentence == dropped
+			},
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Verdict.Of > 0 },
+			say: func(b []byte, p *capture.Packet) []byte {
+				b = strconv.AppendUint(append(b, verdictIs...), uint64(p.Verdict.Keep), 10)
+				return append(strconv.AppendUint(append(b, " of "...), uint64(p.Verdict.Of), 10), byTheFilter...)
+			},
+			read: func(sentence string, p *capture.Packet) bool {
+				keep, of, ok := numbersIn(sentence, verdictIs, " of ", byTheFilter)
+				if ok = ok && keep <= 1<<32-1 && 0 < of && of <= 1<<32-1; ok {
+					p.Verdict.Keep, p.Verdict.Of = uint32(keep), uint32(of)
+				}
+				return ok
+			},
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Truncated },
+			say: func(b []byte, p *capture.Packet) []byte {
+				b = strconv.AppendInt(append(b, cutTo...), int64(len(p.Data)), 10)
+				return append(strconv.AppendInt(append(b, " of "...), int64(p.Len), 10), byTheSnaplen...)
+			},
+			read: func(sentence string, p *capture.Packet) bool {
+				captured, length, ok := numbersIn(sentence, cutTo, " of ", byTheSnaplen)
+				// Whoever has cut the packet again, or put a header before it, made it another.
+				ok = ok && captured == uint64(len(p.Data)) && length == uint64(p.Len)
+				p.Truncated = p.Truncated || ok
+				return ok
+			},
+		},
+	}
+	userFacts = []fact{
+		{
+			holds: func(p *capture.Packet) bool { return p.Receipt.Peeked },
+			say:   func(b []byte, _ *capture.Packet) []byte { return append(b, peeked...) },
+			read: func(sentence string, p *capture.Packet) bool {
+				p.Receipt.Peeked = p.Receipt.Peeked || sentence == peeked
+				return sentence == peeked
+			},
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Receipt.BeforeTap > 0 },
+			say: func(b []byte, p *capture.Packet) []byte {
+				return append(strconv.AppendInt(append(b, firstBytes...), p.Receipt.BeforeTap, 10), " bytes"...)
+			},
+			read: func(sentence string, p *capture.Packet) bool {
+				n, ok := numberIn(sentence, firstBytes, " bytes")
+				if ok = ok && 0 < n && n <= 1<<63-1; ok {
+					p.Receipt.BeforeTap = int64(n)
+				}
+				return ok
+			},
+		},
+		{
+			holds: func(p *capture.Packet) bool { return isMissing(p.Receipt.Missing) },
+			say:   func(b []byte, p *capture.Packet) []byte { return append(b, missing[p.Receipt.Missing]...) },
+			read:  readMissing,
+		},
+		{
+			holds: func(p *capture.Packet) bool { return !p.Receipt.Fed.Empty() || p.Receipt.Later },
+			say:   sayFed,
+			read:  readFed,
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Receipt.QueueDropped > 0 },
+			say:   sayQueueDropped,
+			read:  readQueueDropped,
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Receipt.End },
+			say:   func(b []byte, _ *capture.Packet) []byte { return append(b, endOfStream...) },
+			read: func(sentence string, p *capture.Packet) bool {
+				p.Receipt.End = p.Receipt.End || sentence == endOfStream
+				return sentence == endOfStream
+			},
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Receipt.Errno != 0 },
+			say:   sayErrno,
+			read:  readErrno,
+		},
+	}
+)
+
+const (
+	verdictIs    = "verdict="
+	byTheFilter  = " (truncated by the filter)"
+	dropped      = verdictIs + "0 (dropped by the filter)"
+	cutTo        = "cut to "
+	byTheSnaplen = " bytes by the snaplen"
+
+	peeked        = "peeked at (MSG_PEEK), and left in the queue"
+	firstBytes    = "the tap came after the packets of its first "
+	readFrom      = "read from packets "
+	andLater      = " and later ones"
+	queueDropped  = "the receive queue dropped "
+	beforeThisOne = " before this one"
+	whichPackets  = ": packets "
+	endOfStream   = "end of stream"
+	peerReset     = "the peer reset the connection"
+)
+
+// missing says why the packets that brought something are not known.
+var missing = [capture.MissingReasons]string{
+	capture.MissingPacket:    "the tap has no record of the packet that brought this",
+	capture.MissingAmbiguous: "the tap lost packets about here, and several have these bytes",
+	capture.MissingStream:    "the tap has no record of this stream",
+	capture.MissingSegments:  "the tap has no record of the segments that brought this",
+	capture.MissingBeforeTap: "the tap came after the packets that brought this",
+	capture.MissingInTrace:   "the trace has no packet that brought this",
+}
+
+func isMissing(m capture.Missing) bool { return capture.NotMissing < m && m < capture.MissingReasons }
+
+func readMissing(sentence string, p *capture.Packet) bool {
+	for reason := capture.NotMissing + 1; reason < capture.MissingReasons; reason++ {
+		if sentence == missing[reason] {
+			p.Receipt.Missing = reason
+			return true
+		}
+	}
+	return false
+}
+
+func sayFed(b []byte, p *capture.Packet) []byte {
+	b = appendIDs(append(b, readFrom...), &p.Receipt.Fed)
+	if p.Receipt.Later {
+		b = append(b, andLater...)
+	}
+	return b
+}
+
+func readFed(sentence string, p *capture.Packet) bool {
+	list, ok := strings.CutPrefix(sentence, readFrom)
+	if !ok {
+		return false
+	}
+	list, later := strings.CutSuffix(list, andLater)
+	ids, ok := parseIDs(list)
+	if ok = ok || later && list == ""; ok {
+		p.Receipt.Fed, p.Receipt.Later = ids, later
+	}
+	return ok
+}
+
+func sayQueueDropped(b []byte, p *capture.Packet) []byte {
+	b = append(strconv.AppendUint(append(b, queueDropped...), p.Receipt.QueueDropped, 10), beforeThisOne...)
+	if !p.Receipt.DroppedIDs.Empty() {
+		b = appendIDs(append(b, whichPackets...), &p.Receipt.DroppedIDs)
+	}
+	return b
+}
+
+func readQueueDropped(sentence string, p *capture.Packet) bool {
+	if !strings.HasPrefix(sentence, queueDropped) {
+		return false
+	}
+	said, list, named := strings.Cut(sentence, whichPackets)
+	n, ok := numberIn(said, queueDropped, beforeThisOne)
+	var ids capture.IDs
+	if ok && named {
+		ids, ok = parseIDs(list)
+	}
+	if ok = ok && n > 0; ok {
+		p.Receipt.QueueDropped, p.Receipt.DroppedIDs = n, ids
+	}
+	return ok
+}
+
+func sayErrno(b []byte, p *capture.Packet) []byte {
+	if p.Receipt.Errno == syscall.ECONNRESET {
+		return append(b, peerReset...)
+	}
+	return append(append(append(b, p.Call...), ": "...), p.Receipt.Errno.Error()...)
+}
+
+func readErrno(sentence string, p *capture.Packet) bool {
+	if sentence == peerReset {
+		p.Receipt.Errno = syscall.ECONNRESET
+		return true
+	}
+	text, ok := strings.CutPrefix(sentence, p.Call)
+	if !ok || p.Call == "" {
+		return false
+	}
+	if text, ok = strings.CutPrefix(text, ": "); !ok {
+		return false
+	}
+	errno, ok := errnos()[text]
+	if number, unnamed := strings.CutPrefix(text, "errno "); !ok && unnamed {
+		n, isNumber := number64(number)
+		errno = syscall.Errno(n)
+		ok = isNumber && n > 0 && errno.Error() == text
+	}
+	if ok {
+		p.Receipt.Errno = errno
+	}
+	return ok
+}
+
+// errnos finds an error by its name. That of a peer's reset has a sentence of its own.
+var errnos = sync.OnceValue(func() map[string]syscall.Errno {
+	known := make(map[string]syscall.Errno)
+	for errno := syscall.Errno(1); errno < 1<<9; errno++ {
+		if errno != syscall.ECONNRESET {
+			known[errno.Error()] = errno
+		}
+	}
+	return known
+})
+
+// FactsSize is more than the bytes that AppendFacts adds to a comment, but for the name
+// of a call: two lists of ids, and the sentences.
+const FactsSize = 4096
+
+// HasFacts tells whether a packet's comment says something of its Verdict, its Receipt, or
+// of its being Truncated.
+func HasFacts(p *capture.Packet) bool {
+	r := &p.Receipt
+	return p.Verdict.Dropped || p.Verdict.Of > 0 || p.Truncated || r.Peeked || r.End || r.Errno != 0 ||
+		isMissing(r.Missing) || r.BeforeTap > 0 || !r.Fed.Empty() || r.Later || r.QueueDropped > 0
+}
+
+// AppendFacts appends a packet's comment with all that there is to say of the packet, but
+// for its Meta. The sentences come last, unless the comment has a place for them.
+func AppendFacts(b []byte, p *capture.Packet) []byte {
+	if !HasFacts(p) {
+		return append(b, p.Comment...)
+	}
+	at := place(p.Comment)
+	if at < 0 {
+		return appendSentences(append(append(b, p.Comment...), between...), p)
+	}
+	b = appendSentences(append(b, p.Comment[:at]...), p)
+	return append(b, p.Comment[at:]...)
+}
+
+// place is where our sentences belong in what others have said: where one is empty. It is
+// -1 behind all of theirs.
+func place(comment string) int {
+	for at := 0; ; {
+		end := at + sentenceEnd(comment[at:])
+		if end == at && (end < len(comment) || at == 0 || comment[at-1] == '\n') {
+			return at
+		}
+		if end == len(comment) {
+			return -1
+		}
+		at = end + separator(comment[end:])
+	}
+}
+
+func appendSentences(b []byte, p *capture.Packet) []byte {
+	empty := len(b)
+	for _, facts := range [...][]fact{kernelFacts, userFacts} {
+		for i := range facts {
+			if !facts[i].holds(p) {
+				continue
+			}
+			if len(b) > empty {
+				b = append(b, between...)
+			}
+			b = facts[i].say(b, p)
+		}
+	}
+	return b
+}
+
+// Facts is what AppendFacts appends.
+func Facts(p *capture.Packet) string {
+	if !HasFacts(p) {
+		return p.Comment
+	}
+	return string(AppendFacts(nil, p))
+}
+
+// CutFacts takes the sentences of AppendFacts out of the comment of a packet that was read
+// from a file, and notes in the packet what they say. All else is known of the packet.
+// Where others have said something as well, that stays, with an empty line or sentence
+// among it for ours, so that AppendFacts makes the same comment again.
+func CutFacts(p *capture.Packet) {
+	facts := kernelFacts
+	switch p.Interface.View {
+	case 0:
+		return
+	case capture.ViewUser:
+		facts = userFacts
+	}
+	comment := p.Comment
+	for at := 0; at < len(comment); {
+		if n := readSentences(comment[at:], p, facts); n > 0 {
+			p.Comment = without(comment, at, at+n)
+			return
+		}
+		at += sentenceEnd(comment[at:])
+		at += separator(comment[at:])
+	}
+}
+
+// readSentences reads the sentences that a text begins with, in the order of the facts,
+// and tells how many bytes these are.
+func readSentences(text string, p *capture.Packet, facts []fact) (n int) {
+	for at := 0; ; {
+		end := at + sentenceEnd(text[at:])
+		for len(facts) > 0 && !facts[0].read(text[at:end], p) {
+			facts = facts[1:]
+		}
+		if len(facts) == 0 {
+			return n
+		}
+		n, facts = end, facts[1:]
+		if !strings.HasPrefix(text[end:], between) {
+			return n
+		}
+		at = end + len(between)
+	}
+}
+
+// sentenceEnd is where the first sentence of a text ends.
+func sentenceEnd(text string) int {
+	for i := range len(text) {
+		if text[i] == '\n' || text[i] == between[0] && strings.HasPrefix(text[i:], between) {
+			return i
+		}
+	}
+	return len(text)
+}
+
+// separator is the length of what stands between two sentences.
+func separator(text string) int {
+	switch {
+	case strings.HasPrefix(text, between):
+		return len(between)
+	case text != "":
+		return 1
+	}
+	return 0
+}
+
+// without is a comment without a part of it, whose place is empty, unless AppendFacts
+// would put it there anyway.
+func without(comment string, from, to int) string {
+	if before, ok := strings.CutSuffix(comment[:from], between); ok && to == len(comment) {
+		return before
+	}
+	return comment[:from] + comment[to:]
+}
+
+// numberIn reads the number between two texts.
+func numberIn(sentence, before, behind string) (n uint64, ok bool) {
+	text, ok1 := strings.CutPrefix(sentence, before)
+	text, ok2 := strings.CutSuffix(text, behind)
+	if !ok1 || !ok2 {
+		return 0, false
+	}
+	return number64(text)
+}
+
+// numbersIn reads two numbers.
+func numbersIn(sentence, before, middle, behind string) (first, second uint64, ok bool) {
+	text, ok := strings.CutPrefix(sentence, before)
+	if !ok {
+		return 0, 0, false
+	}
+	text, rest, ok := strings.Cut(text, middle)
+	if !ok {
+		return 0, 0, false
+	}
+	first, ok1 := number64(text)
+	second, ok2 := numberIn(rest, "", behind)
+	return first, second, ok1 && ok2
+}
+
+// number64 reads a number as it is written here: without a sign, and without zeros
+// before it.
+func number64(text string) (n uint64, ok bool) {
+	if text == "" || text[0] == '0' && len(text) > 1 || text[0] == '+' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	return n, err == nil
+}

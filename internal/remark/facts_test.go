@@ -1,0 +1,263 @@
+package remark
+
+import (
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+var (
+	kernelView = &capture.Interface{Kind: "udp", View: capture.ViewKernel}
+	userView   = &capture.Interface{Kind: "udp", View: capture.ViewUser}
+)
+
+// fromKernel is a packet of 10 bytes, of 19.
+func fromKernel(v capture.Verdict, truncated bool) capture.Packet {
+	return capture.Packet{Interface: kernelView, Data: make([]byte, 10), Len: 19, Verdict: v, Truncated: truncated}
+}
+
+func toUser(r capture.Receipt) capture.Packet {
+	return capture.Packet{Interface: userView, Call: "recvmsg", Receipt: r}
+}
+
+func ids(ranges ...[2]uint64) capture.IDs { return capture.IDs{Ranges: ranges} }
+
+// said are the sentences of files that exist: whoever rewords one has to read the old one, too.
+var said = map[string]capture.Packet{
+	"":                                  fromKernel(capture.Verdict{}, false),
+	"verdict=0 (dropped by the filter)": fromKernel(capture.Verdict{Dropped: true}, false),
+	"verdict=12 of 19 (truncated by the filter)":                                       fromKernel(capture.Verdict{Keep: 12, Of: 19}, false),
+	"cut to 10 of 19 bytes by the snaplen":                                             fromKernel(capture.Verdict{}, true),
+	"verdict=12 of 19 (truncated by the filter); cut to 10 of 19 bytes by the snaplen": fromKernel(capture.Verdict{Keep: 12, Of: 19}, true),
+	"verdict=0 (dropped by the filter); cut to 10 of 19 bytes by the snaplen":          fromKernel(capture.Verdict{Dropped: true}, true),
+
+	"peeked at (MSG_PEEK), and left in the queue":                                      toUser(capture.Receipt{Peeked: true}),
+	"peeked at (MSG_PEEK), and left in the queue; recvmsg: connection refused":         toUser(capture.Receipt{Peeked: true, Errno: syscall.ECONNREFUSED}),
+	"peeked at (MSG_PEEK), and left in the queue; end of stream":                       toUser(capture.Receipt{Peeked: true, End: true}),
+	"the tap has no record of the packet that brought this":                            toUser(capture.Receipt{Missing: capture.MissingPacket}),
+	"the tap lost packets about here, and several have these bytes":                    toUser(capture.Receipt{Missing: capture.MissingAmbiguous}),
+	"the tap has no record of this stream":                                             toUser(capture.Receipt{Missing: capture.MissingStream}),
+	"the tap has no record of the segments that brought this":                          toUser(capture.Receipt{Missing: capture.MissingSegments}),
+	"the tap came after the packets that brought this":                                 toUser(capture.Receipt{Missing: capture.MissingBeforeTap}),
+	"the trace has no packet that brought this":                                        toUser(capture.Receipt{Missing: capture.MissingInTrace}),
+	"the tap came after the packets of its first 16 bytes":                             toUser(capture.Receipt{BeforeTap: 16}),
+	"the tap came after the packets of its first 16 bytes; read from packets 1-2":      toUser(capture.Receipt{BeforeTap: 16, Fed: ids([2]uint64{1, 2})}),
+	"read from packets 3, 5":                                                           toUser(capture.Receipt{Fed: ids([2]uint64{3, 3}, [2]uint64{5, 5})}),
+	"read from packets 3-4, 6 and later ones":                                          toUser(capture.Receipt{Fed: ids([2]uint64{3, 4}, [2]uint64{6, 6}), Later: true}),
+	"read from packets  and later ones":                                                toUser(capture.Receipt{Later: true}),
+	"read from packets 1, 3 and 7 ranges more, to 99 and later ones":                   toUser(capture.Receipt{Fed: capture.IDs{Ranges: [][2]uint64{{1, 1}, {3, 3}}, More: 7, Last: 99}, Later: true}),
+	"the receive queue dropped 3 before this one":                                      toUser(capture.Receipt{QueueDropped: 3}),
+	"the receive queue dropped 3 before this one: packets 4-5, 18446744073709551615":   toUser(capture.Receipt{QueueDropped: 3, DroppedIDs: ids([2]uint64{4, 5}, [2]uint64{1<<64 - 1, 1<<64 - 1})}),
+	"the receive queue dropped 90 before this one: packets 4 and 1 ranges more, to 17": toUser(capture.Receipt{QueueDropped: 90, DroppedIDs: capture.IDs{Ranges: [][2]uint64{{4, 4}}, More: 1, Last: 17}}),
+	"end of stream":                             toUser(capture.Receipt{End: true}),
+	"the peer reset the connection":             toUser(capture.Receipt{Errno: syscall.ECONNRESET}),
+	"recvmsg: connection refused":               toUser(capture.Receipt{Errno: syscall.ECONNREFUSED}),
+	"recvmsg: resource temporarily unavailable": toUser(capture.Receipt{Errno: syscall.EAGAIN}),
+	"recvmsg: errno 41":                         toUser(capture.Receipt{Errno: 41}),
+	"recvmsg: errno 530":                        toUser(capture.Receipt{Errno: 530}),
+}
+
+// unsaid is a packet without what is said of it.
+func unsaid(p capture.Packet, comment string) *capture.Packet {
+	p.Verdict, p.Truncated, p.Receipt, p.Comment = capture.Verdict{}, false, capture.Receipt{}, comment
+	return &p
+}
+
+// What is said of a packet is read back, whatever others have said before it or behind it.
+func TestFactsComeBack(t *testing.T) {
+	t.Parallel()
+	for text, p := range said {
+		if got := Facts(&p); got != text || HasFacts(&p) != (text != "") {
+			t.Errorf("%+v is %q, want %q", p, got, text)
+		}
+		if text == "" {
+			continue
+		}
+		for _, others := range []string{"", "; note", "\nnote", "\na note\nand more", "note", "task nc-1, cpu 0", "a; b", "a note\n", "a\nb\n", "\n", "; ", "a; ", "a\n\nb", "a; ; b", "a; \nb", "a\n; "} {
+			want := p
+			want.Comment = others
+			written := Facts(&want)
+			read := unsaid(p, written)
+			if CutFacts(read); !reflect.DeepEqual(read, &want) {
+				t.Errorf("%q is read as %+v, want %+v", written, read, want)
+			}
+		}
+	}
+}
+
+// Others' comments stand where they stood.
+func TestFactsAmongOthers(t *testing.T) {
+	t.Parallel()
+	const said = "verdict=0 (dropped by the filter)"
+	for _, test := range []struct{ comment, rest string }{
+		{said + "\nnote", "\nnote"},
+		{"note\n" + said, "note\n"},
+		{"note; " + said, "note"},
+		{said + "; note", "; note"},
+		{"a\n" + said + "\nb", "a\n\nb"},
+		{"a; " + said + "\nb", "a; \nb"},
+		{"a; " + said + "; b", "a; ; b"},
+		{"a\n" + said + "; b", "a\n; b"},
+	} {
+		p := unsaid(fromKernel(capture.Verdict{}, false), test.comment)
+		CutFacts(p)
+		if again := Facts(p); !p.Verdict.Dropped || p.Comment != test.rest || again != test.comment {
+			t.Errorf("%q is read as %q, and written as %q", test.comment, p.Comment, again)
+		}
+	}
+}
+
+// What is not to the letter as it would be said of the packet is somebody else's.
+func TestForeignSentences(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"verdict=", "verdict=1", "verdict=0", "verdict=-1 of 19 (truncated by the filter)", "verdict=012 of 19 (truncated by the filter)",
+		"verdict=12 of 0 (truncated by the filter)", "verdict=4294967296 of 19 (truncated by the filter)", "verdict=0 (dropped by the filter) ",
+		"cut to 10 of 20 bytes by the snaplen", "cut to 11 of 19 bytes by the snaplen", "cut to 10 of 19 bytes", "end of stream", "\n\n; ; \n",
+	} {
+		p := unsaid(fromKernel(capture.Verdict{}, false), text)
+		if CutFacts(p); HasFacts(p) || p.Comment != text {
+			t.Errorf("%q is read as %+v", text, p)
+		}
+	}
+	for _, text := range []string{
+		"verdict=0 (dropped by the filter)", "peeked at", "read from packets ", "read from packets 1-1", "read from packets 2-1", "read from packets 1,2",
+		"read from packets 1 and 0 ranges more, to 3", "read from packets 1 and x ranges more, to 3", "read from packets x", "read from packets 01",
+		"read from packets 18446744073709551616", "read from packets " + strings.Repeat("1, ", parsedRanges) + "1",
+		"the receive queue dropped 0 before this one", "the receive queue dropped 3 before this one: packets ", "the receive queue dropped 3: packets 7",
+		"the tap came after the packets of its first 0 bytes", "the tap came after the packets of its first 9223372036854775808 bytes",
+		"recvmsg: ", "recvmsg: errno 111", "recvmsg: errno 0", "recvmsg: errno 0530", "recvmsg: no such error", "recvmsg: connection reset by peer",
+		"recvfrom: connection refused", ": connection refused",
+	} {
+		p := unsaid(toUser(capture.Receipt{}), text)
+		if CutFacts(p); HasFacts(p) || p.Comment != text {
+			t.Errorf("%q is read as %+v", text, p)
+		}
+	}
+	// Of what is no view of a socket nothing is known.
+	p := &capture.Packet{Interface: &capture.Interface{Label: "eth0"}, Comment: "end of stream"}
+	if CutFacts(p); HasFacts(p) {
+		t.Errorf("%+v", p)
+	}
+}
+
+// A reason why a packet has no id is a constant of capture and its sentence here.
+func TestEveryReasonHasASentence(t *testing.T) {
+	t.Parallel()
+	seen := make(map[string]capture.Missing)
+	for reason := capture.NotMissing + 1; reason < capture.MissingReasons; reason++ {
+		text := missing[reason]
+		if other, known := seen[text]; known || text == "" || strings.Contains(text, between) {
+			t.Errorf("reason %d is %q, as is %d", reason, text, other)
+		}
+		seen[text] = reason
+	}
+}
+
+func TestErrorsComeBack(t *testing.T) {
+	t.Parallel()
+	for errno := syscall.Errno(1); errno < 600; errno++ {
+		p := toUser(capture.Receipt{Errno: errno})
+		read := unsaid(p, Facts(&p))
+		if CutFacts(read); !reflect.DeepEqual(read, &p) {
+			t.Errorf("%q is read as %+v", Facts(&p), read)
+		}
+	}
+}
+
+// The longest lists have room in what the writer reserves.
+func TestFactsSize(t *testing.T) {
+	t.Parallel()
+	long := capture.IDs{More: 1<<31 - 1, Last: 1<<64 - 1}
+	for range parsedRanges {
+		long.Ranges = append(long.Ranges, [2]uint64{1<<64 - 2, 1<<64 - 1})
+	}
+	p := toUser(capture.Receipt{
+		Peeked: true, BeforeTap: 1<<63 - 1, Missing: capture.MissingAmbiguous, Fed: long, Later: true, QueueDropped: 1<<64 - 1, DroppedIDs: long, End: true, Errno: syscall.EILSEQ,
+	})
+	if n := len(Facts(&p)); n >= FactsSize {
+		t.Errorf("%d bytes", n)
+	}
+	read := unsaid(p, Facts(&p))
+	if CutFacts(read); !reflect.DeepEqual(read, &p) {
+		t.Errorf("%q is read as %+v", Facts(&p), read)
+	}
+}
+
+// All facts at once, of either side, come back with the comment of others.
+func FuzzFacts(f *testing.F) {
+	f.Add(true, "note", "recvmsg", uint16(0xffff), uint64(12), uint64(19), uint8(3), uint16(111), uint64(4), uint64(2), uint64(9))
+	f.Add(false, "\nnote", "", uint16(0), uint64(0), uint64(0), uint8(0), uint16(0), uint64(0), uint64(0), uint64(0))
+	f.Fuzz(func(t *testing.T, kernel bool, comment, call string, flags uint16, a, b uint64, reason uint8, errno uint16, first, length, last uint64) {
+		p := toUser(capture.Receipt{})
+		p.Call = call
+		flag := func(n int) bool { return flags>>n&1 != 0 }
+		list := capture.IDs{Ranges: [][2]uint64{{first, max(first, first+length)}, {last, last}}, More: int(length >> 40), Last: last}
+		if list.More == 0 {
+			list.Last = 0
+		}
+		if kernel {
+			p = fromKernel(capture.Verdict{Dropped: flag(0), Keep: uint32(a), Of: uint32(b)}, flag(1))
+			if p.Verdict.Of == 0 {
+				p.Verdict.Keep = 0
+			}
+		} else {
+			p.Receipt = capture.Receipt{
+				Peeked: flag(0), End: flag(1), Later: flag(2), Missing: capture.Missing(reason) % capture.MissingReasons, BeforeTap: int64(a >> 1), QueueDropped: b,
+			}
+			if flag(3) {
+				p.Receipt.Fed = list
+			}
+			if flag(4) && b > 0 {
+				p.Receipt.DroppedIDs = list
+			}
+			if call != "" && !strings.ContainsAny(call, ";\n") {
+				p.Receipt.Errno = syscall.Errno(errno)
+			}
+		}
+		p.Comment = comment
+		alone := unsaid(p, comment)
+		if CutFacts(alone); HasFacts(alone) {
+			return // others have said such a sentence
+		}
+		read := unsaid(p, Facts(&p))
+		if CutFacts(read); !reflect.DeepEqual(read, &p) {
+			t.Errorf("%q is read as %+v, want %+v", Facts(&p), read, p)
+		}
+	})
+}
+
+// Whatever a comment says, what is taken out of it is what is said of the packet again,
+// and nothing else is lost.
+func FuzzCutFacts(f *testing.F) {
+	for text, p := range said {
+		f.Add(text, p.Interface == userView)
+		f.Add("a; "+text+"\nb", p.Interface == userView)
+	}
+	f.Fuzz(func(t *testing.T, comment string, user bool) {
+		p := fromKernel(capture.Verdict{}, false)
+		if user {
+			p = toUser(capture.Receipt{})
+		}
+		p.Comment = comment
+		CutFacts(&p)
+		if !HasFacts(&p) {
+			if p.Comment != comment {
+				t.Errorf("%q became %q", comment, p.Comment)
+			}
+			return
+		}
+		said := string(appendSentences(nil, &p))
+		if !strings.Contains(comment, said) || len(comment)-len(said)-len(p.Comment) > len(between) {
+			t.Errorf("%q is read as %q and %q", comment, p.Comment, said)
+		}
+		for _, behind := range []string{between, "\n"} {
+			if strings.HasPrefix(comment, said+behind) && Facts(&p) != comment {
+				t.Errorf("%q is written as %q", comment, Facts(&p))
+			}
+		}
+	})
+}
