@@ -54,7 +54,7 @@ func TestJoinMPTCP(t *testing.T) {
 			if !isSYN(sink.view(ViewKernel)[0].Data) {
 				t.Errorf("the first packet is no SYN")
 			}
-			if d := sink.view(ViewUser)[0].Interface.Description; !strings.Contains(d, "descriptor") {
+			if d := sink.view(ViewUser)[0].Interface.Sockets; !strings.Contains(d, "descriptor") {
 				t.Error(d)
 			}
 		})

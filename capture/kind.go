@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -108,38 +107,28 @@ func (k *Kind) Loopback() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), ProbePort)
 }
 
-// family is how the kind's IP version is called.
-func (k *Kind) family() string {
-	if k.IPv6() {
-		return "IPv6"
-	}
-	return "IPv4"
-}
+// Plural is how the packets of its kernel view are called, such as "UDP datagrams".
+func (k *Kind) Plural() string { return k.plural }
+
+// Family is the address family of the kind's sockets, such as unix.AF_INET.
+func (k *Kind) Family() int { return k.domain }
 
 // newInterface describes one view of the kind. clockError is the bound of the
 // error of its times, in nanoseconds.
 func (k *Kind) newInterface(view View, clockError int64) Interface {
-	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6(), HasMeta: view != ViewUser}
+	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6(), HasMeta: view != ViewUser, Source: SourceTap}
 	switch view {
 	case ViewKernel:
-		i.Layer = k.layer
-		i.Description = k.plural + " as the socket filter sees them, from offset 0"
+		i.Layer, i.ClockError = k.layer, clockError
 		if k.layer == LayerTransport {
-			i.Description += fmt.Sprintf("; the %s header is synthetic, its addresses are real", k.family())
+			i.Header = HeaderSynthetic
 		}
-		i.Description += fmt.Sprintf("; times are within %d ns of the wall clock at the start", clockError)
 	case ViewUser:
 		i.Layer = LayerMessage
-		i.Description = "what recvmsg returned to userspace"
-		if k.domain == unix.AF_PACKET {
-			i.Description += "; a VLAN tag is not in it: a socket gets that as PACKET_AUXDATA"
-		}
 	case ViewNet:
 		i.Layer = LayerNetwork
-		i.Description = "the same packets from the network header on, which the filter reaches with bpf_skb_load_bytes_relative"
 	case ViewLink:
 		i.Layer = LayerLink
-		i.Description = "the same packets from the link header on, which the filter reaches with bpf_skb_load_bytes_relative"
 	}
 	return i
 }

@@ -66,8 +66,25 @@ type Interface struct {
 	Layer Layer
 	// IPv6 says that the network layer is IPv6 and not IPv4.
 	IPv6 bool
-	// Description says in plain words what the packets are.
+	// Description says in plain words what the packets are: what a file says, or whoever
+	// has made the interface. That of a capture's own interface is empty: a file gets words
+	// for what the other fields say.
 	Description string
+	// Source is where the packets come from; SourceUnknown for all that were read from a
+	// pcapng file which does not say that they come from a text.
+	Source Source
+	// Header says whether the IP header that a file has before the packets is their own.
+	Header Header
+	// Times says what the packets' times are.
+	Times Times
+	// ClockError bounds by how many nanoseconds the times of a capture's kernel view differed
+	// from the wall clock when it began.
+	ClockError int64
+	// Process is the process of another program whose sockets these are, such as "process
+	// 12 (nginx)", and Sockets which of its sockets, such as "descriptor 7, listening on
+	// [::]:80". They are empty for a socket of our own, and Sockets for what was read from
+	// a file.
+	Process, Sockets string
 	// LinkType is what packets of LayerForeign begin with, a number of
 	// https://www.tcpdump.org/linktypes.html.
 	LinkType uint16
@@ -78,6 +95,46 @@ type Interface struct {
 	// and View are not set. It may be empty.
 	Label string
 }
+
+// Source is where the packets of an interface come from.
+type Source uint8
+
+const (
+	// SourceUnknown is for packets of which only the Description may tell.
+	SourceUnknown Source = iota
+	// SourceTap is for those of a running capture.
+	SourceTap
+	// SourceTrace is for those that a filter printed to the kernel's trace.
+	SourceTrace
+	// SourceServer is for what a server printed of the bytes that it received.
+	SourceServer
+)
+
+// Header tells whether a packet's IP header is its own.
+type Header uint8
+
+const (
+	// HeaderRecorded is for packets that have in a file what was recorded.
+	HeaderRecorded Header = iota
+	// HeaderSynthetic is for packets without an IP header, which get one with their
+	// addresses in a file.
+	HeaderSynthetic
+	// HeaderInvented is for those whose addresses are not known, so that they are
+	// invented, too.
+	HeaderInvented
+)
+
+// Times tells what the times of packets are.
+type Times uint8
+
+const (
+	// TimesRecorded are the packets' own.
+	TimesRecorded Times = iota
+	// TimesLent are those of the packets that brought what a server printed.
+	TimesLent
+	// TimesNone is for packets that have only an order.
+	TimesNone
+)
 
 // Name is the interface's name in files and on terminals: KIND:VIEW, or its
 // Label if it is no view of a socket.

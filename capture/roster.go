@@ -39,7 +39,7 @@ type roster struct {
 	shared  map[*Kind]*route  // of all others of a kind
 	recent  map[uint64]*route // by cookie: of datagram sockets, since they share interfaces and no queue
 	earlier map[uint64]*route // those before
-	texts   map[uint16]string // of MPTCP listeners, by port: their packets have other sockets
+	texts   map[uint16]owner  // of MPTCP listeners, by port: their packets have other sockets
 	outlets []*outlet
 	owned   int
 	sockets []string // which were found, for people
@@ -50,7 +50,7 @@ func newRoster(views []View, clockError int64) *roster {
 	r := &roster{
 		views: views, clockError: clockError, streams: pair.NewStreams(),
 		own: make(map[uint64]*route), shared: make(map[*Kind]*route),
-		recent: make(map[uint64]*route), earlier: make(map[uint64]*route), texts: make(map[uint16]string),
+		recent: make(map[uint64]*route), earlier: make(map[uint64]*route), texts: make(map[uint16]owner),
 	}
 	return r
 }
@@ -150,11 +150,11 @@ func (r *roster) of(cookie uint64, id identity) *route {
 		return known
 	}
 	if (id.listening || !kind.stream && id.peer == 0 && id.local != 0) && r.owned < ownPlaces {
-		text := r.texts[id.local]
-		if text == "" {
-			text = fmt.Sprintf("%s, on port %d", r.whose, id.local) // until there is news of it
+		whose, known := r.texts[id.local]
+		if !known {
+			whose = owner{r.whose, fmt.Sprintf("on port %d", id.local)} // until there is news of it
 		}
-		own := r.enter(cookie, kind, id.protocol, text)
+		own := r.enter(cookie, kind, id.protocol, whose)
 		own.port, own.listens = id.local, id.listening
 		return own
 	}
@@ -171,7 +171,7 @@ func (r *roster) of(cookie uint64, id identity) *route {
 func (r *roster) sharedRoute(kind *Kind) *route {
 	shared := r.shared[kind]
 	if shared == nil {
-		shared = r.newRoute(kind, r.newOutlet(kind, r.whose+", its other sockets"))
+		shared = r.newRoute(kind, r.newOutlet(kind, owner{r.whose, "its other sockets"}))
 		r.shared[kind] = shared
 	}
 	return shared
@@ -197,9 +197,9 @@ func (r *roster) remember(cookie uint64, known *route) {
 }
 
 // enter gives a socket interfaces of its own.
-func (r *roster) enter(cookie uint64, kind *Kind, protocol int, text string) *route {
+func (r *roster) enter(cookie uint64, kind *Kind, protocol int, whose owner) *route {
 	r.owned++
-	own := r.newRoute(kind, r.newOutlet(kind, text))
+	own := r.newRoute(kind, r.newOutlet(kind, whose))
 	own.cookie = cookie
 	if kind.TakesProtocol() {
 		own.protocol = uint8(protocol)
@@ -222,22 +222,16 @@ func (r *roster) newRoute(kind *Kind, at *outlet) *route {
 	return own
 }
 
-func (r *roster) newOutlet(kind *Kind, text string) *outlet {
+func (r *roster) newOutlet(kind *Kind, whose owner) *outlet {
 	at := newOutlet(kind, r.views, r.clockError)
-	if lane := at.lanes[ViewUser]; lane != nil {
-		lane.plain = "what receiving system calls returned to the process"
-	}
-	if lane := at.lanes[ViewKernel]; lane != nil && (kind.domain == unix.AF_INET || kind.domain == unix.AF_INET6) {
-		lane.plain += "; recorded at the cgroup_skb/ingress hook, just before the socket's own filter"
-	}
-	at.describe(text)
+	at.describe(whose)
 	r.outlets = append(r.outlets, at)
 	return at
 }
 
-// add enters a socket that the scanner has found, and tells whether it is new. The text
+// add enters a socket that the scanner has found, and tells whether it is new. whose
 // is for its description, if it gets one.
-func (r *roster) add(found *foreign, text func() string, tapped bool) bool {
+func (r *roster) add(found *foreign, whose func() owner, tapped bool) bool {
 	kind := found.kind()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -247,14 +241,14 @@ func (r *roster) add(found *foreign, text func() string, tapped bool) bool {
 	bound := found.local.Port() != 0 || found.domain == unix.AF_UNIX
 	mptcp := found.protocol == unix.IPPROTO_MPTCP
 	if found.listening && mptcp {
-		r.texts[found.local.Port()] = text()
+		r.texts[found.local.Port()] = whose()
 		return true
 	}
 	single := tapped || found.listening || bound && !kind.stream && !found.peer.IsValid()
 	switch {
 	case !single || r.remembered(found.cookie) != nil:
 	case r.owned < ownPlaces:
-		own := r.enter(found.cookie, kind, found.protocol, text())
+		own := r.enter(found.cookie, kind, found.protocol, whose())
 		own.port, own.address, own.listens = found.local.Port(), found.local.Addr(), found.listening
 	case tapped:
 		r.remember(found.cookie, r.newRoute(kind, r.sharedRoute(kind).outlet))
@@ -274,24 +268,24 @@ func (r *roster) news(e *bpf.Event) {
 	if listens {
 		what = "listening on"
 	}
-	text := fmt.Sprintf("process %d (%s), descriptor %d, %s %s", e.Pid, terminal.Plain(e.Command()), e.Fd, what, e.Local())
+	whose := owner{fmt.Sprintf("process %d (%s)", e.Pid, terminal.Plain(e.Command())), fmt.Sprintf("descriptor %d, %s %s", e.Fd, what, e.Local())}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e.Protocol == unix.IPPROTO_MPTCP {
-		r.texts[e.LocalPort] = text
+		r.texts[e.LocalPort] = whose
 		for _, own := range r.own {
 			if own.port == e.LocalPort && own.kind.stream {
-				own.outlet.describe(text)
+				own.outlet.describe(whose)
 			}
 		}
 		return
 	}
 	own := r.own[e.Cookie]
 	if own == nil && r.owned < ownPlaces && r.remembered(e.Cookie) == nil {
-		own = r.enter(e.Cookie, kind, int(e.Protocol), text)
+		own = r.enter(e.Cookie, kind, int(e.Protocol), whose)
 	}
 	if own != nil {
-		own.outlet.describe(text)
+		own.outlet.describe(whose)
 		own.port, own.address, own.listens = e.LocalPort, e.Local().Addr(), listens
 	}
 }

@@ -2,7 +2,6 @@ package capture
 
 import (
 	"net/netip"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -56,7 +55,6 @@ type outlet struct {
 // lane is where packets of one view go.
 type lane struct {
 	Interface
-	plain    string // the description without what describe adds
 	handed   uint64 // packets that went there
 	counted  uint64 // of handed: without peeks, and calls that returned no message
 	filtered uint64 // packets that the verdict dropped
@@ -73,28 +71,28 @@ func (l *lane) record(verdict int32) {
 func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 	p := &outlet{kind: kind}
 	for _, v := range views {
-		at := &lane{Interface: kind.newInterface(v, clockError)}
-		at.plain = at.Description
-		p.lanes[v] = at
+		p.lanes[v] = &lane{Interface: kind.newInterface(v, clockError)}
 	}
 	return p
 }
 
+// owner is a process, and which of its sockets, both for people.
+type owner struct{ process, sockets string }
+
+func (o owner) String() string { return o.process + ", " + o.sockets }
+
 // describe says whose packets the interfaces have, in place of what it said before.
-func (pl *outlet) describe(text string) {
+func (pl *outlet) describe(whose owner) {
 	for v, at := range pl.lanes {
 		if at == nil {
 			continue
 		}
-		at.Description = at.plain + "; " + text
+		at.Process, at.Sockets = whose.process, whose.sockets
 		if m := pl.mapped[v]; m != nil {
-			m.Description = strings.Replace(at.Description, "IPv6 header", "IPv4 header", 1) + mappedNote
+			m.Process, m.Sockets = whose.process, whose.sockets
 		}
 	}
 }
-
-// mappedNote is what the description of a mapped lane ends with.
-const mappedNote = "; packets of the socket's IPv4 peers"
 
 func (pl *outlet) at(view View, p *Packet) *lane {
 	at := pl.lanes[view]
@@ -105,7 +103,6 @@ func (pl *outlet) at(view View, p *Packet) *lane {
 	if m == nil {
 		m = &lane{Interface: at.Interface}
 		m.IPv6 = false
-		m.Description = strings.Replace(m.Description, "IPv6 header", "IPv4 header", 1) + mappedNote
 		pl.mapped[view] = m
 	}
 	return m

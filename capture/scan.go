@@ -232,8 +232,8 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 		}
 	}
 	tap := s.live.taps(info)
-	text := func() string { return fmt.Sprintf("%s, descriptor %d, %s", p, fd, info) }
-	fresh := s.live.roster.add(info, text, tap)
+	whose := func() owner { return owner{p.String(), fmt.Sprintf("descriptor %d, %s", fd, info)} }
+	fresh := s.live.roster.add(info, whose, tap)
 	var before dropCount
 	counted := fresh && s.counted(info.cookie) != nil
 	if counted {
@@ -245,7 +245,7 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 			return err
 		}
 	case tap && fresh:
-		s.attach(text(), copied, info)
+		s.attach(whose().String(), copied, info)
 	}
 	if fresh && !asked {
 		s.live.roster.list(fmt.Sprintf("%s %s (descriptor %d)", info.kind().Name, info, fd))

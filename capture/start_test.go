@@ -136,7 +136,7 @@ func TestStartServer(t *testing.T) {
 	if !isSYN(sink.view(ViewKernel)[0].Data) {
 		t.Errorf("the first packet is no SYN")
 	}
-	if d := sink.view(ViewKernel)[0].Interface.Description; !strings.Contains(d, "listening on "+server.address) {
+	if d := sink.view(ViewKernel)[0].Interface.Sockets; !strings.Contains(d, "listening on "+server.address) {
 		t.Error(d)
 	}
 	pid := l.root.PID

@@ -105,7 +105,7 @@ const (
 // plainInterface describes packets whose bytes are all as they are in the file.
 func plainInterface(name, description string, link uint16) capture.Interface {
 	i := capture.Interface{Label: name, Layer: capture.LayerForeign}
-	i.Description, i.HasMeta = remark.CutDescription(description)
+	remark.ReadDescription(description, &i)
 	if kind, view, ok := viewOf(name); ok {
 		i.Kind, i.View, i.Label = kind, view, ""
 	}
@@ -131,21 +131,17 @@ func ownInterface(name, description string, link uint16) (capture.Interface, boo
 		return capture.Interface{}, false
 	}
 	i := capture.Interface{Kind: kind, View: view}
-	i.Description, i.HasMeta = remark.CutDescription(description)
+	remark.ReadDescription(description, &i)
 	switch {
 	case link == linkUpperPDU:
 		i.Layer = capture.LayerMessage
-	case (link == linkIPv4 || link == linkIPv6) && strings.Contains(description, syntheticNote):
+	case (link == linkIPv4 || link == linkIPv6) && i.Header != capture.HeaderRecorded:
 		i.Layer, i.IPv6 = capture.LayerTransport, link == linkIPv6
 	default:
 		return capture.Interface{}, false
 	}
 	return i, true
 }
-
-// syntheticNote is in the description of every interface whose IP headers the
-// Writer made.
-const syntheticNote = "header is synthetic"
 
 // viewOf takes an interface's name apart if it is one of ours: KIND:VIEW.
 func viewOf(name string) (kind string, view capture.View, ok bool) {

@@ -15,7 +15,7 @@ import (
 var (
 	packetKernel = &capture.Interface{Kind: "packet", View: capture.ViewKernel, Layer: capture.LayerLink, HasMeta: true, Description: "frames"}
 	udpLink      = &capture.Interface{Kind: "udp", View: capture.ViewLink, Layer: capture.LayerLink, HasMeta: true, Description: "frames"}
-	udpMeta      = &capture.Interface{Kind: "udp", View: capture.ViewKernel, Layer: capture.LayerTransport, HasMeta: true, Description: syntheticNote}
+	udpMeta      = &capture.Interface{Kind: "udp", View: capture.ViewKernel, Layer: capture.LayerTransport, HasMeta: true, Description: "the header is synthetic", Header: capture.HeaderSynthetic}
 )
 
 // frame is a datagram in an Ethernet frame as a packet socket's filter sees it:

@@ -19,8 +19,8 @@ import (
 const noon = 1793880000123456789
 
 var (
-	tcpKernel  = &capture.Interface{Kind: "tcp", View: capture.ViewKernel, Layer: capture.LayerTransport, Description: "TCP segments; the IPv4 header is synthetic"}
-	tcp6Kernel = &capture.Interface{Kind: "tcp6", View: capture.ViewKernel, Layer: capture.LayerTransport, IPv6: true, Description: "TCP segments; the IPv6 header is synthetic"}
+	tcpKernel  = &capture.Interface{Kind: "tcp", View: capture.ViewKernel, Layer: capture.LayerTransport, Description: "TCP segments; the IPv4 header is synthetic", Header: capture.HeaderSynthetic}
+	tcp6Kernel = &capture.Interface{Kind: "tcp6", View: capture.ViewKernel, Layer: capture.LayerTransport, IPv6: true, Description: "TCP segments; the IPv6 header is synthetic", Header: capture.HeaderSynthetic}
 	tcpUser    = &capture.Interface{Kind: "tcp", View: capture.ViewUser, Layer: capture.LayerMessage, Description: "what recv returned"}
 	udpKernel  = &capture.Interface{Kind: "udp", View: capture.ViewKernel, Layer: capture.LayerTransport}
 	udp6Kernel = &capture.Interface{Kind: "udp6", View: capture.ViewKernel, Layer: capture.LayerTransport, IPv6: true}

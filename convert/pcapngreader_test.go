@@ -27,7 +27,7 @@ func manyPackets(t testing.TB) []*capture.Packet {
 	synthetic := func(i *capture.Interface) *capture.Interface {
 		if all[i] == nil {
 			described := *i
-			described.Description = "the header is synthetic"
+			described.Description, described.Header = "the header is synthetic", capture.HeaderSynthetic
 			all[i] = &described
 		}
 		return all[i]
@@ -502,7 +502,7 @@ func TestCapturesMemory(t *testing.T) {
 
 func TestReadAllocations(t *testing.T) {
 	packets := slices.Repeat(handshake(t, &capture.Interface{
-		Kind: "tcp", View: capture.ViewKernel, Layer: capture.LayerTransport, Description: "header is synthetic",
+		Kind: "tcp", View: capture.ViewKernel, Layer: capture.LayerTransport, Description: "header is synthetic", Header: capture.HeaderSynthetic,
 	}, client4, server4), 1000)
 	packets = append(packets, slices.Repeat([]*capture.Packet{message(tcpUser, client4, server4, protocolTCP, probe)}, 4000)...)
 	file, err := os.ReadFile(writeFile(t, packets...))
@@ -526,7 +526,7 @@ func BenchmarkPcapngReader(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	p := datagram(b, &capture.Interface{Kind: "udp", View: capture.ViewKernel, Layer: capture.LayerTransport, Description: syntheticNote}, client4, server4, strings.Repeat("x", 56))
+	p := datagram(b, &capture.Interface{Kind: "udp", View: capture.ViewKernel, Layer: capture.LayerTransport, Description: "the header is synthetic", Header: capture.HeaderSynthetic}, client4, server4, strings.Repeat("x", 56))
 	for range 10000 {
 		if err := w.WritePacket(p); err != nil {
 			b.Fatal(err)

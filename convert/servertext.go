@@ -62,13 +62,11 @@ func (r *serverReader) describe() {
 			finder.kind = nil
 		}
 	}
-	times := "there are no times, only an order: a microsecond each"
-	if r.paired {
-		times = "times are those of the packets that brought it"
-	}
 	r.iface = &capture.Interface{
-		Kind: unknownKind, View: capture.ViewUser, Layer: capture.LayerMessage,
-		Description: "what a server got, as it printed it; " + times,
+		Kind: unknownKind, View: capture.ViewUser, Layer: capture.LayerMessage, Source: capture.SourceServer, Times: capture.TimesNone,
+	}
+	if r.paired {
+		r.iface.Times = capture.TimesLent
 	}
 	if kind := r.text.kind.kind; kind != nil {
 		r.iface.Kind, r.iface.IPv6 = kind.Name, kind.IPv6()

@@ -103,20 +103,17 @@ func (r *traceReader) Next() (*capture.Packet, error) {
 }
 
 func (r *traceReader) describe(kind *capture.Kind) {
-	since := "the epoch, since nobody said when that was"
-	if r.boot != 0 {
-		since = time.Unix(0, r.boot).UTC().Format(time.RFC3339Nano)
+	i := &capture.Interface{
+		Kind: kind.Name, View: capture.ViewKernel, Layer: kind.Layer(), IPv6: kind.IPv6(), Source: capture.SourceTrace,
 	}
-	i := &capture.Interface{Kind: kind.Name, View: capture.ViewKernel, Layer: kind.Layer(), IPv6: kind.IPv6()}
-	i.Description = fmt.Sprintf("packets of a %s socket as its filter printed them, from offset 0", kind.Name)
 	if i.Layer == capture.LayerTransport {
-		version := 4
-		if i.IPv6 {
-			version = 6
-		}
-		i.Description += fmt.Sprintf("; the IPv%d %s, and so are its addresses", version, syntheticNote)
+		i.Header = capture.HeaderInvented
 	}
-	i.Description += "; times count from boot, which is taken to be " + since
+	var boot time.Time
+	if r.boot != 0 {
+		boot = time.Unix(0, r.boot)
+	}
+	remark.DescribeTrace(i, boot)
 	r.iface = i
 }
 

@@ -67,7 +67,9 @@ func TestTraceTextAsRecorded(t *testing.T) {
 		}
 		i := *p.Interface
 		i.Description = ""
-		if i != (capture.Interface{Kind: "udp", View: capture.ViewKernel, Layer: capture.LayerTransport}) {
+		if i != (capture.Interface{
+			Kind: "udp", View: capture.ViewKernel, Layer: capture.LayerTransport, Source: capture.SourceTrace, Header: capture.HeaderInvented,
+		}) {
 			t.Errorf("interface %+v", i)
 		}
 		if d := p.Interface.Description; !strings.Contains(d, "header is synthetic") || !strings.HasSuffix(d, "from boot, which is taken to be 2026-11-05T12:00:00Z") {

@@ -125,7 +125,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r := newRecording()
 		kernel, user := *udpKernel, *udpUser
 		kernel.Description = "packets of a udp socket as its filter printed them, from offset 0; the IPv4 header is synthetic, and so are its addresses"
-		user.Description = "what a server got, as it printed it; " + lentTimes
+		user.Description = "what a server got, as it printed it; times are those of the packets that brought it"
 		r.datagram("0123456789\n").Interface = &kernel
 		r.read(&user, 1, "0123456789\n")
 		return r.explain(t)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
-	"strings"
 
 	"github.com/ebpfdump/ebpfdump/capture"
 )
@@ -89,21 +88,17 @@ func (s *socket) view(i *capture.Interface) *view {
 		v = &view{out: &View{Name: i.View.String(), Description: i.Description}}
 		s.views[i.View] = v
 		s.out.Views = append(s.out.Views, v.out)
-		if strings.Contains(i.Description, noTimes) {
-			v.untimed, s.out.Timed = true, false
-		}
-		if strings.Contains(i.Description, lentTimes) {
-			s.out.Timed = false
-		}
+		v.untimed = i.Times == capture.TimesNone
+		s.out.Timed = s.out.Timed && i.Times == capture.TimesRecorded
 	}
 	v.take(i)
-	switch of, ok := processOf(i.Description); {
-	case !ok:
+	switch {
+	case i.Process == "":
 		s.own = true
 	case s.process == "":
-		s.process = of
+		s.process = i.Process
 	default:
-		s.several = s.several || s.process != of
+		s.several = s.several || s.process != i.Process
 	}
 	return v
 }
@@ -112,11 +107,11 @@ func (s *socket) view(i *capture.Interface) *view {
 // one view: of other sockets, or with another version of IP.
 func (v *view) take(i *capture.Interface) {
 	v.last = i
-	v.printed = v.printed || strings.Contains(i.Description, printedPackets)
-	synthetic := strings.Contains(i.Description, syntheticHeader)
+	v.printed = v.printed || i.Source == capture.SourceTrace
+	synthetic := i.Header != capture.HeaderRecorded
 	v.made = i.Layer == capture.LayerTransport && synthetic
 	v.strange = i.Layer == capture.LayerForeign || i.Layer != capture.LayerTransport && synthetic
-	v.invents = v.made && strings.Contains(i.Description, inventedAddresses)
+	v.invents = v.made && i.Header == capture.HeaderInvented
 	switch {
 	case v.strange:
 	case v.ours == nil:
@@ -136,31 +131,6 @@ func (s *socket) summary() string {
 	}
 	return "sockets of " + printable(s.process)
 }
-
-// processOf finds in an interface's description whose sockets it is about.
-func processOf(description string) (process string, ok bool) {
-	_, rest, ok := strings.Cut(description, "; process ")
-	name, _, whole := strings.Cut(rest, "), ")
-	return "process " + name + ")", ok && whole
-}
-
-// What the descriptions of the interfaces say that convert makes of texts
-// without times.
-const (
-	noTimes   = "there are no times"
-	lentTimes = "times are those of the packets that brought it"
-)
-
-// printedPackets is what the descriptions say of interfaces that convert makes of
-// what a filter printed.
-const printedPackets = "as its filter printed them"
-
-// What the descriptions say of interfaces whose packets have an IP header that
-// no filter saw at offset 0, and of those made of texts, which have no addresses.
-const (
-	syntheticHeader   = "header is synthetic"
-	inventedAddresses = "header is synthetic, and so are its addresses"
-)
 
 func (v *view) count(p *capture.Packet) {
 	v.out.Packets++

@@ -126,31 +126,3 @@ func lines(text string) func(yield func(int, string) bool) {
 		}
 	}
 }
-
-// What an interface's description says at its end if the Meta of all its packets
-// is known. A tag is put back into the packets of the link layer.
-const (
-	metaKnown = "; a comment tells the VLAN tag, mark, priority and GSO of each packet that had any"
-	metaFrame = metaKnown + "; such a tag is put back after the addresses, as libpcap does it: the filter did not see it there"
-)
-
-// Description is what a file says of an interface.
-func Description(i *capture.Interface) string {
-	switch {
-	case !i.HasMeta:
-		return i.Description
-	case i.Layer == capture.LayerLink:
-		return i.Description + metaFrame
-	}
-	return i.Description + metaKnown
-}
-
-// CutDescription takes off what Description added, if it did.
-func CutDescription(text string) (description string, hasMeta bool) {
-	for _, said := range []string{metaFrame, metaKnown} {
-		if description, ok := strings.CutSuffix(text, said); ok {
-			return description, true
-		}
-	}
-	return text, false
-}

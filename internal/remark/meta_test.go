@@ -58,24 +58,6 @@ func TestMetaAmongOthers(t *testing.T) {
 	}
 }
 
-func TestDescriptionComesBack(t *testing.T) {
-	t.Parallel()
-	for _, i := range []capture.Interface{
-		{Description: "frames"},
-		{Description: "frames", HasMeta: true, Layer: capture.LayerLink},
-		{Description: "segments", HasMeta: true, Layer: capture.LayerTransport},
-		{HasMeta: true},
-	} {
-		text := Description(&i)
-		if description, hasMeta := CutDescription(text); description != i.Description || hasMeta != i.HasMeta {
-			t.Errorf("%q is read as %q, %v", text, description, hasMeta)
-		}
-		if says := strings.Contains(text, "put back"); says != (i.HasMeta && i.Layer == capture.LayerLink) {
-			t.Errorf("%+v is described as %q", i, text)
-		}
-	}
-}
-
 // Whatever a comment says, no word of it is lost, and what is taken for a Meta
 // is written again in the same words.
 func FuzzCutMeta(f *testing.F) {

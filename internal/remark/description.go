@@ -1,0 +1,158 @@
+package remark
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// What an interface's description says at its end if the Meta of all its packets
+// is known. A tag is put back into the packets of the link layer.
+const (
+	metaKnown = between + "a comment tells the VLAN tag, mark, priority and GSO of each packet that had any"
+	metaFrame = metaKnown + between + "such a tag is put back after the addresses, as libpcap does it: the filter did not see it there"
+)
+
+// What else is read in a description. Older files have these words in other sentences.
+const (
+	synthetic     = "header is synthetic"
+	invented      = synthetic + ", and so are its addresses"
+	printed       = "as its filter printed them"
+	serverPrinted = "as it printed it"
+	noTimes       = "there are no times"
+	lentTimes     = "times are those of the packets that brought it"
+	ofProcess     = between + "process "
+	processEnd    = "), "
+)
+
+// Description is what a file says of an interface.
+func Description(i *capture.Interface) string {
+	text := i.Description
+	if text == "" {
+		text = describe(i)
+	}
+	switch {
+	case !i.HasMeta:
+		return text
+	case i.Layer == capture.LayerLink:
+		return text + metaFrame
+	}
+	return text + metaKnown
+}
+
+// describe says what packets come from the interface of a capture or of a text.
+func describe(i *capture.Interface) string {
+	switch i.Source {
+	case capture.SourceTap:
+		return ofTap(i)
+	case capture.SourceTrace:
+		return fmt.Sprintf("packets of a %s socket "+printed+", from offset 0%s", i.Kind, header(i))
+	case capture.SourceServer:
+		if i.Times == capture.TimesLent {
+			return "what a server got, " + serverPrinted + between + lentTimes
+		}
+		return "what a server got, " + serverPrinted + between + noTimes + ", only an order: a microsecond each"
+	}
+	return ""
+}
+
+// ofTap describes a view of the sockets of a kind.
+func ofTap(i *capture.Interface) string {
+	kind, ok := capture.KindByName(i.Kind)
+	if !ok {
+		return ""
+	}
+	var b strings.Builder
+	joined := i.Process != ""
+	switch i.View {
+	case capture.ViewKernel:
+		b.WriteString(kind.Plural() + " as the socket filter sees them, from offset 0" + header(i))
+		fmt.Fprintf(&b, between+"times are within %d ns of the wall clock at the start", i.ClockError)
+		if family := kind.Family(); joined && (family == unix.AF_INET || family == unix.AF_INET6) {
+			b.WriteString(between + "recorded at the cgroup_skb/ingress hook, just before the socket's own filter")
+		}
+	case capture.ViewUser:
+		switch {
+		case joined:
+			b.WriteString("what receiving system calls returned to the process")
+		case kind.Family() == unix.AF_PACKET:
+			b.WriteString("what recvmsg returned to userspace" + between + "a VLAN tag is not in it: a socket gets that as PACKET_AUXDATA")
+		default:
+			b.WriteString("what recvmsg returned to userspace")
+		}
+	case capture.ViewNet, capture.ViewLink:
+		layer := map[capture.View]string{capture.ViewNet: "network", capture.ViewLink: "link"}[i.View]
+		b.WriteString("the same packets from the " + layer + " header on, which the filter reaches with bpf_skb_load_bytes_relative")
+	}
+	if joined {
+		b.WriteString(between + i.Process + ", " + i.Sockets)
+	}
+	if kind.IPv6() && !i.IPv6 {
+		b.WriteString(between + "packets of the socket's IPv4 peers")
+	}
+	return b.String()
+}
+
+// header says where the IP header comes from that a file has before each packet.
+func header(i *capture.Interface) string {
+	version := 4
+	if i.IPv6 {
+		version = 6
+	}
+	switch i.Header {
+	case capture.HeaderSynthetic:
+		return fmt.Sprintf(between+"the IPv%d "+synthetic+", its addresses are real", version)
+	case capture.HeaderInvented:
+		return fmt.Sprintf(between+"the IPv%d "+invented, version)
+	}
+	return ""
+}
+
+// DescribeTrace describes the packets of trace text, whose times count from when the
+// machine has booted; the zero time is for when nobody knows that.
+func DescribeTrace(i *capture.Interface, boot time.Time) {
+	since := "the epoch, since nobody said when that was"
+	if !boot.IsZero() {
+		since = boot.UTC().Format(time.RFC3339Nano)
+	}
+	i.Description = describe(i) + between + "times count from boot, which is taken to be " + since
+}
+
+// ReadDescription notes in an interface what a file says of it.
+func ReadDescription(text string, i *capture.Interface) {
+	i.Description = text
+	for _, said := range []string{metaFrame, metaKnown} {
+		if description, ok := strings.CutSuffix(text, said); ok {
+			i.Description, i.HasMeta = description, true
+			break
+		}
+	}
+	says := func(words string) bool { return strings.Contains(i.Description, words) }
+	switch {
+	case says(invented):
+		i.Header = capture.HeaderInvented
+	case says(synthetic):
+		i.Header = capture.HeaderSynthetic
+	}
+	switch {
+	case says(noTimes):
+		i.Times = capture.TimesNone
+	case says(lentTimes):
+		i.Times = capture.TimesLent
+	}
+	switch {
+	case says(printed):
+		i.Source = capture.SourceTrace
+	case says(serverPrinted):
+		i.Source = capture.SourceServer
+	}
+	if _, rest, ok := strings.Cut(i.Description, ofProcess); ok {
+		if name, _, whole := strings.Cut(rest, processEnd); whole {
+			i.Process = strings.TrimPrefix(ofProcess, between) + name + processEnd[:1]
+		}
+	}
+}

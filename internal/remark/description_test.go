@@ -1,0 +1,107 @@
+package remark
+
+import (
+	"testing"
+	"time"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+const (
+	metaSaid  = "; a comment tells the VLAN tag, mark, priority and GSO of each packet that had any"
+	frameSaid = metaSaid + "; such a tag is put back after the addresses, as libpcap does it: the filter did not see it there"
+)
+
+// described are the descriptions of files that exist.
+func described() map[string]capture.Interface {
+	const (
+		tap                   = capture.SourceTap
+		kernel, user          = capture.ViewKernel, capture.ViewUser
+		transport, linkHeader = capture.LayerTransport, capture.LayerLink
+		synthetic             = capture.HeaderSynthetic
+	)
+	trace := func(header capture.Header, kind string, boot time.Time) capture.Interface {
+		i := capture.Interface{Kind: kind, View: kernel, Source: capture.SourceTrace, Header: header}
+		DescribeTrace(&i, boot)
+		return i
+	}
+	return map[string]capture.Interface{
+		"":                    {},
+		"frames":              {Description: "frames"},
+		"frames" + frameSaid:  {Description: "frames", HasMeta: true, Layer: linkHeader},
+		"segments" + metaSaid: {Description: "segments", HasMeta: true, Layer: transport},
+		metaSaid:              {HasMeta: true},
+		"TCP segments as the socket filter sees them, from offset 0; the IPv4 header is synthetic, its addresses are real; times are within 1264 ns of the wall clock at the start" + metaSaid: {
+			Kind: "tcp", View: kernel, Layer: transport, Source: tap, Header: synthetic, ClockError: 1264, HasMeta: true},
+		"IPv4 packets as the socket filter sees them, from offset 0; times are within 0 ns of the wall clock at the start" + metaSaid: {
+			Kind: "raw", View: kernel, Layer: capture.LayerNetwork, Source: tap, HasMeta: true},
+		"frames as the socket filter sees them, from offset 0; times are within 5 ns of the wall clock at the start" + frameSaid: {
+			Kind: "packet", View: kernel, Layer: linkHeader, Source: tap, ClockError: 5, HasMeta: true},
+		"what recvmsg returned to userspace": {Kind: "tcp6", View: user, Layer: capture.LayerMessage, IPv6: true, Source: tap},
+		"what recvmsg returned to userspace; a VLAN tag is not in it: a socket gets that as PACKET_AUXDATA": {
+			Kind: "packet-dgram", View: user, Layer: capture.LayerMessage, Source: tap},
+		"the same packets from the network header on, which the filter reaches with bpf_skb_load_bytes_relative" + metaSaid: {
+			Kind: "udp", View: capture.ViewNet, Layer: capture.LayerNetwork, Source: tap, HasMeta: true},
+		"the same packets from the link header on, which the filter reaches with bpf_skb_load_bytes_relative" + frameSaid: {
+			Kind: "udp6", View: capture.ViewLink, Layer: linkHeader, IPv6: true, Source: tap, HasMeta: true},
+		"UDP datagrams as the socket filter sees them, from offset 0; the IPv4 header is synthetic, its addresses are real; times are within 7 ns of the wall clock at the start; " +
+			"recorded at the cgroup_skb/ingress hook, just before the socket's own filter; process 12 (nginx), descriptor 7, on [::]:53; packets of the socket's IPv4 peers" + metaSaid: {
+			Kind: "udp6", View: kernel, Layer: transport, Source: tap, Header: synthetic, ClockError: 7, Process: "process 12 (nginx)", Sockets: "descriptor 7, on [::]:53", HasMeta: true},
+		"TCP segments as the socket filter sees them, from offset 0; the IPv6 header is synthetic, its addresses are real; times are within 7 ns of the wall clock at the start; " +
+			"recorded at the cgroup_skb/ingress hook, just before the socket's own filter; process 12 (nginx), its other sockets" + metaSaid: {
+			Kind: "tcp6", View: kernel, Layer: transport, IPv6: true, Source: tap, Header: synthetic, ClockError: 7, Process: "process 12 (nginx)", Sockets: "its other sockets", HasMeta: true},
+		"messages as the socket filter sees them, from offset 0; times are within 7 ns of the wall clock at the start; process 12 (nginx), its other sockets" + metaSaid: {
+			Kind: "unix-dgram", View: kernel, Layer: capture.LayerMessage, Source: tap, ClockError: 7, Process: "process 12 (nginx)", Sockets: "its other sockets", HasMeta: true},
+		"what receiving system calls returned to the process; process 12 (nginx), on port 53": {
+			Kind: "udp", View: user, Layer: capture.LayerMessage, Source: tap, Process: "process 12 (nginx)", Sockets: "on port 53"},
+		"packets of a udp socket as its filter printed them, from offset 0; the IPv4 header is synthetic, and so are its addresses; times count from boot, which is taken to be 1970-01-01T00:00:05Z": trace(
+			capture.HeaderInvented, "udp", time.Unix(5, 0)),
+		"packets of a raw socket as its filter printed them, from offset 0; times count from boot, which is taken to be the epoch, since nobody said when that was": trace(
+			capture.HeaderRecorded, "raw", time.Time{}),
+		"what a server got, as it printed it; there are no times, only an order: a microsecond each": {
+			Kind: "unknown", View: user, Source: capture.SourceServer, Times: capture.TimesNone},
+		"what a server got, as it printed it; times are those of the packets that brought it": {
+			Kind: "udp", View: user, Source: capture.SourceServer, Times: capture.TimesLent},
+	}
+}
+
+// A file says of each interface what it always said, and all that anybody asks about is
+// read back.
+func TestDescriptionComesBack(t *testing.T) {
+	t.Parallel()
+	for text, i := range described() {
+		if got := Description(&i); got != text {
+			t.Errorf("%+v is described as %q, want %q", i, got, text)
+		}
+		read := capture.Interface{Layer: i.Layer}
+		ReadDescription(text, &read)
+		if again := Description(&read); again != text {
+			t.Errorf("%q is written as %q", text, again)
+		}
+		source := i.Source
+		if source == capture.SourceTap {
+			source = capture.SourceUnknown
+		}
+		if read.HasMeta != i.HasMeta || read.Header != i.Header || read.Times != i.Times || read.Process != i.Process || read.Source != source {
+			t.Errorf("%q is read as %+v, want %+v", text, read, i)
+		}
+	}
+}
+
+func FuzzReadDescription(f *testing.F) {
+	for text := range described() {
+		f.Add(text, true)
+		f.Add(text, false)
+	}
+	f.Fuzz(func(t *testing.T, text string, link bool) {
+		var i capture.Interface
+		if link {
+			i.Layer = capture.LayerLink
+		}
+		ReadDescription(text, &i)
+		known := i.HasMeta
+		if again := Description(&i); again != text && !known {
+			t.Errorf("%q is written as %q", text, again)
+		}
+	})
+}
