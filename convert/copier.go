@@ -7,54 +7,67 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// Copier writes the items of files in some form, and counts what the form has no
+// copier writes the items of files in some form, and counts what the form has no
 // room for. Between two pcapng files that is little: nothing that other programs
 // wrote has to be understood to be kept.
-type Copier struct {
+type copier struct {
+	PacketWriter
 	format *Format
-	w      PacketWriter
+	items  itemWriter // the PacketWriter, nil for a form that has only packets
 	left   Ledger
 }
 
-// Copy begins to write a copy of o.From. As with Create, the first bytes may wait.
-func (f *Format) Copy(w io.Writer, o WriteOptions) (*Copier, error) {
-	c := &Copier{format: f}
-	var sections []*fileSection
-	for _, s := range o.From {
-		if r, ok := s.Reader.(*pcapngReader); ok && r.section != nil {
-			sections = append(sections, r.section)
-		}
-	}
+// itemWriter is a PacketWriter that has room for blocks besides the packets.
+type itemWriter interface {
+	PacketWriter
+	// writeItem writes an item, and counts what of it stays behind.
+	writeItem(item *Item, left *Ledger) error
+}
+
+// newCopier begins to write a copy of o.From. As with Create, the first bytes may wait.
+func newCopier(f *Format, w io.Writer, o WriteOptions) (*copier, error) {
+	c := &copier{format: f}
 	var err error
-	if f.Name == "pcapng" {
-		c.w, err = newWriter(w, bufferSize, appendSection(nil, o.Section, sections, &c.left))
+	if f.copies != nil {
+		c.items, err = f.copies(w, o, &c.left)
+		c.PacketWriter = c.items
 		return c, err
 	}
-	for _, s := range sections {
+	for _, s := range o.sections() {
 		if len(s.options.bytes) > 0 {
 			c.left.leave(sectionHeaders)
 		}
 	}
-	c.w, err = f.Create(w, o)
+	c.PacketWriter, err = f.Create(w, o)
 	return c, err
 }
 
-// WriteItem writes an item, or counts it.
-func (c *Copier) WriteItem(item *Item) error {
+// sections are the section headers of the files that are copied.
+func (o *WriteOptions) sections() (all []*fileSection) {
+	for _, s := range o.From {
+		if r, ok := s.Reader.(*pcapngReader); ok && r.section != nil {
+			all = append(all, r.section)
+		}
+	}
+	return all
+}
+
+// writeItem writes an item, or counts it.
+func (c *copier) writeItem(item *Item) error {
 	if item.block != nil && item.block.time == timeNone && item.Packet != nil {
 		c.left.leave(timelessPackets)
 	}
 	if item.Packet != nil && c.format.keeps&(1<<longPackets) == 0 && c.cuts(item.Packet) {
 		c.left.leave(longPackets)
 	}
-	if ng, ok := c.w.(*Writer); ok {
-		return ng.writeItem(item, &c.left)
+	if c.items != nil {
+		return c.items.writeItem(item, &c.left)
 	}
 	if item.Packet == nil {
 		c.leaveBlock(item.block)
 		return nil
 	}
-	if err := c.w.WritePacket(item.Packet); err != nil {
+	if err := c.WritePacket(item.Packet); err != nil {
 		return err
 	}
 	c.leaveOfPacket(item.Packet)
@@ -65,21 +78,18 @@ func (c *Copier) WriteItem(item *Item) error {
 	return nil
 }
 
-// Flush hands on what waits.
-func (c *Copier) Flush() error { return c.w.Flush() }
-
-// LeftOut lists what of the items is not in the copy, or not as it was.
-func (c *Copier) LeftOut() []Omission { return c.left.omissions(c.format.Name) }
+// leftOut lists what of the items is not in the copy, or not as it was.
+func (c *copier) leftOut() []Omission { return c.left.omissions(c.format.Name) }
 
 // leave counts what the form has no room for.
-func (c *Copier) leave(m matter) {
+func (c *copier) leave(m matter) {
 	if c.format.keeps&(1<<m) == 0 {
 		c.left.leave(m)
 	}
 }
 
 // cuts tells whether a packet is longer than those of a file.
-func (c *Copier) cuts(p *capture.Packet) bool {
+func (c *copier) cuts(p *capture.Packet) bool {
 	if len(p.Data) <= snaplen-maxHeader {
 		return false
 	}
@@ -89,7 +99,7 @@ func (c *Copier) cuts(p *capture.Packet) bool {
 	return checkHeader(p) == nil && len(p.Data)+len(appendHeader(nil, p)) > snaplen
 }
 
-func (c *Copier) leaveBlock(b *block) {
+func (c *copier) leaveBlock(b *block) {
 	known, ok := foreignBlocks[b.kind]
 	switch {
 	case ok:
@@ -109,7 +119,7 @@ func (c *Copier) leaveBlock(b *block) {
 }
 
 // leaveOfPacket counts what this project knows of a packet.
-func (c *Copier) leaveOfPacket(p *capture.Packet) {
+func (c *copier) leaveOfPacket(p *capture.Packet) {
 	if (p.Comment != "" || remark.HasFacts(p)) && !(c.format.Name == "text" && textKeeps(p)) {
 		c.leave(packetComments)
 	}
@@ -120,7 +130,7 @@ func (c *Copier) leaveOfPacket(p *capture.Packet) {
 	}
 }
 
-func (c *Copier) leaveOfTime(item *Item) {
+func (c *copier) leaveOfTime(item *Item) {
 	p, f := item.Packet, c.format
 	switch {
 	case item.block != nil && item.block.time == timeOutside, f.latest > 0 && p.Time > f.latest:
@@ -131,7 +141,7 @@ func (c *Copier) leaveOfTime(item *Item) {
 }
 
 // leaveOptions counts what only other programs know of a packet.
-func (c *Copier) leaveOptions(b *block) {
+func (c *copier) leaveOptions(b *block) {
 	o := optionsOf(b.options, b.order)
 	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
 		switch code {

@@ -68,7 +68,6 @@ func BenchmarkCopy(b *testing.B) {
 	for range packets {
 		f.packet(0, 1700000000123456, frame(b, probe), numbersOption(packetFlags, 1), numberOption(packetID, 1), stringOption(optionComment, "a comment"), endOfOptions)
 	}
-	format, _ := FormatByName("pcapng")
 	b.SetBytes(int64(f.Len()))
 	for b.Loop() {
 		source, err := Open(bytes.NewReader(f.Bytes()), nil, ReadOptions{})
@@ -76,8 +75,8 @@ func BenchmarkCopy(b *testing.B) {
 			b.Fatal(err)
 		}
 		items := itemsOf(source.Reader)
-		copier, err := format.Copy(io.Discard, WriteOptions{From: []*Source{source}})
-		if err != nil {
+		file := NewStream(io.Discard, Pcapng())
+		if err := file.Begin(WriteOptions{From: []*Source{source}}); err != nil {
 			b.Fatal(err)
 		}
 		for {
@@ -85,7 +84,7 @@ func BenchmarkCopy(b *testing.B) {
 			if err != nil {
 				break
 			}
-			if err := copier.WriteItem(item); err != nil {
+			if err := file.WriteItem(item); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -6,7 +6,7 @@
 // [Open] reads a file of any [Format], which it finds out itself, and gives its packets one
 // after the other; [Merge] reads several in the order of their times. [NewWriter] writes
 // pcapng, with all that a capture knows: it is a Sink of package capture.
-// [Format.Create] writes any form that [Formats] lists, and [Format.Copy] does so for a file that
+// [Format.Create] writes any form that [Formats] lists, and [NewFile] does so for a file that
 // is read, with as much of what other programs wrote into it as the form has room for.
 // A [LineWriter] prints a line for each packet.
 //

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"bytes"
+	"io"
 
 	"github.com/ebpfdump/ebpfdump/capture"
 )
@@ -111,6 +112,11 @@ func appendOptions(b []byte, t *optionTable, o options, left *Ledger) []byte {
 		return b
 	}
 	return appendEndOfOptions(b)
+}
+
+// copyPcapng begins a section that keeps what the headers of copied files say.
+func copyPcapng(w io.Writer, o WriteOptions, left *Ledger) (itemWriter, error) {
+	return newWriter(w, bufferSize, appendSection(nil, o.Section, o.sections(), left))
 }
 
 // writeItem writes what another file has, and counts what of it stays behind.
@@ -231,5 +237,6 @@ func (w *Writer) writeForeignPacket(p *capture.Packet, from *block, left *Ledger
 		b = appendEndOfOptions(b)
 	}
 	w.out.buf = endBlock(b, start)
+	w.out.packets++
 	return nil
 }

@@ -40,6 +40,9 @@ type Format struct {
 	// open is nil for forms that are only written, create for those that are only read.
 	open   func(in *input, o ReadOptions) (Reader, error)
 	create func(w io.Writer, o WriteOptions) (PacketWriter, error)
+	// copies creates a file that has room for blocks besides the packets, and counts
+	// in left what it lacks of o.From. It is nil for forms that have only packets.
+	copies func(w io.Writer, o WriteOptions, left *Ledger) (itemWriter, error)
 }
 
 // formats has the forms that are sure about their files first.
@@ -49,7 +52,7 @@ func init() {
 	formats = []Format{
 		{
 			Name: "pcapng", Summary: "all views with all that is known of them", suffixes: []string{".pcapng", ".ntar"},
-			detect: isPcapng, open: openPcapng, create: createPcapng,
+			detect: isPcapng, open: openPcapng, create: createPcapng, copies: copyPcapng,
 		},
 		{
 			Name: "pcap", Summary: "one view, for tcpdump and everything else on libpcap; IP without a link header as RAW (101)", suffixes: []string{".pcap", ".cap", ".dmp"},
@@ -86,6 +89,18 @@ func (f *Format) Readable() bool { return f.open != nil }
 
 // Writable tells whether files of this form can be written.
 func (f *Format) Writable() bool { return f.create != nil }
+
+// Pcapng is the form that has room for everything.
+func Pcapng() *Format { return &formats[0] }
+
+// Lines is the form for people at a terminal, see LineWriter. It has choices of its
+// own and is nothing to choose by name, so it is no row of the table.
+func Lines(o LineOptions) *Format {
+	return &Format{
+		Name: "lines", Summary: "a line for each packet", Text: true, keeps: 1 << packetComments,
+		create: func(w io.Writer, _ WriteOptions) (PacketWriter, error) { return newLineFile(w, o), nil },
+	}
+}
 
 // FormatByName finds the form that a user named.
 func FormatByName(name string) (*Format, bool) {
@@ -228,9 +243,18 @@ func (s *Source) CutOff() (at CutOff, ok bool) {
 	return at, at != CutOff{}
 }
 
-// PacketWriter takes packets and writes them in some form.
+// PacketWriter takes packets and what else there is to a capture, and writes it in
+// some form. What the form has no room for is left out. After a failed write every
+// method returns its error.
 type PacketWriter interface {
 	capture.Flusher
+	// AddInterface writes what there is to say of an interface now, and not with its
+	// first packet.
+	AddInterface(*capture.Interface) error
+	// WriteStatistics writes the ledger of an interface that is in the file.
+	WriteStatistics(capture.Statistics) error
+	// Buffered is how many bytes wait for Flush.
+	Buffered() int
 	// Written is how many packets the underlying writer has taken whole, so far or,
 	// after a failed write, at all.
 	Written() uint64
@@ -255,7 +279,23 @@ func (f *Format) Create(w io.Writer, o WriteOptions) (PacketWriter, error) {
 	return f.create(w, o)
 }
 
-func createPcapng(w io.Writer, o WriteOptions) (PacketWriter, error) { return NewWriter(w, o.Section) }
+// packetForm is what writers of forms that have nothing but packets have in common.
+type packetForm struct{ out output }
+
+// AddInterface writes nothing: there is no room for interfaces.
+func (w *packetForm) AddInterface(*capture.Interface) error { return w.out.err }
+
+// WriteStatistics writes nothing, likewise.
+func (w *packetForm) WriteStatistics(capture.Statistics) error { return w.out.err }
+
+// Written is how many packets the file has.
+func (w *packetForm) Written() uint64 { return w.out.written }
+
+// Buffered is how many bytes wait for Flush.
+func (w *packetForm) Buffered() int { return len(w.out.buf) }
+
+// Flush hands on what waits in the buffer.
+func (w *packetForm) Flush() error { return w.out.flush() }
 
 // looksLike tells whether a file's first lines have a text in them. Only whole
 // lines count.

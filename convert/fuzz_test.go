@@ -87,8 +87,8 @@ func fuzzReader(f *testing.F, form string, seeds [][]byte) {
 	})
 }
 
-// small is an output with a small buffer, since fuzzing lives on being fast.
-func small(out io.Writer) output { return output{w: out, buf: make([]byte, 0, 1<<12)} }
+// small has an output with a small buffer, since fuzzing lives on being fast.
+func small(out io.Writer) packetForm { return packetForm{output{w: out, buf: make([]byte, 0, 1<<12)}} }
 
 // convertAny reads a file that may hold anything, and writes what comes out of
 // it in every form. It fails if a packet cannot be what it is said to be.
@@ -116,7 +116,7 @@ func convertAny(t testing.TB, data []byte, format *Format, strict bool, out io.W
 			}
 		}
 		for form, c := range copies {
-			if err := c.WriteItem(item); err != nil && form == "pcapng" { // the others have no room for all
+			if err := c.writeItem(item); err != nil && form == "pcapng" { // the others have no room for all
 				t.Fatalf("packet %+v: %v", item.Packet, err)
 			}
 		}

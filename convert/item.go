@@ -10,7 +10,7 @@ import (
 //
 // A capture.Packet has what this project knows of a packet. What other programs
 // wrote besides that rides along with the item, as it stands in their file, and
-// only a Copier looks at it.
+// only a File looks at it.
 type Item struct {
 	// Packet is nil for a block besides the packets.
 	Packet *capture.Packet

@@ -46,16 +46,10 @@ import (
 //
 // time, interface, layer, length, captured and data are in every object, the
 // others where they are known. New fields may come; these keep their meaning.
-type jsonWriter struct{ out output }
-
-// Written is how many packets the file has.
-func (w *jsonWriter) Written() uint64 { return w.out.Written() }
-
-// Flush hands on what waits in the buffer.
-func (w *jsonWriter) Flush() error { return w.out.flush() }
+type jsonWriter struct{ packetForm }
 
 func createJSON(w io.Writer, _ WriteOptions) (PacketWriter, error) {
-	return &jsonWriter{output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeObjects}}, nil
+	return &jsonWriter{packetForm{output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeObjects}}}, nil
 }
 
 // wholeObjects returns the size of the objects in b that end within the first n

@@ -63,7 +63,7 @@ func itemsIn(t *testing.T, format *Format, file []byte) (n int) {
 	for ; err == nil; item, err = items.NextItem() {
 		n++
 		for _, c := range copies {
-			if err := c.WriteItem(item); err != nil && c.format.Name == "pcapng" {
+			if err := c.writeItem(item); err != nil && c.format.Name == "pcapng" {
 				t.Fatal(err)
 			}
 		}
@@ -72,29 +72,27 @@ func itemsIn(t *testing.T, format *Format, file []byte) (n int) {
 		if err := c.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		c.LeftOut()
+		c.leftOut()
 	}
 	return n
 }
 
 // smallCopies begins a copy of each form, that of pcapng into out, with small
 // buffers: those of 1 MiB would hide what reading takes.
-func smallCopies(t testing.TB, source *Source, out io.Writer) map[string]*Copier {
+func smallCopies(t testing.TB, source *Source, out io.Writer) map[string]*copier {
 	t.Helper()
-	ng := &Writer{out: small(out)}
-	var sections []*fileSection
-	if r, ok := source.Reader.(*pcapngReader); ok && r.section != nil {
-		sections = append(sections, r.section)
-	}
-	if err := ng.out.block(appendSection(nil, Section{}, sections, new(Ledger))); err != nil {
+	ng := &Writer{out: small(out).out}
+	o := WriteOptions{From: []*Source{source}}
+	if err := ng.out.block(appendSection(nil, Section{}, o.sections(), new(Ledger))); err != nil {
 		t.Fatal(err)
 	}
-	copies := make(map[string]*Copier)
+	copies := make(map[string]*copier)
 	for form, w := range map[string]PacketWriter{
-		"pcapng": ng, "pcap": &pcapWriter{out: small(io.Discard)}, "json": &jsonWriter{small(io.Discard)}, "text": &textWriter{out: small(io.Discard)},
+		"pcap": &pcapWriter{packetForm: small(io.Discard)}, "json": &jsonWriter{small(io.Discard)}, "text": &textWriter{packetForm: small(io.Discard)},
 	} {
 		format, _ := FormatByName(form)
-		copies[form] = &Copier{format: format, w: w}
+		copies[form] = &copier{format: format, PacketWriter: w}
 	}
+	copies["pcapng"] = &copier{format: Pcapng(), PacketWriter: ng, items: ng}
 	return copies
 }

@@ -25,10 +25,6 @@ type output struct {
 	err error
 }
 
-// Written is how many packets the file has, whole. The others, after a failed
-// write, it has not.
-func (o *output) Written() uint64 { return o.written }
-
 // reserve makes room for a block of at most size bytes.
 func (o *output) reserve(size int) error {
 	if o.err != nil {

@@ -162,13 +162,13 @@ func (r *pcapReader) record() error {
 // one link type, that of the first packet: IP without a link header is
 // LINKTYPE_RAW.
 type pcapWriter struct {
-	out   output
+	packetForm
 	link  uint16
 	begun bool
 }
 
 func createPcap(w io.Writer, _ WriteOptions) (PacketWriter, error) {
-	return &pcapWriter{out: output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeRecords}}, nil
+	return &pcapWriter{packetForm: packetForm{output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeRecords}}}, nil
 }
 
 // wholeRecords returns the size of the records in b that end within the first n
@@ -236,9 +236,6 @@ func (w *pcapWriter) begin(link uint16) error {
 	w.out.whole = wholeRecords
 	return err
 }
-
-// Written is how many packets the file has.
-func (w *pcapWriter) Written() uint64 { return w.out.Written() }
 
 // Flush hands on what waits in the buffer. A file that has no packet by now is
 // one of Ethernet.

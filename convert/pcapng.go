@@ -53,13 +53,15 @@ type Writer struct {
 	scratch    []byte
 }
 
-var _ capture.Sink = (*Writer)(nil)
+var _ PacketWriter = (*Writer)(nil)
 
 // NewWriter begins a section. The first bytes reach w with the first Flush or
 // when the buffer is full.
 func NewWriter(w io.Writer, section Section) (*Writer, error) {
 	return newWriter(w, bufferSize, appendSection(nil, section, nil, nil))
 }
+
+func createPcapng(w io.Writer, o WriteOptions) (PacketWriter, error) { return NewWriter(w, o.Section) }
 
 func newWriter(w io.Writer, size int, header []byte) (*Writer, error) {
 	ng := &Writer{out: output{w: w, buf: make([]byte, 0, size)}}
@@ -310,7 +312,7 @@ func (w *Writer) WriteStatistics(s capture.Statistics) error {
 
 // Written is how many packets the underlying writer has taken whole, so far or,
 // after a failed write, at all.
-func (w *Writer) Written() uint64 { return w.out.Written() }
+func (w *Writer) Written() uint64 { return w.out.written }
 
 // Buffered is how many bytes wait for Flush.
 func (w *Writer) Buffered() int { return len(w.out.buf) }

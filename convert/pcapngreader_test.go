@@ -140,14 +140,14 @@ func copyOf(t testing.TB, form string, section Section, files ...[]byte) (copied
 		t.Fatalf("no form %q", form)
 	}
 	var (
-		out    bytes.Buffer
-		copier *Copier
+		out  bytes.Buffer
+		file *File
 	)
 	for {
 		item, err := items.NextItem()
-		if copier == nil {
-			var err error
-			if copier, err = format.Copy(&out, WriteOptions{Section: section, From: sources}); err != nil {
+		if file == nil { // the first item is behind the section header
+			file = NewStream(&out, format)
+			if err := file.Begin(WriteOptions{Section: section, From: sources}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -157,14 +157,14 @@ func copyOf(t testing.TB, form string, section Section, files ...[]byte) (copied
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := copier.WriteItem(item); err != nil {
+		if err := file.WriteItem(item); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := copier.Flush(); err != nil {
+	if err := file.End(nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range copier.LeftOut() {
+	for _, o := range file.LeftOut() {
 		leftOut = append(leftOut, o.String())
 	}
 	return out.Bytes(), leftOut

@@ -24,13 +24,13 @@ const (
 // textWriter writes server text for the user view and trace text for the other
 // views, with all bytes of every packet.
 type textWriter struct {
-	out    output
+	packetForm
 	boot   int64 // in nanoseconds since the epoch
 	prefix []byte
 }
 
 func createText(w io.Writer, o WriteOptions) (PacketWriter, error) {
-	t := &textWriter{out: output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeTexts}}
+	t := &textWriter{packetForm: packetForm{output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeTexts}}}
 	if !o.BootTime.IsZero() {
 		t.boot = o.BootTime.UnixNano()
 	}
@@ -50,12 +50,6 @@ func wholeTexts(b []byte, n int) (size, packets int) {
 	}
 	return size, packets
 }
-
-// Written is how many packets the file has.
-func (w *textWriter) Written() uint64 { return w.out.Written() }
-
-// Flush hands on what waits in the buffer.
-func (w *textWriter) Flush() error { return w.out.flush() }
 
 // WritePacket writes the lines of one packet.
 func (w *textWriter) WritePacket(p *capture.Packet) error {

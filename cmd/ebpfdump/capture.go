@@ -311,14 +311,14 @@ func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) 
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, out.close(err)) }()
+	defer func() { err = firstError(err, out.End(err)) }()
 	report := &reporter{app: a, plan: p}
 	from, err := open(report, p.immediate || out.live)
 	if err != nil {
 		return err
 	}
 	defer from.Close()
-	if err := out.begin(from, p.output == ""); err != nil {
+	if err := out.begin(from); err != nil {
 		return err
 	}
 	if from.signal != nil && ctx.Err() == nil {

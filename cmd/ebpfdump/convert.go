@@ -247,7 +247,7 @@ func (a *app) convert(f convertFlags) (err error) {
 	if err := c.out.open(ctx, p.output); err != nil {
 		return err
 	}
-	if err := confineToFiles(c.out.file); err != nil {
+	if err := confineToFiles(c.out.target); err != nil {
 		return firstError(c.out.finish(err), err)
 	}
 	stopReporting := c.report()

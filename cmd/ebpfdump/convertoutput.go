@@ -20,14 +20,12 @@ type convertOutput struct {
 	selection convert.Selection
 	describe  func() convert.WriteOptions
 
-	mu      sync.Mutex      // a signal and the clock come from other goroutines
-	stdout  io.Writer       // for data, if there is no file
-	file    *outfile.File   // nil for stdout
-	writer  *convert.Copier // nil before the first item
+	mu      sync.Mutex    // a signal and the clock come from other goroutines
+	target  *outfile.File // nil for stdout
+	file    *convert.File
 	stopped bool
 	read    uint64
 	counts  []interfaceCount
-	failure error // of the output itself, at the end
 }
 
 type interfaceCount struct {
@@ -35,21 +33,28 @@ type interfaceCount struct {
 	packets uint64
 }
 
-var (
-	errStopped = errors.New("stopped")
-	// errUnwritten is why a file that was opened is not written.
-	errUnwritten = errors.New("nothing to write")
-)
+var errStopped = errors.New("stopped")
 
-func (o *convertOutput) open(ctx context.Context, name string) (err error) {
-	if name == "-" && o.app.stdoutTerminal {
-		o.stdout, err = o.app.results() // other forms than text are refused there
-	} else if name == "-" {
-		o.stdout, err = o.app.files.Stdout(o.app.data)
-	} else {
-		o.file, err = o.app.files.Create(ctx, name)
+func (o *convertOutput) open(ctx context.Context, name string) error {
+	if name != "-" {
+		target, err := o.app.files.Create(ctx, name)
+		if err != nil {
+			return err
+		}
+		o.target, o.file = target, convert.NewFile(target, o.format)
+		return nil
 	}
+	stdout, err := o.stdout()
+	o.file = convert.NewStream(stdout, o.format)
 	return err
+}
+
+// stdout is what - means. Other forms than text are refused on a terminal.
+func (o *convertOutput) stdout() (io.Writer, error) {
+	if o.app.stdoutTerminal {
+		return o.app.results()
+	}
+	return o.app.files.Stdout(o.app.data)
 }
 
 // WriteItem writes an item if it is selected.
@@ -65,12 +70,12 @@ func (o *convertOutput) WriteItem(item *convert.Item) error {
 	if !o.selection.TakesItem(item) {
 		return nil
 	}
-	if o.writer == nil {
-		if err := o.begin(); err != nil {
+	if !o.file.Begun() {
+		if err := o.file.Begin(o.describe()); err != nil {
 			return err
 		}
 	}
-	if err := o.writer.WriteItem(item); err != nil {
+	if err := o.file.WriteItem(item); err != nil {
 		return err
 	}
 	if item.Packet != nil {
@@ -89,15 +94,6 @@ func (o *convertOutput) count(i *capture.Interface) {
 	o.counts = append(o.counts, interfaceCount{i, 1})
 }
 
-func (o *convertOutput) begin() (err error) {
-	w := o.stdout
-	if o.file != nil {
-		w = o.file
-	}
-	o.writer, err = o.format.Copy(w, o.describe())
-	return err
-}
-
 // end is called when the inputs ended well.
 func (o *convertOutput) end() error {
 	o.mu.Lock()
@@ -108,20 +104,20 @@ func (o *convertOutput) end() error {
 	if o.read > 0 {
 		return fmt.Errorf("none of the %d packets is of a view that was asked for", o.read)
 	}
-	if o.writer != nil {
+	if o.file.Begun() {
 		return nil
 	}
-	return o.begin() // a capture without packets is a capture
+	return o.file.Begin(o.describe()) // a capture without packets is a capture
 }
 
 // Flush hands on what was written so far.
 func (o *convertOutput) Flush() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.writer == nil || o.stopped || len(o.counts) == 0 {
+	if o.stopped {
 		return nil
 	}
-	return o.writer.Flush()
+	return o.file.Flush()
 }
 
 // stop takes no more packets.
@@ -137,27 +133,5 @@ func (o *convertOutput) finish(failure error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.stopped = true
-	if o.writer == nil || failure != nil && len(o.counts) == 0 {
-		if o.file != nil {
-			return o.file.Finish(errUnwritten)
-		}
-		return nil
-	}
-	err := o.writer.Flush()
-	if o.file != nil {
-		err = errors.Join(err, o.file.Finish(err))
-	}
-	o.failure = err
-	return err
-}
-
-// written is how many packets an output has, after it failed or not.
-func written(w any, failure error) uint64 {
-	if changed := (*outfile.ChangedError)(nil); errors.As(failure, &changed) {
-		return 0 // nobody knows what is in the file now
-	}
-	if counts, ok := w.(interface{ Written() uint64 }); ok {
-		return counts.Written()
-	}
-	return 0
+	return o.file.End(failure)
 }

@@ -174,11 +174,9 @@ func (c *conversion) closingLines() {
 		printf("%s of %s left out: %s has room for %s",
 			counted(left.Packets, "packet"), interfaceName(left.Interface), c.out.format.Name, room)
 	}
-	if c.out.writer != nil {
-		for _, left := range c.out.writer.LeftOut() {
-			if !left.Expected || !c.plan.quiet {
-				printf("%v", left)
-			}
+	for _, left := range c.out.file.LeftOut() {
+		if !left.Expected || !c.plan.quiet {
+			printf("%v", left)
 		}
 	}
 	if c.plan.quiet {
@@ -188,8 +186,8 @@ func (c *conversion) closingLines() {
 	for _, n := range c.out.counts {
 		total += n.packets
 	}
-	if c.out.failure != nil {
-		printf("%s written of %d converted: the output has failed", counted(written(c.out.writer, c.out.failure), "packet"), total)
+	if c.out.file.Failure() != nil {
+		printf("%s written of %d converted: the output has failed", counted(written(c.out.file), "packet"), total)
 	} else {
 		printf("%s converted", counted(total, "packet"))
 	}

@@ -123,12 +123,12 @@ func (r *reporter) count(printf func(string, ...any)) {
 func (r *reporter) end(out *captureOutput, failure error) error {
 	statistics, serr := r.session.Statistics()
 	// What was captured is written, with its ledger or without.
-	err := firstError(out.finish(statistics, failure), serr)
+	err := firstError(out.End(failure, statistics...), serr)
 	counts, cerr := r.session.Counts()
 	if cerr == nil && !r.plan.quiet {
 		r.closingLines(counts, statistics)
-		if out.failure != nil {
-			r.unwritten(written(out.packets, out.failure), statistics)
+		if out.Failure() != nil {
+			r.unwritten(written(out.File), statistics)
 		}
 	}
 	switch {

@@ -283,32 +283,33 @@ func captureName(dir string, row survey.Row) string {
 }
 
 // keepCapture writes the packets of a row's main experiment into a file of its own.
-func (a *app) keepCapture(ctx context.Context, dir string, row survey.Row, packets []capture.Packet, statistics []capture.Statistics) (err error) {
-	file, err := a.files.Create(ctx, captureName(dir, row))
+func (a *app) keepCapture(ctx context.Context, dir string, row survey.Row, packets []capture.Packet, statistics []capture.Statistics) error {
+	target, err := a.files.Create(ctx, captureName(dir, row))
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, file.Finish(err)) }()
-	ng, err := convert.NewWriter(file, section(a.commandLine()))
-	if err != nil {
+	file := convert.NewFile(target, convert.Pcapng())
+	if err := a.writePackets(file, packets); err != nil {
+		return errors.Join(err, target.Finish(err)) // not a part of them
+	}
+	return file.End(nil, statistics...)
+}
+
+func (a *app) writePackets(file *convert.File, packets []capture.Packet) error {
+	if err := file.Begin(convert.WriteOptions{Section: section(a.commandLine())}); err != nil {
 		return err
 	}
 	for i := range packets {
-		if err := ng.AddInterface(packets[i].Interface); err != nil {
+		if err := file.AddInterface(packets[i].Interface); err != nil {
 			return err
 		}
 	}
 	for i := range packets {
-		if err := ng.WritePacket(&packets[i]); err != nil {
+		if err := file.WritePacket(&packets[i]); err != nil {
 			return err
 		}
 	}
-	for _, s := range statistics {
-		if err := ng.WriteStatistics(s); err != nil {
-			return err
-		}
-	}
-	return ng.Flush()
+	return nil
 }
 
 // reportOutput is a file or stdout for a report, which is written only when it is whole.
