@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // object finds the BPF object of a filter's source, in testdata/filters or
@@ -24,13 +26,7 @@ func object(tb testing.TB, name, flag string) string {
 		}
 		return path
 	}
-	clang, err := exec.LookPath("clang")
-	if err != nil {
-		if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
-			tb.Fatal("clang is missing and EBPFDUMP_REQUIRE is set")
-		}
-		tb.Skip("needs clang")
-	}
+	clang := testutil.RequireTool(tb, "clang")
 	source := filepath.Join("testdata", "filters", name+".c")
 	if _, err := os.Stat(source); errors.Is(err, fs.ErrNotExist) {
 		source = filepath.Join("..", "samples", "filters", name+".c")

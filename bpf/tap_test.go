@@ -10,19 +10,16 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
-// requirePrivilege skips a test that needs to load programs, unless the
-// environment says that it must run.
+// requirePrivilege ends a test that needs to load programs.
 func requirePrivilege(tb testing.TB) {
 	tb.Helper()
-	if HasCapability(unix.CAP_BPF) || HasCapability(unix.CAP_SYS_ADMIN) {
-		return
+	if !HasCapability(unix.CAP_BPF) {
+		testutil.Missing(tb, "needs CAP_BPF")
 	}
-	if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
-		tb.Fatal("CAP_BPF is missing and EBPFDUMP_REQUIRE is set")
-	}
-	tb.Skip("needs CAP_BPF")
 }
 
 func mustOpen(tb testing.TB, opts Options) *Tap {
@@ -36,30 +33,9 @@ func mustOpen(tb testing.TB, opts Options) *Tap {
 	return tap
 }
 
-// udpPair makes a bound UDP socket on loopback and one connected to it.
 func udpPair(tb testing.TB) (receiver, sender int) {
 	tb.Helper()
-	receiver, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { unix.Close(receiver) })
-	if err := unix.Bind(receiver, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		tb.Fatal(err)
-	}
-	addr, err := unix.Getsockname(receiver)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	sender, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { unix.Close(sender) })
-	if err := unix.Connect(sender, addr); err != nil {
-		tb.Fatal(err)
-	}
-	return receiver, sender
+	return testutil.UDPPair(tb)
 }
 
 // readAll drains the ring.

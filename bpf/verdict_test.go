@@ -2,7 +2,6 @@ package bpf
 
 import (
 	"errors"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -12,6 +11,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // decided sends datagrams through a tap with a verdict, and returns what it
@@ -197,18 +198,12 @@ func TestFilterRefused(t *testing.T) {
 	}
 }
 
-// requireTypes skips a test that needs the kernel's BTF, unless the environment says
-// that it must run.
+// requireTypes ends a test that needs the kernel's BTF.
 func requireTypes(t *testing.T) {
 	t.Helper()
-	_, err := btf.LoadKernelSpec()
-	if err == nil {
-		return
+	if _, err := btf.LoadKernelSpec(); err != nil {
+		testutil.Missing(t, "needs the kernel's types: %v", err)
 	}
-	if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
-		t.Fatalf("the kernel's types are missing and EBPFDUMP_REQUIRE is set: %v", err)
-	}
-	t.Skipf("needs the kernel's types: %v", err)
 }
 
 // A relocation that cannot be satisfied does no harm where the filter asks first.

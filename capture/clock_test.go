@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -38,7 +39,7 @@ func TestClock(t *testing.T) {
 // or take the stated error, must be what the tap and the clock say.
 func TestTimesAgainstTimestampNS(t *testing.T) {
 	t.Parallel()
-	requirePrivilege(t)
+	testutil.RequirePrivilege(t)
 	tap, err := bpf.Open(bpf.Options{RingSize: bpf.MinRingSize})
 	if err != nil {
 		t.Fatal(err)
@@ -89,26 +90,8 @@ func TestTimesAgainstTimestampNS(t *testing.T) {
 // stampedPair makes a UDP socket with SO_TIMESTAMPNS and one connected to it.
 func stampedPair(tb testing.TB) (receiver, sender int) {
 	tb.Helper()
-	open := func() int {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			tb.Fatal(err)
-		}
-		tb.Cleanup(func() { unix.Close(fd) })
-		return fd
-	}
-	receiver, sender = open(), open()
+	receiver, sender = testutil.UDPPair(tb)
 	if err := unix.SetsockoptInt(receiver, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
-		tb.Fatal(err)
-	}
-	if err := unix.Bind(receiver, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		tb.Fatal(err)
-	}
-	to, err := unix.Getsockname(receiver)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if err := unix.Connect(sender, to); err != nil {
 		tb.Fatal(err)
 	}
 	return receiver, sender

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/capture/internal/process"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // smallRing lets many sessions be open at once in a small guest.
@@ -315,7 +316,7 @@ func TestJoinChoosesSockets(t *testing.T) {
 
 func TestJoinRefusals(t *testing.T) {
 	t.Parallel()
-	requirePrivilege(t)
+	testutil.RequirePrivilege(t)
 	if _, err := Join(JoinConfig{PID: 1 << 22}); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("no such process: %v", err)
 	}

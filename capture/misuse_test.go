@@ -6,13 +6,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 	"golang.org/x/sys/unix"
 )
 
 // What a program gets wrong is an error that names it, or nothing happens: nothing panics.
 func TestMisuse(t *testing.T) {
 	t.Parallel()
-	requirePrivilege(t)
+	testutil.RequirePrivilege(t)
 	opening := func(config Config) func() error {
 		return func() error {
 			s, err := Open(config)
@@ -92,7 +93,7 @@ func TestSignalWithoutACommand(t *testing.T) {
 
 func TestClosedNamespace(t *testing.T) {
 	t.Parallel()
-	requirePrivilege(t)
+	testutil.RequirePrivilege(t)
 	ns, err := NewNamespace()
 	if err != nil {
 		t.Fatal(err)

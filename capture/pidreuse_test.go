@@ -16,6 +16,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // The number of a process that has ended comes to be somebody else's.
@@ -126,7 +128,7 @@ func reborn(t *testing.T, stranger *target, number int) net.Conn {
 // requireNumbers skips a test where no process can be given a number.
 func requireNumbers(t *testing.T) {
 	t.Helper()
-	requirePrivilege(t)
+	testutil.RequirePrivilege(t)
 	if name, err := os.Readlink("/proc/self/ns/pid"); err != nil || !strings.Contains(name, "4026531836") {
 		t.Skipf("the numbers of the first process id namespace are out of reach from %s: %v", name, err)
 	}

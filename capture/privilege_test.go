@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/confine"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // targetConfined captures a probe of a kind and protocol, with nothing but the
@@ -54,7 +55,7 @@ func targetConfined(args []string) error {
 // in README says.
 func TestCapabilities(t *testing.T) {
 	t.Parallel()
-	requirePrivilege(t)
+	testutil.RequirePrivilege(t)
 	for _, test := range []struct {
 		kind     string
 		protocol int

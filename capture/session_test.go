@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,20 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
-
-// requirePrivilege skips a test that opens sessions in namespaces, unless the
-// environment says that it must run.
-func requirePrivilege(tb testing.TB) {
-	tb.Helper()
-	if os.Geteuid() == 0 && bpf.HasCapability(unix.CAP_BPF) && bpf.HasCapability(unix.CAP_SYS_ADMIN) {
-		return
-	}
-	if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
-		tb.Fatal("not root and EBPFDUMP_REQUIRE is set")
-	}
-	tb.Skip("needs root")
-}
 
 // memory is a Sink that keeps copies.
 type memory struct {
@@ -63,7 +50,7 @@ func (m *memory) view(v View) []Packet {
 // the tap is in place, and returns what was captured when the socket is quiet.
 func run(tb testing.TB, config Config, traffic func(s *Session)) (*memory, *Session) {
 	tb.Helper()
-	requirePrivilege(tb)
+	testutil.RequirePrivilege(tb)
 	if config.RingSize == 0 {
 		config.RingSize = 4 << 20 // many of these tests run at once, on small machines too
 	}
@@ -112,7 +99,7 @@ func probed(tb testing.TB) func(*Session) {
 
 func mustNamespace(tb testing.TB) *Namespace {
 	tb.Helper()
-	requirePrivilege(tb)
+	testutil.RequirePrivilege(tb)
 	ns, err := NewNamespace()
 	if err != nil {
 		tb.Fatal(err)
@@ -433,7 +420,7 @@ func TestSnaplen(t *testing.T) {
 
 func TestOpenRefusals(t *testing.T) {
 	t.Parallel()
-	requirePrivilege(t)
+	testutil.RequirePrivilege(t)
 	var missing *bpf.MissingError
 
 	_, err := Open(Config{Kind: mustKind(t, "mptcp"), Listen: netip.MustParseAddrPort("127.0.0.1:0")})

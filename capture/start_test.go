@@ -4,6 +4,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 func mustStart(tb testing.TB, config JoinConfig, ns *Namespace, args ...string) *Live {
@@ -151,7 +153,7 @@ func TestStartServer(t *testing.T) {
 
 func TestStartStatus(t *testing.T) {
 	t.Parallel()
-	requirePrivilege(t)
+	testutil.RequirePrivilege(t)
 	l, err := Start(JoinConfig{Options: Options{RingSize: smallRing}}, Command{Args: []string{asCommand(t), "exit"}, User: &User{UID: os.Getuid(), GID: os.Getgid()}})
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 var (
@@ -32,7 +33,7 @@ func tagged(id uint16) capture.Meta { return capture.Meta{VLANProto: etherTypeVL
 // Other readers see a tag where libpcap puts it, of packets that had one.
 func TestTagIsPutBack(t *testing.T) {
 	t.Parallel()
-	requireTool(t, "tcpdump")
+	testutil.RequireTool(t, "tcpdump")
 	for _, i := range []*capture.Interface{packetKernel, udpLink} {
 		first, plain := taggedFrame(t, i, tagged(3<<13|100)), taggedFrame(t, i, capture.Meta{Mark: 42})
 		outer := taggedFrame(t, i, capture.Meta{VLANProto: etherTypeQinQ, VLANTCI: 200})

@@ -7,12 +7,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 var errFull = errors.New("no space")
@@ -179,7 +179,7 @@ func TestDevFull(t *testing.T) {
 	t.Parallel()
 	f, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
-		skip(t, err.Error())
+		testutil.Missing(t, "%v", err)
 	}
 	defer f.Close()
 	if _, err := writeUntilError(t, f, fewPackets(t), true); !errors.Is(err, syscall.ENOSPC) {
@@ -236,40 +236,10 @@ func TestOnlyWholeBlocksAreWritten(t *testing.T) {
 	}
 }
 
-// onTinyDisk calls f with a directory of 64 KiB that only f's thread can see.
-func onTinyDisk(t *testing.T, f func(dir string) error) {
-	t.Helper()
-	requireRoot(t)
-	dir := t.TempDir()
-	errs := make(chan error, 2)
-	go func() {
-		defer close(errs)
-		// The thread is never unlocked: it ends with the goroutine, and the mount with it.
-		runtime.LockOSThread()
-		err := syscall.Unshare(syscall.CLONE_NEWNS)
-		if err == nil {
-			err = syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
-		}
-		if err == nil {
-			err = syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k")
-		}
-		errs <- err
-		if err == nil {
-			errs <- f(dir)
-		}
-	}()
-	if err := <-errs; err != nil {
-		skip(t, "no mount: "+err.Error())
-	}
-	if err := <-errs; err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	var content []byte
-	onTinyDisk(t, func(dir string) error {
+	testutil.Mounted(t, "tmpfs", "size=64k", func(dir string) error {
 		path := filepath.Join(dir, "out.pcapng")
 		f, err := os.Create(path)
 		if err != nil {

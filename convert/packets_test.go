@@ -13,6 +13,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // noon is a time with a digit in every place: 2026-11-05 12:00:00.123456789 UTC.
@@ -127,7 +128,7 @@ func writeFileWith(t testing.TB, packets []*capture.Packet, statistics ...captur
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	cmd := exec.Command(requireTool(t, name), args...)
+	cmd := exec.Command(testutil.RequireTool(t, name), args...)
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Env = append(os.Environ(), "TZ=UTC", "LC_ALL=C.UTF-8")
 	if err := cmd.Run(); err != nil {

@@ -9,13 +9,15 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // BenchmarkAgainstText2pcap converts the same packets as text2pcap does, each
 // from the text that it reads into pcapng, one after the other in the same run.
 // It prints the packets per second of both, and how many times as fast we are.
 func BenchmarkAgainstText2pcap(b *testing.B) {
-	text2pcap := requireTool(b, "text2pcap")
+	text2pcap := testutil.RequireTool(b, "text2pcap")
 	const packets = 100000
 	var hex, trace, server bytes.Buffer
 	for n := range packets {

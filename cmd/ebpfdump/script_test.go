@@ -18,8 +18,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 func TestMain(m *testing.M) {
@@ -87,14 +87,14 @@ func condition(name string) (bool, error) {
 	var ok bool
 	switch {
 	case name == "privileged":
-		ok = os.Geteuid() == 0 && bpf.HasCapability(unix.CAP_BPF) && bpf.HasCapability(unix.CAP_SYS_ADMIN)
+		ok = testutil.Root(unix.CAP_SYS_ADMIN)
 	case strings.HasPrefix(name, "tool:"):
 		_, err := exec.LookPath(installed(strings.TrimPrefix(name, "tool:")))
 		ok = err == nil
 	default:
 		return false, fmt.Errorf("unknown condition %q", name)
 	}
-	if !ok && os.Getenv("EBPFDUMP_REQUIRE") == "1" {
+	if !ok && testutil.Required() {
 		return false, fmt.Errorf("%s is missing and EBPFDUMP_REQUIRE is set", name)
 	}
 	return ok, nil

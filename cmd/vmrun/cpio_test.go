@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // testArchive has an entry of each kind.
@@ -121,13 +123,7 @@ func TestArchive(t *testing.T) {
 }
 
 func TestArchiveWithCpio(t *testing.T) {
-	if _, err := exec.LookPath("cpio"); err != nil {
-		if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
-			t.Fatalf("%v, and EBPFDUMP_REQUIRE is set", err)
-		}
-		t.Skip(err)
-	}
-	list := exec.Command("cpio", "-t", "--quiet")
+	list := exec.Command(testutil.RequireTool(t, "cpio"), "-t", "--quiet")
 	list.Stdin = bytes.NewReader(testArchive(t))
 	output, err := list.CombinedOutput()
 	if err != nil {

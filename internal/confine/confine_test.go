@@ -22,7 +22,7 @@ import (
 	landlocksys "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // What a process gives up it cannot get back, so each test restricts a child,
@@ -63,26 +63,12 @@ func inChild(t *testing.T, name, folder string) map[string]string {
 	return result
 }
 
-func requireRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() == 0 && bpf.HasCapability(unix.CAP_DAC_OVERRIDE) && bpf.HasCapability(unix.CAP_NET_RAW) {
-		return
-	}
-	if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
-		t.Fatal("needs root, and EBPFDUMP_REQUIRE is set")
-	}
-	t.Skip("needs root")
-}
-
 func requireLandlock(t *testing.T) {
 	t.Helper()
 	if HasLandlock() {
 		return
 	}
-	if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
-		t.Fatal("needs Landlock, and EBPFDUMP_REQUIRE is set")
-	}
-	t.Skip("needs Landlock")
+	testutil.Missing(t, "needs Landlock")
 }
 
 // busy keeps threads in all states: that run, that are blocked in a system call,
@@ -148,7 +134,7 @@ func keepInChild(string) map[string]string {
 
 func TestKeep(t *testing.T) {
 	t.Parallel()
-	requireRoot(t)
+	testutil.RequireRoot(t, unix.CAP_DAC_OVERRIDE, unix.CAP_NET_RAW)
 	got := inChild(t, "keep", "")
 	const kept = "0000000000082000"
 	for line, want := range map[string]string{
@@ -192,7 +178,7 @@ func setuidInChild(folder string) map[string]string {
 // A set-user-id program gives nothing back.
 func TestKeepForGood(t *testing.T) {
 	t.Parallel()
-	requireRoot(t)
+	testutil.RequireRoot(t, unix.CAP_DAC_OVERRIDE, unix.CAP_NET_RAW)
 	folder := t.TempDir()
 	id, err := exec.LookPath("id")
 	if err != nil {
@@ -280,7 +266,7 @@ func landlockVersion(t *testing.T) int {
 
 func TestToOpenFiles(t *testing.T) {
 	t.Parallel()
-	requireRoot(t)
+	testutil.RequireRoot(t, unix.CAP_DAC_OVERRIDE, unix.CAP_NET_RAW)
 	requireLandlock(t)
 	folder := t.TempDir()
 	if err := errors.Join(os.Mkdir(filepath.Join(folder, "out"), 0o700), os.WriteFile(filepath.Join(folder, "input"), []byte("data"), 0o600)); err != nil {
@@ -328,7 +314,7 @@ func foreignerInChild(folder string) map[string]string {
 
 func TestToOpenFilesOfOthers(t *testing.T) {
 	t.Parallel()
-	requireRoot(t)
+	testutil.RequireRoot(t, unix.CAP_DAC_OVERRIDE, unix.CAP_NET_RAW)
 	requireLandlock(t)
 	folder := t.TempDir()
 	if err := os.Chown(folder, 1, 1); err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // roleVariable makes the test binary another process than the tests: one with
@@ -77,16 +78,6 @@ func loseBPF() error {
 	return nil
 }
 
-// skip ends a test that cannot run here. With EBPFDUMP_REQUIRE=1, where
-// everything is said to be there, that is a failure.
-func skip(t *testing.T, reason string) {
-	t.Helper()
-	if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
-		t.Fatal("required: " + reason)
-	}
-	t.Skip(reason)
-}
-
 // reportAs is the report of a process in a role.
 func reportAs(t *testing.T, role string) Report {
 	t.Helper()
@@ -113,7 +104,7 @@ func TestExamine(t *testing.T) {
 	t.Parallel()
 	privilege := bpf.CurrentPrivilege()
 	if !privilege.MayLoad() || !privilege.Has(unix.CAP_NET_RAW) || !privilege.Has(unix.CAP_SYS_ADMIN) {
-		skip(t, "needs CAP_BPF, CAP_NET_RAW and CAP_SYS_ADMIN")
+		testutil.Missing(t, "needs CAP_BPF, CAP_NET_RAW and CAP_SYS_ADMIN")
 	}
 	r := Diagnose(Examine(t.Context()), "v1")
 	if !r.Works {
@@ -131,9 +122,7 @@ func TestExamine(t *testing.T) {
 
 func TestExamineAsNobody(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		skip(t, "only root can become nobody")
-	}
+	testutil.RequireRoot(t) // who else could become nobody
 	r := reportAs(t, "nobody")
 	if r.Works || r.Process.UID != 65534 || r.Process.Effective != "0000000000000000" {
 		t.Errorf("works %t, %+v", r.Works, r.Process)
@@ -164,7 +153,7 @@ func TestExamineAsNobody(t *testing.T) {
 func TestExamineWithoutBPF(t *testing.T) {
 	t.Parallel()
 	if _, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0); err != nil {
-		skip(t, "needs seccomp")
+		testutil.Missing(t, "needs seccomp")
 	}
 	r := reportAs(t, "no-bpf")
 	if r.Works || r.Kernel.BPF.Answer != No || r.Process.Seccomp.Answer != Yes {

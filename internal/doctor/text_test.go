@@ -2,12 +2,12 @@ package doctor
 
 import (
 	"encoding/json"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // example is a report with something of everything, the same on every machine.
@@ -38,23 +38,6 @@ func example() Report {
 	return Diagnose(m, "v1.2.3")
 }
 
-// golden compares with a file, which EBPFDUMP_UPDATE=1 writes anew.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	if os.Getenv("EBPFDUMP_UPDATE") == "1" {
-		if err := os.WriteFile(name, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("not as in %s (EBPFDUMP_UPDATE=1 writes it anew):\n%s", name, got)
-	}
-}
-
 func TestText(t *testing.T) {
 	t.Parallel()
 	var plain, coloured strings.Builder
@@ -64,7 +47,7 @@ func TestText(t *testing.T) {
 	if err := example().Text(&coloured, true); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "testdata/report.txt", plain.String())
+	testutil.Golden(t, "testdata/report.txt", plain.String())
 	for line := range strings.Lines(plain.String()) {
 		if len(strings.TrimSuffix(line, "\n")) > width {
 			t.Errorf("wider than %d columns: %s", width, line)
@@ -86,5 +69,5 @@ func TestJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "testdata/report.json", string(got)+"\n")
+	testutil.Golden(t, "testdata/report.json", string(got)+"\n")
 }

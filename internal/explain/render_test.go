@@ -5,11 +5,8 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
@@ -18,26 +15,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs; go test -update writes it anew. Got:\n%s", path, got)
-	}
-}
 
 func convertSection(application string) convert.Section {
 	return convert.Section{Application: application}
@@ -45,7 +24,7 @@ func convertSection(application string) convert.Section {
 
 func TestText(t *testing.T) {
 	t.Parallel()
-	golden(t, "conversation.txt", text(t, conversation().explain(t), false))
+	testutil.Golden(t, "testdata/conversation.txt", text(t, conversation().explain(t), false))
 }
 
 // Colours change nothing else, and every layer has its own.
@@ -206,7 +185,7 @@ func TestReportForm(t *testing.T) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "version %d\n", Version)
 	form(&b, reflect.TypeFor[Report](), "")
-	golden(t, "report.form", b.String())
+	testutil.Golden(t, "testdata/report.form", b.String())
 }
 
 // form lists the paths of a type's JSON, each with its kind.

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -65,7 +67,7 @@ func state(name string) string {
 // into the older file is written.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	mounted(t, "tmpfs", "size=64k", func(dir string) error {
+	testutil.Mounted(t, "tmpfs", "size=64k", func(dir string) error {
 		// Not with Create, which has a goroutine of its own, and that another thread.
 		older, fresh := filepath.Join(dir, "older"), filepath.Join(dir, "new")
 		content := strings.Repeat("0123456789", 1000)
@@ -118,7 +120,7 @@ func TestFailureHalfWay(t *testing.T) {
 		halfWay(t, name)
 		return
 	}
-	mounted(t, "ramfs", "", func(dir string) error {
+	testutil.Mounted(t, "ramfs", "", func(dir string) error {
 		older := filepath.Join(dir, "older")
 		if err := os.WriteFile(older, bytes.Repeat([]byte("older "), 5000), 0o600); err != nil {
 			return err

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // again runs a test in a process of its own.
@@ -115,7 +117,7 @@ func owner(t *testing.T, name string) [2]uint32 {
 
 // What is made under sudo belongs to whoever called it, and nothing else does.
 func TestOwner(t *testing.T) {
-	requireRoot(t)
+	testutil.RequireRoot(t)
 	for _, c := range []struct {
 		uid, gid string
 		want     [2]uint32
@@ -160,7 +162,7 @@ func TestOwner(t *testing.T) {
 // The files of whoever called sudo are as good as our own in a directory of all:
 // the second capture there writes over the first.
 func TestOwnUnderSudo(t *testing.T) {
-	requireRoot(t)
+	testutil.RequireRoot(t)
 	dir := folder(t, 0o777|os.ModeSticky)
 	t.Setenv("SUDO_UID", "1234")
 	t.Setenv("SUDO_GID", "1234")
@@ -180,7 +182,7 @@ func TestOwnUnderSudo(t *testing.T) {
 
 // A directory that somebody else was quicker to make is theirs to change.
 func TestForeignDirectory(t *testing.T) {
-	requireRoot(t)
+	testutil.RequireRoot(t)
 	path := filepath.Join(folder(t, 0o777|os.ModeSticky), "pcaps")
 	must(t, os.Mkdir(path, 0o755))
 	must(t, new(Files).MakeDirectory(path))

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // foreignCase is something that stands where a file is to be written.
@@ -43,7 +45,7 @@ func putHardLink(t *testing.T, path, victim string) { must(t, os.Link(victim, pa
 // What others may have put in the way is not written to where they can put
 // something, and is where they cannot, whatever fs.protected_* says.
 func TestForeignFiles(t *testing.T) {
-	requireRoot(t)
+	testutil.RequireRoot(t)
 	for mode, shared := range map[os.FileMode]bool{
 		0o777 | fs.ModeSticky: true,
 		0o777:                 true,
@@ -80,7 +82,7 @@ func TestForeignFiles(t *testing.T) {
 
 // A fifo of somebody else does not even get a writer.
 func TestForeignFifoIsNotOpened(t *testing.T) {
-	requireRoot(t)
+	testutil.RequireRoot(t)
 	path := filepath.Join(folder(t, 0o777|fs.ModeSticky), "fifo")
 	must(t, unix.Mkfifo(path, 0o666))
 	must(t, os.Chown(path, stranger, stranger))
@@ -98,7 +100,7 @@ func TestForeignFifoIsNotOpened(t *testing.T) {
 
 // Links on the way count as well, links to links, and links back.
 func TestForeignDirectories(t *testing.T) {
-	requireRoot(t)
+	testutil.RequireRoot(t)
 	shared, private := folder(t, 0o777|fs.ModeSticky), folder(t, 0o755)
 	link := func(name, target string, uid int) string {
 		path := filepath.Join(shared, name)
@@ -136,7 +138,7 @@ func TestForeignDirectories(t *testing.T) {
 // While somebody exchanges what stands at a path as fast as they can, what they
 // point at stays as it is.
 func TestForeignRace(t *testing.T) {
-	requireRoot(t)
+	testutil.RequireRoot(t)
 	dir := folder(t, 0o777|fs.ModeSticky)
 	victim, path, spare := filepath.Join(t.TempDir(), "victim"), filepath.Join(dir, "out"), filepath.Join(dir, "spare")
 	write(t, victim, "precious")
@@ -252,7 +254,7 @@ func TestPlaces(t *testing.T) {
 
 // /dev/stdout is what somebody has opened, wherever that is.
 func TestOpenDescriptor(t *testing.T) {
-	requireRoot(t)
+	testutil.RequireRoot(t)
 	path := filepath.Join(folder(t, 0o777|fs.ModeSticky), "theirs")
 	write(t, path, "older")
 	must(t, os.Chown(path, stranger, stranger))

@@ -4,30 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
-
-// requirePrivilege skips a test that surveys, unless the environment says that
-// it must run.
-func requirePrivilege(tb testing.TB) {
-	tb.Helper()
-	if os.Geteuid() == 0 && bpf.HasCapability(unix.CAP_BPF) && bpf.HasCapability(unix.CAP_SYS_ADMIN) {
-		return
-	}
-	if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
-		tb.Fatal("not root and EBPFDUMP_REQUIRE is set")
-	}
-	tb.Skip("needs root")
-}
 
 // kept is what Captured was given of a survey.
 type kept struct {
@@ -51,7 +35,7 @@ var captured = kept{packets: make(map[string][]capture.Packet)}
 
 func mustSurvey(tb testing.TB) *Report {
 	tb.Helper()
-	requirePrivilege(tb)
+	testutil.RequirePrivilege(tb)
 	r, err := surveyed()
 	if err != nil {
 		tb.Fatal(err)

@@ -5,30 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
 )
 
 // stranger is a user that we are not.
 const stranger = 65534
-
-// skip skips a test that this machine cannot run, unless the environment says
-// that it must run.
-func skip(tb testing.TB, reason string) {
-	tb.Helper()
-	if os.Getenv("EBPFDUMP_REQUIRE") == "1" {
-		tb.Fatal("EBPFDUMP_REQUIRE is set: " + reason)
-	}
-	tb.Skip(reason)
-}
-
-func requireRoot(tb testing.TB) {
-	tb.Helper()
-	if os.Geteuid() != 0 {
-		skip(tb, "needs root")
-	}
-}
 
 func must(tb testing.TB, err error) {
 	tb.Helper()
@@ -68,36 +50,6 @@ func folder(tb testing.TB, mode os.FileMode) string {
 	must(tb, os.Mkdir(dir, 0o700))
 	must(tb, os.Chmod(dir, mode))
 	return dir
-}
-
-// mounted calls f with a new file system that only f's thread can see.
-func mounted(t *testing.T, system, options string, f func(dir string) error) {
-	t.Helper()
-	requireRoot(t)
-	dir := t.TempDir()
-	errs := make(chan error, 2)
-	go func() {
-		defer close(errs)
-		// The thread is never unlocked: it ends with the goroutine, and the mount with it.
-		runtime.LockOSThread()
-		err := syscall.Unshare(syscall.CLONE_NEWNS)
-		if err == nil {
-			err = syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
-		}
-		if err == nil {
-			err = syscall.Mount(system, dir, system, 0, options)
-		}
-		errs <- err
-		if err == nil {
-			errs <- f(dir)
-		}
-	}()
-	if err := <-errs; err != nil {
-		skip(t, "no mount: "+err.Error())
-	}
-	if err := <-errs; err != nil {
-		t.Fatal(err)
-	}
 }
 
 // full fills a disk to the last page.

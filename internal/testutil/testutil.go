@@ -1,0 +1,141 @@
+// Package testutil is what tests of several packages share: what they need of the
+// machine that they run on, sockets, disks that are full, and files of what is expected.
+//
+// It imports nothing of the project, so that any package can use it in its tests.
+package testutil
+
+import (
+	"os"
+	"os/exec"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Required tells whether everything that tests need is said to be there, so that
+// one that cannot run is a failure: EBPFDUMP_REQUIRE=1.
+func Required() bool { return os.Getenv("EBPFDUMP_REQUIRE") == "1" }
+
+// Missing ends a test that cannot run here: it is skipped or, where nothing may be
+// missing, it fails.
+func Missing(tb testing.TB, format string, args ...any) {
+	tb.Helper()
+	if Required() {
+		tb.Fatalf("EBPFDUMP_REQUIRE is set: "+format, args...)
+	}
+	tb.Skipf(format, args...)
+}
+
+// RequireTool finds a program, such as tshark, that judges what was written.
+func RequireTool(tb testing.TB, name string) (path string) {
+	tb.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		Missing(tb, "%s is not installed", name)
+	}
+	return path
+}
+
+// Root tells whether we are root, and have capabilities such as unix.CAP_SYS_ADMIN.
+func Root(capabilities ...int) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData // 32 capabilities each
+	if os.Geteuid() != 0 || unix.Capget(&header, &sets[0]) != nil {
+		return false
+	}
+	for _, c := range capabilities {
+		if sets[c/32].Effective>>(c%32)&1 == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// RequireRoot ends a test that needs root, with these capabilities.
+func RequireRoot(tb testing.TB, capabilities ...int) {
+	tb.Helper()
+	if !Root(capabilities...) {
+		Missing(tb, "needs root, with all its capabilities")
+	}
+}
+
+// RequirePrivilege ends a test that makes network namespaces and loads programs:
+// CAP_SYS_ADMIN has CAP_BPF in it.
+func RequirePrivilege(tb testing.TB) {
+	tb.Helper()
+	RequireRoot(tb, unix.CAP_SYS_ADMIN)
+}
+
+// UDPPair makes a bound UDP socket on loopback and one connected to it.
+func UDPPair(tb testing.TB) (receiver, sender int) {
+	tb.Helper()
+	open := func() int {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		tb.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	receiver, sender = open(), open()
+	if err := unix.Bind(receiver, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		tb.Fatal(err)
+	}
+	to, err := unix.Getsockname(receiver)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := unix.Connect(sender, to); err != nil {
+		tb.Fatal(err)
+	}
+	return receiver, sender
+}
+
+// Mounted calls f with a new file system that only f's thread can see, such as a
+// tmpfs of size=64k.
+func Mounted(tb testing.TB, system, options string, f func(dir string) error) {
+	tb.Helper()
+	RequireRoot(tb)
+	dir := tb.TempDir()
+	errs := make(chan error, 2)
+	go func() {
+		defer close(errs)
+		// The thread is never unlocked: it ends with the goroutine, and the mount with it.
+		runtime.LockOSThread()
+		err := unix.Unshare(unix.CLONE_NEWNS)
+		if err == nil {
+			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		}
+		if err == nil {
+			err = unix.Mount(system, dir, system, 0, options)
+		}
+		errs <- err
+		if err == nil {
+			errs <- f(dir)
+		}
+	}()
+	if err := <-errs; err != nil {
+		Missing(tb, "no mount: %v", err)
+	}
+	if err := <-errs; err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// Golden compares with a file, which EBPFDUMP_UPDATE=1 writes anew.
+func Golden(tb testing.TB, path, got string) {
+	tb.Helper()
+	if os.Getenv("EBPFDUMP_UPDATE") == "1" {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if got != string(want) {
+		tb.Errorf("not as in %s (EBPFDUMP_UPDATE=1 writes it anew):\n%s", path, got)
+	}
+}
