@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // headers is what the headers in a packet's bytes say, for one readable line.
@@ -20,13 +21,6 @@ type headers struct {
 	// payload follows the last header that was understood.
 	payload []byte
 }
-
-const (
-	etherTypeIPv4 = 0x0800
-	etherTypeIPv6 = 0x86dd
-	etherTypeVLAN = 0x8100
-	etherTypeQinQ = 0x88a8
-)
 
 // parseHeaders reads a packet's headers. The addresses and the protocol that
 // the packet states itself take precedence.
@@ -44,75 +38,33 @@ func parseHeaders(p *capture.Packet) headers {
 }
 
 func (h *headers) link(b []byte) {
-	be := binary.BigEndian
-	if len(b) < 14 {
+	etherType, size := header.Ethernet(b)
+	if size == 0 {
 		return
 	}
-	etherType, b := be.Uint16(b[12:]), b[14:]
-	for (etherType == etherTypeVLAN || etherType == etherTypeQinQ) && len(b) >= 4 {
-		etherType, b = be.Uint16(b[2:]), b[4:]
-	}
-	h.payload = b
-	if etherType != etherTypeIPv4 && etherType != etherTypeIPv6 {
+	h.payload = b[size:]
+	if etherType != header.EtherTypeIPv4 && etherType != header.EtherTypeIPv6 {
 		h.etherType = etherType
 		return
 	}
-	h.network(b)
+	h.network(b[size:])
 }
 
 func (h *headers) network(b []byte) {
 	h.payload = b
-	switch {
-	case len(b) >= ipv4HeaderSize && b[0]>>4 == 4:
-		h.ipv4(b)
-	case len(b) >= ipv6HeaderSize && b[0]>>4 == 6:
-		h.ipv6(b)
-	}
-}
-
-func (h *headers) ipv4(b []byte) {
-	be := binary.BigEndian
-	size := int(b[0]&0xf) * 4
-	if size < ipv4HeaderSize || size > len(b) {
+	ip, ok := header.ParseIP(b)
+	if !ok {
 		return
 	}
-	h.addresses(netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])))
-	h.protocol = b[9]
-	later := be.Uint16(b[6:])&0x1fff != 0
+	h.addresses(ip.Src, ip.Dst)
+	h.protocol = ip.Protocol
 	// A short Ethernet frame has padding behind the packet.
-	if total := int(be.Uint16(b[2:])); total >= size && total < len(b) {
-		b = b[:total]
+	if ip.Total > 0 && ip.Total < len(b) {
+		b = b[:ip.Total]
 	}
-	h.payload = b[size:]
-	if !later {
-		h.transport(b[size:])
-	}
-}
-
-func (h *headers) ipv6(b []byte) {
-	const hopByHop, routing, fragment, destination = 0, 43, 44, 60
-	be := binary.BigEndian
-	h.addresses(netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40])))
-	next := b[6]
-	if length := int(be.Uint16(b[4:])); length > 0 && ipv6HeaderSize+length < len(b) {
-		b = b[:ipv6HeaderSize+length]
-	}
-	b = b[ipv6HeaderSize:]
-	later := false
-	for next == hopByHop || next == routing || next == fragment || next == destination {
-		size := 8
-		if len(b) >= 8 && next != fragment {
-			size += int(b[1]) * 8
-		}
-		if len(b) < size {
-			break
-		}
-		later = later || next == fragment && be.Uint16(b[2:])>>3 != 0
-		next, b = b[0], b[size:]
-	}
-	h.protocol, h.payload = next, b
-	if !later {
-		h.transport(b)
+	h.payload = b[ip.Size:]
+	if !ip.Later {
+		h.transport(b[ip.Size:])
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
@@ -139,7 +140,7 @@ func appendAddress(b []byte, a netip.AddrPort) []byte {
 func appendProtocol(b []byte, p *capture.Packet, h *headers) []byte {
 	switch {
 	case h.tcp:
-		return appendFlags(append(b, ' '), h.flags)
+		return header.AppendTCPFlags(append(b, ' '), h.flags)
 	case h.etherType != 0:
 		return fmt.Appendf(b, " ether 0x%04x", h.etherType)
 	case h.protocol != 0:
@@ -162,21 +163,6 @@ func appendProtocolName(b []byte, protocol uint8) []byte {
 		return append(b, "icmp6"...)
 	}
 	return strconv.AppendUint(append(b, "proto "...), uint64(protocol), 10)
-}
-
-// appendFlags appends the flags in tcpdump's order, which is the bits' from the lowest up.
-func appendFlags(b []byte, flags uint8) []byte {
-	const letters = "FSRP.UEW"
-	if flags == 0 {
-		return append(b, "[none]"...)
-	}
-	b = append(b, '[')
-	for bit := range letters {
-		if flags>>bit&1 != 0 {
-			b = append(b, letters[bit])
-		}
-	}
-	return append(b, ']')
 }
 
 const hexDigits = "0123456789abcdef"

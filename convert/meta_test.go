@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
@@ -28,7 +29,9 @@ func taggedFrame(t testing.TB, i *capture.Interface, m capture.Meta) *capture.Pa
 	return p
 }
 
-func tagged(id uint16) capture.Meta { return capture.Meta{VLANProto: etherTypeVLAN, VLANTCI: id} }
+func tagged(id uint16) capture.Meta {
+	return capture.Meta{VLANProto: header.EtherTypeVLAN, VLANTCI: id}
+}
 
 // Other readers see a tag where libpcap puts it, of packets that had one.
 func TestTagIsPutBack(t *testing.T) {
@@ -36,7 +39,7 @@ func TestTagIsPutBack(t *testing.T) {
 	testutil.RequireTool(t, "tcpdump")
 	for _, i := range []*capture.Interface{packetKernel, udpLink} {
 		first, plain := taggedFrame(t, i, tagged(3<<13|100)), taggedFrame(t, i, capture.Meta{Mark: 42})
-		outer := taggedFrame(t, i, capture.Meta{VLANProto: etherTypeQinQ, VLANTCI: 200})
+		outer := taggedFrame(t, i, capture.Meta{VLANProto: header.EtherTypeQinQ, VLANTCI: 200})
 		outer.Data = bytes.Join([][]byte{outer.Data[:12], []byte("\x81\x00\x00\x07"), outer.Data[12:]}, nil)
 		outer.Len = len(outer.Data)
 		cutOff := taggedFrame(t, i, tagged(100))
@@ -140,7 +143,7 @@ func TestTagOfLongestFrame(t *testing.T) {
 
 func TestMetaInJSONAndLines(t *testing.T) {
 	t.Parallel()
-	p := taggedFrame(t, packetKernel, capture.Meta{VLANProto: etherTypeVLAN, Mark: 42, Priority: 6, GSOSize: 1448, GSOSegs: 2, Hash: 5, Queue: 1})
+	p := taggedFrame(t, packetKernel, capture.Meta{VLANProto: header.EtherTypeVLAN, Mark: 42, Priority: 6, GSOSize: 1448, GSOSegs: 2, Hash: 5, Queue: 1})
 	p.Comment = "a note"
 	var lines bytes.Buffer
 	w, err := createJSON(&lines, WriteOptions{})

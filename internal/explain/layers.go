@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // class is the layer that bytes belong to. It has a colour.
@@ -41,7 +42,7 @@ type dissection struct {
 	payload, end int
 }
 
-// Numbers of https://www.iana.org/assignments/protocol-numbers and ieee-802-numbers.
+// Numbers of https://www.iana.org/assignments/protocol-numbers.
 const (
 	protocolICMP    = 1
 	protocolTCP     = 6
@@ -49,11 +50,6 @@ const (
 	protocolICMPv6  = 58
 	protocolSCTP    = 132
 	protocolUDPLite = 136
-
-	etherTypeIPv4 = 0x0800
-	etherTypeIPv6 = 0x86dd
-	etherTypeVLAN = 0x8100
-	etherTypeQinQ = 0x88a8
 )
 
 var protocolNames = map[uint8]string{
@@ -100,77 +96,31 @@ func (d *dissection) header(name string, c class, size int) {
 }
 
 func (d *dissection) link(data []byte) {
-	be := binary.BigEndian
-	if len(data) < 14 {
+	etherType, size := header.Ethernet(data)
+	if size == 0 {
 		return
 	}
-	etherType, size := be.Uint16(data[12:]), 14
-	for (etherType == etherTypeVLAN || etherType == etherTypeQinQ) && len(data) >= size+4 {
-		etherType = be.Uint16(data[size+2:])
-		size += 4
-	}
 	d.header("Ethernet", classLink, size)
-	if etherType == etherTypeIPv4 || etherType == etherTypeIPv6 {
+	if etherType == header.EtherTypeIPv4 || etherType == header.EtherTypeIPv6 {
 		d.network(data)
 	}
 }
 
 func (d *dissection) network(data []byte) {
-	b := data[d.payload:]
-	switch {
-	case len(b) >= 20 && b[0]>>4 == 4:
-		d.ipv4(data)
-	case len(b) >= 40 && b[0]>>4 == 6:
-		d.ipv6(data)
-	}
-}
-
-func (d *dissection) ipv4(data []byte) {
-	be := binary.BigEndian
-	b := data[d.payload:]
-	size, total := int(b[0]&0xf)*4, int(be.Uint16(b[2:]))
-	if size < 20 || size > len(b) {
+	ip, ok := header.ParseIP(data[d.payload:])
+	if !ok {
 		return
 	}
-	// Segmentation offload leaves a total length of 0; padding follows a short packet.
-	if total >= size {
-		d.end = min(d.end, d.payload+total)
+	if ip.Total > 0 {
+		d.end = min(d.end, d.payload+ip.Total)
 	}
-	d.protocol = b[9]
-	fragment := be.Uint16(b[6:])&0x1fff != 0
-	d.header("IPv4", classNetwork, size)
-	if !fragment {
-		d.transportHeader(data)
+	d.protocol = ip.Protocol
+	name := "IPv4"
+	if ip.Version == 6 {
+		name = "IPv6"
 	}
-}
-
-func (d *dissection) ipv6(data []byte) {
-	const hopByHop, routing, fragment, destination = 0, 43, 44, 60
-	be := binary.BigEndian
-	b := data[d.payload:]
-	if length := int(be.Uint16(b[4:])); length > 0 {
-		d.end = min(d.end, d.payload+40+length)
-	}
-	next, size, later := b[6], 40, false
-	for next == hopByHop || next == routing || next == fragment || next == destination {
-		if len(b) < size+8 {
-			break
-		}
-		extension := 8
-		if next == fragment {
-			later = later || be.Uint16(b[size+2:])>>3 != 0
-		} else {
-			extension += int(b[size+1]) * 8
-		}
-		if len(b) < size+extension || d.payload+size+extension > d.end {
-			break
-		}
-		next = b[size]
-		size += extension
-	}
-	d.protocol = next
-	d.header("IPv6", classNetwork, size)
-	if !later {
+	d.header(name, classNetwork, ip.Size)
+	if !ip.Later {
 		d.transportHeader(data)
 	}
 }
@@ -216,19 +166,4 @@ func (d *dissection) tcp(data []byte) (h tcpHeader, ok bool) {
 	}
 	b := data[d.transport:]
 	return tcpHeader{seq: binary.BigEndian.Uint32(b[4:]), flags: b[13]}, true
-}
-
-// flagLetters is tcpdump's notation of TCP flags.
-func flagLetters(flags uint8) string {
-	const letters = "FSRP.UEW"
-	b := []byte{'['}
-	for bit := range letters {
-		if flags>>bit&1 != 0 {
-			b = append(b, letters[bit])
-		}
-	}
-	if len(b) == 1 {
-		return "[none]"
-	}
-	return string(append(b, ']'))
 }

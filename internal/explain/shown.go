@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
@@ -136,7 +137,7 @@ func (e *entry) show(fate string) {
 	}
 	switch {
 	case e.tcp:
-		g.what = flagLetters(e.header.flags)
+		g.what = string(header.AppendTCPFlags(nil, e.header.flags))
 	case e.protocol != 0:
 		g.what = protocolName(e.protocol)
 	}
