@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
 // pen is the number of companies that exist in documents only (RFC 5612).
@@ -426,7 +428,7 @@ func TestLongPacketsKeepTheirLength(t *testing.T) {
 	f := newFile(binary.LittleEndian)
 	f.section()
 	f.iface(linkEthernet)
-	for _, size := range []int{snaplen, snaplen + 1, inputSize - 100} {
+	for _, size := range []int{snaplen, snaplen + 1, window.Size - 100} {
 		f.packet(0, 5, make([]byte, size))
 	}
 	for _, form := range []string{"pcapng", "pcap"} {
@@ -446,7 +448,7 @@ func TestLargeBlocks(t *testing.T) {
 	f.section()
 	f.iface(linkEthernet)
 	f.packet(0, 5, frame(t, "before"))
-	for _, size := range []int{inputSize, 3 << 20, largestBlock - 20} {
+	for _, size := range []int{window.Size, 3 << 20, largestBlock - 20} {
 		f.block(blockSecrets, f.secrets(strings.Repeat("k", size)))
 	}
 	f.block(blockSecrets, f.secrets(strings.Repeat("k", largestBlock)))
@@ -469,7 +471,7 @@ func TestLargeBlocks(t *testing.T) {
 		t.Errorf("%d packets", n)
 	}
 	runtime.ReadMemStats(&after)
-	if grown := after.TotalAlloc - before.TotalAlloc; grown > 2*(inputSize+readSize) {
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > 2*(window.Size+window.ReadSize) {
 		t.Errorf("reading the packets allocated %d KiB", grown>>10)
 	}
 }
@@ -518,7 +520,7 @@ func TestCutOffIsNoDamage(t *testing.T) {
 		"packet":  func() { pcapng.packet(0, 2, frame(t, "torn")) },
 		"section": func() { pcapng.section(stringOption(optionComment, "x")) },
 		"unknown": func() { pcapng.block(0x77, make([]byte, 100)) },
-		"large":   func() { pcapng.block(blockSecrets, make([]byte, inputSize+100)) },
+		"large":   func() { pcapng.block(blockSecrets, make([]byte, window.Size+100)) },
 	} {
 		pcapng.Truncate(end)
 		last()

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // Tags of LINKTYPE_WIRESHARK_UPPER_PDU (252), as in Wireshark's exported_pdu_tlvs.h.
@@ -22,14 +23,13 @@ const (
 	pduDirection       = 35
 )
 
-// IP protocol numbers (IANA).
 const (
-	protocolICMP   = 1
-	protocolTCP    = 6
-	protocolUDP    = 17
-	protocolDCCP   = 33
-	protocolICMPv6 = 58
-	protocolSCTP   = 132
+	protocolICMP   = header.ProtocolICMP
+	protocolTCP    = header.ProtocolTCP
+	protocolUDP    = header.ProtocolUDP
+	protocolDCCP   = header.ProtocolDCCP
+	protocolICMPv6 = header.ProtocolICMPv6
+	protocolSCTP   = header.ProtocolSCTP
 )
 
 const (

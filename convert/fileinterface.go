@@ -42,9 +42,9 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 	for code, value, ok := described.next(); ok; code, value, ok = described.next() {
 		switch {
 		case code == interfaceName:
-			name = text(value)
+			name = optionText(value)
 		case code == interfaceDescription:
-			description = text(value)
+			description = optionText(value)
 		case code == interfaceResolution && len(value) == 1:
 			i.clock.resolution = value[0]
 		case code == interfaceOffset && len(value) == 8:

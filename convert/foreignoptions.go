@@ -172,9 +172,9 @@ func (o options) comments() string {
 		}
 	}
 	if all == nil {
-		return text(first)
+		return optionText(first)
 	}
-	return text([]byte(all.String()))
+	return optionText([]byte(all.String()))
 }
 
 // whole tells, after the last option, whether there is nothing else.

@@ -1,7 +1,6 @@
 package convert
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/text"
+	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
 // Format is a form that packets can have in a file: one row of the table that Formats lists.
@@ -38,7 +39,7 @@ type Format struct {
 	// detect tells from the beginning of a file whether it has this form.
 	detect func(head []byte) bool
 	// open is nil for forms that are only written, create for those that are only read.
-	open   func(in *input, o ReadOptions) (Reader, error)
+	open   func(in *window.Window, o ReadOptions) (Reader, error)
 	create func(w io.Writer, o WriteOptions) (PacketWriter, error)
 	// copies creates a file that has room for blocks besides the packets, and counts
 	// in left what it lacks of o.From. It is nil for forms that have only packets.
@@ -68,11 +69,11 @@ func init() {
 		},
 		{
 			Name: "trace", Summary: "what a filter printed to the kernel's trace pipe", Text: true,
-			detect: isTraceText, open: openTraceText,
+			detect: text.IsTrace, open: openTrace,
 		},
 		{
 			Name: "server", Summary: "what a server printed of the bytes that it received", Text: true,
-			detect: isServerText, open: openServerText,
+			detect: text.IsServer, open: openServer,
 		},
 	}
 }
@@ -164,7 +165,7 @@ type Source struct {
 // Open begins to read a file of a form, or, if format is nil, of the form that
 // its content shows.
 func Open(r io.Reader, format *Format, o ReadOptions) (*Source, error) {
-	in := newInput(r)
+	in := window.New(r)
 	if format == nil {
 		var err error
 		if format, err = detect(in); err != nil {
@@ -186,13 +187,13 @@ var errUnknownForm = errors.New("its form cannot be told from its content: it is
 
 // detect finds a file's form. It reads no further than it must, since more may
 // be long in coming.
-func detect(in *input) (*Format, error) {
+func detect(in *window.Window) (*Format, error) {
 	for {
-		err := in.fill()
+		err := in.Fill()
 		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrShortBuffer) {
 			return nil, err
 		}
-		head := in.unread()
+		head := in.Unread()
 		if f, ok := find(func(f *Format) bool { return f.detect != nil && f.detect(head) }); ok {
 			return f, nil
 		}
@@ -296,14 +297,3 @@ func (w *packetForm) Buffered() int { return len(w.out.buf) }
 
 // Flush hands on what waits in the buffer.
 func (w *packetForm) Flush() error { return w.out.flush() }
-
-// looksLike tells whether a file's first lines have a text in them. Only whole
-// lines count.
-func looksLike(head []byte, texts ...string) bool {
-	for _, text := range texts {
-		if bytes.Contains(head, []byte(text)) {
-			return true
-		}
-	}
-	return false
-}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/text"
 )
 
 // traceSeeds are trace texts, good and bad.
@@ -21,9 +22,9 @@ func traceSeeds(t testing.TB) [][]byte {
 		[]byte(asRecorded),
 		[]byte(kernelText(udp) + kernelText(ipv4(udp))),
 		[]byte("# tracer: nop\n" + strings.ReplaceAll(kernelText(udp), "\n", "\r\n")),
-		[]byte(dumpText("nc-1 [000] .... 1.000000: : ", kernelHead, 300, make([]byte, 128))),
+		[]byte(dumpText("nc-1 [000] .... 1.000000: : ", text.KernelHead, 300, make([]byte, 128))),
 		[]byte("CPU:1 [LOST 123 EVENTS]\n" + traceHead("3") + traceByte("1", "1ff") + traceHead("4294967296")),
-		[]byte(dumpText("", kernelHead, 19, udp)),
+		[]byte(dumpText("", text.KernelHead, 19, udp)),
 	}
 }
 
@@ -32,7 +33,7 @@ func serverSeeds(t testing.TB) [][]byte {
 	return [][]byte{
 		[]byte(userText([]byte(probe)) + userText(nil)),
 		[]byte(userText(ipv4(datagram(t, udpKernel, client4, server4, probe).Data))),
-		[]byte(userHead + "300 bytes, dumping\n\tbyte[0]=0x1\n\tbyte[5]=0xfff\n"),
+		[]byte(text.UserHead + "300 bytes, dumping\n\tbyte[0]=0x1\n\tbyte[5]=0xfff\n"),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/headers"
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
@@ -127,12 +128,12 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 
 // appendJSONHeaders appends what the packet's headers say.
 func appendJSONHeaders(b []byte, p *capture.Packet) []byte {
-	h := parseHeaders(p)
-	b = appendJSONNumberIf(b, "protocol", uint64(h.protocol))
-	b = appendJSONAddress(b, "src", h.src)
-	b = appendJSONAddress(b, "dst", h.dst)
-	b = appendJSONNumberIf(b, "src_port", uint64(h.src.Port()))
-	return appendJSONNumberIf(b, "dst_port", uint64(h.dst.Port()))
+	h := headers.Parse(p)
+	b = appendJSONNumberIf(b, "protocol", uint64(h.Protocol))
+	b = appendJSONAddress(b, "src", h.Src)
+	b = appendJSONAddress(b, "dst", h.Dst)
+	b = appendJSONNumberIf(b, "src_port", uint64(h.Src.Port()))
+	return appendJSONNumberIf(b, "dst_port", uint64(h.Dst.Port()))
 }
 
 // appendJSONMeta appends what the kernel kept beside the bytes. A tag of id 0 is one.

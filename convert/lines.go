@@ -10,6 +10,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/headers"
 	"github.com/ebpfdump/ebpfdump/internal/header"
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
@@ -63,11 +64,11 @@ func (w *LineWriter) WritePacket(p *capture.Packet) error {
 	if p.Interface == nil {
 		return errors.New("printing packet: no interface")
 	}
-	h := parseHeaders(p)
+	h := headers.Parse(p)
 	b := time.Unix(0, p.Time).In(w.options.Location).AppendFormat(w.buf[:0], "15:04:05.000000000")
 	b = append(b, ' ')
 	b = w.appendName(b, p.Interface)
-	b = appendAddresses(b, h.src, h.dst)
+	b = appendAddresses(b, h.Src, h.Dst)
 	b = appendProtocol(b, p, &h)
 	b = append(b, ' ')
 	b = strconv.AppendInt(b, int64(originalLength(p)), 10)
@@ -80,7 +81,7 @@ func (w *LineWriter) WritePacket(p *capture.Packet) error {
 	if comment != "" {
 		room -= len(" ; ") + utf8.RuneCountInString(comment)
 	}
-	b = appendPreview(b, h.payload, room)
+	b = appendPreview(b, h.Payload, room)
 	if comment != "" {
 		b = append(b, " ; "...)
 		b = terminal.AppendPlain(b, comment)
@@ -137,14 +138,14 @@ func appendAddress(b []byte, a netip.AddrPort) []byte {
 
 // appendProtocol appends tcpdump's notation of the TCP flags, or the name of
 // what the packet is.
-func appendProtocol(b []byte, p *capture.Packet, h *headers) []byte {
+func appendProtocol(b []byte, p *capture.Packet, h *headers.Headers) []byte {
 	switch {
-	case h.tcp:
-		return header.AppendTCPFlags(append(b, ' '), h.flags)
-	case h.etherType != 0:
-		return fmt.Appendf(b, " ether 0x%04x", h.etherType)
-	case h.protocol != 0:
-		return appendProtocolName(append(b, ' '), h.protocol)
+	case h.TCP:
+		return header.AppendTCPFlags(append(b, ' '), h.Flags)
+	case h.EtherType != 0:
+		return fmt.Appendf(b, " ether 0x%04x", h.EtherType)
+	case h.Protocol != 0:
+		return appendProtocolName(append(b, ' '), h.Protocol)
 	case p.Call != "":
 		return terminal.AppendPlain(append(b, ' '), p.Call)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/headers"
 )
 
 // lines prints the packets and returns the lines.
@@ -201,8 +202,8 @@ func FuzzParseHeaders(f *testing.F) {
 	f.Add(uint8(capture.LayerLink), uint8(0), append(make([]byte, 12), 0x81, 0x00, 0, 5, 0x86, 0xdd))
 	f.Fuzz(func(t *testing.T, layer, protocol uint8, data []byte) {
 		p := &capture.Packet{Interface: &capture.Interface{Layer: capture.Layer(layer)}, Protocol: protocol, Data: data}
-		if h := parseHeaders(p); len(h.payload) > len(data) {
-			t.Errorf("%d bytes of payload in %d", len(h.payload), len(data))
+		if h := headers.Parse(p); len(h.Payload) > len(data) {
+			t.Errorf("%d bytes of payload in %d", len(h.Payload), len(data))
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/text"
 )
 
 // Merge joins several files. Server text is paired with trace text, the first
@@ -35,9 +36,9 @@ func pairTexts(sources []*Source) ([]Reader, error) {
 	var traces, servers int
 	for _, s := range sources {
 		switch s.Reader.(type) {
-		case *traceReader:
+		case *text.Trace:
 			traces++
-		case *serverReader:
+		case *text.Server:
 			servers++
 		}
 	}
@@ -49,28 +50,27 @@ func pairTexts(sources []*Source) ([]Reader, error) {
 	}
 	var (
 		readers []Reader
-		paired  []*pairedText
-		waiting []*serverReader
+		waiting []*text.Server
 	)
 	for _, s := range sources {
+		if r, ok := s.Reader.(*text.Server); ok && servers > 0 {
+			waiting = append(waiting, r)
+		}
+	}
+	for _, s := range sources {
 		switch r := s.Reader.(type) {
-		case *traceReader:
+		case *text.Trace:
 			if servers > 0 {
-				p := newPairedText(r, nil)
-				paired = append(paired, p)
-				readers = append(readers, p)
+				readers = append(readers, text.NewPair(r, waiting[0]))
+				waiting = waiting[1:]
 				continue
 			}
-		case *serverReader:
+		case *text.Server:
 			if servers > 0 {
-				waiting = append(waiting, r)
 				continue
 			}
 		}
 		readers = append(readers, s.Reader)
-	}
-	for i, p := range paired {
-		p.server = waiting[i]
 	}
 	return readers, nil
 }

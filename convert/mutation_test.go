@@ -6,6 +6,7 @@ import (
 	"io"
 	"testing"
 
+	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 	"github.com/ebpfdump/ebpfdump/internal/mutation"
 )
 
@@ -19,7 +20,7 @@ func TestMutants(t *testing.T) {
 		turned = append(turned, pcapPacket(binary.BigEndian, 1, 2, 40, "packet")...)
 	}
 	// The window on a small file, and what its packets make besides.
-	bound := mutation.Bound{Fixed: 4 * firstReadSize, PerByte: 64}
+	bound := mutation.Bound{Fixed: 4 * window.FirstReadSize, PerByte: 64}
 	for _, tt := range []struct {
 		form  string
 		seeds [][]byte

@@ -9,6 +9,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/text"
 )
 
 // pairing reads a trace text and a server text together.
@@ -44,7 +45,7 @@ func rows(packets []*capture.Packet) string {
 
 // at is a trace text's packet with a time of its own.
 func at(second string, data []byte) string {
-	return dumpText(strings.Replace(newPrefix, "1234.", second+".", 1), kernelHead, len(data), data[:min(len(data), dumped)])
+	return dumpText(strings.Replace(newPrefix, "1234.", second+".", 1), text.KernelHead, len(data), data[:min(len(data), text.Dumped)])
 }
 
 func TestPairDatagrams(t *testing.T) {
@@ -120,21 +121,21 @@ func TestPairStreams(t *testing.T) {
 		}
 	}
 	receive := func(payload string) { server.WriteString(userText([]byte(payload))) }
-	send(client4, "S", "")                                    // 1
-	send(client4, "A", "")                                    // 2
-	send(client4, "A", "GET /")                               // 3
-	send(other, "S", "")                                      // 4
-	send(client4, "A", "index")                               // 5
-	send(other, "A", "POST")                                  // 6
-	send(client4, "FA", "")                                   // 7
-	send(other, "A", strings.Repeat("a", 300))                // 8, of which 128 bytes are printed
-	send(other, "FA", "")                                     // 9
-	receive("GET /in")                                        // of 3 and 5
-	receive("dex")                                            // of 5
-	receive("POST")                                           // of 6
-	receive("")                                               // of 7
-	receive(strings.Repeat("a", 100))                         // of 8
-	server.WriteString(dumpText("", userHead, 200, []byte{})) // unreadable: no byte is known
+	send(client4, "S", "")                                         // 1
+	send(client4, "A", "")                                         // 2
+	send(client4, "A", "GET /")                                    // 3
+	send(other, "S", "")                                           // 4
+	send(client4, "A", "index")                                    // 5
+	send(other, "A", "POST")                                       // 6
+	send(client4, "FA", "")                                        // 7
+	send(other, "A", strings.Repeat("a", 300))                     // 8, of which 128 bytes are printed
+	send(other, "FA", "")                                          // 9
+	receive("GET /in")                                             // of 3 and 5
+	receive("dex")                                                 // of 5
+	receive("POST")                                                // of 6
+	receive("")                                                    // of 7
+	receive(strings.Repeat("a", 100))                              // of 8
+	server.WriteString(dumpText("", text.UserHead, 200, []byte{})) // unreadable: no byte is known
 	receive("never sent")
 
 	packets, err := pairing(t, trace.String(), server.String(), ReadOptions{})

@@ -8,6 +8,7 @@ import (
 	"math"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
 // Magic numbers of pcap (draft-ietf-opsawg-pcap), by the unit of their times.
@@ -38,7 +39,7 @@ func pcapLinkType(i *capture.Interface) (uint16, error) {
 
 // pcapReader reads pcap of either byte order, with times of micro- or nanoseconds.
 type pcapReader struct {
-	in    *input
+	in    *window.Window
 	order binary.ByteOrder
 	unit  int64 // of the times, in nanoseconds
 	iface fileInterface
@@ -75,9 +76,9 @@ func pcapMagic(head []byte) (order binary.ByteOrder, unit int64) {
 	return nil, 0
 }
 
-func openPcap(in *input, o ReadOptions) (Reader, error) {
+func openPcap(in *window.Window, o ReadOptions) (Reader, error) {
 	r := &pcapReader{in: in, options: o}
-	head, err := in.peek(pcapHeader)
+	head, err := in.Peek(pcapHeader)
 	if r.order, r.unit = pcapMagic(head); r.order == nil {
 		return nil, &InputError{Name: o.Name, Err: errors.New("a pcap file begins with another number")}
 	}
@@ -91,7 +92,7 @@ func openPcap(in *input, o ReadOptions) (Reader, error) {
 		ipv4, ipv6 := pcapInterface(linkIPv4), pcapInterface(linkIPv6)
 		r.ip = map[byte]*fileInterface{4: &ipv4, 6: &ipv6}
 	}
-	in.use(pcapHeader)
+	in.Use(pcapHeader)
 	return r, nil
 }
 
@@ -112,7 +113,7 @@ func (r *pcapReader) interfaceOf(data []byte) *fileInterface {
 
 // Next returns the next packet.
 func (r *pcapReader) Next() (*capture.Packet, error) {
-	r.in.use(r.used)
+	r.in.Use(r.used)
 	r.used = 0
 	if r.err != nil {
 		return nil, r.err
@@ -120,9 +121,9 @@ func (r *pcapReader) Next() (*capture.Packet, error) {
 	if err := r.record(); errors.Is(err, io.EOF) {
 		r.err = io.EOF
 	} else if err != nil {
-		failure := &InputError{Name: r.options.Name, Offset: r.in.offset, Err: err}
+		failure := &InputError{Name: r.options.Name, Offset: r.in.Offset(), Err: err}
 		r.err = failure
-		if errors.Is(err, errCutOff) {
+		if errors.Is(err, window.ErrCutOff) {
 			r.cut, r.err = r.options.cutOff(failure, r.in, r.packets)
 		}
 	} else {
@@ -132,7 +133,7 @@ func (r *pcapReader) Next() (*capture.Packet, error) {
 }
 
 func (r *pcapReader) record() error {
-	head, err := r.in.peek(pcapRecord)
+	head, err := r.in.Peek(pcapRecord)
 	if len(head) == 0 && errors.Is(err, io.EOF) {
 		return io.EOF
 	}
@@ -141,10 +142,10 @@ func (r *pcapReader) record() error {
 	}
 	seconds, fraction := r.order.Uint32(head), r.order.Uint32(head[4:])
 	captured, original := r.order.Uint32(head[8:]), r.order.Uint32(head[12:])
-	if captured > inputSize-pcapRecord {
-		return fmt.Errorf("a packet of %d bytes: more than %d are not read", captured, inputSize-pcapRecord)
+	if captured > window.Size-pcapRecord {
+		return fmt.Errorf("a packet of %d bytes: more than %d are not read", captured, window.Size-pcapRecord)
 	}
-	record, err := r.in.peek(pcapRecord + int(captured))
+	record, err := r.in.Peek(pcapRecord + int(captured))
 	if err != nil {
 		return cutOff(err)
 	}

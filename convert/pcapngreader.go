@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
@@ -32,7 +33,7 @@ const (
 // byte order, with any number of sections. It never allocates what a file
 // claims: whatever it looks at has to fit into the window of the input.
 type pcapngReader struct {
-	in    *input
+	in    *window.Window
 	order binary.ByteOrder
 	// section is the first one's description, and sections how many have begun.
 	section  *fileSection
@@ -71,7 +72,7 @@ func byteOrderOf(b []byte) binary.ByteOrder {
 	return nil
 }
 
-func openPcapng(in *input, o ReadOptions) (Reader, error) {
+func openPcapng(in *window.Window, o ReadOptions) (Reader, error) {
 	return &pcapngReader{in: in, options: o}, nil
 }
 
@@ -91,11 +92,11 @@ func (r *pcapngReader) NextItem() (*Item, error) { return r.next(true) }
 // next returns the next item. It reads what stands in blocks of which this
 // project uses nothing only if all of it is wanted.
 func (r *pcapngReader) next(all bool) (*Item, error) {
-	r.in.use(r.used)
+	r.in.Use(r.used)
 	r.used = 0
 	for r.err == nil {
 		r.item, r.block = Item{}, block{order: r.order}
-		at := r.in.offset
+		at := r.in.Offset()
 		err := r.read(all)
 		if err == nil && r.item.block != nil {
 			return &r.item, nil
@@ -113,7 +114,7 @@ func (r *pcapngReader) end(at int64, err error) error {
 		return io.EOF
 	}
 	failure := &InputError{Name: r.options.Name, Offset: at, Err: err}
-	if !errors.Is(err, errCutOff) || r.section == nil {
+	if !errors.Is(err, window.ErrCutOff) || r.section == nil {
 		return failure
 	}
 	r.cut, err = r.options.cutOff(failure, r.in, r.packets)
@@ -122,7 +123,7 @@ func (r *pcapngReader) end(at int64, err error) error {
 
 // read reads one block. Unless there is no item in it, it is the reader's then.
 func (r *pcapngReader) read(all bool) error {
-	head, err := r.in.peek(8)
+	head, err := r.in.Peek(8)
 	if len(head) == 0 && errors.Is(err, io.EOF) {
 		return io.EOF
 	}
@@ -149,8 +150,8 @@ func (r *pcapngReader) read(all bool) error {
 
 // knownBlock reads a block of which this project uses something.
 func (r *pcapngReader) knownBlock(length uint32) error {
-	if length > inputSize {
-		return fmt.Errorf("a block of %d bytes: more than %d are not read", length, inputSize)
+	if length > window.Size {
+		return fmt.Errorf("a block of %d bytes: more than %d are not read", length, window.Size)
 	}
 	body, err := r.body(int(length))
 	if err != nil {
@@ -184,7 +185,7 @@ func (r *pcapngReader) otherBlock(length uint32, all bool) error {
 		return r.skip(int64(length))
 	}
 	body, err := r.body(int(length))
-	if err == nil && len(body) > inputSize-blockFrame {
+	if err == nil && len(body) > window.Size-blockFrame {
 		r.block.body = body
 		return nil // it is used already
 	}
@@ -196,10 +197,10 @@ func (r *pcapngReader) otherBlock(length uint32, all bool) error {
 func (r *pcapngReader) body(length int) ([]byte, error) {
 	var b []byte
 	var err error
-	if length > inputSize {
+	if length > window.Size {
 		b, err = r.largeBlock(length)
 	} else {
-		b, err = r.in.peek(length)
+		b, err = r.in.Peek(length)
 	}
 	if err != nil {
 		return nil, cutOff(err)
@@ -215,9 +216,9 @@ func (r *pcapngReader) body(length int) ([]byte, error) {
 func (r *pcapngReader) largeBlock(length int) ([]byte, error) {
 	r.large = r.large[:0]
 	for length > len(r.large) {
-		piece, err := r.in.peek(min(length-len(r.large), readSize))
+		piece, err := r.in.Peek(min(length-len(r.large), window.ReadSize))
 		r.large = append(r.large, piece...)
-		r.in.use(len(piece))
+		r.in.Use(len(piece))
 		if err != nil {
 			return nil, err
 		}
@@ -227,7 +228,7 @@ func (r *pcapngReader) largeBlock(length int) ([]byte, error) {
 
 // skip passes over a block of any size.
 func (r *pcapngReader) skip(length int64) error {
-	err := r.in.skip(length)
+	err := r.in.Skip(length)
 	if errors.Is(err, io.EOF) && length > largestBlock {
 		return fmt.Errorf("a block of %d bytes: the file has not as many", length)
 	}
@@ -237,14 +238,14 @@ func (r *pcapngReader) skip(length int64) error {
 // cutOff turns the end of the file into an error that says so.
 func cutOff(err error) error {
 	if errors.Is(err, io.EOF) {
-		return errCutOff
+		return window.ErrCutOff
 	}
 	return err
 }
 
 // sectionBlock begins a section (section 4.1 of the draft).
 func (r *pcapngReader) sectionBlock() error {
-	head, err := r.in.peek(12)
+	head, err := r.in.Peek(12)
 	if err != nil {
 		return cutOff(err)
 	}
@@ -252,7 +253,7 @@ func (r *pcapngReader) sectionBlock() error {
 		return fmt.Errorf("a section's byte order is %#x", head[8:12])
 	}
 	length := r.order.Uint32(head[4:])
-	if length < blockFrame+16 || length%4 != 0 || length > inputSize {
+	if length < blockFrame+16 || length%4 != 0 || length > window.Size {
 		return fmt.Errorf("a section header of %d bytes", length)
 	}
 	body, err := r.body(int(length))
@@ -268,7 +269,7 @@ func (r *pcapngReader) sectionBlock() error {
 	if r.section == nil {
 		described.bytes = bytes.Clone(described.bytes)
 		r.section = readSection(described)
-		r.in.use(int(length))
+		r.in.Use(int(length))
 		return nil
 	}
 	r.used = int(length)
@@ -277,8 +278,8 @@ func (r *pcapngReader) sectionBlock() error {
 	return nil
 }
 
-// text is an option's value as a string of valid UTF-8. Some writers put a zero behind it.
-func text(value []byte) string {
+// optionText is an option's value as a string of valid UTF-8. Some writers put a zero behind it.
+func optionText(value []byte) string {
 	return strings.ToValidUTF8(strings.TrimRight(string(value), "\x00"), "\ufffd")
 }
 
@@ -365,7 +366,7 @@ func (r *pcapngReader) packetOptions(p *capture.Packet, b []byte) {
 	switch comments {
 	case 0:
 	case 1:
-		p.Comment = text(comment)
+		p.Comment = optionText(comment)
 	default:
 		p.Comment = optionsOf(b, r.order).comments()
 	}
@@ -387,7 +388,7 @@ func (r *pcapngReader) statisticsBlock(body []byte) error {
 	o := optionsOf(body[12:], r.order)
 	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
 		if code == optionComment {
-			s.Comment = text(value)
+			s.Comment = optionText(value)
 		}
 		if len(value) != 8 {
 			continue

@@ -19,6 +19,8 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/headers"
+	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
 // manyPackets has every layer and everything that is known of a packet.
@@ -87,8 +89,8 @@ func TestReadWhatWasWritten(t *testing.T) {
 		want.Data = want.Data[:min(len(want.Data), len(p.Data))]
 		switch want.Interface.Layer { // these say it themselves
 		case capture.LayerLink, capture.LayerNetwork:
-			h := parseHeaders(&want)
-			want.Src, want.Dst, want.Protocol = h.src, h.dst, h.protocol
+			h := headers.Parse(&want)
+			want.Src, want.Dst, want.Protocol = h.Src, h.Dst, h.Protocol
 		}
 		if len(want.Data) < 4 && want.Interface.Layer == capture.LayerTransport {
 			want.Src, want.Dst = netip.AddrPortFrom(want.Src.Addr(), 0), netip.AddrPortFrom(want.Dst.Addr(), 0)
@@ -461,7 +463,7 @@ func TestPacketsOfAnySize(t *testing.T) {
 	f := newFile(binary.LittleEndian)
 	f.section()
 	f.iface(linkEthernet)
-	sizes := []int{0, 1, snaplen, snaplen + 1, inputSize - 100}
+	sizes := []int{0, 1, snaplen, snaplen + 1, window.Size - 100}
 	for _, size := range sizes {
 		f.packet(0, 0, make([]byte, size))
 	}

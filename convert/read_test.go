@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/text"
 )
 
 // reading is all that came out of an input.
@@ -91,10 +92,10 @@ func dumpText(prefix, head string, length int, data []byte) string {
 const newPrefix = "              nc-2834    [001] ..s31  1234.567890: bpf_trace_printk: "
 
 func kernelText(data []byte) string {
-	return dumpText(newPrefix, kernelHead, len(data), data[:min(len(data), dumped)])
+	return dumpText(newPrefix, text.KernelHead, len(data), data[:min(len(data), text.Dumped)])
 }
 
-func userText(data []byte) string { return dumpText("", userHead, len(data), data) }
+func userText(data []byte) string { return dumpText("", text.UserHead, len(data), data) }
 
 // wantPackets compares packets' bytes and lengths, each as "length:hex;comment".
 func wantPackets(t *testing.T, packets []*capture.Packet, want ...string) {

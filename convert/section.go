@@ -30,11 +30,11 @@ func readSection(o options) *fileSection {
 	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
 		switch code {
 		case sectionHardware:
-			s.Hardware = text(value)
+			s.Hardware = optionText(value)
 		case sectionOS:
-			s.OS = text(value)
+			s.OS = optionText(value)
 		case sectionApplication:
-			s.Application = text(value)
+			s.Application = optionText(value)
 		}
 	}
 	return s

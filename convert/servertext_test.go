@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/text"
 )
 
 func TestServerText(t *testing.T) {
@@ -45,7 +46,7 @@ func TestBadServerText(t *testing.T) {
 	t.Parallel()
 	good := userText([]byte{1, 2, 3})
 	goodLines := strings.Count(good, "\n")
-	head := userHead + "2 bytes, dumping\n"
+	head := text.UserHead + "2 bytes, dumping\n"
 	for _, tt := range []struct {
 		name, bad string
 		line      int
@@ -58,8 +59,8 @@ func TestBadServerText(t *testing.T) {
 		{"repeated", head + "\tbyte[0]=0x1\n\tbyte[0]=0x1\n\tbyte[1]=0x2\n\n", 3, "byte 0 comes again", 1, []string{"2:0102;"}},
 		{"above 0xff", head + "\tbyte[0]=0xffffff9d\n\n", 2, "byte 0 is 0xffffff9d, which is no byte", 1, []string{"2:;byte 0 is 0xffffff9d, which is no byte"}},
 		{"too many", head + "\tbyte[0]=0x1\n\tbyte[1]=0x2\n\tbyte[2]=0x3\n\n", 4, "byte 2 of a packet of 2 bytes", 1, []string{"2:0102;byte 2 of a packet of 2 bytes"}},
-		{"4 GiB", userHead + "4294967296 bytes, dumping\n\tbyte[0]=0x1\n\n", 1, "no packet has 4294967296 bytes", 1, nil},
-		{"an error", userHead + "-1 bytes, dumping\n\n", 1, `"Userspace: Received -1 bytes, dumping" cannot be read`, 1, nil},
+		{"4 GiB", text.UserHead + "4294967296 bytes, dumping\n\tbyte[0]=0x1\n\n", 1, "no packet has 4294967296 bytes", 1, nil},
+		{"an error", text.UserHead + "-1 bytes, dumping\n\n", 1, `"Userspace: Received -1 bytes, dumping" cannot be read`, 1, nil},
 		{"no packet", "\tbyte[0]=0x1\n\tbyte[1]=0x1\n\n", 1, "a byte of no packet", 1, nil},
 		{"other words", "listening on port 16962\n", 1, `"listening on port 16962" is no line of server text`, 1, nil},
 		{"binary junk", "\x00\x01\x02\xff\n", 1, `"\x00\x01\x02\xff" is no line of server text`, 1, nil},

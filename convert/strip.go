@@ -6,6 +6,8 @@ import (
 	"net/netip"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/headers"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // stripper takes off what the Writer put before a packet's own bytes.
@@ -27,8 +29,8 @@ func (s *stripper) packet(p *capture.Packet, i *fileInterface) {
 	}
 	stripTag(p)
 	if p.Interface.Layer == capture.LayerLink || p.Interface.Layer == capture.LayerNetwork {
-		h := parseHeaders(p)
-		p.Src, p.Dst, p.Protocol = h.src, h.dst, h.protocol
+		h := headers.Parse(p)
+		p.Src, p.Dst, p.Protocol = h.Src, h.Dst, h.Protocol
 	}
 }
 
@@ -74,7 +76,7 @@ func parseSynthetic(p *capture.Packet) int {
 		return 0
 	}
 	var ports [2]uint16
-	if ported(p.Protocol) && len(b) >= size+4 {
+	if header.HasPorts(p.Protocol) && len(b) >= size+4 {
 		ports[0], ports[1] = binary.BigEndian.Uint16(b[size:]), binary.BigEndian.Uint16(b[size+2:])
 	}
 	p.Src, p.Dst = netip.AddrPortFrom(src, ports[0]), netip.AddrPortFrom(dst, ports[1])
@@ -86,12 +88,6 @@ func parseSynthetic(p *capture.Packet) int {
 func isJumbo(b []byte) bool {
 	return b[6] == 0 && b[4] == 0 && b[5] == 0 && len(b) >= ipv6HeaderSize+jumboHeaderSize &&
 		b[ipv6HeaderSize+1] == 0 && b[ipv6HeaderSize+2] == 0xc2 && b[ipv6HeaderSize+3] == 4
-}
-
-// ported tells whether a protocol's header begins with two ports.
-func ported(protocol uint8) bool {
-	const udpLite = 136
-	return pduPortTypeOf(protocol) != 0 || protocol == udpLite
 }
 
 // parsePDU reads the tags that appendPDUHeader made, and returns their size in

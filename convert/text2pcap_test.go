@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ebpfdump/ebpfdump/convert/internal/text"
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
@@ -24,7 +25,7 @@ func BenchmarkAgainstText2pcap(b *testing.B) {
 		data := datagram(b, udpKernel, client4, server4, fmt.Sprintf("packet %028d", n)).Data
 		appendText2pcap(&hex, data)
 		prefix := fmt.Sprintf("              nc-2834    [001] ..s31  1234.%06d: bpf_trace_printk: ", n)
-		trace.WriteString(dumpText(prefix, kernelHead, len(data), data))
+		trace.WriteString(dumpText(prefix, text.KernelHead, len(data), data))
 		server.WriteString(userText(data))
 	}
 	dir := b.TempDir()

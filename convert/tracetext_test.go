@@ -14,6 +14,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/text"
 )
 
 // asRecorded is what Linux 6.18 printed, with an empty line after each line and
@@ -98,7 +99,7 @@ func TestTracePrefixes(t *testing.T) {
 		"  kworker/u8:1+x-2834    [128] dNs3.  1234.567890: bpf_trace_printk: ",
 	} {
 		for _, end := range []string{"\n", "\n\n", "\r\n"} {
-			text := dumpText(prefix, kernelHead, len(p.Data), p.Data)
+			text := dumpText(prefix, text.KernelHead, len(p.Data), p.Data)
 			text = strings.ReplaceAll(text+text, "\n", end)
 			packets := mustRead(t, strings.NewReader(text), ReadOptions{Strict: true})
 			if len(packets) != 2 {
@@ -117,7 +118,7 @@ func TestTracePrefixes(t *testing.T) {
 func TestTraceTextWithoutPrefix(t *testing.T) {
 	t.Parallel()
 	p := datagram(t, udpKernel, client4, server4, probe)
-	text := dumpText("", kernelHead, len(p.Data), p.Data)
+	text := dumpText("", text.KernelHead, len(p.Data), p.Data)
 	packets := mustRead(t, strings.NewReader(text+text), ReadOptions{Strict: true})
 	if len(packets) != 2 || !bytes.Equal(packets[1].Data, p.Data) {
 		t.Errorf("%d packets", len(packets))
@@ -152,7 +153,7 @@ func TestTraceTextInterleaved(t *testing.T) {
 	var texts [][]string
 	for i, prefix := range prefixes {
 		d := datagram(t, udpKernel, client4, server4, fmt.Sprintf("packet %d%s", i, strings.Repeat("!", i)))
-		texts = append(texts, slices.Collect(strings.Lines(dumpText(prefix, kernelHead, len(d.Data), d.Data))))
+		texts = append(texts, slices.Collect(strings.Lines(dumpText(prefix, text.KernelHead, len(d.Data), d.Data))))
 	}
 	var mixed strings.Builder
 	for line := range 30 {
@@ -179,7 +180,7 @@ func TestTraceTextLongPackets(t *testing.T) {
 	t.Parallel()
 	p := datagram(t, udpKernel, client4, server4, strings.Repeat("x", 1400))
 	for _, printed := range []int{128, 200, 256, 257, 300, 1408} {
-		text := dumpText(newPrefix, kernelHead, len(p.Data), p.Data[:printed])
+		text := dumpText(newPrefix, text.KernelHead, len(p.Data), p.Data[:printed])
 		got := mustRead(t, strings.NewReader(text), ReadOptions{Strict: true})
 		if len(got) != 1 || got[0].Len != 1408 || !bytes.Equal(got[0].Data, p.Data[:printed]) {
 			t.Errorf("%d printed: %+v", printed, got)
@@ -230,7 +231,7 @@ func TestTextWithNothingInIt(t *testing.T) {
 		"\x00\xff":               "reading in: its form cannot be told from its content",
 		"# tracer: nop\n#\n#\n":  "in:3: there is no packet in all of the text",
 		traceHead("1")[:70]:      "its form cannot be told",
-		userHead + "x\n\n":       "in:2: there is no packet in all of the text",
+		text.UserHead + "x\n\n":  "in:2: there is no packet in all of the text",
 		traceHead("4294967296"):  "in:1: there is no packet in all of the text",
 		kernelText([]byte{9, 9}): "in:1: the kind of socket cannot be told from the bytes",
 	} {
@@ -368,7 +369,7 @@ func BenchmarkTraceText(b *testing.B) {
 			var one strings.Builder
 			var texts [][]string
 			for _, prefix := range bench.prefixes {
-				texts = append(texts, strings.SplitAfter(dumpText(prefix, kernelHead, len(data), data), "\n"))
+				texts = append(texts, strings.SplitAfter(dumpText(prefix, text.KernelHead, len(data), data), "\n"))
 			}
 			for i := range texts[0] {
 				for _, lines := range texts {

@@ -16,6 +16,26 @@ const (
 	EtherTypeQinQ = 0x88a8
 )
 
+// Protocols over IP (protocol-numbers of IANA).
+const (
+	ProtocolICMP    = 1
+	ProtocolTCP     = 6
+	ProtocolUDP     = 17
+	ProtocolDCCP    = 33
+	ProtocolICMPv6  = 58
+	ProtocolSCTP    = 132
+	ProtocolUDPLite = 136
+)
+
+// HasPorts tells whether a protocol's header begins with two ports.
+func HasPorts(protocol uint8) bool {
+	switch protocol {
+	case ProtocolTCP, ProtocolUDP, ProtocolUDPLite, ProtocolSCTP, ProtocolDCCP:
+		return true
+	}
+	return false
+}
+
 // Sizes in bytes of headers without options.
 const (
 	IPv4Size = 20

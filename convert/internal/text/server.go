@@ -1,13 +1,14 @@
-package convert
+package text
 
 import (
 	"bytes"
 	"math"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
-// serverReader reads what a server printed of the bytes that it received:
+// Server reads what a server printed of the bytes that it received:
 //
 //	Userspace: Received 11 bytes, dumping
 //		byte[0]=0x30
@@ -15,21 +16,18 @@ import (
 //
 // with an empty line at the end of each. It has no times: packet n gets the
 // time of n microseconds after the epoch.
-type serverReader struct {
-	text   *textInput
+type Server struct {
+	text   *lines
 	iface  *capture.Interface
 	cur    *dump
 	paired bool // the times will be those of a trace
 }
 
-func isServerText(head []byte) bool { return looksLike(head, userHead) }
-
-func openServerText(in *input, o ReadOptions) (Reader, error) {
-	return &serverReader{text: newTextInput(in, o)}, nil
-}
+// NewServer begins to read a server text.
+func NewServer(in *window.Window, o Options) *Server { return &Server{text: newLines(in, o)} }
 
 // Next returns the next packet.
-func (r *serverReader) Next() (*capture.Packet, error) {
+func (r *Server) Next() (*capture.Packet, error) {
 	d, err := r.text.next(r.parse)
 	if err != nil {
 		return nil, err
@@ -54,7 +52,7 @@ func (r *serverReader) Next() (*capture.Packet, error) {
 // unknownKind is the kind of a server text that could be about any socket.
 const unknownKind = "unknown"
 
-func (r *serverReader) describe() {
+func (r *Server) describe() {
 	// Userspace gets no headers, but from a raw socket.
 	if finder := &r.text.kind; !finder.known {
 		finder.find(r.text.dumps.queue)
@@ -74,7 +72,7 @@ func (r *serverReader) describe() {
 }
 
 // parse takes the next line, and after it as many as are simple.
-func (r *serverReader) parse() error {
+func (r *Server) parse() error {
 	if d := r.cur; d != nil {
 		r.bytes(d)
 	}
@@ -86,7 +84,7 @@ func (r *serverReader) parse() error {
 	if line == nil {
 		return t.doubt(t.line, "a line of more than %d bytes", maxLine)
 	}
-	kind, index, value := parseText(line, userHead)
+	kind, index, value := parseText(line, UserHead)
 	if !whole && kind != textEnd {
 		return t.cutLine(r.cur) // nobody knows what it was to be
 	}
@@ -115,11 +113,11 @@ func (r *serverReader) parse() error {
 }
 
 // bytes takes the lines of bytes that are as they should be.
-func (r *serverReader) bytes(d *dump) {
+func (r *Server) bytes(d *dump) {
 	if d.flaw != "" || d.ghost {
 		return
 	}
-	b := r.text.in.unread()
+	b := r.text.in.Unread()
 	data, last, used := d.data, int(min(d.claimed, int64(len(byteLines)))), 0
 	for len(data) < last && len(b)-used >= byteRoom {
 		value, size, lines := parseByte(b[used:], len(data))
@@ -137,11 +135,11 @@ func (r *serverReader) bytes(d *dump) {
 	r.text.line += int64(more)
 	r.text.dumps.bytes += more
 	d.data = data
-	r.text.in.use(used)
+	r.text.in.Use(used)
 }
 
 // head begins a packet.
-func (t *textInput) head(cpu, pid int, context byte, length uint64) (*dump, error) {
+func (t *lines) head(cpu, pid int, context byte, length uint64) (*dump, error) {
 	d, err := t.dumps.begin(cpu, pid, context, t.line)
 	if err != nil {
 		return nil, err
@@ -155,7 +153,7 @@ func (t *textInput) head(cpu, pid int, context byte, length uint64) (*dump, erro
 }
 
 // orphan takes bytes that belong to no packet. It is said once for all of them.
-func (t *textInput) orphan(cpu, pid int, context byte) (*dump, error) {
+func (t *lines) orphan(cpu, pid int, context byte) (*dump, error) {
 	d, err := t.dumps.begin(cpu, pid, context, t.line)
 	if err != nil {
 		return nil, err
@@ -165,7 +163,7 @@ func (t *textInput) orphan(cpu, pid int, context byte) (*dump, error) {
 }
 
 // badLine is about a line that cannot be read, in a packet or not.
-func (t *textInput) badLine(d *dump, line []byte) error {
+func (t *lines) badLine(d *dump, line []byte) error {
 	line = bytes.TrimSpace(line)
 	if d != nil && d.flaw == "" && !d.ghost {
 		return t.dumps.flawed(d, t.line, "%s cannot be read", quoted(line))
@@ -174,9 +172,9 @@ func (t *textInput) badLine(d *dump, line []byte) error {
 }
 
 // cutLine is about a last line without an end.
-func (t *textInput) cutLine(d *dump) error {
+func (t *lines) cutLine(d *dump) error {
 	if d != nil && d.flaw == "" && !d.ghost {
-		return t.dumps.flawed(d, t.line, "%v", errCutOff)
+		return t.dumps.flawed(d, t.line, "%v", window.ErrCutOff)
 	}
-	return t.doubt(t.line, "%w", errCutOff)
+	return t.doubt(t.line, "%w", window.ErrCutOff)
 }

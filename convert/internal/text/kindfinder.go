@@ -1,9 +1,10 @@
-package convert
+package text
 
 import (
 	"encoding/binary"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // kindFinder finds the kind of socket that a text is about.
@@ -44,11 +45,11 @@ func (f *kindFinder) find(packets []*dump) {
 // fitsRaw tells whether a packet is IPv4: its header states the packet's length
 // and has a good checksum (RFC 791).
 func fitsRaw(data []byte, length int64) bool {
-	if len(data) < ipv4HeaderSize || data[0]>>4 != 4 {
+	if len(data) < header.IPv4Size || data[0]>>4 != 4 {
 		return false
 	}
 	size := int(data[0]&0xf) * 4
-	if size < ipv4HeaderSize || size > len(data) || int64(binary.BigEndian.Uint16(data[2:])) != length {
+	if size < header.IPv4Size || size > len(data) || int64(binary.BigEndian.Uint16(data[2:])) != length {
 		return false
 	}
 	sum := uint32(0)

@@ -1,4 +1,4 @@
-package convert
+package text
 
 import (
 	"errors"
@@ -14,12 +14,12 @@ const (
 	lookAheadBytes = 64 << 20
 )
 
-// pairedText gives the packets of a trace text and of the server text that
+// Pair gives the packets of a trace text and of the server text that
 // belongs to it. What the server got comes after the packets that brought it,
 // with the id and the addresses of the first and the time of the last of them.
-type pairedText struct {
-	kernel *traceReader
-	server *serverReader
+type Pair struct {
+	kernel *Trace
+	server *Server
 	pairer *capture.Pairer
 
 	held    []*capture.Packet // of the kernel, in order; they may have to go after a user packet
@@ -34,12 +34,13 @@ type pairedText struct {
 	kernelErr, serverErr error // io.EOF at the end
 }
 
-func newPairedText(kernel *traceReader, server *serverReader) *pairedText {
-	return &pairedText{kernel: kernel, server: server}
+// NewPair makes one text of two.
+func NewPair(kernel *Trace, server *Server) *Pair {
+	return &Pair{kernel: kernel, server: server}
 }
 
 // Next returns the next packet.
-func (r *pairedText) Next() (*capture.Packet, error) {
+func (r *Pair) Next() (*capture.Packet, error) {
 	if r.out != nil {
 		r.spare = append(r.spare, r.out)
 		r.out = nil
@@ -73,7 +74,7 @@ func (r *pairedText) Next() (*capture.Packet, error) {
 }
 
 // end is io.EOF, or what is wrong with either text.
-func (r *pairedText) end() error {
+func (r *Pair) end() error {
 	var errs []error
 	for _, err := range []error{r.kernelErr, r.serverErr} {
 		if !errors.Is(err, io.EOF) {
@@ -86,7 +87,7 @@ func (r *pairedText) end() error {
 	return errors.Join(errs...)
 }
 
-func (r *pairedText) nextHeld() *capture.Packet {
+func (r *Pair) nextHeld() *capture.Packet {
 	p := r.held[0]
 	r.held = append(r.held[:0], r.held[1:]...)
 	r.release--
@@ -96,7 +97,7 @@ func (r *pairedText) nextHeld() *capture.Packet {
 }
 
 // readKernel reads one packet of the trace and holds it.
-func (r *pairedText) readKernel() {
+func (r *Pair) readKernel() {
 	p, err := r.kernel.Next()
 	if err != nil {
 		r.kernelErr = err
@@ -121,7 +122,7 @@ func (r *pairedText) readKernel() {
 	r.bytes += len(data)
 }
 
-func (r *pairedText) readServer() {
+func (r *Pair) readServer() {
 	p, err := r.server.Next()
 	if err != nil {
 		r.serverErr = err
@@ -135,7 +136,7 @@ func (r *pairedText) readServer() {
 
 // pair tries to find what brought the user packet. It returns false if more of
 // the trace has to be read first.
-func (r *pairedText) pair() bool {
+func (r *Pair) pair() bool {
 	final := r.kernelErr != nil || len(r.held) >= lookAhead || r.bytes >= lookAheadBytes
 	var (
 		m  capture.Match

@@ -1,4 +1,4 @@
-package convert
+package text
 
 import (
 	"fmt"
@@ -7,8 +7,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// dumped is the least number of bytes that filters print of a longer packet.
-const dumped = 128
+// Dumped is the least number of bytes that filters print of a longer packet.
+const Dumped = 128
 
 const (
 	// pendingPackets and pendingBytes bound what a text's packets take up while
@@ -39,6 +39,8 @@ type dumps struct {
 	open  []*dump // of queue: those that are not done; newest last
 	spare []*dump
 	bytes int
+	// snaplen is the most bytes that are kept of a packet.
+	snaplen int
 	// doubt hears of what is wrong with a line; an error ends the text.
 	doubt func(line int64, format string, args ...any) error
 }
@@ -69,7 +71,7 @@ func (s *dumps) begin(cpu, pid int, context byte, line int64) (*dump, error) {
 	if n := len(s.spare); n > 0 {
 		d, s.spare = s.spare[n-1], s.spare[:n-1]
 	} else {
-		d = &dump{data: make([]byte, 0, dumped)}
+		d = &dump{data: make([]byte, 0, Dumped)}
 	}
 	*d = dump{cpu: cpu, pid: pid, context: context, line: line, data: d.data[:0]}
 	s.queue = append(s.queue, d)
@@ -94,7 +96,7 @@ func (s *dumps) add(d *dump, line int64, index, value uint64) error {
 	case index > next:
 		return s.flawed(d, line, "byte %d where byte %d should come", index, next)
 	}
-	if len(d.data) < snaplen {
+	if len(d.data) < s.snaplen {
 		d.data = append(d.data, byte(value))
 		s.bytes++
 	}
@@ -121,7 +123,7 @@ func (s *dumps) end(d *dump) error {
 		}
 	}
 	n := int64(len(d.data))
-	if d.ghost || d.flaw != "" || n >= min(d.claimed, dumped) {
+	if d.ghost || d.flaw != "" || n >= min(d.claimed, Dumped) {
 		return nil
 	}
 	d.flaw = fmt.Sprintf("the text ends after byte %d", n-1)
@@ -179,4 +181,11 @@ func (d *dump) comment() string {
 // fill makes a packet of a dump.
 func (d *dump) fill(p *capture.Packet) {
 	p.Data, p.Len, p.Comment = d.data, int(d.claimed), d.comment()
+}
+
+func joinComments(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + "; " + b
 }

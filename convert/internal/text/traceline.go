@@ -1,4 +1,4 @@
-package convert
+package text
 
 import (
 	"bytes"
@@ -120,7 +120,7 @@ func (p *tracePrefix) parseTime(line, rest []byte) bool {
 // functionSize is the size of the function's name with its colon and the space
 // after it; 0 if the text begins at once.
 func functionSize(b []byte) int {
-	if len(b) == 0 || b[0] == '\t' || bytes.HasPrefix(b, []byte(kernelHead)) {
+	if len(b) == 0 || b[0] == '\t' || bytes.HasPrefix(b, []byte(KernelHead)) {
 		return 0
 	}
 	end := bytes.IndexAny(b, ": \t")

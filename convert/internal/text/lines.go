@@ -1,4 +1,4 @@
-package convert
+package text
 
 import (
 	"bytes"
@@ -11,17 +11,18 @@ import (
 	"unicode/utf8"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
 // maxLine is the longest line that is looked at. No line of a trace is longer
 // than a page; longer ones are passed over.
 const maxLine = 1 << 16
 
-// textInput reads the lines of a text, and hands out the packets that are whole.
+// lines reads the lines of a text, and hands out the packets that are whole.
 // It is what trace text and server text have in common.
-type textInput struct {
-	in      *input
-	options ReadOptions
+type lines struct {
+	in      *window.Window
+	options Options
 	dumps   dumps
 	line    int64 // number of the last line that was read
 	packets uint64
@@ -29,27 +30,29 @@ type textInput struct {
 	packet  capture.Packet
 	taken   bool // the oldest of dumps is the packet that was handed out last
 	err     error
+	refused error // the doubt that ends a strict text
 }
 
-func newTextInput(in *input, o ReadOptions) *textInput {
-	t := &textInput{in: in, options: o}
-	t.dumps.doubt = t.doubt
+func newLines(in *window.Window, o Options) *lines {
+	t := &lines{in: in, options: o}
+	t.dumps.doubt, t.dumps.snaplen = t.doubt, o.Snaplen
 	t.kind.kind = o.Kind
 	t.kind.known = o.Kind != nil
 	return t
 }
 
-func (t *textInput) errorf(line int64, format string, args ...any) *InputError {
-	return &InputError{Name: t.options.Name, Line: max(line, 1), Err: fmt.Errorf(format, args...)}
+func (t *lines) errorf(line int64, format string, args ...any) error {
+	return t.options.Error(max(line, 1), fmt.Errorf(format, args...))
 }
 
 // doubt is about a line that cannot be taken as it is.
-func (t *textInput) doubt(line int64, format string, args ...any) error {
+func (t *lines) doubt(line int64, format string, args ...any) error {
 	if t.options.Strict {
-		return t.errorf(line, format, args...)
+		t.refused = t.errorf(line, format, args...)
+		return t.refused
 	}
 	if t.options.Doubt != nil {
-		t.options.Doubt(t.errorf(line, format, args...))
+		t.options.Doubt(max(line, 1), fmt.Errorf(format, args...))
 	}
 	return nil
 }
@@ -60,14 +63,14 @@ const enough = 16
 
 // next returns the next packet that is whole. It has parse take lines until
 // there is one; parse returns what ends the text.
-func (t *textInput) next(parse func() error) (*dump, error) {
+func (t *lines) next(parse func() error) (*dump, error) {
 	if t.taken {
 		t.dumps.release()
 		t.taken = false
 	}
 	for {
 		if d := t.dumps.ready(); d != nil {
-			if t.kind.known || t.err != nil || len(t.dumps.queue) >= enough || t.in.start == t.in.end {
+			if t.kind.known || t.err != nil || len(t.dumps.queue) >= enough || len(t.in.Unread()) == 0 {
 				t.taken = true
 				t.packets++
 				return d, nil
@@ -83,13 +86,12 @@ func (t *textInput) next(parse func() error) (*dump, error) {
 }
 
 // finish ends the text. What is whole comes out of it still, and then the error.
-func (t *textInput) finish(err error) {
-	var bad *InputError
+func (t *lines) finish(err error) {
 	if errors.Is(err, io.EOF) {
 		if doubt := t.dumps.endAll(); doubt != nil {
 			err = doubt
 		}
-	} else if !errors.As(err, &bad) {
+	} else if err != t.refused {
 		err = t.errorf(t.line+1, "%w", err)
 	}
 	if !errors.Is(err, io.EOF) {
@@ -102,13 +104,13 @@ func (t *textInput) finish(err error) {
 
 // readLine returns the next line without its end. whole is false for a last
 // line that has no end. It returns nil for a line that is too long to look at.
-func (t *textInput) readLine() (line []byte, whole bool, err error) {
+func (t *lines) readLine() (line []byte, whole bool, err error) {
 	scanned := 0
 	for {
-		b := t.in.unread()
+		b := t.in.Unread()
 		if n := bytes.IndexByte(b[scanned:], '\n'); n >= 0 {
 			n += scanned
-			t.in.use(n + 1)
+			t.in.Use(n + 1)
 			t.line++
 			if n > maxLine {
 				return nil, true, nil
@@ -120,11 +122,11 @@ func (t *textInput) readLine() (line []byte, whole bool, err error) {
 			return nil, true, t.skipLine()
 		}
 		scanned = len(b)
-		if err := t.in.fill(); err != nil {
+		if err := t.in.Fill(); err != nil {
 			if !errors.Is(err, io.EOF) || len(b) == 0 {
 				return nil, false, err
 			}
-			t.in.use(len(b))
+			t.in.Use(len(b))
 			t.line++
 			return b, false, nil
 		}
@@ -132,15 +134,15 @@ func (t *textInput) readLine() (line []byte, whole bool, err error) {
 }
 
 // skipLine passes over the rest of a line of any length.
-func (t *textInput) skipLine() error {
+func (t *lines) skipLine() error {
 	for {
-		b := t.in.unread()
+		b := t.in.Unread()
 		if n := bytes.IndexByte(b, '\n'); n >= 0 {
-			t.in.use(n + 1)
+			t.in.Use(n + 1)
 			return nil
 		}
-		t.in.use(len(b))
-		if err := t.in.fill(); errors.Is(err, io.EOF) {
+		t.in.Use(len(b))
+		if err := t.in.Fill(); errors.Is(err, io.EOF) {
 			return nil // the next line will say so
 		} else if err != nil {
 			return err
@@ -172,7 +174,7 @@ const (
 	textBad            // meant to be one of these, but it is not
 )
 
-// parseText reads a line of a dump: head is kernelHead or userHead. Numbers are
+// parseText reads a line of a dump: head is KernelHead or UserHead. Numbers are
 // the length, or a byte's index and value.
 func parseText(line []byte, head string) (kind textKind, index, value uint64) {
 	for len(line) > 0 && isBlank(line[len(line)-1]) {
@@ -184,7 +186,7 @@ func parseText(line []byte, head string) (kind textKind, index, value uint64) {
 	for isBlank(line[0]) {
 		line = line[1:]
 	}
-	if rest, ok := bytes.CutPrefix(line, []byte(byteHead[1:])); ok {
+	if rest, ok := bytes.CutPrefix(line, []byte(ByteHead[1:])); ok {
 		index, rest, ok1 := cutNumber(rest, 10)
 		rest, ok2 := bytes.CutPrefix(rest, []byte("]=0x"))
 		value, rest, ok3 := cutNumber(rest, 16)
@@ -195,7 +197,7 @@ func parseText(line []byte, head string) (kind textKind, index, value uint64) {
 	}
 	if rest, ok := bytes.CutPrefix(line, []byte(head)); ok {
 		length, rest, ok := cutNumber(rest, 10)
-		if !ok || string(rest) != headEnd {
+		if !ok || string(rest) != HeadEnd {
 			return textBad, 0, 0
 		}
 		return textHead, length, 0
@@ -228,7 +230,7 @@ var digitOf = func() (table [256]uint8) {
 	for c := range table {
 		table[c] = 0xff
 	}
-	for value, c := range hexDigits {
+	for value, c := range "0123456789abcdef" {
 		table[c] = uint8(value)
 	}
 	for value, c := range "ABCDEF" {
@@ -246,7 +248,7 @@ type byteLine struct {
 
 var byteLines = func() (lines [256]byteLine) {
 	for i := range lines {
-		text := fmt.Appendf(nil, "%s%d]=0x", byteHead, i)
+		text := fmt.Appendf(nil, "%s%d]=0x", ByteHead, i)
 		var padded, mask [16]byte
 		copy(padded[:], text)
 		for n := range text {

@@ -8,17 +8,9 @@ import (
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/text"
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
-)
-
-// The texts that filters and servers print of a packet: a line with its length,
-// a line for each byte, an empty line.
-const (
-	kernelHead = "Kernelspace: Received "
-	userHead   = "Userspace: Received "
-	headEnd    = " bytes, dumping"
-	byteHead   = "\tbyte["
 )
 
 // textWriter writes server text for the user view and trace text for the other
@@ -56,11 +48,11 @@ func (w *textWriter) WritePacket(p *capture.Packet) error {
 	if p.Interface == nil {
 		return errors.New("writing packet: no interface")
 	}
-	head := kernelHead
+	head := text.KernelHead
 	w.prefix = w.prefix[:0]
 	switch p.Interface.View {
 	case capture.ViewUser:
-		head = userHead
+		head = text.UserHead
 	case 0:
 		return fmt.Errorf("writing packet of interface %q: text is for the views of sockets", p.Interface.Name())
 	default:
@@ -68,19 +60,19 @@ func (w *textWriter) WritePacket(p *capture.Packet) error {
 	}
 	data := p.Data[:min(len(p.Data), snaplen)]
 	const digits = 20
-	line := len(w.prefix) + len(byteHead) + digits + len("]=0xff\n")
+	line := len(w.prefix) + len(text.ByteHead) + digits + len("]=0xff\n")
 	// A large packet does not fit into the buffer as text, and goes out in parts.
-	if err := w.out.reserve(line + len(headEnd) + len(head)); err != nil {
+	if err := w.out.reserve(line + len(text.HeadEnd) + len(head)); err != nil {
 		return err
 	}
 	b := append(append(w.out.buf, w.prefix...), head...)
 	b = strconv.AppendInt(b, int64(originalLength(p)), 10)
-	w.out.buf = append(append(b, headEnd...), '\n')
+	w.out.buf = append(append(b, text.HeadEnd...), '\n')
 	for i, c := range data {
 		if err := w.out.reserve(line); err != nil {
 			return err
 		}
-		b := append(append(w.out.buf, w.prefix...), byteHead...)
+		b := append(append(w.out.buf, w.prefix...), text.ByteHead...)
 		b = append(strconv.AppendInt(b, int64(i), 10), "]=0x"...)
 		w.out.buf = append(strconv.AppendUint(b, uint64(c), 16), '\n')
 	}

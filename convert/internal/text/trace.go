@@ -1,22 +1,20 @@
-package convert
+package text
 
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/headers"
+	"github.com/ebpfdump/ebpfdump/convert/internal/window"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// ErrUnknownKind is the reason why a text is not read whose bytes do not tell
-// which kind of socket it is about.
-var ErrUnknownKind = errors.New("the kind of socket cannot be told from the bytes")
-
-// traceReader reads what a socket filter printed to the kernel's trace with
+// Trace reads what a socket filter printed to the kernel's trace with
 // bpf_trace_printk:
 //
 //	nc-2834 [001] ..s31 1234.567890: bpf_trace_printk: Kernelspace: Received 43 bytes, dumping
@@ -27,8 +25,8 @@ var ErrUnknownKind = errors.New("the kind of socket cannot be told from the byte
 // empty line after each of these, which says nothing. Packets of several cpus
 // may be mixed; lines belong together by their cpu, pid and kind of interrupt,
 // and not by the task's name, which the kernel may find only later.
-type traceReader struct {
-	text    *textInput
+type Trace struct {
+	text    *lines
 	iface   *capture.Interface
 	boot    int64             // in nanoseconds since the epoch
 	places  map[string]*place // by the text that says so
@@ -61,21 +59,18 @@ type recentPrefix struct {
 	dump *dump
 }
 
-func isTraceText(head []byte) bool {
-	return looksLike(head, kernelHead, "# tracer: ", "bpf_trace_printk: "+byteHead)
-}
-
-func openTraceText(in *input, o ReadOptions) (Reader, error) {
-	r := &traceReader{text: newTextInput(in, o), places: make(map[string]*place), lost: make(map[int]string)}
+// NewTrace begins to read a trace text.
+func NewTrace(in *window.Window, o Options) *Trace {
+	r := &Trace{text: newLines(in, o), places: make(map[string]*place), lost: make(map[int]string)}
 	r.recent = &r.recents[0]
 	if !o.BootTime.IsZero() {
 		r.boot = o.BootTime.UnixNano()
 	}
-	return r, nil
+	return r
 }
 
 // Next returns the next packet.
-func (r *traceReader) Next() (*capture.Packet, error) {
+func (r *Trace) Next() (*capture.Packet, error) {
 	d, err := r.text.next(r.parse)
 	if err != nil {
 		return nil, err
@@ -102,7 +97,7 @@ func (r *traceReader) Next() (*capture.Packet, error) {
 	return p, nil
 }
 
-func (r *traceReader) describe(kind *capture.Kind) {
+func (r *Trace) describe(kind *capture.Kind) {
 	i := &capture.Interface{
 		Kind: kind.Name, View: capture.ViewKernel, Layer: kind.Layer(), IPv6: kind.IPv6(), Source: capture.SourceTrace,
 	}
@@ -118,10 +113,10 @@ func (r *traceReader) describe(kind *capture.Kind) {
 }
 
 // address finds a packet's addresses and protocol.
-func (r *traceReader) address(p *capture.Packet) {
+func (r *Trace) address(p *capture.Packet) {
 	if p.Interface.Layer != capture.LayerTransport {
-		h := parseHeaders(p)
-		p.Src, p.Dst, p.Protocol = h.src, h.dst, h.protocol
+		h := headers.Parse(p)
+		p.Src, p.Dst, p.Protocol = h.Src, h.Dst, h.Protocol
 		return
 	}
 	if p.Protocol = r.text.kind.kind.Protocol(); p.Protocol == 0 {
@@ -129,7 +124,7 @@ func (r *traceReader) address(p *capture.Packet) {
 	}
 	loopback := r.text.kind.kind.Loopback().Addr()
 	p.Src, p.Dst = orElse(r.text.options.Src, loopback), orElse(r.text.options.Dst, loopback)
-	if ported(p.Protocol) && len(p.Data) >= 4 {
+	if header.HasPorts(p.Protocol) && len(p.Data) >= 4 {
 		p.Src = netip.AddrPortFrom(p.Src.Addr(), binary.BigEndian.Uint16(p.Data))
 		p.Dst = netip.AddrPortFrom(p.Dst.Addr(), binary.BigEndian.Uint16(p.Data[2:]))
 	}
@@ -147,15 +142,15 @@ func guessProtocol(p *capture.Packet) uint8 {
 	const none = 59 // of IPv6: nothing follows the header
 	switch length := int64(p.Len); {
 	case fitsUDP(p.Data, length):
-		return protocolUDP
+		return header.ProtocolUDP
 	case fitsTCP(p.Data, length):
-		return protocolTCP
+		return header.ProtocolTCP
 	}
 	return none
 }
 
 // parse takes the next line, and before it as many of the bytes' as are simple.
-func (r *traceReader) parse() error {
+func (r *Trace) parse() error {
 	r.bytes()
 	t := r.text
 	line, whole, err := t.readLine()
@@ -172,7 +167,7 @@ func (r *traceReader) parse() error {
 		if !ok {
 			return r.noPrefix(line, whole)
 		}
-		kind, index, value := parseText(line[p.text:], kernelHead)
+		kind, index, value := parseText(line[p.text:], KernelHead)
 		if kind == textOther && whole {
 			return nil // of another program
 		}
@@ -181,12 +176,12 @@ func (r *traceReader) parse() error {
 		return r.dumpLine(line[p.text:], whole, kind, index, value)
 	}
 	line = line[len(r.recent.head)+3+len(r.recent.tail):]
-	kind, index, value := parseText(line, kernelHead)
+	kind, index, value := parseText(line, KernelHead)
 	return r.dumpLine(line, whole, kind, index, value)
 }
 
 // bytes takes the lines of bytes that are as the one before.
-func (r *traceReader) bytes() {
+func (r *Trace) bytes() {
 	recent := r.recent
 	d, in := recent.dump, r.text.in
 	if d == nil || d.flaw != "" || d.ghost {
@@ -194,7 +189,7 @@ func (r *traceReader) bytes() {
 	}
 	head, tail := len(recent.head), len(recent.head)+3
 	size := tail + len(recent.tail)
-	b := in.unread()
+	b := in.Unread()
 	data, last, used := d.data, int(min(d.claimed, int64(len(byteLines)))), 0
 	for len(data) < last && len(b)-used >= size+byteRoom {
 		line := b[used:]
@@ -211,7 +206,7 @@ func (r *traceReader) bytes() {
 	}
 	r.text.dumps.bytes += len(data) - len(d.data)
 	d.data = data
-	in.use(used)
+	in.Use(used)
 }
 
 func threeDigits(b []byte) bool {
@@ -219,7 +214,7 @@ func threeDigits(b []byte) bool {
 }
 
 // matchRecent tells whether a line has the prefix of a recent one.
-func (r *traceReader) matchRecent(line []byte) bool {
+func (r *Trace) matchRecent(line []byte) bool {
 	if r.recent.match(line) {
 		r.now = r.recent.time(line)
 		return true
@@ -246,7 +241,7 @@ func (p *recentPrefix) time(line []byte) int64 {
 	return p.base + (int64(digits[0]-'0')*100+int64(digits[1]-'0')*10+int64(digits[2]-'0'))*1000
 }
 
-func (r *traceReader) setRecent(line []byte, p *tracePrefix) {
+func (r *Trace) setRecent(line []byte, p *tracePrefix) {
 	recent := r.replace(r.place(line, p), p.context)
 	recent.head, recent.tail = recent.head[:0], recent.tail[:0]
 	if p.micros {
@@ -258,7 +253,7 @@ func (r *traceReader) setRecent(line []byte, p *tracePrefix) {
 
 // replace makes room for a prefix: that of the same place is over, since the time
 // goes on.
-func (r *traceReader) replace(at *place, context byte) *recentPrefix {
+func (r *Trace) replace(at *place, context byte) *recentPrefix {
 	for i := range r.recents {
 		if p := &r.recents[i]; p.place == at && p.context == context {
 			r.recent = p
@@ -273,7 +268,7 @@ func (r *traceReader) replace(at *place, context byte) *recentPrefix {
 }
 
 // place finds where a line was printed among the places that are known.
-func (r *traceReader) place(line []byte, p *tracePrefix) *place {
+func (r *Trace) place(line []byte, p *tracePrefix) *place {
 	if known := r.places[string(line[:p.place])]; known != nil {
 		return known
 	}
@@ -286,7 +281,7 @@ func (r *traceReader) place(line []byte, p *tracePrefix) *place {
 }
 
 // dumpLine takes what follows the recent prefix in a line.
-func (r *traceReader) dumpLine(text []byte, whole bool, kind textKind, index, value uint64) (err error) {
+func (r *Trace) dumpLine(text []byte, whole bool, kind textKind, index, value uint64) (err error) {
 	t, recent := r.text, r.recent
 	at := recent.place
 	if recent.dump == nil {
@@ -325,9 +320,9 @@ func (r *traceReader) dumpLine(text []byte, whole bool, kind textKind, index, va
 const noPlace = -1
 
 // noPrefix takes a line that the kernel put nothing before.
-func (r *traceReader) noPrefix(line []byte, whole bool) (err error) {
+func (r *Trace) noPrefix(line []byte, whole bool) (err error) {
 	t := r.text
-	kind, index, value := parseText(line, kernelHead)
+	kind, index, value := parseText(line, KernelHead)
 	d := t.dumps.find(noPlace, 0, 0)
 	if !whole && kind != textEnd {
 		return t.cutLine(d)
@@ -364,7 +359,7 @@ func (r *traceReader) noPrefix(line []byte, whole bool) (err error) {
 
 // blank takes an empty line. It ends a packet of lines without a prefix; else
 // the kernel put it there.
-func (r *traceReader) blank() error {
+func (r *Trace) blank() error {
 	if d := r.text.dumps.find(noPlace, 0, 0); d != nil {
 		return r.text.dumps.end(d)
 	}
@@ -372,7 +367,7 @@ func (r *traceReader) blank() error {
 }
 
 // loss notes that a cpu's lines are missing.
-func (r *traceReader) loss(cpu int, events uint64) {
+func (r *Trace) loss(cpu int, events uint64) {
 	if len(r.lost) >= placesLimit {
 		clear(r.lost)
 	}

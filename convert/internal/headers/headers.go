@@ -1,0 +1,108 @@
+// Package headers reads what the headers in a captured packet say.
+package headers
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
+)
+
+// Headers is what the headers in a packet's bytes say, for one readable line.
+// Headers that are cut off or malformed leave the fields below them empty.
+type Headers struct {
+	Src, Dst netip.AddrPort
+	Protocol uint8
+	// EtherType is the protocol of an Ethernet frame that holds no IP packet.
+	EtherType uint16
+	// TCP says that the TCP header was there, Flags are its flags.
+	TCP   bool
+	Flags uint8
+	// Payload follows the last header that was understood.
+	Payload []byte
+}
+
+// Parse reads a packet's headers. The addresses and the protocol that
+// the packet states itself take precedence.
+func Parse(p *capture.Packet) Headers {
+	h := Headers{Src: p.Src, Dst: p.Dst, Protocol: p.Protocol, Payload: p.Data}
+	switch p.Interface.Layer {
+	case capture.LayerLink:
+		h.link(p.Data)
+	case capture.LayerNetwork:
+		h.network(p.Data)
+	case capture.LayerTransport:
+		h.transport(p.Data)
+	}
+	return h
+}
+
+func (h *Headers) link(b []byte) {
+	etherType, size := header.Ethernet(b)
+	if size == 0 {
+		return
+	}
+	h.Payload = b[size:]
+	if etherType != header.EtherTypeIPv4 && etherType != header.EtherTypeIPv6 {
+		h.EtherType = etherType
+		return
+	}
+	h.network(b[size:])
+}
+
+func (h *Headers) network(b []byte) {
+	h.Payload = b
+	ip, ok := header.ParseIP(b)
+	if !ok {
+		return
+	}
+	h.addresses(ip.Src, ip.Dst)
+	h.Protocol = ip.Protocol
+	// A short Ethernet frame has padding behind the packet.
+	if ip.Total > 0 && ip.Total < len(b) {
+		b = b[:ip.Total]
+	}
+	h.Payload = b[ip.Size:]
+	if !ip.Later {
+		h.transport(b[ip.Size:])
+	}
+}
+
+// addresses takes the addresses of an IP header for a packet that states none.
+func (h *Headers) addresses(src, dst netip.Addr) {
+	if !h.Src.IsValid() && !h.Dst.IsValid() {
+		h.Src, h.Dst = netip.AddrPortFrom(src, 0), netip.AddrPortFrom(dst, 0)
+	}
+}
+
+// ports takes the two ports that b begins with for addresses that have none.
+func (h *Headers) ports(b []byte) {
+	if h.Src.Port() == 0 && h.Dst.Port() == 0 {
+		h.Src = netip.AddrPortFrom(h.Src.Addr(), binary.BigEndian.Uint16(b))
+		h.Dst = netip.AddrPortFrom(h.Dst.Addr(), binary.BigEndian.Uint16(b[2:]))
+	}
+}
+
+func (h *Headers) transport(b []byte) {
+	h.Payload = b
+	size := 0
+	switch h.Protocol {
+	case header.ProtocolTCP:
+		if len(b) < 20 {
+			return
+		}
+		h.TCP, h.Flags = true, b[13]
+		h.ports(b)
+		size = max(int(b[12]>>4)*4, 20)
+	case header.ProtocolUDP:
+		if len(b) < 8 {
+			return
+		}
+		h.ports(b)
+		size = 8
+	case header.ProtocolICMP, header.ProtocolICMPv6:
+		size = 8
+	}
+	h.Payload = b[min(size, len(b)):]
+}

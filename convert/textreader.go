@@ -1,0 +1,31 @@
+package convert
+
+import (
+	"github.com/ebpfdump/ebpfdump/convert/internal/text"
+	"github.com/ebpfdump/ebpfdump/convert/internal/window"
+)
+
+// ErrUnknownKind is the reason why a text is not read whose bytes do not tell
+// which kind of socket it is about.
+var ErrUnknownKind = text.ErrUnknownKind
+
+func openTrace(in *window.Window, o ReadOptions) (Reader, error) {
+	return text.NewTrace(in, o.text()), nil
+}
+
+func openServer(in *window.Window, o ReadOptions) (Reader, error) {
+	return text.NewServer(in, o.text()), nil
+}
+
+// text are the options for a text.
+func (o ReadOptions) text() text.Options {
+	at := func(line int64, reason error) *InputError { return &InputError{Name: o.Name, Line: line, Err: reason} }
+	options := text.Options{
+		Kind: o.Kind, Src: o.Src, Dst: o.Dst, BootTime: o.BootTime, Strict: o.Strict, Snaplen: snaplen,
+		Error: func(line int64, reason error) error { return at(line, reason) },
+	}
+	if o.Doubt != nil {
+		options.Doubt = func(line int64, reason error) { o.Doubt(at(line, reason)) }
+	}
+	return options
+}
