@@ -182,10 +182,3 @@ func (d *dump) comment() string {
 func (d *dump) fill(p *capture.Packet) {
 	p.Data, p.Len, p.Comment = d.data, int(d.claimed), d.comment()
 }
-
-func joinComments(a, b string) string {
-	if a == "" || b == "" {
-		return a + b
-	}
-	return a + "; " + b
-}
