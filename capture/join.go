@@ -279,7 +279,7 @@ func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
 }
 
 // renewInterval is how often the tap is said to be wanted, well within bpf.Lease.
-const renewInterval = bpf.Lease / 6
+const renewInterval = bpf.Lease / 12
 
 // renew says that the tap is wanted until the context ends.
 func (l *Live) renew(ctx context.Context) {
