@@ -72,7 +72,12 @@ func TestCallsEndSleep(t *testing.T) {
 		if n, err := unix.Read(receiver, make([]byte, 10)); n != 1 || err != nil {
 			t.Fatalf("%d bytes, %v", n, err)
 		}
-		if err := <-over; err != nil {
+		err := <-over
+		if c, _ := f.Calls.Counters(); err != nil && Preemptible() && c.Missed > 0 {
+			spoiled.Add(1)
+			t.Skipf("the kernel missed %d calls: the test shows nothing", c.Missed)
+		}
+		if err != nil {
 			t.Fatalf("asleep: %v", err)
 		}
 		for e := new(Event); f.Calls.Read(e) == nil; {

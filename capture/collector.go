@@ -95,12 +95,13 @@ func (c *collector) rest() error {
 // flushInterval is how long a sink may keep packets to itself.
 const flushInterval = time.Second
 
-// nextFlush is when flush is to be called again, the zero time for never.
+// nextFlush is when to look again although nobody wakes the collector: a sink that
+// buffers wants to be flushed then.
 func (c *collector) nextFlush() time.Time {
-	if _, buffers := c.sink.(Flusher); !buffers {
-		return time.Time{}
+	if _, buffers := c.sink.(Flusher); buffers {
+		return c.flushed.Add(flushInterval)
 	}
-	return c.flushed.Add(flushInterval)
+	return time.Now().Add(flushInterval)
 }
 
 // flush makes a sink that buffers let go of what it has.
