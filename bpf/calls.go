@@ -170,6 +170,7 @@ func (opts CallsOptions) choose(spec *ebpf.CollectionSpec, snaplen uint32) error
 	v := spec.Variables
 	errs := []error{
 		v[callsVarMessageSnaplen].Set(snaplen),
+		v[callsVarWakesReader].Set(flag(!Preemptible())),
 		v[callsVarChoose].Set(uint32(opts.Choose)),
 		v[callsVarPorts].Set(ports),
 		v[callsVarPortCount].Set(uint32(len(opts.Ports))),
@@ -388,6 +389,11 @@ func (c *Calls) Read(e *Event) error {
 	e.Data = e.raw
 	return err
 }
+
+// EndsSleep tells whether an event ends the Sleep of the Tap that was opened with the
+// Calls. From Linux 7.0 on it does not: whoever is woken runs in the middle of a
+// process's system call, and the kernel misses those that are made meanwhile.
+func (c *Calls) EndsSleep() bool { return !Preemptible() }
 
 // Reserved is the place behind all events that there are at the moment, complete or not.
 func (c *Calls) Reserved() Place { return c.ring.reserved() }

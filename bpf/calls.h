@@ -107,6 +107,12 @@ const volatile __u32 argument_at[6];
 
 const volatile __u32 message_snaplen = 262144;
 
+/* Whether the reader is woken by the first event after it has read all there were. From
+ * Linux 7.0 on, who is woken runs in the middle of the program that wakes it, and the
+ * kernel runs no such program for the calls that are made meanwhile.
+ */
+const volatile __u32 wakes_reader = 1;
+
 /* Which sockets are chosen. */
 #define CHOOSE_ALL 0   /* those that take a filter and run it, of a process's own traffic */
 #define CHOOSE_PORTS 1 /* those with a port */

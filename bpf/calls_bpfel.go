@@ -121,6 +121,7 @@ const (
 	callsVarRegistersSize  = "registers_size"
 	callsVarRings          = "rings"
 	callsVarTwice          = "twice"
+	callsVarWakesReader    = "wakes_reader"
 )
 
 // loadCalls returns the embedded CollectionSpec for calls.
@@ -203,6 +204,7 @@ type callsVariableSpecs struct {
 	RegistersSize  *ebpf.VariableSpec `ebpf:"registers_size"`
 	Rings          *ebpf.VariableSpec `ebpf:"rings"`
 	Twice          *ebpf.VariableSpec `ebpf:"twice"`
+	WakesReader    *ebpf.VariableSpec `ebpf:"wakes_reader"`
 }
 
 // callsObjects contains all objects after they have been loaded into the kernel.
@@ -265,6 +267,7 @@ type callsVariables struct {
 	RegistersSize  *ebpf.Variable `ebpf:"registers_size"`
 	Rings          *ebpf.Variable `ebpf:"rings"`
 	Twice          *ebpf.Variable `ebpf:"twice"`
+	WakesReader    *ebpf.Variable `ebpf:"wakes_reader"`
 }
 
 // callsPrograms contains all programs after they have been loaded into the kernel.

@@ -55,6 +55,9 @@ func TestCallsEndSleep(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
+	if !f.Calls.EndsSleep() {
+		t.Skip("from Linux 7.0 on nobody is woken in the middle of a system call")
+	}
 	receiver, sender := udpPair(t)
 	cookie, err := f.Hook.Mark(receiver)
 	if err == nil {
@@ -72,12 +75,7 @@ func TestCallsEndSleep(t *testing.T) {
 		if n, err := unix.Read(receiver, make([]byte, 10)); n != 1 || err != nil {
 			t.Fatalf("%d bytes, %v", n, err)
 		}
-		err := <-over
-		if c, _ := f.Calls.Counters(); err != nil && Preemptible() && c.Missed > 0 {
-			spoiled.Add(1)
-			t.Skipf("the kernel missed %d calls: the test shows nothing", c.Missed)
-		}
-		if err != nil {
+		if err := <-over; err != nil {
 			t.Fatalf("asleep: %v", err)
 		}
 		for e := new(Event); f.Calls.Read(e) == nil; {
@@ -134,7 +132,7 @@ var spoiled, sound atomic.Int32
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if spoiled.Load() > 4*sound.Load() {
+	if spoiled.Load() > sound.Load() {
 		fmt.Fprintf(os.Stderr, "the kernel missed calls in %d tests, and in %d it did not: that is no rare event\n", spoiled.Load(), sound.Load())
 		code = 1
 	}

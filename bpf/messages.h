@@ -86,9 +86,13 @@ static __always_inline void truncated(void)
 		count(&c->truncated);
 }
 
-/* Copies a piece of n bytes, at most class, into the ring. It wakes the reader if he has
- * given back all before it.
- */
+/* The kernel itself wakes a reader who has given back all before an event, or nobody. */
+static __always_inline __u64 wakeup(void)
+{
+	return wakes_reader ? 0 : BPF_RB_NO_WAKEUP;
+}
+
+/* Copies a piece of n bytes, at most class, into the ring. */
 static __always_inline void copy(struct reading *r, struct event_counters *c, __u32 n, const __u32 class)
 {
 	struct event *rec;
@@ -110,12 +114,12 @@ static __always_inline void copy(struct reading *r, struct event_counters *c, __
 		asm volatile("" : "+r"(n));
 		n = ((n - 1) & (class - 1)) + 1;
 		if (bpf_probe_read_user(rec + 1, n, (void *)r->at)) {
-			bpf_ringbuf_discard(rec, 0);
+			bpf_ringbuf_discard(rec, wakeup());
 			count(&c->fault);
 			return;
 		}
 	}
-	bpf_ringbuf_submit(rec, 0);
+	bpf_ringbuf_submit(rec, wakeup());
 	count(&c->recorded);
 }
 

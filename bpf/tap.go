@@ -276,7 +276,7 @@ func (t *Tap) Wait(deadline time.Time) error {
 }
 
 // Sleep waits until there is a record in the ring, or an event in that of the Calls that
-// were opened with it, until the deadline or a Flush like Wait. The tap needs WakeFirst.
+// were opened with it (but see EndsSleep), until the deadline or a Flush like Wait. The tap needs WakeFirst.
 func (t *Tap) Sleep(deadline time.Time) error { return t.ring.sleep(deadline) }
 
 // Nudge makes Sleep return, this one or the next, and no Wait.

@@ -184,6 +184,7 @@ const (
 	uringVarRegistersSize    = "registers_size"
 	uringVarRings            = "rings"
 	uringVarSubmitReq        = "submit_req"
+	uringVarWakesReader      = "wakes_reader"
 )
 
 // loadUring returns the embedded CollectionSpec for uring.
@@ -272,6 +273,7 @@ type uringVariableSpecs struct {
 	RegistersSize    *ebpf.VariableSpec `ebpf:"registers_size"`
 	Rings            *ebpf.VariableSpec `ebpf:"rings"`
 	SubmitReq        *ebpf.VariableSpec `ebpf:"submit_req"`
+	WakesReader      *ebpf.VariableSpec `ebpf:"wakes_reader"`
 }
 
 // uringObjects contains all objects after they have been loaded into the kernel.
@@ -342,6 +344,7 @@ type uringVariables struct {
 	RegistersSize    *ebpf.Variable `ebpf:"registers_size"`
 	Rings            *ebpf.Variable `ebpf:"rings"`
 	SubmitReq        *ebpf.Variable `ebpf:"submit_req"`
+	WakesReader      *ebpf.Variable `ebpf:"wakes_reader"`
 }
 
 // uringPrograms contains all programs after they have been loaded into the kernel.

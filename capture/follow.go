@@ -43,8 +43,12 @@ func (f *follower) routeOf(rec *bpf.Record) *route { return f.live.roster.ofReco
 
 func (f *follower) outlets() []*outlet { return f.live.roster.listOutlets() }
 
-// rests tells whether nothing is left of what was looked at.
-func (f *follower) rests() bool { return len(f.parts) == 0 && !f.aiming }
+// rests tells whether nothing is left of what was looked at, and what comes wakes the
+// collector.
+func (f *follower) rests() bool {
+	calls := f.live.calls
+	return len(f.parts) == 0 && !f.aiming && (calls == nil || calls.EndsSleep())
+}
 
 // takenBytes bounds what is taken of the ring at once, so that packets get their turn
 // under any load, and memory has an end.
