@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -82,18 +81,9 @@ func TestSamplesReadAsFacts(t *testing.T) {
 // tshark finds in the file.
 func wantComments(t *testing.T, path string) []*capture.Packet {
 	t.Helper()
-	file, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	source, err := Open(bytes.NewReader(file), nil, ReadOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	packets, err := drain(source)
-	rows := fields(t, path, "frame.comment")
-	if err != nil || len(packets) != len(rows) {
-		t.Fatalf("%s: %d packets, tshark finds %d; %v", path, len(packets), len(rows), err)
+	packets, rows := packetsOf(t, path), fields(t, path, "frame.comment")
+	if len(packets) != len(rows) {
+		t.Fatalf("%s: %d packets, tshark finds %d", path, len(packets), len(rows))
 	}
 	for i, p := range packets {
 		if got := string(remark.AppendComment(nil, remark.Facts(p), &p.Meta)); got != rows[i][0] {

@@ -65,8 +65,8 @@ func TestTagIsPutBack(t *testing.T) {
 	}
 }
 
-// readBack compares the packets of a file.
-func readBack(t *testing.T, path string, want ...*capture.Packet) {
+// packetsOf reads the packets of a file.
+func packetsOf(t *testing.T, path string) []*capture.Packet {
 	t.Helper()
 	file, err := os.ReadFile(path)
 	if err != nil {
@@ -77,8 +77,18 @@ func readBack(t *testing.T, path string, want ...*capture.Packet) {
 		t.Fatal(err)
 	}
 	packets, err := drain(source)
-	if err != nil || len(packets) != len(want) {
-		t.Fatalf("%d packets, %v", len(packets), err)
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return packets
+}
+
+// readBack compares the packets of a file.
+func readBack(t *testing.T, path string, want ...*capture.Packet) {
+	t.Helper()
+	packets := packetsOf(t, path)
+	if len(packets) != len(want) {
+		t.Fatalf("%d packets", len(packets))
 	}
 	for n, p := range packets {
 		w := want[n]

@@ -5,6 +5,7 @@
 package testutil
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -65,6 +66,28 @@ func RequireRoot(tb testing.TB, capabilities ...int) {
 func RequirePrivilege(tb testing.TB) {
 	tb.Helper()
 	RequireRoot(tb, unix.CAP_SYS_ADMIN)
+}
+
+// Printed is what an example prints. Nobody else may use stdout meanwhile: it is for
+// tests that are not parallel.
+func Printed(tb testing.TB, example func()) string {
+	tb.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer r.Close()
+	stdout := os.Stdout
+	os.Stdout = w
+	defer func() { os.Stdout = stdout }()
+	all := make(chan string)
+	go func() {
+		text, _ := io.ReadAll(r)
+		all <- string(text)
+	}()
+	example()
+	w.Close()
+	return <-all
 }
 
 // UDPPair makes a bound UDP socket on loopback and one connected to it.
