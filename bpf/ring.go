@@ -43,9 +43,9 @@ type ring struct {
 	waiters sync.RWMutex // held for reading while the descriptors are used, against close
 	// File descriptors: what wakes who waits for this ring, who sleeps and waits for those
 	// beside it as well, and what flush and nudge do.
-	epoll, any, flushed, nudged int
-	beside                      []*ring
-	closed                      atomic.Bool
+	epoll, sleeper, flushed, nudged int
+	beside                          []*ring
+	closed                          atomic.Bool
 }
 
 const (
@@ -66,7 +66,7 @@ func sizeRing(spec *ebpf.MapSpec, size int) {
 
 // openRing maps a ring buffer of the kernel.
 func openRing(m *ebpf.Map) (_ *ring, err error) {
-	r := &ring{size: uint64(m.MaxEntries()), epoll: -1, any: -1, flushed: -1, nudged: -1, source: m}
+	r := &ring{size: uint64(m.MaxEntries()), epoll: -1, sleeper: -1, flushed: -1, nudged: -1, source: m}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("opening a ring: %w", err), r.close())
@@ -81,7 +81,7 @@ func openRing(m *ebpf.Map) (_ *ring, err error) {
 	if r.epoll, err = r.waiting(r.flushed); err != nil {
 		return nil, err
 	}
-	if r.any, err = r.waiting(r.flushed, r.nudged); err != nil {
+	if r.sleeper, err = r.waiting(r.flushed, r.nudged); err != nil {
 		return nil, err
 	}
 	page := os.Getpagesize()
@@ -121,7 +121,7 @@ func (r *ring) wakes(epoll int) error {
 // watch lets another ring's writers end a sleep, too. It must outlive this one.
 func (r *ring) watch(other *ring) error {
 	r.beside = append(r.beside, other)
-	if err := other.wakes(r.any); err != nil {
+	if err := other.wakes(r.sleeper); err != nil {
 		return fmt.Errorf("watching a ring: %w", err)
 	}
 	return nil
@@ -208,7 +208,7 @@ func (r *ring) sleep(deadline time.Time) error {
 			return nil
 		}
 	}
-	return r.waitAt(r.any, deadline)
+	return r.waitAt(r.sleeper, deadline)
 }
 
 func (r *ring) waitAt(epoll int, deadline time.Time) error {
@@ -295,7 +295,7 @@ func (r *ring) close() error {
 			errs = append(errs, unix.Munmap(mapping))
 		}
 	}
-	for _, fd := range []int{r.epoll, r.any, r.flushed, r.nudged} {
+	for _, fd := range []int{r.epoll, r.sleeper, r.flushed, r.nudged} {
 		if fd >= 0 {
 			errs = append(errs, unix.Close(fd))
 		}
