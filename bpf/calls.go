@@ -184,12 +184,9 @@ func (opts CallsOptions) choose(spec *ebpf.CollectionSpec, snaplen uint32) error
 
 // attachRaw puts the programs at the tracepoints of all calls.
 func (c *Calls) attachRaw() error {
-	programs := []struct{ tracepoint, program string }{
-		{"sys_enter", callsProgEntered},
-		{"sys_exit", callsProgReturned},
-	}
+	programs := []attachment{{"sys_enter", callsProgEntered}, {"sys_exit", callsProgReturned}}
 	if Preemptible() {
-		programs = append(programs, struct{ tracepoint, program string }{"sys_exit", callsProgReturnedAgain})
+		programs = append(programs, attachment{"sys_exit", callsProgReturnedAgain})
 	}
 	if err := c.objects.makeMaps(callsMapTaken); err != nil {
 		return diagnoseCalls(err)

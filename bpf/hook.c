@@ -220,8 +220,7 @@ int connects6(struct bpf_sock_addr *ctx)
 }
 
 /* A child is followed before it runs. */
-SEC("raw_tp/sched_process_fork")
-int forked(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int follow_child(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *parent = (void *)ctx->args[0], *child = (void *)ctx->args[1];
 	__u32 process = FIELD(parent, tgid), fresh = FIELD(child, tgid);
@@ -233,8 +232,7 @@ int forked(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /* A number is forgotten with its last thread: it can come to be somebody else's. */
-SEC("raw_tp/sched_process_exit")
-int exited(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int forget_process(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0];
 	struct signal_struct *signal = FIELD(task, signal);
@@ -243,6 +241,33 @@ int exited(struct bpf_raw_tracepoint_args *ctx)
 	if (FIELD(signal, live.counter) == 0)
 		follow(process, 0);
 	return 0;
+}
+
+SEC("raw_tp/sched_process_fork")
+int forked(struct bpf_raw_tracepoint_args *ctx)
+{
+	return follow_child(ctx);
+}
+
+SEC("raw_tp/sched_process_exit")
+int exited(struct bpf_raw_tracepoint_args *ctx)
+{
+	return forget_process(ctx);
+}
+
+/* The same once more: from Linux 7.0 on, the kernel passes over a program that another
+ * task was preempted in the middle of, and then the other one runs.
+ */
+SEC("raw_tp/sched_process_fork")
+int forked_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return follow_child(ctx);
+}
+
+SEC("raw_tp/sched_process_exit")
+int exited_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return forget_process(ctx);
 }
 
 /* Run on demand: which eBPF program is the filter of a socket, of which args[0] is a

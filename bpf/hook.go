@@ -96,8 +96,10 @@ func openHook(
 		return nil, diagnoseHook(err)
 	}
 	small := []string{
-		hookProgCreated, hookProgBound4, hookProgBound6, hookProgConnects4, hookProgConnects6,
-		hookProgForked, hookProgExited, hookProgFilterId,
+		hookProgCreated, hookProgBound4, hookProgBound6, hookProgConnects4, hookProgConnects6, hookProgFilterId,
+	}
+	for _, at := range taskPrograms() {
+		small = append(small, at.program)
 	}
 	if _, nested := pidNamespace(); nested {
 		small = append(small, hookProgFindProcess)
@@ -151,6 +153,19 @@ func flag(set bool) uint32 {
 	return 0
 }
 
+// attachment is a program and where it belongs.
+type attachment struct{ tracepoint, program string }
+
+// taskPrograms are those that hear of the beginning and the end of processes.
+func taskPrograms() []attachment {
+	const forks, exits = "sched_process_fork", "sched_process_exit"
+	all := []attachment{{forks, hookProgForked}, {exits, hookProgExited}}
+	if Preemptible() {
+		all = append(all, attachment{forks, hookProgForkedAgain}, attachment{exits, hookProgExitedAgain})
+	}
+	return all
+}
+
 func (h *Hook) attach() error {
 	root, err := cgroupRoot()
 	if err != nil {
@@ -176,13 +191,10 @@ func (h *Hook) attach() error {
 		}
 		h.links = append(h.links, l)
 	}
-	for name, program := range map[string]*ebpf.Program{
-		"sched_process_fork": h.objects.programs[hookProgForked],
-		"sched_process_exit": h.objects.programs[hookProgExited],
-	} {
-		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: name, Program: program})
+	for _, at := range taskPrograms() {
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: at.tracepoint, Program: h.objects.programs[at.program]})
 		if err != nil {
-			return diagnoseHook(fmt.Errorf("attaching to %s: %w", name, err))
+			return diagnoseHook(fmt.Errorf("attaching to %s: %w", at.tracepoint, err))
 		}
 		h.links = append(h.links, l)
 	}

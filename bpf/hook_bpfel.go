@@ -93,9 +93,11 @@ const (
 	hookProgConnects6     = "connects6"
 	hookProgCreated       = "created"
 	hookProgExited        = "exited"
+	hookProgExitedAgain   = "exited_again"
 	hookProgFilterId      = "filter_id"
 	hookProgFindProcess   = "find_process"
 	hookProgForked        = "forked"
+	hookProgForkedAgain   = "forked_again"
 	hookVarFollowing      = "following"
 	hookVarFoundPid       = "found_pid"
 	hookVarMarkNew        = "mark_new"
@@ -160,9 +162,11 @@ type hookProgramSpecs struct {
 	Connects6   *ebpf.ProgramSpec `ebpf:"connects6"`
 	Created     *ebpf.ProgramSpec `ebpf:"created"`
 	Exited      *ebpf.ProgramSpec `ebpf:"exited"`
+	ExitedAgain *ebpf.ProgramSpec `ebpf:"exited_again"`
 	FilterId    *ebpf.ProgramSpec `ebpf:"filter_id"`
 	FindProcess *ebpf.ProgramSpec `ebpf:"find_process"`
 	Forked      *ebpf.ProgramSpec `ebpf:"forked"`
+	ForkedAgain *ebpf.ProgramSpec `ebpf:"forked_again"`
 }
 
 // hookMapSpecs contains maps before they are loaded into the kernel.
@@ -262,9 +266,11 @@ type hookPrograms struct {
 	Connects6   *ebpf.Program `ebpf:"connects6"`
 	Created     *ebpf.Program `ebpf:"created"`
 	Exited      *ebpf.Program `ebpf:"exited"`
+	ExitedAgain *ebpf.Program `ebpf:"exited_again"`
 	FilterId    *ebpf.Program `ebpf:"filter_id"`
 	FindProcess *ebpf.Program `ebpf:"find_process"`
 	Forked      *ebpf.Program `ebpf:"forked"`
+	ForkedAgain *ebpf.Program `ebpf:"forked_again"`
 }
 
 func (p *hookPrograms) Close() error {
@@ -276,9 +282,11 @@ func (p *hookPrograms) Close() error {
 		p.Connects6,
 		p.Created,
 		p.Exited,
+		p.ExitedAgain,
 		p.FilterId,
 		p.FindProcess,
 		p.Forked,
+		p.ForkedAgain,
 	)
 }
 
