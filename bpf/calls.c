@@ -229,17 +229,20 @@ int begins(struct begin_context *ctx)
 SEC("tracepoint/syscalls/ends")
 int ends(struct end_context *ctx)
 {
+	struct begun_call *kept, b = {.call = CALL_ACCEPT, .arguments = {-1}};
 	__u64 process = bpf_get_current_pid_tgid();
-	struct begun_call *kept, b;
-	__u32 thread = process;
+	__u32 thread = process, call;
 
 	if (!followed(process >> 32))
 		return 0;
+	call = call_number(ctx->nr);
 	kept = bpf_map_lookup_elem(&begun, &thread);
-	if (!kept || !kept->call || kept->call != call_number(ctx->nr))
-		return 0;
-	b = *kept;
-	kept->call = 0;
+	if (kept && kept->call && kept->call == call) {
+		b = *kept;
+		kept->call = 0;
+	} else if (call != CALL_ACCEPT) {
+		return 0; /* nobody saw it begin, and its arguments are gone */
+	}
 	return ended(SLOT_RETURNED, &b, ctx->result);
 }
 

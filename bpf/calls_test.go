@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -98,6 +99,12 @@ func eachWay(t *testing.T, test func(t *testing.T)) {
 // and not those of the processes and sockets that other tests make.
 func pieces(tb testing.TB, r *Calls) []Event {
 	tb.Helper()
+	return slices.DeleteFunc(events(tb, r), func(e Event) bool { return !e.Kind().Receives() })
+}
+
+// events takes all that is in the ring.
+func events(tb testing.TB, r *Calls) []Event {
+	tb.Helper()
 	var all []Event
 	for {
 		var p Event
@@ -108,10 +115,8 @@ func pieces(tb testing.TB, r *Calls) []Event {
 		if err != nil {
 			tb.Fatal(err)
 		}
-		if p.Kind().Receives() {
-			p.Data = bytes.Clone(p.Data)
-			all = append(all, p)
-		}
+		p.Data = bytes.Clone(p.Data)
+		all = append(all, p)
 	}
 	// From Linux 7.0 on, the kernel passes calls over now and then while other
 	// programs are loaded, and counts them.
@@ -379,24 +384,79 @@ func TestCallsSeeTheCallInProgress(t *testing.T) { eachWay(t, checkCallsSeeTheCa
 
 func checkCallsSeeTheCallInProgress(t *testing.T) {
 	receiver, sender := udpPair(t)
-	done := waitInRead(receiver)
+	done := waitIn(func() error {
+		_, err := unix.Read(receiver, make([]byte, 64))
+		return err
+	})
 	r := mustFollow(t, CallsOptions{RingSize: MinRingSize}, receiver)
 	checkAwaited(t, r, sender, done)
 }
 
-// waitInRead returns when a thread is in read, and tells when it no longer is.
-func waitInRead(fd int) (done chan error) {
+// waitIn returns when a thread is in a call, and tells when it no longer is.
+func waitIn(call func() error) (done chan error) {
 	waiting := make(chan struct{})
 	done = make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		close(waiting)
-		_, err := unix.Read(fd, make([]byte, 64))
-		done <- err
+		done <- call()
 	}()
 	<-waiting
 	time.Sleep(50 * time.Millisecond)
 	return done
+}
+
+// There is news of a connection whose accept was running when the programs came, also
+// if it was not blocked then, so that nobody could note it.
+func TestCallsTellOfTheAcceptInProgress(t *testing.T) {
+	eachWay(t, checkCallsTellOfTheAcceptInProgress)
+}
+
+func checkCallsTellOfTheAcceptInProgress(t *testing.T) {
+	requirePrivilege(t)
+	listener, _ := tcpPair(t)
+	first, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(first)
+	to, err := unix.Getsockname(listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan int)
+	done := waitIn(func() error {
+		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		accepted <- fd
+		return err
+	})
+	hook := mustHook(t, mustOpen(t, Options{RingSize: MinRingSize}), HookOptions{})
+	opts := CallsOptions{RingSize: MinRingSize, Choose: ChoosePorts, Ports: []uint16{uint16(to.(*unix.SockaddrInet4).Port)}}
+	r, err := openCallsOf(hook, opts, strings.HasSuffix(t.Name(), "/raw"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := hook.Follow(uint32(os.Getpid()), nil); err != nil {
+		t.Fatal(err)
+	}
+	again, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(again)
+		err = unix.Connect(again, to)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd := <-accepted
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	all := slices.DeleteFunc(events(t, r), func(e Event) bool { return e.Kind() != CallAccept })
+	if len(all) != 1 || all[0].Kind() != CallAccept || int(all[0].Fd) != fd {
+		t.Errorf("accepted as %d, events %+v", fd, all)
+	}
 }
 
 func checkAwaited(t *testing.T, r *Calls, sender int, done chan error) {

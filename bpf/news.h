@@ -54,18 +54,20 @@ static __always_inline void begins_to_accept(__u32 slot, struct sock *listener, 
 }
 
 /* A connection that was accepted has its listener's mark, unless it waited there
- * before that had one: known says of how many that may be so.
+ * before that had one: known says of how many that may be so. Without a listener, the
+ * call was running already when the process began to be followed.
  */
 static __always_inline int accepted(__u32 slot, struct sock *listener, __s32 fd)
 {
 	__u32 ends, unmarked = 1, *waited;
 	struct sock *sk = socket_of(fd);
-	__u64 key, from;
+	__u64 key, from = 0;
 
-	if (!sk || !listener)
+	if (!sk)
 		return 0;
 	key = cookie_of(sk);
-	from = cookie_of(listener);
+	if (listener)
+		from = cookie_of(listener);
 	waited = bpf_map_lookup_elem(&known, &from);
 	if (from && waited) {
 		unmarked = *waited;

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -280,7 +281,9 @@ func TestJoinActivated(t *testing.T) {
 	owned := listenIn(t, ns)
 	early := dialFrom(t, ns, "tcp", owned.Addr().String())
 	defer early.Close()
-	server := startActivated(t, ns, descriptorOf(t, owned))
+	listener := descriptorOf(t, owned)
+	server := startActivated(t, ns, listener)
+	awaitAccepted(t, listener)
 	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
 	var later net.Conn
 	sink := runLive(t, l, func() {
@@ -291,6 +294,21 @@ func TestJoinActivated(t *testing.T) {
 	checkWholeFrom(t, sink, early.LocalAddr(), "who woke it")
 	checkWholeFrom(t, sink, later.LocalAddr(), "who came later")
 	checkHandshake(t, sink, later.LocalAddr())
+}
+
+// awaitAccepted waits until nothing waits to be accepted from a listener.
+func awaitAccepted(t *testing.T, listener *os.File) {
+	t.Helper()
+	for {
+		info, err := unix.GetsockoptTCPInfo(int(listener.Fd()), unix.SOL_TCP, unix.TCP_INFO)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Unacked == 0 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // startActivated starts a worker, whose descriptor 3 is the listener.

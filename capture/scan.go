@@ -24,6 +24,7 @@ type scanner struct {
 	requests  chan request
 	processes map[int]*process.Process
 	seen      map[uint64]struct{} // inodes of the first look: processes share sockets
+	listening bool                // a listener was marked
 	taps      map[uint64]tapped   // by cookie
 	queues    []*queue
 	marked    []uint64 // cookies of those of the first look that are yet to be told of
@@ -114,10 +115,9 @@ func (s *scanner) bury() {
 // join follows a process and its children, and looks at all their sockets.
 func (s *scanner) join(root *process.Process) error {
 	s.processes[root.PID] = root
-	queue, known := []*process.Process{root}, map[int]bool{root.PID: true}
-	for len(queue) > 0 {
-		p := queue[0]
-		queue = queue[1:]
+	all, known := []*process.Process{root}, map[int]bool{root.PID: true}
+	for i := 0; i < len(all); i++ {
+		p := all[i]
 		// Before its children are counted: those to come are followed by themselves.
 		if err := s.live.follow(p); err != nil {
 			if p != root && errors.Is(err, unix.ESRCH) {
@@ -131,8 +131,17 @@ func (s *scanner) join(root *process.Process) error {
 			}
 			known[pid] = true
 			if child, err := s.process(pid); err == nil {
-				queue = append(queue, child)
+				all = append(all, child)
 			}
+		}
+		if err := s.scan(p); err != nil && !p.Exited() {
+			return err
+		}
+	}
+	// What was accepted after the look at its process, and before the listener had its mark.
+	for _, p := range all {
+		if !s.listening {
+			break
 		}
 		if err := s.scan(p); err != nil && !p.Exited() {
 			return err
@@ -227,6 +236,7 @@ func (s *scanner) lookInherited(fd int, own *os.File) error {
 func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *foreign) error {
 	if info.listening {
 		// Before it has its mark, so that nothing is accepted meanwhile without a word.
+		s.listening = true
 		if err := s.known(allWaiting, info.cookie); err != nil {
 			return err
 		}
