@@ -77,12 +77,13 @@ func joinTime(t *testing.T, server *target) time.Duration {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if l.root, err = process.Open(server.Process.Pid); err != nil {
+		root, err := process.Open(server.Process.Pid)
+		if err != nil {
 			t.Fatal(err)
 		}
-		l.roster.whose = l.root.String()
+		l.follows(newTree(root))
 		begin := threadTime(t)
-		err = l.scanner.join(l.root)
+		err = l.scanner.join()
 		best = min(best, threadTime(t)-begin)
 		if cerr := l.Close(); err != nil || cerr != nil {
 			t.Fatal(err, cerr)

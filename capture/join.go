@@ -54,7 +54,7 @@ type Live struct {
 	follower *follower
 	roster   *roster
 	scanner  *scanner
-	root     *process.Process
+	scope    scope
 	command  *process.Launcher // nil for a process that ran already
 	uring    atomic.Bool       // a process has an io_uring
 	wanted   func()            // ends the renewal of the tap's lease
@@ -77,12 +77,15 @@ func Join(config JoinConfig) (_ *Live, err error) {
 			err = errors.Join(err, l.leave(), l.Close())
 		}
 	}()
-	if l.root, err = process.Open(config.PID); err != nil {
+	root, err := process.Open(config.PID)
+	if err != nil {
 		return nil, err
 	}
-	l.roster.whose = l.root.String()
-	l.introduce()
-	if err := l.scanner.join(l.root); err != nil {
+	l.follows(newTree(root))
+	for _, remark := range l.scope.remarks(l.calls != nil) {
+		l.config.Notice(remark)
+	}
+	if err := l.scanner.join(); err != nil {
 		return nil, fmt.Errorf("joining process %d: %w", config.PID, err)
 	}
 	if l.scanner.denied != nil {
@@ -94,7 +97,7 @@ func Join(config JoinConfig) (_ *Live, err error) {
 	if config.byDescriptor() {
 		return nil, fmt.Errorf("joining process %d: none of its descriptors %s is a socket that takes a filter", config.PID, strings.Trim(fmt.Sprint(config.Descriptors), "[]"))
 	}
-	l.config.Notice(fmt.Sprintf("%s has no socket yet that fits: those that it makes from now on are taken", l.root))
+	l.config.Notice(fmt.Sprintf("%s has no socket yet that fits: those that it makes from now on are taken", l.scope))
 	return l, nil
 }
 
@@ -119,16 +122,22 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 	if l.command, err = process.Launch(command.inner()); err != nil {
 		return nil, err
 	}
-	if l.root, err = process.Open(l.command.PID()); err != nil {
+	p, err := process.Open(l.command.PID())
+	if err != nil {
 		return nil, err
 	}
-	l.root.Command = terminal.Plain(command.Args[0])
-	l.roster.whose = l.root.String()
-	l.scanner.processes[l.root.PID] = l.root
-	if err := l.follow(l.root); err != nil {
+	p.Command = terminal.Plain(command.Args[0])
+	l.follows(newTree(p))
+	if err := l.follow(p); err != nil {
 		return nil, err
 	}
-	return l, l.command.EachFile(l.scanner.lookInherited)
+	return l, l.command.EachFile(func(fd int, own *os.File) error { return l.scanner.lookInherited(p, fd, own) })
+}
+
+// follows says which processes are followed, before the first one is.
+func (l *Live) follows(s scope) {
+	l.scope = s
+	l.roster.whose = s.String()
 }
 
 // newLive makes a session that follows nobody yet.
@@ -194,19 +203,6 @@ func (l *Live) load() error {
 	return err
 }
 
-// introduce says what is worth knowing of the process before the capture begins.
-func (l *Live) introduce() {
-	if l.root.PID == 1 {
-		l.config.Notice("process 1 is the ancestor of all: this captures from every process of the machine that it has started")
-	}
-	if l.root.ForeignNetwork() {
-		l.config.Notice(fmt.Sprintf("%s is in another network namespace: its packets are those of that namespace", l.root))
-	}
-	if l.calls != nil && l.root.Is32Bit() {
-		l.config.Notice(fmt.Sprintf("%s is a 32-bit program, whose system calls are not followed: the user view stays empty", l.root))
-	}
-}
-
 // follow begins to follow a process. ESRCH means that it has ended.
 func (l *Live) follow(p *process.Process) error {
 	if err := l.hook.Follow(uint32(p.PID), p.Lives); err != nil {
@@ -237,13 +233,14 @@ func (l *Live) inherited(fd int, f *filter) bool {
 }
 
 // Process says which process is followed, and as what.
-func (l *Live) Process() string { return l.root.String() }
+func (l *Live) Process() string { return l.scope.String() }
 
 // Sockets says which sockets were there when the capture began.
 func (l *Live) Sockets() []string { return l.roster.listed() }
 
 // Interfaces lists the interfaces that are known, in the order of the views.
-// There will be more when the process makes sockets of other kinds.
+// There will be more when the process makes sockets of other kinds. While Run runs,
+// only its Sink may ask.
 func (l *Live) Interfaces() []*Interface {
 	var all []*Interface
 	l.roster.eachLane(func(at *lane) { all = append(all, &at.Interface) })
@@ -299,7 +296,7 @@ func (l *Live) renew(ctx context.Context) {
 
 // awaitExit returns when the process or the context ends.
 func (l *Live) awaitExit(ctx context.Context) {
-	if err := l.root.AwaitExit(ctx); err != nil {
+	if err := l.scope.await(ctx); err != nil {
 		if ctx.Err() == nil {
 			l.refuse(err.Error())
 			<-ctx.Done()
@@ -307,7 +304,7 @@ func (l *Live) awaitExit(ctx context.Context) {
 		return
 	}
 	if l.command == nil {
-		l.config.Notice(fmt.Sprintf("%s has ended", l.root))
+		l.config.Notice(fmt.Sprintf("%s has ended", l.scope))
 	}
 }
 
@@ -350,7 +347,7 @@ func (l *Live) Signal(s os.Signal) {
 // Status is how the command ended, after Run: nil if it is not known, because
 // the capture ended first.
 func (l *Live) Status() *os.ProcessState {
-	if l.command == nil || !l.root.Exited() {
+	if l.command == nil || !l.scope.over() {
 		return nil
 	}
 	return l.command.State()
@@ -370,8 +367,8 @@ func (l *Live) begin() error {
 
 // part parts from a command that has not ended: it goes on by itself.
 func (l *Live) part() {
-	if l.command != nil && !l.root.Exited() {
-		l.config.Notice(fmt.Sprintf("%s goes on, and is not captured any more", l.root))
+	if l.command != nil && !l.scope.over() {
+		l.config.Notice(fmt.Sprintf("%s goes on, and is not captured any more", l.scope))
 	}
 }
 
@@ -415,9 +412,8 @@ func (l *Live) Close() error {
 	if l.wanted != nil {
 		l.wanted()
 	}
-	l.scanner.close()
-	if l.root != nil {
-		l.root.Close()
+	if l.scope != nil {
+		l.scope.close()
 	}
 	if l.command != nil {
 		l.command.Close()

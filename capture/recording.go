@@ -16,7 +16,8 @@ type Capture interface {
 	// Run hands packets to the sink until the context ends or the capture does. It can
 	// be called once.
 	Run(ctx context.Context, sink Sink) error
-	// Interfaces lists the interfaces that are known so far.
+	// Interfaces lists the interfaces that are known so far. What they say of their
+	// sockets may change while Run runs: then only its Sink may ask and read them.
 	Interfaces() []*Interface
 	// Counts reads the counters as they stand.
 	Counts() (Counts, error)

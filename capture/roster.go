@@ -27,7 +27,8 @@ const (
 // to enter one; so nobody has to be asked when the first packet comes.
 //
 // The collector looks up and enters routes, the scanner enters what it has found; mu
-// is held for that long only, and never while a system call is made.
+// guards the register and is held for that long only, never while a system call is
+// made. What routes and outlets hold besides belongs to the collector's goroutine.
 type roster struct {
 	views      []View
 	clockError int64

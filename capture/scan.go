@@ -22,7 +22,6 @@ import (
 type scanner struct {
 	live      *Live
 	requests  chan request
-	processes map[int]*process.Process
 	seen      map[uint64]struct{} // inodes of the first look: processes share sockets
 	listening bool                // a listener was marked
 	taps      map[uint64]tapped   // by cookie
@@ -46,7 +45,7 @@ type tapped struct{ classic []unix.SockFilter }
 const requestsLimit = 4096
 
 func newScanner(l *Live) *scanner {
-	return &scanner{live: l, requests: make(chan request, requestsLimit), processes: make(map[int]*process.Process), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped)}
+	return &scanner{live: l, requests: make(chan request, requestsLimit), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped)}
 }
 
 // ask asks for a look at a socket. With too many waiting, it is told of.
@@ -69,7 +68,7 @@ func (s *scanner) run(ctx context.Context) {
 		case r := <-s.requests:
 			s.glance(r)
 		case <-tidy.C:
-			s.bury()
+			s.live.scope.bury()
 			s.askQueues()
 		}
 	}
@@ -77,7 +76,7 @@ func (s *scanner) run(ctx context.Context) {
 
 // glance looks at a single descriptor.
 func (s *scanner) glance(r request) {
-	p, err := s.process(r.pid)
+	p, err := s.live.scope.find(r.pid)
 	if err != nil {
 		return // it has ended
 	}
@@ -90,65 +89,31 @@ func (s *scanner) glance(r request) {
 	}
 }
 
-// process finds a process again, or opens it.
-func (s *scanner) process(pid int) (*process.Process, error) {
-	if p := s.processes[pid]; p != nil && !p.Exited() {
-		return p, nil
-	}
-	p, err := process.Open(pid)
-	if err == nil {
-		s.processes[pid] = p
-	}
-	return p, err
-}
-
-// bury forgets the processes that have ended.
-func (s *scanner) bury() {
-	for pid, p := range s.processes {
-		if p.Exited() && p != s.live.root {
-			p.Close()
-			delete(s.processes, pid)
-		}
-	}
-}
-
-// join follows a process and its children, and looks at all their sockets.
-func (s *scanner) join(root *process.Process) error {
-	s.processes[root.PID] = root
-	all, known := []*process.Process{root}, map[int]bool{root.PID: true}
-	for i := 0; i < len(all); i++ {
-		p := all[i]
-		// Before its children are counted: those to come are followed by themselves.
-		if err := s.live.follow(p); err != nil {
-			if p != root && errors.Is(err, unix.ESRCH) {
-				continue
-			}
-			return err
-		}
-		for _, pid := range p.Children() {
-			if known[pid] {
-				continue
-			}
-			known[pid] = true
-			if child, err := s.process(pid); err == nil {
-				all = append(all, child)
-			}
-		}
+// join follows all processes of the scope, and looks at all their sockets.
+func (s *scanner) join() error {
+	scan := func(p *process.Process) error {
 		if err := s.scan(p); err != nil && !p.Exited() {
 			return err
 		}
+		return nil
 	}
-	// What was accepted after the look at its process, and before the listener had its mark.
-	for _, p := range all {
-		if !s.listening {
-			break
+	err := s.live.scope.each(func(p *process.Process) error {
+		// Before its sockets are listed: those to come are marked by themselves.
+		err := s.live.follow(p)
+		if errors.Is(err, unix.ESRCH) && !s.live.scope.named(p) {
+			return nil
 		}
-		if err := s.scan(p); err != nil && !p.Exited() {
+		if err != nil {
 			return err
 		}
+		return scan(p)
+	})
+	if err == nil && s.listening {
+		// What was accepted after the look at its process, and before the listener had its mark.
+		err = s.live.scope.each(scan)
 	}
 	s.seen = nil
-	return nil
+	return err
 }
 
 // scan looks at all sockets of a process.
@@ -214,7 +179,7 @@ func (s *scanner) look(p *process.Process, fd int, inode, cookie uint64) error {
 
 // lookInherited looks at what a command has from us. Nothing needs to be copied for that, but
 // the descriptor's number is the command's.
-func (s *scanner) lookInherited(fd int, own *os.File) error {
+func (s *scanner) lookInherited(p *process.Process, fd int, own *os.File) error {
 	raw, err := own.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("looking at descriptor %d of the command: %w", fd, err)
@@ -225,7 +190,7 @@ func (s *scanner) lookInherited(fd int, own *os.File) error {
 			err = nil // no socket
 			return
 		}
-		if p := s.live.root; info.kind() != nil && s.chosen(p, fd, &info) {
+		if info.kind() != nil && s.chosen(p, fd, &info) {
 			err = s.take(p, fd, int(copied), false, &info)
 		}
 	})
@@ -320,7 +285,7 @@ func (s *scanner) mark(copied int, info *foreign) error {
 // there are any.
 func (s *scanner) descriptorChosen(p *process.Process, fd int) bool {
 	c := &s.live.config
-	return !c.byDescriptor() || p == s.live.root && slices.Contains(c.Descriptors, fd)
+	return !c.byDescriptor() || s.live.scope.named(p) && slices.Contains(c.Descriptors, fd)
 }
 
 // chosen tells whether the user wants a socket that was there before.
@@ -375,26 +340,17 @@ func (s *scanner) attach(what string, copied int, info *foreign) {
 // leave takes the tap off the sockets that have it. Those of followed processes are all
 // looked at, since what a listener accepted has it as well.
 func (s *scanner) leave() error {
-	if len(s.taps) == 0 || s.live.root == nil {
+	if len(s.taps) == 0 {
 		return nil
 	}
 	var errs []error
 	// Twice: what is accepted while listeners still have the tap inherits it.
 	for range 2 {
 		errs = append(errs, s.leaveInherited())
-		queue := []*process.Process{s.live.root}
-		known := map[int]bool{}
-		for len(queue) > 0 {
-			p := queue[0]
-			queue = queue[1:]
-			known[p.PID] = true
+		_ = s.live.scope.each(func(p *process.Process) error {
 			errs = append(errs, p.EachSocket(s.release))
-			for _, pid := range p.Children() {
-				if child, err := s.process(pid); err == nil && !known[pid] {
-					queue = append(queue, child)
-				}
-			}
-		}
+			return nil
+		})
 	}
 	return errors.Join(errs...)
 }
@@ -431,13 +387,4 @@ func (s *scanner) release(copied int, _ uint64) error {
 	}
 	t := s.taps[cookie]
 	return restoreFilter(copied, t.classic)
-}
-
-func (s *scanner) close() {
-	for _, p := range s.processes {
-		if p != s.live.root {
-			p.Close()
-		}
-	}
-	clear(s.processes)
 }

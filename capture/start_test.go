@@ -141,7 +141,7 @@ func TestStartServer(t *testing.T) {
 	if d := sink.view(ViewKernel)[0].Interface.Sockets; !strings.Contains(d, "listening on "+server.address) {
 		t.Error(d)
 	}
-	pid := l.root.PID
+	pid := l.command.PID()
 	checkNoFilter(t, pid)
 	if err := l.Close(); err != nil {
 		t.Error(err)

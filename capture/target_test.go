@@ -54,6 +54,8 @@ var targets = map[string]func(args []string) error{
 	"held":      targetHeld,
 	"prefork":   targetPrefork,
 	"worker":    targetWorker,
+	"churn":     targetChurn,
+	"churned":   targetChurned,
 	"locked":    func([]string) error { return targetFilter(true) },
 	"filter":    func([]string) error { return targetFilter(false) },
 	"sink":      targetSink,

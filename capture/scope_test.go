@@ -1,0 +1,71 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/ebpfdump/ebpfdump/capture/internal/process"
+)
+
+// The scope of a process has its descendants, and is over with the process itself.
+func TestTree(t *testing.T) {
+	t.Parallel()
+	shell := exec.Command("sh", "-c", "(cat; true); true") // the shell, a copy of it, cat
+	stdin, err := shell.StdinPipe()
+	if err == nil {
+		err = shell.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := process.Open(shell.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newTree(root)
+	defer s.close()
+	for len(everyone(t, s)) < 3 {
+		time.Sleep(time.Millisecond)
+	}
+	all := everyone(t, s)
+	for i, p := range all {
+		if found, err := s.find(p.PID); found != p || err != nil {
+			t.Errorf("%v is found as %v, %v", p, found, err)
+		}
+		if s.named(p) != (i == 0) {
+			t.Errorf("%v: named %v, it is number %d", p, s.named(p), i)
+		}
+	}
+	enough := errors.New("enough")
+	calls := 0
+	if err := s.each(func(*process.Process) error { calls++; return enough }); err != enough || calls != 1 {
+		t.Errorf("%d calls, %v, after an error of the first one", calls, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.await(ctx); !errors.Is(err, context.Canceled) || s.over() {
+		t.Errorf("over while the shell runs: %v", err)
+	}
+	stdin.Close()
+	if err := s.await(t.Context()); err != nil || !s.over() {
+		t.Errorf("not over although the shell has ended: %v", err)
+	}
+	if err := shell.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	s.bury()
+	if len(s.known) != 1 {
+		t.Errorf("%v are held, of which only the first one is to be", s.known)
+	}
+}
+
+func everyone(t *testing.T, s scope) (all []*process.Process) {
+	t.Helper()
+	if err := s.each(func(p *process.Process) error { all = append(all, p); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
