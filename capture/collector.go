@@ -40,7 +40,7 @@ type collector struct {
 	waiting []delivery // of batch, not paired yet
 	got     int64      // boot time up to which deliveries have been taken
 	took    bool       // there were some the last time
-	lost    []uint64   // by cpu: losses up to its last record
+	lost    losses     // of packets
 	lostAll uint64     // losses up to the newest record
 	drops   uint64     // losses since the last packet of the kernel view
 	scratch []byte
@@ -202,7 +202,7 @@ func (c *collector) kernel() {
 	if c.observe != nil {
 		c.observe(rec)
 	}
-	lost := c.lostBefore(rec)
+	lost := c.lost.since(rec.Cpu, rec.Lost)
 	c.drops += lost
 	c.lostAll += lost
 	c.records++
@@ -242,16 +242,6 @@ func (c *collector) kernel() {
 	}
 	r.pairer.Saw(&c.noted, int(c.lostAll-r.lost))
 	r.lost = c.lostAll
-}
-
-// lostBefore is the number of packets that the record's cpu lost since its record before.
-func (c *collector) lostBefore(rec *bpf.Record) uint64 {
-	for int(rec.Cpu) >= len(c.lost) {
-		c.lost = append(c.lost, 0)
-	}
-	lost := rec.Lost - c.lost[rec.Cpu]
-	c.lost[rec.Cpu] = rec.Lost
-	return lost
 }
 
 func direction(pktType uint32) Direction {

@@ -19,7 +19,7 @@
 //
 // A packet comes once for each [View] that was asked for, and has the same ID in all of
 // them. With a user view, the ID says which packet brought what a system call returned;
-// what is not known to come from one packet has the ID 0 and a Comment that says why.
+// of what is not known to come from one packet, which has the ID 0, [Receipt] says why.
 //
 // # Units
 //

@@ -16,7 +16,7 @@ type follower struct {
 	live    *Live
 	event   bpf.Event
 	parts   map[uint32]*parts // calls that are not complete yet, by thread
-	lost    []uint64          // by cpu: losses up to its last event
+	lost    losses            // of events
 	spliced uint64            // bytes
 
 	aim     bpf.Place // place in the ring that was chosen last
@@ -176,7 +176,7 @@ func (f *follower) delivery() (d delivery, ok bool) {
 	if at == nil {
 		return d, false
 	}
-	d = delivery{route: at, call: e.CallName(), pid: e.Pid, tid: e.Tid, lost: f.lostBefore()}
+	d = delivery{route: at, call: e.CallName(), pid: e.Pid, tid: e.Tid, lost: f.lost.since(e.Cpu, e.Lost)}
 	d.Time, d.Full, d.Cookie, d.Peek = int64(e.Time), int(max(e.Result, 0)), e.Cookie, e.Flags&unix.MSG_PEEK != 0
 	d.From, d.To = e.Peer(), e.Local()
 	d.Seq, d.Sequenced = e.StreamPlace()
@@ -194,15 +194,4 @@ func (f *follower) delivery() (d delivery, ok bool) {
 		d.Cut = e.Short() || e.Room > 0 && e.Wanted >= e.Room && e.Kind() != bpf.CallRecvmsg && e.Kind() != bpf.CallRecvmmsg
 	}
 	return d, true
-}
-
-// lostBefore is the number of events that the event's cpu lost since its event before.
-func (f *follower) lostBefore() uint64 {
-	e := &f.event
-	for int(e.Cpu) >= len(f.lost) {
-		f.lost = append(f.lost, 0)
-	}
-	lost := e.Lost - f.lost[e.Cpu]
-	f.lost[e.Cpu] = e.Lost
-	return lost
 }

@@ -394,3 +394,17 @@ func quiesce() {
 	const global = 1 // MEMBARRIER_CMD_GLOBAL of linux/membarrier.h
 	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
 }
+
+// losses is how many each cpu had lost by the newest record, or event, that it wrote.
+type losses []uint64
+
+// since takes the count that a record or an event of a cpu carries, and returns how much
+// more that is than the one before said.
+func (l *losses) since(cpu uint32, count uint64) uint64 {
+	for int(cpu) >= len(*l) {
+		*l = append(*l, 0)
+	}
+	more := count - (*l)[cpu]
+	(*l)[cpu] = count
+	return more
+}
