@@ -34,7 +34,7 @@ func TestAccountOfJoined(t *testing.T) {
 func floodJoined(t *testing.T, buffer int, half, closed bool) {
 	t.Helper()
 	process := startTarget(t, "sink", fmt.Sprint(buffer))
-	config := JoinConfig{PID: process.Process.Pid, Options: Options{RingSize: 16 << 20}}
+	config := JoinConfig{PIDs: []int{process.Process.Pid}, Options: Options{RingSize: 16 << 20}}
 	filtered := uint64(0)
 	if half {
 		config.Verdict = oddOnes(t, 8)

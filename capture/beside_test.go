@@ -73,7 +73,7 @@ func joinTime(t *testing.T, server *target) time.Duration {
 	defer runtime.UnlockOSThread()
 	best := time.Duration(1<<63 - 1)
 	for range 3 {
-		l, err := newLive(JoinConfig{PID: server.Process.Pid, Options: Options{RingSize: smallRing}})
+		l, err := newLive(JoinConfig{PIDs: []int{server.Process.Pid}, Options: Options{RingSize: smallRing}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func joinTime(t *testing.T, server *target) time.Duration {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.follows(newTree(root))
+		l.follows(newFamilies(root))
 		begin := threadTime(t)
 		err = l.scanner.join()
 		best = min(best, threadTime(t)-begin)

@@ -101,7 +101,7 @@ func churn(thread, round int) error {
 func TestJoinChurn(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "churn")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	over := make(chan struct{})
 	var askers sync.WaitGroup
 	for range 2 {

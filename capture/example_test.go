@@ -120,7 +120,7 @@ func ExampleOpen() {
 // seconds or until an interrupt.
 func ExampleJoin() {
 	live, err := capture.Join(capture.JoinConfig{
-		PID:     1234,
+		PIDs:    []int{1234},
 		Ports:   []uint16{80},
 		Options: capture.Options{Notice: func(text string) { log.Print(text) }},
 	})

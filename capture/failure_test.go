@@ -150,7 +150,7 @@ func TestFailuresOfJoined(t *testing.T) {
 	t.Parallel()
 	start := func() (*Live, *target) {
 		process := startTarget(t, "sink", fmt.Sprint(largeBuffer))
-		l := mustJoin(t, JoinConfig{PID: process.Process.Pid})
+		l := mustJoin(t, JoinConfig{PIDs: []int{process.Process.Pid}})
 		conn := process.dial(t, "udp", process.address)
 		for i := range failurePackets {
 			fmt.Fprintf(conn, "datagram %d", i)

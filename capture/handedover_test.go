@@ -198,7 +198,7 @@ func TestJoinGetsSockets(t *testing.T) {
 			t.Parallel()
 			server := startTarget(t, "getfd")
 			conn, owned := madeElsewhere(t, server, network)
-			l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+			l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 			sink := runLive(t, l, func() {
 				server.tell(t, os.Getpid(), owned.Fd(), network)
 				exchange(t, conn, "first. ")
@@ -247,7 +247,7 @@ func TestJoinGetsAListener(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "getfd")
 	owned := listenIn(t, server.ns)
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	var conns []net.Conn
 	sink := runLive(t, l, func() {
 		server.tell(t, os.Getpid(), descriptorOf(t, owned).Fd(), "listener")
@@ -284,7 +284,7 @@ func TestJoinActivated(t *testing.T) {
 	listener := descriptorOf(t, owned)
 	server := startActivated(t, ns, listener)
 	awaitAccepted(t, listener)
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	var later net.Conn
 	sink := runLive(t, l, func() {
 		exchange(t, early, "who woke it")
@@ -350,7 +350,7 @@ func TestJoinBacklog(t *testing.T) {
 func checkBacklog(t *testing.T, chosen, asked bool) {
 	const waiting = 5
 	server := startTarget(t, "backlog")
-	config := JoinConfig{PID: server.Process.Pid}
+	config := JoinConfig{PIDs: []int{server.Process.Pid}}
 	var descriptor int
 	if _, err := fmt.Sscan(server.line(t), &descriptor); err != nil {
 		t.Fatal(err)

@@ -35,7 +35,7 @@ func TestIdle(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := startTarget(t, "udp", "127.0.0.1:0")
-	joined := mustJoin(t, JoinConfig{PID: other.Process.Pid, Options: Options{RingSize: smallRing, Immediate: true}})
+	joined := mustJoin(t, JoinConfig{PIDs: []int{other.Process.Pid}, Options: Options{RingSize: smallRing, Immediate: true}})
 	for name, test := range map[string]struct {
 		session interface {
 			Run(context.Context, Sink) error

@@ -22,9 +22,10 @@ import (
 // JoinConfig says what a Live session captures.
 type JoinConfig struct {
 	Options
-	// PID is the process, whose children are followed as well.
-	PID int
-	// Descriptors chooses sockets of the process by number. Default: all.
+	// PIDs are the processes of Join, whose descendants are followed as well.
+	PIDs []int
+	// Descriptors chooses sockets of these processes, but not of their descendants, by
+	// number. Default: all.
 	Descriptors []int
 	// Ports chooses sockets by their own or their peer's port. Default: all.
 	Ports []uint16
@@ -63,11 +64,14 @@ type Live struct {
 	said   map[string]bool
 }
 
-// Join follows the sockets of a process, which notices nothing of it.
+// Join follows the sockets of processes, which notice nothing of it.
 //
 // An error is a *bpf.MissingError if a privilege or a feature of the kernel is
 // missing, and unix.ESRCH if there is no such process.
 func Join(config JoinConfig) (_ *Live, err error) {
+	if len(config.PIDs) == 0 {
+		return nil, errors.New("joining processes: JoinConfig.PIDs is empty: it names at least one")
+	}
 	l, err := newLive(config)
 	if err != nil {
 		return nil, err
@@ -77,27 +81,27 @@ func Join(config JoinConfig) (_ *Live, err error) {
 			err = errors.Join(err, l.leave(), l.Close())
 		}
 	}()
-	root, err := process.Open(config.PID)
+	whose, err := openFamilies(config.PIDs)
 	if err != nil {
 		return nil, err
 	}
-	l.follows(newTree(root))
+	l.follows(whose)
 	for _, remark := range l.scope.remarks(l.calls != nil) {
 		l.config.Notice(remark)
 	}
 	if err := l.scanner.join(); err != nil {
-		return nil, fmt.Errorf("joining process %d: %w", config.PID, err)
+		return nil, fmt.Errorf("joining %s: %w", whose, err)
 	}
 	if l.scanner.denied != nil {
-		return nil, fmt.Errorf("joining process %d: %w", config.PID, l.scanner.denied)
+		return nil, fmt.Errorf("joining %s: %w", whose, l.scanner.denied)
 	}
 	if len(l.roster.listed()) > 0 {
 		return l, nil
 	}
 	if config.byDescriptor() {
-		return nil, fmt.Errorf("joining process %d: none of its descriptors %s is a socket that takes a filter", config.PID, strings.Trim(fmt.Sprint(config.Descriptors), "[]"))
+		return nil, fmt.Errorf("joining %s: none of the descriptors %s is a socket that takes a filter", whose, strings.Trim(fmt.Sprint(config.Descriptors), "[]"))
 	}
-	l.config.Notice(fmt.Sprintf("%s has no socket yet that fits: those that it makes from now on are taken", l.scope))
+	l.config.Notice(fmt.Sprintf("no socket of %s fits yet: those that are made from now on are taken", l.scope))
 	return l, nil
 }
 
@@ -127,7 +131,7 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 		return nil, err
 	}
 	p.Command = terminal.Plain(command.Args[0])
-	l.follows(newTree(p))
+	l.follows(newFamilies(p))
 	if err := l.follow(p); err != nil {
 		return nil, err
 	}
@@ -232,7 +236,7 @@ func (l *Live) inherited(fd int, f *filter) bool {
 	return err == nil && ours
 }
 
-// Process says which process is followed, and as what.
+// Process says which processes are followed, and as what.
 func (l *Live) Process() string { return l.scope.String() }
 
 // Sockets says which sockets were there when the capture began.
@@ -247,7 +251,7 @@ func (l *Live) Interfaces() []*Interface {
 	return all
 }
 
-// Run hands packets to the sink until the context or the process ends, or as
+// Run hands packets to the sink until the context or all processes end, or as
 // many as the JoinConfig asked for are captured, or the sink fails. Then it
 // takes the tap off all sockets that have it. It can be called once.
 func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
@@ -294,17 +298,16 @@ func (l *Live) renew(ctx context.Context) {
 	}
 }
 
-// awaitExit returns when the process or the context ends.
+// awaitExit returns when all processes or the context have ended.
 func (l *Live) awaitExit(ctx context.Context) {
-	if err := l.scope.await(ctx); err != nil {
-		if ctx.Err() == nil {
-			l.refuse(err.Error())
-			<-ctx.Done()
+	err := l.scope.await(ctx, func(process string) {
+		if l.command == nil {
+			l.config.Notice(process + " has ended")
 		}
-		return
-	}
-	if l.command == nil {
-		l.config.Notice(fmt.Sprintf("%s has ended", l.scope))
+	})
+	if err != nil && ctx.Err() == nil {
+		l.refuse(err.Error())
+		<-ctx.Done()
 	}
 }
 

@@ -99,7 +99,7 @@ func TestJoinStreams(t *testing.T) {
 	before := server.dial(t, "tcp", server.address)
 	exchange(t, before, "sent before anybody looked")
 
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Options: Options{Views: allViews}})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, Options: Options{Views: allViews}})
 	var sent []string
 	var conns []net.Conn
 	sink := runLive(t, l, func() {
@@ -180,7 +180,7 @@ func TestJoinInTheMiddleOfAStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(20 * time.Millisecond)
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	sink := runLive(t, l, func() {
 		if _, err := io.WriteString(conn, late); err != nil {
 			t.Fatal(err)
@@ -210,7 +210,7 @@ func TestJoinInTheMiddleOfAStream(t *testing.T) {
 func TestJoinDatagrams(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "udp", "127.0.0.1:0")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	const datagrams = 200
 	sink := runLive(t, l, func() {
 		conn := server.dial(t, "udp", server.address)
@@ -231,7 +231,7 @@ func TestJoinDualStack(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "echo", "tcp", "[::]:0")
 	_, port, _ := net.SplitHostPort(server.address)
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	var conns []net.Conn
 	sink := runLive(t, l, func() {
 		for _, host := range []string{"127.0.0.1", "::1"} {
@@ -258,7 +258,7 @@ func TestJoinDualStack(t *testing.T) {
 func TestJoinChildren(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "prefork")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	var conn net.Conn
 	sink := runLive(t, l, func() {
 		conn = server.dial(t, "tcp", server.address)
@@ -283,7 +283,7 @@ func TestJoinChoosesSockets(t *testing.T) {
 		ports []uint16
 		want  int
 	}{{[]uint16{port}, 1}, {[]uint16{port + 1}, 0}} {
-		l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Ports: test.ports})
+		l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, Ports: test.ports})
 		if got := len(l.Sockets()); got != test.want {
 			t.Errorf("ports %v: %d sockets, want %d", test.ports, got, test.want)
 		}
@@ -299,7 +299,7 @@ func TestJoinChoosesSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		l, err := Join(JoinConfig{PID: server.Process.Pid, Descriptors: []int{f.FD}, Options: Options{RingSize: smallRing}})
+		l, err := Join(JoinConfig{PIDs: []int{server.Process.Pid}, Descriptors: []int{f.FD}, Options: Options{RingSize: smallRing}})
 		if _, isSocket := f.Inode(); !isSocket {
 			if err == nil || !strings.Contains(err.Error(), "is a socket that takes a filter") {
 				t.Errorf("%s: %v", f.String(), err)
@@ -317,17 +317,17 @@ func TestJoinChoosesSockets(t *testing.T) {
 func TestJoinRefusals(t *testing.T) {
 	t.Parallel()
 	testutil.RequirePrivilege(t)
-	if _, err := Join(JoinConfig{PID: 1 << 22}); !errors.Is(err, unix.ESRCH) {
+	if _, err := Join(JoinConfig{PIDs: []int{1 << 22}}); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("no such process: %v", err)
 	}
 	for _, test := range []struct{ target, notice string }{
-		{"idle", "has no socket yet that fits"},
+		{"idle", "fits yet"},
 		{"idle", "is in another network namespace"},
 	} {
 		t.Run(test.target, func(t *testing.T) {
 			said := newNotices()
 			server := startTarget(t, test.target)
-			l, err := Join(JoinConfig{PID: server.Process.Pid, Options: Options{RingSize: smallRing, Notice: said.add}})
+			l, err := Join(JoinConfig{PIDs: []int{server.Process.Pid}, Options: Options{RingSize: smallRing, Notice: said.add}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -343,7 +343,7 @@ func TestJoinRefusals(t *testing.T) {
 func TestJoinHandover(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "handover")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	var conn net.Conn
 	sink := runLive(t, l, func() {
 		conn = server.dial(t, "tcp", server.address)
@@ -363,7 +363,7 @@ func TestJoinSeqpacket(t *testing.T) {
 	t.Parallel()
 	path := t.TempDir() + "/socket"
 	server := startTarget(t, "seqpacket", path)
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	sink := runLive(t, l, func() {
 		conn, err := net.Dial("unixpacket", path)
 		if err != nil {
@@ -400,7 +400,7 @@ func TestJoinSeqpacket(t *testing.T) {
 func TestJoinPeek(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "peek")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	sink := runLive(t, l, func() {
 		conn := server.dial(t, "tcp", server.address)
 		exchange(t, conn, "first")
@@ -427,7 +427,7 @@ func TestJoinPeek(t *testing.T) {
 func TestJoinSaysWhatIsUnseen(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "splice")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	sink := runLive(t, l, func() {
 		conn := server.dial(t, "tcp", server.address)
 		if _, err := io.WriteString(conn, "nobody reads this"); err != nil {
@@ -450,7 +450,7 @@ func TestJoinSaysMappedRing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := mustJoin(t, JoinConfig{PID: target.Process.Pid, Descriptors: []int{fd}})
+	l := mustJoin(t, JoinConfig{PIDs: []int{target.Process.Pid}, Descriptors: []int{fd}})
 	runLive(t, l, func() {})
 	if remarks := strings.Join(l.Remarks(), "\n"); !strings.Contains(remarks, "mapped a socket into its memory") {
 		t.Errorf("remarks %q", remarks)
@@ -461,7 +461,7 @@ func TestJoinEndsWithTheProcess(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "echo", "tcp4", "127.0.0.1:0")
 	said := newNotices()
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Options: Options{Notice: said.add}})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, Options: Options{Notice: said.add}})
 	defer l.Close()
 	conn := server.dial(t, "tcp", server.address)
 	exchange(t, conn, "the last words")

@@ -16,7 +16,7 @@ func TestReplaceFilterPutsItBack(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "filter")
 	before := filtersOf(t, server.Process.Pid)
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, ReplaceFilter: true})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, ReplaceFilter: true})
 	sink := runLive(t, l, func() {
 		conn := server.dial(t, "udp", server.address)
 		if _, err := io.WriteString(conn, "seen"); err != nil {
@@ -42,7 +42,7 @@ func TestReplaceFilterPutsItBack(t *testing.T) {
 func TestJoinWithVerdict(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "udp", "127.0.0.1:0")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Options: Options{Verdict: bpf.Keep(8 + 4)}})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, Options: Options{Verdict: bpf.Keep(8 + 4)}})
 	conn := server.dial(t, "udp", server.address)
 	sink := runLive(t, l, func() {
 		if _, err := io.WriteString(conn, "truncated"); err != nil {
@@ -67,7 +67,7 @@ func TestJoinLeavesFiltersAlone(t *testing.T) {
 	for _, target := range []string{"filter", "locked"} {
 		server := startTarget(t, target)
 		before := fmt.Sprint(filtersOf(t, server.Process.Pid))
-		l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+		l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 		sink := runLive(t, l, func() {
 			conn := server.dial(t, "udp", server.address)
 			if _, err := io.WriteString(conn, "seen"); err != nil {
@@ -94,7 +94,7 @@ func TestFilteredIsTold(t *testing.T) {
 	for _, own := range []bool{false, true} {
 		server := startTarget(t, "filter")
 		var sockets []string
-		config := JoinConfig{PID: server.Process.Pid, Options: Options{RingSize: smallRing, Verdict: bpf.Keep(-1)}}
+		config := JoinConfig{PIDs: []int{server.Process.Pid}, Options: Options{RingSize: smallRing, Verdict: bpf.Keep(-1)}}
 		config.Notice = func(text string) {
 			if socket, ok := strings.CutSuffix(text, words); ok {
 				sockets = append(sockets, socket)
@@ -122,7 +122,7 @@ func TestJoinStreamsWithVerdict(t *testing.T) {
 	t.Parallel()
 	for _, config := range []JoinConfig{{Options: Options{Verdict: bpf.Keep(-1)}}, {ReplaceFilter: true}} {
 		server := startTarget(t, "echo", "tcp4", "127.0.0.1:0")
-		config.PID = server.Process.Pid
+		config.PIDs = []int{server.Process.Pid}
 		l := mustJoin(t, config)
 		var conns []net.Conn
 		sink := runLive(t, l, func() {
@@ -151,7 +151,7 @@ func TestJoinStreamsWithVerdict(t *testing.T) {
 func TestJoinRespectsANewFilter(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "refilter")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid, Options: Options{Verdict: bpf.Keep(-1)}})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, Options: Options{Verdict: bpf.Keep(-1)}})
 	runLive(t, l, func() {
 		fmt.Fprintln(server.stdin, "now")
 		server.line(t)

@@ -32,7 +32,7 @@ func TestJoinMPTCP(t *testing.T) {
 		t.Run(when, func(t *testing.T) {
 			t.Parallel()
 			server := startTarget(t, "mptcp", when)
-			l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+			l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 			if when == "before" && !isMPTCP(l) {
 				l.Close()
 				skipWithoutMPTCP(t)
@@ -66,7 +66,7 @@ func TestJoinMPTCPOfOneNamespace(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "mptcp", "before")
 	other := startTarget(t, "mptcp", "before", server.address)
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	if !isMPTCP(l) {
 		l.Close()
 		skipWithoutMPTCP(t)

@@ -35,10 +35,10 @@ func TestMisuse(t *testing.T) {
 		{"a negative snaplen", "snaplen", opening(Config{Kind: mustKind(t, "udp"), Options: Options{Snaplen: -1}})},
 		{"a tiny ring", "ring", opening(Config{Kind: mustKind(t, "udp"), Options: Options{RingSize: 1}})},
 		{"joining with a view of no socket", "there is no view", func() error {
-			_, err := Join(JoinConfig{PID: os.Getpid(), Options: Options{Views: []View{ViewWire}}})
+			_, err := Join(JoinConfig{PIDs: []int{os.Getpid()}, Options: Options{Views: []View{ViewWire}}})
 			return err
 		}},
-		{"joining nobody", "no such process", func() error {
+		{"joining nobody", "JoinConfig.PIDs is empty", func() error {
 			_, err := Join(JoinConfig{Options: Options{RingSize: smallRing}})
 			return err
 		}},
@@ -78,7 +78,7 @@ func TestRunIsForOnce(t *testing.T) {
 func TestSignalWithoutACommand(t *testing.T) {
 	t.Parallel()
 	server := startTarget(t, "udp", "127.0.0.1:0")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	sink := runLive(t, l, func() {
 		l.Signal(unix.SIGKILL)
 		l.Signal(nil)

@@ -147,7 +147,7 @@ func TestJoinNumberUsedAgain(t *testing.T) {
 			requireNumbers(t)
 			parent := startTarget(t, test.target)
 			stranger := startTarget(t, "reborn")
-			l := mustJoin(t, JoinConfig{PID: parent.Process.Pid})
+			l := mustJoin(t, JoinConfig{PIDs: []int{parent.Process.Pid}})
 			sink := runLive(t, l, func() {
 				child := parent.address
 				if test.target == "parentlater" {
@@ -184,7 +184,7 @@ func TestJoinNumberOfTheJoinedUsedAgain(t *testing.T) {
 	requireNumbers(t)
 	server := startTarget(t, "echo", "tcp4", "127.0.0.1:0")
 	stranger := startTarget(t, "reborn")
-	l := mustJoin(t, JoinConfig{PID: server.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
 	defer l.Close()
 	conn := server.dial(t, "tcp", server.address)
 	exchange(t, conn, "the last words")

@@ -234,7 +234,7 @@ func randomBytes(n int) []byte {
 func TestReceiveStreams(t *testing.T) {
 	t.Parallel()
 	parent, all := startTakers(t, streamRows)
-	l := mustJoin(t, JoinConfig{PID: parent.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{parent.Process.Pid}})
 	sink := runTakers(t, l, func() {
 		for _, k := range all {
 			k.dial(t)
@@ -269,7 +269,7 @@ func TestReceiveInProgress(t *testing.T) {
 		fmt.Fprintln(k.stdin, turnBytes)
 	}
 	time.Sleep(100 * time.Millisecond)
-	l := mustJoin(t, JoinConfig{PID: parent.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{parent.Process.Pid}})
 	sink := runTakers(t, l, func() {
 		for _, k := range all {
 			for _, part := range threeSegments() {
@@ -343,7 +343,7 @@ func checkStream(t *testing.T, k *taking, sink *memory) {
 func TestReceiveDatagrams(t *testing.T) {
 	t.Parallel()
 	parent, all := startTakers(t, datagramRows)
-	l := mustJoin(t, JoinConfig{PID: parent.Process.Pid})
+	l := mustJoin(t, JoinConfig{PIDs: []int{parent.Process.Pid}})
 	sink := runTakers(t, l, func() {
 		for _, k := range all {
 			k.dial(t)

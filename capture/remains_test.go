@@ -29,7 +29,7 @@ func targetCapturer(args []string) (err error) {
 		if _, err := fmt.Sscan(args[1], &pid); err != nil {
 			return err
 		}
-		l, err = Join(JoinConfig{PID: pid, Options: Options{RingSize: smallRing}})
+		l, err = Join(JoinConfig{PIDs: []int{pid}, Options: Options{RingSize: smallRing}})
 	} else {
 		l, err = Start(JoinConfig{Options: Options{RingSize: smallRing}}, Command{Args: args[1:], Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr})
 	}

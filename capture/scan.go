@@ -100,7 +100,7 @@ func (s *scanner) join() error {
 	err := s.live.scope.each(func(p *process.Process) error {
 		// Before its sockets are listed: those to come are marked by themselves.
 		err := s.live.follow(p)
-		if errors.Is(err, unix.ESRCH) && !s.live.scope.named(p) {
+		if errors.Is(err, unix.ESRCH) && !s.live.scope.needs(p) {
 			return nil
 		}
 		if err != nil {

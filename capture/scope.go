@@ -2,7 +2,11 @@ package capture
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
+	"sync"
 
 	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
@@ -25,6 +29,8 @@ type scope interface {
 	// named tells whether the user has named this very process, and not an ancestor of
 	// it: the descriptors that the user has chosen are its own.
 	named(p *process.Process) bool
+	// needs tells whether there is nothing to capture without a process.
+	needs(p *process.Process) bool
 	// remarks says what is worth knowing before the capture begins. calls tells whether
 	// system calls are followed.
 	remarks(calls bool) []string
@@ -32,27 +38,80 @@ type scope interface {
 	bury()
 	// over tells whether all processes that the user has named have ended.
 	over() bool
-	// await returns nil when that is so, and the context's error if it ends before.
-	await(ctx context.Context) error
+	// await returns nil when that is so, and the context's error if it ends before. ended
+	// is told of each of them when it ends, by any goroutine.
+	await(ctx context.Context, ended func(process string)) error
 	// close gives up all processes. It is safe to call it twice.
 	close()
 }
 
-// tree is the scope of one process and its descendants. It is over with that process.
-type tree struct {
-	root  *process.Process
-	known map[int]*process.Process // by number
+// families is the scope of some processes and their descendants. It is over when the
+// last one of those that were named has ended.
+type families struct {
+	heads []*process.Process
+	known map[int]*process.Process // by number, those among heads as well
 }
 
-// newTree takes over a process that runs.
-func newTree(root *process.Process) *tree {
-	return &tree{root: root, known: map[int]*process.Process{root.PID: root}}
+// openFamilies finds processes by their numbers. The error of one that is not there is
+// unix.ESRCH.
+func openFamilies(pids []int) (_ *families, err error) {
+	f := newFamilies()
+	defer func() {
+		if err != nil {
+			f.close()
+		}
+	}()
+	for _, pid := range pids {
+		if f.known[pid] != nil {
+			continue // named twice
+		}
+		p, err := process.Open(pid)
+		if err != nil {
+			return nil, err
+		}
+		f.add(p)
+	}
+	return f, nil
 }
 
-func (t *tree) String() string { return t.root.String() }
+// newFamilies takes over processes that run.
+func newFamilies(heads ...*process.Process) *families {
+	f := &families{known: make(map[int]*process.Process)}
+	for _, p := range heads {
+		f.add(p)
+	}
+	return f
+}
 
-func (t *tree) each(do func(*process.Process) error) error {
-	all, listed := []*process.Process{t.root}, map[int]bool{t.root.PID: true}
+func (f *families) add(head *process.Process) {
+	f.heads = append(f.heads, head)
+	f.known[head.PID] = head
+}
+
+// listedHeads is how many processes are named one by one.
+const listedHeads = 4
+
+func (f *families) String() string {
+	if len(f.heads) == 1 {
+		return f.heads[0].String()
+	}
+	var b strings.Builder
+	for i, p := range f.heads {
+		if i == listedHeads {
+			fmt.Fprintf(&b, " and %d more", len(f.heads)-i)
+			break
+		}
+		b.WriteString([]string{"processes ", ", "}[min(i, 1)])
+		fmt.Fprintf(&b, "%d (%s)", p.PID, p.Command)
+	}
+	return b.String()
+}
+
+func (f *families) each(do func(*process.Process) error) error {
+	all, listed := slices.Clone(f.heads), make(map[int]bool)
+	for _, p := range all {
+		listed[p.PID] = true
+	}
 	for i := 0; i < len(all); i++ {
 		if err := do(all[i]); err != nil {
 			return err
@@ -62,7 +121,7 @@ func (t *tree) each(do func(*process.Process) error) error {
 				continue
 			}
 			listed[pid] = true
-			if child, err := t.find(pid); err == nil {
+			if child, err := f.find(pid); err == nil {
 				all = append(all, child)
 			}
 		}
@@ -70,52 +129,71 @@ func (t *tree) each(do func(*process.Process) error) error {
 	return nil
 }
 
-func (t *tree) find(pid int) (*process.Process, error) {
-	if p := t.known[pid]; p != nil && (p == t.root || !p.Exited()) {
-		return p, nil
+func (f *families) find(pid int) (*process.Process, error) {
+	before := f.known[pid]
+	if before != nil && (f.named(before) || !before.Exited()) {
+		return before, nil
 	}
 	fresh, err := process.Open(pid)
 	if err != nil {
 		return nil, err
 	}
-	if before := t.known[pid]; before != nil {
+	if before != nil {
 		before.Close()
 	}
-	t.known[pid] = fresh
+	f.known[pid] = fresh
 	return fresh, nil
 }
 
-func (t *tree) named(p *process.Process) bool { return p == t.root }
+func (f *families) named(p *process.Process) bool { return slices.Contains(f.heads, p) }
 
-func (t *tree) remarks(calls bool) []string {
+func (f *families) needs(p *process.Process) bool { return len(f.heads) == 1 && p == f.heads[0] }
+
+func (f *families) remarks(calls bool) []string {
 	var all []string
-	if t.root.PID == 1 {
-		all = append(all, "process 1 is the ancestor of all: this captures from every process of the machine that it has started")
-	}
-	if t.root.ForeignNetwork() {
-		all = append(all, fmt.Sprintf("%s is in another network namespace: its packets are those of that namespace", t))
-	}
-	if calls && t.root.Is32Bit() {
-		all = append(all, fmt.Sprintf("%s is a 32-bit program, whose system calls are not followed: the user view stays empty", t))
+	for _, p := range f.heads {
+		if p.PID == 1 {
+			all = append(all, "process 1 is the ancestor of all: this captures from every process of the machine that it has started")
+		}
+		if p.ForeignNetwork() {
+			all = append(all, fmt.Sprintf("%s is in another network namespace: its packets are those of that namespace", p))
+		}
+		if calls && p.Is32Bit() {
+			all = append(all, fmt.Sprintf("%s is a 32-bit program, whose system calls are not followed: the user view stays empty", p))
+		}
 	}
 	return all
 }
 
-func (t *tree) bury() {
-	for pid, p := range t.known {
-		if p != t.root && p.Exited() {
+func (f *families) bury() {
+	for pid, p := range f.known {
+		if !f.named(p) && p.Exited() {
 			p.Close()
-			delete(t.known, pid)
+			delete(f.known, pid)
 		}
 	}
 }
 
-func (t *tree) over() bool { return t.root.Exited() }
+func (f *families) over() bool {
+	return !slices.ContainsFunc(f.heads, func(p *process.Process) bool { return !p.Exited() })
+}
 
-func (t *tree) await(ctx context.Context) error { return t.root.AwaitExit(ctx) }
+func (f *families) await(ctx context.Context, ended func(string)) error {
+	var waits sync.WaitGroup
+	errs := make([]error, len(f.heads))
+	for i, p := range f.heads {
+		waits.Go(func() {
+			if errs[i] = p.AwaitExit(ctx); errs[i] == nil {
+				ended(p.String())
+			}
+		})
+	}
+	waits.Wait()
+	return errors.Join(errs...)
+}
 
-func (t *tree) close() {
-	for _, p := range t.known {
+func (f *families) close() {
+	for _, p := range f.known {
 		p.Close()
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // The scope of a process has its descendants, and is over with the process itself.
-func TestTree(t *testing.T) {
+func TestFamilies(t *testing.T) {
 	t.Parallel()
 	shell := exec.Command("sh", "-c", "(cat; true); true") // the shell, a copy of it, cat
 	stdin, err := shell.StdinPipe()
@@ -25,7 +25,7 @@ func TestTree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := newTree(root)
+	s := newFamilies(root)
 	defer s.close()
 	for len(everyone(t, s)) < 3 {
 		time.Sleep(time.Millisecond)
@@ -46,12 +46,13 @@ func TestTree(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := s.await(ctx); !errors.Is(err, context.Canceled) || s.over() {
+	if err := s.await(ctx, nobody); !errors.Is(err, context.Canceled) || s.over() {
 		t.Errorf("over while the shell runs: %v", err)
 	}
 	stdin.Close()
-	if err := s.await(t.Context()); err != nil || !s.over() {
-		t.Errorf("not over although the shell has ended: %v", err)
+	var ended []string
+	if err := s.await(t.Context(), func(p string) { ended = append(ended, p) }); err != nil || !s.over() || len(ended) != 1 || ended[0] != root.String() {
+		t.Errorf("not over although the shell has ended: %v, %q", err, ended)
 	}
 	if err := shell.Wait(); err != nil {
 		t.Fatal(err)
@@ -61,6 +62,8 @@ func TestTree(t *testing.T) {
 		t.Errorf("%v are held, of which only the first one is to be", s.known)
 	}
 }
+
+func nobody(string) {}
 
 func everyone(t *testing.T, s scope) (all []*process.Process) {
 	t.Helper()

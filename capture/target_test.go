@@ -494,7 +494,7 @@ func targetJoiner(args []string) error {
 	if _, err := fmt.Sscan(args[0], &pid); err != nil {
 		return err
 	}
-	l, err := Join(JoinConfig{PID: pid, Options: Options{RingSize: smallRing, Verdict: bpf.Keep(0)}})
+	l, err := Join(JoinConfig{PIDs: []int{pid}, Options: Options{RingSize: smallRing, Verdict: bpf.Keep(0)}})
 	if err != nil {
 		return err
 	}

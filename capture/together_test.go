@@ -28,7 +28,7 @@ func checkCapturesAtOnce(t *testing.T, n int) {
 	sinks, done := make([]memory, n), make(chan error)
 	var captures []*Live
 	for i := range n {
-		l := mustJoin(t, JoinConfig{PID: streams.Process.Pid})
+		l := mustJoin(t, JoinConfig{PIDs: []int{streams.Process.Pid}})
 		defer l.Close()
 		captures = append(captures, l)
 		go func() { done <- l.Run(ctx, &sinks[i]) }()

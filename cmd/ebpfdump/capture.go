@@ -245,7 +245,7 @@ func (f captureFlags) use() privilege.Use {
 	return privilege.Use{
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
 		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
-		Join:    f.live.pid != 0, Run: len(f.live.command) > 0, OtherUser: account != nil,
+		Join:    len(f.live.pids) > 0, Run: len(f.live.command) > 0, OtherUser: account != nil,
 	}
 }
 

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -17,20 +20,22 @@ import (
 )
 
 const liveHelp = `
-With --pid, joins a running process and its children: the kernel view is what a
+With --pid, joins running processes and their children: the kernel view is what a
 filter on their sockets gets, recorded just before their own filters, and the
-user view is what their own receiving system calls return. The process notices
-nothing of it, before, during or after, unless --allow-drop or --replace-filter
-changes what it gets. With -- COMMAND, runs a command, from its first packet to
-its end; the exit status is then the command's if nothing else went wrong. A
-signal is passed on to the command, a second one ends the capture.`
+user view is what their own receiving system calls return. They notice nothing
+of it, before, during or after, unless --allow-drop or --replace-filter changes
+what they get. The capture ends when all of those that --pid names have ended.
+With -- COMMAND, runs a command, from its first packet to its end; the exit
+status is then the command's if nothing else went wrong. A signal is passed on
+to the command, a second one ends the capture.`
 
 const liveExample = `  ebpfdump capture --pid 1234 --port 80 -o live.pcapng
+  ebpfdump capture --pid nginx,4711 -o live.pcapng
   ebpfdump capture -o live.pcapng -- curl http://127.0.0.1/`
 
 // liveFlags are the flags of capturing from other processes.
 type liveFlags struct {
-	pid           int
+	pids          []string // numbers and names
 	fds           []int
 	ports         []int
 	user          string
@@ -40,7 +45,7 @@ type liveFlags struct {
 }
 
 func (f *liveFlags) register(flags *pflag.FlagSet) {
-	flags.IntVarP(&f.pid, "pid", "p", 0, "join the running process `PID`, and its children")
+	flags.StringSliceVarP(&f.pids, "pid", "p", nil, "join the running process `PID`, or all that are called so, and their children")
 	flags.IntSliceVar(&f.fds, "fd", nil, "with --pid: only the socket that is descriptor `N` of the process")
 	flags.IntSliceVar(&f.ports, "port", nil, "with --pid or a command: only sockets whose own or peer's port is `P`")
 	flags.StringVarP(&f.user, "user", "Z", "", "run the command as `USER` (default who called sudo)")
@@ -86,8 +91,12 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 	if p.config.Verdict, err = f.filter.read(); err != nil {
 		return p, config, err
 	}
+	pids, err := f.live.processes()
+	if err != nil {
+		return p, config, err
+	}
 	config = capture.JoinConfig{
-		PID: f.live.pid, Descriptors: f.live.fds, ReplaceFilter: f.live.replaceFilter,
+		PIDs: pids, Descriptors: f.live.fds, ReplaceFilter: f.live.replaceFilter,
 		Options: p.config.Options,
 	}
 	for _, fd := range f.live.fds {
@@ -131,16 +140,42 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 		return usagef("join a process (--pid) or run a command: not both")
 	case !pid && len(f.command) == 0:
 		return usagef("which process? Give --pid PID, or a command behind --")
-	case pid && f.pid < 1:
-		return usagef("--pid %d: processes count from 1", f.pid)
-	case pid && f.pid == os.Getpid():
-		return usagef("--pid %d is ebpfdump itself", f.pid)
+	case pid && (len(f.pids) == 0 || slices.Contains(f.pids, "")):
+		return usagef("--pid needs the number or the name of a process, or several with commas between them")
 	case pid && f.user != "":
 		return usagef("--user is for a command: a running process has its user")
 	case !pid && len(f.fds) > 0:
 		return usagef("--fd is for --pid: a command has no descriptors yet")
 	}
 	return nil
+}
+
+// processes finds the processes that --pid names.
+func (f *liveFlags) processes() ([]int, error) {
+	var all []int
+	for _, text := range f.pids {
+		pid, err := strconv.Atoi(text)
+		switch {
+		case err == nil && pid < 1:
+			return nil, usagef("--pid %d: processes count from 1", pid)
+		case pid == os.Getpid():
+			return nil, usagef("--pid %d is ebpfdump itself", pid)
+		case err == nil:
+			all = append(all, pid)
+			continue
+		}
+		named := capture.ProcessesNamed(text)
+		if len(named) == 0 {
+			return nil, fmt.Errorf("--pid %s: no process is called so (ps -e shows them)", text)
+		}
+		all = append(all, named...)
+	}
+	slices.Sort(all)
+	all = slices.Compact(all)
+	if len(f.fds) > 0 && len(all) > 1 {
+		return nil, usagef("--fd %d is of one process, and --pid %s names %d: choose one", f.fds[0], strings.Join(f.pids, ","), len(all))
+	}
+	return all, nil
 }
 
 // captureLive captures from the sockets of others.

@@ -1,0 +1,43 @@
+package process
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// commMax is how many bytes of a name the kernel keeps (TASK_COMM_LEN, without its zero).
+const commMax = 15
+
+// Named lists the processes that are called so, by number, without this one: as ps and
+// pidof show them, in full where the kernel keeps the beginning only.
+func Named(name string) []int {
+	entries, _ := os.ReadDir("/proc") // it is not there: nobody is
+	var all []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		if p := (&Process{PID: pid, pidfd: -1}); p.isCalled(name) && p.Lives() {
+			all = append(all, pid)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
+func (p *Process) isCalled(name string) bool {
+	comm, err := os.ReadFile(p.proc("comm"))
+	if err != nil || strings.TrimSuffix(string(comm), "\n") != name[:min(len(name), commMax)] {
+		return false
+	}
+	if len(name) <= commMax {
+		return true
+	}
+	line, err := os.ReadFile(p.proc("cmdline"))
+	program, _, _ := strings.Cut(string(line), "\x00")
+	return err == nil && filepath.Base(program) == name
+}
