@@ -13,18 +13,27 @@ import (
 // cgroupRoot opens the root of the cgroup2 hierarchy. Where none is mounted, it is
 // mounted for us alone, at no place in the file system.
 func cgroupRoot() (*os.File, error) {
-	mounts, err := os.Open("/proc/self/mountinfo")
-	if err == nil {
-		defer mounts.Close()
-		for lines := bufio.NewScanner(mounts); lines.Scan(); {
-			if path, ok := cgroup2Mount(lines.Text()); ok {
-				if root, err := os.Open(path); err == nil {
-					return root, nil
-				}
-			}
+	if path, ok := CgroupMount(); ok {
+		if root, err := os.Open(path); err == nil {
+			return root, nil
 		}
 	}
 	return mountCgroup()
+}
+
+// CgroupMount is where the whole cgroup2 hierarchy is mounted; not ok if it is not.
+func CgroupMount() (path string, ok bool) {
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return "", false
+	}
+	defer mounts.Close()
+	for lines := bufio.NewScanner(mounts); lines.Scan(); {
+		if path, ok := cgroup2Mount(lines.Text()); ok {
+			return path, true
+		}
+	}
+	return "", false
 }
 
 // cgroup2Mount finds the place of the whole cgroup2 hierarchy in a line of

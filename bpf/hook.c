@@ -227,7 +227,7 @@ static __always_inline int follow_child(struct bpf_raw_tracepoint_args *ctx)
 
 	if (process == fresh || !followed(process))
 		return 0; /* a thread, or nobody's business */
-	follow(fresh, 1);
+	follow(fresh, FOLLOWED);
 	return 0;
 }
 
@@ -268,6 +268,28 @@ SEC("raw_tp/sched_process_exit")
 int exited_again(struct bpf_raw_tracepoint_args *ctx)
 {
 	return forget_process(ctx);
+}
+
+/* The cgroup whose processes are followed, if there is one. */
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} cgroups SEC(".maps");
+
+/* Whoever puts a process into a cgroup, such as a service manager, has it run a program
+ * there: it is followed from that program's first instruction. What it has from before is
+ * looked at later.
+ */
+SEC("raw_tp/sched_process_exec")
+int executed(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u32 process = bpf_get_current_pid_tgid() >> 32;
+
+	if (!followed(process) && bpf_current_task_under_cgroup(&cgroups, 0) == 1)
+		follow(process, FOLLOWED_NOT_SEEN);
+	return 0;
 }
 
 /* Run on demand: which eBPF program is the filter of a socket, of which args[0] is a

@@ -29,6 +29,10 @@ type HookOptions struct {
 	MarkNew bool
 	// Ports chooses packets by the socket's own or its peer's port. Default: all.
 	Ports []uint16
+	// Cgroup is the folder of a cgroup. Processes that run a program (execve) while they
+	// are in it, or in one below it, are followed from then on; if it is one of cgroup2, for
+	// the kernel knows no other. Default: none.
+	Cgroup string
 }
 
 // Hook follows sockets of other processes and leaves them as they are. Marked
@@ -98,7 +102,8 @@ func openHook(
 	small := []string{
 		hookProgCreated, hookProgBound4, hookProgBound6, hookProgConnects4, hookProgConnects6, hookProgFilterId,
 	}
-	for _, at := range taskPrograms() {
+	tasks := opts.taskPrograms()
+	for _, at := range tasks {
 		small = append(small, at.program)
 	}
 	if _, nested := pidNamespace(); nested {
@@ -115,7 +120,32 @@ func openHook(
 	// Also because the first time needs privileges that may be given up later.
 	_, err = h.filterID(-1)
 	h.canAsk = err == nil
-	return h, h.attach()
+	if opts.Cgroup != "" {
+		if err := h.choose(opts.Cgroup); err != nil {
+			return nil, err
+		}
+	}
+	return h, h.attach(tasks)
+}
+
+// choose follows what is in a cgroup. One of another hierarchy than cgroup2 it leaves out.
+func (h *Hook) choose(folder string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(folder, &fs); err != nil {
+		return fmt.Errorf("following cgroup %s: %w", folder, err)
+	}
+	if fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		return nil
+	}
+	group, err := os.Open(folder)
+	if err != nil {
+		return fmt.Errorf("following a cgroup: %w", err)
+	}
+	defer group.Close()
+	if err := h.objects.maps[hookMapCgroups].Update(uint32(0), uint32(group.Fd()), ebpf.UpdateAny); err != nil {
+		return fmt.Errorf("following cgroup %s: %w", folder, err)
+	}
+	return nil
 }
 
 func (opts HookOptions) set(spec *ebpf.CollectionSpec, tap *Tap) error {
@@ -156,17 +186,21 @@ func flag(set bool) uint32 {
 // attachment is a program and where it belongs.
 type attachment struct{ tracepoint, program string }
 
-// taskPrograms are those that hear of the beginning and the end of processes.
-func taskPrograms() []attachment {
+// taskPrograms are those that hear of the beginning and the end of processes, and of
+// the programs that they run if that matters.
+func (opts HookOptions) taskPrograms() []attachment {
 	const forks, exits = "sched_process_fork", "sched_process_exit"
 	all := []attachment{{forks, hookProgForked}, {exits, hookProgExited}}
 	if Preemptible() {
 		all = append(all, attachment{forks, hookProgForkedAgain}, attachment{exits, hookProgExitedAgain})
 	}
+	if opts.Cgroup != "" {
+		all = append(all, attachment{"sched_process_exec", hookProgExecuted})
+	}
 	return all
 }
 
-func (h *Hook) attach() error {
+func (h *Hook) attach(tasks []attachment) error {
 	root, err := cgroupRoot()
 	if err != nil {
 		return err
@@ -191,7 +225,7 @@ func (h *Hook) attach() error {
 		}
 		h.links = append(h.links, l)
 	}
-	for _, at := range taskPrograms() {
+	for _, at := range tasks {
 		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: at.tracepoint, Program: h.objects.programs[at.program]})
 		if err != nil {
 			return diagnoseHook(fmt.Errorf("attaching to %s: %w", at.tracepoint, err))
@@ -319,6 +353,25 @@ func (h *Hook) Follow(pid uint32, lives func() bool) error {
 	}
 	return fmt.Errorf("following process %d: %w", pid, errors.Join(unix.ESRCH, h.note(global, false)))
 }
+
+// Follows tells whether a process is followed. Of one that is because of its Cgroup, this
+// is so only after Follow: what it had before that nobody has looked at.
+func (h *Hook) Follows(pid uint32) bool {
+	global, err := h.globalPID(pid)
+	if err != nil {
+		return false
+	}
+	processes, err := h.objects.maps[hookMapProcesses].Memory()
+	if err != nil {
+		return false
+	}
+	followed := make([]byte, 1)
+	_, err = processes.ReadAt(followed, int64(global))
+	return err == nil && followed[0] == followedAndSeen
+}
+
+// followedAndSeen is FOLLOWED of scope.h.
+const followedAndSeen = 1
 
 // note says whether a process is followed. It is a byte for each number, which the
 // programs write as well: so not by the row.

@@ -81,6 +81,7 @@ type hookRecord struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	hookMapCgroups        = "cgroups"
 	hookMapCounts         = "counts"
 	hookMapMarks          = "marks"
 	hookMapMptcpPorts     = "mptcp_ports"
@@ -92,6 +93,7 @@ const (
 	hookProgConnects4     = "connects4"
 	hookProgConnects6     = "connects6"
 	hookProgCreated       = "created"
+	hookProgExecuted      = "executed"
 	hookProgExited        = "exited"
 	hookProgExitedAgain   = "exited_again"
 	hookProgFilterId      = "filter_id"
@@ -161,6 +163,7 @@ type hookProgramSpecs struct {
 	Connects4   *ebpf.ProgramSpec `ebpf:"connects4"`
 	Connects6   *ebpf.ProgramSpec `ebpf:"connects6"`
 	Created     *ebpf.ProgramSpec `ebpf:"created"`
+	Executed    *ebpf.ProgramSpec `ebpf:"executed"`
 	Exited      *ebpf.ProgramSpec `ebpf:"exited"`
 	ExitedAgain *ebpf.ProgramSpec `ebpf:"exited_again"`
 	FilterId    *ebpf.ProgramSpec `ebpf:"filter_id"`
@@ -173,6 +176,7 @@ type hookProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type hookMapSpecs struct {
+	Cgroups    *ebpf.MapSpec `ebpf:"cgroups"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Marks      *ebpf.MapSpec `ebpf:"marks"`
 	MptcpPorts *ebpf.MapSpec `ebpf:"mptcp_ports"`
@@ -219,6 +223,7 @@ func (o *hookObjects) Close() error {
 //
 // It can be passed to loadHookObjects or ebpf.CollectionSpec.LoadAndAssign.
 type hookMaps struct {
+	Cgroups    *ebpf.Map `ebpf:"cgroups"`
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Marks      *ebpf.Map `ebpf:"marks"`
 	MptcpPorts *ebpf.Map `ebpf:"mptcp_ports"`
@@ -228,6 +233,7 @@ type hookMaps struct {
 
 func (m *hookMaps) Close() error {
 	return _HookClose(
+		m.Cgroups,
 		m.Counts,
 		m.Marks,
 		m.MptcpPorts,
@@ -265,6 +271,7 @@ type hookPrograms struct {
 	Connects4   *ebpf.Program `ebpf:"connects4"`
 	Connects6   *ebpf.Program `ebpf:"connects6"`
 	Created     *ebpf.Program `ebpf:"created"`
+	Executed    *ebpf.Program `ebpf:"executed"`
 	Exited      *ebpf.Program `ebpf:"exited"`
 	ExitedAgain *ebpf.Program `ebpf:"exited_again"`
 	FilterId    *ebpf.Program `ebpf:"filter_id"`
@@ -281,6 +288,7 @@ func (p *hookPrograms) Close() error {
 		p.Connects4,
 		p.Connects6,
 		p.Created,
+		p.Executed,
 		p.Exited,
 		p.ExitedAgain,
 		p.FilterId,

@@ -10,6 +10,8 @@
 /* A byte for each number that a process can have, not 0 if it is followed. No hash: the
  * kernel makes this in no time, and looks into it without a call.
  */
+#define FOLLOWED 1
+#define FOLLOWED_NOT_SEEN 2 /* and nobody has looked at its sockets yet */
 #define PROCESSES_MAX (4 << 20)
 #define PROCESSES_ROW 64
 

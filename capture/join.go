@@ -24,6 +24,9 @@ type JoinConfig struct {
 	Options
 	// PIDs are the processes of Join, whose descendants are followed as well.
 	PIDs []int
+	// Cgroup is the folder of a cgroup whose processes are followed in place of PIDs, those
+	// that come later as well; or its path in the cgroup2 hierarchy.
+	Cgroup string
 	// Descriptors chooses sockets of these processes, but not of their descendants, by
 	// number. Default: all.
 	Descriptors []int
@@ -69,7 +72,10 @@ type Live struct {
 // An error is a *bpf.MissingError if a privilege or a feature of the kernel is
 // missing, and unix.ESRCH if there is no such process.
 func Join(config JoinConfig) (_ *Live, err error) {
-	if len(config.PIDs) == 0 {
+	switch {
+	case len(config.PIDs) > 0 && config.Cgroup != "":
+		return nil, errors.New("joining processes: JoinConfig has PIDs and a Cgroup: choose one")
+	case len(config.PIDs) == 0 && config.Cgroup == "":
 		return nil, errors.New("joining processes: JoinConfig.PIDs is empty: it names at least one")
 	}
 	l, err := newLive(config)
@@ -81,7 +87,7 @@ func Join(config JoinConfig) (_ *Live, err error) {
 			err = errors.Join(err, l.leave(), l.Close())
 		}
 	}()
-	whose, err := openFamilies(config.PIDs)
+	whose, err := openScope(&config)
 	if err != nil {
 		return nil, err
 	}
@@ -186,10 +192,14 @@ func (l *Live) load() error {
 			calls.Choose = bpf.ChoosePorts
 		}
 	}
+	cgroup, err := groupFolder(c.Cgroup)
+	if err != nil {
+		return err
+	}
 	link := c.wants(ViewLink)
 	f, err := bpf.OpenFollowing(
 		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, WakeFirst: true, Verdict: c.Verdict, Leased: true},
-		bpf.HookOptions{Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports},
+		bpf.HookOptions{Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports, Cgroup: cgroup},
 		calls,
 	)
 	if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) && missing.Setting == bpf.SettingCalls {
@@ -217,6 +227,9 @@ func (l *Live) follow(p *process.Process) error {
 	}
 	return nil
 }
+
+// followed tells whether the kernel follows a process already.
+func (l *Live) followed(pid int) bool { return l.hook.Follows(uint32(pid)) }
 
 // taps tells whether the tap must be on a socket: no cgroup hook sees its packets, or
 // what the process gets is to be changed.

@@ -22,7 +22,7 @@ import (
 type scanner struct {
 	live      *Live
 	requests  chan request
-	seen      map[uint64]struct{} // inodes of the first look: processes share sockets
+	seen      map[uint64]struct{} // inodes of one look at several processes, which share sockets
 	listening bool                // a listener was marked
 	taps      map[uint64]tapped   // by cookie
 	queues    []*queue
@@ -40,6 +40,9 @@ type request struct {
 
 // tapped is what a socket was like before it got the tap: its filter.
 type tapped struct{ classic []unix.SockFilter }
+
+// tidyInterval is how often somebody looks who has ended, or come, without a word.
+const tidyInterval = time.Second
 
 // requestsLimit bounds the sockets that wait for a look.
 const requestsLimit = 4096
@@ -59,7 +62,7 @@ func (s *scanner) ask(r request) {
 
 // run looks at what it is asked to, until the context ends.
 func (s *scanner) run(ctx context.Context) {
-	tidy := time.NewTicker(time.Second)
+	tidy := time.NewTicker(tidyInterval)
 	defer tidy.Stop()
 	for {
 		select {
@@ -69,6 +72,7 @@ func (s *scanner) run(ctx context.Context) {
 			s.glance(r)
 		case <-tidy.C:
 			s.live.scope.bury()
+			s.enterJoined()
 			s.askQueues()
 		}
 	}
@@ -91,29 +95,47 @@ func (s *scanner) glance(r request) {
 
 // join follows all processes of the scope, and looks at all their sockets.
 func (s *scanner) join() error {
-	scan := func(p *process.Process) error {
-		if err := s.scan(p); err != nil && !p.Exited() {
-			return err
-		}
+	defer s.forgetSeen()
+	if err := s.live.scope.each(s.enter); err != nil {
+		return err
+	}
+	if !s.listening {
 		return nil
 	}
-	err := s.live.scope.each(func(p *process.Process) error {
-		// Before its sockets are listed: those to come are marked by themselves.
-		err := s.live.follow(p)
-		if errors.Is(err, unix.ESRCH) && !s.live.scope.needs(p) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return scan(p)
-	})
-	if err == nil && s.listening {
-		// What was accepted after the look at its process, and before the listener had its mark.
-		err = s.live.scope.each(scan)
+	// What was accepted after the look at its process, and before the listener had its mark.
+	return s.live.scope.each(s.scanLiving)
+}
+
+// enter follows a process. Its sockets are listed after that: those to come are marked
+// by themselves.
+func (s *scanner) enter(p *process.Process) error {
+	err := s.live.follow(p)
+	if errors.Is(err, unix.ESRCH) && !s.live.scope.needs(p) {
+		return nil
 	}
-	s.seen = nil
-	return err
+	if err != nil {
+		return err
+	}
+	return s.scanLiving(p)
+}
+
+// enterJoined follows what has come to belong to the scope.
+func (s *scanner) enterJoined() {
+	defer s.forgetSeen()
+	for _, p := range s.live.scope.joined(s.live.followed) {
+		if err := s.enter(p); err != nil {
+			s.live.refuse(err.Error())
+		}
+	}
+}
+
+func (s *scanner) forgetSeen() { clear(s.seen) }
+
+func (s *scanner) scanLiving(p *process.Process) error {
+	if err := s.scan(p); err != nil && !p.Exited() {
+		return err
+	}
+	return nil
 }
 
 // scan looks at all sockets of a process.

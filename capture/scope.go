@@ -26,6 +26,9 @@ type scope interface {
 	each(do func(*process.Process) error) error
 	// find finds a process that the kernel has told of.
 	find(pid int) (*process.Process, error)
+	// joined lists the processes that have come to belong since each, otherwise than by
+	// a fork. followed tells of a number whether the kernel follows it.
+	joined(followed func(pid int) bool) []*process.Process
 	// named tells whether the user has named this very process, and not an ancestor of
 	// it: the descriptors that the user has chosen are its own.
 	named(p *process.Process) bool
@@ -36,20 +39,63 @@ type scope interface {
 	remarks(calls bool) []string
 	// bury gives up the processes that have ended.
 	bury()
-	// over tells whether all processes that the user has named have ended.
+	// over tells whether nothing can come any more: all that the user has named has ended.
 	over() bool
 	// await returns nil when that is so, and the context's error if it ends before. ended
-	// is told of each of them when it ends, by any goroutine.
-	await(ctx context.Context, ended func(process string)) error
+	// is told of each thing that was named when it ends, by any goroutine.
+	await(ctx context.Context, ended func(what string)) error
 	// close gives up all processes. It is safe to call it twice.
 	close()
+}
+
+// openScope makes the scope that a JoinConfig asks for.
+func openScope(c *JoinConfig) (scope, error) {
+	if c.Cgroup != "" {
+		return openGroup(c.Cgroup)
+	}
+	return openFamilies(c.PIDs)
+}
+
+// held are the processes that somebody holds, by number.
+type held map[int]*process.Process
+
+func (h held) find(pid int) (*process.Process, error) {
+	before := h[pid]
+	if before != nil && !before.Exited() {
+		return before, nil
+	}
+	fresh, err := process.Open(pid)
+	if err != nil {
+		return nil, err
+	}
+	if before != nil {
+		before.Close()
+	}
+	h[pid] = fresh
+	return fresh, nil
+}
+
+// bury gives up those that have ended, but for some.
+func (h held) bury(spare func(*process.Process) bool) {
+	for pid, p := range h {
+		if !spare(p) && p.Exited() {
+			p.Close()
+			delete(h, pid)
+		}
+	}
+}
+
+func (h held) close() {
+	for _, p := range h {
+		p.Close()
+	}
 }
 
 // families is the scope of some processes and their descendants. It is over when the
 // last one of those that were named has ended.
 type families struct {
 	heads []*process.Process
-	known map[int]*process.Process // by number, those among heads as well
+	held  // those among heads as well
 }
 
 // openFamilies finds processes by their numbers. The error of one that is not there is
@@ -62,7 +108,7 @@ func openFamilies(pids []int) (_ *families, err error) {
 		}
 	}()
 	for _, pid := range pids {
-		if f.known[pid] != nil {
+		if f.held[pid] != nil {
 			continue // named twice
 		}
 		p, err := process.Open(pid)
@@ -76,7 +122,7 @@ func openFamilies(pids []int) (_ *families, err error) {
 
 // newFamilies takes over processes that run.
 func newFamilies(heads ...*process.Process) *families {
-	f := &families{known: make(map[int]*process.Process)}
+	f := &families{held: make(held)}
 	for _, p := range heads {
 		f.add(p)
 	}
@@ -85,7 +131,7 @@ func newFamilies(heads ...*process.Process) *families {
 
 func (f *families) add(head *process.Process) {
 	f.heads = append(f.heads, head)
-	f.known[head.PID] = head
+	f.held[head.PID] = head
 }
 
 // listedHeads is how many processes are named one by one.
@@ -130,19 +176,11 @@ func (f *families) each(do func(*process.Process) error) error {
 }
 
 func (f *families) find(pid int) (*process.Process, error) {
-	before := f.known[pid]
-	if before != nil && (f.named(before) || !before.Exited()) {
-		return before, nil
+	// The number of one that was named, and has ended, is not looked up again.
+	if p := f.held[pid]; p != nil && f.named(p) {
+		return p, nil
 	}
-	fresh, err := process.Open(pid)
-	if err != nil {
-		return nil, err
-	}
-	if before != nil {
-		before.Close()
-	}
-	f.known[pid] = fresh
-	return fresh, nil
+	return f.held.find(pid)
 }
 
 func (f *families) named(p *process.Process) bool { return slices.Contains(f.heads, p) }
@@ -165,14 +203,10 @@ func (f *families) remarks(calls bool) []string {
 	return all
 }
 
-func (f *families) bury() {
-	for pid, p := range f.known {
-		if !f.named(p) && p.Exited() {
-			p.Close()
-			delete(f.known, pid)
-		}
-	}
-}
+func (f *families) bury() { f.held.bury(f.named) }
+
+// joined is nobody: what belongs and is not followed by now cannot be told of.
+func (f *families) joined(func(int) bool) []*process.Process { return nil }
 
 func (f *families) over() bool {
 	return !slices.ContainsFunc(f.heads, func(p *process.Process) bool { return !p.Exited() })
@@ -190,10 +224,4 @@ func (f *families) await(ctx context.Context, ended func(string)) error {
 	}
 	waits.Wait()
 	return errors.Join(errs...)
-}
-
-func (f *families) close() {
-	for _, p := range f.known {
-		p.Close()
-	}
 }

@@ -58,8 +58,8 @@ func TestFamilies(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.bury()
-	if len(s.known) != 1 {
-		t.Errorf("%v are held, of which only the first one is to be", s.known)
+	if len(s.held) != 1 {
+		t.Errorf("%v are held, of which only the first one is to be", s.held)
 	}
 }
 

@@ -55,6 +55,7 @@ var targets = map[string]func(args []string) error{
 	"prefork":   targetPrefork,
 	"worker":    targetWorker,
 	"churn":     targetChurn,
+	"into":      targetInto,
 	"churned":   targetChurned,
 	"locked":    func([]string) error { return targetFilter(true) },
 	"filter":    func([]string) error { return targetFilter(false) },

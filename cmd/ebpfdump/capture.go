@@ -47,7 +47,7 @@ func (a *app) captureCommand() *cobra.Command {
 		fmt.Fprintf(&kinds, "\n  %-14s %s", k.Name, k.Summary)
 	}
 	cmd := &cobra.Command{
-		Use:   "capture {--sock KIND | --pid PID | -- COMMAND [ARGS...]} [-o FILE]",
+		Use:   "capture {--sock KIND | --pid PID | --cgroup PATH | -- COMMAND}",
 		Short: "Record a socket's views",
 		Long: `Opens a socket, and records each packet as the socket's filter sees it (view
 kernel) and as recvmsg returns it (view user). Both carry the same packet id.
@@ -108,7 +108,7 @@ SIGUSR1 prints the counts.
 func (f captureFlags) plan() (p capturePlan, err error) {
 	p.captureFlags = f
 	if f.sock == "" {
-		return p, usagef("which kind of socket? Give --sock %s; or --pid PID, or -- COMMAND", kindNames())
+		return p, usagef("which kind of socket? Give --sock %s; or --pid PID, or --cgroup PATH, or -- COMMAND", kindNames())
 	}
 	kind, ok := capture.KindByName(f.sock)
 	if !ok {
@@ -245,7 +245,7 @@ func (f captureFlags) use() privilege.Use {
 	return privilege.Use{
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
 		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
-		Join:    len(f.live.pids) > 0, Run: len(f.live.command) > 0, OtherUser: account != nil,
+		Join:    len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, OtherUser: account != nil,
 	}
 }
 

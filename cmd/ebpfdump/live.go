@@ -20,22 +20,26 @@ import (
 )
 
 const liveHelp = `
-With --pid, joins running processes and their children: the kernel view is what a
-filter on their sockets gets, recorded just before their own filters, and the
+With --pid, joins running processes and their children: the kernel view is what
+a filter on their sockets gets, recorded just before their own filters, and the
 user view is what their own receiving system calls return. They notice nothing
 of it, before, during or after, unless --allow-drop or --replace-filter changes
 what they get. The capture ends when all of those that --pid names have ended.
+With --cgroup, does so for all that is in a cgroup, or comes to it, and in
+those below it, until the cgroup is removed: a service, a container, a session.
 With -- COMMAND, runs a command, from its first packet to its end; the exit
 status is then the command's if nothing else went wrong. A signal is passed on
 to the command, a second one ends the capture.`
 
 const liveExample = `  ebpfdump capture --pid 1234 --port 80 -o live.pcapng
   ebpfdump capture --pid nginx,4711 -o live.pcapng
+  ebpfdump capture --cgroup system.slice/ssh.service -o ssh.pcapng
   ebpfdump capture -o live.pcapng -- curl http://127.0.0.1/`
 
 // liveFlags are the flags of capturing from other processes.
 type liveFlags struct {
 	pids          []string // numbers and names
+	cgroup        string
 	fds           []int
 	ports         []int
 	user          string
@@ -46,11 +50,12 @@ type liveFlags struct {
 
 func (f *liveFlags) register(flags *pflag.FlagSet) {
 	flags.StringSliceVarP(&f.pids, "pid", "p", nil, "join the running process `PID`, or all that are called so, and their children")
+	flags.StringVar(&f.cgroup, "cgroup", "", "follow the processes of the cgroup `PATH`, a folder or a path in the cgroup2 file system")
 	flags.IntSliceVar(&f.fds, "fd", nil, "with --pid: only the socket that is descriptor `N` of the process")
-	flags.IntSliceVar(&f.ports, "port", nil, "with --pid or a command: only sockets whose own or peer's port is `P`")
+	flags.IntSliceVar(&f.ports, "port", nil, "with --pid, --cgroup or a command: only sockets whose own or peer's port is `P`")
 	flags.StringVarP(&f.user, "user", "Z", "", "run the command as `USER` (default who called sudo)")
 	flags.BoolVar(&f.replaceFilter, "replace-filter", false, "put the tap in the place of filters that sockets have, which then get everything;\nclassic ones are put back at the end")
-	flags.BoolVar(&f.allowDrop, "allow-drop", false, "with --pid or a command: let --filter, --filter-cbpf or --verdict change what the process gets")
+	flags.BoolVar(&f.allowDrop, "allow-drop", false, "with --pid, --cgroup or a command: let --filter, --filter-cbpf or --verdict change what the process gets")
 }
 
 // arguments takes a command behind --, and nothing else.
@@ -71,7 +76,7 @@ func (f *liveFlags) arguments(cmd *cobra.Command, args []string) error {
 
 // wanted tells whether the user wants to capture from other processes.
 func (f *liveFlags) wanted(cmd *cobra.Command) bool {
-	for _, name := range []string{"pid", "fd", "port", "user", "replace-filter", "allow-drop"} {
+	for _, name := range []string{"pid", "cgroup", "fd", "port", "user", "replace-filter", "allow-drop"} {
 		if cmd.Flags().Changed(name) {
 			return true
 		}
@@ -96,7 +101,7 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 		return p, config, err
 	}
 	config = capture.JoinConfig{
-		PIDs: pids, Descriptors: f.live.fds, ReplaceFilter: f.live.replaceFilter,
+		PIDs: pids, Cgroup: f.live.cgroup, Descriptors: f.live.fds, ReplaceFilter: f.live.replaceFilter,
 		Options: p.config.Options,
 	}
 	for _, fd := range f.live.fds {
@@ -116,11 +121,11 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 // contradiction finds flags that do not go together.
 func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 	if cmd.Flags().Changed("sock") {
-		return usagef("a socket of our own (--sock), or those of another process (--pid, -- COMMAND): not both")
+		return usagef("a socket of our own (--sock), or those of another process (--pid, --cgroup, -- COMMAND): not both")
 	}
 	for _, name := range []string{"listen", "proto", "echo", "probe", "isolate"} {
 		if cmd.Flags().Changed(name) {
-			return usagef("--%s is for a socket that ebpfdump opens itself (--sock): it does not go with --pid and commands", name)
+			return usagef("--%s is for a socket that ebpfdump opens itself (--sock): it does not go with --pid, --cgroup and commands", name)
 		}
 	}
 	for _, name := range []string{"filter", "filter-cbpf", "verdict"} {
@@ -128,7 +133,7 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 			return usagef("--%s changes what the other process gets, and what it drops is lost to it: add --allow-drop if you want that", name)
 		}
 	}
-	pid := cmd.Flags().Changed("pid")
+	pid, cgroup := cmd.Flags().Changed("pid"), cmd.Flags().Changed("cgroup")
 	if len(f.command) > 0 {
 		var cannot *exec.Error
 		if _, err := exec.LookPath(f.command[0]); errors.As(err, &cannot) {
@@ -138,12 +143,18 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 	switch {
 	case pid && len(f.command) > 0:
 		return usagef("join a process (--pid) or run a command: not both")
-	case !pid && len(f.command) == 0:
-		return usagef("which process? Give --pid PID, or a command behind --")
+	case cgroup && (pid || len(f.command) > 0):
+		return usagef("follow a cgroup (--cgroup), or a process (--pid) or a command: not both")
+	case !pid && !cgroup && len(f.command) == 0:
+		return usagef("which process? Give --pid PID, or --cgroup PATH, or a command behind --")
+	case cgroup && f.cgroup == "":
+		return usagef("--cgroup needs the folder of a cgroup, such as /sys/fs/cgroup/system.slice")
 	case pid && (len(f.pids) == 0 || slices.Contains(f.pids, "")):
 		return usagef("--pid needs the number or the name of a process, or several with commas between them")
-	case pid && f.user != "":
+	case (pid || cgroup) && f.user != "":
 		return usagef("--user is for a command: a running process has its user")
+	case cgroup && len(f.fds) > 0:
+		return usagef("--fd is for --pid: the processes of a cgroup have a descriptor of that number each")
 	case !pid && len(f.fds) > 0:
 		return usagef("--fd is for --pid: a command has no descriptors yet")
 	}

@@ -1,0 +1,144 @@
+package capture
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/process"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
+)
+
+// group is the scope of a cgroup and of those below it. It is over when the cgroup is
+// removed: one that is empty may get processes.
+type group struct {
+	folder string
+	held
+}
+
+// procs is the file of a cgroup that lists its processes (cgroups(7)).
+const procs = "cgroup.procs"
+
+// groupFolder is the folder of a cgroup that is named by it, or by its path in the
+// cgroup2 hierarchy; empty for none.
+func groupFolder(path string) (string, error) {
+	folder := path
+	if path != "" && !filepath.IsAbs(path) {
+		root, ok := bpf.CgroupMount()
+		if !ok {
+			return "", fmt.Errorf("following cgroup %s: no cgroup2 file system is mounted that it could be in: name its folder from / on", terminal.Plain(path))
+		}
+		folder = filepath.Join(root, path)
+	}
+	if folder == "" {
+		return "", nil
+	}
+	if _, err := os.Stat(filepath.Join(folder, procs)); err != nil {
+		return "", fmt.Errorf("following cgroup %s: it is none: %w", terminal.Plain(path), err)
+	}
+	return filepath.Clean(folder), nil
+}
+
+// openGroup finds a cgroup.
+func openGroup(path string) (*group, error) {
+	folder, err := groupFolder(path)
+	if err != nil {
+		return nil, err
+	}
+	return &group{folder: folder, held: make(held)}, nil
+}
+
+func (g *group) String() string { return "cgroup " + terminal.Plain(g.folder) }
+
+// each lists the processes again until there are no new ones: what those that were
+// followed have forked before is in a later list.
+func (g *group) each(do func(*process.Process) error) error {
+	listed := make(map[int]bool)
+	for more := true; more; {
+		more = false
+		for _, pid := range g.list() {
+			if listed[pid] {
+				continue
+			}
+			listed[pid], more = true, true
+			p, err := g.find(pid)
+			if err != nil {
+				continue // it has ended
+			}
+			if err := do(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// list is all that is in the cgroup and in those below it, as far as it is in our
+// process id namespace.
+func (g *group) list() []int {
+	var all []int
+	_ = filepath.WalkDir(g.folder, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.Name() != procs {
+			return nil // removed meanwhile, or of no interest
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			return nil
+		}
+		defer file.Close()
+		for lines := bufio.NewScanner(file); lines.Scan(); {
+			if pid, err := strconv.Atoi(lines.Text()); err == nil && pid != 0 {
+				all = append(all, pid)
+			}
+		}
+		return nil
+	})
+	return all
+}
+
+func (g *group) joined(followed func(pid int) bool) []*process.Process {
+	var all []*process.Process
+	for _, pid := range g.list() {
+		if followed(pid) {
+			continue
+		}
+		if p, err := g.find(pid); err == nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+func (g *group) named(*process.Process) bool { return false }
+
+func (g *group) needs(*process.Process) bool { return false }
+
+func (g *group) remarks(bool) []string { return nil }
+
+func (g *group) bury() { g.held.bury(g.named) }
+
+func (g *group) over() bool {
+	_, err := os.Stat(g.folder)
+	return errors.Is(err, os.ErrNotExist)
+}
+
+func (g *group) await(ctx context.Context, ended func(what string)) error {
+	look := time.NewTicker(tidyInterval)
+	defer look.Stop()
+	for !g.over() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-look.C:
+		}
+	}
+	ended(g.String())
+	return nil
+}
