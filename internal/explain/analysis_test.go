@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // The samples are recorded anew now and then: what the probe does stays.
@@ -89,14 +90,14 @@ func TestStreamOutOfOrder(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
 	first := uint32(math.MaxUint32 - 2)
-	r.segment(first-1, tcpSYN, "")
-	r.segment(first-1, tcpSYN, "")
-	r.segment(first+4, tcpACK, "efgh")
-	r.segment(first, tcpACK, "abcd")
-	r.segment(first+4, tcpACK, "efgh")
+	r.segment(first-1, header.SYN, "")
+	r.segment(first-1, header.SYN, "")
+	r.segment(first+4, header.ACK, "efgh")
+	r.segment(first, header.ACK, "abcd")
+	r.segment(first+4, header.ACK, "efgh")
 	r.read(tcpUser, 4, "abcdefgh")
-	r.segment(first, tcpACK, "abcd")
-	r.segment(first+8, tcpACK, "unread")
+	r.segment(first, header.ACK, "abcd")
+	r.segment(first+8, header.ACK, "unread")
 	s := r.explain(t).only(t)
 	equal(t, "repeated", s.Unseen.Repeated.IDs.String(), "5-6")
 	equal(t, "handshake", s.Unseen.Handshake.IDs.String(), "1-2")
@@ -110,11 +111,11 @@ func TestStreamOutOfOrder(t *testing.T) {
 func TestStreamWithGap(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
-	r.segment(1000, tcpACK, "abcd")
+	r.segment(1000, header.ACK, "abcd")
 	r.read(tcpUser, 1, "abcd")
-	r.segment(1008, tcpACK, "ijkl").Drops = 1
+	r.segment(1008, header.ACK, "ijkl").Drops = 1
 	r.read(tcpUser, 2, "ijkl")
-	r.segment(1020, tcpACK, "uvwx")
+	r.segment(1020, header.ACK, "uvwx")
 	r.read(tcpUser, 0, "qrst")
 	s := r.explain(t).only(t)
 	equal(t, "same", s.Comparison.Same, 2)
@@ -185,10 +186,10 @@ func TestFilterVerdicts(t *testing.T) {
 func TestStreamTruncatedByFilter(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
-	r.segment(1000, tcpACK, "dropped").Verdict.Dropped = true
-	r.segment(1000, tcpACK, "abcdef").Verdict = capture.Verdict{Keep: 23, Of: 26}
+	r.segment(1000, header.ACK, "dropped").Verdict.Dropped = true
+	r.segment(1000, header.ACK, "abcdef").Verdict = capture.Verdict{Keep: 23, Of: 26}
 	r.read(tcpUser, 2, "abc")
-	r.segment(1003, tcpACK, "def")
+	r.segment(1003, header.ACK, "def")
 	r.read(tcpUser, 3, "def")
 	s := r.explain(t).only(t)
 	equal(t, "dropped", s.Undelivered.ByFilter.IDs.String(), "1")
@@ -215,7 +216,7 @@ func TestDifferentBytes(t *testing.T) {
 	r := newRecording()
 	r.datagram("0123456789\n")
 	r.read(udpUser, 1, "other bytes")
-	r.segment(1000, tcpACK, "0123456789\n")
+	r.segment(1000, header.ACK, "0123456789\n")
 	r.read(tcpUser, 2, "0123456x89\n")
 	e := r.explain(t)
 	equal(t, "sockets", len(e.Report.Sockets), 2)
@@ -238,13 +239,13 @@ func TestViewsBelow(t *testing.T) {
 		if i == tcpLink {
 			kernel = r.packets[len(r.packets)-2]
 		}
-		r.add(&capture.Packet{Interface: i, ID: kernel.ID, Protocol: protocolTCP, Data: append(bytes.Join(headers, nil), kernel.Data...)})
+		r.add(&capture.Packet{Interface: i, ID: kernel.ID, Protocol: header.ProtocolTCP, Data: append(bytes.Join(headers, nil), kernel.Data...)})
 	}
-	r.segment(1000, tcpACK, "abcd")
+	r.segment(1000, header.ACK, "abcd")
 	below(tcpNet, ip)
 	below(tcpLink, ethernet, ip)
 	r.read(tcpUser, 1, "abcd")
-	r.segment(1004, tcpACK, "efgh")
+	r.segment(1004, header.ACK, "efgh")
 	below(tcpNet, ip)
 	r.packets[len(r.packets)-1].Data[30] ^= 1
 	e := r.explain(t)
@@ -326,7 +327,7 @@ func TestForgotten(t *testing.T) {
 	r := newRecording()
 	for i := range 100 {
 		r.datagram(fmt.Sprint(i))
-		r.segment(uint32(1000+4*i), tcpACK, "abcd")
+		r.segment(uint32(1000+4*i), header.ACK, "abcd")
 	}
 	r.read(udpUser, 1, "0")
 	r.read(udpUser, 199, "99")

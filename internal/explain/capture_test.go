@@ -10,6 +10,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // noon is 2026-11-05 12:00:00 UTC.
@@ -54,29 +55,29 @@ func (r *recording) add(p *capture.Packet) *capture.Packet {
 // segment adds a TCP segment with the next id.
 func (r *recording) segment(seq uint32, flags uint8, payload string) *capture.Packet {
 	r.ids++
-	header := make([]byte, 20)
-	binary.BigEndian.PutUint16(header, client.Port())
-	binary.BigEndian.PutUint16(header[2:], server.Port())
-	binary.BigEndian.PutUint32(header[4:], seq)
-	header[12], header[13] = 5<<4, flags
-	return r.add(&capture.Packet{Interface: tcpKernel, ID: r.ids, Data: append(header, payload...), Protocol: protocolTCP})
+	b := make([]byte, 20)
+	binary.BigEndian.PutUint16(b, client.Port())
+	binary.BigEndian.PutUint16(b[2:], server.Port())
+	binary.BigEndian.PutUint32(b[4:], seq)
+	b[12], b[13] = 5<<4, flags
+	return r.add(&capture.Packet{Interface: tcpKernel, ID: r.ids, Data: append(b, payload...), Protocol: header.ProtocolTCP})
 }
 
 // datagram adds a UDP datagram with the next id.
 func (r *recording) datagram(payload string) *capture.Packet {
 	r.ids++
-	header := make([]byte, 8)
-	binary.BigEndian.PutUint16(header, client.Port())
-	binary.BigEndian.PutUint16(header[2:], server.Port())
-	binary.BigEndian.PutUint16(header[4:], uint16(8+len(payload)))
-	return r.add(&capture.Packet{Interface: udpKernel, ID: r.ids, Data: append(header, payload...), Protocol: protocolUDP})
+	b := make([]byte, 8)
+	binary.BigEndian.PutUint16(b, client.Port())
+	binary.BigEndian.PutUint16(b[2:], server.Port())
+	binary.BigEndian.PutUint16(b[4:], uint16(8+len(payload)))
+	return r.add(&capture.Packet{Interface: udpKernel, ID: r.ids, Data: append(b, payload...), Protocol: header.ProtocolUDP})
 }
 
 // read adds what a call returned, with the id of a packet.
 func (r *recording) read(i *capture.Interface, id uint64, payload string) *capture.Packet {
-	protocol := uint8(protocolTCP)
+	protocol := uint8(header.ProtocolTCP)
 	if i.Kind == "udp" {
-		protocol = protocolUDP
+		protocol = header.ProtocolUDP
 	}
 	return r.add(&capture.Packet{Interface: i, ID: id, Data: []byte(payload), Protocol: protocol, Call: "recvmsg"})
 }
@@ -192,20 +193,20 @@ func wants(t *testing.T, in, part string) {
 // to one read, one segment goes to two, and one is as it came.
 func conversation() *recording {
 	r := newRecording()
-	r.segment(999, tcpSYN, "")
-	r.segment(1000, tcpACK, "")
-	r.segment(1000, tcpACK, "0123")
-	r.segment(1004, tcpACK, "456789")
+	r.segment(999, header.SYN, "")
+	r.segment(1000, header.ACK, "")
+	r.segment(1000, header.ACK, "0123")
+	r.segment(1004, header.ACK, "456789")
 	r.read(tcpUser, 3, "0123456789").Receipt.Fed.Ranges = [][2]uint64{{3, 4}}
-	r.segment(1010, tcpACK|tcpPSH, "abcdef")
+	r.segment(1010, header.ACK|header.PSH, "abcdef")
 	r.read(tcpUser, 5, "ab")
 	r.read(tcpUser, 5, "cdef")
-	r.segment(1016, tcpACK|tcpPSH, "!\n")
+	r.segment(1016, header.ACK|header.PSH, "!\n")
 	r.read(tcpUser, 6, "!\n")
-	r.segment(1018, tcpACK, "")
-	r.segment(1018, tcpACK|tcpFIN, "")
+	r.segment(1018, header.ACK, "")
+	r.segment(1018, header.ACK|header.FIN, "")
 	r.read(tcpUser, 8, "").Receipt.End = true
-	r.segment(1019, tcpACK, "")
+	r.segment(1019, header.ACK, "")
 	r.statistics = []capture.Statistics{
 		{Interface: tcpKernel, Received: 9, Accepted: 9, Delivered: 9},
 		{Interface: tcpUser, Received: 5, Accepted: 5, Delivered: 5},

@@ -1,7 +1,6 @@
 package explain
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math"
 
@@ -42,23 +41,8 @@ type dissection struct {
 	payload, end int
 }
 
-// Numbers of https://www.iana.org/assignments/protocol-numbers.
-const (
-	protocolICMP    = 1
-	protocolTCP     = 6
-	protocolUDP     = 17
-	protocolICMPv6  = 58
-	protocolSCTP    = 132
-	protocolUDPLite = 136
-)
-
-var protocolNames = map[uint8]string{
-	protocolICMP: "ICMP", protocolTCP: "TCP", protocolUDP: "UDP",
-	protocolICMPv6: "ICMPv6", protocolSCTP: "SCTP", protocolUDPLite: "UDP-Lite",
-}
-
 func protocolName(protocol uint8) string {
-	if name, ok := protocolNames[protocol]; ok {
+	if name := header.ProtocolName(protocol); name != "" {
 		return name
 	}
 	return fmt.Sprintf("proto%d", protocol)
@@ -129,13 +113,13 @@ func (d *dissection) transportHeader(data []byte) {
 	b := data[min(d.payload, len(data)):min(max(d.end, d.payload), len(data))]
 	size := math.MaxInt
 	switch d.protocol {
-	case protocolTCP:
-		if len(b) >= 20 && b[12]>>4 >= 5 {
-			size = int(b[12]>>4) * 4
+	case header.ProtocolTCP:
+		if tcp, ok := header.ParseTCP(b); ok && tcp.Size >= header.TCPSize {
+			size = tcp.Size
 		}
-	case protocolUDP, protocolUDPLite, protocolICMP, protocolICMPv6:
+	case header.ProtocolUDP, header.ProtocolUDPLite, header.ProtocolICMP, header.ProtocolICMPv6:
 		size = 8
-	case protocolSCTP:
+	case header.ProtocolSCTP:
 		size = 12
 	}
 	if size > len(b) {
@@ -145,25 +129,10 @@ func (d *dissection) transportHeader(data []byte) {
 	d.header(protocolName(d.protocol), classTransport, size)
 }
 
-// tcpHeader is what there is to know of a TCP header (RFC 9293).
-type tcpHeader struct {
-	seq   uint32
-	flags uint8
-}
-
-const (
-	tcpFIN = 1 << iota
-	tcpSYN
-	tcpRST
-	tcpPSH
-	tcpACK
-)
-
-// tcp reads the TCP header of a packet, if it has one.
-func (d *dissection) tcp(data []byte) (h tcpHeader, ok bool) {
-	if d.protocol != protocolTCP || d.transport < 0 {
+// tcp parses the TCP header of a packet, if it has one.
+func (d *dissection) tcp(data []byte) (h header.TCP, ok bool) {
+	if d.protocol != header.ProtocolTCP || d.transport < 0 {
 		return h, false
 	}
-	b := data[d.transport:]
-	return tcpHeader{seq: binary.BigEndian.Uint32(b[4:]), flags: b[13]}, true
+	return header.ParseTCP(data[d.transport:])
 }

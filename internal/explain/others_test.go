@@ -4,13 +4,14 @@ import (
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // A peek takes nothing: the read that follows has the same bytes.
 func TestPeek(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
-	r.segment(1000, tcpACK, "0123456789")
+	r.segment(1000, header.ACK, "0123456789")
 	r.read(tcpUser, 1, "0123").Receipt.Peeked = true
 	r.read(tcpUser, 1, "0123456789")
 	e := r.explain(t)
@@ -28,7 +29,7 @@ func TestPeek(t *testing.T) {
 func TestBeforeTap(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
-	r.segment(1000, tcpACK, "0123456789")
+	r.segment(1000, header.ACK, "0123456789")
 	r.read(tcpUser, 0, "early").Receipt.Missing = capture.MissingBeforeTap
 	r.read(tcpUser, 1, "bird0123").Receipt.BeforeTap = 4
 	r.read(tcpUser, 1, "456789")
@@ -49,10 +50,10 @@ func TestBeforeTap(t *testing.T) {
 func TestSplice(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
-	r.segment(1000, tcpACK, "0123456789")
+	r.segment(1000, header.ACK, "0123456789")
 	p := r.read(tcpUser, 1, "")
 	p.Len, p.Call = 10, "splice"
-	r.segment(1010, tcpACK, "abc")
+	r.segment(1010, header.ACK, "abc")
 	r.read(tcpUser, 2, "abc")
 	s := r.explain(t).only(t)
 	equal(t, "undelivered", s.Undelivered.AtEnd.Packets+s.Undelivered.PassedOver.Packets+s.Undelivered.InPart.Packets, 0)
@@ -67,8 +68,8 @@ func TestSocketsOfProcess(t *testing.T) {
 	first, second := *tcpKernel, *tcpKernel
 	first.Description += "; process 12 (nginx), its other sockets"
 	second.Description += "; process 12 (nginx), descriptor 7, listening on [::]:80"
-	r.segment(1000, tcpACK, "one").Interface = &second
-	r.segment(1003, tcpACK, "two").Interface = &first
+	r.segment(1000, header.ACK, "one").Interface = &second
+	r.segment(1003, header.ACK, "two").Interface = &first
 	r.statistics = []capture.Statistics{
 		{Interface: &second, Received: 2, Accepted: 2, Delivered: 2},
 		{Interface: &first, Received: 3, Accepted: 3, Delivered: 2, Dropped: 1},
@@ -80,6 +81,6 @@ func TestSocketsOfProcess(t *testing.T) {
 	wants(t, text(t, e, false), "tcp: sockets of process 12 (nginx)\n")
 	third := *tcpKernel
 	third.Description += "; process 13 (nginx), its other sockets"
-	r.segment(1006, tcpACK, "three").Interface = &third
+	r.segment(1006, header.ACK, "three").Interface = &third
 	wants(t, text(t, r.explain(t), false), "tcp: sockets of several processes\n")
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 func TestIDs(t *testing.T) {
@@ -108,7 +109,7 @@ func TestDissect(t *testing.T) {
 	}
 	for _, test := range tests {
 		var got []string
-		for _, s := range dissect(test.layer, protocolUDP, []byte(test.data), 0).spans {
+		for _, s := range dissect(test.layer, header.ProtocolUDP, []byte(test.data), 0).spans {
 			got = append(got, fmt.Sprintf("%s %d-%d", s.name, s.from, s.to))
 		}
 		equal(t, fmt.Sprintf("%q", test.data), strings.Join(got, " "), test.want)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // scenes are captures, each with a property that makes some sentence untrue
@@ -21,7 +22,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.section.Comment = "ebpfdump capture\nebpfdump convert"
 		r.packets = slices.DeleteFunc(r.packets, func(p *capture.Packet) bool { return p.Interface == tcpUser })
 		r.statistics = r.statistics[:1]
-		r.segment(1020, tcpACK|tcpRST, "")
+		r.segment(1020, header.ACK|header.RST, "")
 		r.datagram(strings.Repeat("x", 300)).Verdict.Dropped = true
 		r.datagram(strings.Repeat("y", 300)).Drops = 1
 		return r.explain(t)
@@ -41,20 +42,20 @@ var scenes = map[string]func(testing.TB) *Explanation{
 	// A client gets the answer to its SYN, and then an ACK of what it has sent.
 	"client": func(t testing.TB) *Explanation {
 		r := newRecording()
-		r.segment(999, tcpSYN|tcpACK, "")
-		r.segment(1000, tcpACK, "")
-		r.segment(1000, tcpACK, "answer")
+		r.segment(999, header.SYN|header.ACK, "")
+		r.segment(1000, header.ACK, "")
+		r.segment(1000, header.ACK, "answer")
 		r.read(tcpUser, 3, "answer")
-		r.segment(1006, tcpACK|tcpFIN, "")
+		r.segment(1006, header.ACK|header.FIN, "")
 		return r.explain(t)
 	},
 	// The ACK of the handshake brings the request; a later one has nothing to do with it.
 	"request at once": func(t testing.TB) *Explanation {
 		r := newRecording()
-		r.segment(999, tcpSYN, "")
-		r.segment(1000, tcpACK, "request")
+		r.segment(999, header.SYN, "")
+		r.segment(1000, header.ACK, "request")
 		r.read(tcpUser, 2, "request")
-		r.segment(1007, tcpACK, "")
+		r.segment(1007, header.ACK, "")
 		return r.explain(t)
 	},
 	"never filtered": func(t testing.TB) *Explanation {
@@ -111,14 +112,14 @@ var scenes = map[string]func(testing.TB) *Explanation{
 	},
 	"ends": func(t testing.TB) *Explanation {
 		r := newRecording()
-		r.segment(1000, tcpACK, "abc")
+		r.segment(1000, header.ACK, "abc")
 		r.read(tcpUser, 1, "abc")
-		r.segment(1003, tcpACK, "")
-		r.segment(1003, tcpACK|tcpRST, "")
+		r.segment(1003, header.ACK, "")
+		r.segment(1003, header.ACK|header.RST, "")
 		r.read(tcpUser, 3, "").Receipt.Errno = syscall.ECONNRESET
-		r.segment(1003, tcpACK|tcpRST, "")
-		r.segment(1003, tcpACK|tcpFIN, "")
-		r.segment(1000, tcpACK, "abc")
+		r.segment(1003, header.ACK|header.RST, "")
+		r.segment(1003, header.ACK|header.FIN, "")
+		r.segment(1000, header.ACK, "abc")
 		return r.explain(t)
 	},
 	"printed": func(t testing.TB) *Explanation {
@@ -146,14 +147,14 @@ var scenes = map[string]func(testing.TB) *Explanation{
 	},
 	"before the tap": func(t testing.TB) *Explanation {
 		r := newRecording()
-		r.segment(1000, tcpACK, "0123456789")
+		r.segment(1000, header.ACK, "0123456789")
 		r.read(tcpUser, 0, "early").Receipt.Missing = capture.MissingBeforeTap
 		r.read(tcpUser, 1, "bird0123456789").Receipt.BeforeTap = 4
 		return r.explain(t)
 	},
 	"splice": func(t testing.TB) *Explanation {
 		r := newRecording()
-		r.segment(1000, tcpACK, "0123456789")
+		r.segment(1000, header.ACK, "0123456789")
 		r.read(tcpUser, 1, "").Len = 10
 		return r.explain(t)
 	},
@@ -200,7 +201,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r := conversation()
 		second := *tcpKernel
 		second.Description += "; of IPv4 peers"
-		r.segment(2000, tcpACK, "").Interface = &second
+		r.segment(2000, header.ACK, "").Interface = &second
 		return r.explain(t)
 	},
 	"lost": func(t testing.TB) *Explanation {
@@ -234,10 +235,10 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r := newRecording()
 		r.datagram("aaaaaaaaaa")
 		r.read(udpUser, 1, "aaaa")
-		r.segment(1000, tcpACK, "abcdef")
+		r.segment(1000, header.ACK, "abcdef")
 		r.read(tcpUser, 2, "ab")
 		r.read(tcpUser, 2, "cdef")
-		r.segment(1006, tcpACK, "ghijkl")
+		r.segment(1006, header.ACK, "ghijkl")
 		r.read(tcpUser, 3, "gh")
 		return r.explain(t)
 	},
@@ -324,12 +325,12 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r := newRecording()
 		below := func(headers int) {
 			kernel := r.packets[len(r.packets)-1]
-			r.add(&capture.Packet{Interface: tcpNet, ID: kernel.ID, Protocol: protocolTCP, Data: append(ipv4Header(headers+len(kernel.Data)), kernel.Data...)})
+			r.add(&capture.Packet{Interface: tcpNet, ID: kernel.ID, Protocol: header.ProtocolTCP, Data: append(ipv4Header(headers+len(kernel.Data)), kernel.Data...)})
 		}
-		r.segment(1000, tcpACK, "abcd")
+		r.segment(1000, header.ACK, "abcd")
 		below(20)
 		r.read(tcpUser, 1, "abcd")
-		r.segment(1004, tcpACK, "efgh")
+		r.segment(1004, header.ACK, "efgh")
 		below(20)
 		r.packets[len(r.packets)-1].Data[30] ^= 1
 		return r.explain(t)
@@ -346,5 +347,5 @@ var messageInterfaces sync.Map
 
 // ipv4Header is one for a UDP datagram.
 func ipv4Header(length int) []byte {
-	return []byte{0x45, 0, 0, byte(length), 0, 0, 0x40, 0, 0x40, protocolUDP, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1}
+	return []byte{0x45, 0, 0, byte(length), 0, 0, 0x40, 0, 0x40, header.ProtocolUDP, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1}
 }

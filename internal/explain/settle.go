@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // unread is the fate of what could have been read. The file knows of no more: a
@@ -27,7 +28,7 @@ func (e *entry) settle() (fate string, told bool) {
 		return "the filter kept it from this socket: its verdict was 0", true
 	case e.got > 0 || e.delivered && payload > 0 && !e.socket.stream:
 		return e.settleRead(), false
-	case e.tcp && e.socket.stream && (payload == 0 || e.repeated):
+	case e.isTCP && e.socket.stream && (payload == 0 || e.repeated):
 		return e.settleControl(payload)
 	case e.delivered:
 		return "userspace gets a message without bytes", false
@@ -56,7 +57,7 @@ func (e *entry) settleRead() (fate string) {
 		r := out.Unseen.HeaderSize
 		r.Least, r.Most = min(r.Least, size), max(r.Most, size)
 	}
-	if e.header.flags&tcpFIN != 0 && e.tcp && e.socket.stream {
+	if e.tcp.Flags&header.FIN != 0 && e.isTCP && e.socket.stream {
 		e.settleEnd()
 	}
 	view := e.first.View
@@ -92,7 +93,7 @@ func (e *entry) settleRead() (fate string) {
 func (e *entry) settleEnd() {
 	s := e.socket
 	all, by := &s.out.Unseen.FIN, &s.fins
-	if e.header.flags&tcpRST != 0 {
+	if e.tcp.Flags&header.RST != 0 {
 		all, by = &s.out.Unseen.RST, &s.resets
 	}
 	all.add(e.id, 0)
@@ -106,7 +107,7 @@ func (e *entry) settleEnd() {
 // settleControl counts a segment that brings nothing new to a stream.
 func (e *entry) settleControl(payload uint64) (fate string, told bool) {
 	u := &e.socket.out.Unseen
-	flags := e.header.flags
+	flags := e.tcp.Flags
 	switch {
 	case e.repeated:
 		u.Repeated.add(e.id, payload)
@@ -114,10 +115,10 @@ func (e *entry) settleControl(payload uint64) (fate string, told bool) {
 	case e.handshake:
 		u.Handshake.add(e.id, 0)
 		return "part of the handshake: userspace sees nothing of it", true
-	case flags&(tcpRST|tcpFIN) != 0:
+	case flags&(header.RST|header.FIN) != 0:
 		e.settleEnd()
 		what := "the end of the stream"
-		if flags&tcpRST != 0 {
+		if flags&header.RST != 0 {
 			what = "a reset"
 		}
 		switch {

@@ -136,8 +136,8 @@ func (e *entry) show(fate string) {
 		g.parts[i].time -= e.socket.analysis.first
 	}
 	switch {
-	case e.tcp:
-		g.what = string(header.AppendTCPFlags(nil, e.header.flags))
+	case e.isTCP:
+		g.what = string(header.AppendTCPFlags(nil, e.tcp.Flags))
 	case e.protocol != 0:
 		g.what = protocolName(e.protocol)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // socket is what is known of one kind of socket while its packets come in.
@@ -73,7 +74,7 @@ func newSocket(a *analysis, kind string) *socket {
 	}
 	if k, ok := capture.KindByName(kind); ok {
 		s.out.Summary = k.Summary
-		s.stream = k.Protocol() == protocolTCP
+		s.stream = k.Protocol() == header.ProtocolTCP
 	}
 	return s
 }
@@ -204,7 +205,7 @@ func (s *socket) newPacket(p *capture.Packet) {
 		first: p.Interface, data: bytes.Clone(p.Data), length: max(p.Len, len(p.Data)),
 		payload: d.payload, end: d.end, protocol: d.protocol, verdict: keptBytes(p.Verdict),
 	}
-	e.header, e.tcp = d.tcp(p.Data)
+	e.tcp, e.isTCP = d.tcp(p.Data)
 	e.seen[p.Interface.View] = true
 	if len(s.protocols) < 256 {
 		s.protocols[d.protocol] = true
@@ -223,7 +224,7 @@ func (s *socket) newPacket(p *capture.Packet) {
 	if p.Interface.View == capture.ViewKernel {
 		s.views[capture.ViewKernel].before(0)
 	}
-	if s.stream && e.tcp && e.verdict != 0 {
+	if s.stream && e.isTCP && e.verdict != 0 {
 		s.streams.saw(e)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // connection names one direction of a TCP connection.
@@ -42,19 +43,19 @@ type segment struct {
 func (c *connections) saw(e *entry) {
 	key := connection{e.src, e.dst}
 	st := c.open[key]
-	seq := e.header.seq
-	if e.header.flags&tcpSYN != 0 {
+	seq := e.tcp.Seq
+	if e.tcp.Flags&header.SYN != 0 {
 		e.handshake = true
 		// A repeated SYN has the same number, a new connection another.
 		if st == nil || st.start != seq+1 {
 			st = c.start(key, seq+1)
 			// A SYN-ACK is answered by us, so that nothing more of the handshake comes in.
-			st.syn = e.header.flags&tcpACK == 0
+			st.syn = e.tcp.Flags&header.ACK == 0
 		}
 		seq++
 	}
 	if st == nil {
-		if e.end <= e.payload && e.header.flags&(tcpFIN|tcpRST) == 0 {
+		if e.end <= e.payload && e.tcp.Flags&(header.FIN|header.RST) == 0 {
 			return // the last ACK of a connection that is over
 		}
 		st = c.start(key, seq) // the capture began after the SYN
@@ -84,9 +85,9 @@ func (st *stream) add(e *entry, seq uint32) {
 	if e.verdict > 0 {
 		size = min(size, int64(max(e.offset0+e.verdict-e.payload, 0)))
 	}
-	if st.syn && e.header.flags&tcpSYN == 0 {
+	if st.syn && e.tcp.Flags&header.SYN == 0 {
 		// An ACK that brings payload, or comes after one that did, is of another kind.
-		e.handshake = e.end <= e.payload && seq == st.start && e.header.flags&(tcpFIN|tcpRST) == 0
+		e.handshake = e.end <= e.payload && seq == st.start && e.tcp.Flags&(header.FIN|header.RST) == 0
 		st.syn = false
 	}
 	from := st.end + int64(int32(seq-st.start-uint32(st.end)))

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // entry is a packet, with what its views have shown so far.
@@ -26,8 +27,8 @@ type entry struct {
 	// payload and end are places in the first view.
 	payload, end int
 	protocol     uint8
-	tcp          bool
-	header       tcpHeader
+	isTCP        bool
+	tcp          header.TCP
 	verdict      int // keepAll, or how many bytes the socket's filter kept
 
 	// got counts the payload's bytes that userspace got, reads the calls that

@@ -1,6 +1,6 @@
-// Package header reads the headers that packets begin with: what each says of
-// itself, where it ends, and what comes next. Packets may be cut off anywhere, and
-// a length that one states is only believed as far as its bytes go.
+// Package header parses the headers of captured packets: Ethernet, IP and TCP.
+// Packets may be truncated anywhere, so a length field is trusted only as far as
+// there are bytes.
 package header
 
 import (
@@ -8,7 +8,7 @@ import (
 	"net/netip"
 )
 
-// Types of Ethernet frames (ieee-802-numbers of IANA).
+// EtherTypes (ieee-802-numbers of IANA).
 const (
 	EtherTypeIPv4 = 0x0800
 	EtherTypeIPv6 = 0x86dd
@@ -16,7 +16,7 @@ const (
 	EtherTypeQinQ = 0x88a8
 )
 
-// Protocols over IP (protocol-numbers of IANA).
+// IP protocol numbers (protocol-numbers of IANA).
 const (
 	ProtocolICMP    = 1
 	ProtocolTCP     = 6
@@ -26,6 +26,26 @@ const (
 	ProtocolSCTP    = 132
 	ProtocolUDPLite = 136
 )
+
+// ProtocolName is the usual spelling of a protocol's name, empty for those that
+// are not listed above or have no header of known size.
+func ProtocolName(protocol uint8) string {
+	switch protocol {
+	case ProtocolICMP:
+		return "ICMP"
+	case ProtocolTCP:
+		return "TCP"
+	case ProtocolUDP:
+		return "UDP"
+	case ProtocolICMPv6:
+		return "ICMPv6"
+	case ProtocolSCTP:
+		return "SCTP"
+	case ProtocolUDPLite:
+		return "UDP-Lite"
+	}
+	return ""
+}
 
 // HasPorts tells whether a protocol's header begins with two ports.
 func HasPorts(protocol uint8) bool {
@@ -40,10 +60,11 @@ func HasPorts(protocol uint8) bool {
 const (
 	IPv4Size = 20
 	IPv6Size = 40
+	TCPSize  = 20
 )
 
-// Ethernet reads the header of a frame with its VLAN tags. Its size is 0 if it is
-// not whole.
+// Ethernet parses a frame's header including its VLAN tags. The size is 0 if the
+// header is truncated.
 func Ethernet(b []byte) (etherType uint16, size int) {
 	be := binary.BigEndian
 	if len(b) < 14 {
@@ -57,25 +78,25 @@ func Ethernet(b []byte) (etherType uint16, size int) {
 	return etherType, size
 }
 
-// IP is what the header of either version says, and those extension headers of
-// IPv6 that are whole.
+// IP holds the fields of an IPv4 or IPv6 header, and of the IPv6 extension headers
+// that are complete.
 type IP struct {
 	// Version is 4 or 6.
 	Version  int
 	Src, Dst netip.Addr
-	// Protocol is that of what follows.
+	// Protocol is the protocol of the payload.
 	Protocol uint8
-	// Size is how many bytes all these headers have.
+	// Size is the length of all these headers in bytes.
 	Size int
-	// Total is how many bytes the packet has, 0 if the header does not say so, as
-	// after segmentation offload. What follows them is padding.
+	// Total is the length of the packet in bytes, headers included, or 0 if the
+	// header does not say, as after segmentation offload. Bytes beyond it are padding.
 	Total int
-	// Later says that it is a fragment, and not the first one: what follows is no
-	// header.
-	Later bool
+	// Fragment is set for every fragment of a packet, Later for all but the first:
+	// the payload of those does not begin with a header.
+	Fragment, Later bool
 }
 
-// ParseIP reads the header that a packet begins with.
+// ParseIP parses the IP header at the start of a packet.
 func ParseIP(b []byte) (h IP, ok bool) {
 	switch {
 	case len(b) >= IPv4Size && b[0]>>4 == 4:
@@ -97,7 +118,8 @@ func parseIPv4(b []byte) (IP, bool) {
 	}
 	return IP{
 		Version: 4, Src: netip.AddrFrom4([4]byte(b[12:16])), Dst: netip.AddrFrom4([4]byte(b[16:20])),
-		Protocol: b[9], Size: size, Total: total, Later: be.Uint16(b[6:])&0x1fff != 0,
+		Protocol: b[9], Size: size, Total: total,
+		Fragment: be.Uint16(b[6:])&0x3fff != 0, Later: be.Uint16(b[6:])&0x1fff != 0,
 	}, true
 }
 
@@ -121,6 +143,7 @@ func parseIPv6(b []byte) IP {
 		if len(rest) < size {
 			break
 		}
+		h.Fragment = h.Fragment || h.Protocol == fragment
 		h.Later = h.Later || h.Protocol == fragment && be.Uint16(rest[2:])>>3 != 0
 		h.Protocol = rest[0]
 		h.Size += size
@@ -128,8 +151,33 @@ func parseIPv6(b []byte) IP {
 	return h
 }
 
-// AppendTCPFlags appends tcpdump's notation of the flags of TCP, in its order,
-// which is the bits' from the lowest up.
+// TCP flags.
+const (
+	FIN = 1 << iota
+	SYN
+	RST
+	PSH
+	ACK
+)
+
+// TCP holds fields of a TCP header (RFC 9293).
+type TCP struct {
+	Seq   uint32
+	Flags uint8
+	// Size is the length of the header in bytes as its data offset states it, which
+	// may be less than TCPSize or more than there are bytes.
+	Size int
+}
+
+// ParseTCP parses the header of a TCP segment.
+func ParseTCP(b []byte) (h TCP, ok bool) {
+	if len(b) < TCPSize {
+		return TCP{}, false
+	}
+	return TCP{Seq: binary.BigEndian.Uint32(b[4:]), Flags: b[13], Size: int(b[12]>>4) * 4}, true
+}
+
+// AppendTCPFlags appends TCP flags as tcpdump prints them, from the lowest bit up.
 func AppendTCPFlags(b []byte, flags uint8) []byte {
 	const letters = "FSRP.UEW"
 	if flags == 0 {

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // frame is a frame of the reference, with what stands in it.
@@ -33,122 +32,96 @@ const (
 	toPeer   = "peer"
 )
 
-// parseFrame looks what stands in a frame that begins with an Ethernet header.
+// parseFrame finds the headers in a frame that begins with an Ethernet header.
 // It knows nothing of sockets.
 func parseFrame(data []byte) frame {
 	f := frame{data: data, label: "frame"}
-	if len(data) < 14 {
+	etherType, at := header.Ethernet(data)
+	if at == 0 {
 		return f
 	}
 	f.add("Ethernet", 0)
-	at := 14
-	switch binary.BigEndian.Uint16(data[12:]) {
-	case unix.ETH_P_IP:
-		f.parseIPv4(at)
-	case unix.ETH_P_IPV6:
-		f.parseIPv6(at)
+	switch etherType {
+	case header.EtherTypeIPv4:
+		f.add("IPv4", at)
+	case header.EtherTypeIPv6:
+		f.add("IPv6", at)
 	default:
 		f.add(payload, at)
+		return f
 	}
+	ip, ok := header.ParseIP(data[at:])
+	if !ok {
+		return f
+	}
+	if ip.Fragment {
+		f.label = "fragment"
+	}
+	if ip.Later {
+		f.add(payload, at+ip.Size)
+		return f
+	}
+	f.parseTransport(ip.Protocol, at+ip.Size)
 	return f
 }
 
 func (f *frame) add(name string, at int) { f.layers = append(f.layers, layer{name, at}) }
 
-func (f *frame) parseIPv4(at int) {
-	f.add("IPv4", at)
-	header := f.data[at:]
-	if len(header) < 20 {
-		return
-	}
-	size := int(header[0]&0xf) * 4
-	if offset := binary.BigEndian.Uint16(header[6:]); offset&0x3fff != 0 {
-		f.label = "fragment"
-		if offset&0x1fff != 0 {
-			f.add(payload, at+size)
-			return
-		}
-	}
-	f.parseTransport(header[9], at+size)
-}
-
-func (f *frame) parseIPv6(at int) {
-	f.add("IPv6", at)
-	header := f.data[at:]
-	if len(header) < 40 {
-		return
-	}
-	next, at := header[6], at+40
-	if next == unix.IPPROTO_FRAGMENT && len(f.data) >= at+8 {
-		f.label = "fragment"
-		next, at = f.data[at], at+8
-		if binary.BigEndian.Uint16(f.data[at-6:])>>3 != 0 {
-			f.add(payload, at)
-			return
-		}
-	}
-	f.parseTransport(next, at)
-}
-
 func (f *frame) parseTransport(protocol uint8, at int) {
-	header := f.data[min(at, len(f.data)):]
-	names := map[uint8]string{
-		unix.IPPROTO_TCP: "TCP", unix.IPPROTO_UDP: "UDP", unix.IPPROTO_UDPLITE: "UDP-Lite",
-		unix.IPPROTO_ICMP: "ICMP", unix.IPPROTO_ICMPV6: "ICMPv6", unix.IPPROTO_SCTP: "SCTP",
-	}
-	name, known := names[protocol]
-	if !known || len(header) < 8 {
+	data := f.data[min(at, len(f.data)):]
+	name := header.ProtocolName(protocol)
+	if name == "" || len(data) < 8 {
 		f.add(payload, at)
 		return
 	}
 	f.add(name, at)
 	size, label := 8, "datagram"
 	switch protocol {
-	case unix.IPPROTO_TCP:
-		if len(header) < 20 {
+	case header.ProtocolTCP:
+		tcp, ok := header.ParseTCP(data)
+		if !ok {
 			return
 		}
-		size = int(header[12]>>4) * 4
-		label = tcpLabel(header[13], len(header) > size)
-	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
-		label = icmpLabel(header[0])
-	case unix.IPPROTO_SCTP:
+		size = tcp.Size
+		label = tcpLabel(tcp.Flags, len(data) > size)
+	case header.ProtocolICMP, header.ProtocolICMPv6:
+		label = icmpLabel(data[0])
+	case header.ProtocolSCTP:
 		size, label = 12, "packet"
 	}
 	if f.label != "fragment" {
 		f.label = label
 	}
-	if len(header) > size {
+	if len(data) > size {
 		f.add(payload, at+size)
 	}
-	if name != "ICMP" && name != "ICMPv6" {
-		f.to = destination(header)
+	if header.HasPorts(protocol) {
+		f.to = destination(data)
 	}
 }
 
-// destination tells by the ports who a packet is for.
-func destination(header []byte) string {
+// destination tells from the ports which end a packet is for.
+func destination(ports []byte) string {
 	switch uint16(capture.ProbePort) {
-	case binary.BigEndian.Uint16(header[2:]):
+	case binary.BigEndian.Uint16(ports[2:]):
 		return toSocket
-	case binary.BigEndian.Uint16(header):
+	case binary.BigEndian.Uint16(ports):
 		return toPeer
 	}
 	return ""
 }
 
 func tcpLabel(flags byte, data bool) string {
-	const fin, syn, rst, ack = 1, 2, 4, 16
 	switch {
-	case flags&syn != 0 && flags&ack != 0:
+	case flags&header.SYN != 0 && flags&header.ACK != 0:
 		return "SYN-ACK"
-	case flags&syn != 0:
+	case flags&header.SYN != 0:
 		return "SYN"
-	case flags&rst != 0:
+	case flags&header.RST != 0:
 		return "RST"
 	case data:
 		return "data"
-	case flags&fin != 0:
+	case flags&header.FIN != 0:
 		return "FIN"
 	}
 	return "ACK"

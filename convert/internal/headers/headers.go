@@ -89,12 +89,13 @@ func (h *Headers) transport(b []byte) {
 	size := 0
 	switch h.Protocol {
 	case header.ProtocolTCP:
-		if len(b) < 20 {
+		tcp, ok := header.ParseTCP(b)
+		if !ok {
 			return
 		}
-		h.TCP, h.Flags = true, b[13]
+		h.TCP, h.Flags = true, tcp.Flags
 		h.ports(b)
-		size = max(int(b[12]>>4)*4, 20)
+		size = max(tcp.Size, header.TCPSize)
 	case header.ProtocolUDP:
 		if len(b) < 8 {
 			return

@@ -69,13 +69,10 @@ func fitsUDP(data []byte, length int64) bool {
 // fitsTCP tells whether a packet is a TCP segment: its header has a length that
 // fits, three bits that are always 0, and flags that go together (RFC 9293).
 func fitsTCP(data []byte, length int64) bool {
-	const fin, syn, rst, ack = 1, 2, 4, 16
-	if len(data) < 20 {
+	const fin, syn, rst, ack = header.FIN, header.SYN, header.RST, header.ACK
+	tcp, ok := header.ParseTCP(data)
+	if !ok || tcp.Size < header.TCPSize || int64(tcp.Size) > length || data[12]&0xe != 0 {
 		return false
 	}
-	size, flags := int64(data[12]>>4)*4, data[13]
-	if size < 20 || size > length || data[12]&0xe != 0 {
-		return false
-	}
-	return flags&(syn|ack|rst) != 0 && flags&(syn|fin) != syn|fin && flags&(syn|rst) != syn|rst
+	return tcp.Flags&(syn|ack|rst) != 0 && tcp.Flags&(syn|fin) != syn|fin && tcp.Flags&(syn|rst) != syn|rst
 }
