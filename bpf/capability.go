@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -126,6 +127,29 @@ func (p Privilege) MayLoad() bool { return p.Has(unix.CAP_BPF) }
 // Hint is the one step that gives the process capabilities that it lacks, such
 // as "CAP_BPF".
 func (p Privilege) Hint(lacking ...string) string {
+	program := "program's"
+	if len(os.Args) > 0 {
+		program = filepath.Base(os.Args[0])
+	}
+	return p.HintFor(program, p.names(), lacking...)
+}
+
+// names lists the capabilities in force, and CAP_BPF, which all that this package is
+// for needs.
+func (p Privilege) names() []string {
+	names := []string{"CAP_BPF"}
+	for c, name := range capabilityNames {
+		if c != unix.CAP_BPF && c != unix.CAP_SYS_ADMIN && p.Effective>>c&1 != 0 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// HintFor is Hint for a program of that name which is to have the usual capabilities
+// as well: setcap replaces all that a file had.
+func (p Privilege) HintFor(program string, usual []string, lacking ...string) string {
 	switch {
 	case p.Nested:
 		return "run it as root outside of the user namespace (rootless container, unshare -U)"
@@ -138,11 +162,11 @@ func (p Privilege) Hint(lacking ...string) string {
 	case slices.Contains(lacking, "CAP_SYS_ADMIN"):
 		return "run as root (sudo)"
 	}
-	names := []string{"cap_bpf", "cap_net_raw"}
+	names := slices.Clone(usual)
 	for _, name := range lacking {
-		if name = strings.ToLower(name); !slices.Contains(names, name) {
+		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}
 	}
-	return "run as root (sudo), or once: setcap " + strings.Join(names, ",") + "+ep on the ebpfdump binary"
+	return "run as root (sudo), or once: setcap " + strings.ToLower(strings.Join(names, ",")) + "+ep on the " + program + " binary"
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
 
 // The names of the trials.
@@ -89,7 +90,7 @@ func judgeTrial(name, doing string, needs bpf.Capability, err error, p bpf.Privi
 	case refused:
 		t.Answer = No
 		t.Detail = doing + " needs " + capability
-		t.Lacks, t.Mend = capability, p.Hint(capability)
+		t.Lacks, t.Mend = capability, privilege.Hint(p, capability)
 	case isAbsence(err):
 		t.Answer = No
 		t.Detail = fmt.Sprintf("%s: this kernel has nothing like it (%v)", doing, err)
@@ -382,7 +383,7 @@ func failed(t *Trial, err error, p bpf.Privilege) {
 	}
 	t.Detail, t.Lacks, t.Mend = missing.What, missing.Capability, missing.Hint
 	if t.Lacks != "" {
-		t.Mend = p.Hint(t.Lacks)
+		t.Mend = privilege.Hint(p, t.Lacks)
 	}
 }
 

@@ -127,13 +127,12 @@ func judge(m Machine, c command) Verdict {
 		}
 	}
 	if v.Answer != No && len(lacking) > 0 {
-		privilege := bpf.Privilege{UID: m.Process.UID, Nested: m.Process.nested}
 		v.Answer = No
 		v.Detail = "needs " + strings.Join(lacking, ", ")
 		if m.Process.nested {
 			v.Detail += " outside of this user namespace"
 		}
-		v.Mend = privilege.Hint(lacking...)
+		v.Mend = privilege.Hint(bpf.Privilege{UID: m.Process.UID, Nested: m.Process.nested}, lacking...)
 	}
 	return v
 }

@@ -99,6 +99,12 @@ func (u Use) Advise(err error) error {
 	return err
 }
 
+// Hint is the one step that gives ebpfdump capabilities that it lacks. What setcap
+// makes of its file keeps the capabilities of the usual commands.
+func Hint(p bpf.Privilege, lacking ...string) string {
+	return p.HintFor("ebpfdump", []string{"CAP_BPF", "CAP_NET_RAW"}, lacking...)
+}
+
 func (u Use) hint(p bpf.Privilege, missing string) string {
 	lacking := []string{missing}
 	for _, c := range u.Needs() {
@@ -106,5 +112,5 @@ func (u Use) hint(p bpf.Privilege, missing string) string {
 			lacking = append(lacking, name)
 		}
 	}
-	return p.Hint(lacking...)
+	return Hint(p, lacking...)
 }
