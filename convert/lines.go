@@ -178,7 +178,7 @@ func appendPreview(b, payload []byte, room int) []byte {
 	shown := payload[:min(len(payload), room)]
 	if isText(shown) {
 		for _, c := range shown {
-			b = append(b, printable(c))
+			b = append(b, terminal.ASCII(c))
 		}
 		return b
 	}
@@ -194,20 +194,11 @@ func appendPreview(b, payload []byte, room int) []byte {
 func isText(b []byte) bool {
 	text := 0
 	for _, c := range b {
-		if printable(c) == c || c == '\n' || c == '\r' || c == '\t' {
+		if terminal.ASCII(c) == c || c == '\n' || c == '\r' || c == '\t' {
 			text++
 		}
 	}
 	return text*4 >= len(b)*3
-}
-
-// printable is the ASCII character that stands for a byte: a dot for all
-// that a terminal would not show, or would act on.
-func printable(c byte) byte {
-	if c < ' ' || c > '~' {
-		return '.'
-	}
-	return c
 }
 
 // appendHexDump appends lines of 16 bytes: offset, hexadecimal, ASCII. In 76 columns.
@@ -228,7 +219,7 @@ func appendHexDump(b, data []byte) []byte {
 		}
 		b = append(b, "  "...)
 		for _, c := range row {
-			b = append(b, printable(c))
+			b = append(b, terminal.ASCII(c))
 		}
 		b = append(b, '\n')
 	}

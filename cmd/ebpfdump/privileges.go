@@ -6,6 +6,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // privilegeHelp lists for a command's help which capabilities it needs.
@@ -25,26 +26,12 @@ func privilegeHelp(command string) string {
 	return text.String()
 }
 
-// wrapped lists capabilities within the 80 columns of a terminal.
+// wrapped lists capabilities within the 80 columns of a terminal, from a column on.
 func wrapped(needs []bpf.Capability, indent int) string {
-	var text strings.Builder
-	column := indent
+	names := make([]string, len(needs))
 	for i, c := range needs {
-		word := c.String()
-		if i < len(needs)-1 {
-			word += ","
-		}
-		switch {
-		case i == 0:
-		case column+1+len(word) > 80:
-			text.WriteString("\n" + strings.Repeat(" ", indent))
-			column = indent
-		default:
-			text.WriteByte(' ')
-			column++
-		}
-		text.WriteString(word)
-		column += len(word)
+		names[i] = c.String()
 	}
-	return text.String()
+	lines := terminal.Wrap(strings.Join(names, ", "), 80-indent, 80-indent)
+	return strings.Join(lines, "\n"+strings.Repeat(" ", indent))
 }

@@ -137,20 +137,6 @@ func (p *page) wrap(prefix, text string) {
 // lines breaks a text at its spaces, from the column of the details on.
 func (p *page) lines(indent, text string) {
 	room := width - detailFrom - len(indent)
-	used := 0
-	for word := range strings.FieldsSeq(terminal.Plain(text)) {
-		length := len([]rune(word))
-		switch {
-		case used == 0:
-		case used+1+length > room:
-			p.text.WriteString("\n" + strings.Repeat(" ", detailFrom) + indent)
-			used = 0
-		default:
-			p.text.WriteByte(' ')
-			used++
-		}
-		p.text.WriteString(word)
-		used += length
-	}
-	p.text.WriteByte('\n')
+	lines := terminal.Wrap(terminal.Plain(text), room, room)
+	p.text.WriteString(strings.Join(lines, "\n"+strings.Repeat(" ", detailFrom)+indent) + "\n")
 }

@@ -74,12 +74,6 @@ func TestDroppedIDs(t *testing.T) {
 	equal(t, "ids", fmt.Sprint(got), "[4 5 6 9 10 11 12 13 14 15 16 17]")
 }
 
-func TestWrap(t *testing.T) {
-	t.Parallel()
-	equal(t, "lines", strings.Join(wrap("one two  three "+strings.Repeat("x", 12), 6, 8), "|"), "one two|three|xxxxxx|xxxxxx")
-	equal(t, "empty", strings.Join(wrap("", 6, 8), "|"), "")
-}
-
 func TestDigits(t *testing.T) {
 	t.Parallel()
 	for n, want := range map[uint64]string{0: "0", 999: "999", 1000: "1,000", 1234567: "1,234,567"} {

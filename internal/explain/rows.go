@@ -1,6 +1,10 @@
 package explain
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
+)
 
 const rowBytes = 16
 
@@ -133,10 +137,7 @@ func (r *row) ascii() string {
 		b = append(b, ' ')
 	}
 	for _, c := range r.data {
-		if c < ' ' || c > '~' {
-			c = '.'
-		}
-		b = append(b, c)
+		b = append(b, terminal.ASCII(c))
 	}
 	return string(b)
 }

@@ -191,7 +191,7 @@ func (p *printer) row(r *row) {
 	}
 	line := p.paint(colour, fmt.Sprintf("%-8s", r.label)) + p.paint(faint, fmt.Sprintf("%5s", r.place)) + " "
 	if r.remark != "" {
-		for i, remark := range wrap(r.remark, columns-14, columns-14) {
+		for i, remark := range terminal.WrapHard(r.remark, columns-14, columns-14) {
 			if i > 0 {
 				line = strings.Repeat(" ", 14)
 			}
@@ -209,7 +209,7 @@ func (p *printer) row(r *row) {
 func (p *printer) wrapped(label, text, colour string) {
 	text = terminal.Plain(text)
 	indent := utf8.RuneCountInString(label)
-	for i, line := range wrap(text, columns-max(indent, 2), columns-indent) {
+	for i, line := range terminal.WrapHard(text, columns-indent, columns-max(indent, 2)) {
 		switch {
 		case i == 0:
 			fmt.Fprint(p.w, p.paint(faint, label))
@@ -218,28 +218,4 @@ func (p *printer) wrapped(label, text, colour string) {
 		}
 		fmt.Fprintln(p.w, p.paint(colour, line))
 	}
-}
-
-// wrap breaks a text into lines of at most width columns, the first of which
-// may have another width. A longer word is broken.
-func wrap(text string, width, first int) []string {
-	var lines []string
-	line, room := []rune(nil), first
-	for word := range strings.FieldsSeq(text) {
-		rest := []rune(word)
-		if len(line) > 0 && len(line)+1+len(rest) > room {
-			lines = append(lines, string(line))
-			line, room = nil, width
-		}
-		if len(line) > 0 {
-			line = append(line, ' ')
-		}
-		for len(rest) > room-len(line) {
-			n := room - len(line)
-			lines = append(lines, string(append(line, rest[:n]...)))
-			line, room, rest = nil, width, rest[n:]
-		}
-		line = append(line, rest...)
-	}
-	return append(lines, string(line))
 }

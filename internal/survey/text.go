@@ -5,7 +5,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"unicode/utf8"
+
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // textWidth is the width of a terminal that everything fits into, in columns.
@@ -160,22 +161,10 @@ func (r *Report) fieldNames() (readable, refused []string) {
 	return readable, refused
 }
 
-// writeWrapped writes a paragraph. mark stands before its first line, as much
-// space before the others.
+// writeWrapped writes a paragraph with a mark before its first line, and the other
+// lines indented by as much.
 func writeWrapped(b *strings.Builder, mark, text string) {
-	indent := strings.Repeat(" ", len(mark))
-	line, width := mark, len(mark)
-	for i, word := range strings.Fields(text) {
-		n := utf8.RuneCountInString(word)
-		switch {
-		case i == 0:
-		case width+1+n > textWidth:
-			b.WriteString(line + "\n")
-			line, width = indent, len(indent)
-		default:
-			line, width = line+" ", width+1
-		}
-		line, width = line+word, width+n
-	}
-	b.WriteString(line + "\n")
+	room := textWidth - len(mark)
+	lines := terminal.Wrap(text, room, room)
+	b.WriteString(mark + strings.Join(lines, "\n"+strings.Repeat(" ", len(mark))) + "\n")
 }

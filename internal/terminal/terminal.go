@@ -33,6 +33,15 @@ func Plain(s string) string {
 	return s
 }
 
+// ASCII is the character that stands for a byte beside a hex dump: itself if it is
+// printable ASCII, otherwise a dot.
+func ASCII(c byte) byte {
+	if c < ' ' || c > '~' {
+		return '.'
+	}
+	return c
+}
+
 // AppendPlain appends Plain(s).
 func AppendPlain(to []byte, s string) []byte {
 	for len(s) > 0 {
