@@ -13,8 +13,9 @@ const (
 	blockEnhancedPacket = 6
 )
 
-// Option codes of draft-ietf-opsawg-pcapng: of any block (section 3.5), of the
-// interface block (4.2), the enhanced packet block (4.3) and the statistics block (4.6).
+// Option codes of draft-ietf-opsawg-pcapng: for all blocks (section 3.5), interface
+// description blocks (4.2), enhanced packet blocks (4.3) and interface statistics blocks
+// (4.6).
 const (
 	optionEnd     = 0
 	optionComment = 1
@@ -40,30 +41,33 @@ const (
 )
 
 const (
-	// blockFrame is what every block has around its body: type, length, length again.
+	// blockFrame is the size of what surrounds the body of every block: type, length, and
+	// the length again.
 	blockFrame = 12
-	// maxOption is the longest value of an option in bytes: its length has 16 bits.
+	// maxOption is the largest size of an option's value in bytes: the length field has
+	// 16 bits.
 	maxOption = math.MaxUint16
-	// optionSpace is the most bytes that an option takes besides its value: code, length, padding.
+	// optionSpace is the most that an option adds to its value: code, length and padding.
 	optionSpace = 4 + 3
 )
 
 var order = binary.LittleEndian
 
-// beginBlock appends the head of a block whose length endBlock fills in.
+// beginBlock appends the start of a block, whose length endBlock fills in.
 func beginBlock(b []byte, blockType uint32) []byte {
 	return append(order.AppendUint32(b, blockType), 0, 0, 0, 0)
 }
 
-// endBlock completes the block that begins at start; its body is a multiple of 4 bytes.
+// endBlock completes the block that begins at start. Its body must be a multiple of 4
+// bytes.
 func endBlock(b []byte, start int) []byte {
 	length := uint32(len(b) - start + 4)
 	order.PutUint32(b[start+4:], length)
 	return order.AppendUint32(b, length)
 }
 
-// appendOption appends one option of the block being written, padded to 32 bits.
-// A longer value than an option can hold is cut between two runes.
+// appendOption appends one option of the block being written, padded to 32 bits. A value
+// longer than maxOption is truncated at a rune boundary.
 func appendOption(b []byte, code uint16, value string) []byte {
 	value = cut(value, maxOption)
 	b = appendOptionHead(b, code, len(value))
@@ -93,20 +97,20 @@ func appendOptionHead(b []byte, code uint16, length int) []byte {
 	return order.AppendUint32(b, uint32(length)<<16|uint32(code))
 }
 
-// appendTime appends a timestamp: two 32-bit words, the more significant one
-// first in either byte order. There is no time before the epoch.
+// appendTime appends a timestamp: two 32-bit words, the more significant one first in
+// either byte order. Times before the epoch become 0.
 func appendTime(b []byte, nanoseconds int64) []byte {
 	t := uint64(max(nanoseconds, 0))
 	return order.AppendUint32(order.AppendUint32(b, uint32(t>>32)), uint32(t))
 }
 
-// pad appends zeros that bring length, the size of what was appended last, to 32 bits.
+// pad appends the zeros that align a value of that length to 32 bits.
 func pad(b []byte, length int) []byte {
 	end := len(b) + -length&3
 	return append(b, 0, 0, 0)[:end]
 }
 
-// cut returns at most the first limit bytes of a text, and no part of a rune at their end.
+// cut returns at most the first limit bytes of a text, and never splits a rune.
 func cut[T string | []byte](s T, limit int) T {
 	if len(s) <= limit {
 		return s

@@ -7,24 +7,24 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// copier writes the items of files in some form, and counts what the form has no
-// room for. Between two pcapng files that is little: nothing that other programs
-// wrote has to be understood to be kept.
+// copier writes the items of files in some format, and counts what the format has no room
+// for. From pcapng to pcapng that is little: what other programs wrote is kept without
+// being understood.
 type copier struct {
 	PacketWriter
 	format *Format
-	items  itemWriter // the PacketWriter, nil for a form that has only packets
-	left   Ledger
+	items  itemWriter // the PacketWriter, nil for a format that has only packets
+	left   omissionCounts
 }
 
 // itemWriter is a PacketWriter that has room for blocks besides the packets.
 type itemWriter interface {
 	PacketWriter
-	// writeItem writes an item, and counts what of it stays behind.
-	writeItem(item *Item, left *Ledger) error
+	// writeItem writes an item, and counts what it leaves out.
+	writeItem(item *Item, left *omissionCounts) error
 }
 
-// newCopier begins to write a copy of o.From. As with Create, the first bytes may wait.
+// newCopier starts a copy of o.From. As with Create, the first bytes may be buffered.
 func newCopier(f *Format, w io.Writer, o WriteOptions) (*copier, error) {
 	c := &copier{format: f}
 	var err error
@@ -42,7 +42,7 @@ func newCopier(f *Format, w io.Writer, o WriteOptions) (*copier, error) {
 	return c, err
 }
 
-// sections are the section headers of the files that are copied.
+// sections returns the section headers of the files being copied.
 func (o *WriteOptions) sections() (all []*fileSection) {
 	for _, s := range o.From {
 		if r, ok := s.Reader.(*pcapngReader); ok && r.section != nil {
@@ -78,17 +78,17 @@ func (c *copier) writeItem(item *Item) error {
 	return nil
 }
 
-// leftOut lists what of the items is not in the copy, or not as it was.
+// leftOut lists what the copy lacks or has changed.
 func (c *copier) leftOut() []Omission { return c.left.omissions(c.format.Name) }
 
-// leave counts what the form has no room for.
-func (c *copier) leave(m matter) {
+// leave counts what the format has no room for.
+func (c *copier) leave(m detail) {
 	if c.format.keeps&(1<<m) == 0 {
 		c.left.leave(m)
 	}
 }
 
-// cuts tells whether a packet is longer than those of a file.
+// cuts tells whether a packet is too long for the format.
 func (c *copier) cuts(p *capture.Packet) bool {
 	if len(p.Data) <= snaplen-maxHeader {
 		return false
@@ -103,7 +103,7 @@ func (c *copier) leaveBlock(b *block) {
 	known, ok := foreignBlocks[b.kind]
 	switch {
 	case ok:
-		c.leave(known.matter)
+		c.leave(known.detail)
 	case b.kind == blockInterface:
 		c.leave(interfaceBlocks)
 	case b.kind == blockStatistics:
@@ -118,7 +118,7 @@ func (c *copier) leaveBlock(b *block) {
 	}
 }
 
-// leaveOfPacket counts what this project knows of a packet.
+// leaveOfPacket counts the fields of a capture.Packet that the format has no room for.
 func (c *copier) leaveOfPacket(p *capture.Packet) {
 	if (p.Comment != "" || remark.HasFacts(p)) && !(c.format.Name == "text" && textKeeps(p)) {
 		c.leave(packetComments)
@@ -140,7 +140,7 @@ func (c *copier) leaveOfTime(item *Item) {
 	}
 }
 
-// leaveOptions counts what only other programs know of a packet.
+// leaveOptions counts the options of a packet that capture.Packet has no field for.
 func (c *copier) leaveOptions(b *block) {
 	o := optionsOf(b.options, b.order)
 	for code, value, ok := o.next(); ok; code, value, ok = o.next() {

@@ -3,12 +3,11 @@
 //
 // # What there is
 //
-// [Open] reads a file of any [Format], which it finds out itself, and gives its packets one
-// after the other; [Merge] reads several in the order of their times. [NewWriter] writes
-// pcapng, with all that a capture knows: it is a Sink of package capture.
-// [Format.Create] writes any form that [Formats] lists, and [NewFile] does so for a file that
-// is read, with as much of what other programs wrote into it as the form has room for.
-// A [LineWriter] prints a line for each packet.
+// [Open] reads a file, whose [Format] it detects, packet by packet; [Merge] reads several
+// in the order of their times. [NewWriter] writes pcapng with all that a capture knows,
+// and is a Sink of package capture. [Format.Create] writes any format that [Formats] lists.
+// [NewFile] copies a file into such a format, with as much of what other programs wrote
+// into it as the format has room for. A [LineWriter] prints a line for each packet.
 //
 // Packets are those of package capture, with its units: times in nanoseconds since the Unix
 // epoch, lengths in bytes, headers in network byte order. Files of either byte order are
@@ -16,10 +15,10 @@
 //
 // # Errors
 //
-// An [*InputError] says what is wrong with an input, and in which line or at which byte. No
-// length that a file claims is trusted: what reading takes of memory is bounded, whatever is
-// in it. A capture that ends in the middle of a block is an error unless
-// [ReadOptions] permit it. What a form has no room for is counted, as an [Omission].
+// An [*InputError] says what is wrong with an input, and at which line or byte. No length
+// field is trusted: the memory that reading takes is bounded, whatever a file holds. A
+// capture that ends in the middle of a block is an error unless [ReadOptions] permit it.
+// What a format has no room for is counted as an [Omission].
 //
-// Nothing here needs a kernel, or a privilege.
+// Nothing here depends on the kernel or needs a privilege.
 package convert

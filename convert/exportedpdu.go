@@ -33,17 +33,17 @@ const (
 )
 
 const (
-	// maxColumn is the most bytes of the protocol column that are kept.
+	// maxColumn limits the text of the protocol column, in bytes.
 	maxColumn = 64
-	// maxPDUHeader is the size in bytes of a header with all tags: dissector,
-	// IPv6 addresses, three of the ports, column, direction, end.
+	// maxPDUHeader is the size in bytes of a header with all tags: dissector, IPv6
+	// addresses, port type and ports, column, direction, end.
 	maxPDUHeader = 8 + 2*20 + 3*8 + (4 + maxColumn) + 8 + 4
 )
 
-// appendPDUHeader appends what stands before a message's bytes: tags of
-// type(2), length(2), value, all big endian, that name the dissector, the
-// addresses and ports, and the text of the protocol column. Ports take part in
-// no dissection; they make conversations and filters work.
+// appendPDUHeader appends the header of a message: tags of type(2), length(2) and value,
+// all big endian, for the dissector, the addresses and ports, and the text of the
+// protocol column. The ports do not select a dissector, but conversations and filters
+// need them.
 func appendPDUHeader(b []byte, p *capture.Packet) []byte {
 	b = appendPDUText(b, pduDissector, "data")
 	b = appendPDUAddress(b, pduIPv4Source, pduIPv6Source, p.Src.Addr())
@@ -69,8 +69,7 @@ func appendPDUHeader(b []byte, p *capture.Packet) []byte {
 	return appendPDUTag(b, pduEnd, 0)
 }
 
-// pduPortTypeOf returns Wireshark's number for the kind of a protocol's ports,
-// zero for a protocol without ports.
+// pduPortTypeOf returns Wireshark's port type of a protocol, zero if it has no ports.
 func pduPortTypeOf(protocol uint8) uint32 {
 	switch protocol {
 	case protocolSCTP:
@@ -96,7 +95,7 @@ func appendPDUAddress(b []byte, tag4, tag6 uint16, a netip.Addr) []byte {
 	return b
 }
 
-// appendPDUText appends a text, whose length includes zeros up to the next 32 bits.
+// appendPDUText appends a text tag, whose length includes the padding to 32 bits.
 func appendPDUText(b []byte, tag uint16, text string) []byte {
 	b = appendPDUTag(b, tag, (len(text)+3)&^3)
 	return pad(append(b, text...), len(text))

@@ -7,24 +7,23 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// Target is what the bytes of a File go to: a file on a disk, or what stands before
-// one, such as compression.
+// Target is where the bytes of a File go: a file on a disk, or a layer such as
+// compression above one.
 type Target interface {
 	io.Writer
-	// Check tells whether what was written is still there.
+	// Check returns an error if what was written has been changed by somebody else.
 	Check() error
-	// Finish is the end. After a failure before the first Write all is as it was
-	// before: nothing is made, and nothing older is touched.
+	// Finish closes the target. If failure is set and nothing was written yet, no new
+	// file remains and an older one is untouched.
 	Finish(failure error) error
 }
 
-// File is a capture in some form while it is written: Begin, then interfaces,
-// packets and statistics, then End. It is a PacketWriter, so that a program that
-// records and one that converts write in the same way, whatever the form is and
-// wherever the bytes go.
+// File writes a capture in some format: Begin, then interfaces, packets and statistics,
+// then End. It is a PacketWriter, so recording and converting write in the same way,
+// whatever the format and the target are.
 //
-// Nothing reaches the target before the first packet, Release or a good End: until
-// then an older file is as it was.
+// Nothing reaches the target before the first packet, Release or a successful End: until
+// then an older file is untouched.
 //
 // A File is for one goroutine at a time.
 type File struct {
@@ -37,13 +36,13 @@ type File struct {
 	failure error // the first one of Flush and End
 }
 
-// ending is what a target has besides Write.
+// ending is what a Target has besides Write.
 type ending interface {
 	Check() error
 	Finish(failure error) error
 }
 
-// stream is the end of what somebody else opened, and closes.
+// stream ends a writer that the caller opened and will close.
 type stream struct{}
 
 func (stream) Check() error       { return nil }
@@ -51,15 +50,15 @@ func (stream) Finish(error) error { return nil }
 
 var _ PacketWriter = (*File)(nil)
 
-// NewFile makes a File of a form. Nothing is written yet.
+// NewFile returns a File that writes a format to a target. Nothing is written yet.
 func NewFile(to Target, form *Format) *File { return &File{form: form, w: to, ending: to, held: true} }
 
-// NewStream makes a File of what can only be written to, such as stdout.
+// NewStream returns a File that writes to a plain io.Writer, such as stdout.
 func NewStream(w io.Writer, form *Format) *File {
 	return &File{form: form, w: w, ending: stream{}, held: true}
 }
 
-// Begin writes what stands at the beginning.
+// Begin writes the file's header.
 func (f *File) Begin(o WriteOptions) error {
 	c, err := newCopier(f.form, f.w, o)
 	if err == nil {
@@ -68,20 +67,20 @@ func (f *File) Begin(o WriteOptions) error {
 	return err
 }
 
-// Begun tells whether there was a Begin.
+// Begun tells whether Begin was called.
 func (f *File) Begun() bool { return f.copier != nil }
 
-// Held tells whether all that was written so far waits for the first packet.
+// Held tells whether everything written so far is held back until the first packet.
 func (f *File) Held() bool { return f.held }
 
-// Release hands on what stands at the beginning although there is no packet yet.
+// Release writes the file's header to the target although there is no packet yet.
 func (f *File) Release() error {
 	f.held = false
 	return f.Flush()
 }
 
-// AddInterface writes what there is to say of an interface now, and not with its
-// first packet.
+// AddInterface writes the description of an interface now instead of with its first
+// packet.
 func (f *File) AddInterface(i *capture.Interface) error { return f.copier.AddInterface(i) }
 
 // WritePacket writes a packet. It does not keep p.
@@ -90,8 +89,8 @@ func (f *File) WritePacket(p *capture.Packet) error {
 	return f.copier.WritePacket(p)
 }
 
-// WriteItem writes what comes next in a file that is copied. What the form has no
-// room for is counted.
+// WriteItem writes the next item of a file being copied, and counts what the format has no
+// room for.
 func (f *File) WriteItem(item *Item) error {
 	if err := f.copier.writeItem(item); err != nil {
 		return err
@@ -100,10 +99,11 @@ func (f *File) WriteItem(item *Item) error {
 	return nil
 }
 
-// WriteStatistics writes the ledger of an interface.
+// WriteStatistics writes the statistics of an interface.
 func (f *File) WriteStatistics(s capture.Statistics) error { return f.copier.WriteStatistics(s) }
 
-// Flush hands on what was written so far, and looks whether it is still there.
+// Flush writes what is buffered to the target, and checks that nobody else has changed
+// the file.
 func (f *File) Flush() error {
 	if f.held || f.copier == nil {
 		return nil
@@ -115,12 +115,11 @@ func (f *File) Flush() error {
 	return f.failed(err)
 }
 
-// errUnwritten is why a target is finished that nothing was written to.
+// errUnwritten finishes a target to which nothing was written.
 var errUnwritten = errors.New("nothing to write")
 
-// End writes statistics, hands on what waits, and finishes the target. After a
-// failure before the first packet nothing is left of the file. A second End does
-// nothing.
+// End writes statistics, flushes, and finishes the target. After a failure before the
+// first packet no file remains. A second End does nothing.
 func (f *File) End(failure error, statistics ...capture.Statistics) error {
 	if f.ended {
 		return nil
@@ -148,10 +147,10 @@ func (f *File) failed(err error) error {
 	return err
 }
 
-// Failure is the first error of the output itself that Flush and End have met.
+// Failure is the first error of the output itself that Flush or End met.
 func (f *File) Failure() error { return f.failure }
 
-// Written is how many packets the target has taken whole, also after a failure.
+// Written is the number of packets that are complete in the target, also after a failure.
 func (f *File) Written() uint64 {
 	if f.copier == nil {
 		return 0
@@ -159,7 +158,7 @@ func (f *File) Written() uint64 {
 	return f.copier.Written()
 }
 
-// Buffered is how many bytes wait for Flush.
+// Buffered is the number of bytes that wait for Flush.
 func (f *File) Buffered() int {
 	if f.copier == nil {
 		return 0
@@ -167,7 +166,7 @@ func (f *File) Buffered() int {
 	return f.copier.Buffered()
 }
 
-// LeftOut lists what of the items is not in the file, or not as it was.
+// LeftOut lists what the file lacks of the items, or has changed.
 func (f *File) LeftOut() []Omission {
 	if f.copier == nil {
 		return nil

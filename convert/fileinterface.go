@@ -10,25 +10,25 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// fileInterface is an interface of a file that is being read.
+// fileInterface is an interface of a file being read.
 type fileInterface struct {
-	// own is what the packets are once the headers that our Writer put before them
-	// are off; plain is what they are with all their bytes. Both are the same for
-	// interfaces that the Writer put nothing before.
+	// own describes the packets without the headers that our Writer added, plain the
+	// packets with all their bytes. They are the same for interfaces whose packets got no
+	// header.
 	own, plain *capture.Interface
 	clock      fileClock
 	snaplen    uint32 // 0 for no limit
-	// section is the number of the last section that has it.
+	// section is the number of the last section that describes it.
 	section int
-	// body is what its block holds in a copy, and left what it does not hold there.
+	// body is the body of its block in a copy, and left counts what that leaves out.
 	body string
-	left Ledger
-	// statistics is the place of its ledger among the reader's, if counted is set.
+	left omissionCounts
+	// statistics is the index of its statistics among the reader's, if counted is set.
 	statistics int
 	counted    bool
 }
 
-// interfaceBlock reads an interface (section 4.2 of the draft).
+// interfaceBlock reads an interface description block (section 4.2 of the draft).
 func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 	if len(body) < 8 {
 		return nil, fmt.Errorf("an interface block of %d bytes", len(body)+blockFrame)
@@ -73,9 +73,9 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 	return i, nil
 }
 
-// copyBody makes what the block of an interface holds in a copy. The clock stays
-// as it is, so that every time is the same; it is the first option, since scapy
-// misreads it otherwise.
+// copyBody makes the body of an interface's block for copies. The clock stays the same,
+// so that no timestamp changes; it is the first option, since scapy misreads it
+// elsewhere.
 func (r *pcapngReader) copyBody(i *fileInterface, link uint16, foreign []byte) {
 	limit := i.snaplen
 	if limit == 0 || limit > snaplen {
@@ -95,14 +95,14 @@ func (r *pcapngReader) copyBody(i *fileInterface, link uint16, foreign []byte) {
 }
 
 const (
-	// maxInterfaces is the most interfaces of a section.
+	// maxInterfaces limits the interfaces of a section.
 	maxInterfaces = 1 << 10
-	// maxKnown and maxKnownBytes bound the memory for those of all sections.
+	// maxKnown and maxKnownBytes bound the memory for the interfaces of all sections.
 	maxKnown      = 4 << 10
 	maxKnownBytes = 8 << 20
 )
 
-// plainInterface describes packets whose bytes are all as they are in the file.
+// plainInterface describes packets with all the bytes that they have in the file.
 func plainInterface(name, description string, link uint16) capture.Interface {
 	i := capture.Interface{Label: name, Layer: capture.LayerForeign}
 	remark.ReadDescription(description, &i)
@@ -122,9 +122,9 @@ func plainInterface(name, description string, link uint16) capture.Interface {
 	return i
 }
 
-// ownInterface describes packets of our Writer without what it put before them:
-// they are known by the interface's name, and by the description, which says
-// that a header is synthetic.
+// ownInterface describes packets of our Writer without the header that it added. They are
+// recognised by the interface's name, and by its description, which says that the header
+// is synthetic.
 func ownInterface(name, description string, link uint16) (capture.Interface, bool) {
 	kind, view, ok := viewOf(name)
 	if !ok {
@@ -143,7 +143,7 @@ func ownInterface(name, description string, link uint16) (capture.Interface, boo
 	return i, true
 }
 
-// viewOf takes an interface's name apart if it is one of ours: KIND:VIEW.
+// viewOf parses the name of an interface if it has our form, KIND:VIEW.
 func viewOf(name string) (kind string, view capture.View, ok bool) {
 	at := strings.LastIndexByte(name, ':')
 	if at <= 0 {
@@ -153,14 +153,14 @@ func viewOf(name string) (kind string, view capture.View, ok bool) {
 	return name[:at], view, ok
 }
 
-// interfaceSet has each interface once, also if several sections describe it. In
-// one section two of the same description are two.
+// interfaceSet holds each interface once, also if several sections describe it. Two
+// interfaces of one section are distinct even if their descriptions are equal.
 type interfaceSet struct {
 	byBody       map[string][]*fileInterface
 	count, bytes int
 }
 
-// add returns the interface itself, or the one that it is in sections before.
+// add returns the interface, or the equal one of an earlier section.
 func (s *interfaceSet) add(i *fileInterface, section int) (*fileInterface, error) {
 	for _, known := range s.byBody[i.body] {
 		if known.section != section {
@@ -181,19 +181,21 @@ func (s *interfaceSet) add(i *fileInterface, section int) (*fileInterface, error
 	return i, nil
 }
 
-// fileClock is how an interface counts time.
+// fileClock is the timestamp clock of an interface.
 type fileClock struct {
-	// resolution is if_tsresol: 10 to the minus that, or 2 if the highest bit is set.
+	// resolution is if_tsresol: the negative exponent of 10, or of 2 if the highest bit
+	// is set.
 	resolution uint8
 	// offset is if_tsoffset, in seconds.
 	offset int64
 }
 
-// microseconds is the clock of interfaces that do not say which they have.
+// microseconds is the default clock.
 var microseconds = fileClock{resolution: 6}
 
-// nanoseconds is a time in nanoseconds since the epoch, and what it lacks. What
-// is before that or after the year 2262 becomes the nearest time that there is.
+// nanoseconds converts a timestamp to nanoseconds since the epoch, and tells what was
+// lost. A time before the epoch or after the year 2262 becomes the nearest one in that
+// range.
 func (c fileClock) nanoseconds(ticks uint64) (int64, timeLoss) {
 	switch { // nearly all files have one of these clocks
 	case c.offset != 0:
@@ -219,7 +221,7 @@ func (c fileClock) nanoseconds(ticks uint64) (int64, timeLoss) {
 			}
 		}
 	}
-	// The offset may bring a time back that is too large without it.
+	// A negative offset may bring a time that overflows back into range.
 	if c.offset < 0 {
 		offHigh, offLow := bits.Mul64(uint64(-c.offset), second)
 		var borrow uint64

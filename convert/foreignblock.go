@@ -7,8 +7,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// More block types of the draft: sections 4.5 and 4.7, those of systemd (4.8.1)
-// and custom blocks (4.9), of which there are two.
+// More block types of the draft: sections 4.5 and 4.7, systemd journal entries (4.8.1)
+// and the two types of custom blocks (4.9).
 const (
 	blockNames          = 4
 	blockJournal        = 9
@@ -17,18 +17,17 @@ const (
 	blockCustomUncopied = 0x40000bad
 )
 
-// largestBlock is the longest block in bytes that Wireshark reads.
+// largestBlock is the size in bytes of the largest block that Wireshark reads.
 const largestBlock = 16 << 20
 
-// foreignBlock is how a type of block is copied, of whose contents this project
-// uses nothing.
+// foreignBlock tells how to copy a type of block that this project does not interpret.
 type foreignBlock struct {
-	matter matter
-	// body appends what is inside the block in our byte order, nothing if it is damaged.
-	body func(b []byte, from *block, left *Ledger) []byte
+	detail detail
+	// body appends the body of the block in our byte order, or nothing if it is damaged.
+	body func(b []byte, from *block, left *omissionCounts) []byte
 }
 
-// foreignBlocks are all types that are copied.
+// foreignBlocks are the types that are copied.
 var foreignBlocks = map[uint32]foreignBlock{
 	blockNames:   {nameBlocks, appendNames},
 	blockSecrets: {secretsBlocks, appendSecrets},
@@ -36,9 +35,10 @@ var foreignBlocks = map[uint32]foreignBlock{
 	blockJournal: {journalBlocks, appendJournal},
 }
 
-// appendNames appends records of type(16), length(16) and value: an address and
-// the names that it has, each with a zero behind it. A record of type 0 ends them.
-func appendNames(b []byte, from *block, left *Ledger) []byte {
+// appendNames appends the records of a name resolution block: type(16), length(16) and
+// value, which is an address and its names, each zero-terminated. A record of type 0 ends
+// the list.
+func appendNames(b []byte, from *block, left *omissionCounts) []byte {
 	rest := from.body
 	for len(rest) >= 4 {
 		kind, length := from.order.Uint16(rest), int(from.order.Uint16(rest[2:]))
@@ -63,15 +63,15 @@ func appendNames(b []byte, from *block, left *Ledger) []byte {
 	return appendOptions(b, &nameOptions, optionsOf(rest[4:], from.order), left)
 }
 
-// validName tells whether a record has an address and a name.
+// validName tells whether a record holds an address and at least one name.
 func validName(kind uint16, value []byte) bool {
 	size := map[uint16]int{1: 4, 2: 16, 3: 6, 4: 8}[kind] // IPv4, IPv6, EUI-48, EUI-64
 	return size == 0 || len(value) > size && bytes.IndexByte(value[size:], 0) >= 0
 }
 
-// appendSecrets appends keys: their type and their length, and what the type
-// says that they are.
-func appendSecrets(b []byte, from *block, left *Ledger) []byte {
+// appendSecrets appends decryption secrets: their type, their length, and data that only
+// the type explains.
+func appendSecrets(b []byte, from *block, left *omissionCounts) []byte {
 	if len(from.body) < 8 {
 		return b
 	}
@@ -86,8 +86,8 @@ func appendSecrets(b []byte, from *block, left *Ledger) []byte {
 	return appendOptions(b, &secretsOptions, optionsOf(keys[padded:], from.order), left)
 }
 
-// appendCustom appends what only its owner knows.
-func appendCustom(b []byte, from *block, _ *Ledger) []byte {
+// appendCustom appends a custom block, whose data only its owner can interpret.
+func appendCustom(b []byte, from *block, _ *omissionCounts) []byte {
 	if len(from.body) < 4 {
 		return b
 	}
@@ -95,9 +95,9 @@ func appendCustom(b []byte, from *block, _ *Ledger) []byte {
 	return append(b, from.body[4:]...)
 }
 
-// appendJournal appends a text, with zeros up to the next 32 bits. The shortest
-// entry that Wireshark takes has a time.
-func appendJournal(b []byte, from *block, _ *Ledger) []byte {
+// appendJournal appends a journal entry, padded to 32 bits. Wireshark refuses entries too
+// short to have a timestamp.
+func appendJournal(b []byte, from *block, _ *omissionCounts) []byte {
 	const shortest = len("__REALTIME_TIMESTAMP=0\n")
 	if len(from.body) < shortest {
 		return b
@@ -105,8 +105,9 @@ func appendJournal(b []byte, from *block, _ *Ledger) []byte {
 	return append(b, from.body...)
 }
 
-// appendOptions appends the options of another file, and their end if there are any.
-func appendOptions(b []byte, t *optionTable, o options, left *Ledger) []byte {
+// appendOptions appends the options of another file, and the end-of-options mark if there
+// are any.
+func appendOptions(b []byte, t *optionTable, o options, left *omissionCounts) []byte {
 	empty := len(b)
 	if b = appendForeign(b, t, o, left, nil); len(b) == empty {
 		return b
@@ -114,13 +115,14 @@ func appendOptions(b []byte, t *optionTable, o options, left *Ledger) []byte {
 	return appendEndOfOptions(b)
 }
 
-// copyPcapng begins a section that keeps what the headers of copied files say.
-func copyPcapng(w io.Writer, o WriteOptions, left *Ledger) (itemWriter, error) {
+// copyPcapng begins a section that keeps the contents of the copied files' section
+// headers.
+func copyPcapng(w io.Writer, o WriteOptions, left *omissionCounts) (itemWriter, error) {
 	return newWriter(w, bufferSize, appendSection(nil, o.Section, o.sections(), left))
 }
 
-// writeItem writes what another file has, and counts what of it stays behind.
-func (w *Writer) writeItem(item *Item, left *Ledger) error {
+// writeItem writes an item of another file, and counts what it leaves out.
+func (w *Writer) writeItem(item *Item, left *omissionCounts) error {
 	if w.out.err != nil {
 		return w.out.err
 	}
@@ -165,9 +167,9 @@ func (w *Writer) writeItem(item *Item, left *Ledger) error {
 	return w.out.block(w.scratch)
 }
 
-// copyInterface writes the interface block of another file if it is not there
-// yet, and returns its id.
-func (w *Writer) copyInterface(i *fileInterface, left *Ledger) (uint32, error) {
+// copyInterface writes the interface block of another file if that was not done yet, and
+// returns its id.
+func (w *Writer) copyInterface(i *fileInterface, left *omissionCounts) (uint32, error) {
 	if i == w.lastCopied {
 		return w.lastID, nil
 	}
@@ -190,9 +192,9 @@ func (w *Writer) copyInterface(i *fileInterface, left *Ledger) (uint32, error) {
 	return id, nil
 }
 
-// copyStatistics writes statistics of another file, unless their interface was
-// not asked for.
-func (w *Writer) copyStatistics(from *block, left *Ledger) error {
+// copyStatistics writes the statistics of another file, unless their interface is not
+// selected.
+func (w *Writer) copyStatistics(from *block, left *omissionCounts) error {
 	id, ok := w.copied[from.iface]
 	if !ok {
 		return nil
@@ -205,8 +207,8 @@ func (w *Writer) copyStatistics(from *block, left *Ledger) error {
 	return w.out.block(w.scratch)
 }
 
-// writeForeignPacket writes a packet with the options and the time that it has in its file.
-func (w *Writer) writeForeignPacket(p *capture.Packet, from *block, left *Ledger) error {
+// writeForeignPacket writes a packet with the options and the timestamp of its own file.
+func (w *Writer) writeForeignPacket(p *capture.Packet, from *block, left *omissionCounts) error {
 	if err := checkHeader(p); err != nil {
 		return err
 	}
@@ -231,7 +233,7 @@ func (w *Writer) writeForeignPacket(p *capture.Packet, from *block, left *Ledger
 		if code != packetID || len(value) != 8 {
 			return b, false
 		}
-		return appendOptionUint64(b, packetID, p.ID), true // merging files changes it
+		return appendOptionUint64(b, packetID, p.ID), true // merging changes ids
 	})
 	if len(b) > empty {
 		b = appendEndOfOptions(b)

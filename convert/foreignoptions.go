@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Option codes that are of any block (section 3.5 of the draft). The number
-// (PEN) before a custom option's value says whose it is.
+// Option codes of all blocks (section 3.5 of the draft). The Private Enterprise Number at
+// the start of a custom option's value identifies its owner.
 const (
 	customText          = 2988
 	customBytes         = 2989
@@ -22,36 +22,36 @@ const (
 	packetVerdict   = 7
 )
 
-// valueForm is what the byte order of a section means to an option's value.
+// valueForm tells how a section's byte order affects the value of an option.
 type valueForm uint8
 
 const (
-	// formBytes: nothing, as with texts and addresses.
+	// formBytes: not at all, as for texts and addresses.
 	formBytes valueForm = iota + 1
-	// formNumbers: the value is numbers of 32 bits each, also of 64-bit times,
-	// whose upper half comes first in either order.
+	// formNumbers: the value consists of 32-bit numbers. A 64-bit time is two of them,
+	// the upper half first in either order.
 	formNumbers
-	// formNumber64: the value is a number of 64 bits.
+	// formNumber64: the value is a 64-bit number.
 	formNumber64
-	// formFilter: a byte that says which kind of filter follows.
+	// formFilter: a byte tells which kind of filter follows.
 	formFilter
-	// formCustom: a number of 32 bits, then bytes whose order their owner knows.
+	// formCustom: a 32-bit number, then data that only its owner can interpret.
 	formCustom
-	// formUncopied: it is for the file that it stands in only.
+	// formUncopied: the option must not be copied to other files.
 	formUncopied
-	// formVerdict: Wireshark 4.0's tools write it again under the code of the
-	// queue, and refuse the file that they wrote.
+	// formVerdict: the tools of Wireshark 4.0 rewrite it with the code of epb_queue, and
+	// then refuse the file.
 	formVerdict
 )
 
-// optionForm is what a value must be. Wireshark takes a file whose option has
-// another length for a damaged one.
+// optionForm tells what a value must look like. Wireshark treats a file as damaged if an
+// option has another length.
 type optionForm struct {
 	form              valueForm
 	shortest, longest int
 }
 
-// optionTable has the options that only one type of block has, by their codes.
+// optionTable holds the options that are specific to a type of block, by code.
 type optionTable [19]optionForm
 
 func exactly(size int, form valueForm) optionForm { return optionForm{form, size, size} }
@@ -96,13 +96,13 @@ var (
 		statisticsDelivered: exactly(8, formNumber64),
 	}
 
-	// nameOptions are about the server that told the names.
+	// nameOptions describe the DNS server that resolved the names.
 	nameOptions = optionTable{2: anyText, 3: exactly(4, formBytes), 4: exactly(16, formBytes)}
 
 	secretsOptions = optionTable{}
 )
 
-// find returns an option's form, whose form is 0 if the code is unknown.
+// find returns the form of an option, the zero value if the code is unknown.
 func (t *optionTable) find(code uint16) optionForm {
 	switch {
 	case int(code) < len(t) && t[code].form != 0:
@@ -117,11 +117,11 @@ func (t *optionTable) find(code uint16) optionForm {
 	return optionForm{longest: math.MaxUint16}
 }
 
-// options are those of a block that is being read.
+// options are the options of a block being read.
 type options struct {
 	bytes []byte
-	// turned says that their byte order is not ours. A flag, since a call of the
-	// order's methods would cost more than all the rest.
+	// turned says that their byte order is not ours. It is a flag because calling the
+	// methods of a binary.ByteOrder would cost more than all the rest.
 	turned bool
 }
 
@@ -136,8 +136,8 @@ func (o *options) uint16(b []byte) uint16 {
 	return n
 }
 
-// next takes the first option off. It returns false at the end of the options,
-// and at one that is not whole.
+// next removes the first option. It returns false at the end of the options, and at one
+// that is truncated.
 func (o *options) next() (code uint16, value []byte, ok bool) {
 	b := o.bytes
 	if len(b) < 4 {
@@ -152,7 +152,7 @@ func (o *options) next() (code uint16, value []byte, ok bool) {
 	return code, b[4 : 4+length], true
 }
 
-// comments are all comments, each a line.
+// comments returns all comments, one per line.
 func (o options) comments() string {
 	var first []byte
 	var all *strings.Builder
@@ -177,13 +177,13 @@ func (o options) comments() string {
 	return optionText([]byte(all.String()))
 }
 
-// whole tells, after the last option, whether there is nothing else.
+// whole tells, after the last option, whether nothing follows it.
 func (o *options) whole() bool { return len(o.bytes) < 4 || o.uint16(o.bytes) == optionEnd }
 
-// appendForeign appends all options of a block of another file that ours can
-// have, in our byte order. instead, if set, may append another value for one
-// and then returns true.
-func appendForeign(b []byte, t *optionTable, o options, left *Ledger, instead func(b []byte, code uint16, value []byte) ([]byte, bool)) []byte {
+// appendForeign appends those options of another file's block that a copy may have, in
+// our byte order. instead, if set, may append a replacement for an option, and then
+// returns true.
+func appendForeign(b []byte, t *optionTable, o options, left *omissionCounts, instead func(b []byte, code uint16, value []byte) ([]byte, bool)) []byte {
 	for {
 		code, value, ok := o.next()
 		if !ok {
@@ -203,7 +203,7 @@ func appendForeign(b []byte, t *optionTable, o options, left *Ledger, instead fu
 	return b
 }
 
-func appendForeignOption(b []byte, f optionForm, code uint16, value []byte, turned bool, left *Ledger) []byte {
+func appendForeignOption(b []byte, f optionForm, code uint16, value []byte, turned bool, left *omissionCounts) []byte {
 	switch {
 	case f.form == formUncopied:
 		left.leave(uncopiedParts)
@@ -227,7 +227,7 @@ func appendForeignOption(b []byte, f optionForm, code uint16, value []byte, turn
 	return b
 }
 
-// turn changes the byte order of a value.
+// turn swaps the byte order of a value.
 func (f valueForm) turn(value []byte) {
 	switch f {
 	case formNumbers:
@@ -237,22 +237,22 @@ func (f valueForm) turn(value []byte) {
 	case formCustom:
 		turn32(value[:4])
 	case formFilter:
-		// A 0 is before an expression, a 1 before instructions of classic BPF.
+		// 0 precedes a filter expression, 1 classic BPF instructions.
 		if value[0] == 1 {
 			turnInstructions(value[1:])
 		}
 	}
 }
 
-// turn32 changes the byte order of numbers of 32 bits.
+// turn32 swaps the byte order of 32-bit numbers.
 func turn32(b []byte) {
 	for ; len(b) >= 4; b = b[4:] {
 		order.PutUint32(b, binary.BigEndian.Uint32(b))
 	}
 }
 
-// turnInstructions changes the byte order of instructions: code of 16 bits, two
-// jumps of 8, and a constant of 32.
+// turnInstructions swaps the byte order of classic BPF instructions: a 16-bit code, two
+// 8-bit jumps, and a 32-bit constant.
 func turnInstructions(b []byte) {
 	for ; len(b) >= 8; b = b[8:] {
 		b[0], b[1] = b[1], b[0]

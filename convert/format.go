@@ -16,37 +16,37 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
-// Format is a form that packets can have in a file: one row of the table that Formats lists.
+// Format is a file format: a row of the table that Formats lists.
 type Format struct {
 	// Name is what FormatByName takes.
 	Name string
-	// Summary is a few words for lists and messages.
+	// Summary describes it in a few words, for lists and messages.
 	Summary string
-	// OneView says that a file has room for one view only.
+	// OneView says that a file has room for only one view.
 	OneView bool
-	// Text says that a file is for people, and fit for a terminal.
+	// Text says that a file is made for people, and may be printed on a terminal.
 	Text bool
 
 	suffixes []string // of file names, with the dot
-	// link is the link type of an interface in such a file; nil if it is the
-	// same as in pcapng.
+	// link returns the link type of an interface in such a file; nil if it is the same as
+	// in pcapng.
 	link func(*capture.Interface) (uint16, error)
-	// keeps are the matters, one bit each, that a file has room for.
+	// keeps has a bit for each detail that a file has room for.
 	keeps uint32
-	// unit and latest are those of the times that a file has, in nanoseconds; 0 for
-	// 1 and for those of a capture.Packet.
+	// unit is the resolution of timestamps in nanoseconds, 0 for 1, and latest the
+	// largest, 0 for that of a capture.Packet.
 	unit, latest int64
-	// detect tells from the beginning of a file whether it has this form.
+	// detect tells from the beginning of a file whether it has this format.
 	detect func(head []byte) bool
-	// open is nil for forms that are only written, create for those that are only read.
+	// open is nil for formats that are only written, create for those that are only read.
 	open   func(in *window.Window, o ReadOptions) (Reader, error)
 	create func(w io.Writer, o WriteOptions) (PacketWriter, error)
-	// copies creates a file that has room for blocks besides the packets, and counts
-	// in left what it lacks of o.From. It is nil for forms that have only packets.
-	copies func(w io.Writer, o WriteOptions, left *Ledger) (itemWriter, error)
+	// copies creates a file that has room for blocks other than packets, and counts in
+	// left what it lacks of o.From. It is nil for formats that hold only packets.
+	copies func(w io.Writer, o WriteOptions, left *omissionCounts) (itemWriter, error)
 }
 
-// formats has the forms that are sure about their files first.
+// formats begins with the formats that recognise their files for certain.
 var formats []Format
 
 func init() {
@@ -78,24 +78,24 @@ func init() {
 	}
 }
 
-// Formats lists the forms that can be read, or those that can be written.
+// Formats lists the formats that can be read, or those that can be written.
 func Formats(writable bool) []Format {
 	return slices.DeleteFunc(slices.Clone(formats), func(f Format) bool {
 		return writable && f.create == nil || !writable && f.open == nil
 	})
 }
 
-// Readable tells whether files of this form can be read.
+// Readable tells whether files of this format can be read.
 func (f *Format) Readable() bool { return f.open != nil }
 
-// Writable tells whether files of this form can be written.
+// Writable tells whether files of this format can be written.
 func (f *Format) Writable() bool { return f.create != nil }
 
-// Pcapng is the form that has room for everything.
+// Pcapng is the format that has room for everything.
 func Pcapng() *Format { return &formats[0] }
 
-// Lines is the form for people at a terminal, see LineWriter. It has choices of its
-// own and is nothing to choose by name, so it is no row of the table.
+// Lines is the format of LineWriter, for people at a terminal. It has options of its own
+// and cannot be chosen by name, so it is not in the table.
 func Lines(o LineOptions) *Format {
 	return &Format{
 		Name: "lines", Summary: "a line for each packet", Text: true, keeps: 1 << packetComments,
@@ -103,12 +103,12 @@ func Lines(o LineOptions) *Format {
 	}
 }
 
-// FormatByName finds the form that a user named.
+// FormatByName finds a format by its Name.
 func FormatByName(name string) (*Format, bool) {
 	return find(func(f *Format) bool { return f.Name == name })
 }
 
-// FormatByFileName finds the form that a file is to have, from its name.
+// FormatByFileName finds the format that a file's suffix stands for.
 func FormatByFileName(name string) (*Format, bool) {
 	suffix := strings.ToLower(filepath.Ext(name))
 	return find(func(f *Format) bool { return slices.Contains(f.suffixes, suffix) })
@@ -123,47 +123,47 @@ func find(fits func(*Format) bool) (*Format, bool) {
 	return nil, false
 }
 
-// Reader gives the packets of a file, in the file's order.
+// Reader reads the packets of a file in order.
 type Reader interface {
-	// Next returns the next packet, and io.EOF after the last one. The packet and
-	// the memory behind its Data are good until the next call; its Interface is
-	// the same pointer in all packets of an interface, and stays good.
+	// Next returns the next packet, and io.EOF after the last one. The packet and its
+	// Data are valid until the next call. Its Interface is the same pointer in all
+	// packets of an interface, and stays valid.
 	//
-	// An error comes after all that was whole before it, and stays.
+	// An error comes after everything that was complete before it, and is permanent.
 	Next() (*capture.Packet, error)
 }
 
-// ReadOptions are what a file does not say itself. All but Name are for text.
+// ReadOptions supply what a file does not say itself. All but Name and CutOff are for
+// text.
 type ReadOptions struct {
-	// Name is the file's name for messages.
+	// Name is the file's name, for messages.
 	Name string
-	// Kind is the kind of socket that text is about; nil to find it from the bytes.
+	// Kind is the kind of socket that a text came from; nil to infer it from the bytes.
 	Kind *capture.Kind
 	// Src and Dst are the addresses of packets without an IP header, loopback by
 	// default. Ports count only where the packet has none itself.
 	Src, Dst netip.AddrPort
 	// BootTime is when the times of trace text count from, the epoch by default.
 	BootTime time.Time
-	// Strict ends a text at the first doubtful line, and any input that is cut off
-	// with an error, whatever CutOff says. The default is to skip the line.
+	// Strict ends a text at the first doubtful line, which is skipped by default, and
+	// makes a truncated input an error whatever CutOff says.
 	Strict bool
-	// Doubt, if set, hears of each doubtful line that is skipped.
+	// Doubt, if set, is called for each doubtful line that is skipped.
 	Doubt func(*InputError)
-	// CutOff lets a capture end in the middle of a block, as after a crash of the
-	// program that wrote it or on a full disk: what is whole before that is read,
-	// the end is io.EOF, and Source.CutOff tells. The default is an error.
+	// CutOff permits a capture that ends in the middle of a block, as after a crash of
+	// its writer or on a full disk: everything complete before that is read, then Next
+	// returns io.EOF and Source.CutOff tells where. By default this is an error.
 	CutOff bool
 }
 
 // Source is a Reader of one file.
 type Source struct {
 	Reader
-	// Format is the file's form.
+	// Format is the file's format.
 	Format *Format
 }
 
-// Open begins to read a file of a form, or, if format is nil, of the form that
-// its content shows.
+// Open starts reading a file. If format is nil, it is detected from the content.
 func Open(r io.Reader, format *Format, o ReadOptions) (*Source, error) {
 	in := window.New(r)
 	if format == nil {
@@ -182,11 +182,11 @@ func Open(r io.Reader, format *Format, o ReadOptions) (*Source, error) {
 	return &Source{Reader: reader, Format: format}, nil
 }
 
-// errUnknownForm is the reason why a file is not read.
+// errUnknownForm is the reason why no format was detected.
 var errUnknownForm = errors.New("its form cannot be told from its content: it is neither pcapng, pcap, trace text nor server text")
 
-// detect finds a file's form. It reads no further than it must, since more may
-// be long in coming.
+// detect finds a file's format. It reads no more than it must, since a pipe may deliver
+// the rest much later.
 func detect(in *window.Window) (*Format, error) {
 	for {
 		err := in.Fill()
@@ -206,7 +206,7 @@ func detect(in *window.Window) (*Format, error) {
 	}
 }
 
-// Section tells what a file says of itself; ok only for pcapng.
+// Section returns what the file says of itself; ok only for pcapng.
 func (s *Source) Section() (section Section, ok bool) {
 	if r, is := s.Reader.(*pcapngReader); is && r.section != nil {
 		return r.section.Section, true
@@ -214,8 +214,8 @@ func (s *Source) Section() (section Section, ok bool) {
 	return Section{}, false
 }
 
-// Statistics lists the ledgers of the interfaces in the part of the file that
-// was read.
+// Statistics lists the statistics of the interfaces in the part of the file that was
+// read.
 func (s *Source) Statistics() []capture.Statistics {
 	if r, is := s.Reader.(*pcapngReader); is {
 		return r.statistics
@@ -223,8 +223,8 @@ func (s *Source) Statistics() []capture.Statistics {
 	return nil
 }
 
-// Interfaces lists the interfaces in the part of the file that was read, those
-// without packets as well.
+// Interfaces lists the interfaces in the part of the file that was read, including those
+// without packets.
 func (s *Source) Interfaces() []*capture.Interface {
 	if r, is := s.Reader.(*pcapngReader); is {
 		return r.described
@@ -232,8 +232,8 @@ func (s *Source) Interfaces() []*capture.Interface {
 	return nil
 }
 
-// CutOff tells where a file ended in the middle of a block, if it did and
-// ReadOptions allowed it.
+// CutOff tells where the file ended in the middle of a block, if it did and ReadOptions
+// allowed it.
 func (s *Source) CutOff() (at CutOff, ok bool) {
 	switch r := s.Reader.(type) {
 	case *pcapngReader:
@@ -244,35 +244,34 @@ func (s *Source) CutOff() (at CutOff, ok bool) {
 	return at, at != CutOff{}
 }
 
-// PacketWriter takes packets and what else there is to a capture, and writes it in
-// some form. What the form has no room for is left out. After a failed write every
-// method returns its error.
+// PacketWriter writes the packets, interfaces and statistics of a capture in some format,
+// leaving out what that has no room for. After a failed write every method returns its
+// error.
 type PacketWriter interface {
 	capture.Flusher
-	// AddInterface writes what there is to say of an interface now, and not with its
-	// first packet.
+	// AddInterface writes the description of an interface now instead of with its first
+	// packet.
 	AddInterface(*capture.Interface) error
-	// WriteStatistics writes the ledger of an interface that is in the file.
+	// WriteStatistics writes the statistics of an interface that is in the file.
 	WriteStatistics(capture.Statistics) error
-	// Buffered is how many bytes wait for Flush.
+	// Buffered is the number of bytes that wait for Flush.
 	Buffered() int
-	// Written is how many packets the underlying writer has taken whole, so far or,
-	// after a failed write, at all.
+	// Written is the number of packets that the underlying writer has taken completely,
+	// also after a failed write.
 	Written() uint64
 }
 
-// WriteOptions are what a written file is to say.
+// WriteOptions are what a file says besides its packets.
 type WriteOptions struct {
-	// Section describes the whole file, for pcapng.
+	// Section describes the whole file (pcapng only).
 	Section Section
-	// From are the files that are copied, whose section headers the copy is to keep.
+	// From are the files being copied, whose section headers the copy keeps.
 	From []*Source
 	// BootTime is when the times of trace text count from, the epoch by default.
 	BootTime time.Time
 }
 
-// Create begins to write a file. The first bytes may wait for the first packet
-// or for Flush.
+// Create starts a file. The first bytes may be buffered until the first packet or Flush.
 func (f *Format) Create(w io.Writer, o WriteOptions) (PacketWriter, error) {
 	if f.create == nil {
 		return nil, fmt.Errorf("writing %s: it can only be read", f.Name)
@@ -280,20 +279,20 @@ func (f *Format) Create(w io.Writer, o WriteOptions) (PacketWriter, error) {
 	return f.create(w, o)
 }
 
-// packetForm is what writers of forms that have nothing but packets have in common.
+// packetForm is what the writers of formats that hold only packets have in common.
 type packetForm struct{ out output }
 
-// AddInterface writes nothing: there is no room for interfaces.
+// AddInterface writes nothing: the format has no interfaces.
 func (w *packetForm) AddInterface(*capture.Interface) error { return w.out.err }
 
-// WriteStatistics writes nothing, likewise.
+// WriteStatistics writes nothing: the format has no statistics.
 func (w *packetForm) WriteStatistics(capture.Statistics) error { return w.out.err }
 
-// Written is how many packets the file has.
+// Written is the number of complete packets in the file.
 func (w *packetForm) Written() uint64 { return w.out.written }
 
-// Buffered is how many bytes wait for Flush.
+// Buffered is the number of bytes that wait for Flush.
 func (w *packetForm) Buffered() int { return len(w.out.buf) }
 
-// Flush hands on what waits in the buffer.
+// Flush writes what is buffered.
 func (w *packetForm) Flush() error { return w.out.flush() }

@@ -8,13 +8,13 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
-// InputError says what is wrong with an input, and where.
+// InputError tells what is wrong with an input, and where.
 type InputError struct {
 	// Name is the input's name, as ReadOptions gave it.
 	Name string
-	// Line counts from 1. It is 0 for binary formats.
+	// Line is the line number, from 1; 0 for binary formats.
 	Line int64
-	// Offset is the place in bytes from the beginning, for binary formats.
+	// Offset is the byte offset in the file, for binary formats.
 	Offset int64
 	// Err is the reason.
 	Err error
@@ -35,10 +35,10 @@ func (e *InputError) Unwrap() error { return e.Err }
 type CutOff struct {
 	// Name is the input's name, as ReadOptions gave it.
 	Name string
-	// Offset is the place in bytes of the block that is not whole, and Rest how
-	// many bytes of it there are.
+	// Offset is the byte offset of the incomplete block, and Rest how many bytes of it
+	// there are.
 	Offset, Rest int64
-	// Packets counts those before it.
+	// Packets counts the packets before it.
 	Packets uint64
 }
 
@@ -51,7 +51,7 @@ func (c CutOff) String() string {
 	return fmt.Sprintf("%s: the file ends in the middle of a block, %d bytes after its beginning: read up to there, %s", c.Name, c.Rest, packets)
 }
 
-// cutOff ends an input that is cut off. What is left of it is in the window.
+// cutOff ends an input that is truncated. What is left of it is in the window.
 func (o *ReadOptions) cutOff(err *InputError, in *window.Window, packets uint64) (CutOff, error) {
 	if o.Strict || !o.CutOff {
 		return CutOff{}, err

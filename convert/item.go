@@ -6,20 +6,20 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// Item is what comes next in a file: a packet, or a block besides the packets.
+// Item is the next thing in a file: a packet, or a block of another type.
 //
-// A capture.Packet has what this project knows of a packet. What other programs
-// wrote besides that rides along with the item, as it stands in their file, and
-// only a File looks at it.
+// A capture.Packet holds what this project knows of a packet. What other programs wrote
+// besides that stays with the item in the form that it has in their file, and only a File
+// uses it.
 type Item struct {
-	// Packet is nil for a block besides the packets.
+	// Packet is nil for a block that is no packet.
 	Packet *capture.Packet
-	// block is where the item stands in a pcapng file, nil in other forms.
+	// block is the item's block in a pcapng file, nil in other formats.
 	block *block
 }
 
-// Interface is what a block besides the packets is about: the interface that it
-// describes or counts for. It is nil for blocks that are about all interfaces.
+// Interface is the interface that a block other than a packet describes or counts for. It
+// is nil for blocks that concern all interfaces.
 func (i *Item) Interface() *capture.Interface {
 	if i.Packet != nil {
 		return i.Packet.Interface
@@ -30,14 +30,14 @@ func (i *Item) Interface() *capture.Interface {
 	return i.block.iface.own
 }
 
-// ItemReader gives all that is in files, and not only the packets. Items are
-// good until the next call, as the packets of a Reader are.
+// ItemReader reads everything in files, not only the packets. Items are valid until the
+// next call, like the packets of a Reader.
 type ItemReader interface {
 	Reader
 	NextItem() (*Item, error)
 }
 
-// packetItems are the items of a form that has nothing but packets.
+// packetItems are the items of a format that holds only packets.
 type packetItems struct {
 	Reader
 	item Item
@@ -49,7 +49,7 @@ func (r *packetItems) NextItem() (*Item, error) {
 	return &r.item, err
 }
 
-// itemsOf gives the items of any reader.
+// itemsOf returns the items of any reader.
 func itemsOf(r Reader) ItemReader {
 	if items, ok := r.(ItemReader); ok {
 		return items
@@ -57,33 +57,34 @@ func itemsOf(r Reader) ItemReader {
 	return &packetItems{Reader: r}
 }
 
-// block is a block of a pcapng file, as it stands there.
+// block is a block of a pcapng file, in the file's own encoding.
 type block struct {
 	kind  uint32
 	order binary.ByteOrder
-	// iface is the interface that it is about, if any.
+	// iface is the interface that it belongs to, if any.
 	iface *fileInterface
-	// ticks is a packet's time as the interface counts it, or that of statistics.
+	// ticks is the timestamp of a packet or of statistics, in units of the interface's
+	// clock.
 	ticks uint64
 	time  timeLoss
-	// drops are those of an obsolete packet block, which has a field for them.
+	// drops is the drop count of an obsolete packet block, which has a field for it.
 	drops uint64
-	// options are those of packets, statistics and sections, and body is all that
-	// other blocks hold. A block that is too large has neither.
+	// options are set for packets, statistics and sections, body for blocks of other
+	// types. A block that is too large has neither.
 	options []byte
 	body    []byte
 }
 
-// timeLoss tells what becomes of a time as a number of nanoseconds.
+// timeLoss tells what converting a timestamp to nanoseconds lost.
 type timeLoss uint8
 
 const (
-	// timeExact: it is the same time.
+	// timeExact: nothing.
 	timeExact timeLoss = iota
-	// timeRounded: something below a nanosecond is lost.
+	// timeRounded: a fraction of a nanosecond.
 	timeRounded
-	// timeOutside: it is before 1970 or after 2262.
+	// timeOutside: the time, which is before 1970 or after 2262.
 	timeOutside
-	// timeNone: the packet has none.
+	// timeNone: nothing, since the packet has no time.
 	timeNone
 )

@@ -53,8 +53,8 @@ func createJSON(w io.Writer, _ WriteOptions) (PacketWriter, error) {
 	return &jsonWriter{packetForm{output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeObjects}}}, nil
 }
 
-// wholeObjects returns the size of the objects in b that end within the first n
-// bytes, and their number.
+// wholeObjects returns the size and the number of the objects in b that end within the
+// first n bytes.
 func wholeObjects(b []byte, n int) (size, packets int) {
 	size = wholeLines(b, n)
 	return size, bytes.Count(b[:size], []byte{'\n'})
@@ -80,7 +80,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	if !ok {
 		return fmt.Errorf("writing packet of %s: unknown layer %d", p.Interface.Name(), p.Interface.Layer)
 	}
-	// A character of a text takes at most six times its bytes.
+	// Escaping makes a character at most six times as long.
 	comment := remark.Facts(p)
 	texts := len(p.Interface.Label) + 2*len(p.Interface.Kind) + len(p.Call) + len(comment)
 	if err := w.out.reserve(1024 + 2*len(p.Data) + 6*texts); err != nil {
@@ -136,7 +136,8 @@ func appendJSONHeaders(b []byte, p *capture.Packet) []byte {
 	return appendJSONNumberIf(b, "dst_port", uint64(h.Dst.Port()))
 }
 
-// appendJSONMeta appends what the kernel kept beside the bytes. A tag of id 0 is one.
+// appendJSONMeta appends the metadata that the kernel kept. A VLAN tag with id 0 is a
+// tag.
 func appendJSONMeta(b []byte, m *capture.Meta) []byte {
 	if m.Tagged() {
 		b = appendJSONNumber(b, "vlan", uint64(m.VLAN()))

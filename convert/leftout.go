@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// matter is something that a file has and its copy may lack.
-type matter uint8
+// detail is a kind of information that a file may have and its copy may lack.
+type detail uint8
 
 const (
-	// What a form may have no room for.
-	packetComments matter = iota
+	// What a format may have no room for.
+	packetComments detail = iota
 	packetMarks
 	otherPacketOptions
 	interfaceBlocks
@@ -28,17 +28,17 @@ const (
 	largeBlocks
 	laterSections
 	damagedParts
-	// What another value stands for.
+	// What is in the copy with another value.
 	longPackets
 	timelessPackets
 	roundedTimes
 	outsideTimes
 
-	matters // how many there are
+	details // how many there are
 )
 
-// matterTexts are the sentences about each matter.
-var matterTexts = [matters]struct{ one, many string }{
+// detailTexts are the sentences about each detail.
+var detailTexts = [details]struct{ one, many string }{
 	packetComments: roomless("packet comment", "packet comments"),
 	packetMarks: roomless("packet id, direction, drop count or process",
 		"packet ids, directions, drop counts and processes"),
@@ -95,43 +95,42 @@ func leftOut(one, many, why string) struct{ one, many string } {
 	return struct{ one, many string }{"{n} " + one + " left out: " + why, "{n} " + many + " left out: " + why}
 }
 
-// Ledger counts what was left out of a copy, or is not the same there.
-type Ledger [matters]uint64
+// omissionCounts counts, for each detail, what a copy lacks or has changed.
+type omissionCounts [details]uint64
 
-func (l *Ledger) leave(m matter) { l[m]++ }
+func (l *omissionCounts) leave(m detail) { l[m]++ }
 
-func (l *Ledger) add(other *Ledger) {
+func (l *omissionCounts) add(other *omissionCounts) {
 	for m, n := range other {
 		l[m] += n
 	}
 }
 
-// Omission is one kind of things that a copy lacks.
+// Omission is a kind of information that a copy lacks or has changed.
 type Omission struct {
-	// Count is how many there are.
+	// Count is how often.
 	Count uint64
-	// Expected says that the output's form has no room for them, which whoever
-	// chose it may know.
+	// Expected says that the format has no room for it, as its documentation says.
 	Expected bool
 
-	matter matter
+	detail detail
 	form   string
 }
 
 // String is a sentence for people.
 func (o Omission) String() string {
-	text := matterTexts[o.matter].many
+	text := detailTexts[o.detail].many
 	if o.Count == 1 {
-		text = matterTexts[o.matter].one
+		text = detailTexts[o.detail].one
 	}
 	return strings.NewReplacer("{n}", strconv.FormatUint(o.Count, 10), "{form}", o.form).Replace(text)
 }
 
-// omissions lists what was counted.
-func (l *Ledger) omissions(form string) (all []Omission) {
+// omissions lists what was counted, for a format of that name.
+func (l *omissionCounts) omissions(form string) (all []Omission) {
 	for m, n := range l {
 		if n > 0 {
-			all = append(all, Omission{Count: n, Expected: matter(m) <= journalBlocks, matter: matter(m), form: form})
+			all = append(all, Omission{Count: n, Expected: detail(m) <= journalBlocks, detail: detail(m), form: form})
 		}
 	}
 	return all

@@ -6,8 +6,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// lineFile is the PacketWriter of lines: it prints them some at a time, and counts
-// those that were taken.
+// lineFile is the PacketWriter of lines. It buffers them, and counts those that were
+// printed.
 type lineFile struct {
 	lines   *LineWriter
 	w       io.Writer
@@ -23,16 +23,16 @@ func newLineFile(w io.Writer, o LineOptions) *lineFile {
 	return l
 }
 
-// WritePacket prints a packet, sooner or later.
+// WritePacket prints a packet, at the latest with Flush.
 func (l *lineFile) WritePacket(p *capture.Packet) error { return l.lines.WritePacket(p) }
 
-// AddInterface prints nothing: every line has the name of its interface.
+// AddInterface prints nothing: every line names its interface.
 func (l *lineFile) AddInterface(*capture.Interface) error { return l.err }
 
 // WriteStatistics prints nothing.
 func (l *lineFile) WriteStatistics(capture.Statistics) error { return l.err }
 
-// Write takes the lines of one packet.
+// Write buffers the lines of one packet.
 func (l *lineFile) Write(b []byte) (int, error) {
 	if len(l.buffer)+len(b) > snaplen {
 		if err := l.Flush(); err != nil {
@@ -44,7 +44,7 @@ func (l *lineFile) Write(b []byte) (int, error) {
 	return len(b), l.err
 }
 
-// Flush prints what waits.
+// Flush prints what is buffered.
 func (l *lineFile) Flush() error {
 	if l.err != nil || len(l.buffer) == 0 {
 		return l.err
@@ -60,8 +60,8 @@ func (l *lineFile) Flush() error {
 	return err
 }
 
-// Written is how many packets were printed.
+// Written is the number of packets that were printed.
 func (l *lineFile) Written() uint64 { return l.written }
 
-// Buffered is how many bytes wait for Flush.
+// Buffered is the number of bytes that wait for Flush.
 func (l *lineFile) Buffered() int { return len(l.buffer) }

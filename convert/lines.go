@@ -16,7 +16,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// LineOptions are the choices of a LineWriter.
+// LineOptions configure a LineWriter.
 type LineOptions struct {
 	// Hex prints each packet's bytes beneath its line. The default is not to.
 	Hex bool
@@ -30,14 +30,13 @@ type LineOptions struct {
 //
 //	12:00:00.123456789 tcp:kernel 10.0.0.1:52638 > 10.0.0.2:16962 [P.] 43 01234567
 //
-// These are the time, the interface's name, the addresses, the TCP flags (or
-// the protocol, or the system call that returned the bytes), the packet's length
-// in bytes, and as much of the payload as fits: text as it is, other bytes in
-// hexadecimal after 0x. A comment follows a semicolon, in full even if the
-// line becomes longer.
+// These are the time, the interface's name, the addresses, the TCP flags (or the
+// protocol, or the system call that returned the bytes), the packet's length in bytes,
+// and as much of the payload as fits: text as it is, other bytes in hexadecimal after 0x.
+// A comment follows after a semicolon, in full even if that makes the line longer.
 //
-// No byte of a packet is printed as a control character. Each packet
-// is one Write, so lines appear at once and whole.
+// No byte of a packet is printed as a control character. Each packet is one Write, so
+// that lines are never torn.
 type LineWriter struct {
 	w       io.Writer
 	options LineOptions
@@ -48,7 +47,7 @@ type LineWriter struct {
 
 var _ capture.Sink = (*LineWriter)(nil)
 
-// NewLineWriter makes a LineWriter that prints to w.
+// NewLineWriter returns a LineWriter that prints to w.
 func NewLineWriter(w io.Writer, options LineOptions) *LineWriter {
 	if options.Columns == 0 {
 		options.Columns = 80
@@ -97,7 +96,7 @@ func (w *LineWriter) WritePacket(p *capture.Packet) error {
 	return nil
 }
 
-// appendName appends the interface's name, as wide as the widest so far.
+// appendName appends the interface's name, padded to the widest so far.
 func (w *LineWriter) appendName(b []byte, i *capture.Interface) []byte {
 	start := len(b)
 	b = terminal.AppendPlain(b, i.Name())
@@ -109,7 +108,7 @@ func (w *LineWriter) appendName(b []byte, i *capture.Interface) []byte {
 	return b
 }
 
-// appendAddresses appends both addresses, or nothing if there are none.
+// appendAddresses appends both addresses, or nothing if neither is known.
 func appendAddresses(b []byte, src, dst netip.AddrPort) []byte {
 	if !src.IsValid() && !dst.IsValid() {
 		return b
@@ -123,7 +122,7 @@ func appendAddress(b []byte, a netip.AddrPort) []byte {
 		return append(b, '?')
 	}
 	if a.Addr().Zone() != "" {
-		// A zone is the name of a network interface, which can hold almost any byte.
+		// A zone is the name of a network interface, which may contain almost any byte.
 		s := a.String()
 		if a.Port() == 0 {
 			s = a.Addr().String()
@@ -136,8 +135,8 @@ func appendAddress(b []byte, a netip.AddrPort) []byte {
 	return a.AppendTo(b)
 }
 
-// appendProtocol appends tcpdump's notation of the TCP flags, or the name of
-// what the packet is.
+// appendProtocol appends the TCP flags as tcpdump prints them, or the name of the
+// protocol.
 func appendProtocol(b []byte, p *capture.Packet, h *headers.Headers) []byte {
 	switch {
 	case h.TCP:
@@ -189,8 +188,8 @@ func appendPreview(b, payload []byte, room int) []byte {
 	return b
 }
 
-// isText tells whether a person reads more from the bytes' characters than from
-// their values: at least three quarters are printable or white space.
+// isText tells whether bytes are more readable as characters than as numbers: at least
+// three quarters are printable or white space.
 func isText(b []byte) bool {
 	text := 0
 	for _, c := range b {
@@ -201,7 +200,7 @@ func isText(b []byte) bool {
 	return text*4 >= len(b)*3
 }
 
-// appendHexDump appends lines of 16 bytes: offset, hexadecimal, ASCII. In 76 columns.
+// appendHexDump appends lines of 16 bytes in 76 columns: offset, hexadecimal, ASCII.
 func appendHexDump(b, data []byte) []byte {
 	const width = 3*16 + 1
 	for offset := 0; offset < len(data); offset += 16 {

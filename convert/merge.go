@@ -9,12 +9,11 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert/internal/text"
 )
 
-// Merge joins several files. Server text is paired with trace text, the first
-// with the first and so on, if there is as much of the one as of the other; the
-// rest is merged by time.
+// Merge joins several files. If there are as many server texts as trace texts, they are
+// paired in order; everything else is merged by time.
 //
-// Packets of different files must not share an id by accident: of n files the
-// ids are spread so that each n-th belongs to the same one.
+// Packets of different files must not share an id by accident, so with n files every n-th
+// id belongs to the same file.
 func Merge(sources ...*Source) (ItemReader, error) {
 	readers, err := pairTexts(sources)
 	if err != nil {
@@ -30,8 +29,8 @@ func Merge(sources ...*Source) (ItemReader, error) {
 	return m, nil
 }
 
-// pairTexts puts each trace text and its server text into one reader, which
-// stands in the place of the trace text.
+// pairTexts combines each trace text and its server text into one reader, which replaces
+// the trace text.
 func pairTexts(sources []*Source) ([]Reader, error) {
 	var traces, servers int
 	for _, s := range sources {
@@ -75,18 +74,18 @@ func pairTexts(sources []*Source) ([]Reader, error) {
 	return readers, nil
 }
 
-// merged gives the packets of several readers in the order of their times. Other
-// blocks do not wait: each comes as soon as all before it in its file has come,
-// so that no packet is before the keys and the names that it needs.
+// merged returns the packets of several readers in the order of their times. Other blocks
+// do not wait for their turn: each is returned as soon as everything before it in its
+// file was, so that no packet precedes the secrets and the names that it needs.
 type merged struct {
 	inputs []mergedInput
-	last   *mergedInput // the one whose item was handed out last
+	last   *mergedInput // the one whose item was returned last
 }
 
 type mergedInput struct {
 	reader ItemReader
 	index  uint64
-	head   *Item // its next item; nil at its end
+	head   *Item // its next item, nil at the end
 	err    error
 }
 
@@ -96,7 +95,7 @@ func (i *mergedInput) next() {
 	}
 }
 
-// Next returns the earliest of all packets that are next in their files.
+// Next returns the earliest of the packets that come next in their files.
 func (m *merged) Next() (*capture.Packet, error) {
 	for {
 		item, err := m.NextItem()
@@ -106,7 +105,7 @@ func (m *merged) Next() (*capture.Packet, error) {
 	}
 }
 
-// NextItem returns the earliest packet, or a block besides the packets.
+// NextItem returns the earliest packet, or a block of another type.
 func (m *merged) NextItem() (*Item, error) {
 	if m.last != nil {
 		m.last.next()
@@ -127,7 +126,7 @@ func (m *merged) NextItem() (*Item, error) {
 	return item, nil
 }
 
-// first is the input whose item comes next, nil if all are at their ends.
+// first is the input whose item comes next, nil if all have ended.
 func (m *merged) first() (first *mergedInput) {
 	for n := range m.inputs {
 		i := &m.inputs[n]
@@ -142,12 +141,12 @@ func (m *merged) first() (first *mergedInput) {
 	return first
 }
 
-// ended is a reader at its end.
+// ended is a reader that has ended.
 type ended struct{}
 
 func (ended) Next() (*capture.Packet, error) { return nil, io.EOF }
 
-// end is io.EOF, or what is wrong with the files.
+// end is io.EOF, or the errors of the files.
 func (m *merged) end() error {
 	var errs []error
 	for _, i := range m.inputs {

@@ -7,12 +7,12 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// hashToeplitz is the number of epb_hash for the hash of a flow, as network
-// cards compute it. Linux computes some itself, in another way, but pcapng has
-// no other number for a hash that is not one of the packet's bytes.
+// hashToeplitz is the algorithm number of epb_hash for flow hashes as network cards
+// compute them. Linux computes some itself with another algorithm, but pcapng has no
+// other number for a hash that is not computed over the packet's bytes.
 const hashToeplitz = 5
 
-// appendMetaOptions appends what pcapng has options for: hash and queue.
+// appendMetaOptions appends the metadata that pcapng has options for: hash and queue.
 // epb_queue counts from 0, and queue_mapping of received packets from 1.
 func appendMetaOptions(b []byte, p *capture.Packet) []byte {
 	m := &p.Meta
@@ -26,7 +26,7 @@ func appendMetaOptions(b []byte, p *capture.Packet) []byte {
 	return b
 }
 
-// queueBase is what queue_mapping is for queue 0.
+// queueBase is the value of queue_mapping that stands for queue 0.
 func queueBase(p *capture.Packet) uint32 {
 	if p.Direction == capture.Outbound {
 		return 0
@@ -34,19 +34,20 @@ func queueBase(p *capture.Packet) uint32 {
 	return 1
 }
 
-// hasComment tells whether there is a comment, or something else that one is to say.
+// hasComment tells whether a packet has a comment, or facts that a comment has to
+// express.
 func hasComment(p *capture.Packet) bool {
 	return p.Comment != "" || remark.HasFacts(p) || remark.HasMeta(&p.Meta)
 }
 
-// commentSize is more than the bytes that appendComment appends before it cuts them.
+// commentSize is an upper bound on what appendComment appends before it truncates.
 func commentSize(p *capture.Packet) int {
-	// Whether there are facts is asked once for each packet, and not here.
+	// Whether there are facts is asked once per packet, not here.
 	return min(len(p.Comment), maxOption) + remark.MetaSize + remark.FactsSize + len(p.Call)
 }
 
-// appendComment appends a packet's comment, with what is to be said of its facts and
-// of its Meta.
+// appendComment appends a packet's comment with the sentences about its facts and its
+// Meta.
 func appendComment(b []byte, p *capture.Packet) []byte {
 	limit := maxOption
 	if remark.HasMeta(&p.Meta) {
@@ -68,7 +69,7 @@ func appendComment(b []byte, p *capture.Packet) []byte {
 	return pad(b, size)
 }
 
-// parseMeta completes the Meta of a packet that was read, whose options are known.
+// parseMeta completes the Meta of a packet whose options were read.
 func parseMeta(p *capture.Packet, i *fileInterface) {
 	if p.Meta.Queue != 0 {
 		p.Meta.Queue += queueBase(p) - 1
@@ -81,13 +82,13 @@ func parseMeta(p *capture.Packet, i *fileInterface) {
 	}
 }
 
-// A VLAN tag stands between the addresses of an Ethernet header and its type.
+// A VLAN tag is inserted between the addresses and the type of an Ethernet header.
 const (
 	tagPlace = 12
 	tagSize  = 4
 )
 
-// restoresTag tells whether the tag of a packet's Meta is put back into its bytes.
+// restoresTag tells whether the VLAN tag in a packet's Meta is put back into its bytes.
 func restoresTag(p *capture.Packet) bool {
 	return p.Meta.Tagged() && p.Interface.HasMeta && p.Interface.Layer == capture.LayerLink && len(p.Data) >= tagPlace
 }
@@ -96,8 +97,8 @@ func appendTag(b []byte, m *capture.Meta) []byte {
 	return binary.BigEndian.AppendUint32(b, uint32(m.VLANProto)<<16|uint32(m.VLANTCI))
 }
 
-// stripTag takes out of a frame the tag that the Writer put back. A frame without
-// it is not the Writer's, and what its comment says is none of a packet's facts.
+// stripTag removes the tag that the Writer put back into a frame. A frame without that
+// tag was not written by the Writer, so its comment is not taken for facts.
 func stripTag(p *capture.Packet) {
 	if !restoresTag(p) {
 		return
@@ -107,8 +108,8 @@ func stripTag(p *capture.Packet) {
 		p.Meta = capture.Meta{Hash: p.Meta.Hash, Queue: p.Meta.Queue}
 		return
 	}
-	// Over the addresses, which are shorter than what is moved: the window of a
-	// file that is read has one packet at a time.
+	// Moving the addresses is cheaper than moving the rest. The window of a file being
+	// read holds one packet at a time.
 	copy(p.Data[tagSize:], p.Data[:tagPlace])
 	p.Data = p.Data[tagSize:]
 	p.Len -= tagSize

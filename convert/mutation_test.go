@@ -84,7 +84,7 @@ func smallCopies(t testing.TB, source *Source, out io.Writer) map[string]*copier
 	t.Helper()
 	ng := &Writer{out: small(out).out}
 	o := WriteOptions{From: []*Source{source}}
-	if err := ng.out.block(appendSection(nil, Section{}, o.sections(), new(Ledger))); err != nil {
+	if err := ng.out.block(appendSection(nil, Section{}, o.sections(), new(omissionCounts))); err != nil {
 		t.Fatal(err)
 	}
 	copies := make(map[string]*copier)

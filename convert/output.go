@@ -5,23 +5,23 @@ import (
 	"io"
 )
 
-// bufferSize holds the largest block, so that only whole blocks are handed on,
-// and some 10,000 small packets, so that a system call costs each of them little.
+// bufferSize fits the largest block, so that only complete blocks are written, and some
+// 10,000 small packets, which share the cost of a system call.
 const bufferSize = 1 << 20
 
-// output collects the blocks of a file and writes only whole ones.
+// output buffers the blocks of a file and writes only complete ones.
 type output struct {
 	w io.Writer
-	// buf holds whole blocks between two calls.
+	// buf holds complete blocks between two calls.
 	buf []byte
-	// whole returns the size of the blocks in b that end within the first n bytes,
-	// and how many packets are among them; nil for pcapng's.
+	// whole returns the size of the blocks in b that end within the first n bytes, and
+	// the number of packets among them; nil for pcapng blocks.
 	whole func(b []byte, n int) (size, packets int)
-	// packets is how many have their end in buf, and written how many of those
-	// before w has taken whole.
+	// packets counts those that end in buf, written those before that w has taken
+	// completely.
 	packets int
 	written uint64
-	// err is the first failure; nothing is written after it.
+	// err is the first error, after which nothing is written.
 	err error
 }
 
@@ -36,7 +36,7 @@ func (o *output) reserve(size int) error {
 	return nil
 }
 
-// block writes a block of any size, also one that the buffer does not hold.
+// block writes a block of any size, even one larger than the buffer.
 func (o *output) block(b []byte) error {
 	if err := o.reserve(len(b)); err != nil {
 		return err
@@ -76,8 +76,8 @@ func (o *output) flush() error {
 	return o.err
 }
 
-// wholeBlocks returns the size of the blocks in b that end within the first n
-// bytes, and how many packets are among them.
+// wholeBlocks returns the size of the blocks in b that end within the first n bytes, and
+// the number of packets among them.
 func wholeBlocks(b []byte, n int) (size, packets int) {
 	for size < len(b) {
 		next := size + int(order.Uint32(b[size+4:]))
@@ -92,10 +92,9 @@ func wholeBlocks(b []byte, n int) (size, packets int) {
 	return size, packets
 }
 
-// cutBack removes the last n bytes that were written to w if w is a file:
-// when the disk is full, the file is to end with a whole block. A pipe cannot
-// seek; what reads it sees the torn block. The failed write's error is the one
-// to report, so errors on the way are not.
+// cutBack removes the last n bytes written to w if w is a file, so that the file ends
+// with a complete block when the disk is full. A pipe cannot seek: its reader sees the
+// partial block. Errors here are ignored, since the failed write is what counts.
 func cutBack(w io.Writer, n int) {
 	file, ok := w.(interface {
 		io.Seeker

@@ -11,7 +11,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
-// Magic numbers of pcap (draft-ietf-opsawg-pcap), by the unit of their times.
+// Magic numbers of pcap (draft-ietf-opsawg-pcap), by the unit of timestamps.
 const (
 	pcapMicroseconds = 0xa1b2c3d4
 	pcapNanoseconds  = 0xa1b23c4d
@@ -22,13 +22,13 @@ const (
 	pcapRecord = 16 // before each packet
 )
 
-// linkRaw is LINKTYPE_RAW: a packet that begins with the header of either version
-// of IP. Everything on libpcap reads it, and not all of it (ngrep, tcpflow) the
-// types that tell the versions apart. It is for pcap only: a pcapng file with two
-// interfaces of this type is refused by libpcap.
+// linkRaw is LINKTYPE_RAW: packets that begin with an IPv4 or IPv6 header. Everything
+// based on libpcap reads it, while some programs (ngrep, tcpflow) do not read the types
+// that are specific to a version. It is used in pcap only: libpcap refuses a pcapng file
+// with two interfaces of this type.
 const linkRaw = 101
 
-// pcapLinkType is the link type that packets of an interface have in pcap.
+// pcapLinkType returns the link type of an interface's packets in pcap.
 func pcapLinkType(i *capture.Interface) (uint16, error) {
 	link, err := linkType(i)
 	if link == linkIPv4 || link == linkIPv6 {
@@ -37,14 +37,15 @@ func pcapLinkType(i *capture.Interface) (uint16, error) {
 	return link, err
 }
 
-// pcapReader reads pcap of either byte order, with times of micro- or nanoseconds.
+// pcapReader reads pcap of either byte order, with timestamps in micro- or nanoseconds.
 type pcapReader struct {
 	in    *window.Window
 	order binary.ByteOrder
-	unit  int64 // of the times, in nanoseconds
+	unit  int64 // of timestamps, in nanoseconds
 	iface fileInterface
-	// ip are the interfaces of packets that begin with an IP header, in a file of
-	// LINKTYPE_RAW; the file's own has those that do not, against the rules.
+	// ip holds an interface for each version of IP in a file of LINKTYPE_RAW. Packets
+	// that begin with no IP header, in violation of the format, belong to the file's own
+	// interface.
 	ip     map[byte]*fileInterface
 	packet capture.Packet
 	strip  stripper
@@ -85,7 +86,7 @@ func openPcap(in *window.Window, o ReadOptions) (Reader, error) {
 	if err != nil {
 		return nil, &InputError{Name: o.Name, Err: cutOff(err)}
 	}
-	// The upper bits are about frame check sequences.
+	// The upper bits describe frame check sequences.
 	link := uint16(r.order.Uint32(head[20:]))
 	r.iface = pcapInterface(link)
 	if link == linkRaw {
@@ -101,7 +102,7 @@ func pcapInterface(link uint16) fileInterface {
 	return fileInterface{own: &i, plain: &i}
 }
 
-// interfaceOf is the interface that a packet gets.
+// interfaceOf returns the interface of a packet.
 func (r *pcapReader) interfaceOf(data []byte) *fileInterface {
 	if len(data) > 0 {
 		if i := r.ip[data[0]>>4]; i != nil {
@@ -159,9 +160,8 @@ func (r *pcapReader) record() error {
 	return nil
 }
 
-// pcapWriter writes pcap, little endian, with times of nanoseconds. A file has
-// one link type, that of the first packet: IP without a link header is
-// LINKTYPE_RAW.
+// pcapWriter writes pcap, little endian, with timestamps in nanoseconds. A file has one
+// link type, that of the first packet: IP without a link header is LINKTYPE_RAW.
 type pcapWriter struct {
 	packetForm
 	link  uint16
@@ -172,8 +172,8 @@ func createPcap(w io.Writer, _ WriteOptions) (PacketWriter, error) {
 	return &pcapWriter{packetForm: packetForm{output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeRecords}}}, nil
 }
 
-// wholeRecords returns the size of the records in b that end within the first n
-// bytes, and their number. The header, which is written on its own, is none.
+// wholeRecords returns the size and the number of the records in b that end within the
+// first n bytes. The file header is written separately.
 func wholeRecords(b []byte, n int) (size, packets int) {
 	for size+pcapRecord <= n {
 		next := size + pcapRecord + int(order.Uint32(b[size+8:]))
@@ -186,7 +186,7 @@ func wholeRecords(b []byte, n int) (size, packets int) {
 	return size, packets
 }
 
-// WritePacket writes one packet. Packets of another link type are an error.
+// WritePacket writes one packet. A packet of another link type is an error.
 func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	if p.Interface == nil {
 		return errors.New("writing packet: no interface")
@@ -208,7 +208,7 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 		return err
 	}
 	start := len(w.out.buf)
-	// Times are unsigned 32-bit seconds, up to the year 2106.
+	// Timestamps are unsigned 32-bit seconds, which end in 2106.
 	t := max(p.Time, 0)
 	b := order.AppendUint32(w.out.buf, uint32(min(t/1e9, math.MaxUint32)))
 	b = order.AppendUint32(b, uint32(t%1e9))
@@ -221,7 +221,7 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	return nil
 }
 
-// begin writes the file's header once the link type is known.
+// begin writes the file header once the link type is known.
 func (w *pcapWriter) begin(link uint16) error {
 	if w.begun {
 		return w.out.err
@@ -232,14 +232,13 @@ func (w *pcapWriter) begin(link uint16) error {
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 	b = order.AppendUint32(b, snaplen)
 	w.out.buf = order.AppendUint32(b, uint32(link))
-	w.out.whole = func([]byte, int) (int, int) { return 0, 0 } // of half a header nothing is to stay
+	w.out.whole = func([]byte, int) (int, int) { return 0, 0 } // half a header must not remain
 	err := w.out.flush()
 	w.out.whole = wholeRecords
 	return err
 }
 
-// Flush hands on what waits in the buffer. A file that has no packet by now is
-// one of Ethernet.
+// Flush writes what is buffered. A file without packets gets the link type Ethernet.
 func (w *pcapWriter) Flush() error {
 	if err := w.begin(linkEthernet); err != nil {
 		return err

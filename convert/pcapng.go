@@ -10,14 +10,13 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// snaplen is the most bytes that a packet block holds, in every interface:
-// Wireshark refuses the rest of a file after a longer packet, and libpcap a
-// file whose interfaces differ.
+// snaplen is the limit on a packet's bytes, the same for every interface: Wireshark stops
+// reading at a longer packet, and libpcap refuses a file whose interfaces differ.
 const snaplen = 262144
 
-// Link types, https://www.tcpdump.org/linktypes.html. LINKTYPE_RAW (101) is not
-// among them: libpcap refuses a file with two interfaces of that type. A pcap
-// file has only one, see linkRaw.
+// Link types, https://www.tcpdump.org/linktypes.html. LINKTYPE_RAW (101) is missing
+// because libpcap refuses a file with two interfaces of that type. A pcap file has only
+// one, see linkRaw.
 const (
 	linkEthernet = 1
 	linkIPv4     = 228
@@ -25,28 +24,27 @@ const (
 	linkUpperPDU = 252
 )
 
-// maxPacketOptions is the most bytes that a packet's options take: flags, drop
-// count, id, process, hash, queue, comment, end.
+// maxPacketOptions is the maximum size of a packet's options: flags, drop count, id,
+// process, hash, queue, comment, end.
 const maxPacketOptions = (4 + 4) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 4) + (optionSpace + maxOption) + 4
 
-// Writer writes packets as one section of pcapng (draft-ietf-opsawg-pcapng),
-// little endian, with timestamps of nanoseconds. Packets wait in a buffer of
-// 1 MiB until it is full or until Flush.
+// Writer writes packets as one section of pcapng (draft-ietf-opsawg-pcapng), little
+// endian, with timestamps in nanoseconds. A buffer of 1 MiB collects packets until it is
+// full or until Flush.
 //
-// Whatever reaches the underlying writer is whole blocks, so a file can be read
-// while it grows. (Only a process that is killed in the middle of a write leaves
-// the beginning of a block behind the last whole one.) After a failed write every method returns its error; if the
-// underlying writer is a file, it was cut to end with a whole block.
+// Only complete blocks reach the underlying writer, so a file can be read while it grows,
+// unless the process is killed in the middle of a write, which leaves a partial block at
+// the end. After a failed write every method returns its error; if the underlying writer
+// is a file, it was truncated to end with a complete block.
 //
 // A Writer is for one goroutine at a time.
 type Writer struct {
 	out output
-	// interfaces are those written so far; the index is the id in the file.
+	// interfaces are those written so far, indexed by their id in the file.
 	interfaces []*capture.Interface
-	// last is the id of the interface that was used last.
+	// last is the id of the most recently used interface.
 	last int
-	// copied has the ids of the interfaces of other files, and scratch is a block
-	// that is being copied.
+	// copied holds the ids of other files' interfaces, and scratch a block being copied.
 	copied     map[*fileInterface]uint32
 	lastCopied *fileInterface
 	lastID     uint32
@@ -55,8 +53,8 @@ type Writer struct {
 
 var _ PacketWriter = (*Writer)(nil)
 
-// NewWriter begins a section. The first bytes reach w with the first Flush or
-// when the buffer is full.
+// NewWriter begins a section. Nothing is written to w before the first Flush or until the
+// buffer is full.
 func NewWriter(w io.Writer, section Section) (*Writer, error) {
 	return newWriter(w, bufferSize, appendSection(nil, section, nil, nil))
 }
@@ -71,13 +69,13 @@ func newWriter(w io.Writer, size int, header []byte) (*Writer, error) {
 	return ng, nil
 }
 
-// WritePacket writes an enhanced packet block, and before an interface's first
-// packet the interface block. It does not keep p.
+// WritePacket writes an enhanced packet block, preceded by the interface description
+// block if it is the interface's first packet. It does not keep p.
 //
-// Packets of LayerTransport get a synthetic IP header made of their addresses,
-// packets of LayerMessage a header with the same and with their Call, and
-// packets of LayerLink the VLAN tag of their Meta, if it is known of the whole
-// interface. What then exceeds 262144 bytes is cut off; the original length says so.
+// Packets of LayerTransport get a synthetic IP header made from their addresses, packets
+// of LayerMessage an exported PDU header with the addresses and their Call, and packets
+// of LayerLink the VLAN tag of their Meta, if the interface has metadata. The result is
+// truncated to 262144 bytes, which the original length shows.
 func (w *Writer) WritePacket(p *capture.Packet) error {
 	if w.out.err != nil {
 		return w.out.err
@@ -85,7 +83,7 @@ func (w *Writer) WritePacket(p *capture.Packet) error {
 	if p.Interface == nil {
 		return errors.New("writing packet: no interface")
 	}
-	// A packet that cannot be written adds no interface.
+	// A packet that cannot be written must not add an interface.
 	if err := checkHeader(p); err != nil {
 		return fmt.Errorf("writing packet of %s: %w", p.Interface.Name(), err)
 	}
@@ -95,7 +93,7 @@ func (w *Writer) WritePacket(p *capture.Packet) error {
 	return w.writeEnhancedPacket(p)
 }
 
-// checkHeader tells why appendHeader cannot work for a packet.
+// checkHeader returns an error if appendHeader cannot work for a packet.
 func checkHeader(p *capture.Packet) error {
 	i := p.Interface
 	if i.Layer == capture.LayerTransport && !i.IPv6 && !(fitsIPv4(p.Src.Addr()) && fitsIPv4(p.Dst.Addr())) {
@@ -105,10 +103,11 @@ func checkHeader(p *capture.Packet) error {
 	return err
 }
 
-// maxHeader is the most bytes that appendHeader appends.
+// maxHeader is the maximum that appendHeader appends.
 const maxHeader = max(ipv4HeaderSize, ipv6HeaderSize+jumboHeaderSize, maxPDUHeader)
 
-// appendHeader appends what the interface's link type wants before the packet's own bytes.
+// appendHeader appends the header that the interface's link type requires before the
+// packet's own bytes.
 func appendHeader(b []byte, p *capture.Packet) []byte {
 	switch p.Interface.Layer {
 	case capture.LayerTransport:
@@ -122,8 +121,8 @@ func appendHeader(b []byte, p *capture.Packet) []byte {
 	return b
 }
 
-// appendPacketData appends a packet's header and bytes, and returns how many
-// these are and how many the packet had.
+// appendPacketData appends a packet's header and bytes, and returns its captured and its
+// original length.
 func appendPacketData(b []byte, p *capture.Packet) (_ []byte, captured, original uint32) {
 	start := len(b)
 	data := p.Data
@@ -137,8 +136,8 @@ func appendPacketData(b []byte, p *capture.Packet) (_ []byte, captured, original
 	return b, uint32(len(b) - start), uint32(min(uint64(added)+uint64(originalLength(p)), math.MaxUint32))
 }
 
-// appendSizedData appends both lengths of a packet, its header and its bytes, and
-// zeros up to the next 32 bits.
+// appendSizedData appends both lengths of a packet, its header and its bytes, padded to
+// 32 bits.
 func appendSizedData(b []byte, p *capture.Packet) []byte {
 	lengths := len(b)
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -148,7 +147,7 @@ func appendSizedData(b []byte, p *capture.Packet) []byte {
 	return pad(b, int(captured))
 }
 
-// originalLength is the length in bytes that the packet had.
+// originalLength is the packet's length in bytes before truncation.
 func originalLength(p *capture.Packet) int { return max(p.Len, len(p.Data)) }
 
 // writeEnhancedPacket writes the block of draft-ietf-opsawg-pcapng, section 4.3.
@@ -169,9 +168,9 @@ func (w *Writer) writeEnhancedPacket(p *capture.Packet) error {
 	return nil
 }
 
-// appendPacketOptions appends what is known of the packet besides its bytes.
-// The comment is the last one, since some readers stop at it. There is no
-// epb_verdict: tools that rewrite files make damaged ones of it.
+// appendPacketOptions appends what is known of the packet besides its bytes. The comment
+// comes last, since some readers stop at it. There is no epb_verdict, since tools that
+// rewrite files corrupt it.
 func appendPacketOptions(b []byte, p *capture.Packet) []byte {
 	empty := len(b)
 	switch p.Direction {
@@ -201,13 +200,13 @@ func appendPacketOptions(b []byte, p *capture.Packet) []byte {
 	return appendEndOfOptions(b)
 }
 
-// AddInterface writes the interface block now if it is not in the file yet,
-// and not with the interface's first packet.
+// AddInterface writes the interface block now if it is not in the file yet, instead of
+// with the interface's first packet.
 //
-// Both have a price. libpcap refuses a file by all its interfaces, used or not,
-// so a file for tcpdump should have only those with packets. Wireshark 4.0's
-// reordercap knows only the interfaces before the first packet, so a file with
-// several views is better off with all of them in front.
+// Either has a drawback. libpcap judges a file by all its interfaces, used or not, so a
+// file for tcpdump should have only those with packets. The reordercap of Wireshark 4.0
+// knows only the interfaces before the first packet, so a file with several views should
+// begin with all of them.
 func (w *Writer) AddInterface(i *capture.Interface) error {
 	if w.last < len(w.interfaces) && w.interfaces[w.last] == i {
 		return w.out.err
@@ -224,7 +223,8 @@ func (w *Writer) AddInterface(i *capture.Interface) error {
 	return w.out.err
 }
 
-// writtenID returns the interface's id, -1 if it was not written. There are few interfaces.
+// writtenID returns the interface's id, -1 if it was not written. The search is linear,
+// since there are few interfaces.
 func (w *Writer) writtenID(i *capture.Interface) int {
 	for id, known := range w.interfaces {
 		if known == i {
@@ -250,7 +250,8 @@ func (w *Writer) writeInterface(i *capture.Interface) error {
 	b := beginBlock(w.out.buf, blockInterface)
 	b = order.AppendUint32(b, uint32(link))
 	b = order.AppendUint32(b, snaplen)
-	// The first option, without a comment before it: scapy misreads the clock otherwise.
+	// This must be the first option, even before a comment: scapy misreads the clock
+	// otherwise.
 	b = appendOption(b, interfaceResolution, resolution)
 	if name != "" {
 		b = appendOption(b, interfaceName, name)
@@ -280,8 +281,8 @@ func linkType(i *capture.Interface) (uint16, error) {
 	return 0, fmt.Errorf("unknown layer %d", i.Layer)
 }
 
-// WriteStatistics writes an interface statistics block (draft-ietf-opsawg-pcapng,
-// section 4.6). An interface without packets is not in the file, and has none.
+// WriteStatistics writes an interface statistics block (draft-ietf-opsawg-pcapng, section
+// 4.6). An interface without packets is not in the file, so it gets no statistics.
 func (w *Writer) WriteStatistics(s capture.Statistics) error {
 	id := w.writtenID(s.Interface)
 	if id < 0 {
@@ -310,12 +311,12 @@ func (w *Writer) WriteStatistics(s capture.Statistics) error {
 	return nil
 }
 
-// Written is how many packets the underlying writer has taken whole, so far or,
-// after a failed write, at all.
+// Written is the number of packets that the underlying writer has taken completely, also
+// after a failed write.
 func (w *Writer) Written() uint64 { return w.out.written }
 
-// Buffered is how many bytes wait for Flush.
+// Buffered is the number of bytes that wait for Flush.
 func (w *Writer) Buffered() int { return len(w.out.buf) }
 
-// Flush hands what waits in the buffer to the underlying writer.
+// Flush writes what is buffered to the underlying writer.
 func (w *Writer) Flush() error { return w.out.flush() }

@@ -29,18 +29,19 @@ const (
 	interfaceOffset = 14
 )
 
-// pcapngReader reads pcapng (draft-ietf-opsawg-pcapng) of anybody, of either
-// byte order, with any number of sections. It never allocates what a file
-// claims: whatever it looks at has to fit into the window of the input.
+// pcapngReader reads pcapng (draft-ietf-opsawg-pcapng) of any writer, in either byte
+// order, with any number of sections. It never allocates by a length that a file claims:
+// whatever it parses has to fit into the window of the input.
 type pcapngReader struct {
 	in    *window.Window
 	order binary.ByteOrder
-	// section is the first one's description, and sections how many have begun.
+	// section is the description of the first section, and sections the number of those
+	// that have begun.
 	section  *fileSection
 	sections int
-	// interfaces of the current section; the index is the id.
+	// interfaces of the current section, indexed by id.
 	interfaces []*fileInterface
-	// described are those of all sections, each once.
+	// described are the interfaces of all sections, each once.
 	described  []*capture.Interface
 	known      interfaceSet
 	statistics []capture.Statistics
@@ -48,12 +49,12 @@ type pcapngReader struct {
 	packet     capture.Packet
 	block      block
 	strip      stripper
-	used       int // bytes of the block that the item lies in
+	used       int // size of the item's block
 	packets    uint64
 	err        error
 	cut        CutOff
 	options    ReadOptions
-	large      []byte // a block that the window does not hold
+	large      []byte // a block larger than the window
 	scratch    []byte
 }
 
@@ -61,7 +62,7 @@ func isPcapng(head []byte) bool {
 	return len(head) >= 12 && binary.BigEndian.Uint32(head) == blockSection && byteOrderOf(head[8:]) != nil
 }
 
-// byteOrderOf reads the magic of a section, nil if it is none.
+// byteOrderOf reads the byte-order magic of a section, and returns nil if it is invalid.
 func byteOrderOf(b []byte) binary.ByteOrder {
 	switch uint32(byteOrderMagic) {
 	case binary.LittleEndian.Uint32(b):
@@ -86,11 +87,11 @@ func (r *pcapngReader) Next() (*capture.Packet, error) {
 	}
 }
 
-// NextItem returns what comes next, be it a packet or another block.
+// NextItem returns the next item, a packet or a block of another type.
 func (r *pcapngReader) NextItem() (*Item, error) { return r.next(true) }
 
-// next returns the next item. It reads what stands in blocks of which this
-// project uses nothing only if all of it is wanted.
+// next returns the next item. Blocks that this project does not interpret are skipped
+// unless all is set.
 func (r *pcapngReader) next(all bool) (*Item, error) {
 	r.in.Use(r.used)
 	r.used = 0
@@ -108,7 +109,7 @@ func (r *pcapngReader) next(all bool) (*Item, error) {
 	return &Item{}, r.err
 }
 
-// end is the error that the file ends with.
+// end turns an error at an offset into the one that the file ends with.
 func (r *pcapngReader) end(at int64, err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.EOF
@@ -121,7 +122,7 @@ func (r *pcapngReader) end(at int64, err error) error {
 	return err
 }
 
-// read reads one block. Unless there is no item in it, it is the reader's then.
+// read reads one block, which becomes the reader's item if it is one.
 func (r *pcapngReader) read(all bool) error {
 	head, err := r.in.Peek(8)
 	if len(head) == 0 && errors.Is(err, io.EOF) {
@@ -148,7 +149,7 @@ func (r *pcapngReader) read(all bool) error {
 	return r.otherBlock(length, all)
 }
 
-// knownBlock reads a block of which this project uses something.
+// knownBlock reads a block that this project interprets.
 func (r *pcapngReader) knownBlock(length uint32) error {
 	if length > window.Size {
 		return fmt.Errorf("a block of %d bytes: more than %d are not read", length, window.Size)
@@ -176,7 +177,7 @@ func (r *pcapngReader) knownBlock(length uint32) error {
 	return nil
 }
 
-// otherBlock reads a block of which this project uses nothing, or passes over it.
+// otherBlock reads a block that this project does not interpret, or skips it.
 func (r *pcapngReader) otherBlock(length uint32, all bool) error {
 	if all {
 		r.item.block = &r.block
@@ -187,13 +188,13 @@ func (r *pcapngReader) otherBlock(length uint32, all bool) error {
 	body, err := r.body(int(length))
 	if err == nil && len(body) > window.Size-blockFrame {
 		r.block.body = body
-		return nil // it is used already
+		return nil // consumed already
 	}
 	r.block.body, r.used = body, int(length)
 	return err
 }
 
-// body returns what is inside a block of a length.
+// body returns the body of a block of that length.
 func (r *pcapngReader) body(length int) ([]byte, error) {
 	var b []byte
 	var err error
@@ -211,8 +212,8 @@ func (r *pcapngReader) body(length int) ([]byte, error) {
 	return b[8 : length-4], nil
 }
 
-// largeBlock takes a block that the window does not hold. Memory for it grows
-// with what there is, and not with what the block claims.
+// largeBlock reads a block larger than the window. Its memory grows with the bytes that
+// arrive, not with the length that the block claims.
 func (r *pcapngReader) largeBlock(length int) ([]byte, error) {
 	r.large = r.large[:0]
 	for length > len(r.large) {
@@ -226,7 +227,7 @@ func (r *pcapngReader) largeBlock(length int) ([]byte, error) {
 	return r.large, nil
 }
 
-// skip passes over a block of any size.
+// skip skips a block of any size.
 func (r *pcapngReader) skip(length int64) error {
 	err := r.in.Skip(length)
 	if errors.Is(err, io.EOF) && length > largestBlock {
@@ -235,7 +236,7 @@ func (r *pcapngReader) skip(length int64) error {
 	return cutOff(err)
 }
 
-// cutOff turns the end of the file into an error that says so.
+// cutOff turns io.EOF into an error that says that the file is truncated.
 func cutOff(err error) error {
 	if errors.Is(err, io.EOF) {
 		return window.ErrCutOff
@@ -278,13 +279,14 @@ func (r *pcapngReader) sectionBlock() error {
 	return nil
 }
 
-// optionText is an option's value as a string of valid UTF-8. Some writers put a zero behind it.
+// optionText returns an option's value as valid UTF-8. Some writers terminate it with a
+// zero.
 func optionText(value []byte) string {
 	return strings.ToValidUTF8(strings.TrimRight(string(value), "\x00"), "\ufffd")
 }
 
-// packetBlock reads the head and the options of a packet block, of which there
-// are three kinds (sections 4.3, 4.4 and appendix A of the draft).
+// packetBlock reads a packet block of any of the three types (sections 4.3, 4.4 and
+// appendix A of the draft).
 func (r *pcapngReader) packetBlock(body []byte) error {
 	blockType := r.block.kind
 	p := &r.packet
@@ -330,7 +332,7 @@ func (r *pcapngReader) packetBlock(body []byte) error {
 	parseMeta(p, i)
 	r.strip.packet(p, i)
 	if p.Comment != "" {
-		remark.CutFacts(p) // which depends on the call and on the length
+		remark.CutFacts(p) // after the call and the length are known, on which it depends
 	}
 	return nil
 }
@@ -372,7 +374,7 @@ func (r *pcapngReader) packetOptions(p *capture.Packet, b []byte) {
 	}
 }
 
-// statisticsBlock reads the ledger of an interface (section 4.6 of the draft).
+// statisticsBlock reads an interface statistics block (section 4.6 of the draft).
 func (r *pcapngReader) statisticsBlock(body []byte) error {
 	if len(body) < 12 {
 		return fmt.Errorf("a statistics block of %d bytes", len(body)+blockFrame)
@@ -414,7 +416,7 @@ func (r *pcapngReader) statisticsBlock(body []byte) error {
 			s.Delivered = n
 		}
 	}
-	// A file may have a ledger a second; the last one counts.
+	// A file may have statistics every second; the last ones count.
 	if i.counted {
 		r.statistics[i.statistics] = s
 		return nil

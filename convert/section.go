@@ -13,7 +13,7 @@ type Section struct {
 	OS string
 	// Application is the name and version of the program that captured.
 	Application string
-	// Comment is for the reader, such as the command line.
+	// Comment is a free text, such as the command line.
 	Comment string
 }
 
@@ -23,7 +23,7 @@ type fileSection struct {
 	options options
 }
 
-// readSection reads what a section header says.
+// readSection parses the options of a section header.
 func readSection(o options) *fileSection {
 	s := &fileSection{options: o}
 	s.Comment = o.comments()
@@ -40,11 +40,10 @@ func readSection(o options) *fileSection {
 	return s
 }
 
-// appendSection appends a section header (section 4.1 of the draft), with what
-// the headers of copied files say besides: all their comments, each an option of
-// its own as it was, what others keep there, and, where section does not say it,
-// the machine.
-func appendSection(b []byte, section Section, from []*fileSection, left *Ledger) []byte {
+// appendSection appends a section header (section 4.1 of the draft), with what the
+// headers of copied files add to it: all their comments, each as an option of its own,
+// the options of other programs, and the machine if section does not name it.
+func appendSection(b []byte, section Section, from []*fileSection, left *omissionCounts) []byte {
 	start := len(b)
 	b = beginBlock(b, blockSection)
 	b = order.AppendUint32(b, byteOrderMagic)
@@ -77,8 +76,8 @@ func appendSection(b []byte, section Section, from []*fileSection, left *Ledger)
 	return endBlock(b, start)
 }
 
-// recorded is a comment with what the header of a copied file says and the
-// copy's does not.
+// recorded makes a comment of what the header of a copied file says and the copy's does
+// not.
 func (f *fileSection) recorded(copy Section) string {
 	var parts []string
 	if name, _, _ := strings.Cut(copy.Application, " "); f.Application != "" && !strings.HasPrefix(f.Application, name+" ") {

@@ -6,27 +6,27 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// Selection tells which packets of an input go into an output.
+// Selection decides which packets of an input go into an output.
 type Selection struct {
-	// Views are the views that are asked for; empty for all packets.
+	// Views are the selected views; empty selects all.
 	Views []capture.View
-	// Format is the form of the output. If that has room for one view, only packets
-	// are taken that fit into one file with the first one: they are of the same
-	// view and have the same link type. Nil takes all.
+	// Format is the format of the output. If it has room for only one view, only packets
+	// of the same view and link type as the first one are taken. Nil takes all.
 	Format *Format
 
 	first *capture.Interface
 	left  []LeftOut
 }
 
-// LeftOut counts the packets of an interface that had no room beside the others.
+// LeftOut counts the packets of an interface that did not fit into the output's only
+// view.
 type LeftOut struct {
 	Interface *capture.Interface
 	Packets   uint64
 }
 
-// TakesItem tells whether an item is selected. Blocks besides the packets go where
-// the packets of their interface go; those of all interfaces are always taken.
+// TakesItem tells whether an item is selected. A block other than a packet follows the
+// packets of its interface; one that concerns all interfaces is always taken.
 func (s *Selection) TakesItem(item *Item) bool {
 	if item.Packet != nil {
 		return s.Takes(item.Packet)
@@ -35,7 +35,7 @@ func (s *Selection) TakesItem(item *Item) bool {
 	return i == nil || s.wants(i)
 }
 
-// wants tells whether an interface's view is asked for.
+// wants tells whether an interface's view is selected.
 func (s *Selection) wants(i *capture.Interface) bool {
 	return len(s.Views) == 0 || slices.Contains(s.Views, i.View)
 }
@@ -76,5 +76,5 @@ func (s *Selection) leaveOut(i *capture.Interface) {
 	s.left = append(s.left, LeftOut{i, 1})
 }
 
-// LeftOut lists what was not taken because the output has room for one view.
+// LeftOut lists what was not taken because the output has room for only one view.
 func (s *Selection) LeftOut() []LeftOut { return s.left }

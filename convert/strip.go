@@ -10,17 +10,17 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
-// stripper takes off what the Writer put before a packet's own bytes.
+// stripper removes the headers that the Writer put before packets.
 //
-// It takes off only what the Writer would put there again, to the last bit, so
-// that reading and writing a file loses nothing. A packet with other bytes
-// before it stays as it is, as one of the interface's plain twin.
+// It removes only what the Writer would put there again, bit for bit, so that reading and
+// writing a file loses nothing. A packet with any other header keeps it, and belongs to
+// the plain variant of the interface.
 type stripper struct {
 	header []byte
-	calls  map[string]string // each call's name once
+	calls  map[string]string // interned names of calls
 }
 
-// packet completes a packet that was read from an interface.
+// packet completes a packet read from an interface.
 func (s *stripper) packet(p *capture.Packet, i *fileInterface) {
 	p.Interface = i.own
 	if i.own != i.plain && !s.strip(p) {
@@ -56,8 +56,8 @@ func (s *stripper) strip(p *capture.Packet) bool {
 	return false
 }
 
-// parseSynthetic reads the addresses and the protocol of an IP header that
-// appendHeader made, and returns its size in bytes, 0 if there is none.
+// parseSynthetic reads the addresses and the protocol of an IP header made by
+// appendHeader, and returns its size in bytes, 0 if there is none.
 func parseSynthetic(p *capture.Packet) int {
 	b := p.Data
 	size := ipv4HeaderSize
@@ -83,15 +83,15 @@ func parseSynthetic(p *capture.Packet) int {
 	return size
 }
 
-// isJumbo tells whether an IPv6 header has the option behind it that
-// appendIPv6Header puts there.
+// isJumbo tells whether an IPv6 header is followed by the jumbo payload option as
+// appendIPv6Header writes it.
 func isJumbo(b []byte) bool {
 	return b[6] == 0 && b[4] == 0 && b[5] == 0 && len(b) >= ipv6HeaderSize+jumboHeaderSize &&
 		b[ipv6HeaderSize+1] == 0 && b[ipv6HeaderSize+2] == 0xc2 && b[ipv6HeaderSize+3] == 4
 }
 
-// parsePDU reads the tags that appendPDUHeader made, and returns their size in
-// bytes, 0 if they have no end.
+// parsePDU reads the tags made by appendPDUHeader, and returns their size in bytes, 0 if
+// the end tag is missing.
 func (s *stripper) parsePDU(p *capture.Packet) int {
 	be := binary.BigEndian
 	var src, dst netip.Addr
@@ -128,7 +128,7 @@ func (s *stripper) parsePDU(p *capture.Packet) int {
 
 func addressSize(n int) bool { return n == 4 || n == 16 }
 
-// protocolOfPDU is the protocol of a kind of port, see pduPortTypeOf.
+// protocolOfPDU is the inverse of pduPortTypeOf.
 func protocolOfPDU(portType uint32) uint8 {
 	for _, protocol := range []uint8{protocolSCTP, protocolTCP, protocolUDP, protocolDCCP} {
 		if pduPortTypeOf(protocol) == portType {
@@ -138,7 +138,7 @@ func protocolOfPDU(portType uint32) uint8 {
 	return 0
 }
 
-// call returns a call's name. There are few, so that they are kept.
+// call returns a call's name. The strings are interned, since there are few.
 func (s *stripper) call(value []byte) string {
 	value = bytes.TrimRight(value, "\x00")
 	if name, ok := s.calls[string(value)]; ok {

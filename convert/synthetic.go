@@ -11,17 +11,17 @@ const (
 	ipv6HeaderSize  = 40
 	jumboHeaderSize = 8
 
-	// hopLimit is Linux's default. Wireshark puts a note on packets with 0 or 1.
+	// hopLimit is the default of Linux. Wireshark flags packets with 0 or 1.
 	hopLimit = 64
 )
 
-// appendIPv4Header appends a header of 20 bytes (RFC 791, big endian) for a
-// payload of that many bytes: id 0, don't fragment, correct checksum. An
-// invalid address becomes 0.0.0.0, an IPv4-mapped IPv6 address its IPv4 address;
-// the caller made sure that there is no other IPv6 address.
+// appendIPv4Header appends a header of 20 bytes (RFC 791) for a payload of that many
+// bytes: id 0, don't fragment, correct checksum. An invalid address becomes 0.0.0.0, an
+// IPv4-mapped IPv6 address its IPv4 address; the caller must rule out other IPv6
+// addresses.
 //
-// A packet above 65535 bytes, which segmentation offload makes, gets total
-// length 0 as it has on Linux: readers then take the length of the capture.
+// A packet above 65535 bytes, as segmentation offload makes them, gets total length 0 as
+// on Linux: readers then use the captured length.
 func appendIPv4Header(b []byte, src, dst netip.Addr, protocol uint8, payload int) []byte {
 	total := uint32(ipv4HeaderSize + payload)
 	if payload > math.MaxUint16-ipv4HeaderSize {
@@ -41,12 +41,12 @@ func appendIPv4Header(b []byte, src, dst netip.Addr, protocol uint8, payload int
 	return be.AppendUint32(b, to)
 }
 
-// appendIPv6Header appends a header of 40 bytes (RFC 8200, big endian) for a
-// payload of that many bytes. An invalid address becomes ::, an IPv4 address
-// its IPv4-mapped form, which is what an IPv6 socket shows for it.
+// appendIPv6Header appends a header of 40 bytes (RFC 8200) for a payload of that many
+// bytes. An invalid address becomes ::, an IPv4 address its IPv4-mapped form, as on IPv6
+// sockets.
 //
-// A payload above 65535 bytes takes 8 bytes more: payload length 0 and a
-// hop-by-hop header with the jumbo payload option (RFC 2675, section 2).
+// A payload above 65535 bytes needs 8 bytes more: payload length 0, and a hop-by-hop
+// header with the jumbo payload option (RFC 2675, section 2).
 func appendIPv6Header(b []byte, src, dst netip.Addr, protocol uint8, payload int) []byte {
 	const hopByHop = 0
 	next, length := protocol, payload
@@ -61,8 +61,8 @@ func appendIPv6Header(b []byte, src, dst netip.Addr, protocol uint8, payload int
 	if length == payload {
 		return b
 	}
-	// The length of an extension header counts units of 8 bytes after the first.
-	// The jumbo length counts all that follows the IPv6 header, this one too.
+	// The length of an extension header counts units of 8 bytes after the first. The
+	// jumbo length counts everything after the IPv6 header, including this header.
 	b = append(b, protocol, 0, 0xc2, 4)
 	return be.AppendUint32(b, uint32(min(uint64(payload)+jumboHeaderSize, math.MaxUint32)))
 }
@@ -82,5 +82,5 @@ func ipv6Bytes(a netip.Addr) [16]byte {
 	return a.As16()
 }
 
-// fitsIPv4 tells whether an IPv4 header can hold the address.
+// fitsIPv4 tells whether an address can be put into an IPv4 header.
 func fitsIPv4(a netip.Addr) bool { return !a.Is6() || a.Is4In6() }

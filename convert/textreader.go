@@ -5,8 +5,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
-// ErrUnknownKind is the reason why a text is not read whose bytes do not tell
-// which kind of socket it is about.
+// ErrUnknownKind is the error for a text from which the kind of socket cannot be
+// inferred.
 var ErrUnknownKind = text.ErrUnknownKind
 
 func openTrace(in *window.Window, o ReadOptions) (Reader, error) {
@@ -17,7 +17,7 @@ func openServer(in *window.Window, o ReadOptions) (Reader, error) {
 	return text.NewServer(in, o.text()), nil
 }
 
-// text are the options for a text.
+// text returns the options for a text.
 func (o ReadOptions) text() text.Options {
 	at := func(line int64, reason error) *InputError { return &InputError{Name: o.Name, Line: line, Err: reason} }
 	options := text.Options{

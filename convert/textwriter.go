@@ -13,8 +13,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// textWriter writes server text for the user view and trace text for the other
-// views, with all bytes of every packet.
+// textWriter writes server text for the user view and trace text for the other views,
+// with all bytes of every packet.
 type textWriter struct {
 	packetForm
 	boot   int64 // in nanoseconds since the epoch
@@ -29,9 +29,8 @@ func createText(w io.Writer, o WriteOptions) (PacketWriter, error) {
 	return t, nil
 }
 
-// wholeTexts returns the size of the packets in b that end within the first n
-// bytes, and their number: after each stands an empty line, or one that ends
-// with a space.
+// wholeTexts returns the size and the number of the packets in b that end within the
+// first n bytes. Each ends with an empty line, or one that ends with a space.
 func wholeTexts(b []byte, n int) (size, packets int) {
 	for end := wholeLines(b, n); end > 0; end = wholeLines(b, end-1) {
 		if end > 1 && b[end-2] != '\n' && b[end-2] != ' ' {
@@ -61,7 +60,7 @@ func (w *textWriter) WritePacket(p *capture.Packet) error {
 	data := p.Data[:min(len(p.Data), snaplen)]
 	const digits = 20
 	line := len(w.prefix) + len(text.ByteHead) + digits + len("]=0xff\n")
-	// A large packet does not fit into the buffer as text, and goes out in parts.
+	// The text of a large packet does not fit into the buffer, and is written in parts.
 	if err := w.out.reserve(line + len(text.HeadEnd) + len(head)); err != nil {
 		return err
 	}
@@ -84,9 +83,8 @@ func (w *textWriter) WritePacket(p *capture.Packet) error {
 	return nil
 }
 
-// appendPrefix appends what the kernel prints before a text, in the form of
-// Linux 5.13 and later. Task, pid and cpu are those of the comment, if the
-// packet came from trace text.
+// appendPrefix appends the prefix of a trace line as Linux 5.13 and later print it. Task,
+// pid and cpu are taken from the comment if the packet came from trace text.
 func (w *textWriter) appendPrefix(b []byte, p *capture.Packet) []byte {
 	task, _, ok := remark.TaskOf(p)
 	if !ok {
@@ -97,7 +95,7 @@ func (w *textWriter) appendPrefix(b []byte, p *capture.Packet) []byte {
 	return fmt.Appendf(b, "%16s-%-7d [%03d] ..... %5d.%06d: bpf_trace_printk: ", terminal.Plain(task.Name), task.PID, task.CPU, seconds, micros)
 }
 
-// textKeeps tells whether all of a packet's comment is in its text.
+// textKeeps tells whether the text contains everything that a packet's comment says.
 func textKeeps(p *capture.Packet) bool {
 	_, only, ok := remark.TaskOf(p)
 	return ok && only && p.Interface.View != capture.ViewUser

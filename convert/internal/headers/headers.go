@@ -1,4 +1,4 @@
-// Package headers reads what the headers in a captured packet say.
+// Package headers extracts addresses, protocol and payload from a captured packet.
 package headers
 
 import (
@@ -9,22 +9,22 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
-// Headers is what the headers in a packet's bytes say, for one readable line.
-// Headers that are cut off or malformed leave the fields below them empty.
+// Headers is what the headers of a packet say, as far as one line shows it. A truncated
+// or malformed header leaves the fields of the layers above it empty.
 type Headers struct {
 	Src, Dst netip.AddrPort
 	Protocol uint8
 	// EtherType is the protocol of an Ethernet frame that holds no IP packet.
 	EtherType uint16
-	// TCP says that the TCP header was there, Flags are its flags.
+	// TCP says that there is a TCP header, Flags are its flags.
 	TCP   bool
 	Flags uint8
 	// Payload follows the last header that was understood.
 	Payload []byte
 }
 
-// Parse reads a packet's headers. The addresses and the protocol that
-// the packet states itself take precedence.
+// Parse parses a packet's headers. Addresses and protocol in the fields of the Packet
+// take precedence.
 func Parse(p *capture.Packet) Headers {
 	h := Headers{Src: p.Src, Dst: p.Dst, Protocol: p.Protocol, Payload: p.Data}
 	switch p.Interface.Layer {
@@ -59,7 +59,7 @@ func (h *Headers) network(b []byte) {
 	}
 	h.addresses(ip.Src, ip.Dst)
 	h.Protocol = ip.Protocol
-	// A short Ethernet frame has padding behind the packet.
+	// A short Ethernet frame is padded.
 	if ip.Total > 0 && ip.Total < len(b) {
 		b = b[:ip.Total]
 	}
@@ -69,14 +69,14 @@ func (h *Headers) network(b []byte) {
 	}
 }
 
-// addresses takes the addresses of an IP header for a packet that states none.
+// addresses sets the addresses from an IP header if they are not known yet.
 func (h *Headers) addresses(src, dst netip.Addr) {
 	if !h.Src.IsValid() && !h.Dst.IsValid() {
 		h.Src, h.Dst = netip.AddrPortFrom(src, 0), netip.AddrPortFrom(dst, 0)
 	}
 }
 
-// ports takes the two ports that b begins with for addresses that have none.
+// ports sets the ports from the first four bytes of b if they are not known yet.
 func (h *Headers) ports(b []byte) {
 	if h.Src.Port() == 0 && h.Dst.Port() == 0 {
 		h.Src = netip.AddrPortFrom(h.Src.Addr(), binary.BigEndian.Uint16(b))

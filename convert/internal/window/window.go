@@ -7,35 +7,35 @@ import (
 )
 
 const (
-	// Size is the size in bytes of the window on a file that is being read. It
-	// holds the largest block and the longest line.
+	// Size is the size of the window in bytes. It fits the largest block and the longest
+	// line.
 	Size = 1 << 20
-	// ReadSize is how many bytes are read at once: they are to be in the processor's
-	// cache still when they are looked at. The first time it is less, since most
-	// files are small.
+	// ReadSize is how many bytes are read at once, few enough to be still in the
+	// processor's cache when they are parsed. The first read is smaller, since most files
+	// are small.
 	ReadSize      = 1 << 18
 	FirstReadSize = 1 << 16
 )
 
-// Window is a file that is being read: a window of bounded size moves over it.
+// Window is a file being read through a window of bounded size that moves over it.
 type Window struct {
 	r io.Reader
-	// buf[start:end] was read from r and not used yet.
+	// buf[start:end] was read from r and not consumed yet.
 	buf        []byte
 	start, end int
-	// offset is the place in the file of buf[start].
+	// offset is the file offset of buf[start].
 	offset int64
-	// err is r's, due when all before it is used.
+	// err is the error of r, returned once everything before it is consumed.
 	err error
 }
 
-// New begins to read.
+// New starts reading.
 func New(r io.Reader) *Window { return &Window{r: r} }
 
-// Unread is what is in the window.
+// Unread returns what is in the window.
 func (in *Window) Unread() []byte { return in.buf[in.start:in.end] }
 
-// Fill reads once, after all that is unread. It waits only if r does.
+// Fill reads once and appends to the window. It blocks only if r does.
 func (in *Window) Fill() error {
 	left := in.Unread()
 	switch {
@@ -49,7 +49,7 @@ func (in *Window) Fill() error {
 		in.buf = make([]byte, Size+ReadSize)
 	}
 	in.start, in.end = 0, copy(in.buf, left)
-	// A reader may return nothing and no error, but not for ever.
+	// An io.Reader may return 0, nil, but not forever.
 	for range 100 {
 		n, err := in.r.Read(in.buf[in.end:min(len(in.buf), in.end+ReadSize)])
 		in.end += n
@@ -65,8 +65,8 @@ func (in *Window) Fill() error {
 	return in.err
 }
 
-// Peek returns the next n bytes, or those that there are and an error. They
-// stay where they are until the next call of Peek or Fill.
+// Peek returns the next n bytes, or fewer and an error. They are valid until the next
+// call of Peek or Fill.
 func (in *Window) Peek(n int) ([]byte, error) {
 	for in.end-in.start < n {
 		if err := in.Fill(); err != nil {
@@ -76,13 +76,13 @@ func (in *Window) Peek(n int) ([]byte, error) {
 	return in.buf[in.start : in.start+n], nil
 }
 
-// Use goes on by n bytes that are in the window.
+// Use consumes n bytes that are in the window.
 func (in *Window) Use(n int) {
 	in.start += n
 	in.offset += int64(n)
 }
 
-// Skip goes on by n bytes, whether they are in the window or not.
+// Skip consumes n bytes, whether they are in the window or not.
 func (in *Window) Skip(n int64) error {
 	for n > 0 {
 		if in.start == in.end {
@@ -97,8 +97,8 @@ func (in *Window) Skip(n int64) error {
 	return nil
 }
 
-// Offset is the place in the file where the window begins.
+// Offset is the file offset at which the window begins.
 func (in *Window) Offset() int64 { return in.offset }
 
-// ErrCutOff is the reason of a file that ends within something.
+// ErrCutOff is the error for a file that ends in the middle of something.
 var ErrCutOff = errors.New("the file is cut off here")
