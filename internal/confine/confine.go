@@ -1,7 +1,7 @@
-// Package confine gives up what a process needs no more once it is set up:
-// capabilities, the chance to get others by running a program, and with Landlock
-// the reach of the file system and the network. Whoever takes over a process that
-// reads what others chose then gets little.
+// Package confine drops what a process no longer needs once it is set up: capabilities,
+// the ability to gain others by executing a program and, with Landlock, access to the
+// file system and the network. This limits the damage if a malicious input takes over the
+// process.
 package confine
 
 import (
@@ -18,12 +18,11 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// Keep gives up all capabilities but those, on all threads and for good. Those
-// that the process has not got anyway it does not get; of one that is a part of
-// another it keeps the other one if it has only that.
+// Keep drops all capabilities but those, on all threads and irrevocably. It never adds
+// one. If a capability is held only as part of a larger one, the larger one is kept.
 //
-// Programs that the process runs afterwards get none either, set-user-id ones
-// included (no_new_privs). What it has started before is left alone.
+// Programs that the process executes afterwards get none either, including set-user-id
+// ones (no_new_privs). Processes started before are not affected.
 func Keep(capabilities ...int) error {
 	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
 		return fmt.Errorf("giving up privileges: setting no_new_privs: %w", errno)
@@ -44,7 +43,7 @@ func Keep(capabilities ...int) error {
 	return nil
 }
 
-// wanted makes a set of capabilities, a bit each.
+// wanted returns the set of capabilities to keep, as a bit mask.
 func wanted(permitted uint64, capabilities []int) (set uint64) {
 	for _, c := range capabilities {
 		whole, part := bpf.IncludedIn(c)
@@ -56,18 +55,18 @@ func wanted(permitted uint64, capabilities []int) (set uint64) {
 	return set
 }
 
-// ToOpenFiles leaves the process nothing but the files that it has open: no
-// capability, and where the kernel has Landlock no way to open, make or run a
-// file, and none to the network or to a process outside. Before Linux 5.13 there
-// is no Landlock, and later kernels restrict more than earlier ones.
+// ToOpenFiles leaves the process nothing but its open files: no capability and, where the
+// kernel has Landlock, no way to open, create or execute a file, or to reach the network
+// or another process. Landlock came with Linux 5.13, and later kernels restrict more than
+// earlier ones.
 //
-// In the folders of removable the process may still remove files, such as an
-// output that came to nothing.
+// In the folders of removable the process may still remove files, such as an output that
+// stayed empty.
 func ToOpenFiles(removable ...string) error {
 	var keep []int
 	if HasLandlock() {
 		for _, folder := range removable {
-			// Landlock leaves nothing of this capability but to remove files there.
+			// Landlock reduces this capability to removing files there.
 			keep = append(keep, NeedsToRemoveFrom(folder)...)
 		}
 	}
@@ -84,13 +83,14 @@ func ToOpenFiles(removable ...string) error {
 	return nil
 }
 
-// HasLandlock tells whether the kernel has Landlock, and it is turned on.
+// HasLandlock tells whether the kernel has Landlock enabled.
 func HasLandlock() bool {
 	version, err := landlocksys.LandlockGetABIVersion()
 	return err == nil && version > 0
 }
 
-// NeedsToRemoveFrom is what a process needs to remove a file of its own from a folder.
+// NeedsToRemoveFrom returns the capabilities that removing a file of our own from a
+// folder needs.
 func NeedsToRemoveFrom(folder string) []int {
 	if Unprivileged(func() error { return mayRemoveFrom(folder) }) != nil {
 		return []int{unix.CAP_DAC_OVERRIDE}
@@ -98,13 +98,13 @@ func NeedsToRemoveFrom(folder string) []int {
 	return nil
 }
 
-// mayRemoveFrom is nil if this thread may remove its own files from a folder.
+// mayRemoveFrom returns nil if this thread may remove its own files from a folder.
 func mayRemoveFrom(folder string) error {
 	return unix.Faccessat2(unix.AT_FDCWD, folder, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
 }
 
-// Unprivileged returns what try does on a thread without any capability in
-// force. So it can be found out what a kernel wants for it.
+// Unprivileged runs try on a thread without effective capabilities, to find out whether
+// this kernel requires one.
 func Unprivileged(try func() error) error {
 	result := make(chan error)
 	go func() {
@@ -128,10 +128,10 @@ func Unprivileged(try func() error) error {
 	return <-result
 }
 
-// capabilitySets are those of a thread, a bit for each capability.
+// capabilitySets are the capabilities of a thread, as bit masks.
 type capabilitySets struct{ effective, permitted, inheritable uint64 }
 
-// current are the sets of this thread.
+// current returns the sets of this thread.
 func current() (capabilitySets, error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData // 32 capabilities each
@@ -156,7 +156,7 @@ func (s capabilitySets) encode() (*unix.CapUserHeader, *[2]unix.CapUserData) {
 	return &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, data
 }
 
-// setHere sets this thread's.
+// setHere sets the capabilities of this thread.
 func (s capabilitySets) setHere() error {
 	header, data := s.encode()
 	if err := unix.Capset(header, &data[0]); err != nil {

@@ -1,5 +1,5 @@
-// Package mutation tests what reads files with thousands of damaged ones: none
-// may make it panic, wait for ever, or take more memory than the file is worth.
+// Package mutation tests file readers with thousands of damaged files: none may cause a
+// panic, an endless loop, or memory use out of proportion to the file.
 package mutation
 
 import (
@@ -13,22 +13,21 @@ import (
 	"testing"
 )
 
-// Count is how many damaged files each form is tested with.
+// Count is the number of damaged files that each format is tested with.
 const Count = 2000
 
-// Bound is the memory that may be allocated in all while one file is read, also
-// if it is given back meanwhile: that bounds the work, too, whatever else the
-// machine is doing.
+// Bound limits the total memory allocated while one file is read, including what is freed
+// meanwhile. That also bounds the work, independently of the load on the machine.
 type Bound struct {
-	// Fixed are bytes for any file, and PerByte those for each byte of it.
+	// Fixed is allowed for any file, and PerByte for each byte of it.
 	Fixed, PerByte uint64
 }
 
-// Test has read read Count mutants of the seeds. What read returns is how many
-// things it found in the file, which are at most as many as its bytes.
+// Test calls read with Count mutants of the seeds. read returns the number of things that
+// it found in the file, which must not exceed the number of bytes.
 //
-// The mutants are the same in every run. The environment variable MUTATION_SEED
-// may be another number for others.
+// The mutants are the same in every run. The environment variable MUTATION_SEED, a
+// number, selects others.
 func Test(t *testing.T, bound Bound, seeds [][]byte, read func(t *testing.T, file []byte) int) {
 	t.Helper()
 	number := uint64(1)
@@ -41,7 +40,7 @@ func Test(t *testing.T, bound Bound, seeds [][]byte, read func(t *testing.T, fil
 	t.Logf("MUTATION_SEED=%d", number)
 	random := rand.New(rand.NewPCG(number, 0))
 	for _, seed := range seeds {
-		read(t, seed) // what is allocated once for all files
+		read(t, seed) // allocates what is allocated only once
 	}
 	var (
 		before, after runtime.MemStats
@@ -67,7 +66,7 @@ func Test(t *testing.T, bound Bound, seeds [][]byte, read func(t *testing.T, fil
 	t.Logf("at most %d KiB were allocated for a file", most>>10)
 }
 
-// keep leaves a file for whoever looks into it.
+// keep saves a file that failed.
 func keep(t *testing.T, file []byte) string {
 	f, err := os.CreateTemp("", "mutant-*")
 	if err != nil {
@@ -80,7 +79,7 @@ func keep(t *testing.T, file []byte) string {
 	return "it is in " + f.Name()
 }
 
-// mutant is a file with one to eight changes.
+// mutant returns a seed with one to eight changes.
 func mutant(random *rand.Rand, seed []byte) []byte {
 	file := bytes.Clone(seed)
 	for range 1 + random.IntN(8) {
@@ -92,10 +91,10 @@ func mutant(random *rand.Rand, seed []byte) []byte {
 	return file
 }
 
-// limits are numbers at which lengths and counts go wrong.
+// limits are values at which lengths and counts overflow.
 var limits = []uint64{0, 1, 3, 4, 0x7f, 0xff, 0x7fff, 0xffff, 1 << 20, 1<<24 - 1, 1 << 28, 1<<31 - 1, 1 << 31, 1<<32 - 4, 1<<32 - 1, 1<<63 - 1, 1 << 63, 1<<64 - 1}
 
-// changes are the kinds of damage. Each gets at least 16 bytes.
+// changes are the kinds of damage. They are called with at least 16 bytes.
 var changes = []func(random *rand.Rand, file []byte) []byte{
 	func(random *rand.Rand, file []byte) []byte { // a bit
 		file[random.IntN(len(file))] ^= 1 << random.IntN(8)
@@ -105,7 +104,7 @@ var changes = []func(random *rand.Rand, file []byte) []byte{
 		file[random.IntN(len(file))] = byte(random.Uint32())
 		return file
 	},
-	func(random *rand.Rand, file []byte) []byte { // a number of some size, where such stand
+	func(random *rand.Rand, file []byte) []byte { // an aligned number of some size
 		number := limits[random.IntN(len(limits))]
 		size := 1 << random.IntN(4)
 		at := random.IntN(len(file)-size+1) &^ (size - 1)
@@ -128,11 +127,11 @@ var changes = []func(random *rand.Rand, file []byte) []byte{
 		number := fmt.Append(nil, limits[random.IntN(len(limits))])
 		return bytes.Join([][]byte{file[:at], number, file[end:]}, nil)
 	},
-	func(random *rand.Rand, file []byte) []byte { // something less
+	func(random *rand.Rand, file []byte) []byte { // remove a part
 		at, end := span(random, file)
 		return append(file[:at:at], file[end:]...)
 	},
-	func(random *rand.Rand, file []byte) []byte { // something twice, or in another place
+	func(random *rand.Rand, file []byte) []byte { // copy a part elsewhere
 		at, end := span(random, file)
 		to := random.IntN(len(file))
 		return bytes.Join([][]byte{file[:to], file[at:end], file[to:]}, nil)
@@ -142,7 +141,7 @@ var changes = []func(random *rand.Rand, file []byte) []byte{
 	},
 }
 
-// span is a part of a file, mostly a small one.
+// span chooses a part of a file, usually a small one.
 func span(random *rand.Rand, file []byte) (start, end int) {
 	start = random.IntN(len(file))
 	length := 1 + random.IntN(min(64, len(file)))

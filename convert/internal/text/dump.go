@@ -7,45 +7,45 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// Dumped is the least number of bytes that filters print of a longer packet.
+// Dumped is the minimum number of bytes that filters print of a longer packet.
 const Dumped = 128
 
 const (
-	// pendingPackets and pendingBytes bound what a text's packets take up while
-	// they wait for their end, or for that of a packet before them.
+	// pendingPackets and pendingBytes bound the packets that are incomplete, or wait for
+	// an earlier one to be completed.
 	pendingPackets = 1 << 12
 	pendingBytes   = 64 << 20
 )
 
-// dump is a packet that is being put together from a text's lines.
+// dump is a packet being assembled from the lines of a text.
 type dump struct {
 	cpu, pid int
-	context  byte // in which the kernel was: 's' for a soft interrupt
+	context  byte // the trace's interrupt flag: 's' for a soft interrupt
 	line     int64
 	time     int64 // since boot, in nanoseconds
 	claimed  int64 // length in bytes
 	data     []byte
 	origin   string // task, pid and cpu
-	lost     string // what the trace lost before
-	flaw     string // what is wrong with the bytes; no more are taken
-	ghost    bool   // bytes without a packet: taken and thrown away
+	lost     string // what the trace lost before this packet
+	flaw     string // what is wrong with the bytes; no more are added
+	ghost    bool   // bytes without a packet: parsed and discarded
 	done     bool
 }
 
-// dumps puts the packets of a text together. They leave in the order of their
-// first lines.
+// dumps assembles the packets of a text. They come out in the order of their first lines.
 type dumps struct {
 	queue []*dump // oldest first
-	open  []*dump // of queue: those that are not done; newest last
+	open  []*dump // those of queue that are incomplete, newest last
 	spare []*dump
 	bytes int
-	// snaplen is the most bytes that are kept of a packet.
+	// snaplen limits the bytes that are kept of a packet.
 	snaplen int
-	// doubt hears of what is wrong with a line; an error ends the text.
+	// doubt is called with what is wrong with a line. If it returns an error, the text
+	// ends.
 	doubt func(line int64, format string, args ...any) error
 }
 
-// find returns the open packet that a line belongs to, nil if there is none.
+// find returns the incomplete packet that a line belongs to, nil if there is none.
 func (s *dumps) find(cpu, pid int, context byte) *dump {
 	for i := len(s.open) - 1; i >= 0; i-- {
 		if d := s.open[i]; d.cpu == cpu && d.pid == pid && d.context == context {
@@ -55,7 +55,7 @@ func (s *dumps) find(cpu, pid int, context byte) *dump {
 	return nil
 }
 
-// begin opens a packet. The last one from the same place has no end of its own then.
+// begin starts a packet, which ends an incomplete one from the same place.
 func (s *dumps) begin(cpu, pid int, context byte, line int64) (*dump, error) {
 	if d := s.find(cpu, pid, context); d != nil {
 		if err := s.end(d); err != nil {
@@ -79,8 +79,8 @@ func (s *dumps) begin(cpu, pid int, context byte, line int64) (*dump, error) {
 	return d, nil
 }
 
-// add takes a byte's line. After the first flaw the rest of a packet is passed
-// over, because its place is not certain any more.
+// add adds a byte. After the first flaw the rest of the packet is skipped, since its
+// offsets are no longer certain.
 func (s *dumps) add(d *dump, line int64, index, value uint64) error {
 	if d.flaw != "" || d.ghost {
 		return nil
@@ -103,14 +103,14 @@ func (s *dumps) add(d *dump, line int64, index, value uint64) error {
 	return nil
 }
 
-// flawed says what is wrong, and that the rest of the packet is left out.
+// flawed reports what is wrong, and that the rest of the packet is left out.
 func (s *dumps) flawed(d *dump, line int64, format string, args ...any) error {
 	reason := fmt.Sprintf(format, args...)
 	d.flaw = reason
 	return s.doubt(line, "%s: what follows of this packet is skipped", reason)
 }
 
-// end closes a packet, and looks whether it has all its bytes.
+// end completes a packet, and checks that it has all its bytes.
 func (s *dumps) end(d *dump) error {
 	if d.done {
 		return nil
@@ -133,7 +133,7 @@ func (s *dumps) end(d *dump) error {
 	return s.doubt(d.line, "the packet has %d bytes, but %d of them follow", d.claimed, n)
 }
 
-// endAll closes all packets: the text is over.
+// endAll completes all packets at the end of the text.
 func (s *dumps) endAll() error {
 	for len(s.open) > 0 {
 		if err := s.end(s.open[0]); err != nil {
@@ -143,7 +143,7 @@ func (s *dumps) endAll() error {
 	return nil
 }
 
-// abandon throws away what is not whole: the text ends with an error.
+// abandon discards what is incomplete when the text ends with an error.
 func (s *dumps) abandon(strict bool) {
 	for _, d := range s.queue {
 		d.ghost = d.ghost || !d.done || strict && d.flaw != ""
@@ -152,7 +152,7 @@ func (s *dumps) abandon(strict bool) {
 	s.open = s.open[:0]
 }
 
-// ready returns the next packet if its turn has come, nil otherwise.
+// ready returns the oldest packet if it is complete, nil otherwise.
 func (s *dumps) ready() *dump {
 	for len(s.queue) > 0 && s.queue[0].done {
 		if d := s.queue[0]; !d.ghost {
@@ -163,22 +163,22 @@ func (s *dumps) ready() *dump {
 	return nil
 }
 
-// release gives up the oldest packet, whose memory is used again.
+// release removes the oldest packet, whose memory is reused.
 func (s *dumps) release() {
 	d := s.queue[0]
 	s.bytes -= len(d.data)
 	s.queue = append(s.queue[:0], s.queue[1:]...)
-	if cap(d.data) <= 1<<12 { // that of a rare large one goes back
+	if cap(d.data) <= 1<<12 { // not that of a rare large one
 		s.spare = append(s.spare, d)
 	}
 }
 
-// comment says what is known of a packet besides its bytes.
+// comment is what is known of a packet besides its bytes.
 func (d *dump) comment() string {
 	return remark.Join(remark.Join(d.origin, d.lost), d.flaw)
 }
 
-// fill makes a packet of a dump.
+// fill sets the fields of a packet from a dump.
 func (d *dump) fill(p *capture.Packet) {
 	p.Data, p.Len, p.Comment = d.data, int(d.claimed), d.comment()
 }

@@ -7,14 +7,14 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
-// kindFinder finds the kind of socket that a text is about.
+// kindFinder infers which kind of socket a text came from.
 type kindFinder struct {
 	kind  *capture.Kind // nil if it cannot be told
-	known bool          // it has been looked for, or somebody said it
+	known bool          // it was looked for, or given
 }
 
-// find looks at packets from offset 0 on. A kind has to fit more than half of
-// them, and is tried before those with weaker marks.
+// find examines packets from offset 0 on. A kind must fit more than half of them. The
+// kinds with the strongest criteria are tried first.
 func (f *kindFinder) find(packets []*dump) {
 	if f.known {
 		return
@@ -66,8 +66,8 @@ func fitsUDP(data []byte, length int64) bool {
 	return len(data) >= 8 && int64(binary.BigEndian.Uint16(data[4:])) == length
 }
 
-// fitsTCP tells whether a packet is a TCP segment: its header has a length that
-// fits, three bits that are always 0, and flags that go together (RFC 9293).
+// fitsTCP tells whether a packet is a TCP segment: the data offset fits, the three
+// reserved bits are 0, and the flags are a valid combination (RFC 9293).
 func fitsTCP(data []byte, length int64) bool {
 	const fin, syn, rst, ack = header.FIN, header.SYN, header.RST, header.ACK
 	tcp, ok := header.ParseTCP(data)

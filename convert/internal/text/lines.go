@@ -14,12 +14,12 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
-// maxLine is the longest line that is looked at. No line of a trace is longer
-// than a page; longer ones are passed over.
+// maxLine is the length of the longest line that is parsed. Longer ones are skipped: no
+// line of a trace is longer than a page.
 const maxLine = 1 << 16
 
-// lines reads the lines of a text, and hands out the packets that are whole.
-// It is what trace text and server text have in common.
+// lines reads the lines of a text and returns the complete packets. Trace text and server
+// text have it in common.
 type lines struct {
 	in      *window.Window
 	options Options
@@ -28,7 +28,7 @@ type lines struct {
 	packets uint64
 	kind    kindFinder
 	packet  capture.Packet
-	taken   bool // the oldest of dumps is the packet that was handed out last
+	taken   bool // the oldest of dumps is the packet that was returned last
 	err     error
 	refused error // the doubt that ends a strict text
 }
@@ -45,7 +45,7 @@ func (t *lines) errorf(line int64, format string, args ...any) error {
 	return t.options.Error(max(line, 1), fmt.Errorf(format, args...))
 }
 
-// doubt is about a line that cannot be taken as it is.
+// doubt reports a line that cannot be accepted as it is.
 func (t *lines) doubt(line int64, format string, args ...any) error {
 	if t.options.Strict {
 		t.refused = t.errorf(line, format, args...)
@@ -57,12 +57,12 @@ func (t *lines) doubt(line int64, format string, args ...any) error {
 	return nil
 }
 
-// enough is how many packets the kind of socket is found from, if there are so
-// many at once.
+// enough is the number of packets from which the kind of socket is inferred, if so many
+// are available.
 const enough = 16
 
-// next returns the next packet that is whole. It has parse take lines until
-// there is one; parse returns what ends the text.
+// next returns the next complete packet. It calls parse until there is one; an error of
+// parse ends the text.
 func (t *lines) next(parse func() error) (*dump, error) {
 	if t.taken {
 		t.dumps.release()
@@ -85,7 +85,7 @@ func (t *lines) next(parse func() error) (*dump, error) {
 	}
 }
 
-// finish ends the text. What is whole comes out of it still, and then the error.
+// finish ends the text. The complete packets are still returned before the error.
 func (t *lines) finish(err error) {
 	if errors.Is(err, io.EOF) {
 		if doubt := t.dumps.endAll(); doubt != nil {
@@ -102,8 +102,8 @@ func (t *lines) finish(err error) {
 	t.err = err
 }
 
-// readLine returns the next line without its end. whole is false for a last
-// line that has no end. It returns nil for a line that is too long to look at.
+// readLine returns the next line without its line break. whole is false for a last line
+// without one. The line is nil if it is too long to parse.
 func (t *lines) readLine() (line []byte, whole bool, err error) {
 	scanned := 0
 	for {
@@ -133,7 +133,7 @@ func (t *lines) readLine() (line []byte, whole bool, err error) {
 	}
 }
 
-// skipLine passes over the rest of a line of any length.
+// skipLine skips the rest of a line of any length.
 func (t *lines) skipLine() error {
 	for {
 		b := t.in.Unread()
@@ -143,14 +143,14 @@ func (t *lines) skipLine() error {
 		}
 		t.in.Use(len(b))
 		if err := t.in.Fill(); errors.Is(err, io.EOF) {
-			return nil // the next line will say so
+			return nil // the next line will return it
 		} else if err != nil {
 			return err
 		}
 	}
 }
 
-// quoted shows the beginning of a line in a message.
+// quoted quotes the beginning of a line for a message.
 func quoted(line []byte) string {
 	const shown = 40
 	if len(line) <= shown {
@@ -163,7 +163,7 @@ func quoted(line []byte) string {
 	return strconv.QuoteToASCII(string(line[:end])) + "..."
 }
 
-// textKind is what a line is about, once what the kernel put before it is off.
+// textKind is the kind of a line without its trace prefix.
 type textKind uint8
 
 const (
@@ -171,11 +171,11 @@ const (
 	textHead           // a packet's length
 	textByte           // one of its bytes
 	textEnd            // the empty line at its end
-	textBad            // meant to be one of these, but it is not
+	textBad            // looks like one of these, but is malformed
 )
 
-// parseText reads a line of a dump: head is KernelHead or UserHead. Numbers are
-// the length, or a byte's index and value.
+// parseText parses a line of a dump. head is KernelHead or UserHead. The numbers are the
+// length, or a byte's index and value.
 func parseText(line []byte, head string) (kind textKind, index, value uint64) {
 	for len(line) > 0 && isBlank(line[len(line)-1]) {
 		line = line[:len(line)-1]
@@ -207,8 +207,8 @@ func parseText(line []byte, head string) (kind textKind, index, value uint64) {
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' || c == '\r' }
 
-// cutNumber reads the digits that b begins with. A number that is too large
-// becomes the largest one.
+// cutNumber parses the digits at the start of b. A number that overflows becomes the
+// largest one.
 func cutNumber(b []byte, base uint64) (n uint64, rest []byte, ok bool) {
 	at := 0
 	for ; at < len(b); at++ {
@@ -225,7 +225,7 @@ func cutNumber(b []byte, base uint64) (n uint64, rest []byte, ok bool) {
 	return n, b[at:], at > 0
 }
 
-// digitOf is the value of a digit, 0xff for what is none.
+// digitOf is the value of a digit, 0xff for other bytes.
 var digitOf = func() (table [256]uint8) {
 	for c := range table {
 		table[c] = 0xff
@@ -239,8 +239,7 @@ var digitOf = func() (table [256]uint8) {
 	return table
 }()
 
-// byteLine is how the line of a byte begins, up to its value: 8 bytes, and 3 to
-// 5 bytes more.
+// byteLine is the start of a byte's line up to its value: 8 bytes, and 3 to 5 more.
 type byteLine struct {
 	first, second, mask uint64
 	size                int
@@ -262,13 +261,13 @@ var byteLines = func() (lines [256]byteLine) {
 	return lines
 }()
 
-// byteRoom is how many bytes parseByte may look at.
+// byteRoom is how many bytes parseByte may access.
 const byteRoom = 20
 
-// parseByte reads the line of the byte with an index, the way that filters
-// print it, without looking for its end. It returns the line's size, with an
-// empty line that may follow, and how many lines these are: 0 if b does not
-// begin with such a line. b has at least byteRoom bytes.
+// parseByte is the fast path for a byte's line exactly as filters print it, without a
+// search for the line break. It returns the size of the line including an empty line
+// after it, and the number of these lines, which is 0 if b does not begin with the line
+// for that index. b has at least byteRoom bytes.
 func parseByte(b []byte, index int) (value byte, size, lines int) {
 	l := &byteLines[index&0xff]
 	b = b[:byteRoom]

@@ -8,33 +8,33 @@ import (
 )
 
 const (
-	// lookAhead bounds how far ahead of what userspace got its packet is looked
-	// for: in packets, and in bytes.
+	// lookAhead bounds, in packets and in bytes, how far ahead the trace is searched for
+	// the packet of a delivery.
 	lookAhead      = 1 << 12
 	lookAheadBytes = 64 << 20
 )
 
-// Pair gives the packets of a trace text and of the server text that
-// belongs to it. What the server got comes after the packets that brought it,
-// with the id and the addresses of the first and the time of the last of them.
+// Pair returns the packets of a trace text and of the server text that belongs to it.
+// What the server received comes after the packets that brought it, with the id and the
+// addresses of the first and the time of the last of them.
 type Pair struct {
 	kernel *Trace
 	server *Server
 	pairer *capture.Pairer
 
-	held    []*capture.Packet // of the kernel, in order; they may have to go after a user packet
+	held    []*capture.Packet // of the kernel, in order, until no user packet belongs before them
 	spare   []*capture.Packet
 	bytes   int
-	out     *capture.Packet // the one that was handed out last, if it was held
-	release int             // how many of held may go
-	user    *capture.Packet // what userspace got next
-	found   bool            // user may go once release is 0
-	now     int64           // time of the last packet that went
+	out     *capture.Packet // the packet of held that was returned last
+	release int             // how many of held may be returned
+	user    *capture.Packet // the next delivery
+	found   bool            // user may be returned once release is 0
+	now     int64           // time of the last packet returned
 
 	kernelErr, serverErr error // io.EOF at the end
 }
 
-// NewPair makes one text of two.
+// NewPair combines two texts.
 func NewPair(kernel *Trace, server *Server) *Pair {
 	return &Pair{kernel: kernel, server: server}
 }
@@ -54,7 +54,7 @@ func (r *Pair) Next() (*capture.Packet, error) {
 			r.user, r.found, r.now = nil, false, p.Time
 			return p, nil
 		case r.pairer == nil && r.kernelErr == nil:
-			r.readKernel() // which says the kind of socket
+			r.readKernel() // to learn the kind of socket
 		case r.user == nil && r.serverErr == nil:
 			r.readServer()
 		case r.user == nil && len(r.held) > 0:
@@ -73,7 +73,7 @@ func (r *Pair) Next() (*capture.Packet, error) {
 	}
 }
 
-// end is io.EOF, or what is wrong with either text.
+// end is io.EOF, or the errors of both texts.
 func (r *Pair) end() error {
 	var errs []error
 	for _, err := range []error{r.kernelErr, r.serverErr} {
@@ -96,7 +96,7 @@ func (r *Pair) nextHeld() *capture.Packet {
 	return p
 }
 
-// readKernel reads one packet of the trace and holds it.
+// readKernel reads a packet of the trace into held.
 func (r *Pair) readKernel() {
 	p, err := r.kernel.Next()
 	if err != nil {
@@ -134,8 +134,8 @@ func (r *Pair) readServer() {
 	r.user = p
 }
 
-// pair tries to find what brought the user packet. It returns false if more of
-// the trace has to be read first.
+// pair tries to find the packets that brought the user packet. It returns false if more
+// of the trace has to be read first.
 func (r *Pair) pair() bool {
 	final := r.kernelErr != nil || len(r.held) >= lookAhead || r.bytes >= lookAheadBytes
 	var (
@@ -148,7 +148,7 @@ func (r *Pair) pair() bool {
 		}
 	}
 	if !ok && r.kernelErr != nil && !errors.Is(r.kernelErr, io.EOF) {
-		r.user, r.serverErr = nil, io.EOF // its packet may stand where the trace could not be read
+		r.user, r.serverErr = nil, io.EOF // its packet may be in the part of the trace that could not be read
 		return true
 	}
 	r.found = true

@@ -8,14 +8,14 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
-// Server reads what a server printed of the bytes that it received:
+// Server reads the dumps that a server printed of what it received:
 //
 //	Userspace: Received 11 bytes, dumping
 //		byte[0]=0x30
 //		...
 //
-// with an empty line at the end of each. It has no times: packet n gets the
-// time of n microseconds after the epoch.
+// with an empty line after each. There are no timestamps: packet n gets the time of n
+// microseconds after the epoch.
 type Server struct {
 	text   *lines
 	iface  *capture.Interface
@@ -23,7 +23,7 @@ type Server struct {
 	paired bool // the times will be those of a trace
 }
 
-// NewServer begins to read a server text.
+// NewServer starts reading a server text.
 func NewServer(in *window.Window, o Options) *Server { return &Server{text: newLines(in, o)} }
 
 // Next returns the next packet.
@@ -49,11 +49,11 @@ func (r *Server) Next() (*capture.Packet, error) {
 	return p, nil
 }
 
-// unknownKind is the kind of a server text that could be about any socket.
+// unknownKind is the kind of a server text from which none can be inferred.
 const unknownKind = "unknown"
 
 func (r *Server) describe() {
-	// Userspace gets no headers, but from a raw socket.
+	// Userspace gets no headers, except from a raw socket.
 	if finder := &r.text.kind; !finder.known {
 		finder.find(r.text.dumps.queue)
 		if finder.kind != nil && finder.kind.Name != "raw" {
@@ -71,7 +71,7 @@ func (r *Server) describe() {
 	}
 }
 
-// parse takes the next line, and after it as many as are simple.
+// parse parses the next line, and the bytes after it that the fast path understands.
 func (r *Server) parse() error {
 	if d := r.cur; d != nil {
 		r.bytes(d)
@@ -86,7 +86,7 @@ func (r *Server) parse() error {
 	}
 	kind, index, value := parseText(line, UserHead)
 	if !whole && kind != textEnd {
-		return t.cutLine(r.cur) // nobody knows what it was to be
+		return t.cutLine(r.cur) // it may have been cut anywhere
 	}
 	switch kind {
 	case textHead:
@@ -112,7 +112,7 @@ func (r *Server) parse() error {
 	return t.doubt(t.line, "%s is no line of server text", quoted(line))
 }
 
-// bytes takes the lines of bytes that are as they should be.
+// bytes is the fast path for well-formed lines of bytes.
 func (r *Server) bytes(d *dump) {
 	if d.flaw != "" || d.ghost {
 		return
@@ -126,7 +126,7 @@ func (r *Server) bytes(d *dump) {
 		}
 		used += size
 		data = append(data, value)
-		if lines > 1 { // an empty line is the end, which is not for here
+		if lines > 1 { // an empty line ends the packet: not for the fast path
 			used--
 			break
 		}
@@ -138,7 +138,7 @@ func (r *Server) bytes(d *dump) {
 	r.text.in.Use(used)
 }
 
-// head begins a packet.
+// head starts a packet.
 func (t *lines) head(cpu, pid int, context byte, length uint64) (*dump, error) {
 	d, err := t.dumps.begin(cpu, pid, context, t.line)
 	if err != nil {
@@ -152,7 +152,7 @@ func (t *lines) head(cpu, pid int, context byte, length uint64) (*dump, error) {
 	return d, nil
 }
 
-// orphan takes bytes that belong to no packet. It is said once for all of them.
+// orphan collects bytes that belong to no packet, and reports them once.
 func (t *lines) orphan(cpu, pid int, context byte) (*dump, error) {
 	d, err := t.dumps.begin(cpu, pid, context, t.line)
 	if err != nil {
@@ -162,7 +162,7 @@ func (t *lines) orphan(cpu, pid int, context byte) (*dump, error) {
 	return d, t.doubt(t.line, "a byte of no packet: those up to the next packet are skipped")
 }
 
-// badLine is about a line that cannot be read, in a packet or not.
+// badLine reports a malformed line, inside of a packet or outside.
 func (t *lines) badLine(d *dump, line []byte) error {
 	line = bytes.TrimSpace(line)
 	if d != nil && d.flaw == "" && !d.ghost {
@@ -171,7 +171,7 @@ func (t *lines) badLine(d *dump, line []byte) error {
 	return t.doubt(t.line, "%s cannot be read", quoted(line))
 }
 
-// cutLine is about a last line without an end.
+// cutLine reports a last line without a line break.
 func (t *lines) cutLine(d *dump) error {
 	if d != nil && d.flaw == "" && !d.ghost {
 		return t.dumps.flawed(d, t.line, "%v", window.ErrCutOff)

@@ -1,6 +1,5 @@
-// Package text reads what socket filters and servers print of the packets that
-// they get, and pairs the two. It knows no names of files: whoever opens one says
-// how an error in it looks.
+// Package text reads the text dumps of socket filters and servers, and pairs the two. It
+// knows no file names: Options.Error turns a line and a reason into an error.
 package text
 
 import (
@@ -12,13 +11,13 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// ErrUnknownKind is the reason why a text is not read whose bytes do not tell
-// which kind of socket it is about.
+// ErrUnknownKind is the error for a text from which the kind of socket cannot be
+// inferred.
 var ErrUnknownKind = errors.New("the kind of socket cannot be told from the bytes")
 
-// Options are what a text does not say itself.
+// Options supply what a text does not say itself.
 type Options struct {
-	// Kind is the kind of socket that it is about; nil to find it from the bytes.
+	// Kind is the kind of socket that the text came from; nil to infer it from the bytes.
 	Kind *capture.Kind
 	// Src and Dst are the addresses of packets without an IP header, loopback by
 	// default. Ports count only where the packet has none itself.
@@ -27,16 +26,16 @@ type Options struct {
 	BootTime time.Time
 	// Strict ends a text at the first doubtful line. The default is to skip it.
 	Strict bool
-	// Snaplen is the most bytes that are kept of a packet.
+	// Snaplen limits the bytes that are kept of a packet.
 	Snaplen int
-	// Error is what is wrong with a line, as an error.
+	// Error makes the error for a line.
 	Error func(line int64, reason error) error
-	// Doubt hears of each doubtful line that is skipped.
+	// Doubt is called for each doubtful line that is skipped.
 	Doubt func(line int64, reason error)
 }
 
-// What filters and servers print of a packet: a line with its length, a line for
-// each byte, an empty line.
+// The dump of a packet is a line with its length, a line for each byte, and an empty
+// line.
 const (
 	KernelHead = "Kernelspace: Received "
 	UserHead   = "Userspace: Received "

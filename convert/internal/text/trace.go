@@ -21,45 +21,46 @@ import (
 //	nc-2834 [001] ..s31 1234.567891: bpf_trace_printk: 	byte[0]=0xcd
 //	...
 //
-// with an empty text at the end of each packet. Since Linux 5.9 there is an
-// empty line after each of these, which says nothing. Packets of several cpus
-// may be mixed; lines belong together by their cpu, pid and kind of interrupt,
-// and not by the task's name, which the kernel may find only later.
+// with an empty text at the end of each packet. Since Linux 5.9 an empty line without
+// meaning follows each of these lines. The packets of several cpus may be interleaved.
+// Lines belong together by cpu, pid and interrupt flag, but not by the task's name, which
+// the kernel may learn only later.
 type Trace struct {
 	text    *lines
 	iface   *capture.Interface
 	boot    int64             // in nanoseconds since the epoch
-	places  map[string]*place // by the text that says so
-	lost    map[int]string    // by cpu: what was lost since its last packet
+	places  map[string]*place // by task, pid and cpu as printed
+	lost    map[int]string    // by cpu: what was lost since the last packet
 	recents [8]recentPrefix
-	recent  *recentPrefix // one of recents: that of the last line
-	next    int           // of recents: the one that was replaced last
-	now     int64         // time of the last line that had a prefix
+	recent  *recentPrefix // the one of recents that the last line had
+	next    int           // of recents: the one replaced last
+	now     int64         // time of the last line with a prefix
 }
 
-// place is where a line was printed.
+// place is who printed a line, and where.
 type place struct {
 	cpu, pid int
 	origin   string
 }
 
-// placesLimit bounds the memory for places.
+// placesLimit bounds places.
 const placesLimit = 1 << 12
 
-// recentPrefix is the prefix of a line of a dump. The next one most often has the
-// same, but for the last three digits of the time; or, while several cpus print,
-// that of one of the lines before.
+// recentPrefix is the prefix of a recent line, for the fast path: most lines have the
+// prefix of the line before or, while several cpus print, of one shortly before, except
+// for the last three digits of the time.
 type recentPrefix struct {
-	head, tail []byte // what stands before and after these digits
+	head, tail []byte // the prefix before and after these digits
 	base       int64  // time without them
 	place      *place
 	context    byte
-	// dump is the open packet that such lines belong to, nil if not known. It holds
-	// only for the last line's prefix: other packets may end in the meantime.
+	// dump is the incomplete packet that such lines belong to, nil if unknown. It is
+	// valid only for the prefix of the last line, since other packets may end in the
+	// meantime.
 	dump *dump
 }
 
-// NewTrace begins to read a trace text.
+// NewTrace starts reading a trace text.
 func NewTrace(in *window.Window, o Options) *Trace {
 	r := &Trace{text: newLines(in, o), places: make(map[string]*place), lost: make(map[int]string)}
 	r.recent = &r.recents[0]
@@ -112,7 +113,7 @@ func (r *Trace) describe(kind *capture.Kind) {
 	r.iface = i
 }
 
-// address finds a packet's addresses and protocol.
+// address sets a packet's addresses and protocol.
 func (r *Trace) address(p *capture.Packet) {
 	if p.Interface.Layer != capture.LayerTransport {
 		h := headers.Parse(p)
@@ -137,9 +138,9 @@ func orElse(a netip.AddrPort, loopback netip.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(loopback, 0)
 }
 
-// guessProtocol finds the protocol of a packet for which nothing says it.
+// guessProtocol infers the protocol of a packet from its bytes.
 func guessProtocol(p *capture.Packet) uint8 {
-	const none = 59 // of IPv6: nothing follows the header
+	const none = 59 // IPv6's number for no next header
 	switch length := int64(p.Len); {
 	case fitsUDP(p.Data, length):
 		return header.ProtocolUDP
@@ -149,7 +150,7 @@ func guessProtocol(p *capture.Packet) uint8 {
 	return none
 }
 
-// parse takes the next line, and before it as many of the bytes' as are simple.
+// parse parses the next line, and the bytes before it that the fast path understands.
 func (r *Trace) parse() error {
 	r.bytes()
 	t := r.text
@@ -169,7 +170,7 @@ func (r *Trace) parse() error {
 		}
 		kind, index, value := parseText(line[p.text:], KernelHead)
 		if kind == textOther && whole {
-			return nil // of another program
+			return nil // printed by another program
 		}
 		r.now = p.time
 		r.setRecent(line, &p)
@@ -180,7 +181,7 @@ func (r *Trace) parse() error {
 	return r.dumpLine(line, whole, kind, index, value)
 }
 
-// bytes takes the lines of bytes that are as the one before.
+// bytes is the fast path for lines of bytes that look like the one before.
 func (r *Trace) bytes() {
 	recent := r.recent
 	d, in := recent.dump, r.text.in
@@ -213,7 +214,7 @@ func threeDigits(b []byte) bool {
 	return b[0]-'0' <= 9 && b[1]-'0' <= 9 && b[2]-'0' <= 9
 }
 
-// matchRecent tells whether a line has the prefix of a recent one.
+// matchRecent tells whether a line has a recent prefix.
 func (r *Trace) matchRecent(line []byte) bool {
 	if r.recent.match(line) {
 		r.now = r.recent.time(line)
@@ -235,7 +236,7 @@ func (p *recentPrefix) match(line []byte) bool {
 		string(line[head+3:head+3+len(p.tail)]) == string(p.tail) && threeDigits(line[head:])
 }
 
-// time is the time of a line that has the prefix.
+// time returns the time of a line with the prefix.
 func (p *recentPrefix) time(line []byte) int64 {
 	digits := line[len(p.head):]
 	return p.base + (int64(digits[0]-'0')*100+int64(digits[1]-'0')*10+int64(digits[2]-'0'))*1000
@@ -251,8 +252,8 @@ func (r *Trace) setRecent(line []byte, p *tracePrefix) {
 	}
 }
 
-// replace makes room for a prefix: that of the same place is over, since the time
-// goes on.
+// replace makes room for a prefix. An older one of the same place is replaced first,
+// since its time will not come again.
 func (r *Trace) replace(at *place, context byte) *recentPrefix {
 	for i := range r.recents {
 		if p := &r.recents[i]; p.place == at && p.context == context {
@@ -267,7 +268,7 @@ func (r *Trace) replace(at *place, context byte) *recentPrefix {
 	return r.recent
 }
 
-// place finds where a line was printed among the places that are known.
+// place returns the place of a line.
 func (r *Trace) place(line []byte, p *tracePrefix) *place {
 	if known := r.places[string(line[:p.place])]; known != nil {
 		return known
@@ -280,7 +281,7 @@ func (r *Trace) place(line []byte, p *tracePrefix) *place {
 	return known
 }
 
-// dumpLine takes what follows the recent prefix in a line.
+// dumpLine handles a line's text after the recent prefix.
 func (r *Trace) dumpLine(text []byte, whole bool, kind textKind, index, value uint64) (err error) {
 	t, recent := r.text, r.recent
 	at := recent.place
@@ -289,7 +290,7 @@ func (r *Trace) dumpLine(text []byte, whole bool, kind textKind, index, value ui
 	}
 	d := recent.dump
 	if !whole && (kind != textEnd || d == nil) {
-		return t.cutLine(d) // nobody knows what it was to be
+		return t.cutLine(d) // it may have been cut anywhere
 	}
 	switch kind {
 	case textHead:
@@ -316,10 +317,10 @@ func (r *Trace) dumpLine(text []byte, whole bool, kind textKind, index, value ui
 	return err
 }
 
-// noPlace is the cpu of lines without a prefix.
+// noPlace stands for the cpu of lines without a prefix.
 const noPlace = -1
 
-// noPrefix takes a line that the kernel put nothing before.
+// noPrefix handles a line without a prefix.
 func (r *Trace) noPrefix(line []byte, whole bool) (err error) {
 	t := r.text
 	kind, index, value := parseText(line, KernelHead)
@@ -329,7 +330,7 @@ func (r *Trace) noPrefix(line []byte, whole bool) (err error) {
 	}
 	switch kind {
 	case textHead:
-		r.recent.dump = nil // it may have had to go
+		r.recent.dump = nil // it may have been evicted
 		if d, err = t.head(noPlace, 0, 0, index); d != nil {
 			d.time = r.now
 		}
@@ -348,7 +349,7 @@ func (r *Trace) noPrefix(line []byte, whole bool) (err error) {
 		return t.badLine(d, line)
 	}
 	if line[0] == '#' || bytes.HasPrefix(line, []byte(" => ")) {
-		return nil // a comment, or a line of a stack
+		return nil // such as a comment, or a line of a stack trace
 	}
 	if cpu, events, ok := parseLost(line); ok {
 		r.loss(cpu, events)
@@ -357,8 +358,8 @@ func (r *Trace) noPrefix(line []byte, whole bool) (err error) {
 	return t.doubt(t.line, "%s is no line of a trace", quoted(line))
 }
 
-// blank takes an empty line. It ends a packet of lines without a prefix; else
-// the kernel put it there.
+// blank handles an empty line. It ends a packet whose lines have no prefix; otherwise the
+// kernel printed it.
 func (r *Trace) blank() error {
 	if d := r.text.dumps.find(noPlace, 0, 0); d != nil {
 		return r.text.dumps.end(d)
@@ -366,7 +367,7 @@ func (r *Trace) blank() error {
 	return nil
 }
 
-// loss notes that a cpu's lines are missing.
+// loss notes that lines of a cpu are missing.
 func (r *Trace) loss(cpu int, events uint64) {
 	if len(r.lost) >= placesLimit {
 		clear(r.lost)

@@ -5,26 +5,26 @@ import (
 	"math"
 )
 
-// tracePrefix is what the kernel puts before a text in its trace:
+// tracePrefix is the prefix of a line in the kernel's trace:
 //
 //	<...>-2834    [001] ..s31  1234.567890: bpf_trace_printk:
 //
-// These are task and pid, with the option record-tgid also a thread group in
-// parentheses, then cpu, flags, seconds since boot, and the function, of which
-// there is only a colon up to Linux 5.8. Flags are four characters up to Linux
-// 5.12, five from then on, and none with the option noirq-info.
+// These are task and pid (with the option record-tgid also the thread group in
+// parentheses), cpu, flags, seconds since boot, and the function, which is only a colon
+// up to Linux 5.8. There are four flags up to Linux 5.12, five since then, and none with
+// the option noirq-info.
 type tracePrefix struct {
 	place    int // size of task, pid and cpu
 	task     []byte
 	pid, cpu int
-	context  byte  // the flag that tells interrupts apart, 0 without flags
+	context  byte  // the interrupt flag, 0 if there are no flags
 	time     int64 // in nanoseconds
-	timeEnd  int   // where the digits of the time end
-	micros   bool  // the time has six digits after the point
-	text     int   // where the text begins
+	timeEnd  int   // offset of the end of the time's digits
+	micros   bool  // the time has six decimals
+	text     int   // offset of the text
 }
 
-// parsePrefix takes a line apart. The name of a task may hold anything, also
+// parsePrefix parses the prefix of a line. A task's name may contain anything, including
 // what looks like a cpu.
 func parsePrefix(line []byte) (tracePrefix, bool) {
 	for at := 0; ; at++ {
@@ -39,7 +39,7 @@ func parsePrefix(line []byte) (tracePrefix, bool) {
 	}
 }
 
-// prefixAround reads the prefix whose cpu stands in the bracket at a place.
+// prefixAround parses the prefix whose cpu is in the bracket at an offset.
 func prefixAround(line []byte, bracket int) (p tracePrefix, ok bool) {
 	if !p.parseTask(line[:bracket]) {
 		return p, false
@@ -65,7 +65,7 @@ func prefixAround(line []byte, bracket int) (p tracePrefix, ok bool) {
 	return p, true
 }
 
-// parseTask reads what stands before the cpu.
+// parseTask parses what precedes the cpu.
 func (p *tracePrefix) parseTask(b []byte) bool {
 	trimmed := bytes.TrimRight(b, " ")
 	if len(trimmed) == len(b) {
@@ -87,10 +87,11 @@ func (p *tracePrefix) parseTask(b []byte) bool {
 	return ok && len(rest) == 0 && pid <= math.MaxInt32
 }
 
-// parseTime reads a time in seconds that ends with a colon. rest is the end of line.
+// parseTime parses a time in seconds that ends with a colon, at the start of rest, which
+// is the tail of line.
 func (p *tracePrefix) parseTime(line, rest []byte) bool {
 	seconds, rest, ok := cutNumber(rest, 10)
-	const longest = 1 << 32 // seconds, so that there is room for the time of the boot
+	const longest = 1 << 32 // seconds, which leaves room to add the boot time
 	if !ok || seconds >= longest || len(rest) == 0 || rest[0] != '.' {
 		return false
 	}
@@ -117,8 +118,8 @@ func (p *tracePrefix) parseTime(line, rest []byte) bool {
 	return true
 }
 
-// functionSize is the size of the function's name with its colon and the space
-// after it; 0 if the text begins at once.
+// functionSize is the size of the function's name with the colon and the space after it,
+// 0 if there is none.
 func functionSize(b []byte) int {
 	if len(b) == 0 || b[0] == '\t' || bytes.HasPrefix(b, []byte(KernelHead)) {
 		return 0
@@ -133,8 +134,8 @@ func functionSize(b []byte) int {
 	return end + 1
 }
 
-// parseLost reads the line that stands for events that the trace had no room
-// for: CPU:1 [LOST 123 EVENTS]. The number is 0 if the kernel does not know it.
+// parseLost parses the line that stands for events that did not fit into the trace: CPU:1
+// [LOST 123 EVENTS]. The number is 0 if the kernel does not know it.
 func parseLost(line []byte) (cpu int, events uint64, ok bool) {
 	rest, ok := bytes.CutPrefix(line, []byte("CPU:"))
 	if !ok {
