@@ -11,56 +11,56 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert"
 )
 
-// Source is a capture that is being read, such as a convert.Source.
+// Source is a capture being read, such as a convert.Source.
 type Source interface {
 	// Next returns the next packet, io.EOF after the last one.
 	Next() (*capture.Packet, error)
-	// Section tells what the file says of itself.
+	// Section returns what the file says of itself.
 	Section() (section convert.Section, ok bool)
-	// Interfaces lists the interfaces in the part that was read, also those
-	// without packets.
+	// Interfaces lists the interfaces in the part that was read, including those without
+	// packets.
 	Interfaces() []*capture.Interface
-	// Statistics lists the ledgers in the part that was read.
+	// Statistics lists the statistics in the part that was read.
 	Statistics() []capture.Statistics
 	// CutOff tells where the file ended in the middle of a block.
 	CutOff() (at convert.CutOff, ok bool)
 }
 
-// Options are the choices of Read.
+// Options configure Read.
 type Options struct {
 	// Name is the capture's name, for the report.
 	Name string
-	// Packets is how many packets are kept to be shown one by one; negative for
-	// all, which takes about two kilobytes of memory for each.
+	// Packets is how many packets are kept to be shown individually; negative for all,
+	// which takes about two kilobytes of memory each.
 	Packets int
-	// forget bounds the memory for what is waiting for the rest of a packet.
+	// forget bounds the window of packets that reads may still belong to.
 	forget limits
 }
 
-// limits bound the packets that are compared with reads still to come.
+// limits bound the packets that are kept for comparison with later reads.
 type limits struct{ packets, bytes int }
 
 // defaultLimits are well above what the receive queues of a few busy sockets hold.
 var defaultLimits = limits{packets: 1 << 16, bytes: 32 << 20}
 
-// Explanation is what there is to say about a capture.
+// Explanation is the result of Read.
 type Explanation struct {
 	// Report has the findings.
 	Report Report
-	// packets are those to show one by one, and omitted the number of the others.
+	// packets are those to show individually, and omitted is the number of the others.
 	packets []*shown
 	omitted uint64
-	// lone says that reads without a packet are among them.
+	// lone says that they include reads without a packet.
 	lone bool
 }
 
-// ErrForeign is the reason why a file is not explained: it has packets, but no
-// interface of it is a view of a socket.
+// ErrForeign is the error for a file that has packets, but no interface that is a view of
+// a socket.
 var ErrForeign = errors.New("no capture of ebpfdump: none of its interfaces is a socket's view, such as tcp:kernel")
 
 // Read reads a capture to its end.
 //
-// If it is damaged, the error comes with an explanation of what was whole.
+// If it is damaged, the error comes with an explanation of everything before the damage.
 func Read(source Source, o Options) (*Explanation, error) {
 	if o.forget == (limits{}) {
 		o.forget = defaultLimits
@@ -95,16 +95,16 @@ func Read(source Source, o Options) (*Explanation, error) {
 	return &Explanation{Report: a.report, packets: a.explained(), omitted: a.entries - uint64(len(a.shown)), lone: a.lone > 0}, err
 }
 
-// analysis is a capture while it is being read.
+// analysis is the state of reading a capture.
 type analysis struct {
 	options Options
 	report  Report
 	sockets map[string]*socket
-	order   []*socket // of the file
+	order   []*socket // in the file's order
 	window  window
 	shown   []*entry
-	entries uint64 // packets so far, each once
-	lone    uint64 // those of them that are reads without a packet
+	entries uint64 // distinct packets so far
+	lone    uint64 // those that are reads without a packet
 	first   int64  // earliest time, in nanoseconds since the epoch
 	last    int64
 }
@@ -124,8 +124,8 @@ func (a *analysis) read(source Source) error {
 	}
 }
 
-// socketLimit bounds the kinds and the foreign interfaces of a file: their
-// names are the file's.
+// socketLimit bounds the kinds and the foreign interfaces of a file, which can name any
+// number of them.
 const socketLimit = 64
 
 func (a *analysis) packet(p *capture.Packet) {
@@ -152,8 +152,8 @@ func (a *analysis) packet(p *capture.Packet) {
 	s.kernelPacket(p)
 }
 
-// socket is what is known of an interface's kind of socket; nil if the
-// interface is no view of one.
+// socket returns the state of an interface's kind of socket, nil if the interface is not
+// a view of a socket.
 func (a *analysis) socket(i *capture.Interface) *socket {
 	if i.View == 0 {
 		return nil
@@ -187,7 +187,7 @@ func (a *analysis) foreign(name string) {
 	a.report.Foreign = append(a.report.Foreign, Foreign{Name: name, Packets: 1})
 }
 
-// enter takes a packet that is new.
+// enter adds a new packet.
 func (a *analysis) enter(e *entry) {
 	a.entries++
 	if e.first == nil {
@@ -216,7 +216,7 @@ func (a *analysis) finish(section convert.Section, statistics []capture.Statisti
 	}
 	for _, s := range statistics {
 		if socket := a.socket(s.Interface); socket != nil {
-			socket.view(s.Interface).ledger(s)
+			socket.view(s.Interface).addStatistics(s)
 		}
 	}
 	timed := false
@@ -229,7 +229,7 @@ func (a *analysis) finish(section convert.Section, statistics []capture.Statisti
 	if !timed {
 		return
 	}
-	// What counts from boot, or from nothing, begins with the epoch.
+	// Times that count from boot, or are artificial, are near the epoch.
 	if a.first > int64(365*24*time.Hour) {
 		start := time.Unix(0, a.first).UTC()
 		r.Start = &start
@@ -237,7 +237,7 @@ func (a *analysis) finish(section convert.Section, statistics []capture.Statisti
 	r.Duration = a.last - a.first
 }
 
-// explained are the packets to show.
+// explained returns the packets to show.
 func (a *analysis) explained() []*shown {
 	var all []*shown
 	for _, e := range a.shown {

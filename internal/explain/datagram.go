@@ -6,10 +6,10 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// readDatagram takes a read that says which packet brought it.
+// readDatagram handles a read of a datagram, which names the packet that brought it.
 func (s *socket) readDatagram(e *entry, p *capture.Packet) {
 	length := max(p.Len, len(p.Data))
-	from, equal := s.place(e, p)
+	from, equal := s.locate(e, p)
 	compared := overlap(e.data, from, p.Data)
 	e.delivered = true
 	e.gotFrom = from
@@ -29,7 +29,7 @@ func (s *socket) readDatagram(e *entry, p *capture.Packet) {
 	}
 	e.differs = e.differs || !equal
 	if !equal {
-		// Nobody knows what of the packet it is.
+		// It is unknown which part of the packet this is.
 	} else if from == 0 && length == e.length || from+length >= e.end {
 		m.OneToOne++
 	} else {
@@ -38,7 +38,7 @@ func (s *socket) readDatagram(e *entry, p *capture.Packet) {
 	s.compared(e.id, length, compared, equal)
 }
 
-// compared counts what the comparison of a read with the kernel view has shown.
+// compared counts the result of comparing a read with the kernel view.
 func (s *socket) compared(id uint64, length, compared int, equal bool) {
 	c := &s.out.Comparison
 	c.Compared += uint64(compared)
@@ -54,19 +54,19 @@ func (s *socket) compared(id uint64, length, compared int, equal bool) {
 	}
 }
 
-// overlap is how many bytes of a read, which begins at a place of a packet, are
-// known of both.
+// overlap is the number of bytes that both the packet from an offset on and the read
+// have.
 func overlap(packet []byte, from int, read []byte) int {
 	return min(max(len(packet)-from, 0), len(read))
 }
 
-// place finds where in a packet the bytes of a read begin, and tells whether
-// they are the same as far as both are known.
+// locate finds the offset in a packet at which the bytes of a read begin, and tells
+// whether they are equal as far as both are known.
 //
-// How many headers userspace does not get is nowhere in the file; so the place
-// of the last read is tried, what a filter's verdict leaves, the place behind the
+// The file does not say how many headers userspace does not get. So these offsets are
+// tried: that of the last read, the one that a filter's verdict leaves, the end of the
 // headers, the beginning, the end of the packet, and then any other.
-func (s *socket) place(e *entry, p *capture.Packet) (from int, equal bool) {
+func (s *socket) locate(e *entry, p *capture.Packet) (from int, equal bool) {
 	length := max(p.Len, len(p.Data))
 	if length == 0 {
 		return min(e.payload, e.end), true
@@ -78,7 +78,7 @@ func (s *socket) place(e *entry, p *capture.Packet) (from int, equal bool) {
 	case s.usual < 0 || e.length-length < candidates[0]:
 		candidates[0] = e.length - length
 		if last := e.length - length; last != e.payload && last != e.offset0 {
-			candidates[0] = e.payload // a buffer that was too small gets the beginning
+			candidates[0] = e.payload // a buffer that was too small gets the first bytes
 		}
 	}
 	for _, at := range candidates {
@@ -91,7 +91,7 @@ func (s *socket) place(e *entry, p *capture.Packet) (from int, equal bool) {
 			return at, true
 		}
 	}
-	// Fewer bytes may be anywhere by chance.
+	// Fewer bytes may match anywhere by chance.
 	const sure = 4
 	if at := bytes.Index(e.data, p.Data); at >= 0 && len(p.Data) >= sure {
 		return at, true

@@ -2,10 +2,10 @@ package explain
 
 import "github.com/ebpfdump/ebpfdump/capture"
 
-// keepAll is the verdict of packets that say nothing of one.
+// keepAll is the verdict of packets without a statement about it.
 const keepAll = -1
 
-// keptBytes is how many bytes of a packet the socket's filter decided to keep, or keepAll.
+// keptBytes is the number of bytes that the socket's filter decided to keep, or keepAll.
 func keptBytes(v capture.Verdict) int {
 	switch {
 	case v.Dropped:
@@ -21,8 +21,8 @@ func failed(p *capture.Packet) bool {
 	return len(p.Data) == 0 && p.Len == 0 && p.Receipt.Errno != 0
 }
 
-// has tells whether a packet is one of those that a file names: of some it tells only
-// how far their ids go.
+// has tells whether an id is in a list. Beyond the listed ranges only the last id is
+// known, so all up to that one count.
 func has(ids *capture.IDs, id uint64) bool {
 	beyond := uint64(0)
 	for _, r := range ids.Ranges {

@@ -7,11 +7,11 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// findings says what was found, one topic after the other. Each sentence is about
-// the file: what it has, and not what may have happened besides.
+// findings returns the findings topic by topic. Each sentence states what is in the file,
+// not what else may have happened.
 func (s *socket) findings() []Finding {
 	topics := []func() Finding{
-		s.sayBegins, s.out.sayReach, s.out.sayBeside, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
+		s.sayBegins, s.out.sayReach, s.out.sayMetadata, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
 		s.sayMapping, s.sayLatency, s.sayTap,
 	}
 	all := []Finding{}
@@ -24,10 +24,10 @@ func (s *socket) findings() []Finding {
 	return all
 }
 
-// user tells whether the file has a view of what userspace got.
+// user tells whether the file has a user view.
 func (s *socket) user() bool { return s.views[capture.ViewUser] != nil }
 
-// paired tells whether it is sure which packets reads belong to.
+// paired tells whether it is certain which packets the reads belong to.
 func (s *socket) paired() bool { return s.user() && s.out.Ambiguous.Packets == 0 }
 
 func (s *socket) sayBegins() Finding {
@@ -64,7 +64,7 @@ func (s *socket) sayBegins() Finding {
 	return f
 }
 
-// saySynthetic says which IP headers nobody sent.
+// saySynthetic says which IP headers are synthetic.
 func (v *view) saySynthetic() string {
 	addresses := "."
 	if v.invented == v.synthetic {
@@ -108,7 +108,7 @@ func (o *Socket) sayReach() Finding {
 	return f
 }
 
-// sentence makes one of words.
+// sentence capitalises words and ends them with a full stop.
 func sentence(words string) string {
 	if words == "" {
 		return ""
@@ -151,9 +151,9 @@ func (s *socket) sayIDs() Finding {
 	return f
 }
 
-// beside names what the user view is compared with: the kernel view, or the one
-// that is there in its place.
-func (s *socket) beside() string {
+// reference names the view that the user view is compared with: the kernel view, or the
+// one that replaces it.
+func (s *socket) reference() string {
 	for _, v := range s.out.Views {
 		if s.out.Begins == "" && v.Name != "user" && v.Packets > 0 {
 			return v.Name + " view"
@@ -175,13 +175,13 @@ func (s *socket) sayBytes() Finding {
 	case c.Differ.Packets > 0:
 		f.Warning = true
 		f.Text = fmt.Sprintf("The views differ: %s of %s %s other bytes than the %s (beginning in %s).",
-			digits(c.Differ.Packets), readsOf(c.Reads), plural(c.Differ.Packets, "has", "have"), s.beside(), c.Differ.named())
+			digits(c.Differ.Packets), readsOf(c.Reads), plural(c.Differ.Packets, "has", "have"), s.reference(), c.Differ.named())
 	case s.out.Packets == 0:
 		f.Text = fmt.Sprintf("There is nothing to compare the %s of %s with.", bytesOf(c.Bytes), readsOf(c.Reads))
 	case c.Same+c.Partial == 0:
 		f.Text = fmt.Sprintf("Nothing could be compared: of no read does the file have the bytes of both sides (%s).", readsOf(c.Reads))
 	case c.Same == c.Reads:
-		f.Text = fmt.Sprintf("All that userspace got is in the %s: %s in %s%s.", s.beside(), bytesOf(c.Bytes), readsOf(c.Reads), s.out.behind())
+		f.Text = fmt.Sprintf("All that userspace got is in the %s: %s in %s%s.", s.reference(), bytesOf(c.Bytes), readsOf(c.Reads), s.out.behind())
 	default:
 		f.Text = fmt.Sprintf("What could be compared is the same in both views: %s of %s%s.", digits(c.Compared), bytesOf(c.Bytes), s.out.behind())
 		f.Text += s.sayIncomplete()
@@ -189,7 +189,7 @@ func (s *socket) sayBytes() Finding {
 	return f
 }
 
-// sayIncomplete says of which reads bytes could not be compared.
+// sayIncomplete says which reads could not be compared completely.
 func (s *socket) sayIncomplete() (text string) {
 	c := &s.out.Comparison
 	if c.Partial > 0 {
@@ -201,7 +201,7 @@ func (s *socket) sayIncomplete() (text string) {
 	return text
 }
 
-// behind tells which headers the bytes of userspace stand behind.
+// behind says how many bytes of headers precede the bytes that userspace got.
 func (o *Socket) behind() string {
 	r := o.Unseen.HeaderSize
 	switch {
@@ -244,7 +244,7 @@ func (s *socket) sayUnseen() Finding {
 	return f
 }
 
-// complete tells whether the file has a read of all that could be read.
+// complete tells whether the file has reads of everything that could be read.
 func (s *socket) complete() bool {
 	u := &s.out.Undelivered
 	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.Truncated.Packets + u.InPart.Packets
@@ -354,24 +354,24 @@ func (s *socket) sayTap() Finding {
 	if v == nil || v.printed {
 		return f
 	}
-	switch lost, ledger := s.out.Losses.Tap, v.out.Statistics; {
+	switch lost, statistics := s.out.Losses.Tap, v.out.Statistics; {
 	case lost > 0:
 		f.Warning = true
 		f.Text = fmt.Sprintf("The tap lost %s.", packetsOf(lost))
 		if s.user() {
 			f.Text = fmt.Sprintf("The tap lost %s: what userspace got of %s cannot be compared.", packetsOf(lost), plural(lost, "it", "them"))
 		}
-	case ledger == nil:
+	case statistics == nil:
 		f.Text = "The file has no statistics at its end, so losses of the tap after its last packet are not known."
-	case ledger.Delivered < v.out.Packets:
+	case statistics.Delivered < v.out.Packets:
 		f.Text = fmt.Sprintf("The file has statistics of only %s of its %s, so losses of the tap are not known.",
-			digits(ledger.Delivered), packetsOf(v.out.Packets))
-	case ledger.Delivered > v.out.Packets:
-		f.Text = fmt.Sprintf("The tap lost nothing; of the %s that it recorded the file has %s.", packetsOf(ledger.Delivered), digits(v.out.Packets))
-	case ledger.Received == 0:
+			digits(statistics.Delivered), packetsOf(v.out.Packets))
+	case statistics.Delivered > v.out.Packets:
+		f.Text = fmt.Sprintf("The tap lost nothing; of the %s that it recorded the file has %s.", packetsOf(statistics.Delivered), digits(v.out.Packets))
+	case statistics.Received == 0:
 		f.Text = "The filter saw no packet."
 	default:
-		f.Text = fmt.Sprintf("The tap lost nothing: what the filter saw is all in the file (%s).", packetsOf(ledger.Received))
+		f.Text = fmt.Sprintf("The tap lost nothing: what the filter saw is all in the file (%s).", packetsOf(statistics.Received))
 	}
 	if v.out.Cut > 0 {
 		f.Text += fmt.Sprintf(" Not in the file whole: %s of the kernel view.", packetsOf(v.out.Cut))

@@ -7,8 +7,7 @@ import (
 	"strings"
 )
 
-// IDs is a set of packet ids as ranges: the first ones, and how many there are
-// beyond them.
+// IDs is a set of packet ids as ranges: the first ones, and the number of further ones.
 //
 // In JSON it is an object: "ranges" is a list of pairs, first and last id,
 // and "omitted" the number of ranges that are not in that list.
@@ -18,7 +17,7 @@ type IDs struct {
 	last    [2]uint64 // the last of those omitted
 }
 
-// shownRanges is how many ranges are kept: more than a person reads.
+// shownRanges limits the ranges that are kept.
 const shownRanges = 16
 
 func (s *IDs) add(id uint64) {
@@ -51,7 +50,7 @@ func (s *IDs) add(id uint64) {
 	s.omitted, s.last = 1, [2]uint64{id, id}
 }
 
-// proseRanges is how many ranges a sentence has room for.
+// proseRanges limits the ranges in a sentence.
 const proseRanges = 4
 
 // String is such as "1-3, 7".
@@ -78,7 +77,7 @@ func (s IDs) String() string {
 	return b.String()
 }
 
-// MarshalJSON is as the type says.
+// MarshalJSON implements json.Marshaler in the form that the type documents.
 func (s IDs) MarshalJSON() ([]byte, error) {
 	ranges := s.ranges
 	if ranges == nil {
@@ -90,13 +89,13 @@ func (s IDs) MarshalJSON() ([]byte, error) {
 	}{ranges, s.omitted})
 }
 
-// idSet is a set of ids that are used one after the other, or nearly so. It
-// knows all that lie in so many ranges, and forgets what is beyond them.
+// idSet is a set of ids that come in ascending order, or nearly so. It holds at most
+// idSetLimit ranges, and does not remember ids beyond those.
 type idSet struct{ ranges [][2]uint64 }
 
 const idSetLimit = 1 << 12
 
-// add tells whether an id is new to the set.
+// add adds an id, and tells whether it is new.
 func (s *idSet) add(id uint64) bool {
 	at, found := slices.BinarySearchFunc(s.ranges, id, func(r [2]uint64, id uint64) int {
 		switch {

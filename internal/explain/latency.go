@@ -5,8 +5,8 @@ import (
 	"math/bits"
 )
 
-// histogram counts durations in buckets that are at most 1/128 of their value
-// wide, so that its size is fixed whatever it holds.
+// histogram counts durations in buckets whose width is at most 1/128 of the value, so its
+// size is fixed.
 type histogram struct {
 	counts      []uint64
 	total       uint64
@@ -19,8 +19,8 @@ const (
 	buckets    = (64 - bucketBits) << bucketBits
 )
 
-// bucket is a value's place: below 256 every value has its own, and every
-// doubling above has 128 of them.
+// bucket returns the index of a value's bucket. Below 256 every value has its own; above,
+// each power of two is split into 128.
 func bucket(v uint64) int {
 	shift := max(bits.Len64(v)-bucketBits-1, 0)
 	return shift<<bucketBits + int(v>>shift)
@@ -37,8 +37,8 @@ func middle(i int) int64 {
 }
 
 func (h *histogram) add(ns int64) {
-	// A read that returns with the packet in the same nanosecond is none: such
-	// times are made up.
+	// A read in the same nanosecond as its packet does not count: such times are
+	// artificial.
 	if ns == 0 {
 		return
 	}
@@ -55,7 +55,7 @@ func (h *histogram) add(ns int64) {
 	h.least, h.most = min(h.least, ns), max(h.most, ns)
 }
 
-// quantile is the least value that a part of all values does not exceed.
+// quantile returns the smallest value that this fraction of all values does not exceed.
 func (h *histogram) quantile(part float64) int64 {
 	rank := uint64(max(math.Ceil(part*float64(h.total))-1, 0))
 	for i, n := range h.counts {
@@ -67,7 +67,7 @@ func (h *histogram) quantile(part float64) int64 {
 	return h.most
 }
 
-// latency is what the histogram says; nil if it is empty.
+// latency summarises the histogram; nil if it is empty.
 func (h *histogram) latency() *Latency {
 	if h.total == 0 {
 		return nil

@@ -7,15 +7,15 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// layerMap is a drawing of a packet: its layers side by side, and below them a
-// bar for what each view covers. Lengths are in units of the drawing.
+// layerMap is a drawing of a packet: its layers side by side, and below them a bar for
+// the part that each view covers. Lengths are in SVG user units.
 type layerMap struct {
 	Width, Height int
 	Boxes         []mapBox
 	Bars          []mapBar
-	// Offset0 is where the kernel view begins, and Bottom is below the last bar.
+	// Offset0 is where the kernel view begins, Bottom the lower edge of the last bar.
 	Offset0, Bottom int
-	// More says what there is no room for.
+	// More says what did not fit.
 	More  string
 	Label string
 }
@@ -29,7 +29,7 @@ type mapBox struct {
 	Class  string
 }
 
-// mapBar is what a view or a read covers.
+// mapBar is the part that a view or a read covers.
 type mapBar struct {
 	Name  string
 	X, W  int
@@ -49,8 +49,8 @@ const (
 	leastWidth = 50 // of a box: its name must fit
 )
 
-// draw makes the packet's map. Widths grow with the root of the size, so that
-// a large payload leaves room for the headers.
+// draw makes the packet's map. Widths grow with the square root of the size, so that a
+// large payload leaves room for the headers.
 func (g *shown) draw() layerMap {
 	m := layerMap{Width: mapWidth}
 	spans := g.spans
@@ -85,7 +85,7 @@ func (g *shown) draw() layerMap {
 	return m
 }
 
-// aloneSpan is for a read to which no packet belongs.
+// aloneSpan is the span of a read without a packet.
 func (g *shown) aloneSpan() []span {
 	length := 0
 	for i := range g.parts {
@@ -126,10 +126,10 @@ func (m *layerMap) bar(name, class string, from, to, size int) {
 	})
 }
 
-// scale maps places in a packet to places in a drawing.
+// scale maps offsets in a packet to positions in the drawing.
 type scale struct {
 	spans []span
-	edges []int // of the spans, and of the last one's end
+	edges []int // of the starts of the spans, and of the end of the last
 }
 
 func newScale(spans []span, left, right int) scale {

@@ -8,7 +8,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
-// class is the layer that bytes belong to. It has a colour.
+// class is the kind of layer that bytes belong to. Each has a colour.
 type class uint8
 
 const (
@@ -18,26 +18,26 @@ const (
 	classPayload
 )
 
-// String is the name in style sheets.
+// String is the class's name in style sheets.
 func (c class) String() string {
 	return [...]string{"none", "link", "net", "transport", "payload"}[c]
 }
 
-// span is one layer's part of a packet, in bytes from the packet's beginning.
+// span is a layer of a packet, as offsets in bytes.
 type span struct {
 	name     string // at most 8 columns
 	class    class
 	from, to int
 }
 
-// dissection is where the layers of a packet begin.
+// dissection tells where the layers of a packet begin.
 type dissection struct {
 	spans []span
-	// protocol is the IP protocol, 0 if there is none.
+	// protocol is the IP protocol, 0 if unknown.
 	protocol uint8
-	// transport is the place of the transport header, -1 if there is none.
+	// transport is the offset of the transport header, -1 if there is none.
 	transport int
-	// payload is behind the last header, end behind the payload.
+	// payload and end are the offsets at which the payload begins and ends.
 	payload, end int
 }
 
@@ -48,8 +48,8 @@ func protocolName(protocol uint8) string {
 	return fmt.Sprintf("proto%d", protocol)
 }
 
-// dissect finds the layers of a packet of length bytes, of which data are the
-// first. Headers that are not whole are payload: nothing is known of them.
+// dissect finds the layers of a packet of length bytes, of which data are the first.
+// Incomplete headers count as payload.
 func dissect(layer capture.Layer, protocol uint8, data []byte, length int) dissection {
 	d := dissection{protocol: protocol, transport: -1, end: max(length, len(data))}
 	switch layer {
@@ -73,7 +73,7 @@ func dissect(layer capture.Layer, protocol uint8, data []byte, length int) disse
 	return d
 }
 
-// header appends the header that begins where the payload did.
+// header adds a header of that size at the start of what was the payload so far.
 func (d *dissection) header(name string, c class, size int) {
 	d.spans = append(d.spans, span{name, c, d.payload, d.payload + size})
 	d.payload += size

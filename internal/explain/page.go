@@ -13,7 +13,7 @@ var pageText string
 
 var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
-// page is what the template shows. All texts of the file are printable.
+// page is the data of the template. All texts from the file are printable.
 type page struct {
 	Report  *Report
 	Title   string
@@ -25,8 +25,8 @@ type page struct {
 	Sockets []pageSocket
 	Packets []pagePacket
 	LeftOut string
-	// Kernel and User say that there are such views, Below that one begins before
-	// the kernel view.
+	// Kernel and User say that there are such views, Below that a view begins before the
+	// kernel view.
 	Kernel, User, Below bool
 }
 
@@ -36,7 +36,7 @@ type pageSocket struct {
 	Findings      []Finding
 }
 
-// figure is a number worth being printed large.
+// figure is a number to be printed large, with a caption.
 type figure struct{ Number, Text string }
 
 type pagePacket struct {
@@ -51,7 +51,7 @@ type pageRow struct {
 	Class, Label, Place, Hex, ASCII, Remark string
 }
 
-// WriteHTML writes the explanation as one page that loads nothing else.
+// WriteHTML writes the explanation as a self-contained page.
 func (e *Explanation) WriteHTML(w io.Writer) error {
 	r := &e.Report
 	p := page{
@@ -75,7 +75,7 @@ func (e *Explanation) WriteHTML(w io.Writer) error {
 	return nil
 }
 
-// view finds one of the socket's views, nil if there is none.
+// view returns a view of the socket, nil if there is none.
 func (o *Socket) view(name string) *View {
 	for _, v := range o.Views {
 		if v.Name == name {
@@ -114,15 +114,15 @@ func (g *shown) page() pagePacket {
 		if r.user {
 			row.Class = "user"
 		}
-		// In fixed columns, as on a terminal.
+		// Fixed columns, as on a terminal.
 		row.Label, row.Place, row.Hex = pad(row.Label, -8), pad(row.Place, 5), pad(row.Hex, -3*rowBytes)
 		p.Rows = append(p.Rows, row)
 	}
 	return p
 }
 
-// pad fills a text up to a width with spaces: before it, or behind it if the
-// width is negative.
+// pad pads a text with spaces to a width, on the left, or on the right if the width is
+// negative.
 func pad(s string, width int) string { return fmt.Sprintf("%"+strconv.Itoa(width)+"s", s) }
 
 func plural(n uint64, one, many string) string {

@@ -8,16 +8,16 @@ import (
 
 const rowBytes = 16
 
-// row is a line of at most 16 bytes. Every layer begins a row of its own, and
-// what userspace got stands in a row beneath, in the same columns.
+// row is a line of at most 16 bytes. Every layer starts a new row, and what userspace got
+// is in a row below, in the same columns.
 type row struct {
 	label string // at most 8 columns
-	place string // of the first byte, from offset 0 of the kernel view on
+	place string // offset of the first byte, relative to the kernel view
 	start int    // column of the first byte, from 0 to 15
 	data  []byte
 	class class
 	user  bool
-	// remark stands instead of bytes.
+	// remark is shown instead of bytes.
 	remark string
 }
 
@@ -46,7 +46,7 @@ func (g *shown) rows() []row {
 	return rows
 }
 
-// rest says how much of a layer is not shown from a place on.
+// rest says how much of a layer is not shown, from an offset on.
 func (g *shown) rest(label string, s span, at int) row {
 	got := 0
 	for _, p := range g.parts {
@@ -72,7 +72,7 @@ func (g *shown) rest(label string, s span, at int) row {
 	return row{label: label, place: fmt.Sprint(at - g.offset0), class: s.class, remark: remark}
 }
 
-// userRows appends what reads got of the bytes between two places.
+// userRows appends what reads got of the bytes between two offsets.
 func (g *shown) userRows(rows []row, from, to int) []row {
 	for i := range g.parts {
 		p := &g.parts[i]
@@ -87,7 +87,7 @@ func (g *shown) userRows(rows []row, from, to int) []row {
 	return rows
 }
 
-// alone appends the bytes of a read to which no packet belongs.
+// alone appends the bytes of a read without a packet.
 func (g *shown) alone(rows []row) []row {
 	for i := range g.parts {
 		p := &g.parts[i]
@@ -106,7 +106,7 @@ func (g *shown) alone(rows []row) []row {
 	return rows
 }
 
-// label is the read's name in at most 8 columns.
+// label names the read in at most 8 columns.
 func (p *part) label() string {
 	if p.read < 1000 {
 		return fmt.Sprintf("read %d", p.read)
@@ -114,8 +114,8 @@ func (p *part) label() string {
 	return fmt.Sprintf("r%d", p.read%1e7)
 }
 
-// hex is the bytes' columns, and ascii their characters, both with spaces
-// before them that bring them beneath the row above.
+// hex returns the bytes in hexadecimal, and ascii as characters, both indented to line up
+// with the row above.
 func (r *row) hex() string {
 	const hexDigits = "0123456789abcdef"
 	b := make([]byte, 0, 3*rowBytes)
@@ -167,10 +167,10 @@ func (g *shown) title() (name string, details []string) {
 	return name, details
 }
 
-// said is what there is to say beneath a packet's title, a line each.
+// said returns the remarks below a packet's title, one per line.
 func (g *shown) said() []string {
 	lines := []string{g.fate}
-	if text := saidBeside(&g.meta); text != "" {
+	if text := metadataText(&g.meta); text != "" {
 		lines = append(lines, text)
 	}
 	for i := range g.parts {

@@ -7,12 +7,12 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
-// unread is the fate of what could have been read. The file knows of no more: a
-// read may have come later, or in a way that nobody could see.
+// unread is the fate of a packet that could have been read. The file tells no more: a
+// read may have come later, or unobserved.
 const unread = "no read of the file is joined to it"
 
-// settle counts what has become of a packet, and says it in a few words. told
-// says that this is known without the user view.
+// settle counts the fate of a packet, and describes it in a few words. told says that it
+// is known even without a user view.
 func (e *entry) settle() (fate string, told bool) {
 	if e.first == nil {
 		return "no packet of the file is joined to it", true
@@ -43,7 +43,7 @@ func (e *entry) settle() (fate string, told bool) {
 	return unread, false
 }
 
-// settleRead counts a packet that userspace got bytes of.
+// settleRead counts a packet from which userspace got bytes.
 func (e *entry) settleRead() (fate string) {
 	out := e.socket.out
 	if e.differs {
@@ -104,7 +104,7 @@ func (e *entry) settleEnd() {
 	}
 }
 
-// settleControl counts a segment that brings nothing new to a stream.
+// settleControl counts a segment without new payload.
 func (e *entry) settleControl(payload uint64) (fate string, told bool) {
 	u := &e.socket.out.Unseen
 	flags := e.tcp.Flags

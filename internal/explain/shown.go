@@ -10,28 +10,28 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// shownBytes is how many bytes of each packet are shown, and shownParts how
-// many reads of one packet. The rest is counted.
+// shownBytes limits the bytes shown of each packet, and shownParts the reads shown of one
+// packet. The rest is only counted.
 const (
 	shownBytes = 256
 	shownParts = 32
 )
 
-// shown is a packet to be shown by itself. Places in it are bytes from the
-// beginning of frame, which is its view that begins first.
+// shown is a packet to be shown individually. Offsets are in bytes from the beginning of
+// frame, which is the view that begins first.
 type shown struct {
 	kind      string
 	id        uint64
 	time      int64 // since the first packet of the file, in nanoseconds
-	timed     bool  // time is real
-	lasted    bool  // the times of reads are, too
+	timed     bool  // time is a real time
+	lasted    bool  // and so are those of reads
 	direction capture.Direction
 	src, dst  netip.AddrPort
 	what      string // flags or protocol
 	fate      string
-	told      bool // fate holds without the user view
+	told      bool // fate is known even without a user view
 	user      bool // there is a user view
-	read      bool // this is no packet, but a read that belongs to none
+	read      bool // not a packet, but a read without one
 	notes     []string
 	meta      capture.Meta
 
@@ -39,29 +39,29 @@ type shown struct {
 	protocol uint8
 	ipv6     bool
 	frame    []byte // the first bytes
-	captured int    // bytes of the frame that are in the file
-	length   int    // of the frame
-	offset0  int    // where the kernel view begins
+	captured int    // length of the frame in the file
+	length   int    // original length of the frame
+	offset0  int    // offset at which the kernel view begins
 	kernel   bool   // there is a kernel view
 	spans    []span
 	covers   []cover
 	parts    []part
-	omitted  int // parts beyond those
+	omitted  int // number of further parts
 }
 
-// cover is what a view sees of a frame.
+// cover is the part of a frame that a view sees.
 type cover struct {
 	view     capture.View
 	from, to int
 }
 
-// part is what a read got of a packet.
+// part is the part of a packet that a read got.
 type part struct {
-	read     uint64 // counts the socket's reads
-	from     int    // place of its first byte
-	readFrom int    // place in what the read returned
+	read     uint64 // number of the read among the socket's
+	from     int    // offset of its first byte in the packet
+	readFrom int    // offset in what the read returned
 	length   int
-	whole    int // bytes that the read returned
+	whole    int // number of bytes that the read returned
 	data     []byte
 	call     string
 	failed   bool
@@ -69,7 +69,7 @@ type part struct {
 	comment  string
 }
 
-// noteComment keeps what a packet's comment says.
+// noteComment keeps a packet's comment.
 func (e *entry) noteComment(p *capture.Packet) {
 	if e.shown == nil || len(e.shown.notes) >= shownParts {
 		return
@@ -79,8 +79,7 @@ func (e *entry) noteComment(p *capture.Packet) {
 	}
 }
 
-// note keeps what a view of a packet shows, which begins so many bytes before
-// the first view.
+// note keeps a view of a packet, which begins that many bytes before the first view.
 func (e *entry) note(p *capture.Packet, before int, agrees bool) {
 	if e.shown == nil {
 		return
@@ -94,7 +93,7 @@ func (e *entry) note(p *capture.Packet, before int, agrees bool) {
 		return
 	}
 	g := e.shown
-	// Until the packet is shown, places count from the first view on.
+	// Until show, offsets are relative to the first view.
 	g.covers = append(g.covers, cover{view: p.Interface.View, from: -before, to: e.length})
 	if g.frame == nil || -before < g.offset0 {
 		g.offset0 = -before
@@ -104,8 +103,8 @@ func (e *entry) note(p *capture.Packet, before int, agrees bool) {
 	}
 }
 
-// addPart keeps what a read got of a packet: length bytes from a place in the
-// first view on, which begin at a place of what the read returned.
+// addPart keeps what a read got of a packet: length bytes, at offset from in the first
+// view and at offset readFrom in what the read returned.
 func (e *entry) addPart(p *capture.Packet, read uint64, from, readFrom, length int) {
 	g := e.shown
 	if g == nil {
@@ -122,7 +121,7 @@ func (e *entry) addPart(p *capture.Packet, read uint64, from, readFrom, length i
 	})
 }
 
-// show completes a packet that is shown, when all is known of it.
+// show completes a packet once everything is known of it.
 func (e *entry) show(fate string) {
 	g := e.shown
 	g.kind, g.id, g.direction, g.src, g.dst, g.fate = e.socket.out.Kind, e.id, e.direction, e.src, e.dst, fate
@@ -158,7 +157,7 @@ func (e *entry) show(fate string) {
 	g.spans = dissect(g.layer, g.protocol, g.frame, g.length).spans
 }
 
-// tell completes a packet that is shown, when all is known of its socket.
+// tell completes a packet once everything is known of its socket.
 func (s *socket) tell(g *shown) {
 	g.user = s.user()
 	switch {
@@ -175,7 +174,7 @@ func (s *socket) tell(g *shown) {
 	}
 }
 
-// duration prints nanoseconds as people do: 118.4µs.
+// duration formats nanoseconds for people: 118.4µs.
 func duration(ns int64) string {
 	d := time.Duration(ns)
 	switch abs := max(d, -d); {

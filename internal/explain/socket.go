@@ -9,34 +9,34 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
-// socket is what is known of one kind of socket while its packets come in.
+// socket is the state of one kind of socket while its packets are read.
 type socket struct {
 	analysis *analysis
 	out      *Socket
-	// stream says that reads and segments are joined by sequence numbers, and not
-	// by packet id.
+	// stream says that reads are matched with segments by sequence number instead of
+	// packet id.
 	stream bool
 	views  [viewCount]*view
-	// open has the packets of the window by id.
+	// open holds the packets of the window by id.
 	open    map[uint64]*entry
 	streams connections
-	// unpassed is the oldest packet in the window that no later delivery has
-	// passed, newest the last packet.
+	// unpassed is the oldest packet in the window that no later delivery has overtaken,
+	// newest the last packet.
 	unpassed, newest *entry
 	highest          uint64 // id
 	entries          uint64
 	reads            uint64
-	usual            int // where in a packet the bytes of the last read began, from offset 0
+	usual            int // offset of the last read's bytes in its packet, from offset 0
 	latencies        histogram
-	// known are the ids so far, and ambiguous those that several packets have.
+	// known are the ids so far, and ambiguous those of several packets.
 	known     idSet
 	ambiguous map[uint64]bool
-	// late are the packets whose reads came when they were forgotten.
+	// late are the packets that had left the window when their reads came.
 	late map[uint64]bool
-	// fins and resets are those of Unseen, by whether a read ended with them.
+	// fins and resets are those of Unseen, by whether a read returned them.
 	fins, resets ends
-	// process names whose sockets these are; several says that there are more, own
-	// that an interface names none.
+	// process names the owner of the sockets; several says that there are more owners,
+	// own that an interface names none.
 	process      string
 	several, own bool
 	protocols    map[uint8]bool
@@ -45,25 +45,26 @@ type socket struct {
 // ends are segments that end a stream.
 type ends struct{ read, unread Count }
 
-// view is one view of a socket while its packets come in.
+// view is the state of one view of a socket while its packets are read.
 type view struct {
 	out *View
-	// ours is the first interface whose packets are as the Writer makes them.
+	// ours is the first interface whose packets have the form that the Writer gives them.
 	ours *capture.Interface
-	// untimed says that its times are none.
+	// untimed says that it has no real times.
 	untimed bool
 	// mixed says that not all of its packets begin with the same layer.
 	mixed bool
-	// synthetic counts the packets that got an IP header, and invented those of them
-	// whose addresses are none.
+	// synthetic counts the packets with a synthetic IP header, and invented those of them
+	// whose addresses are invented.
 	synthetic, invented uint64
-	// printed says that no tap recorded it: a filter printed its packets.
+	// printed says that the packets were not recorded by a tap, but printed by a filter.
 	printed bool
-	// last is the interface of the last packet, made and invents what it adds.
+	// last is the interface of the last packet; made and invents tell whether it adds to
+	// synthetic and invented.
 	last          *capture.Interface
 	made, invents bool
-	// strange says that its packets are not as the Writer makes them, but have
-	// another header in its place.
+	// strange says that its packets have another header than the one that the Writer
+	// would add.
 	strange bool
 }
 
@@ -79,7 +80,7 @@ func newSocket(a *analysis, kind string) *socket {
 	return s
 }
 
-// view finds or makes the view of an interface.
+// view returns the view of an interface, creating it if necessary.
 func (s *socket) view(i *capture.Interface) *view {
 	v := s.views[i.View]
 	if v != nil && v.last == i {
@@ -104,8 +105,8 @@ func (s *socket) view(i *capture.Interface) *view {
 	return v
 }
 
-// take notes from which interface the next packets are. There may be several of
-// one view: of other sockets, or with another version of IP.
+// take sets the interface of the next packets. A view may have several: of different
+// sockets, or for either version of IP.
 func (v *view) take(i *capture.Interface) {
 	v.last = i
 	v.printed = v.printed || i.Source == capture.SourceTrace
@@ -156,9 +157,9 @@ func (v *view) count(p *capture.Packet) {
 	}
 }
 
-// ledger takes an interface's statistics. Sockets of one kind can have several
+// addStatistics adds an interface's statistics. Sockets of one kind can have several
 // interfaces.
-func (v *view) ledger(s capture.Statistics) {
+func (v *view) addStatistics(s capture.Statistics) {
 	if v.out.Statistics == nil {
 		v.out.Statistics = &Statistics{}
 	}
@@ -174,7 +175,7 @@ func (v *view) ledger(s capture.Statistics) {
 	sum.Comment += s.Comment
 }
 
-// kernelPacket takes a packet of any view but userspace's.
+// kernelPacket handles a packet of any view except the user view.
 func (s *socket) kernelPacket(p *capture.Packet) {
 	e := s.open[p.ID]
 	if p.Interface.View == capture.ViewWire && (e == nil || p.ID == 0) {
@@ -211,7 +212,7 @@ func (s *socket) newPacket(p *capture.Packet) {
 		s.protocols[d.protocol] = true
 	}
 	s.out.Packets++
-	s.out.beside(p)
+	s.out.countMetadata(p)
 	s.highest = max(s.highest, p.ID)
 	if p.ID != 0 && !s.known.add(p.ID) {
 		s.out.Ambiguous.add(p.ID, uint64(e.length))
@@ -229,10 +230,10 @@ func (s *socket) newPacket(p *capture.Packet) {
 	}
 }
 
-// rememberedIDs bounds those that are remembered for the packets that are shown.
+// rememberedIDs bounds late.
 const rememberedIDs = 1 << 12
 
-// enter takes a new packet into the window.
+// enter adds a new packet to the window.
 func (s *socket) enter(e *entry) {
 	e.number = s.entries
 	s.entries++
@@ -249,9 +250,9 @@ func (s *socket) enter(e *entry) {
 	s.analysis.enter(e)
 }
 
-// compareView tells how many bytes another view of the packet has before the
-// first view's, and whether both are the same from there on. All views of a
-// packet end with the same byte.
+// compareView returns how many bytes another view of the packet has before the first
+// view, and whether both are equal from there on. All views of a packet end with the same
+// byte.
 func (e *entry) compareView(p *capture.Packet) (before int, agrees bool) {
 	before = max(p.Len, len(p.Data)) - e.length
 	a, b := e.data, p.Data
@@ -264,7 +265,7 @@ func (e *entry) compareView(p *capture.Packet) (before int, agrees bool) {
 	return before, bytes.Equal(a[:n], b[:n])
 }
 
-// before notes how far before offset 0 a view begins.
+// before records how far before offset 0 a view begins.
 func (v *view) before(n int) {
 	if v.out.Before == nil {
 		v.out.Before = &Range{int64(n), int64(n)}
@@ -272,7 +273,7 @@ func (v *view) before(n int) {
 	v.out.Before.Least, v.out.Before.Most = min(v.out.Before.Least, int64(n)), max(v.out.Before.Most, int64(n))
 }
 
-// userPacket takes what a read returned.
+// userPacket handles what a read returned.
 func (s *socket) userPacket(p *capture.Packet) {
 	e := s.open[p.ID]
 	if p.ID == 0 {
@@ -328,7 +329,7 @@ func (s *socket) userPacket(p *capture.Packet) {
 	s.enterRead(p)
 }
 
-// enterRead shows a read that belongs to no packet in the window.
+// enterRead adds a read that belongs to no packet in the window as an entry of its own.
 func (s *socket) enterRead(p *capture.Packet) {
 	e := &entry{
 		socket: s, id: p.ID, time: p.Time, direction: p.Direction, src: p.Src, dst: p.Dst,
@@ -339,14 +340,13 @@ func (s *socket) enterRead(p *capture.Packet) {
 	e.addPart(p, s.reads, 0, 0, max(p.Len, len(p.Data)))
 }
 
-// passOver goes to the packet that was delivered, and marks what lies before it.
-// dropped are those that the receive queue dropped; e is nil if nobody knows what
-// was delivered.
+// passOver advances to the packet that was delivered, and marks those before it. dropped
+// are those that the receive queue dropped; e is nil if the delivered packet is unknown.
 func (s *socket) passOver(e *entry, dropped *capture.IDs) {
 	if s.stream || e == nil {
 		return
 	}
-	// A packet that was overtaken on its way lies behind the mark already.
+	// A packet that was overtaken may be before unpassed already.
 	for s.unpassed != nil && s.unpassed.number < e.number {
 		s.unpassed.passed = true
 		s.unpassed.dropped = has(dropped, s.unpassed.id)
@@ -354,7 +354,7 @@ func (s *socket) passOver(e *entry, dropped *capture.IDs) {
 	}
 }
 
-// settle counts what has become of a packet for which nothing more can come.
+// settle counts the fate of a packet that leaves the window.
 func (s *socket) settle(e *entry) {
 	if s.open[e.id] == e {
 		delete(s.open, e.id)
@@ -377,7 +377,7 @@ func (s *socket) settle(e *entry) {
 	e.data = nil
 }
 
-// finish completes what is reported of the socket.
+// finish completes the report on the socket.
 func (s *socket) finish() {
 	out := s.out
 	if v := s.views[capture.ViewKernel]; v != nil {

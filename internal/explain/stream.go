@@ -13,24 +13,24 @@ import (
 // connection names one direction of a TCP connection.
 type connection struct{ src, dst netip.AddrPort }
 
-// connections are the streams of a socket: what is read of them has no packet
-// boundaries, so it is joined with segments by sequence numbers.
+// connections are the streams of a socket. Reads of a stream have no packet boundaries,
+// so they are matched with segments by sequence number.
 type connections struct {
 	open map[connection]*stream
-	// order has the keys of open, the oldest first.
+	// order holds the keys of open, oldest first.
 	order []connection
 }
 
-// connectionLimit bounds the connections that are followed at the same time.
+// connectionLimit bounds the connections that are followed at a time.
 const connectionLimit = 1 << 12
 
 // stream is one direction of a TCP connection.
 type stream struct {
 	start   uint32 // sequence number of the first byte
-	end     int64  // offset behind the last byte seen, to unwrap sequence numbers
+	end     int64  // offset after the last byte seen, to unwrap sequence numbers
 	read    int64  // offset of the next byte that userspace gets
 	pending []segment
-	syn     bool // after a SYN that asks for a connection, and before any other segment
+	syn     bool // between the SYN of the peer that connects and its next segment
 }
 
 // segment is the part of a stream that one packet brought.
@@ -39,17 +39,17 @@ type segment struct {
 	entry    *entry
 }
 
-// saw takes a segment of the kernel view.
+// saw handles a segment of the kernel view.
 func (c *connections) saw(e *entry) {
 	key := connection{e.src, e.dst}
 	st := c.open[key]
 	seq := e.tcp.Seq
 	if e.tcp.Flags&header.SYN != 0 {
 		e.handshake = true
-		// A repeated SYN has the same number, a new connection another.
+		// A retransmitted SYN has the same sequence number, a new connection another.
 		if st == nil || st.start != seq+1 {
 			st = c.start(key, seq+1)
-			// A SYN-ACK is answered by us, so that nothing more of the handshake comes in.
+			// A SYN-ACK is the last segment of the handshake that comes in: we answer it.
 			st.syn = e.tcp.Flags&header.ACK == 0
 		}
 		seq++
@@ -86,7 +86,7 @@ func (st *stream) add(e *entry, seq uint32) {
 		size = min(size, int64(max(e.offset0+e.verdict-e.payload, 0)))
 	}
 	if st.syn && e.tcp.Flags&header.SYN == 0 {
-		// An ACK that brings payload, or comes after one that did, is of another kind.
+		// An ACK with payload, or after one with payload, is not part of the handshake.
 		e.handshake = e.end <= e.payload && seq == st.start && e.tcp.Flags&(header.FIN|header.RST) == 0
 		st.syn = false
 	}
@@ -105,7 +105,7 @@ func (st *stream) add(e *entry, seq uint32) {
 	st.pending = slices.Insert(st.pending, at, segment{from: from, to: to, entry: e})
 }
 
-// covers tells whether all of a part of the stream was seen before.
+// covers tells whether a whole range of the stream was seen before.
 func (st *stream) covers(from, to int64) bool {
 	at := max(from, st.read)
 	for _, s := range st.pending {
@@ -117,7 +117,7 @@ func (st *stream) covers(from, to int64) bool {
 	return at >= to
 }
 
-// forget lets go of a packet. It is the first one, but for those that came out of order.
+// forget removes a packet, usually the first unless some came out of order.
 func (st *stream) forget(e *entry) {
 	at := slices.IndexFunc(st.pending, func(s segment) bool { return s.entry == e })
 	if at == 0 {
@@ -127,7 +127,7 @@ func (st *stream) forget(e *entry) {
 	}
 }
 
-// passed lets go of the segments that were read.
+// passed removes the segments that were read.
 func (st *stream) passed() {
 	for len(st.pending) > 0 && st.pending[0].to <= st.read {
 		st.pending[0].entry.pending = false
@@ -135,8 +135,8 @@ func (st *stream) passed() {
 	}
 }
 
-// readStream takes what a read of a stream returned. e is the packet that the
-// read names, nil if that is not known. It is not ok if no segment of the stream is.
+// readStream handles what a read of a stream returned. e is the packet that the read
+// names, nil if that is not in the window. ok is false if no segment of the stream is.
 func (s *socket) readStream(e *entry, p *capture.Packet) (ok bool) {
 	st := s.streams.open[connection{p.Src, p.Dst}]
 	if e != nil && e.stream != nil {
@@ -154,8 +154,8 @@ func (s *socket) readStream(e *entry, p *capture.Packet) (ok bool) {
 	if st == nil {
 		return false
 	}
-	// The file names the packet that a read begins with: where the tap has
-	// lost packets, or came late, the place in the stream is known from that.
+	// The file names the first packet of a read, which gives the offset in the stream
+	// after the tap lost packets or was attached late.
 	if e != nil && e.pending && (st.read < e.from || st.read >= e.to) {
 		st.read = e.from
 	}
@@ -166,8 +166,8 @@ func (s *socket) readStream(e *entry, p *capture.Packet) (ok bool) {
 	return s.feed(st, p, before, int64(length))
 }
 
-// feed joins a read of so many bytes with the segments that it has bytes of. The
-// first ones came before the tap.
+// feed matches a read of length bytes with the segments that they came from. The first
+// before bytes arrived before the tap was attached.
 func (s *socket) feed(st *stream, p *capture.Packet, before, length int64) bool {
 	from, to := st.read, st.read+length-before
 	st.read = to
@@ -214,13 +214,13 @@ func (s *socket) feed(st *stream, p *capture.Packet, before, length int64) bool 
 	default:
 		m.PartOfPacket++
 	}
-	// Segments that overlap are compared more than once.
+	// Overlapping segments are compared more than once.
 	s.compared(first.id, int(length), int(min(compared, length)), equal)
 	s.latencies.add(p.Time - last.time)
 	return true
 }
 
-// feedPart notes that a read got some bytes of a packet.
+// feedPart records that a read got some bytes of a packet.
 func (s *socket) feedPart(e *entry, p *capture.Packet, at, readFrom, length int) {
 	e.delivered = true
 	e.gotFrom = e.payload
@@ -235,8 +235,8 @@ func (s *socket) feedPart(e *entry, p *capture.Packet, at, readFrom, length int)
 	e.addPart(p, s.reads, at, readFrom, length)
 }
 
-// compareRead compares a packet from a place on with a part of a read, as far as
-// both are known, and tells how many bytes that were.
+// compareRead compares a packet from an offset on with a range of a read, as far as both
+// are known, and returns how many bytes that was.
 func (e *entry) compareRead(at int, read []byte, from, to int64) (n int64, same bool) {
 	a := e.data[min(at, len(e.data)):]
 	b := read[min(from, int64(len(read))):min(to, int64(len(read)))]

@@ -12,7 +12,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// columns is the width of the text.
+// columns is the width of the text on a terminal.
 const columns = 80
 
 var directionNames = map[capture.Direction]string{capture.Inbound: "received", capture.Outbound: "sent"}
@@ -27,7 +27,7 @@ func address(a netip.AddrPort) string {
 	return printable(a.String())
 }
 
-// Colours of terminals (ECMA-48, select graphic rendition).
+// Terminal colours (ECMA-48, select graphic rendition).
 const (
 	plain   = ""
 	bold    = "1"
@@ -51,8 +51,8 @@ func (p *printer) paint(colour, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
-// WriteText prints the explanation for people, in 80 columns. No control
-// character is from the file.
+// WriteText prints the explanation for people, in 80 columns. Control characters from the
+// file are escaped.
 func (e *Explanation) WriteText(w io.Writer, colour bool) error {
 	p := &printer{w: bufio.NewWriter(w), colour: colour}
 	p.summary(&e.Report)
@@ -86,7 +86,7 @@ func (e *Explanation) leftOut() string {
 	return fmt.Sprintf("Left out here: %s more.", what)
 }
 
-// cutOff is a sentence about a file that is not whole, empty if it is.
+// cutOff is a sentence about an incomplete file, empty if it is complete.
 func (r *Report) cutOff() string {
 	if r.CutOff == nil {
 		return ""
@@ -134,13 +134,13 @@ func (r *Report) summary() string {
 	return s
 }
 
-// command is what made the file, and what was then made of it: a line each in
-// the file's comment.
+// command is the command lines that made and converted the file, from the lines of its
+// comment.
 func (r *Report) command() string {
 	return printable(strings.ReplaceAll(strings.TrimSpace(r.Command), "\n", "; then "))
 }
 
-// foreign is a line about interfaces that are no views of sockets.
+// foreign is a line about interfaces that are not views of a socket.
 func (r *Report) foreign() string {
 	if len(r.Foreign) == 0 {
 		return ""
@@ -204,8 +204,7 @@ func (p *printer) row(r *row) {
 	fmt.Fprintln(p.w, line+p.paint(colour, hex)+space+" "+p.paint(colour, r.ascii()))
 }
 
-// wrapped prints a text after a label, in as many lines as it takes, all but
-// the first indented.
+// wrapped prints a text after a label, with the further lines indented.
 func (p *printer) wrapped(label, text, colour string) {
 	text = terminal.Plain(text)
 	indent := utf8.RuneCountInString(label)

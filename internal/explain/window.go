@@ -7,58 +7,59 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
-// entry is a packet, with what its views have shown so far.
+// entry is a packet with what its views have shown so far.
 type entry struct {
 	socket    *socket
-	id        uint64 // 0 if the packet is joined to no other
-	number    uint64 // counts the packets of the socket
+	id        uint64 // 0 for a packet without one
+	number    uint64 // number of the packet among the socket's
 	time      int64  // in the first view, in nanoseconds since the epoch
 	direction capture.Direction
 	src, dst  netip.AddrPort
 
-	// first is the view that came first, data its bytes, length how many it had.
+	// first is the interface of the first view, data its bytes, length the original
+	// length.
 	first  *capture.Interface
 	data   []byte
 	length int
 	seen   [viewCount]bool
-	// offset0 is where in the first view the kernel view begins. It is negative
-	// if the first view begins within the kernel view.
+	// offset0 is the offset in the first view at which the kernel view begins. It is
+	// negative if the first view begins within the kernel view.
 	offset0 int
-	// payload and end are places in the first view.
+	// payload and end are the offsets of the payload in the first view.
 	payload, end int
 	protocol     uint8
 	isTCP        bool
 	tcp          header.TCP
-	verdict      int // keepAll, or how many bytes the socket's filter kept
+	verdict      int // keepAll, or the bytes that the socket's filter kept
 
-	// got counts the payload's bytes that userspace got, reads the calls that
-	// they took.
+	// got counts the bytes of payload that userspace got, reads the calls that returned
+	// them.
 	got, reads uint64
 	delivered  bool
 	differs    bool // userspace got other bytes
-	gotFrom    int  // where in the first view the bytes begin that userspace got
-	ended      bool // a read got the end of the stream here
-	failed     bool // and that was an error
+	gotFrom    int  // offset in the first view of the bytes that userspace got
+	ended      bool // a read returned the end of the stream here
+	failed     bool // and it returned an error
 	dropped    bool // by the receive queue
 	passed     bool // a later packet was delivered
 	repeated   bool
 	handshake  bool
-	// stream is where the payload belongs, from offset from to offset to;
-	// pending says that not all of it was read.
+	// stream has the payload from offset from to offset to; pending says that it was not
+	// completely read.
 	stream   *stream
 	from, to int64
 	pending  bool
 
 	next  *entry // of the same socket
-	shown *shown // nil beyond the number of packets to show
+	shown *shown // nil if the packet is not shown
 }
 
 const viewCount = capture.ViewWire + 1
 
-// size is how many bytes of memory an entry's packet takes.
+// size is the memory of an entry's packet in bytes.
 func (e *entry) size() int { return len(e.data) }
 
-// window has the packets that reads may still come for, in the order of the file.
+// window holds the packets that later reads may belong to, in the file's order.
 type window struct {
 	entries []*entry
 	start   int
@@ -77,7 +78,7 @@ func (w *window) add(e *entry) {
 	w.bytes += e.size()
 }
 
-// forget takes the oldest packet out, and counts what has become of it.
+// forget removes the oldest packet, and counts its fate.
 func (w *window) forget() {
 	e := w.entries[w.start]
 	w.entries[w.start] = nil

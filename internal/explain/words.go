@@ -8,7 +8,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// digits prints a number with a comma after every three digits.
+// digits formats a number with thousands separators.
 func digits(n uint64) string {
 	s := strconv.FormatUint(n, 10)
 	for at := len(s) - 3; at > 0; at -= 3 {
@@ -17,7 +17,7 @@ func digits(n uint64) string {
 	return s
 }
 
-// quantity is a number with the word that fits it.
+// quantity is a number with its noun in singular or plural.
 func quantity(n uint64, one, many string) string {
 	if n == 1 {
 		return "1 " + one
@@ -30,7 +30,7 @@ func packetsOf(n uint64) string { return quantity(n, "packet", "packets") }
 func readsOf(n uint64) string   { return quantity(n, "read", "reads") }
 func callsOf(n uint64) string   { return quantity(n, "call", "calls") }
 
-// named is a count with the packets' ids: "packets 1-2, 5".
+// named lists the packets' ids: "packets 1-2, 5".
 func (c Count) named() string {
 	ids := c.IDs.String()
 	if ids == "" {
@@ -42,7 +42,7 @@ func (c Count) named() string {
 	return "packets " + ids
 }
 
-// list joins words as a sentence does.
+// list joins words with commas and "and".
 func list(words []string) string {
 	switch len(words) {
 	case 0:
@@ -53,7 +53,7 @@ func list(words []string) string {
 	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
 }
 
-// String is the range's value, or both of its ends.
+// String is the only value of the range, or both of its ends.
 func (r Range) String() string {
 	if r.Least == r.Most {
 		return strconv.FormatInt(r.Least, 10)
@@ -61,11 +61,11 @@ func (r Range) String() string {
 	return fmt.Sprintf("%d to %d", r.Least, r.Most)
 }
 
-// longest is how many bytes of a text of the file are shown.
+// longest limits the bytes shown of a text from the file.
 const longest = 1000
 
-// printable is the beginning of a text of the file, with nothing in it that a
-// terminal or a page would act on.
+// printable is the beginning of a text from the file, with everything escaped that a
+// terminal would act on.
 func printable(s string) string {
 	if len(s) > longest {
 		s = strings.ToValidUTF8(s[:longest], "") + "..."

@@ -9,7 +9,7 @@ import (
 )
 
 // What was beside the bytes is told where it was not zero, once for all views.
-func TestBeside(t *testing.T) {
+func TestMetadata(t *testing.T) {
 	t.Parallel()
 	known := *udpKernel
 	known.HasMeta = true
@@ -30,7 +30,7 @@ func TestBeside(t *testing.T) {
 		}
 	}
 	e := r.explain(t)
-	b := e.Report.Sockets[0].Beside
+	b := e.Report.Sockets[0].Metadata
 	if b == nil || b.VLANs == nil || len(b.VLANs.Values) != 2 || b.Marks == nil || b.Priorities == nil || b.Queues == nil {
 		t.Fatalf("%+v", b)
 	}
@@ -64,7 +64,7 @@ func TestBeside(t *testing.T) {
 }
 
 // The number of values in a file is the file's, that of values kept is ours.
-func TestBesideIsBounded(t *testing.T) {
+func TestMetadataIsBounded(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
 	known := *udpKernel
@@ -74,14 +74,14 @@ func TestBesideIsBounded(t *testing.T) {
 		p.Interface, p.Meta.Mark = &known, uint32(n+1)
 	}
 	e := r.explain(t)
-	marks := e.Report.Sockets[0].Beside.Marks
+	marks := e.Report.Sockets[0].Metadata.Marks
 	if len(marks.Values) != shownValues || marks.Omitted != 100-shownValues {
 		t.Errorf("%d values, %d omitted", len(marks.Values), marks.Omitted)
 	}
 }
 
 // Nothing is said of what was not there.
-func TestNothingBeside(t *testing.T) {
+func TestNoMetadata(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
 	r.datagram("x")
@@ -90,7 +90,7 @@ func TestNothingBeside(t *testing.T) {
 	if err := e.WriteText(&out, false); err != nil {
 		t.Fatal(err)
 	}
-	if e.Report.Sockets[0].Beside != nil || strings.Contains(out.String(), "beside") {
-		t.Errorf("%+v\n%s", e.Report.Sockets[0].Beside, &out)
+	if e.Report.Sockets[0].Metadata != nil || strings.Contains(out.String(), "beside") {
+		t.Errorf("%+v\n%s", e.Report.Sockets[0].Metadata, &out)
 	}
 }

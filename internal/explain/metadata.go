@@ -7,33 +7,33 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// Beside is what the kernel kept beside the bytes of packets, as the filter could
-// load it from __sk_buff. What is zero is not counted.
-type Beside struct {
-	// VLANs are the ids of the tags that the kernel took out of frames.
+// Metadata is what the kernel keeps about packets besides their bytes, as a filter could
+// load it from __sk_buff. Zero values are not counted.
+type Metadata struct {
+	// VLANs are the ids of the VLAN tags that the kernel removed from frames.
 	VLANs *Values `json:"vlans,omitempty"`
-	// Marks, Priorities and Queues have the values of these fields. Queues are
-	// queue_mapping: one more than the receive queue's number.
+	// Marks, Priorities and Queues are the values of these fields. Queues are values of
+	// queue_mapping, which is the number of the receive queue plus one.
 	Marks      *Values `json:"marks,omitempty"`
 	Priorities *Values `json:"priorities,omitempty"`
 	Queues     *Values `json:"queues,omitempty"`
-	// Segmented are the packets that stand for several segments each, at most
-	// MostSegments of them (segmentation offload).
+	// Segmented are the packets that consist of several segments (segmentation offload),
+	// of at most MostSegments.
 	Segmented    Count  `json:"segmented"`
 	MostSegments uint64 `json:"most_segments"`
 	// Hashed counts the packets with a flow hash.
 	Hashed uint64 `json:"hashed"`
 }
 
-// Values counts packets by a value that they have.
+// Values counts packets by the value of a field.
 type Values struct {
 	// Values are the first sixteen.
 	Values []Value `json:"values"`
-	// Omitted counts the packets with others.
+	// Omitted counts the packets with other values.
 	Omitted uint64 `json:"omitted"`
 }
 
-// Value counts the packets that have it.
+// Value counts the packets with one value.
 type Value struct {
 	Value   uint32 `json:"value"`
 	Packets uint64 `json:"packets"`
@@ -41,7 +41,7 @@ type Value struct {
 	IDs IDs `json:"ids"`
 }
 
-// shownValues is how many values are kept apart.
+// shownValues limits the distinct values that are listed.
 const shownValues = 16
 
 func (v *Values) add(value uint32, p *capture.Packet) *Values {
@@ -63,16 +63,16 @@ func (v *Values) add(value uint32, p *capture.Packet) *Values {
 	return v.add(value, p)
 }
 
-// beside counts what a packet has.
-func (o *Socket) beside(p *capture.Packet) {
+// countMetadata counts a packet's metadata.
+func (o *Socket) countMetadata(p *capture.Packet) {
 	m := &p.Meta
 	if *m == (capture.Meta{}) {
 		return
 	}
-	if o.Beside == nil {
-		o.Beside = &Beside{}
+	if o.Metadata == nil {
+		o.Metadata = &Metadata{}
 	}
-	b := o.Beside
+	b := o.Metadata
 	if m.Tagged() {
 		b.VLANs = b.VLANs.add(uint32(m.VLAN()), p)
 	}
@@ -94,10 +94,10 @@ func (o *Socket) beside(p *capture.Packet) {
 	}
 }
 
-// sayBeside tells of what is worth a word: nearly every packet has a hash, and a queue.
-func (o *Socket) sayBeside() Finding {
+// sayMetadata leaves out hash and queue alone, which nearly every packet has.
+func (o *Socket) sayMetadata() Finding {
 	f := Finding{Topic: "beside"}
-	b := o.Beside
+	b := o.Metadata
 	if b == nil {
 		return f
 	}
@@ -116,7 +116,7 @@ func (o *Socket) sayBeside() Finding {
 	return f
 }
 
-// words names each value with its packets.
+// words lists each value with its packets.
 func (v *Values) words(format string) (words []string) {
 	if v == nil {
 		return nil
@@ -131,8 +131,8 @@ func (v *Values) words(format string) (words []string) {
 	return words
 }
 
-// saidBeside is what there is to say of one packet.
-func saidBeside(m *capture.Meta) string {
+// metadataText describes the metadata of one packet.
+func metadataText(m *capture.Meta) string {
 	var words []string
 	say := func(isThere bool, format string, values ...any) {
 		if isThere {
