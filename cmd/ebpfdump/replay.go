@@ -138,7 +138,7 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 		return fmt.Errorf("%s has no kernel view: record one with ebpfdump capture", name)
 	}
 	if !f.quiet {
-		a.stderr.Line("%d packets: %d kept, %d truncated, %d dropped", r.packets, r.packets-r.truncated-r.dropped, r.truncated, r.dropped)
+		a.stderr.Line("%d packets: %d kept, %d truncated, %d dropped", r.packets, r.packets-r.trimmed-r.dropped, r.trimmed, r.dropped)
 	}
 	return expected.outcome(f.expect, r.never)
 }
@@ -152,7 +152,7 @@ type replay struct {
 	out      *bufio.Writer
 	scratch  []byte
 
-	packets, truncated, dropped uint64
+	packets, trimmed, dropped uint64
 }
 
 // replayed is what became of a packet, as --json prints it.
@@ -209,7 +209,7 @@ func (r *replay) packet(p *capture.Packet) error {
 	case verdict == 0:
 		r.dropped++
 	case result.Kept < result.Length:
-		r.truncated++
+		r.trimmed++
 	}
 	as, ok := r.expected.compare(p.ID, verdict, len(data), missing)
 	if as != nil {

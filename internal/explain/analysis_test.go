@@ -172,8 +172,8 @@ func TestFilterVerdicts(t *testing.T) {
 	e := r.explain(t)
 	s := e.only(t)
 	equal(t, "dropped", s.Undelivered.ByFilter.IDs.String(), "1")
-	equal(t, "truncated", s.Undelivered.Truncated.IDs.String(), "2-3")
-	equal(t, "truncated bytes", s.Undelivered.Truncated.Bytes, 18)
+	equal(t, "truncated", s.Undelivered.Trimmed.IDs.String(), "2-3")
+	equal(t, "truncated bytes", s.Undelivered.Trimmed.Bytes, 18)
 	equal(t, "same", s.Comparison.Same, 1)
 	equal(t, "delivered", s.Delivered.IDs.String(), "2-3")
 	// The payload's first bytes are those that are left, not its last.
@@ -193,7 +193,7 @@ func TestStreamTruncatedByFilter(t *testing.T) {
 	r.read(tcpUser, 3, "def")
 	s := r.explain(t).only(t)
 	equal(t, "dropped", s.Undelivered.ByFilter.IDs.String(), "1")
-	equal(t, "truncated", s.Undelivered.Truncated.Bytes, 3)
+	equal(t, "truncated", s.Undelivered.Trimmed.Bytes, 3)
 	equal(t, "same", s.Comparison.Same, 2)
 }
 

@@ -247,7 +247,7 @@ func (s *socket) sayUnseen() Finding {
 // complete tells whether the file has reads of everything that could be read.
 func (s *socket) complete() bool {
 	u := &s.out.Undelivered
-	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.Truncated.Packets + u.InPart.Packets
+	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.Trimmed.Packets + u.InPart.Packets
 	return s.paired() && s.out.Delivered.Bytes > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{}
 }
 
@@ -265,7 +265,7 @@ func (s *socket) sayLost() Finding {
 	}
 	u, l := &s.out.Undelivered, &s.out.Losses
 	say(u.ByFilter, "dropped by the filter, whose verdict was 0")
-	say(u.Truncated, fmt.Sprintf("truncated by the filter, by %s in all", bytesOf(u.Truncated.Bytes)))
+	say(u.Trimmed, fmt.Sprintf("truncated by the filter, by %s in all", bytesOf(u.Trimmed.Bytes)))
 	say(u.ByQueue, "dropped by the receive queue, which was full")
 	say(u.PassedOver, "passed over: later ones are joined to reads, and the file does not say why "+plural(u.PassedOver.Packets, "this is", "these are")+" not")
 	say(u.InPart, fmt.Sprintf("read in part, without %s", bytesOf(u.InPart.Bytes)))
@@ -277,7 +277,7 @@ func (s *socket) sayLost() Finding {
 	switch k, ok := capture.KindByName(s.out.Kind); {
 	case len(words) > 0:
 		f.Text = "Not read from this socket as far as the file tells, or not whole: " + strings.Join(words, "; ") + "."
-		if ok && k.Copies() && u.ByFilter.Packets+u.Truncated.Packets+u.ByQueue.Packets > 0 {
+		if ok && k.Copies() && u.ByFilter.Packets+u.Trimmed.Packets+u.ByQueue.Packets > 0 {
 			f.Text += " What this socket gets are copies: the packets themselves went on."
 		}
 	case s.complete():

@@ -191,9 +191,9 @@ type Undelivered struct {
 	PassedOver Count `json:"passed_over"`
 	// AtEnd belongs to no read before the end of the file.
 	AtEnd Count `json:"at_end"`
-	// Truncated was trimmed by a filter whose verdict was smaller than the packet. Bytes
+	// Trimmed was trimmed by a filter whose verdict was smaller than the packet. Bytes
 	// counts what userspace did not get.
-	Truncated Count `json:"truncated_by_filter"`
+	Trimmed Count `json:"truncated_by_filter"`
 	// InPart reached userspace partly for another reason.
 	InPart Count `json:"in_part"`
 }

@@ -71,7 +71,7 @@ func (e *entry) settleRead() (fate string) {
 		kept = uint64(min(max(e.offset0+e.verdict, e.gotFrom), max(e.end, e.gotFrom)) - e.gotFrom)
 	}
 	if kept < could {
-		out.Undelivered.Truncated.add(e.id, could-kept)
+		out.Undelivered.Trimmed.add(e.id, could-kept)
 	}
 	if e.got < kept {
 		out.Undelivered.InPart.add(e.id, kept-e.got)

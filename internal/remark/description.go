@@ -10,14 +10,15 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// What an interface's description says at its end if the Meta of all its packets
-// is known. A tag is put back into the packets of the link layer.
+// The end of an interface's description if the Meta of all its packets is known. In
+// packets of the link layer the VLAN tag is put back.
 const (
 	metaKnown = between + "a comment tells the VLAN tag, mark, priority and GSO of each packet that had any"
 	metaFrame = metaKnown + between + "such a tag is put back after the addresses, as libpcap does it: the filter did not see it there"
 )
 
-// What else is read in a description. Older files have these words in other sentences.
+// Phrases by which a description is recognised. Older files contain them in other
+// sentences.
 const (
 	synthetic     = "header is synthetic"
 	invented      = synthetic + ", and so are its addresses"
@@ -29,7 +30,7 @@ const (
 	processEnd    = "), "
 )
 
-// Description is what a file says of an interface.
+// Description is the description of an interface in a file.
 func Description(i *capture.Interface) string {
 	text := i.Description
 	if text == "" {
@@ -44,7 +45,7 @@ func Description(i *capture.Interface) string {
 	return text + metaKnown
 }
 
-// describe says what packets come from the interface of a capture or of a text.
+// describe describes the packets of an interface, from a capture or a text.
 func describe(i *capture.Interface) string {
 	switch i.Source {
 	case capture.SourceTap:
@@ -97,7 +98,7 @@ func ofTap(i *capture.Interface) string {
 	return b.String()
 }
 
-// header says where the IP header comes from that a file has before each packet.
+// header says where the IP header of each packet in the file comes from.
 func header(i *capture.Interface) string {
 	version := 4
 	if i.IPv6 {
@@ -112,8 +113,8 @@ func header(i *capture.Interface) string {
 	return ""
 }
 
-// DescribeTrace describes the packets of trace text, whose times count from when the
-// machine has booted; the zero time is for when nobody knows that.
+// DescribeTrace describes the packets of trace text, whose times count from boot; boot is
+// the zero time if unknown.
 func DescribeTrace(i *capture.Interface, boot time.Time) {
 	since := "the epoch, since nobody said when that was"
 	if !boot.IsZero() {
@@ -122,7 +123,7 @@ func DescribeTrace(i *capture.Interface, boot time.Time) {
 	i.Description = describe(i) + between + "times count from boot, which is taken to be " + since
 }
 
-// ReadDescription notes in an interface what a file says of it.
+// ReadDescription parses a description into the fields of an interface.
 func ReadDescription(text string, i *capture.Interface) {
 	i.Description = text
 	for _, said := range []string{metaFrame, metaKnown} {

@@ -9,20 +9,18 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// fact is one of the things that a capture knows of a packet: the sentence that a
-// comment has of it.
+// fact is a fact about a packet that a comment expresses as a sentence.
 type fact struct {
-	// holds tells whether there is something to say.
+	// holds tells whether the packet has it.
 	holds func(p *capture.Packet) bool
 	// say appends the sentence.
 	say func(b []byte, p *capture.Packet) []byte
-	// read takes the sentence, and notes in the packet what it says. Anything that say
-	// would not say of the packet then is somebody else's.
+	// read parses the sentence into the fields of the packet. A sentence that say would
+	// not produce from these fields was written by somebody else.
 	read func(sentence string, p *capture.Packet) bool
 }
 
-// The facts of a packet in the order in which a comment has them: those of the
-// kernel's views, and those of the user view.
+// The facts in the order of a comment, for the views of the kernel and for the user view.
 var (
 	kernelFacts = []fact{
 		{
@@ -55,7 +53,8 @@ var (
 			},
 			read: func(sentence string, p *capture.Packet) bool {
 				captured, length, ok := numbersIn(sentence, cutTo, " of ", byTheSnaplen)
-				// Whoever has cut the packet again, or put a header before it, made it another.
+				// The lengths differ if another program truncated the packet again or
+				// added a header.
 				ok = ok && captured == uint64(len(p.Data)) && length == uint64(p.Len)
 				p.Truncated = p.Truncated || ok
 				return ok
@@ -133,7 +132,7 @@ const (
 	peerReset     = "the peer reset the connection"
 )
 
-// missing says why the packets that brought something are not known.
+// missing has the sentences for the reasons why the packets of a delivery are unknown.
 var missing = [capture.MissingReasons]string{
 	capture.MissingPacket:    "the tap has no record of the packet that brought this",
 	capture.MissingAmbiguous: "the tap lost packets about here, and several have these bytes",
@@ -231,7 +230,7 @@ func readErrno(sentence string, p *capture.Packet) bool {
 	return ok
 }
 
-// errnos finds an error by its name. That of a peer's reset has a sentence of its own.
+// errnos maps names to errors, except ECONNRESET, which has a sentence of its own.
 var errnos = sync.OnceValue(func() map[string]syscall.Errno {
 	known := make(map[string]syscall.Errno)
 	for errno := syscall.Errno(1); errno < 1<<9; errno++ {
@@ -242,20 +241,21 @@ var errnos = sync.OnceValue(func() map[string]syscall.Errno {
 	return known
 })
 
-// FactsSize is more than the bytes that AppendFacts adds to a comment, but for the name
-// of a call: two lists of ids, and the sentences.
+// FactsSize is an upper bound on what AppendFacts adds to a comment besides the name of a
+// call: two lists of ids, and the sentences.
 const FactsSize = 4096
 
-// HasFacts tells whether a packet's comment says something of its Verdict, its Receipt, or
-// of its being Truncated.
+// HasFacts tells whether a packet's comment has a sentence about its Verdict, its Receipt
+// or its being Truncated.
 func HasFacts(p *capture.Packet) bool {
 	r := &p.Receipt
 	return p.Verdict.Dropped || p.Verdict.Of > 0 || p.Truncated || r.Peeked || r.End || r.Errno != 0 ||
 		isMissing(r.Missing) || r.BeforeTap > 0 || !r.Fed.Empty() || r.Later || r.QueueDropped > 0
 }
 
-// AppendFacts appends a packet's comment with all that there is to say of the packet, but
-// for its Meta. The sentences come last, unless the comment has a place for them.
+// AppendFacts appends a packet's comment with the sentences about its facts, but not its
+// Meta. The sentences come last, unless the comment has an empty line or sentence for
+// them.
 func AppendFacts(b []byte, p *capture.Packet) []byte {
 	if !HasFacts(p) {
 		return append(b, p.Comment...)
@@ -268,8 +268,8 @@ func AppendFacts(b []byte, p *capture.Packet) []byte {
 	return append(b, p.Comment[at:]...)
 }
 
-// place is where our sentences belong in what others have said: where one is empty. It is
-// -1 behind all of theirs.
+// place is the offset at which our sentences belong in a comment of others: where a line
+// or sentence is empty. It is -1 for the end.
 func place(comment string) int {
 	for at := 0; ; {
 		end := at + sentenceEnd(comment[at:])
@@ -299,7 +299,7 @@ func appendSentences(b []byte, p *capture.Packet) []byte {
 	return b
 }
 
-// Facts is what AppendFacts appends.
+// Facts returns what AppendFacts appends.
 func Facts(p *capture.Packet) string {
 	if !HasFacts(p) {
 		return p.Comment
@@ -307,10 +307,10 @@ func Facts(p *capture.Packet) string {
 	return string(AppendFacts(nil, p))
 }
 
-// CutFacts takes the sentences of AppendFacts out of the comment of a packet that was read
-// from a file, and notes in the packet what they say. All else is known of the packet.
-// Where others have said something as well, that stays, with an empty line or sentence
-// among it for ours, so that AppendFacts makes the same comment again.
+// CutFacts moves the sentences of AppendFacts from the comment of a packet read from a
+// file into its fields. All other fields must be set. What others wrote into the comment
+// stays, with an empty line or sentence where ours was, so that AppendFacts makes the
+// same comment again.
 func CutFacts(p *capture.Packet) {
 	facts := kernelFacts
 	switch p.Interface.View {
@@ -330,8 +330,8 @@ func CutFacts(p *capture.Packet) {
 	}
 }
 
-// readSentences reads the sentences that a text begins with, in the order of the facts,
-// and tells how many bytes these are.
+// readSentences parses the sentences at the start of a text, in the order of the facts,
+// and returns their size.
 func readSentences(text string, p *capture.Packet, facts []fact) (n int) {
 	for at := 0; ; {
 		end := at + sentenceEnd(text[at:])
@@ -349,7 +349,7 @@ func readSentences(text string, p *capture.Packet, facts []fact) (n int) {
 	}
 }
 
-// sentenceEnd is where the first sentence of a text ends.
+// sentenceEnd is the offset at which the first sentence of a text ends.
 func sentenceEnd(text string) int {
 	for i := range len(text) {
 		if text[i] == '\n' || text[i] == between[0] && strings.HasPrefix(text[i:], between) {
@@ -359,7 +359,7 @@ func sentenceEnd(text string) int {
 	return len(text)
 }
 
-// separator is the length of what stands between two sentences.
+// separator is the length of the separator at the start of a text.
 func separator(text string) int {
 	switch {
 	case strings.HasPrefix(text, between):
@@ -370,8 +370,8 @@ func separator(text string) int {
 	return 0
 }
 
-// without is a comment without a part of it, whose place is empty, unless AppendFacts
-// would put it there anyway.
+// without returns a comment without a part, leaving an empty sentence unless AppendFacts
+// would put the part there anyway.
 func without(comment string, from, to int) string {
 	if before, ok := strings.CutSuffix(comment[:from], between); ok && to == len(comment) {
 		return before
@@ -379,7 +379,7 @@ func without(comment string, from, to int) string {
 	return comment[:from] + comment[to:]
 }
 
-// numberIn reads the number between two texts.
+// numberIn parses the number between two texts.
 func numberIn(sentence, before, behind string) (n uint64, ok bool) {
 	text, ok1 := strings.CutPrefix(sentence, before)
 	text, ok2 := strings.CutSuffix(text, behind)
@@ -389,7 +389,7 @@ func numberIn(sentence, before, behind string) (n uint64, ok bool) {
 	return number64(text)
 }
 
-// numbersIn reads two numbers.
+// numbersIn parses two numbers.
 func numbersIn(sentence, before, middle, behind string) (first, second uint64, ok bool) {
 	text, ok := strings.CutPrefix(sentence, before)
 	if !ok {
@@ -404,8 +404,7 @@ func numbersIn(sentence, before, middle, behind string) (first, second uint64, o
 	return first, second, ok1 && ok2
 }
 
-// number64 reads a number as it is written here: without a sign, and without zeros
-// before it.
+// number64 parses a number as it is written here: without a sign or leading zeros.
 func number64(text string) (n uint64, ok bool) {
 	if text == "" || text[0] == '0' && len(text) > 1 || text[0] == '+' {
 		return 0, false

@@ -7,7 +7,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// A list of ids is such as "4-6, 9 and 3 ranges more, to 17".
+// A list of ids looks like "4-6, 9 and 3 ranges more, to 17".
 const (
 	nextRange  = ", "
 	andMore    = " and "
@@ -34,7 +34,7 @@ func appendIDs(b []byte, ids *capture.IDs) []byte {
 	return b
 }
 
-// parseIDs reads a list that is not empty.
+// parseIDs parses a non-empty list.
 func parseIDs(text string) (ids capture.IDs, ok bool) {
 	list, more, found := strings.Cut(text, andMore)
 	if found {

@@ -1,8 +1,7 @@
-// Package remark makes the sentences that a capture file carries, and takes them
-// apart again: what a packet's comment and an interface's description say of
-// facts that pcapng has no place for. Whoever rewords one changes it here, in
-// both directions; everybody else has the facts as fields of a capture.Packet and
-// a capture.Interface.
+// Package remark formats and parses the sentences in a capture file: what a packet's
+// comment and an interface's description say about facts that pcapng has no field for.
+// Both directions are here, so that a sentence can be reworded in one place; all other
+// packages use the fields of capture.Packet and capture.Interface.
 package remark
 
 import (
@@ -12,16 +11,16 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// between stands between two things that a comment says.
+// between separates two sentences of a comment.
 const between = "; "
 
-// HasMeta tells whether there is something to say about a Meta. Of a hash and of
-// a queue there is not: nearly every packet has one, and pcapng has options for them.
+// HasMeta tells whether a comment mentions a Meta. Hash and queue alone are not
+// mentioned: nearly every packet has them, and pcapng has options for them.
 func HasMeta(m *capture.Meta) bool {
 	return uint32(m.VLANProto)|m.Mark|m.Priority|m.GSOSize != 0
 }
 
-// AppendMeta appends what there is to say about a Meta, such as
+// AppendMeta appends the sentence about a Meta, such as
 //
 //	vlan=100 (tag 8100 2064 beside the bytes), mark=0x2a, priority=6, gso=3 segments of 1448 bytes
 //
@@ -46,7 +45,7 @@ func AppendMeta(b []byte, m *capture.Meta) []byte {
 	return b
 }
 
-// parseMeta reads what AppendMeta made, and nothing else.
+// parseMeta parses what AppendMeta made, and nothing else.
 func parseMeta(text string) (m capture.Meta, ok bool) {
 	for item := range strings.SplitSeq(text, ", ") {
 		var n int
@@ -64,23 +63,23 @@ func parseMeta(text string) (m capture.Meta, ok bool) {
 			return capture.Meta{}, false
 		}
 	}
-	// Whatever is written in another way is somebody else's.
+	// A text that AppendMeta would write differently is somebody else's.
 	if string(AppendMeta(nil, &m)) != text {
 		return capture.Meta{}, false
 	}
 	return m, true
 }
 
-// MetaSize is more than the bytes that AppendMetaBehind adds to a comment.
+// MetaSize is an upper bound on what AppendMetaBehind adds to a comment.
 const MetaSize = 160
 
-// AppendComment appends a comment, and behind it what there is to say about a Meta.
+// AppendComment appends a comment and the sentence about a Meta.
 func AppendComment(b []byte, comment string, m *capture.Meta) []byte {
 	return AppendMetaBehind(append(b, comment...), len(comment), m)
 }
 
-// AppendMetaBehind appends what there is to say about a Meta behind a comment of so many
-// bytes, which b ends with.
+// AppendMetaBehind appends the sentence about a Meta to b, which ends with a comment of
+// that many bytes.
 func AppendMetaBehind(b []byte, comment int, m *capture.Meta) []byte {
 	if comment > 0 && HasMeta(m) {
 		b = append(b, between...)
@@ -88,8 +87,8 @@ func AppendMetaBehind(b []byte, comment int, m *capture.Meta) []byte {
 	return AppendMeta(b, m)
 }
 
-// CutMeta takes what AppendComment said of a Meta out of a comment: the end of
-// one of its lines, of which a file of other tools may have several.
+// CutMeta removes the sentence of AppendComment about a Meta from a comment. It is at the
+// end of a line; files of other tools may have several lines.
 func CutMeta(comment string) (rest string, m capture.Meta, ok bool) {
 	for begin, line := range lines(comment) {
 		at := strings.LastIndex(line, between)
@@ -104,7 +103,7 @@ func CutMeta(comment string) (rest string, m capture.Meta, ok bool) {
 		if at >= 0 {
 			return comment[:begin+at] + comment[end:], m, true
 		}
-		// A line that says nothing else goes with its end.
+		// A line that contains nothing else is removed with its line break.
 		rest, after := comment[:begin], strings.TrimPrefix(comment[end:], "\n")
 		if after == "" {
 			rest = strings.TrimSuffix(rest, "\n")
@@ -114,7 +113,7 @@ func CutMeta(comment string) (rest string, m capture.Meta, ok bool) {
 	return comment, capture.Meta{}, false
 }
 
-// lines goes through the lines of a text, with the place of each.
+// lines iterates over the lines of a text and their offsets.
 func lines(text string) func(yield func(int, string) bool) {
 	return func(yield func(int, string) bool) {
 		at := 0

@@ -8,7 +8,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// Task is what a cpu was running when a filter printed a packet. A comment begins with it.
+// Task is the task that a cpu was running when a filter printed a packet. A comment
+// begins with it.
 type Task struct {
 	Name     string
 	PID, CPU int
@@ -19,13 +20,13 @@ const (
 	onCPU  = ", cpu "
 )
 
-// String is such as "task nc-2834, cpu 1".
+// String returns a text such as "task nc-2834, cpu 1".
 func (t Task) String() string {
 	return fmt.Sprintf(taskIs+"%s-%d"+onCPU+"%d", strings.ToValidUTF8(t.Name, "\ufffd"), t.PID, t.CPU)
 }
 
-// TaskOf finds the Task that a packet's comment begins with. It is all of the comment if
-// only is set.
+// TaskOf parses the Task at the start of a packet's comment. only says that the comment
+// contains nothing else.
 func TaskOf(p *capture.Packet) (t Task, only, ok bool) {
 	first, _, more := strings.Cut(p.Comment, between)
 	text, ok := strings.CutPrefix(first, taskIs)
@@ -48,7 +49,7 @@ func TaskOf(p *capture.Packet) (t Task, only, ok bool) {
 	return t, !more && !HasFacts(p), true
 }
 
-// Join makes one comment of two, of which either may be empty.
+// Join joins two comments, either of which may be empty.
 func Join(first, second string) string {
 	if first == "" || second == "" {
 		return first + second

@@ -10,15 +10,15 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// Difference is something that two reports do not agree on.
+// Difference is a value in which two reports differ.
 type Difference struct {
-	// Path says where: "tcp offset0", "fields hwtstamp readable".
+	// Path locates the value: "tcp offset0", "fields hwtstamp readable".
 	Path string
-	// Old and New are what each has there; empty if it has nothing.
+	// Old and New are the two values; empty where there is none.
 	Old, New string
 }
 
-// String is one line, whatever the reports hold.
+// String is one line, whatever the reports contain.
 func (d Difference) String() string {
 	return terminal.Plain(fmt.Sprintf("%s: %s -> %s", d.Path, orNothing(d.Old), orNothing(d.New)))
 }
@@ -30,7 +30,7 @@ func orNothing(s string) string {
 	return s
 }
 
-// Compare finds all that differs between two reports, but for their System.
+// Compare finds all differences between two reports except for their System.
 func Compare(before, after *Report) ([]Difference, error) {
 	a, err := flatten(before.comparable(after))
 	if err != nil {
@@ -51,8 +51,8 @@ func Compare(before, after *Report) ([]Difference, error) {
 	return differences, nil
 }
 
-// comparable leaves of sockets whose status is another one in the other report
-// only that: all else follows from it.
+// comparable returns the report with only the status of those sockets whose status
+// differs in the other report: all their other differences follow from it.
 func (r *Report) comparable(other *Report) *Report {
 	c := *r
 	c.Sockets = slices.Clone(r.Sockets)
@@ -65,8 +65,8 @@ func (r *Report) comparable(other *Report) *Report {
 	return &c
 }
 
-// flatten makes a report into values by path. It goes by the JSON, so that
-// nothing that a report holds can be forgotten.
+// flatten turns a report into a map from paths to values. It works on the JSON, so that
+// no field can be forgotten.
 func flatten(r *Report) (map[string]string, error) {
 	compared := *r
 	compared.System = System{}
@@ -78,7 +78,7 @@ func flatten(r *Report) (map[string]string, error) {
 	if err := json.Unmarshal(text, &tree); err != nil {
 		return nil, fmt.Errorf("comparing reports: %w", err)
 	}
-	// A socket's name says enough.
+	// A socket's name is enough for a path.
 	sockets := tree["sockets"]
 	delete(tree, "sockets")
 	flat := make(map[string]string)
@@ -115,11 +115,11 @@ func flattenInto(flat map[string]string, path []string, node any) {
 	}
 }
 
-// elementNames are the keys that tell elements apart, and a summary, which is
-// about the program and not about the kernel.
+// elementNames are the keys that identify elements, and the summary, which says nothing
+// about the kernel.
 var elementNames = []string{"name", "summary", "packet", "to", "keep"}
 
-// elementName tells the elements of an array apart; empty for those that are no objects.
+// elementName identifies an element of an array; empty if it is not an object.
 func elementName(element any) string {
 	object, ok := element.(map[string]any)
 	if !ok {

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Conclusion is a sentence and the rows of the table that it stands on.
+// Conclusion is a sentence and the rows of the table that support it.
 type Conclusion struct {
 	Text string
 	Rows []string
@@ -15,8 +15,8 @@ type Conclusion struct {
 // String is the sentence with its rows in brackets.
 func (c Conclusion) String() string { return c.Text + " [" + strings.Join(c.Rows, ", ") + "]" }
 
-// Conclusions says in sentences what the report's rows have in common. Every
-// one is made of what was found; what was not tried has none.
+// Conclusions says in sentences what the report's rows have in common. They cover only
+// what was found, not what could not be tried.
 func (r *Report) Conclusions() []Conclusion {
 	var all []Conclusion
 	say := func(rows []string, format string, args ...any) {
@@ -36,7 +36,7 @@ func (r *Report) Conclusions() []Conclusion {
 
 type sayer func(rows []string, format string, args ...any)
 
-// rows names the sockets for which something holds.
+// rows names the sockets for which a condition holds.
 func (r *Report) rows(holds func(*Socket) bool) []string {
 	var names []string
 	for i := range r.Sockets {
@@ -47,7 +47,7 @@ func (r *Report) rows(holds func(*Socket) bool) []string {
 	return names
 }
 
-// place is how far into a packet a header stands.
+// place is the layer of a header.
 type place int
 
 const (
@@ -58,7 +58,7 @@ const (
 	messagePlace
 )
 
-// placeOf tells where a header of the socket's packets stands.
+// placeOf returns the layer of a header in the socket's packets.
 func (s *Socket) placeOf(header string) place {
 	at := slices.Index(s.Headers, header)
 	switch {
@@ -103,7 +103,7 @@ func (r *Report) concludeReach(say sayer) {
 	}), "Loads from the link header on fail; absolute ones end the program with 0, which drops the packet.")
 }
 
-// has tells whether something was reached in one of the four ways.
+// has tells whether one of the four ways had this outcome.
 func (b *Below) has(reach string) bool {
 	return b != nil && (b.RelativeNet == reach || b.RelativeLink == reach || b.LegacyNet == reach || b.LegacyLink == reach)
 }
@@ -132,7 +132,8 @@ func (r *Report) concludeDirections(say sayer) {
 		"What a listener accepts does not inherit its filter: messages sent before it gets its own pass unseen.")
 }
 
-// saw is what the filter saw of a kind of packet; empty if there was none.
+// saw tells whether the filter saw all, some or none of a kind of packet; empty if there
+// was none.
 func (s *Socket) saw(packet, to string) string {
 	for _, x := range s.Exchange {
 		if x.Packet == packet && x.To == to {
@@ -142,7 +143,7 @@ func (s *Socket) saw(packet, to string) string {
 	return ""
 }
 
-// sawAll tells whether the filter saw every packet to an end of the exchange.
+// sawAll tells whether the filter saw every packet to one end of the exchange.
 func (s *Socket) sawAll(to string) bool {
 	return !slices.ContainsFunc(s.Exchange, func(x Exchanged) bool { return x.To == to && x.Filter != "all" })
 }
@@ -158,7 +159,7 @@ func (r *Report) concludeUserspace(say sayer) {
 		"Userspace gets less than the filter saw: bytes are missing at the end.")
 }
 
-// outcome is what a verdict did.
+// outcome returns the outcome of a verdict.
 func (s *Socket) outcome(keep int) (Outcome, bool) {
 	for _, o := range s.Verdicts {
 		if o.Keep == keep {

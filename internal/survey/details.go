@@ -5,10 +5,11 @@ import (
 	"strings"
 )
 
-// What the pages say of a socket beyond the table, in a few words each; empty
-// where there is nothing to say.
+// The functions of this file describe what the table has no column for, in a few words;
+// empty where there is nothing to say.
 
-// exchangeText lists what was on the wire, with what the filter missed in brackets.
+// exchangeText lists the packets on the wire, with those that the filter missed in
+// brackets.
 func (s *Socket) exchangeText() string {
 	var words []string
 	for _, x := range s.Exchange {
@@ -27,7 +28,7 @@ func (s *Socket) exchangeText() string {
 	return strings.Join(words, ", ")
 }
 
-// verdictText is what became of the probe when the filter returned keep.
+// verdictText describes what happened to the probe when the filter returned keep.
 func (s *Socket) verdictText(keep int) string {
 	o, ok := s.outcome(keep)
 	if !ok {
@@ -84,7 +85,8 @@ func (s *Socket) largeText() string {
 	return text
 }
 
-// heldText is what a field held, with the sockets of each value: "19 (udp, icmp), 39 (raw/udp)".
+// heldText lists the values of a field with the sockets of each: "19 (udp, icmp), 39
+// (raw/udp)".
 func (r *Report) heldText(field string) string {
 	var values []string
 	sockets := make(map[string][]string)

@@ -14,7 +14,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// examination is all experiments with one kind of socket.
+// examination runs all experiments with one kind of socket.
 type examination struct {
 	ctx      context.Context
 	row      Row
@@ -46,7 +46,7 @@ func (e *examination) all() (err error) {
 	return nil
 }
 
-// try does an experiment with the row's socket.
+// try runs an experiment with the row's socket.
 func (e *examination) try(t trial) (*observation, error) {
 	if err := e.ctx.Err(); err != nil {
 		return nil, context.Cause(e.ctx)
@@ -58,7 +58,7 @@ func (e *examination) try(t trial) (*observation, error) {
 	return t.run(e.ctx)
 }
 
-// judge decides on the status.
+// judge decides the status.
 func (e *examination) judge() {
 	s, delivered := e.socket, 0
 	if e.main.openErr == nil {
@@ -79,7 +79,7 @@ func (e *examination) judge() {
 	}
 }
 
-// errno is the name of what the kernel returned, without the words around it.
+// errno is the name of the kernel's error number, without the words around it.
 func errno(err error) string {
 	var number unix.Errno
 	switch {
@@ -100,8 +100,8 @@ func probeOutcome(err error) string {
 	return errno(err)
 }
 
-// layers finds what stands at offset 0: where the bytes that the filter saw
-// begin in the frames on the wire. Where there is no wire they are a message.
+// layers finds the header at offset 0: where the bytes that the filter saw begin in the
+// frames on the wire. If nothing was on the wire, they are a message.
 func (e *examination) layers() {
 	s := e.socket
 	for i := range e.main.records {
@@ -143,12 +143,13 @@ func direction(pktType uint32) string {
 
 const nlmsghdr = "nlmsghdr"
 
-// parseMessage looks what stands in a message that was on no wire.
+// parseMessage finds the headers of a message that was not on the wire.
 func parseMessage(data []byte) (first string, headers []string) {
 	if bytes.Equal(data, reference) {
 		return payload, []string{payload}
 	}
-	// linux/netlink.h: the length of all, in native byte order.
+	// struct nlmsghdr of linux/netlink.h begins with the total length, in native byte
+	// order.
 	if len(data) >= unix.SizeofNlMsghdr && int(binary.NativeEndian.Uint32(data)) == len(data) {
 		return nlmsghdr, []string{nlmsghdr, payload}
 	}
@@ -182,7 +183,7 @@ func (e *examination) exchange() {
 	}
 }
 
-// saw tells whether the filter was shown a frame, or the end of it.
+// saw tells whether the filter saw a frame, or the tail of it.
 func (o *observation) saw(f *frame) bool {
 	return slices.ContainsFunc(o.records, func(r record) bool {
 		return len(r.data) > 0 && bytes.HasSuffix(f.data, r.data)

@@ -9,10 +9,11 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// smallMTU is for experiments with packets that do not fit: Ethernet's.
+// smallMTU is Ethernet's MTU, for experiments with packets that do not fit.
 const smallMTU = 1500
 
-// below finds what the filter reaches below offset 0, against the bytes on the wire.
+// below finds what the filter reaches below offset 0, by comparison with the bytes on the
+// wire.
 func (e *examination) below() error {
 	if e.socket.Status != Filtered {
 		return nil
@@ -31,8 +32,8 @@ func (e *examination) below() error {
 	return err
 }
 
-// longPayload is longer than any header that is asked for: that a load of more
-// bytes than there are fails says nothing of where it points to.
+// longPayload is longer than any header that is loaded, since a load beyond the end of
+// the packet fails wherever it starts.
 var longPayload = bytes.Repeat(reference, 10)
 
 func linkHeader(f *frame) []byte { return f.data }
@@ -44,8 +45,8 @@ func networkHeader(f *frame) []byte {
 	return f.from("IPv6")
 }
 
-// relative looks at what the tap reached with bpf_skb_load_bytes_relative in
-// each packet.
+// relative evaluates what the tap reached with bpf_skb_load_bytes_relative in each
+// packet.
 func (o *observation) relative() (net, link string) {
 	for i := range o.records {
 		r := &o.records[i]
@@ -55,8 +56,8 @@ func (o *observation) relative() (net, link string) {
 	return net, link
 }
 
-// reached compares bytes with those that stand in a header on the wire, and with
-// what a filter is known to see from offset 0 on.
+// reached compares bytes with a header on the wire, and with what a filter sees from
+// offset 0 on.
 func (o *observation) reached(b []byte, refused bool, header func(*frame) []byte, seen []record) string {
 	if refused {
 		return ReachedNone
@@ -74,7 +75,7 @@ func (o *observation) reached(b []byte, refused bool, header func(*frame) []byte
 	return ReachedOther
 }
 
-// worse is what holds for all packets, when it differs.
+// worse is the worse of two outcomes, so that the result holds for all packets.
 func worse(a, b string) string {
 	if a == "" || a == ReachedBytes {
 		return b
@@ -82,7 +83,7 @@ func worse(a, b string) string {
 	return a
 }
 
-// legacy tries absolute loads in an experiment of its own.
+// legacy tries absolute loads in a separate experiment.
 func (e *examination) legacy(open func() (*bpf.LegacyLoad, error), header func(*frame) []byte, seen []record) (string, error) {
 	load, err := open()
 	if err != nil {
@@ -100,7 +101,7 @@ func (e *examination) legacy(open func() (*bpf.LegacyLoad, error), header func(*
 	return o.reached(reach.Data, reach.Reached == 0 || reach.Reached < reach.Runs, header, seen), nil
 }
 
-// verdicts tries what becomes of the probe when the filter drops or cuts it.
+// verdicts tries what happens to the probe when the filter drops or trims it.
 func (e *examination) verdicts() error {
 	if e.socket.Status != Filtered {
 		return nil
@@ -123,7 +124,7 @@ func (e *examination) verdicts() error {
 	return nil
 }
 
-// inheritance tries whether what a listener accepts has its filter.
+// inheritance tries whether accepted sockets have the filter of their listener.
 func (e *examination) inheritance() error {
 	if !e.row.Kind.Listens() || e.socket.Status != Filtered {
 		return nil
@@ -141,7 +142,7 @@ func (e *examination) inheritance() error {
 	return nil
 }
 
-// large sends much data over a stream whose packets should be small.
+// large sends much data over a stream on an interface with a small MTU.
 func (e *examination) large() error {
 	if !e.row.Kind.Stream() || e.socket.Status != Filtered {
 		return nil
@@ -167,7 +168,7 @@ func (e *examination) large() error {
 	return nil
 }
 
-// sendsMessages tells whether the probe's payload is a message of its own.
+// sendsMessages tells whether the probe's payload is sent as a message.
 func (e *examination) sendsMessages() bool {
 	return !e.row.Kind.Stream() && e.row.protocol != unix.IPPROTO_TCP
 }
@@ -193,7 +194,7 @@ func (e *examination) empty() error {
 	return nil
 }
 
-// fragments sends a datagram that the IP layer has to cut.
+// fragments sends a datagram that the IP layer has to fragment.
 func (e *examination) fragments() error {
 	if !e.sendsMessages() || e.socket.Status != Filtered || len(e.main.wire) == 0 {
 		return nil

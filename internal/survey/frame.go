@@ -10,15 +10,15 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
-// frame is a frame of the reference, with what stands in it.
+// frame is a frame that the reference socket recorded, dissected.
 type frame struct {
 	data   []byte
 	layers []layer
-	// label says in a word or two what the packet is, to says for whom.
+	// label says in a word or two what the packet is, to names the end that it is for.
 	label, to string
 }
 
-// layer is a header, or the payload, of a frame.
+// layer is a header or the payload of a frame.
 type layer struct {
 	name string // such as "IPv4", or payload
 	at   int    // offset in the frame, in bytes
@@ -139,7 +139,7 @@ func icmpLabel(typ byte) string {
 	return fmt.Sprintf("type %d", typ)
 }
 
-// startsAt is the name of the header that stands at an offset.
+// startsAt names the header at an offset.
 func (f *frame) startsAt(at int) (name string, ok bool) {
 	i := slices.IndexFunc(f.layers, func(l layer) bool { return l.at == at })
 	if i < 0 {
@@ -148,7 +148,7 @@ func (f *frame) startsAt(at int) (name string, ok bool) {
 	return f.layers[i].name, true
 }
 
-// headers names all that stands in the frame, in order.
+// headers names the layers of the frame in order.
 func (f *frame) headers() []string {
 	var names []string
 	for _, l := range f.layers {
@@ -157,7 +157,7 @@ func (f *frame) headers() []string {
 	return names
 }
 
-// from is the frame from a header on.
+// from returns the frame from a header on.
 func (f *frame) from(name string) []byte {
 	for _, l := range f.layers {
 		if l.name == name {
@@ -167,7 +167,7 @@ func (f *frame) from(name string) []byte {
 	return nil
 }
 
-// endsIn finds a frame that ends in the bytes, and where they begin in it.
+// endsIn finds a frame that ends with these bytes, and the offset at which they begin.
 func endsIn(frames []frame, b []byte) (f *frame, at int) {
 	if len(b) == 0 {
 		return nil, 0

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// The ways that a finding of 2017 can stand today.
+// Verdicts on a finding of 2017.
 const (
 	Confirmed = "confirmed"
 	Changed   = "changed"
@@ -13,18 +13,18 @@ const (
 	NotTried  = "not tried"
 )
 
-// Finding is one of the findings of 2017, from the experiment that this project
-// grew out of (AlexanderKurtz/ebpf-dump), and how it stands on this kernel.
+// Finding is one of the findings of 2017, from the experiment that this project grew out
+// of (AlexanderKurtz/ebpf-dump), and whether it holds on this kernel.
 type Finding struct {
 	// Claim is what was found in 2017.
 	Claim string
-	// Verdict is one of the constants above, Evidence what it rests on.
+	// Verdict is one of the constants above, Evidence the reason for it.
 	Verdict, Evidence string
-	// Rows are those of the table that the evidence is in.
+	// Rows are the rows of the table with the evidence.
 	Rows []string
 }
 
-// claim2017 is a claim and the way to check it against a row.
+// claim2017 is a claim and a function that checks it against a row.
 type claim2017 struct {
 	claim string
 	rows  []string
@@ -68,7 +68,7 @@ func (r *Report) Findings2017() []Finding {
 	return all
 }
 
-// joinEvidence says what rows have in common only once.
+// joinEvidence states evidence that rows share only once.
 func joinEvidence(rows, evidence []string) string {
 	var sentences []string
 	for i, found := range evidence {
@@ -127,7 +127,8 @@ func finalACK(s *Socket) (string, string) {
 	return NotTried, "no such ACK was on the wire"
 }
 
-// lowerHeaders: the claim is about what a filter can do at all, so one way refutes it.
+// lowerHeaders: the claim is that a filter cannot do it at all, so one way that works
+// refutes it.
 func lowerHeaders(s *Socket) (string, string) {
 	var ways []string
 	if s.Below.relative() {

@@ -8,17 +8,16 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// WriteJSON prints the report as one JSON object, of the form that Report's
-// fields document.
+// WriteJSON prints the report as one JSON object with the structure of Report.
 func (r *Report) WriteJSON(w io.Writer) error {
 	return terminal.WriteJSON(w, r, "  ")
 }
 
-// largestReport is the most bytes of a report that are read. Those of all kinds
-// of sockets have less than one megabyte.
+// largestReport limits the bytes of a report that are read. One of all kinds of sockets
+// has less than one megabyte.
 const largestReport = 64 << 20
 
-// ReadJSON reads a report that WriteJSON wrote, now or with an older version.
+// ReadJSON reads a report written by WriteJSON of this or an older version.
 func ReadJSON(from io.Reader) (*Report, error) {
 	var r Report
 	limited := &io.LimitedReader{R: from, N: largestReport}
@@ -34,7 +33,7 @@ func ReadJSON(from io.Reader) (*Report, error) {
 	return &r, nil
 }
 
-// Only is the report with only those of its sockets that are among the names.
+// Only returns the report reduced to the sockets with these names.
 func (r *Report) Only(names []string) *Report {
 	only := *r
 	only.Sockets = nil

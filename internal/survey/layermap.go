@@ -2,8 +2,8 @@ package survey
 
 import "slices"
 
-// The layer map draws one bar for each socket, from the link header to the
-// payload. These are its measures, in units of the drawing.
+// The layer map draws one bar for each socket, from the link header to the payload. These
+// are its dimensions, in SVG user units.
 const (
 	mapLeft       = 118 // of the first bar
 	mapHeadHeight = 24
@@ -11,7 +11,7 @@ const (
 	mapBarHeight  = 22
 )
 
-// mapColumns is where the segments of each place begin, and how wide they are.
+// mapColumns tells where the segments of each layer begin, and how wide they are.
 var mapColumns = map[place][2]int{
 	linkPlace:      {mapLeft, 84},
 	networkPlace:   {mapLeft + 86, 74},
@@ -22,7 +22,7 @@ var mapColumns = map[place][2]int{
 // mapWidth is the width of the drawing.
 const mapWidth = mapLeft + 254 + 108 + 2
 
-// mapRow is a bar of the layer map, or words in its place.
+// mapRow is a bar of the layer map, or a text in its place.
 type mapRow struct {
 	Name     string
 	Y        int
@@ -30,18 +30,19 @@ type mapRow struct {
 	Words    string
 }
 
-// mapSegment is a header, or the payload, in a bar.
+// mapSegment is a header or the payload in a bar.
 type mapSegment struct {
 	X, Width int
 	Header   string
-	// Seen is by whom: both, filter, below (by the filter), user or none.
+	// Seen tells who sees it: both, filter, below (the filter, below offset 0), user or
+	// none.
 	Seen string
 }
 
-// TextY is the baseline of the row's words.
+// TextY is the baseline of the row's text.
 func (r mapRow) TextY() int { return r.Y + mapBarHeight - 7 }
 
-// Middle is where a segment's words are centred.
+// Middle is the centre of a segment's text.
 func (s mapSegment) Middle() int { return s.X + s.Width/2 }
 
 // layerMap makes the drawing's rows.
@@ -66,7 +67,7 @@ func (s *Socket) segment(header string) mapSegment {
 	return mapSegment{X: column[0], Width: column[1], Header: header, Seen: s.seenBy(header)}
 }
 
-// segmentPlace puts a message's own header where a transport header would be.
+// segmentPlace puts a message's own header into the transport column.
 func (s *Socket) segmentPlace(header string) place {
 	if header == nlmsghdr {
 		return transportPlace
@@ -74,7 +75,7 @@ func (s *Socket) segmentPlace(header string) place {
 	return s.placeOf(header)
 }
 
-// seenBy tells who gets a header to see.
+// seenBy tells who sees a header.
 func (s *Socket) seenBy(header string) string {
 	at := slices.Index(s.Headers, header)
 	filter := s.Offset0 != "" && at >= slices.Index(s.Headers, s.Offset0)

@@ -11,8 +11,8 @@ var pageText string
 
 var pageTemplate = template.Must(template.New("page").Parse(pageText))
 
-// WriteHTML prints the report as one page that needs nothing else: styles and
-// drawing are in it, and it goes with the reader's choice of light or dark.
+// WriteHTML prints the report as a self-contained page with styles and drawing. It
+// follows the reader's preference for light or dark.
 func (r *Report) WriteHTML(w io.Writer) error {
 	r = r.plain()
 	all := r.tables()

@@ -6,15 +6,14 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// plain is a copy of the report for people. A report from a file may have been
-// written by anybody: its texts are made such that they show as they read.
+// plain returns a copy of the report with all texts escaped for display. A report read
+// from a file may have been written by anybody.
 func (r *Report) plain() *Report {
 	clean := plainValue(reflect.ValueOf(r)).Interface()
 	return clean.(*Report)
 }
 
-// plainValue copies a value, whatever it is made of, so that no field can be
-// forgotten.
+// plainValue copies a value by reflection, so that no field can be forgotten.
 func plainValue(v reflect.Value) reflect.Value {
 	clean := reflect.New(v.Type()).Elem()
 	switch v.Kind() {

@@ -1,13 +1,13 @@
-// Package survey finds out by experiment what every kind of socket shows an
-// eBPF filter and what it hands to userspace, on the kernel that it runs on.
+// Package survey finds out by experiment what an eBPF filter sees on every kind of
+// socket, and what userspace gets, on the running kernel.
 //
-// Each experiment is a socket in a network namespace of its own, the probe that
-// package capture sends it, and beside them a packet socket on the same
-// interface: bytes are compared with bytes. The table of socket kinds says how
-// to open a socket and how to reach it; what it shows is not taken from there.
+// Each experiment consists of a socket in a network namespace of its own, the probe that
+// package capture sends it, and a packet socket on the same interface as the reference:
+// bytes are compared with bytes. The table of socket kinds says how to open a socket and
+// how to reach it, but the results do not rely on what it says about views.
 //
-// The result is a Report. Its JSON is made for programs and for Compare; the
-// tables, pages and sentences are made of a Report alone.
+// The result is a Report. Its JSON is for programs and for Compare; tables, pages and
+// sentences are made from a Report alone.
 package survey
 
 import (
@@ -23,9 +23,9 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// Row is a kind of socket as the survey tries it.
+// Row is a kind of socket to survey.
 type Row struct {
-	// Name is that of the kind, and of the protocol for kinds that are opened with one.
+	// Name is the name of the kind, with the protocol for kinds that are opened with one.
 	Name string
 	Kind *capture.Kind
 
@@ -33,7 +33,7 @@ type Row struct {
 	address  string
 }
 
-// Rows lists all that there is to survey.
+// Rows lists everything that can be surveyed.
 func Rows() []Row {
 	var rows []Row
 	for _, k := range capture.Kinds() {
@@ -41,7 +41,7 @@ func Rows() []Row {
 		if !kind.TakesProtocol() {
 			row := Row{Name: kind.Name, Kind: kind}
 			if kind.Name == "netlink" {
-				// News of the namespace would mix with the probe.
+				// Notifications about the namespace would mix with the probe.
 				row.address = "groups 0"
 			}
 			rows = append(rows, row)
@@ -61,8 +61,8 @@ func Rows() []Row {
 	return rows
 }
 
-// RowsByName finds rows by their names, or by the names of their kinds. The
-// order is that of Rows.
+// RowsByName finds rows by their names or by the names of their kinds, in the order of
+// Rows.
 func RowsByName(names []string) ([]Row, error) {
 	all := Rows()
 	for _, name := range names {
@@ -83,7 +83,7 @@ func rowNames(rows []Row) []string {
 	return names
 }
 
-// summary is the kind's, with the protocol.
+// summary is the summary of the kind, with the protocol.
 func (r Row) summary() string {
 	if _, protocol, ok := strings.Cut(r.Name, "/"); ok {
 		return r.Kind.Summary + " for " + strings.ToUpper(protocol)
@@ -91,23 +91,24 @@ func (r Row) summary() string {
 	return r.Kind.Summary
 }
 
-// Options say how to survey. The zero value is usable.
+// Options configure a survey. The zero value is usable.
 type Options struct {
 	// Rows to survey. Default: all.
 	Rows []Row
 	// Program is the name and version of the program, for the report.
 	Program string
-	// Parallel is how many sockets are surveyed at once: they mostly wait. Default: 8.
+	// Parallel is how many sockets are surveyed at once. The experiments mostly wait.
+	// Default: 8.
 	Parallel int
-	// Done is told the name of each row that is through. Default: nobody.
+	// Done is called with the name of each row that is finished. Default: none.
 	Done func(name string)
-	// Captured is given the packets of a row's main experiment, of all views and in
-	// the order of time. It is called by one goroutine at a time. Default: nobody.
+	// Captured is called with the packets of a row's main experiment, of all views and in
+	// the order of time, by one goroutine at a time. Default: none.
 	Captured func(row Row, packets []capture.Packet, statistics []capture.Statistics) error
 }
 
-// Run surveys this kernel. An error is a *bpf.MissingError if a privilege or a
-// feature of the kernel is missing without which nothing can be found out.
+// Run surveys this kernel. The error is a *bpf.MissingError if a privilege or a kernel
+// feature is missing that every experiment needs.
 func Run(ctx context.Context, options Options) (*Report, error) {
 	if len(options.Rows) == 0 {
 		options.Rows = Rows()
@@ -131,7 +132,7 @@ func Run(ctx context.Context, options Options) (*Report, error) {
 	return report, s.surveyAll(ctx, report.Sockets)
 }
 
-// checkPrivilege fails where every row would fail for the same reason.
+// checkPrivilege returns the error that every row would fail with.
 func checkPrivilege() error {
 	tap, err := bpf.Open(bpf.Options{RingSize: bpf.MinRingSize})
 	if err != nil {
@@ -158,7 +159,7 @@ func thisSystem(program string) System {
 	}
 }
 
-// surveyor is a survey that is going on.
+// surveyor is a running survey.
 type surveyor struct {
 	options  Options
 	fields   []Field
@@ -166,7 +167,7 @@ type surveyor struct {
 	mu       sync.Mutex // of the options' functions
 }
 
-// askForFields asks the verifier what a socket filter may read.
+// askForFields asks the verifier which fields a socket filter may read.
 func (s *surveyor) askForFields() error {
 	for _, f := range bpf.Fields() {
 		ok, err := f.Readable()
@@ -207,7 +208,7 @@ func (s *surveyor) surveyAll(ctx context.Context, sockets []Socket) error {
 	return context.Cause(ctx)
 }
 
-// surveyRow does all experiments with one kind of socket.
+// surveyRow runs all experiments with one kind of socket.
 func (s *surveyor) surveyRow(ctx context.Context, row Row, socket *Socket) error {
 	e := &examination{ctx: ctx, row: row, socket: socket, readable: s.readable}
 	*socket = Socket{Name: row.Name, Summary: row.summary()}

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// table is a table of a page, for Markdown and HTML alike.
+// table is a table of a page, in Markdown or HTML.
 type table struct {
 	Title, Note string
 	Heads       []string
 	Rows        [][]string
 }
 
-// tables are all that the pages show of a report, but for its conclusions.
+// tables returns everything that the pages show of a report, except its conclusions.
 func (r *Report) tables() []table {
 	overview := table{
 		Title: "What a filter sees, and what userspace gets",
@@ -102,7 +102,7 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	return err
 }
 
-// markdownEscaper keeps what stands in a cell from being taken for markup.
+// markdownEscaper escapes markup in cells.
 var markdownEscaper = strings.NewReplacer("|", `\|`, "_", `\_`, "*", `\*`, "[", `\[`, "<", "&lt;")
 
 func (t *table) writeMarkdown(b *strings.Builder) {

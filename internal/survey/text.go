@@ -9,10 +9,10 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// textWidth is the width of a terminal that everything fits into, in columns.
+// textWidth is the width of the text in columns.
 const textWidth = 80
 
-// columns of the table on a terminal: what each is called and how wide it is.
+// columns are the columns of the table on a terminal.
 var columns = []struct {
 	title string
 	width int
@@ -83,7 +83,7 @@ func (s *Socket) keepCell() string {
 	return strconv.Itoa(o.Bytes/o.Messages) + " bytes"
 }
 
-// statusText is what there is to say of a socket whose filter never ran.
+// statusText describes a socket whose filter never ran.
 func (s *Socket) statusText() string {
 	switch s.Status {
 	case Unfiltered:

@@ -11,40 +11,41 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// trial is one experiment: a socket in a network namespace of its own, the
-// probe, and beside them a packet socket as the reference.
+// trial is one experiment: a socket in a network namespace of its own, the probe, and a
+// packet socket as the reference.
 type trial struct {
 	row     Row
 	payload []byte
 	mtu     int // of lo; 0 leaves it as it is, at 64 KiB
 	verdict *bpf.Verdict
-	// filter goes on the socket in place of the tap.
+	// filter is attached to the socket instead of the tap.
 	filter capture.Filter
-	// listenerOnly leaves accepted sockets to inherit the filter, or not.
+	// listenerOnly attaches the filter only to the listener, to see whether accepted
+	// sockets inherit it.
 	listenerOnly bool
 }
 
-// observation is what a trial brought to light.
+// observation is the result of a trial.
 type observation struct {
-	// openErr is why the socket could not be opened or takes no filter. Nothing
+	// openErr is why the socket could not be opened or does not accept a filter. Nothing
 	// else is known then.
 	openErr error
-	// probeErr is why the probe did not get through.
+	// probeErr is why the probe failed.
 	probeErr error
 
-	records    []record         // of the tap, in its order
+	records    []record         // of the tap, in order
 	packets    []capture.Packet // of all views
 	wire       []frame          // received over lo
 	statistics []capture.Statistics
 }
 
-// record is a copy of what the tap recorded, but for the bytes that it reached below.
+// record is a copy of a record of the tap, without the bytes below offset 0.
 type record struct {
 	bpf.Record
 	data []byte
 }
 
-// ringSize has room for every trial.
+// ringSize is large enough for every trial.
 const ringSize = 2 << 20
 
 var keptViews = []capture.View{capture.ViewKernel, capture.ViewUser, capture.ViewNet, capture.ViewLink}
@@ -83,7 +84,7 @@ func (t trial) run(ctx context.Context) (_ *observation, err error) {
 	return o, o.watch(ctx, t, session, reference)
 }
 
-// watch sends the probe and waits for both sides to be quiet.
+// watch sends the probe, and waits until neither side has any more packets.
 func (o *observation) watch(ctx context.Context, t trial, session, reference *capture.Session) (err error) {
 	var kept, frames memory
 	ctx, cancel := context.WithCancel(ctx)
@@ -104,14 +105,14 @@ func (o *observation) watch(ctx context.Context, t trial, session, reference *ca
 	return nil
 }
 
-// takeWire takes what the reference got of each frame. Of the two copies that a
-// packet socket gets on lo, the received one counts.
+// takeWire collects the frames that the reference recorded. A packet socket on lo gets
+// each frame twice; the received copy counts.
 func (o *observation) takeWire(kind string, packets []capture.Packet) {
 	wire := &capture.Interface{
 		Kind: kind, View: capture.ViewWire, Layer: capture.LayerLink,
 		Description: "what was received over lo, as a packet socket gets it",
 	}
-	times := make(map[uint64]int64) // of the frame, and not of recvmsg
+	times := make(map[uint64]int64) // of the frame, not of recvmsg
 	for _, p := range packets {
 		if p.Interface.View == capture.ViewKernel {
 			times[p.ID] = p.Time
@@ -134,8 +135,8 @@ func (o *observation) observe(r *bpf.Record) {
 	o.records = append(o.records, record{Record: *r, data: bytes.Clone(r.Data)})
 }
 
-// delivered lists what userspace got, without the ends of connections. A stream
-// is one.
+// delivered lists the messages that userspace got, without the ends of connections. A
+// stream is one message.
 func (o *observation) delivered(kind *capture.Kind) (all [][]byte, ended bool) {
 	var stream []byte
 	for _, p := range o.packets {
@@ -157,7 +158,7 @@ func (o *observation) delivered(kind *capture.Kind) (all [][]byte, ended bool) {
 	return all, ended
 }
 
-// memory is a Sink that keeps copies.
+// memory is a Sink that keeps copies of packets.
 type memory struct {
 	mu      sync.Mutex
 	packets []capture.Packet

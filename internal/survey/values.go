@@ -9,18 +9,18 @@ import (
 	"strings"
 )
 
-// fleeting are the fields whose values are other ones each time.
+// fleeting are the fields whose values differ each time.
 var fleeting = []string{"hash", "napi_id", "tstamp", "hwtstamp", "sk.dst_port"}
 
-// accidental is a field that holds what the last packet happened to leave
-// there: no two runs agree on it.
+// accidental is a field with a value left over from an earlier packet, which no two runs
+// agree on.
 const accidental = "sk.rx_queue_mapping"
 
-// shownValues is how many different values of a field are named.
+// shownValues limits the distinct values of a field that are listed.
 const shownValues = 6
 
-// describeValues tells what a field held in all packets, in a way that is the
-// same in the next run.
+// describeValues lists the values of a field in all packets, in a form that is the same
+// in every run.
 func describeValues(name string, held []uint64) string {
 	held = slices.Clone(held)
 	slices.Sort(held)
@@ -41,11 +41,11 @@ func describeValues(name string, held []uint64) string {
 	return strings.Join(words, ", ")
 }
 
-// formatValue prints a value as people write such values.
+// formatValue formats a value in its customary notation.
 func formatValue(name string, v uint64) string {
 	switch name {
 	case "protocol", "vlan_proto":
-		// An ethertype in network byte order.
+		// An EtherType in network byte order.
 		b := networkBytes(v)
 		return fmt.Sprintf("0x%x", b[:2])
 	case "sk.src_ip4", "sk.dst_ip4":
@@ -56,7 +56,7 @@ func formatValue(name string, v uint64) string {
 	return strconv.FormatUint(v, 10)
 }
 
-// networkBytes are the bytes of a field of 32 bits in network byte order.
+// networkBytes returns the bytes of a 32-bit field in network byte order.
 func networkBytes(v uint64) (b [4]byte) {
 	binary.NativeEndian.PutUint32(b[:], uint32(v))
 	return b
