@@ -16,18 +16,18 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// world is what Examine looks at beside system calls. Tests have their own.
+// world is what Examine reads apart from system calls. Tests replace it.
 type world struct {
-	// files is the root folder.
+	// files is the root of the file system.
 	files fs.FS
 	// lookPath finds a program.
 	lookPath func(name string) (string, error)
-	// output runs a program and returns what it prints.
+	// output runs a program and returns its output.
 	output func(ctx context.Context, path string, args ...string) (string, error)
 }
 
-// Examine finds the facts. Nothing of /proc and /sys needs to be there. It
-// returns before its time, with less known of the tools, when the context ends.
+// Examine collects the facts. It works without /proc and /sys. When the context ends it
+// returns early, with less known about the tools.
 func Examine(ctx context.Context) Machine {
 	w := world{files: os.DirFS("/"), lookPath: exec.LookPath, output: programOutput}
 	return w.examine(ctx)
@@ -47,7 +47,7 @@ func (w world) examine(ctx context.Context) Machine {
 	return m
 }
 
-// read returns a file's content without the white space around it.
+// read returns a file's content without leading and trailing white space.
 func (w world) read(name string) (string, error) {
 	content, err := fs.ReadFile(w.files, name)
 	return strings.TrimSpace(string(content)), err
@@ -138,7 +138,7 @@ func (w world) process(p bpf.Privilege) Process {
 	return process
 }
 
-// capabilities has an entry for each capability that some command needs.
+// capabilities returns an entry for each capability that some command needs.
 func capabilities(p bpf.Privilege) []Capability {
 	held := map[bool]Answer{true: Yes, false: No}
 	var list []Capability
@@ -154,7 +154,7 @@ func capabilities(p bpf.Privilege) []Capability {
 	return list
 }
 
-// seccomp asks by prctl(2), which works without /proc.
+// seccomp asks with prctl(2), which works without /proc.
 func seccomp() Finding {
 	mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
 	switch {
@@ -178,7 +178,7 @@ func probeFeatures(p bpf.Privilege) []Feature {
 
 const noBPF = "there is no bpf(2) here"
 
-// feature says what an error of a probe means.
+// feature interprets the error of a probe.
 func feature(err error, p bpf.Privilege) Finding {
 	switch {
 	case err == nil:
@@ -199,8 +199,8 @@ func feature(err error, p bpf.Privilege) Finding {
 	return Finding{Unknown, cause(err).Error()}
 }
 
-// cause is the innermost error, without what was being done: the same for
-// everything that fails for the same reason.
+// cause is the innermost error, without the context: it is equal for everything that
+// fails for the same reason.
 func cause(err error) error {
 	for {
 		inner := errors.Unwrap(err)
@@ -211,7 +211,7 @@ func cause(err error) error {
 	}
 }
 
-// systemCall tells from the probes whether there is a bpf(2).
+// systemCall infers from the probes whether there is a bpf(2).
 func systemCall(features []Feature) Finding {
 	for _, f := range features {
 		switch {
@@ -254,7 +254,7 @@ func (w world) cgroup() Cgroup {
 	return c
 }
 
-// unescape puts back the white space and backslashes that the kernel writes in octal.
+// unescape decodes the white space and backslashes that the kernel escapes in octal.
 func unescape(path string) string {
 	var b strings.Builder
 	for i := 0; i < len(path); i++ {

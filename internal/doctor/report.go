@@ -1,47 +1,46 @@
-// Package doctor finds out what a machine lets ebpfdump do, and which step
-// would mend the rest.
+// Package doctor finds out what ebpfdump can do on a machine, and what to change for the
+// rest.
 //
-// Machine holds the facts, as Examine found them. Diagnose turns them into a
-// Report and asks the machine nothing, so that tests can be other machines.
+// Machine holds the facts that Examine found. Diagnose turns them into a Report without
+// asking the machine, so that tests can simulate other machines.
 package doctor
 
-// Version is the version of the report's JSON form. While it stays the same,
-// fields and entries of lists are added, never renamed, removed or given
-// another meaning.
+// Version is the version of the report's JSON. As long as it stays the same, fields and
+// entries of lists may be added, but are never renamed, removed or redefined.
 const Version = 1
 
-// Answer is what was found out about a question.
+// Answer is the answer to a question about the machine.
 type Answer string
 
-// Unknown stands for "could not be found out", as in a process that may not
-// ask. It is never a guess.
+// Unknown means that it could not be found out, for example because the process may not
+// ask. Yes and No are never guesses.
 const (
 	Yes     Answer = "yes"
 	No      Answer = "no"
 	Unknown Answer = "unknown"
 )
 
-// Report is what `ebpfdump doctor --json` prints, one object.
+// Report is the object that `ebpfdump doctor --json` prints.
 type Report struct {
-	// Version is the version of this form.
+	// Version is the version of this structure.
 	Version int `json:"version"`
 	// Program is the version of ebpfdump.
 	Program string `json:"ebpfdump"`
-	// Works is true if every command works; forms of commands do not count.
-	// The exit status is 0 then, and 4 otherwise.
+	// Works is true if every command works; forms of commands do not count. The exit
+	// status is then 0, otherwise 4.
 	Works bool `json:"works"`
 	Machine
 	// Commands holds the verdicts.
 	Commands []Verdict `json:"commands"`
 }
 
-// Machine is all that is known of a machine and of the process on it.
+// Machine is what is known about a machine and the process on it.
 type Machine struct {
 	Kernel  Kernel  `json:"kernel"`
 	Process Process `json:"process"`
-	// Features are the parts of the kernel's BPF that the tap is made of.
+	// Features are the BPF features of the kernel that the tap uses.
 	Features []Feature `json:"features"`
-	// Trials are what was really tried. The verdicts stand on these.
+	// Trials are what was actually tried. The verdicts are based on them.
 	Trials []Trial `json:"trials"`
 	Cgroup Cgroup  `json:"cgroup"`
 	// Tools are programs that read captures. No command needs one.
@@ -53,7 +52,7 @@ type Machine struct {
 // Finding is an answer and the reason for it.
 type Finding struct {
 	Answer Answer `json:"answer"`
-	// Detail is a value, or why the answer is what it is, in plain words.
+	// Detail is a value, or the reason for the answer.
 	Detail string `json:"detail,omitempty"`
 }
 
@@ -80,12 +79,12 @@ type Process struct {
 	UID int `json:"uid"`
 	// Effective is the set of capabilities in force, as /proc/PID/status shows it: hexadecimal, a bit each.
 	Effective string `json:"effective"`
-	// Capabilities are those that some command needs.
+	// Capabilities are the capabilities that some command needs.
 	Capabilities []Capability `json:"capabilities"`
 	// InitialUserNamespace: is this the machine's first user namespace? In
 	// others the capabilities do not count for bpf(2).
 	InitialUserNamespace Finding `json:"initial_user_namespace"`
-	// Seccomp: does a filter judge the process's system calls?
+	// Seccomp: does a seccomp filter apply to the process?
 	Seccomp Finding `json:"seccomp"`
 
 	nested bool
@@ -98,11 +97,11 @@ type Capability struct {
 	// Held: is it in force? CAP_SYS_ADMIN counts as CAP_BPF and CAP_PERFMON
 	// as well, CAP_DAC_OVERRIDE as CAP_DAC_READ_SEARCH.
 	Held Answer `json:"held"`
-	// NeededFor lists the commands, and forms of commands.
+	// NeededFor lists the commands and forms of commands that need it.
 	NeededFor []string `json:"needed_for"`
 }
 
-// Feature is a part of the kernel's BPF.
+// Feature is a BPF feature of the kernel.
 type Feature struct {
 	// Kind is "program type", "map type" or "helper".
 	Kind string `json:"kind"`
@@ -111,19 +110,19 @@ type Feature struct {
 	Finding
 }
 
-// Trial is something that was really tried.
+// Trial is the result of actually trying something.
 type Trial struct {
 	// Name is one of TapLoads, TapRecords, ...
 	Name string `json:"name"`
 	Finding
 	// Lacks is the capability whose lack made it fail, if that is why.
 	Lacks string `json:"lacks,omitempty"`
-	// Mend is the step that would mend it, if one is known.
+	// Mend is the step that would fix it, if one is known.
 	Mend string `json:"mend,omitempty"`
 }
 
-// Cgroup tells where the cgroup file systems are. The answer is that to: is
-// version 2 mounted?
+// Cgroup tells where the cgroup file systems are mounted. The answer is whether version 2
+// is.
 type Cgroup struct {
 	Finding
 	Mounts []Mount `json:"mounts"`
@@ -137,21 +136,21 @@ type Mount struct {
 	Path string `json:"path"`
 }
 
-// Tool is a program on the PATH. The answer is that to: is it there?
+// Tool is a program looked for on the PATH. The answer is whether it is there.
 type Tool struct {
 	// Name is such as "tshark".
 	Name string `json:"name"`
 	Finding
 	// Path is where it was found.
 	Path string `json:"path,omitempty"`
-	// Version is what it says of itself, such as 4.0.17.
+	// Version is the version that it prints, such as 4.0.17.
 	Version string `json:"version,omitempty"`
 }
 
-// Extcap tells of Wireshark's extcap folders. The answer is that to: is there one?
+// Extcap tells where Wireshark's extcap folders are. The answer is whether one exists.
 type Extcap struct {
 	Finding
-	// Folders are all that Wireshark looks in, also those that do not exist.
+	// Folders are all folders that Wireshark looks in, including those that do not exist.
 	Folders []string `json:"folders"`
 }
 
@@ -159,15 +158,15 @@ type Extcap struct {
 type Verdict struct {
 	// Command is the command's name.
 	Command string `json:"command"`
-	// Form is absent in the verdict on the command; otherwise the flags of a
-	// form of it that needs more than the command.
+	// Form is absent in the verdict on the command itself. Otherwise it has the flags of
+	// a form of the command that needs more.
 	Form string `json:"form,omitempty"`
 	Finding
-	// Mend is the one step that would mend it, if one is known.
+	// Mend is the step that would fix it, if one is known.
 	Mend string `json:"mend,omitempty"`
 }
 
-// Name is how the user calls the command.
+// Name is the command as the user types it.
 func (v Verdict) Name() string {
 	if v.Form == "" {
 		return v.Command

@@ -17,8 +17,7 @@ const (
 	detailFrom = len("  yes  ") + nameWidth + 1
 )
 
-// page lays a report out. The answers are words, so that colour adds nothing
-// but emphasis.
+// page lays out a report. The answers are words, so colour only adds emphasis.
 type page struct {
 	text   strings.Builder
 	colour bool
@@ -26,7 +25,7 @@ type page struct {
 
 var marks = map[Answer]string{Yes: "yes", No: "no ", Unknown: "?  "}
 
-// Text writes the report for people, at most 80 columns wide where words can be wrapped.
+// Text writes the report for people, within 80 columns where words can be wrapped.
 func (r Report) Text(w io.Writer, colour bool) error {
 	p := &page{colour: colour}
 	p.kernel(r)
@@ -86,7 +85,7 @@ func (p *page) process(process Process) {
 	p.row(process.Seccomp.Answer, "seccomp filter", process.Seccomp.Detail, false)
 }
 
-// groupFeatures makes one of all features of a kind that have the same answer.
+// groupFeatures merges the features of a kind that have the same answer.
 func groupFeatures(features []Feature) []Feature {
 	var groups []Feature
 	for _, f := range features {
@@ -128,13 +127,13 @@ func (p *page) row(answer Answer, name, detail string, bad bool) {
 	p.lines("", detail)
 }
 
-// wrap writes lines in the column of the details, the first behind a prefix.
+// wrap writes lines in the column of the details, the first after a prefix.
 func (p *page) wrap(prefix, text string) {
 	p.text.WriteString(strings.Repeat(" ", detailFrom) + prefix)
 	p.lines(strings.Repeat(" ", len(prefix)), text)
 }
 
-// lines breaks a text at its spaces, from the column of the details on.
+// lines writes a text, wrapped within the column of the details.
 func (p *page) lines(indent, text string) {
 	room := width - detailFrom - len(indent)
 	lines := terminal.Wrap(terminal.Plain(text), room, room)

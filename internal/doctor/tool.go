@@ -12,11 +12,12 @@ import (
 	"time"
 )
 
-// toolTimeout bounds the run of each tool: some search whole folders of plugins before they speak.
+// toolTimeout bounds the run of each tool: some load whole folders of plugins before they
+// print anything.
 const toolTimeout = 10 * time.Second
 
-// tools has a row for each program that reads captures, and the flag with which
-// it tells its version. Wireshark's own is tshark's.
+// tools has a row for each program that reads captures, with the flag that prints its
+// version. Wireshark is represented by tshark.
 var tools = []struct{ name, flag string }{
 	{"tshark", "-v"},
 	{"wireshark", ""},
@@ -24,13 +25,13 @@ var tools = []struct{ name, flag string }{
 	{"tcpdump", "--version"},
 }
 
-// programOutput is what a program prints on both its outputs, within toolTimeout.
+// programOutput returns what a program prints on stdout and stderr within toolTimeout.
 func programOutput(ctx context.Context, path string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, toolTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	// A child that the program left behind may hold the pipe open.
+	// A surviving child of the program may hold the pipe open.
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
@@ -39,7 +40,7 @@ func programOutput(ctx context.Context, path string, args ...string) (string, er
 	return string(out), err
 }
 
-// tools looks for all at once, as each takes its time.
+// tools examines all tools concurrently, since each takes time.
 func (w world) tools(ctx context.Context) ([]Tool, Extcap) {
 	found := make([]Tool, len(tools))
 	var extcap Extcap
@@ -76,7 +77,7 @@ func (w world) tool(ctx context.Context, name, flag string) Tool {
 	return t
 }
 
-// extcapFolder finds a line such as "Global Extcap path:  /usr/lib/wireshark/extcap".
+// extcapFolder matches a line such as "Global Extcap path:  /usr/lib/wireshark/extcap".
 var extcapFolder = regexp.MustCompile(`(?im)^(?:\w+ )?extcap path:[ \t]*(\S.*)$`)
 
 func (w world) extcap(ctx context.Context) Extcap {

@@ -31,8 +31,8 @@ const (
 	CgroupHook       = "cgroup hook"
 )
 
-// trials has a row for each trial, but for those of the tap: those two share one
-// tap. 0 is for those that need no capability.
+// trials has a row for each trial, except the two of the tap, which share one tap.
+// Capability 0 means that none is needed.
 var trials = []struct {
 	name       string
 	doing      string
@@ -55,7 +55,8 @@ var trials = []struct {
 	{OtherUser, "becoming another user", unix.CAP_SETUID, becomeOther},
 }
 
-// tryAll makes the trials. None leaves anything behind, or sends a packet to anybody.
+// tryAll runs the trials. None leaves anything behind, or sends a packet to another
+// machine.
 func tryAll(p bpf.Privilege) []Trial {
 	results := tryTap(p)
 	for _, t := range trials {
@@ -64,8 +65,8 @@ func tryAll(p bpf.Privilege) []Trial {
 	return results
 }
 
-// judgeTrial says what an error of a trial means. The error itself may know which
-// capability is missing.
+// judgeTrial interprets the error of a trial. The error itself may name the missing
+// capability.
 func judgeTrial(name, doing string, needs bpf.Capability, err error, p bpf.Privilege) Trial {
 	t := Trial{Name: name, Finding: Finding{Answer: Yes}}
 	capability, held := "", false
@@ -102,7 +103,7 @@ func judgeTrial(name, doing string, needs bpf.Capability, err error, p bpf.Privi
 	return t
 }
 
-// isAbsence tells whether an error says that the kernel was built without something.
+// isAbsence tells whether an error means that the kernel was built without a feature.
 func isAbsence(err error) bool {
 	for _, errno := range []unix.Errno{unix.ENOSYS, unix.EINVAL, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT, unix.ESOCKTNOSUPPORT} {
 		if errors.Is(err, errno) {
@@ -150,19 +151,19 @@ func connectNetlink() error {
 	return unix.Connect(fds[1], name)
 }
 
-// becomeOther has a thread that nobody needs any more become another user, as
-// that of a command does.
+// becomeOther changes the user of a thread that is discarded afterwards, as starting a
+// command does.
 func becomeOther() error {
 	result := make(chan error)
 	go func() {
-		runtime.LockOSThread() // for good
+		runtime.LockOSThread() // never unlocked, so the thread ends with the goroutine
 		result <- becomeNobody()
 	}()
 	return <-result
 }
 
-// becomeNobody changes the ids of this thread alone, which the functions of
-// package unix would do for all.
+// becomeNobody changes the ids of this thread only, where the functions of package unix
+// would change all threads.
 func becomeNobody() error {
 	const nobody = 65534
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, nobody, nobody, nobody); errno != 0 {
@@ -174,8 +175,8 @@ func becomeNobody() error {
 	return nil
 }
 
-// bindLowPort takes a port on the loopback address for a moment. Who has it
-// already does not matter: the kernel asks for the privilege first.
+// bindLowPort briefly binds a port on the loopback address. It does not matter if the
+// port is taken: the kernel checks the privilege first.
 func bindLowPort() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -189,7 +190,7 @@ func bindLowPort() error {
 	return err
 }
 
-// openHook follows sockets, for the trials of that.
+// openHook opens a tap with a cgroup hook, for the trials of following sockets.
 func openHook() (*bpf.Tap, *bpf.Hook, error) {
 	tap, err := bpf.Open(bpf.Options{RingSize: bpf.MinRingSize})
 	if err != nil {
@@ -202,8 +203,8 @@ func openHook() (*bpf.Tap, *bpf.Hook, error) {
 	return tap, hook, nil
 }
 
-// hookPacket has a packet on the loopback address recorded at the cgroup hook. Where
-// cgroup v1's net_cls or net_prio is in use, older kernels do not run it.
+// hookPacket checks that the cgroup hook records a packet on the loopback address. Older
+// kernels do not run it where cgroup v1's net_cls or net_prio is in use.
 func hookPacket() error {
 	tap, hook, err := openHook()
 	if err != nil {
@@ -232,7 +233,7 @@ func hookPacket() error {
 	return readPacket(tap, func(data []byte) bool { return bytes.HasSuffix(data, []byte(capture.ProbePayload)) })
 }
 
-// followCall has a call of this process recorded.
+// followCall checks that a system call of this process is recorded.
 func followCall() error {
 	tap, hook, err := openHook()
 	if err != nil {
@@ -277,12 +278,12 @@ func followCall() error {
 	return nil
 }
 
-// copyFromOthers asks processes of other users for a descriptor, or any process
-// where there are no other users. One that lets it is enough: some, such as the
-// first of a container, are protected from everybody.
+// copyFromOthers tries to copy a descriptor from processes of other users, or from any
+// process if there are none. One success is enough: some processes, such as the first of
+// a container, are protected from everybody.
 func copyFromOthers() error { return tryOthers(copyDescriptor) }
 
-// listOthers asks other processes likewise which descriptors they have.
+// listOthers tries likewise to list the descriptors of other processes.
 func listOthers() error {
 	return tryOthers(func(pid int) error {
 		_, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
@@ -307,14 +308,14 @@ func tryOthers(try func(pid int) error) error {
 		if err == nil {
 			return nil
 		}
-		if !errors.Is(err, unix.ESRCH) { // gone by now
+		if !errors.Is(err, unix.ESRCH) { // has exited
 			refusal = err
 		}
 	}
 	return refusal
 }
 
-// processes lists the other processes: those of our user and those of others.
+// processes lists the other processes, by whether they belong to our user.
 func processes() (own, others []int, err error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -338,8 +339,8 @@ func processes() (own, others []int, err error) {
 	return own, others, nil
 }
 
-// copyDescriptor copies a descriptor of a process for a moment. Whether there
-// is such a one does not matter: the kernel asks for the privilege first.
+// copyDescriptor briefly copies a descriptor of a process. It does not matter whether it
+// exists: the kernel checks the privilege first.
 func copyDescriptor(pid int) error {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
@@ -356,7 +357,7 @@ func copyDescriptor(pid int) error {
 	return unix.Close(fd)
 }
 
-// tryTap loads the tap as capture does, and has it record a packet.
+// tryTap loads the tap as capture does, and lets it record a packet.
 func tryTap(p bpf.Privilege) []Trial {
 	loads := Trial{Name: TapLoads, Finding: Finding{Answer: Yes}}
 	records := Trial{Name: TapRecords, Finding: Finding{Answer: Yes}}
@@ -374,7 +375,7 @@ func tryTap(p bpf.Privilege) []Trial {
 	return []Trial{loads, records}
 }
 
-// failed fills in what an error of the tap means.
+// failed interprets an error of the tap.
 func failed(t *Trial, err error, p bpf.Privilege) {
 	t.Finding = Finding{No, err.Error()}
 	var missing *bpf.MissingError
@@ -387,8 +388,8 @@ func failed(t *Trial, err error, p bpf.Privilege) {
 	}
 }
 
-// recordPacket sends a packet through the tap. The two unix sockets need no
-// network and no interface, and the filter has run when send returns.
+// recordPacket sends a packet through the tap. Unix sockets need no network interface,
+// and the filter has run when send returns.
 func recordPacket(tap *bpf.Tap) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -406,7 +407,7 @@ func recordPacket(tap *bpf.Tap) error {
 	return readPacket(tap, func(data []byte) bool { return bytes.Equal(data, payload) })
 }
 
-// readPacket reads the one packet that a trial has sent.
+// readPacket reads the packet that a trial has sent.
 func readPacket(tap *bpf.Tap, is func([]byte) bool) error {
 	if err := tap.Flush(); err != nil {
 		return fmt.Errorf("flushing the ring: %w", err)

@@ -10,8 +10,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
 
-// command is a command, or a form of one that needs more, and the trials that
-// must have gone well for it.
+// command is a command, or a form of one that needs more, with the trials that must have
+// succeeded for it.
 type command struct {
 	name         string
 	form         string
@@ -19,7 +19,8 @@ type command struct {
 	needs        []string
 }
 
-// trialsOf are the trials that show that capabilities do what they are needed for.
+// trialsOf are the trials that show whether a capability has the effect that it is needed
+// for.
 var trialsOf = map[bpf.Capability][]string{
 	unix.CAP_BPF:              {TapLoads, TapRecords},
 	unix.CAP_NET_RAW:          {RawSocket, PacketSocket},
@@ -33,8 +34,8 @@ var trialsOf = map[bpf.Capability][]string{
 	unix.CAP_SETGID:           {OtherUser},
 }
 
-// without has the trials of a row's capabilities that the row does not need,
-// and alsoNeeds those that it needs besides.
+// without has the trials of a row's capabilities that do not matter for the row, and
+// alsoNeeds further ones that do.
 var (
 	without = map[string][]string{
 		"capture --sock raw":    {PacketSocket},
@@ -53,7 +54,7 @@ var commands = makeCommands()
 
 func makeCommands() []command {
 	var rows []command
-	var base []string // what the command of the forms needs
+	var base []string // the needs of the forms' command
 	for _, r := range privilege.Requirements() {
 		row := command{name: r.Command, form: r.Form, capabilities: r.Needs}
 		if r.Form != "" {
@@ -76,7 +77,7 @@ func makeCommands() []command {
 	return rows
 }
 
-// Commands lists the commands that a report has a verdict on.
+// Commands lists the commands that a report judges.
 func Commands() []string {
 	var names []string
 	for _, c := range commands {
@@ -111,8 +112,9 @@ func Diagnose(m Machine, program string) Report {
 	return r
 }
 
-// judge names the one step that mends a command. What no capability mends comes
-// first, as capabilities alone would not help; those are named together.
+// judge gives the one step that makes a command work. What no capability fixes comes
+// first, since capabilities alone would not help; missing capabilities are named
+// together.
 func judge(m Machine, c command) Verdict {
 	v := Verdict{Command: c.name, Form: c.form, Finding: Finding{Answer: Yes}}
 	var lacking []string
@@ -137,7 +139,7 @@ func judge(m Machine, c command) Verdict {
 	return v
 }
 
-// trial finds a trial; one that was not made is unknown.
+// trial finds a trial by name; one that was not run is unknown.
 func (m Machine) trial(name string) Trial {
 	for _, t := range m.Trials {
 		if t.Name == name {

@@ -7,20 +7,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// User is who a command works for: us, and under sudo also the one who called
-// it, to whom the files belong that are made.
+// User is the user that a command works for: the effective user and, under sudo, the
+// invoking user, who becomes the owner of new files.
 type User struct {
 	euid uint32
-	// sudo is set if somebody called sudo; then the ids are theirs.
+	// sudo is set under sudo; uid and gid are then those of the invoking user.
 	sudo     bool
 	uid, gid uint32
 }
 
-// Caller finds out whom the command works for.
+// Caller returns the user that the command works for.
 func Caller() User {
 	u := User{euid: uint32(os.Geteuid())}
 	if u.euid != 0 {
-		return u // whoever set the variables, it was not for us
+		return u // not set by sudo for this process
 	}
 	uid, uerr := parseID(os.Getenv("SUDO_UID"))
 	gid, gerr := parseID(os.Getenv("SUDO_GID"))
@@ -30,8 +30,8 @@ func Caller() User {
 	return u
 }
 
-// parseID reads a user's or a group's number. The largest one means nobody: to
-// chown it says "as it is".
+// parseID parses a user or group id. The largest one is invalid: chown takes it for
+// "unchanged".
 func parseID(s string) (uint32, error) {
 	id, err := strconv.ParseUint(s, 10, 32)
 	if err == nil && id == 1<<32-1 {
@@ -40,12 +40,11 @@ func parseID(s string) (uint32, error) {
 	return uint32(id), err
 }
 
-// is tells whether a file of that user is our own.
+// is tells whether a file with that owner is our own.
 func (u User) is(uid uint32) bool { return uid == u.euid || u.sudo && uid == u.uid }
 
-// give hands a file that we have just made to whoever called sudo. Where the
-// file system knows no owners, or lets root choose none, the file is as good as
-// it can be.
+// give makes the user who invoked sudo the owner of a file just created. Errors are
+// ignored: some file systems have no owners, or do not let root set them.
 func (u User) give(fd int) {
 	if u.sudo {
 		_ = unix.Fchownat(fd, "", int(u.uid), int(u.gid), unix.AT_EMPTY_PATH)

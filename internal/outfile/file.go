@@ -10,14 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File is a file that is being written.
+// File is a file being written.
 //
-// Until the first Write an older file is as it was, and so it is after a first
-// Write that fails: that one is written whole or not at all. It goes into the
-// older file, and not into a new one that takes its name at the end: so the
-// file keeps its other names, its owner and its permissions, the directory need
-// not be writable, and fifos, devices and /dev/stdout are no special case. That
-// there is room is made sure of before a byte is changed, by reserving it.
+// An older file is untouched until the first Write, and if that fails: the first Write is
+// atomic in this sense. The older file is overwritten in place instead of being replaced
+// by rename, so it keeps its hard links, owner and permissions, the directory need not be
+// writable, and fifos, devices and /dev/stdout need no special case. Space is reserved
+// before a byte is changed.
 //
 // A File is for one goroutine at a time.
 type File struct {
@@ -25,32 +24,33 @@ type File struct {
 	file  *os.File
 	at    *place // nil for stdout
 	name  string
-	// created: it was not there before.
+	// created: the file did not exist before.
 	created bool
 	regular bool
-	// shared: others have opened the same description, which stays as they want it.
+	// shared: other processes share the open file description, whose flags must not
+	// change.
 	shared bool
-	// linked: it had a name when it was opened.
+	// linked: the file had a name when it was opened.
 	linked bool
-	// reserved is what the file was like before Reserve, nil if there was none.
+	// reserved is the file's state before Reserve, nil without Reserve.
 	reserved *unix.Stat_t
-	// begun: the first Write has succeeded.
+	// begun: the first Write succeeded.
 	begun bool
-	// end is how long the file is as far as we have written it.
+	// end is the length of the file by what we have written.
 	end int64
-	// sizeless: the file system does not tell how long a file is that is being written.
+	// sizeless: the file system does not report the size of a file being written.
 	sizeless bool
 	closed   bool
 }
 
-// ChangedError says that somebody else changed a file while it was written.
+// ChangedError says that another process changed a file while it was written.
 type ChangedError struct {
 	Name, What string
 }
 
 func (e *ChangedError) Error() string { return e.Name + " " + e.What }
 
-// open opens a file that may be written to, or makes it.
+// open opens a file that may be written, or creates it.
 func open(name string, caller User) (_ *File, err error) {
 	at, err := resolve(name, caller, false)
 	if err != nil {
@@ -61,7 +61,8 @@ func open(name string, caller User) (_ *File, err error) {
 			at.close()
 		}
 	}()
-	// Somebody may make or remove the file between two looks at it, but not each time.
+	// The file may be created or removed by others between two checks, but not every
+	// time.
 	for range 100 {
 		var fd int
 		var created bool
@@ -85,8 +86,8 @@ func open(name string, caller User) (_ *File, err error) {
 	return nil, pathError("open", name, err)
 }
 
-// open opens what is at the place, or makes a file there. It does not ask for
-// both at once: with O_CREAT the kernel may refuse files of whoever called sudo.
+// open opens the file at the place, or creates it. These are separate calls: with O_CREAT
+// the kernel may refuse files of the user who invoked sudo.
 func (p *place) open(caller User) (fd int, created bool, err error) {
 	if p.kernel {
 		fd, err = openFile(p.dir, p.base, 0)
@@ -101,7 +102,7 @@ func (p *place) open(caller User) (fd int, created bool, err error) {
 		}
 		return fd, true, err
 	}
-	// To open a fifo of somebody else says already that we are here.
+	// Opening another user's fifo would already reveal that we are here.
 	if err == nil {
 		err = p.trust(p.base, &st, caller)
 	}
@@ -111,7 +112,7 @@ func (p *place) open(caller User) (fd int, created bool, err error) {
 	if fd, err = openFile(p.dir, p.base, unix.O_NOFOLLOW); err != nil {
 		return -1, false, err
 	}
-	// It may have been exchanged since. Now it cannot be any more.
+	// It may have been replaced before it was opened, but not after.
 	err = unix.Fstat(fd, &st)
 	if err == nil {
 		err = p.trust(p.base, &st, caller)
@@ -123,8 +124,8 @@ func (p *place) open(caller User) (fd int, created bool, err error) {
 	return fd, false, nil
 }
 
-// openFile opens a file for writing, and if it is a regular one for reading as
-// well where that is allowed: what it has at its beginning may be needed.
+// openFile opens a file for writing and, if it is a regular file that may be read, also
+// for reading: its old beginning may have to be restored.
 func openFile(dir int, base string, flags int) (fd int, err error) {
 	flags |= unix.O_CLOEXEC
 	var st unix.Stat_t
@@ -141,7 +142,7 @@ func openFile(dir int, base string, flags int) (fd int, err error) {
 	if err != nil {
 		return -1, err
 	}
-	// So that package os can end a Write that waits for the reader of a fifo.
+	// This lets package os interrupt a Write that waits for the reader of a fifo.
 	if st.Mode&unix.S_IFMT == unix.S_IFIFO {
 		err = unix.SetNonblock(fd, true)
 	}
@@ -157,8 +158,8 @@ func retryOpen(dir int, base string, flags int) (fd int, err error) {
 	}
 }
 
-// lock keeps two of us from writing the same file. Whoever knows nothing of the
-// lock is noticed later, by what becomes of the file.
+// lock keeps two ebpfdump processes from writing the same file. Programs that ignore the
+// lock are noticed later by the file's size.
 func (f *File) lock() error {
 	if !f.regular {
 		return nil
@@ -168,15 +169,15 @@ func (f *File) lock() error {
 	if errors.Is(err, unix.EAGAIN) {
 		return fmt.Errorf("another process is writing to %s, and has locked it: give another name", f.name)
 	}
-	return nil // not every file system has locks
+	return nil // some file systems have no locks
 }
 
-// Name is what the user calls the file.
+// Name is the file's name as the user gave it.
 func (f *File) Name() string { return f.name }
 
-// New tells whether the file was not there before, and in which folder it was
-// made: until the first Write, Finish may remove it from there again. The folder
-// has a name of the kernel, which leads there whatever becomes of its own.
+// New tells whether the file was created, and in which folder: until the first Write,
+// Finish may have to remove it from there. The folder is named by its link in /proc,
+// which stays valid if the folder is renamed.
 func (f *File) New() (folder string, isNew bool) {
 	if f == nil || !f.created || f.at.kernel {
 		return "", false
@@ -184,14 +185,14 @@ func (f *File) New() (folder string, isNew bool) {
 	return fmt.Sprintf("/proc/self/fd/%d", f.at.dir), true
 }
 
-// Pipe tells whether somebody reads at the other end as it is written.
+// Pipe tells whether the file is a pipe or the like, with a reader at the other end.
 func (f *File) Pipe() bool {
 	info, err := f.file.Stat()
 	return err == nil && info.Mode()&os.ModeNamedPipe != 0
 }
 
-// Reserve makes sure that the disk has room for the first Write of so many
-// bytes, and changes nothing that can be read.
+// Reserve reserves disk space for a first Write of size bytes, without changing the
+// content.
 func (f *File) Reserve(size int) error {
 	if !f.regular || f.begun || size == 0 {
 		return nil
@@ -216,10 +217,10 @@ func (f *File) Reserve(size int) error {
 		f.unreserve()
 		return pathError("write", f.name, err)
 	}
-	return nil // a file system that cannot reserve: then Write will tell
+	return nil // the file system cannot reserve: Write will fail if there is no space
 }
 
-// unreserve gives back what was reserved behind the end of the file.
+// unreserve releases the space reserved beyond the end of the file.
 func (f *File) unreserve() {
 	if f.reserved == nil {
 		return
@@ -231,8 +232,8 @@ func (f *File) unreserve() {
 	f.reserved = nil
 }
 
-// Write writes on. What has changed since the last Write because of somebody
-// else is an error: after that the file would not be what it is meant to be.
+// Write appends to what was written so far. It is an error if another process changed the
+// file since the last Write.
 func (f *File) Write(b []byte) (int, error) {
 	switch {
 	case !f.regular:
@@ -252,8 +253,8 @@ func (f *File) Write(b []byte) (int, error) {
 	case serr != nil:
 		return n, errors.Join(err, serr)
 	case !f.shared && at != f.end+int64(n):
-		// The file was changed just before. It is appended to, so what was written
-		// now stands at the new end, and is taken away from there.
+		// The file was changed just before, so with O_APPEND the bytes went to its new
+		// end. They are removed from there.
 		if info, ierr := f.file.Stat(); ierr == nil && info.Size() == at {
 			_ = f.file.Truncate(at - int64(n))
 		}
@@ -263,8 +264,7 @@ func (f *File) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// begin writes what stands at the beginning of the file, in the place of what
-// was there before.
+// begin performs the first Write, which replaces the old content.
 func (f *File) begin(b []byte) (err error) {
 	if err := f.Reserve(len(b)); err != nil {
 		return err
@@ -273,8 +273,8 @@ func (f *File) begin(b []byte) (err error) {
 	if err != nil {
 		return err
 	}
-	// Some file systems cannot reserve, or write into another place than the one
-	// that was reserved. Then what was there before is put back.
+	// Some file systems cannot reserve, or write to other blocks than the reserved ones.
+	// Then the old beginning is restored.
 	fd := int(f.file.Fd())
 	before := make([]byte, min(int64(len(b)), info.Size()))
 	saved, _ := preadAll(fd, before)
@@ -291,8 +291,8 @@ func (f *File) begin(b []byte) (err error) {
 		f.unreserve()
 		return pathError("write", f.name, err)
 	}
-	// From here on the kernel itself finds the end, so that nothing can come
-	// between a look at the file's size and a write.
+	// From here on the kernel appends, so there is no race between looking up the size
+	// and writing.
 	flags, err := unix.FcntlInt(f.file.Fd(), unix.F_GETFL, 0)
 	if err == nil {
 		_, err = unix.FcntlInt(f.file.Fd(), unix.F_SETFL, flags|unix.O_APPEND)
@@ -332,7 +332,7 @@ func pwriteAll(fd int, b []byte) (n int, err error) {
 	return n, nil
 }
 
-// Check tells whether somebody else has changed the file.
+// Check returns an error if another process has changed the file.
 func (f *File) Check() error {
 	if !f.regular || !f.begun {
 		return nil
@@ -351,7 +351,7 @@ func (f *File) Check() error {
 	return nil
 }
 
-// changed says what somebody else has done to the file, by its size.
+// changed makes the error for a file that another process has changed, from its size.
 func (f *File) changed(size int64) error {
 	if size < f.end {
 		return &ChangedError{f.name, fmt.Sprintf("was cut to %d bytes by somebody else meanwhile, of the %d that were written", size, f.end)}
@@ -359,7 +359,7 @@ func (f *File) changed(size int64) error {
 	return &ChangedError{f.name, fmt.Sprintf("was written to by somebody else meanwhile: it has %d bytes, of which %d are ours", size, f.end)}
 }
 
-// Seek and Truncate take back a part of what was written, at the end.
+// Seek and Truncate are used to remove a partial block from the end.
 func (f *File) Seek(offset int64, whence int) (int64, error) { return f.file.Seek(offset, whence) }
 
 // Truncate sets the size of the file.
@@ -370,9 +370,9 @@ func (f *File) Truncate(size int64) error {
 	return f.file.Truncate(size)
 }
 
-// Finish closes the file. If all went well and nothing was written, the file is
-// empty. After a failure that came before the first Write, an older file is as
-// it was, and one that was made is gone.
+// Finish closes the file. Without a failure a file to which nothing was written is empty.
+// After a failure before the first Write, an older file is untouched, and a new one is
+// removed.
 func (f *File) Finish(failure error) error {
 	if f.closed {
 		return nil
@@ -392,7 +392,7 @@ func (f *File) Finish(failure error) error {
 		f.noticeMove()
 	}
 	if failure != nil {
-		err = nil // what went wrong first is what counts
+		err = nil // the first error is the one to report
 	}
 	return errors.Join(err, f.close())
 }
@@ -411,7 +411,7 @@ func (f *File) close() error {
 	return nil
 }
 
-// abort closes the file, and removes it if it was not there before.
+// abort closes the file, and removes it if it was created.
 func (f *File) abort() {
 	var ours, there unix.Stat_t
 	if f.created && !f.at.kernel &&
@@ -425,10 +425,10 @@ func (f *File) abort() {
 	_ = f.close()
 }
 
-// readFdLink is the name that the kernel has for what is open.
+// readFdLink returns the kernel's name of an open file.
 func readFdLink(fd int) (string, error) { return os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd)) }
 
-// noticeMove tells the user where the file is that has got another name.
+// noticeMove tells the user the new name of a file that was renamed.
 func (f *File) noticeMove() {
 	var ours, there unix.Stat_t
 	if !f.regular || f.at == nil || f.at.kernel || f.files == nil || f.files.Notice == nil ||
@@ -444,8 +444,8 @@ func (f *File) noticeMove() {
 	if perr == nil && !strings.HasSuffix(path, " (deleted)") {
 		now = "in " + path
 	}
-	// Who has given up privileges may not look into the directory any more; but the
-	// kernel knows the names of what is open.
+	// After giving up privileges the directory may be unreadable, but the kernel still
+	// knows the names of open files.
 	if errors.Is(err, unix.EACCES) {
 		folder, ferr := readFdLink(f.at.dir)
 		if perr != nil || ferr != nil || path == strings.TrimSuffix(folder, "/")+"/"+f.at.base {

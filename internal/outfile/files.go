@@ -1,6 +1,6 @@
-// Package outfile opens the files that a command writes: never one that the
-// command reads, never one that somebody else could have put in the way, and
-// never so that an older file is lost before the new one is sure to have room.
+// Package outfile opens the files that a command writes. It refuses files that the
+// command also reads and files that another user could have planted, and it overwrites an
+// older file only once there is space for the new content.
 package outfile
 
 import (
@@ -17,30 +17,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Files are the files that one run of a command reads and writes. It is the only
-// place that opens a file for writing, so it can keep one from being both.
+// Files are the files that one run of a command reads and writes. It is the only place
+// that opens files for writing, so it can prevent that one is both.
 //
-// A Files may be used by several goroutines.
+// A Files may be used by several goroutines at once.
 type Files struct {
-	// Notice, if set, hears what the user should know and what is no failure.
+	// Notice, if set, is called with what the user should know that is not an error.
 	Notice func(text string)
 
 	mu              sync.Mutex
 	inputs, outputs []claim
 }
 
-// claim is a file that is in use, and what the user calls it. The file is known
-// by device and inode, whichever of its names it was opened by.
+// claim is a file in use, with the name that the user gave. Files are compared by device
+// and inode, since they may have several names.
 type claim struct {
 	name string
 	info fs.FileInfo
 }
 
-// SameFileError says that a file cannot be written because it is in use otherwise.
+// SameFileError says that a file cannot be written because the command already uses it.
 type SameFileError struct {
-	// Name is the output, Other what the same file is called elsewhere.
+	// Name is the output, Other the name of the same file in its other use.
 	Name, Other string
-	// Input is set if the other one is read, and not written as well.
+	// Input is set if the other use is as an input, not as another output.
 	Input bool
 }
 
@@ -56,14 +56,14 @@ func (e *SameFileError) Error() string {
 	return fmt.Sprintf("%s is the same file as the output %s: give each a file of its own", e.Name, e.Other)
 }
 
-// stdinName and stdoutName are what messages call the standard files.
+// stdinName and stdoutName name the standard files in messages.
 const (
 	stdinName  = "stdin"
 	stdoutName = "stdout"
 )
 
-// Reads says which files the command reads, of which - is stdin. It must come
-// before Create. A file that is not there is left to whoever wants to read it.
+// Reads declares the files that the command reads, where - is stdin. It must be called
+// before Create. A file that does not exist is ignored, since opening it will fail.
 func (f *Files) Reads(names ...string) {
 	for _, name := range names {
 		switch name {
@@ -86,21 +86,21 @@ func (f *Files) claimInput(name string, info fs.FileInfo) {
 	f.inputs = append(f.inputs, claim{name, info})
 }
 
-// Check tells whether Create would refuse a file because it is in use. For a
-// file that is written later, the user hears of it at the beginning.
+// Check returns an error if Create would refuse a file because it is in use, so that the
+// user learns early about a file that is written later.
 func (f *Files) Check(name string) error {
 	if name == "" || name == "-" {
 		return nil
 	}
 	info, err := os.Stat(name)
 	if err != nil {
-		return nil // Create will tell
+		return nil // Create will report it
 	}
 	return f.check(name, info)
 }
 
-// check compares a file with those that are in use. Terminals, other devices and
-// sockets can be read and written at once.
+// check compares a file with those in use. Terminals, other devices and sockets may be
+// both read and written.
 func (f *Files) check(name string, info fs.FileInfo) error {
 	if kind := info.Mode().Type(); kind&(fs.ModeCharDevice|fs.ModeSocket) != 0 {
 		return nil
@@ -111,14 +111,14 @@ func (f *Files) check(name string, info fs.FileInfo) error {
 	if i := slices.IndexFunc(f.inputs, same); i >= 0 {
 		return &SameFileError{Name: name, Other: f.inputs[i].name, Input: true}
 	}
-	// A pipe takes what several write.
+	// Several outputs may write to one pipe.
 	if i := slices.IndexFunc(f.outputs, same); i >= 0 && info.Mode().IsRegular() {
 		return &SameFileError{Name: name, Other: f.outputs[i].name}
 	}
 	return nil
 }
 
-// claimOutput checks an open file, and remembers it.
+// claimOutput checks an open file, and records it as an output.
 func (f *Files) claimOutput(name string, file *os.File) error {
 	info, err := file.Stat()
 	if err != nil {
@@ -144,8 +144,8 @@ func (f *Files) release(file *os.File) {
 	f.outputs = slices.DeleteFunc(f.outputs, func(c claim) bool { return os.SameFile(c.info, info) })
 }
 
-// Stdout is for data that go to stdout: w is returned as it is or, if it is a
-// regular file, as one that is watched like the others.
+// Stdout prepares stdout for data: it returns w itself or, for a regular file, a File
+// with the same checks as any other output.
 func (f *Files) Stdout(w io.Writer) (io.Writer, error) {
 	file, ok := w.(*os.File)
 	if !ok {
@@ -165,9 +165,9 @@ func (f *Files) Stdout(w io.Writer) (io.Writer, error) {
 	return &File{file: file, name: stdoutName, regular: true, begun: true, shared: true, end: end}, nil
 }
 
-// Create opens a file for writing, for its owner only. An older file of that
-// name stays as it is until the first Write. Waiting for the reader of a fifo
-// ends with the context.
+// Create opens a file for writing; a new one is accessible only to its owner. An older
+// file is untouched until the first Write. Waiting for the reader of a fifo ends with the
+// context.
 func (f *Files) Create(ctx context.Context, name string) (*File, error) {
 	type opened struct {
 		file *File
@@ -199,7 +199,7 @@ func (f *Files) create(name string) (*File, error) {
 		return nil, err
 	}
 	file.files = f
-	// Once more for the file that was opened in the end, which nobody can exchange now.
+	// Check again, now that the file is open and cannot be replaced.
 	err = f.claimOutput(name, file.file)
 	if err == nil {
 		if err = file.lock(); err != nil {
@@ -213,8 +213,8 @@ func (f *Files) create(name string) (*File, error) {
 	return file, nil
 }
 
-// MakeDirectory makes a directory for the files of a command, for its owner
-// only, and those above it that are missing.
+// MakeDirectory creates a directory for a command's files, accessible only to its owner,
+// with its missing parents.
 func (f *Files) MakeDirectory(name string) error {
 	caller := Caller()
 	if trimmed := strings.TrimRight(name, "/"); trimmed != "" {
@@ -231,7 +231,7 @@ func (f *Files) MakeDirectory(name string) error {
 	return at.makeDirectory(at.base, caller)
 }
 
-// pathError is an error as package os has them.
+// pathError makes an error like those of package os.
 func pathError(op, name string, err error) error {
 	var errno unix.Errno
 	if errors.As(err, &errno) {

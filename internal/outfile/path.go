@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ForeignError says that somebody else may have put a file where we would write.
+// ForeignError says that another user may have planted the file that we would write.
 type ForeignError struct {
-	// Name is the file, and What it is.
+	// Name is the file's name, and What its type.
 	Name, What string
-	// UID is whose it is.
+	// UID is its owner.
 	UID uint32
 }
 
@@ -22,14 +22,14 @@ func (e *ForeignError) Error() string {
 		e.Name, e.What, e.UID)
 }
 
-// place is a name in a directory that is held open: what stands there can be
-// looked at, opened and removed, and it is the same directory each time.
+// place is a name in a directory that is held open, so that checking, opening and
+// removing the file refer to the same directory.
 type place struct {
 	name string // as the user gave it
 	dir  int    // opened with O_PATH
 	base string
-	// kernel is set for the links of /proc, such as /dev/stdout in the end. They
-	// have no text to follow but lead to what somebody has opened.
+	// kernel is set for the magic links of /proc, where /dev/stdout ends. They have no
+	// path to follow, but refer to an open file.
 	kernel bool
 }
 
@@ -38,17 +38,16 @@ func (p *place) close() { unix.Close(p.dir) }
 const (
 	// maxLinks is how many symbolic links the kernel follows in one path.
 	maxLinks = 40
-	// openDirectory are the flags to open a directory on the way.
+	// openDirectory are the flags to open a directory of the path.
 	openDirectory = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 )
 
-// resolve finds the place that a path names, following symbolic links one by
-// one. Links in directories where others can write are followed only if they
-// are our own or the directory owner's: what Linux does with
-// fs.protected_symlinks=1, which may be off, and here for links in the middle
-// of the path as well. Each step is from a directory that is open, so nothing
-// that is exchanged meanwhile leads elsewhere. With makeMissing the directories
-// on the way are made.
+// resolve finds the place that a path names, following symbolic links one by one. A link
+// in a directory where others can write is followed only if it belongs to us or to the
+// directory's owner. Linux does the same with fs.protected_symlinks=1, but that may be
+// off; here it also holds for links in the middle of the path. Each step starts from an
+// open directory, so that nothing replaced meanwhile can redirect it. With makeMissing
+// the missing directories are created.
 func resolve(name string, caller User, makeMissing bool) (_ *place, err error) {
 	if name == "" {
 		return nil, pathError("open", name, unix.ENOENT)
@@ -107,8 +106,8 @@ func resolve(name string, caller User, makeMissing bool) (_ *place, err error) {
 	}
 }
 
-// cutComponent takes the first name off a path. What is left keeps a slash at
-// its end, which says that the last name is a directory's.
+// cutComponent removes the first name from a path. The rest keeps a slash at the end,
+// which says that the last name must be a directory.
 func cutComponent(path string) (component, after string) {
 	component, after, found := strings.Cut(strings.TrimLeft(path, "/"), "/")
 	if after = strings.TrimLeft(after, "/"); found && after == "" {
@@ -117,7 +116,7 @@ func cutComponent(path string) (component, after string) {
 	return component, after
 }
 
-// enter goes on to a directory.
+// enter descends into a directory.
 func (p *place) enter(component string, flags int) error {
 	next, err := unix.Openat(p.dir, component, flags, 0)
 	if err != nil {
@@ -128,8 +127,8 @@ func (p *place) enter(component string, flags int) error {
 	return nil
 }
 
-// link returns the text of a symbolic link that may be followed, "" for what is
-// no link. kernel is set for a link that only the kernel can follow.
+// link returns the target of a symbolic link that may be followed, "" if it is not a
+// link. kernel is set for a link that only the kernel can follow.
 func (p *place) link(component string, caller User) (text string, kernel bool, err error) {
 	fd, err := unix.Openat(p.dir, component, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -145,7 +144,7 @@ func (p *place) link(component string, caller User) (text string, kernel bool, e
 	}
 	var system unix.Statfs_t
 	if err := unix.Fstatfs(fd, &system); err == nil && system.Type == unix.PROC_SUPER_MAGIC {
-		return "", true, nil // nobody can put one there
+		return "", true, nil // /proc has no links that a user made
 	}
 	if err := p.trust(component, &st, caller); err != nil {
 		return "", false, err
@@ -161,11 +160,11 @@ func (p *place) link(component string, caller User) (text string, kernel bool, e
 	return string(buffer[:n]), false, nil
 }
 
-// trust refuses what somebody else may have put in the way. For links, files and
-// fifos it is what Linux does with fs.protected_symlinks, _regular and _fifos on
-// 2, also where these are off; a directory without the sticky bit is no better
-// than one with it. A file of our own that has several names is refused there,
-// too: with fs.protected_hardlinks off, everybody can give any file another name.
+// trust refuses what another user may have planted. For links, files and fifos it applies
+// the rules of fs.protected_symlinks, and of fs.protected_regular and fs.protected_fifos
+// set to 2, even if these are off, and also in directories without the sticky bit. A file
+// of our own with several hard links is refused there too: with fs.protected_hardlinks
+// off, anybody can link any file.
 func (p *place) trust(component string, st *unix.Stat_t, caller User) error {
 	var dir unix.Stat_t
 	if err := unix.Fstat(p.dir, &dir); err != nil {
@@ -200,8 +199,7 @@ func (p *place) trust(component string, st *unix.Stat_t, caller User) error {
 	return foreign
 }
 
-// makeDirectory makes a directory, or finds one there that can be trusted, and
-// goes on to it.
+// makeDirectory creates a directory, or finds a trusted one, and descends into it.
 func (p *place) makeDirectory(component string, caller User) error {
 	merr := unix.Mkdirat(p.dir, component, 0o700)
 	if merr != nil && !errors.Is(merr, unix.EEXIST) {
@@ -214,7 +212,7 @@ func (p *place) makeDirectory(component string, caller User) error {
 	if merr == nil {
 		caller.give(fd)
 	} else {
-		// Whoever was first can exchange what is in it.
+		// If another user created it first, they can replace what is in it.
 		var st unix.Stat_t
 		err = unix.Fstat(fd, &st)
 		if err == nil {

@@ -1,7 +1,7 @@
-// Package privilege is the table of what each way to use ebpfdump needs to begin:
-// the hints, the doctor and the tests are made of it. What of that a capture still
-// needs once it is set up is found out by the capture itself, which gives up the
-// rest: see Capabilities in package capture.
+// Package privilege is the table of the capabilities that each use of ebpfdump needs to
+// start. Hints, the doctor and tests are derived from it. Which of them a capture still
+// needs once it is set up is up to the capture itself, which drops the rest: see
+// Capabilities in package capture.
 package privilege
 
 import (
@@ -13,13 +13,13 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// Requirement is what a command needs, or a form of it beside the command itself.
+// Requirement is what a command needs, or what a form of it needs in addition.
 type Requirement struct {
 	// Command is the command's name.
 	Command string
-	// Form is empty for the command itself; otherwise the flags that ask for it.
+	// Form is empty for the command itself; otherwise it has the flags that select it.
 	Form string
-	// Needs are capabilities that it cannot do without.
+	// Needs are the capabilities that are required.
 	Needs []bpf.Capability
 
 	applies func(Use) bool
@@ -29,18 +29,18 @@ type Requirement struct {
 type Use struct {
 	// Command is the command's name.
 	Command string
-	// Kind is the kind of a socket of our own, as --sock has it.
+	// Kind is the kind of socket that --sock names.
 	Kind string
 	// Probe, Isolate, LowPort: the flags, and a port below 1024.
 	Probe, Isolate, LowPort bool
-	// Join and Run are --pid, of a process of another user or with more
-	// privileges, and -- COMMAND.
+	// Join is --pid with a process of another user or with more privileges, Run is --
+	// COMMAND.
 	Join, Run bool
 	// OtherUser: is the command to run as another user?
 	OtherUser bool
 }
 
-// table has the row of a command before those of its forms.
+// table has the row of each command before those of its forms.
 var table = []Requirement{
 	{Command: "capture", Needs: caps(unix.CAP_BPF)},
 	{Command: "capture", Form: "--sock raw", Needs: caps(unix.CAP_NET_RAW), // its probe
@@ -60,7 +60,7 @@ var table = []Requirement{
 	{Command: "capture", Form: "--user USER -- COMMAND",
 		Needs:   caps(unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
 		applies: func(u Use) bool { return u.Run && u.OtherUser }},
-	{Command: "replay", Needs: caps(unix.CAP_BPF)}, // a long packet makes it load a tap
+	{Command: "replay", Needs: caps(unix.CAP_BPF)}, // for a long packet it loads a tap
 	{Command: "convert"},
 	{Command: "survey", Needs: caps(unix.CAP_BPF, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN)},
 	{Command: "explain"},
@@ -72,7 +72,7 @@ func caps(list ...bpf.Capability) []bpf.Capability { return list }
 // Requirements lists the table's rows: each command, followed by its forms.
 func Requirements() []Requirement { return slices.Clone(table) }
 
-// Needs lists what a use needs in all.
+// Needs lists everything that a use needs.
 func (u Use) Needs() []bpf.Capability {
 	var all []bpf.Capability
 	for _, r := range table {
@@ -88,8 +88,8 @@ func (u Use) Needs() []bpf.Capability {
 	return all
 }
 
-// Advise makes the hint of an error that says that a capability is missing name
-// all that the use needs and the process lacks: one step is to be enough.
+// Advise changes the hint of an error about a missing capability to name everything that
+// the use needs and the process lacks, so that one step is enough.
 func (u Use) Advise(err error) error {
 	var missing *bpf.MissingError
 	if !errors.As(err, &missing) || missing.Capability == "" {
@@ -99,8 +99,8 @@ func (u Use) Advise(err error) error {
 	return err
 }
 
-// Hint is the one step that gives ebpfdump capabilities that it lacks. What setcap
-// makes of its file keeps the capabilities of the usual commands.
+// Hint is the step that gives ebpfdump capabilities that it lacks. setcap replaces those
+// of the file, so the hint includes the usual ones.
 func Hint(p bpf.Privilege, lacking ...string) string {
 	return p.HintFor("ebpfdump", []string{"CAP_BPF", "CAP_NET_RAW"}, lacking...)
 }

@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// WriteJSON writes v as JSON that means the same to whoever parses it and shows
-// as it reads: what a terminal would act on is escaped. indent is as for
-// json.Encoder; with an empty one the value is one line.
+// WriteJSON writes v as JSON in which everything is escaped that a terminal would act on;
+// it means the same to a parser. indent is that of json.Encoder; if it is empty, the
+// value is one line.
 func WriteJSON(w io.Writer, v any, indent string) error {
 	var b bytes.Buffer
 	encoder := json.NewEncoder(&b)
@@ -23,7 +23,7 @@ func WriteJSON(w io.Writer, v any, indent string) error {
 	}
 	safe := make([]byte, 0, b.Len())
 	for _, r := range b.String() {
-		if r == '\n' { // between two values: within one it is escaped
+		if r == '\n' { // between values: within a string it is escaped
 			safe = append(safe, '\n')
 			continue
 		}
@@ -33,8 +33,8 @@ func WriteJSON(w io.Writer, v any, indent string) error {
 	return err
 }
 
-// AppendJSONRune appends a character of a JSON text, escaped unless it shows.
-// Quotes and backslashes stay as they are.
+// AppendJSONRune appends a character of a JSON text, escaped unless it is printable.
+// Quotes and backslashes are unchanged.
 func AppendJSONRune(to []byte, r rune) []byte {
 	switch {
 	case unicode.IsPrint(r):

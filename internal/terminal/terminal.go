@@ -1,11 +1,10 @@
-// Package terminal keeps what others chose from acting on a terminal: names of
-// processes, sockets, interfaces and files, comments, payload.
+// Package terminal keeps untrusted text from controlling a terminal: names of processes,
+// sockets, interfaces and files, comments, payload.
 //
-// There are two lines of defence. Where such a text enters a sentence, Plain
-// escapes it, a line break too: nobody can forge a line. And all text on stdout
-// and stderr goes through a Writer, which escapes whatever was forgotten, but for
-// line breaks and tabs. The tool's own sequences, such as colours, have methods of
-// their own there.
+// There are two lines of defence. Where untrusted text enters a sentence, Plain escapes
+// it, including line breaks, so that it cannot forge a line. And all text on stdout and
+// stderr goes through a Writer, which escapes what was forgotten, except for line breaks
+// and tabs. The tool's own sequences, such as colours, have separate methods there.
 package terminal
 
 import (
@@ -19,11 +18,11 @@ import (
 
 const hexDigits = "0123456789abcdef"
 
-// Plain is a text that shows as it reads, in one line: \x1b, \n, \u202e stand for
-// control characters, line breaks, characters that change the direction of
-// writing and all others that do not show, and \xff for a byte that is not UTF-8.
+// Plain escapes a text to one printable line: control characters, line breaks, characters
+// that change the direction of writing and other invisible ones become \x1b, \n, \u202e
+// and so on, and a byte that is not UTF-8 becomes \xff.
 //
-// A backslash stays as it is, so the original cannot be had back.
+// Backslashes are not escaped, so the original cannot be restored.
 func Plain(s string) string {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
@@ -78,8 +77,8 @@ func appendRune(to []byte, r rune) []byte {
 	return fmt.Appendf(to, `\u%04x`, r)
 }
 
-// Sentences is what an error says, a line for each of those that were joined.
-// Within a line it is plain, whatever the error quotes.
+// Sentences returns the message of an error, with one line for each error that was
+// joined. The lines are plain, whatever the error quotes.
 func Sentences(err error) []string {
 	if parts := joined(err); parts != nil {
 		var all []string
@@ -89,8 +88,8 @@ func Sentences(err error) []string {
 		return all
 	}
 	text := err.Error()
-	// Errors that were joined and then wrapped are one sentence: their line breaks
-	// are ours.
+	// Errors that were joined and then wrapped are one sentence: the line breaks between
+	// them come from errors.Join.
 	for inner := err; inner != nil; {
 		wrapper, ok := inner.(interface{ Unwrap() error })
 		if !ok {
@@ -104,8 +103,8 @@ func Sentences(err error) []string {
 	return []string{Plain(text)}
 }
 
-// joined are the parts of what errors.Join made. An error that wraps several in
-// a sentence of its own has none.
+// joined returns the errors that errors.Join joined. An error that wraps several in a
+// sentence of its own has none.
 func joined(err error) []error {
 	join, ok := err.(interface{ Unwrap() []error })
 	if !ok {
@@ -121,22 +120,22 @@ func joined(err error) []error {
 	return join.Unwrap()
 }
 
-// Writer prints text on a terminal, or wherever stdout and stderr lead. All but
-// printable characters, line breaks and tabs is escaped as Plain does.
+// Writer prints text on a terminal, or wherever stdout and stderr lead. Everything except
+// printable characters, line breaks and tabs is escaped like in Plain.
 //
 // Several goroutines may use it at once.
 type Writer struct {
 	mu      sync.Mutex
 	to      io.Writer
 	colours bool
-	pending []byte // the beginning of a character, whose rest is still to come
+	pending []byte // the start of a character whose rest is still to come
 	buf     []byte
 }
 
-// NewWriter makes a Writer that prints to w.
+// NewWriter returns a Writer that prints to w.
 func NewWriter(w io.Writer) *Writer { return &Writer{to: w} }
 
-// Coloured is another Writer to the same place, which lets Colours through.
+// Coloured returns another Writer to the same destination that lets colours through.
 func (t *Writer) Coloured() *Writer { return &Writer{to: t.to, colours: true} }
 
 // Write prints text.
@@ -170,7 +169,7 @@ func (t *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// shows tells whether a text is such that nothing of it needs a closer look.
+// shows tells whether a text needs no escaping, by a fast check.
 func shows(p []byte) bool {
 	for _, c := range p {
 		if (c < ' ' || c > '~') && c != '\n' && c != '\t' {
@@ -180,28 +179,27 @@ func shows(p []byte) bool {
 	return true
 }
 
-// Line prints a line. It stays one line, whatever the arguments hold.
+// Line prints a line. It stays one line, whatever the arguments contain.
 func (t *Writer) Line(format string, args ...any) {
 	_, _ = io.WriteString(t, Plain(fmt.Sprintf(format, args...))+"\n")
 }
 
-// Overwrite prints a text over the line that the cursor is in, and leaves the
-// cursor there.
+// Overwrite prints a text over the current line, and leaves the cursor there.
 func (t *Writer) Overwrite(text string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	_, _ = io.WriteString(t.to, "\r"+Plain(text)+"\x1b[K")
 }
 
-// Clear empties the line that the cursor is in.
+// Clear clears the current line.
 func (t *Writer) Clear() { t.Overwrite("") }
 
-// Raw is where the Writer prints to, for what draws by itself and shows nothing
-// that others chose.
+// Raw is the underlying writer, for output that draws by itself and contains no untrusted
+// text.
 func (t *Writer) Raw() io.Writer { return t.to }
 
-// Colours that a coloured Writer lets through (ECMA-48, select graphic
-// rendition). Nothing among them can hide a text.
+// Colours that a coloured Writer lets through (ECMA-48, select graphic rendition). None
+// of them can hide text.
 const (
 	Reset     = "\x1b[0m"
 	Bold      = "\x1b[1m"
@@ -217,7 +215,8 @@ const (
 
 var colours = []string{Reset, Bold, Faint, Red, Green, Yellow, Magenta, Cyan, BoldRed, BoldGreen}
 
-// colourAt is the length of the colour that a text begins with, 0 if there is none.
+// colourAt is the length of the colour sequence at the start of a text, 0 if there is
+// none.
 func colourAt(text []byte) int {
 	for _, colour := range colours {
 		if len(text) >= len(colour) && string(text[:len(colour)]) == colour {

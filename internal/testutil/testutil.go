@@ -1,7 +1,7 @@
-// Package testutil is what tests of several packages share: what they need of the
-// machine that they run on, sockets, disks that are full, and files of what is expected.
+// Package testutil is shared by the tests of several packages: requirements on the
+// machine, sockets, full disks, and golden files.
 //
-// It imports nothing of the project, so that any package can use it in its tests.
+// It imports nothing from the project, so that any package can use it in its tests.
 package testutil
 
 import (
@@ -14,12 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Required tells whether everything that tests need is said to be there, so that
-// one that cannot run is a failure: EBPFDUMP_REQUIRE=1.
+// Required tells whether EBPFDUMP_REQUIRE=1 is set: then a test that cannot run is a
+// failure.
 func Required() bool { return os.Getenv("EBPFDUMP_REQUIRE") == "1" }
 
-// Missing ends a test that cannot run here: it is skipped or, where nothing may be
-// missing, it fails.
+// Missing ends a test that cannot run here: it is skipped or, if Required, fails.
 func Missing(tb testing.TB, format string, args ...any) {
 	tb.Helper()
 	if Required() {
@@ -28,7 +27,7 @@ func Missing(tb testing.TB, format string, args ...any) {
 	tb.Skipf(format, args...)
 }
 
-// RequireTool finds a program, such as tshark, that judges what was written.
+// RequireTool finds a program that a test needs, such as tshark.
 func RequireTool(tb testing.TB, name string) (path string) {
 	tb.Helper()
 	path, err := exec.LookPath(name)
@@ -38,7 +37,7 @@ func RequireTool(tb testing.TB, name string) (path string) {
 	return path
 }
 
-// Root tells whether we are root, and have capabilities such as unix.CAP_SYS_ADMIN.
+// Root tells whether the process is root and has capabilities such as unix.CAP_SYS_ADMIN.
 func Root(capabilities ...int) bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData // 32 capabilities each
@@ -53,7 +52,7 @@ func Root(capabilities ...int) bool {
 	return true
 }
 
-// RequireRoot ends a test that needs root, with these capabilities.
+// RequireRoot ends a test that needs root with these capabilities, unless it has them.
 func RequireRoot(tb testing.TB, capabilities ...int) {
 	tb.Helper()
 	if !Root(capabilities...) {
@@ -61,15 +60,15 @@ func RequireRoot(tb testing.TB, capabilities ...int) {
 	}
 }
 
-// RequirePrivilege ends a test that makes network namespaces and loads programs:
-// CAP_SYS_ADMIN has CAP_BPF in it.
+// RequirePrivilege is for tests that make network namespaces and load programs:
+// CAP_SYS_ADMIN includes CAP_BPF.
 func RequirePrivilege(tb testing.TB) {
 	tb.Helper()
 	RequireRoot(tb, unix.CAP_SYS_ADMIN)
 }
 
-// Printed is what an example prints. Nobody else may use stdout meanwhile: it is for
-// tests that are not parallel.
+// Printed returns what an example prints. It replaces os.Stdout, so it must not be used
+// in parallel tests.
 func Printed(tb testing.TB, example func()) string {
 	tb.Helper()
 	r, w, err := os.Pipe()
@@ -90,7 +89,7 @@ func Printed(tb testing.TB, example func()) string {
 	return <-all
 }
 
-// UDPPair makes a bound UDP socket on loopback and one connected to it.
+// UDPPair returns a UDP socket bound on loopback, and one connected to it.
 func UDPPair(tb testing.TB) (receiver, sender int) {
 	tb.Helper()
 	open := func() int {
@@ -115,8 +114,8 @@ func UDPPair(tb testing.TB) (receiver, sender int) {
 	return receiver, sender
 }
 
-// Mounted calls f with a new file system that only f's thread can see, such as a
-// tmpfs of size=64k.
+// Mounted calls f with a new file system that only f's thread can see, such as a tmpfs
+// with size=64k.
 func Mounted(tb testing.TB, system, options string, f func(dir string) error) {
 	tb.Helper()
 	RequireRoot(tb)
@@ -146,7 +145,7 @@ func Mounted(tb testing.TB, system, options string, f func(dir string) error) {
 	}
 }
 
-// Golden compares with a file, which EBPFDUMP_UPDATE=1 writes anew.
+// Golden compares a text with a golden file, which EBPFDUMP_UPDATE=1 rewrites.
 func Golden(tb testing.TB, path, got string) {
 	tb.Helper()
 	if os.Getenv("EBPFDUMP_UPDATE") == "1" {
