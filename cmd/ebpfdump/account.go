@@ -17,8 +17,8 @@ type account struct {
 	ids *capture.User
 }
 
-// runAs finds the user that was asked for, or else the one who called sudo; nil
-// for whoever we are.
+// runAs returns the user given with --user, or else the one who invoked sudo; nil for the
+// current user.
 func runAs(name string) (*account, error) {
 	found, err := findUser(name)
 	if found == nil || err != nil {
@@ -62,16 +62,17 @@ func findUser(name string) (*user.User, error) {
 	return found, nil
 }
 
-// passedOn are the variables that another user's command gets as they are, besides
-// those that begin with LC_: what sudo passes on (env_reset) about the terminal, the
-// language, the time and the display.
+// passedOn are the variables that another user's command inherits, besides LC_*: those
+// that sudo keeps with env_reset, about the terminal, the language, the time and the
+// display.
 var passedOn = []string{
 	"TERM", "COLORTERM", "PATH", "LANG", "LANGUAGE", "LINGUAS", "TZ", "DISPLAY", "XAUTHORITY", "XAUTHORIZATION", "KRB5CCNAME",
 	"COLORS", "LS_COLORS", "HOSTNAME", "PS1", "PS2",
 }
 
-// environment is what a command of the user gets of env, which is root's. What
-// sudo says of its caller (SUDO_UID and others) is not for somebody who is that caller.
+// environment returns what a command of the user inherits from root's env. SUDO_UID and
+// the like are not passed on: they name the invoking user, who is the one that the
+// command runs as.
 func (a *account) environment(env []string) []string {
 	var all []string
 	for _, entry := range env {
@@ -87,7 +88,7 @@ func (a *account) environment(env []string) []string {
 	return all
 }
 
-// loginShell is the user's shell (passwd(5)), empty if it is not known there.
+// loginShell is the user's shell in passwd(5), empty if the user is not listed.
 func loginShell(passwd, name string) string {
 	text, err := os.ReadFile(passwd)
 	if err != nil {

@@ -22,16 +22,17 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// app is what the commands know of the world outside. Tests replace its parts.
+// app is the environment of the commands. Tests replace parts of it.
 type app struct {
 	args []string
-	// stdout and stderr are for text: what others chose cannot act on a terminal.
+	// stdout and stderr are for text, and keep untrusted text from controlling a
+	// terminal.
 	stdout, stderr *terminal.Writer
-	// data is stdout for what is no text, such as pcapng.
+	// data is stdout for binary data, such as pcapng.
 	data           io.Writer
 	stdoutTerminal bool
 	stderrTerminal bool
-	// files are those that the command reads and writes.
+	// files are the files that the command reads and writes.
 	files outfile.Files
 }
 
@@ -54,10 +55,10 @@ const (
 	exitUsage   = 2 // wrong usage
 	exitLoss    = 3 // finished, but packets were lost, with --fail-on-drop
 	exitMissing = 4 // a privilege or a kernel feature is missing
-	exitDiffers = 5 // something is not as it was, or as it should be (survey --compare, replay --expect)
+	exitDiffers = 5 // something differs from before, or from what is expected (survey --compare, replay --expect)
 )
 
-// usageError is an error in how a command was called.
+// usageError is an error in the arguments of a command.
 type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
@@ -65,14 +66,14 @@ func (e usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// lossError says that packets were lost although the user asked for all of them.
+// lossError says that packets were lost, with --fail-on-drop.
 type lossError struct{ lost uint64 }
 
 func (e lossError) Error() string {
 	return fmt.Sprintf("%d packets were lost: a larger ring (-B) or a smaller snaplen (-s) may keep up", e.lost)
 }
 
-// differenceError says that something is not as it was, or as it should be.
+// differenceError says that something differs from before, or from what is expected.
 type differenceError struct{ text string }
 
 func (e differenceError) Error() string { return e.text }
@@ -104,7 +105,7 @@ func exitStatus(err error) int {
 	return exitFailed
 }
 
-// run runs a command and returns the exit status.
+// run runs a command and returns its exit status.
 func (a *app) run(args []string) int {
 	a.args = args
 	root := a.rootCommand()
@@ -121,7 +122,7 @@ func (a *app) run(args []string) int {
 	return exitStatus(err)
 }
 
-// coloured is stdout, for a text with colours or without.
+// coloured is stdout for text, with colours or without.
 func (a *app) coloured(colour bool) io.Writer { return coloured(a.stdout, colour) }
 
 func coloured(w *terminal.Writer, colour bool) io.Writer {
@@ -131,8 +132,8 @@ func coloured(w *terminal.Writer, colour bool) io.Writer {
 	return w
 }
 
-// results is stdout for what the command is there for, if that is text: a file
-// there is not an input, and is watched like the others.
+// results is stdout for a command's main output, if that is text. If stdout is a file, it
+// must not be an input, and gets the checks of other outputs.
 func (a *app) results() (*terminal.Writer, error) {
 	to, err := a.files.Stdout(a.data)
 	if err != nil {
@@ -173,14 +174,14 @@ the capture was fine.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w: see %s --help", flagError(err), cmd.CommandPath())
 	})
-	// Help is read on terminals of 80 columns.
+	// Help is wrapped for terminals of 80 columns.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.AddCommand(a.captureCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
 		a.surveyCommand(), a.doctorCommand())
 	return root
 }
 
-// flagError says of a flag's number what is wrong with it.
+// flagError says what is wrong with the number given to a flag.
 func flagError(err error) error {
 	var bad *pflag.InvalidValueError
 	if !errors.As(err, &bad) {
@@ -199,7 +200,7 @@ func flagError(err error) error {
 	return err
 }
 
-// noArguments refuses what is neither a flag nor a flag's value.
+// noArguments refuses arguments that are neither flags nor their values.
 func noArguments(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usagef("%q is one argument too many: see %s --help", args[0], cmd.CommandPath())
@@ -207,7 +208,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// version is the module's version, as the Go tool recorded it.
+// version is the module's version as the Go tool recorded it.
 func version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
@@ -215,7 +216,7 @@ func version() string {
 	return "(devel)"
 }
 
-// commandLine is how the program was called, for the file.
+// commandLine is the command line, for the file's comment.
 func (a *app) commandLine() string {
 	words := []string{"ebpfdump"}
 	for _, arg := range a.args {
@@ -227,23 +228,23 @@ func (a *app) commandLine() string {
 	return strings.Join(words, " ")
 }
 
-// untilSignal ends the context with the first signal that asks to stop. The
-// second of its kind has its usual effect.
+// untilSignal cancels the context at the first signal that asks to stop. The second of
+// its kind has its default effect.
 func untilSignal(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
-	// Also SIGPIPE, and for good: a write to the pipe then fails with EPIPE, which says more.
-	// Likewise a write beyond the largest file that the shell allows (ulimit -f).
+	// Catch SIGPIPE, permanently, so that a write to a broken pipe fails with EPIPE
+	// instead. Likewise a write beyond the file size limit (ulimit -f).
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE, unix.SIGXFSZ)
 	ctx, cancel = signal.NotifyContext(parent, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
-	context.AfterFunc(ctx, func() { time.AfterFunc(impatience, cancel) })
+	context.AfterFunc(ctx, func() { time.AfterFunc(repeatedSignal, cancel) })
 	return ctx, cancel
 }
 
-// impatience is how long after a signal another one means that the end takes too
-// long: timeout(1) sends its signal twice, and means one.
-const impatience = 500 * time.Millisecond
+// repeatedSignal is how long a second signal counts as a repetition of the first:
+// timeout(1) sends its signal twice.
+const repeatedSignal = 500 * time.Millisecond
 
-// untilSecondSignal is for captures of which the first signal is passed on: they
-// end by themselves, or at the second.
+// untilSecondSignal is for captures that pass the first signal on to a command: they end
+// with the command, or at the second signal.
 func untilSecondSignal(parent context.Context, first func(os.Signal)) (ctx context.Context, cancel context.CancelFunc) {
 	ctx, cancel = context.WithCancel(parent)
 	signals := make(chan os.Signal, 1)
@@ -257,7 +258,7 @@ func untilSecondSignal(parent context.Context, first func(os.Signal)) (ctx conte
 				return
 			case s := <-signals:
 				switch {
-				case s == unix.SIGPIPE || !asked.IsZero() && time.Since(asked) > impatience:
+				case s == unix.SIGPIPE || !asked.IsZero() && time.Since(asked) > repeatedSignal:
 					cancel()
 				case asked.IsZero():
 					asked = time.Now()

@@ -20,7 +20,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
 
-// captureFlags are the flags of capture, as the user gave them.
+// captureFlags are the flags of capture as given.
 type captureFlags struct {
 	sock, listen, proto, views string
 	output, duration, buffer   string
@@ -33,7 +33,7 @@ type captureFlags struct {
 	live                       liveFlags
 }
 
-// capturePlan is what the flags mean.
+// capturePlan is the interpretation of the flags.
 type capturePlan struct {
 	captureFlags
 	config   capture.Config
@@ -104,7 +104,8 @@ SIGUSR1 prints the counts.
 	return cmd
 }
 
-// plan checks the flags. Every error is a usage error, but for missing files and rights.
+// plan checks the flags. Every error is a usage error, except for missing files and
+// permissions.
 func (f captureFlags) plan() (p capturePlan, err error) {
 	p.captureFlags = f
 	if f.sock == "" {
@@ -238,7 +239,7 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// use is what the flags want, as far as privileges go.
+// use describes what the flags ask for, to find the privileges that it needs.
 func (f captureFlags) use() privilege.Use {
 	listen, err := netip.ParseAddrPort(f.listen)
 	account, _ := runAs(f.live.user)
@@ -286,22 +287,22 @@ func (a *app) capture(f captureFlags) (err error) {
 	})
 }
 
-// source is a session, and what is its own about it.
+// source is a session, with what differs between the ways to capture.
 type source struct {
 	capture.Capture
-	on      string   // what it listens on
-	sockets []string // of others that the tap is on
+	on      string   // what it listens on, for the message
+	sockets []string // sockets of other processes with the tap
 	run     func(context.Context, capture.Sink) error
-	// capabilities are those that it still needs.
+	// capabilities are the ones that it still needs.
 	capabilities []int
-	// signal passes on the first signal; nil if that ends the capture.
+	// signal passes on the first signal; nil if that signal ends the capture.
 	signal func(os.Signal)
-	// command: it is one that may turn out not to run.
+	// command: it starts a command, which may fail.
 	command bool
 }
 
-// record captures from the flags to the closing lines. open comes after
-// everything that can be wrong with the output.
+// record runs a capture up to the closing lines. It calls open only after the output is
+// known to be usable.
 func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) (source, error)) (err error) {
 	collect := postponeCollection()
 	defer collect()
@@ -341,16 +342,16 @@ func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) 
 	return report.end(out, err)
 }
 
-// postponeCollection lets the garbage lie for the moment: collecting it half a dozen
-// times before the capture begins takes a tenth of that time, for 3 MB. What it
-// returns can be called twice.
+// postponeCollection disables garbage collection while a capture starts: half a dozen
+// collections of 3 MB would take a tenth of that time. The returned function enables it
+// again, and can be called twice.
 func postponeCollection() (collect func()) {
 	percent := debug.SetGCPercent(-1)
 	return func() { debug.SetGCPercent(percent) }
 }
 
-// runWithProbe runs the session until the context ends or, with a probe, until
-// that has been seen.
+// runWithProbe runs the session until the context ends or, with a probe, until the probe
+// has been seen.
 func runWithProbe(ctx context.Context, session *capture.Session, sink capture.Sink, probe bool) error {
 	if !probe {
 		return session.Run(ctx, sink)

@@ -11,19 +11,19 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/outfile"
 )
 
-// captureOutput is where the packets of a capture go: to a pcapng file, a
-// pipe, or as lines to stdout.
+// captureOutput is the destination of a capture's packets: a pcapng file, a pipe, or
+// lines on stdout.
 type captureOutput struct {
 	*convert.File
 	app  *app
 	file *outfile.File // nil for stdout
-	live bool          // somebody is watching: a terminal or a pipe
+	live bool          // a terminal or a pipe, where packets should appear at once
 }
 
 func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, error) {
 	a.files.Reads(p.filter.files()...)
 	if len(p.live.command) > 0 {
-		a.files.Reads("-") // the command has it
+		a.files.Reads("-") // the command inherits it
 	}
 	out := &captureOutput{app: a}
 	switch p.output {
@@ -46,7 +46,7 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 		out.File = convert.NewStream(stdout, convert.Pcapng())
 	default:
 		if len(p.live.command) > 0 {
-			// What the command prints must not come between the packets.
+			// The output of the command must not mix with the packets.
 			if _, err := a.files.Stdout(a.data); err != nil {
 				return nil, err
 			}
@@ -61,13 +61,13 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 	return out, nil
 }
 
-// begin writes what stands at the beginning of the output. The tap is in place.
+// begin writes the start of the output, once the tap is attached.
 func (out *captureOutput) begin(from source) error {
 	if err := out.Begin(convert.WriteOptions{Section: section(out.app.commandLine())}); err != nil {
 		return err
 	}
-	// One interface may wait for its first packet; several go first, because
-	// reordercap stops at a file that has them later.
+	// A single interface may wait for its first packet. Several are written first,
+	// because reordercap cannot read a file that has them later.
 	if all := from.Interfaces(); len(all) > 1 {
 		for _, i := range all {
 			if err := out.AddInterface(i); err != nil {
@@ -75,14 +75,14 @@ func (out *captureOutput) begin(from source) error {
 			}
 		}
 	}
-	// A command may turn out not to run.
+	// The command may fail to start, which must leave an older file untouched.
 	if from.command && out.file != nil && !out.live {
 		return out.file.Reserve(out.Buffered())
 	}
 	return out.Release()
 }
 
-// capabilities are those that the output still needs: what is held may have to be
+// capabilities are those that the output still needs: a file held back may have to be
 // removed.
 func (out *captureOutput) capabilities() []int {
 	if folder, isNew := out.file.New(); isNew && out.Held() {
@@ -91,15 +91,15 @@ func (out *captureOutput) capabilities() []int {
 	return nil
 }
 
-// written is how many packets an output has, after it failed or not.
+// written is the number of packets in an output, whether it failed or not.
 func written(f *convert.File) uint64 {
 	if changed := (*outfile.ChangedError)(nil); errors.As(f.Failure(), &changed) {
-		return 0 // nobody knows what is in the file now
+		return 0 // the content of the file is unknown now
 	}
 	return f.Written()
 }
 
-// section describes this machine and this program.
+// section describes this machine and this program for the file.
 func section(comment string) convert.Section {
 	var name unix.Utsname
 	_ = unix.Uname(&name)

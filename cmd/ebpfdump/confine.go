@@ -5,8 +5,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/outfile"
 )
 
-// confineToFiles is for commands that from here on only read and write what they
-// have open. An output that is new may still be removed.
+// confineToFiles confines a command that from now on only uses its open files. A new
+// output may still be removed.
 func confineToFiles(output *outfile.File) error {
 	if folder, isNew := output.New(); isNew {
 		return confine.ToOpenFiles(folder)

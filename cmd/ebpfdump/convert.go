@@ -18,7 +18,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert"
 )
 
-// convertFlags are the flags of convert, as the user gave them.
+// convertFlags are the flags of convert as given.
 type convertFlags struct {
 	inputs           []string
 	output, from, to string
@@ -27,11 +27,11 @@ type convertFlags struct {
 	strict, quiet    bool
 }
 
-// convertPlan is what the flags mean.
+// convertPlan is the interpretation of the flags.
 type convertPlan struct {
 	inputs    []string
 	output    string
-	from, to  *convert.Format // from is nil to find out
+	from, to  *convert.Format // from is nil to detect it
 	read      convert.ReadOptions
 	selection convert.Selection
 	quiet     bool
@@ -141,7 +141,7 @@ func (f convertFlags) plan(stdoutTerminal bool) (p convertPlan, err error) {
 	return p, err
 }
 
-// forms finds what --from, --to and the output's name say.
+// forms finds the formats from --from, --to and the output's name.
 func (f convertFlags) forms() (from, to *convert.Format, err error) {
 	var ok bool
 	if f.from != "" {
@@ -182,7 +182,7 @@ func (f convertFlags) selection(to *convert.Format) (convert.Selection, error) {
 	return s, nil
 }
 
-// parseEndpoint reads an address, with a port or without.
+// parseEndpoint parses an address with an optional port.
 func parseEndpoint(flag, s string, ipv6 bool) (netip.AddrPort, error) {
 	if s == "" {
 		return netip.AddrPort{}, nil
@@ -204,8 +204,7 @@ func parseEndpoint(flag, s string, ipv6 bool) (netip.AddrPort, error) {
 	return endpoint, nil
 }
 
-// parseBootTime reads a time, or seconds since the epoch with up to nine digits
-// after the point.
+// parseBootTime parses a time, or seconds since the epoch with up to nine decimals.
 func parseBootTime(s string) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
@@ -259,7 +258,7 @@ func (a *app) convert(f convertFlags) (err error) {
 		err = c.interrupted()
 	}
 	stopReporting()
-	// A failed write says more than that the conversion was interrupted by it.
+	// The failed write is the better error than the interruption that it caused.
 	err = firstError(c.out.finish(err), err)
 	c.closingLines()
 	return err
@@ -304,16 +303,16 @@ func withHint(err error) error {
 	return err
 }
 
-// describe says where the packets come from. A text does not tell on which
-// machine it was recorded, and a capture tells it itself.
+// describe makes the section header. It does not name a machine: a text does not tell
+// which one recorded it, and a capture has a header of its own.
 func (c *conversion) describe() convert.WriteOptions {
 	ours := section(c.app.commandLine())
 	ours.Hardware, ours.OS = "", ""
 	return convert.WriteOptions{Section: ours, From: c.sources}
 }
 
-// interrupted ends a conversion at a signal. That is the way to end one of a
-// pipe; but of a file something is missing then.
+// interrupted ends a conversion at a signal. That is how to end one that reads from a
+// pipe, but with a file the rest is missing.
 func (c *conversion) interrupted() error {
 	c.out.stop()
 	for _, in := range c.inputs {
@@ -324,7 +323,7 @@ func (c *conversion) interrupted() error {
 	return nil
 }
 
-// stdin is the name of the standard input on the command line.
+// stdin names the standard input on the command line.
 const stdin = "-"
 
 // openInputs opens all inputs.

@@ -12,15 +12,15 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/outfile"
 )
 
-// convertOutput is where converted packets go. Nothing of an older file is
-// touched before the first packet.
+// convertOutput is the destination of converted packets. An older file is untouched
+// before the first packet.
 type convertOutput struct {
 	app       *app
 	format    *convert.Format
 	selection convert.Selection
 	describe  func() convert.WriteOptions
 
-	mu      sync.Mutex    // a signal and the clock come from other goroutines
+	mu      sync.Mutex    // signals and the timer run in other goroutines
 	target  *outfile.File // nil for stdout
 	file    *convert.File
 	stopped bool
@@ -49,7 +49,7 @@ func (o *convertOutput) open(ctx context.Context, name string) error {
 	return err
 }
 
-// stdout is what - means. Other forms than text are refused on a terminal.
+// stdout is what - stands for. Formats other than text are refused on a terminal.
 func (o *convertOutput) stdout() (io.Writer, error) {
 	if o.app.stdoutTerminal {
 		return o.app.results()
@@ -94,7 +94,7 @@ func (o *convertOutput) count(i *capture.Interface) {
 	o.counts = append(o.counts, interfaceCount{i, 1})
 }
 
-// end is called when the inputs ended well.
+// end is called when the inputs ended without an error.
 func (o *convertOutput) end() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -107,10 +107,10 @@ func (o *convertOutput) end() error {
 	if o.file.Begun() {
 		return nil
 	}
-	return o.file.Begin(o.describe()) // a capture without packets is a capture
+	return o.file.Begin(o.describe()) // a capture without packets is a valid file
 }
 
-// Flush hands on what was written so far.
+// Flush writes what is buffered.
 func (o *convertOutput) Flush() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -120,15 +120,14 @@ func (o *convertOutput) Flush() error {
 	return o.file.Flush()
 }
 
-// stop takes no more packets.
+// stop refuses further packets.
 func (o *convertOutput) stop() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.stopped = true
 }
 
-// finish completes the output. After a failure before the first packet, nothing
-// is left of it.
+// finish completes the output. After a failure before the first packet, no file remains.
 func (o *convertOutput) finish(failure error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()

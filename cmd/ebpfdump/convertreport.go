@@ -22,7 +22,7 @@ type conversion struct {
 	out     convertOutput
 }
 
-// convertInput is a file that is being read.
+// convertInput is a file being read.
 type convertInput struct {
 	app    *app
 	name   string
@@ -33,14 +33,15 @@ type convertInput struct {
 	show   func(line string)
 }
 
-// Read reads on, and counts.
+// Read reads and counts the bytes.
 func (in *convertInput) Read(b []byte) (int, error) {
 	n, err := in.file.Read(b)
 	in.bytes.Add(int64(n))
 	return n, err
 }
 
-// shownDoubts is how many doubtful lines of a file are shown. The others are counted.
+// shownDoubts is how many doubtful lines of a file are shown. Further ones are only
+// counted.
 const shownDoubts = 10
 
 func (in *convertInput) doubt(err *convert.InputError) {
@@ -61,15 +62,14 @@ func (c *conversion) close() {
 }
 
 const (
-	// outputInterval is how long packets may wait to be written.
+	// outputInterval is how long packets may be buffered.
 	outputInterval = time.Second
-	// progressAfter is how long a conversion takes at least for a progress bar.
+	// progressAfter is how long a conversion runs before it gets a progress bar.
 	progressAfter    = 500 * time.Millisecond
 	progressInterval = 100 * time.Millisecond
 )
 
-// report flushes the output from time to time, and shows how far the
-// conversion is.
+// report flushes the output regularly, and shows the progress.
 func (c *conversion) report() (stop func()) {
 	var mu sync.Mutex
 	bar := c.newBar()
@@ -101,7 +101,7 @@ func (c *conversion) report() (stop func()) {
 			case <-ended:
 				return
 			case <-flush.C:
-				_ = c.out.Flush() // the next packet gets the same error
+				_ = c.out.Flush() // the next write returns the same error
 			case <-tick:
 				if time.Since(began) < progressAfter {
 					continue
@@ -122,7 +122,8 @@ func (c *conversion) report() (stop func()) {
 	}
 }
 
-// newBar shows the rate and, if all inputs are files, the time that is left.
+// newBar makes a progress bar with the rate and, if all inputs are files, the remaining
+// time.
 func (c *conversion) newBar() *progressbar.ProgressBar {
 	total := int64(0)
 	for _, in := range c.inputs {
@@ -141,7 +142,7 @@ func (c *conversion) newBar() *progressbar.ProgressBar {
 		progressbar.OptionSetWidth(20),
 		progressbar.OptionClearOnFinish(),
 	)
-	bar.Reset() // it counts the time from here on
+	bar.Reset() // it measures the time from here on
 	return bar
 }
 

@@ -57,9 +57,8 @@ func (a *app) writeReport(report doctor.Report, asJSON bool) error {
 	return report.Text(a.coloured(colour), colour)
 }
 
-// verdict is the error that makes the exit status, or nil if every command
-// works. The last command that does not has the most needs, so its step is the
-// one to show.
+// verdict is the error for the exit status, nil if every command works. The last command
+// that does not work needs the most, so its step is the one to show.
 func verdict(report doctor.Report) error {
 	if report.Works {
 		return nil

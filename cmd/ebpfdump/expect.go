@@ -12,17 +12,17 @@ import (
 	"strings"
 )
 
-// expectations are the verdicts that a replay must come to, by packet id.
+// expectations are the verdicts that a replay must yield, by packet id.
 type expectations map[uint64]*expectation
 
-// expectation is one line of a file of expectations.
+// expectation is a line of a file of expectations.
 type expectation struct {
-	text    string // as it is written
+	text    string // as written
 	verdict int32
-	all     bool // keep: any verdict that keeps the whole packet
+	all     bool // "keep": any verdict that keeps the whole packet
 	seen    bool
 	differs bool
-	missing []string // what the filter could not see of a packet that differs
+	missing []string // what a filter with another verdict could not see of the packet
 }
 
 func readExpectations(name string) (expectations, error) {
@@ -38,8 +38,7 @@ func readExpectations(name string) (expectations, error) {
 	return expected, nil
 }
 
-// parseExpectations reads lines of ID VERDICT. Its errors begin with the number
-// of the line.
+// parseExpectations parses lines of ID VERDICT. Its errors begin with the line number.
 func parseExpectations(r io.Reader) (expectations, error) {
 	expected := make(expectations)
 	lines := bufio.NewScanner(r)
@@ -83,8 +82,8 @@ func parseExpectation(fields []string) (id uint64, e *expectation, err error) {
 	return id, &expectation{text: fields[1], verdict: verdict, all: fields[1] == "keep"}, nil
 }
 
-// compare notes what a replay came to. The expectation is nil if there is none
-// for that packet.
+// compare records the verdict of a replay. The expectation is nil if there is none for
+// the packet.
 func (x expectations) compare(id uint64, verdict int32, length int, missing []string) (e *expectation, ok bool) {
 	if e = x[id]; e == nil {
 		return nil, false
@@ -97,7 +96,7 @@ func (x expectations) compare(id uint64, verdict int32, length int, missing []st
 	return e, ok
 }
 
-// outcome is an error if something differs, or was not there. never lists what
+// outcome returns an error if verdicts differ or packets are missing. never lists what
 // the filter could not see of any packet.
 func (x expectations) outcome(name string, never []string) error {
 	differ, missing := 0, 0

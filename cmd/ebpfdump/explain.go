@@ -17,7 +17,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// explainFlags are the flags of explain, as the user gave them.
+// explainFlags are the flags of explain as given.
 type explainFlags struct {
 	packets int
 	json    bool
@@ -64,7 +64,7 @@ Exit status: 0 explained; 1 the file is damaged, or no capture of ebpfdump.`,
 	return cmd
 }
 
-// check finds what does not fit together.
+// check refuses flags that contradict each other.
 func (f *explainFlags) check() error {
 	switch f.colour {
 	case "auto", "always", "never":
@@ -99,8 +99,8 @@ func (a *app) explain(name string, f explainFlags) (err error) {
 		defer context.AfterFunc(ctx, func() { _ = input.file.SetReadDeadline(time.Now()) })()
 	} else {
 		name = "stdin"
-		// What writes into the pipe gets the signal, too: it ends the capture well,
-		// and then there is something to explain. The second signal ends this.
+		// The program that writes into the pipe gets the signal too and ends the capture
+		// properly, which can then be explained. The second signal ends this command.
 		input.ctx = context.Background()
 	}
 	out, err := a.openExplanation(ctx, f)
@@ -133,8 +133,8 @@ func (a *app) explain(name string, f explainFlags) (err error) {
 	return damage
 }
 
-// explainInput is a capture that is being read, until a signal asks to stop: then
-// the command ends by itself, and an output that is new goes away.
+// explainInput is a capture being read until a signal asks to stop. Reading then fails,
+// so that the command ends normally and removes a new output.
 type explainInput struct {
 	file *os.File
 	ctx  context.Context
@@ -142,7 +142,7 @@ type explainInput struct {
 
 var errStoppedReading = errors.New("stopped by a signal before the end of the capture")
 
-// Read reads on.
+// Read reads until the context ends.
 func (in *explainInput) Read(b []byte) (int, error) {
 	if in.ctx.Err() != nil {
 		return 0, errStoppedReading
@@ -150,7 +150,7 @@ func (in *explainInput) Read(b []byte) (int, error) {
 	return in.file.Read(b)
 }
 
-// openCapturedViews opens a pcapng file, and says of others how to come to one.
+// openCapturedViews opens a pcapng file. For other files, the error says how to make one.
 func openCapturedViews(r io.Reader, name string) (*convert.Source, error) {
 	source, err := convert.Open(r, nil, convert.ReadOptions{Name: name, CutOff: true})
 	if err != nil {
@@ -165,7 +165,7 @@ func openCapturedViews(r io.Reader, name string) (*convert.Source, error) {
 	return nil, fmt.Errorf("reading %s: it is %s text: make a capture of it first, with ebpfdump convert %[1]s -o FILE.pcapng", name, source.Format.Name)
 }
 
-// foreignHint says what to do when a file is not one of ours.
+// foreignHint adds what to do if a file was not made by ebpfdump.
 func foreignHint(name string, err error) error {
 	if errors.Is(err, explain.ErrForeign) {
 		return fmt.Errorf("reading %s: %w: record one with ebpfdump capture --sock KIND -o FILE.pcapng", name, err)
@@ -173,15 +173,15 @@ func foreignHint(name string, err error) error {
 	return err
 }
 
-// explainOutput is where an explanation goes.
+// explainOutput is the destination of an explanation.
 type explainOutput struct {
-	page   io.Writer        // nil without one
-	file   *outfile.File    // that the page is, nil for stdout
+	page   io.Writer        // nil if there is none
+	file   *outfile.File    // of the page, nil for stdout
 	stdout *terminal.Writer // for text and JSON
 }
 
-// openExplanation opens what will be written, before anything is read. An older
-// file stays as it is until then.
+// openExplanation opens the outputs before anything is read. An older file is untouched
+// until it is written.
 func (a *app) openExplanation(ctx context.Context, f explainFlags) (out *explainOutput, err error) {
 	out = &explainOutput{}
 	if f.json || f.html == "" {
@@ -201,7 +201,7 @@ func (a *app) openExplanation(ctx context.Context, f explainFlags) (out *explain
 	return out, err
 }
 
-// finish closes the file. After a failure a new one goes away, if nothing is in it.
+// finish closes the file. After a failure a new one is removed if it is empty.
 func (out *explainOutput) finish(failure error) error {
 	if out.file == nil {
 		return nil
@@ -226,7 +226,7 @@ func (a *app) writeExplanation(e *explain.Explanation, f explainFlags, out *expl
 	return e.WriteText(coloured(out.stdout, colour), colour)
 }
 
-// writePage writes the page, whole or not at all.
+// writePage writes the page, completely or not at all.
 func writePage(e *explain.Explanation, w io.Writer) error {
 	var page bytes.Buffer
 	if err := e.WriteHTML(&page); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// filterFlags choose the filter that decides what a socket keeps.
+// filterFlags select the filter that decides what a socket keeps.
 type filterFlags struct {
 	object, classic, verdict string
 }
@@ -23,7 +23,7 @@ func (f *filterFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.verdict, "verdict", "", "keep of each packet what `WHAT` says: keep (all), drop, or a number of bytes")
 }
 
-// read makes a verdict of the flags; nil without any of them.
+// read makes a Verdict from the flags; nil if none is given.
 func (f filterFlags) read() (*bpf.Verdict, error) {
 	given := 0
 	for _, value := range []string{f.object, f.classic, f.verdict} {
@@ -50,13 +50,13 @@ func (f filterFlags) read() (*bpf.Verdict, error) {
 	return nil, nil
 }
 
-// files are those that read reads.
+// files are the files that read opens.
 func (f filterFlags) files() []string {
 	object, _ := splitProgram(f.object)
 	return []string{object, f.classic}
 }
 
-// splitProgram takes FILE:PROGRAM apart, unless a file has the whole name.
+// splitProgram splits FILE:PROGRAM, unless there is a file of that whole name.
 func splitProgram(s string) (file, program string) {
 	at := strings.LastIndexByte(s, ':')
 	if _, err := os.Stat(s); err == nil || at < 0 {
@@ -73,8 +73,8 @@ func parseVerdict(s string) (*bpf.Verdict, error) {
 	return bpf.Keep(n), nil
 }
 
-// verdictNumber reads what a filter returns: a number of bytes up to 32 bits,
-// also as filters write it, with a sign.
+// verdictNumber parses the return value of a filter: a 32-bit number of bytes, also with
+// a sign as filters write it.
 func verdictNumber(s string) (int32, error) {
 	switch s {
 	case "keep":
@@ -89,7 +89,7 @@ func verdictNumber(s string) (int32, error) {
 	return int32(uint32(n)), nil
 }
 
-// refusal prints the verifier's whole log, if an error has one, for those who want to see it.
+// refusal prints the verifier's whole log with -v, if an error has one.
 func (a *app) refusal(err error, verbose bool) error {
 	log := bpf.VerifierLog(err)
 	if len(log) == 0 {

@@ -58,7 +58,7 @@ func (f *liveFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.allowDrop, "allow-drop", false, "with --pid, --cgroup or a command: let --filter, --filter-cbpf or --verdict change what the process gets")
 }
 
-// arguments takes a command behind --, and nothing else.
+// arguments accepts a command after --, and nothing else.
 func (f *liveFlags) arguments(cmd *cobra.Command, args []string) error {
 	at := cmd.ArgsLenAtDash()
 	if at < 0 {
@@ -118,7 +118,7 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 	return p, config, nil
 }
 
-// contradiction finds flags that do not go together.
+// contradiction refuses flags that contradict each other.
 func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 	if cmd.Flags().Changed("sock") {
 		return usagef("a socket of our own (--sock), or those of another process (--pid, --cgroup, -- COMMAND): not both")
@@ -189,7 +189,7 @@ func (f *liveFlags) processes() ([]int, error) {
 	return all, nil
 }
 
-// captureLive captures from the sockets of others.
+// captureLive captures from the sockets of other processes.
 func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 	p, config, err := f.joinConfig(cmd)
 	if err != nil {
@@ -227,8 +227,8 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 	return commandStatus(status)
 }
 
-// fromTerminal tells whether a signal will have come from the keyboard, which
-// sends it to the command as well.
+// fromTerminal tells whether a signal probably came from the keyboard, which sends it to
+// the command as well.
 func fromTerminal(s os.Signal) bool {
 	if s == unix.SIGTERM {
 		return false
@@ -242,7 +242,7 @@ func fromTerminal(s os.Signal) bool {
 	return err == nil && foreground == unix.Getpgrp()
 }
 
-// openLive joins the process, or gets the command ready.
+// openLive joins the process, or prepares the command.
 func (a *app) openLive(config capture.JoinConfig, f captureFlags) (*capture.Live, error) {
 	if len(f.live.command) == 0 {
 		return capture.Join(config)
@@ -261,25 +261,26 @@ func (a *app) openLive(config capture.JoinConfig, f captureFlags) (*capture.Live
 	return capture.Start(config, command)
 }
 
-// commandError says that the command has failed, which it has said itself.
+// commandError says that the command failed. Nothing is printed, since the command
+// reports its failure itself.
 type commandError struct{ status int }
 
 func (e commandError) Error() string {
 	return fmt.Sprintf("the command ended with status %d", e.status)
 }
 
-// commandStatus turns the end of a command into an error, nil if all was well.
+// commandStatus turns the end of a command into an error, nil if it succeeded.
 func commandStatus(state *os.ProcessState) error {
 	if state == nil || state.Success() {
 		return nil
 	}
 	if wait, ok := state.Sys().(syscall.WaitStatus); ok && wait.Signaled() {
-		return commandError{128 + int(wait.Signal())} // as a shell does
+		return commandError{128 + int(wait.Signal())} // as in a shell
 	}
 	return commandError{state.ExitCode()}
 }
 
-// liveLines are the closing lines about other processes.
+// liveLines prints the closing lines about other processes.
 func (r *reporter) liveLines(c capture.Counts) {
 	live, ok := r.session.(*capture.Live)
 	if !ok {
@@ -297,7 +298,7 @@ func (r *reporter) liveLines(c capture.Counts) {
 	}
 }
 
-// snaplenBytes is the snaplen as it will be.
+// snaplenBytes is the effective snaplen.
 func (p *capturePlan) snaplenBytes() int {
 	if p.snaplen == 0 {
 		return bpf.MaxSnaplen

@@ -21,7 +21,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// replayFlags are the flags of replay, as the user gave them.
+// replayFlags are the flags of replay as given.
 type replayFlags struct {
 	filter               filterFlags
 	expect               string
@@ -111,7 +111,7 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, runner.Close()) }()
-	// For the packets that need a filter on a socket: it is loaded with the first one.
+	// Packets that need a filter on a socket: it is loaded with the first of them.
 	if err := confine.Keep(unix.CAP_BPF, unix.CAP_PERFMON); err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 type replay struct {
 	flags    replayFlags
 	runner   *bpf.Runner
-	never    []string // what the filter asks for in vain, of every packet
+	never    []string // what the filter asks for, and a replay can give for no packet
 	expected expectations
 	out      *bufio.Writer
 	scratch  []byte
@@ -155,24 +155,24 @@ type replay struct {
 	packets, trimmed, dropped uint64
 }
 
-// replayed is what became of a packet, as --json prints it.
+// replayed is the result for a packet, as --json prints it.
 type replayed struct {
 	ID        uint64 `json:"id"`
 	Interface string `json:"interface"`
 	Length    int    `json:"length"`
-	// Missing counts the bytes at the end that the capture has not.
+	// Missing counts the bytes at the end that are not in the capture.
 	Missing int   `json:"missing,omitempty"`
 	Verdict int32 `json:"verdict"`
-	// Kept is how many bytes the verdict lets pass.
+	// Kept is the number of bytes that the verdict keeps.
 	Kept int `json:"kept"`
-	// NotGiven lists what the filter asks for and could not see as it did live:
-	// fields of __sk_buff, helpers.
+	// NotGiven lists what the filter asks for and could not see as it would live: fields
+	// of __sk_buff, helpers.
 	NotGiven []string `json:"not_given,omitempty"`
-	// Expected is as the expectations have it, empty without any.
+	// Expected is the verdict in the file of expectations, empty without one.
 	Expected   string `json:"expected,omitempty"`
 	AsExpected *bool  `json:"as_expected,omitempty"`
 
-	missing []string // those of NotGiven that other packets have
+	missing []string // those of NotGiven that are not missing for every packet
 }
 
 func (r *replay) all(ctx context.Context, packets convert.Reader) error {
@@ -225,7 +225,7 @@ func (r *replay) packet(p *capture.Packet) error {
 	return err
 }
 
-// line is for people, and for awk.
+// line is readable for people and for awk.
 func (r *replayed) line() string {
 	text := fmt.Sprintf("%d %d %d keeps all", r.ID, r.Length, r.Verdict)
 	switch {
@@ -246,7 +246,7 @@ func (r *replayed) line() string {
 	return text
 }
 
-// kept is how many bytes of a packet a verdict lets pass.
+// kept is the number of bytes of a packet that a verdict keeps.
 func kept(verdict int32, length int) int {
 	if verdict < 0 {
 		return length
@@ -254,7 +254,7 @@ func kept(verdict int32, length int) int {
 	return min(int(verdict), length)
 }
 
-// whole is the packet in its full length, with zeros for what was not captured.
+// whole is the packet in its original length, with zeros for what was not captured.
 func (r *replay) whole(p *capture.Packet) []byte {
 	length := min(p.Len, bpf.MaxSnaplen)
 	if length <= len(p.Data) {
@@ -268,7 +268,7 @@ func (r *replay) whole(p *capture.Packet) []byte {
 	return whole
 }
 
-// contextOf is what the filter can be given besides the bytes.
+// contextOf is what the filter can be given in addition to the bytes.
 func contextOf(p *capture.Packet) bpf.Context {
 	m := &p.Meta
 	return bpf.Context{
@@ -278,7 +278,8 @@ func contextOf(p *capture.Packet) bpf.Context {
 	}
 }
 
-// etherType is the protocol that the filter sees, 0 for packets of no network.
+// etherType is the protocol that the filter sees, 0 for packets that are not from a
+// network.
 func etherType(p *capture.Packet) uint16 {
 	switch p.Interface.Layer {
 	case capture.LayerLink:

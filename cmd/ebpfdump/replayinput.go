@@ -7,14 +7,14 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert"
 )
 
-// noteCutOff says that a capture is not whole, if so.
+// noteCutOff prints a notice if a capture is incomplete.
 func (a *app) noteCutOff(source *convert.Source) {
 	if at, ok := source.CutOff(); ok {
 		a.stderr.Line("ebpfdump: %v", at)
 	}
 }
 
-// openRecorded opens a capture to be read, of which - is stdin.
+// openRecorded opens a capture, where - is stdin.
 func openRecorded(name string) (*os.File, error) {
 	if name == "-" {
 		return os.Stdin, nil

@@ -15,16 +15,16 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// reporter tells the user on stderr how the capture goes.
+// reporter prints the progress of a capture on stderr.
 type reporter struct {
 	app     *app
 	plan    capturePlan
 	session capture.Capture
 	mu      sync.Mutex // lines come from several goroutines
-	counter bool       // a counter stands on the terminal's line
+	counter bool       // the terminal's current line shows the counter
 }
 
-// printf prints a line of its own.
+// printf prints a line, replacing the counter.
 func (r *reporter) printf(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -32,7 +32,7 @@ func (r *reporter) printf(format string, args ...any) {
 	r.app.stderr.Line(format, args...)
 }
 
-// clear takes the counter away.
+// clear removes the counter.
 func (r *reporter) clear() {
 	if r.counter {
 		r.app.stderr.Clear()
@@ -42,7 +42,7 @@ func (r *reporter) clear() {
 
 func (r *reporter) notice(text string) { r.printf("ebpfdump: %s", text) }
 
-// begin says that the tap is in place.
+// begin says that the tap is attached.
 func (r *reporter) begin(from source) {
 	r.session = from.Capture
 	var views []string
@@ -62,11 +62,11 @@ func (r *reporter) begin(from source) {
 	}
 }
 
-// patience is how long the end of a capture may take before the user hears why.
-const patience = time.Second
+// slowEnd is how long the end of a capture may take before the user is told why.
+const slowEnd = time.Second
 
-// watch prints the counts once a second on a terminal, and whenever SIGUSR1
-// comes, until the capture has ended.
+// watch prints the counts once a second on a terminal, and at each SIGUSR1, until the
+// capture ends.
 func (r *reporter) watch(ctx context.Context) (stop func()) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, unix.SIGUSR1)
@@ -85,7 +85,7 @@ func (r *reporter) watch(ctx context.Context) (stop func()) {
 			case <-ended:
 				return
 			case <-asks:
-				asks, tick, late = nil, nil, time.After(patience)
+				asks, tick, late = nil, nil, time.After(slowEnd)
 			case <-late:
 				r.notice("waiting for whoever reads the output; the same signal again gives up")
 			case <-asked:
@@ -110,19 +110,19 @@ func (r *reporter) overwrite(format string, args ...any) {
 	r.counter = true
 }
 
-// count prints how far the capture has come, on less than 80 columns.
+// count prints the counts so far, in less than 80 columns.
 func (r *reporter) count(printf func(string, ...any)) {
 	c, err := r.session.Counts()
 	if err != nil {
-		return // the capture itself will say why
+		return // the capture itself will report the error
 	}
 	printf("%d packets captured, %d received by userspace, %d dropped by kernel", c.Captured, c.Delivered, c.Tap.Lost())
 }
 
-// end finishes the output and prints the closing lines, also after a failure.
+// end finishes the output and prints the closing lines, even after a failure.
 func (r *reporter) end(out *captureOutput, failure error) error {
 	statistics, serr := r.session.Statistics()
-	// What was captured is written, with its ledger or without.
+	// What was captured is written even if the statistics are not available.
 	err := firstError(out.End(failure, statistics...), serr)
 	counts, cerr := r.session.Counts()
 	if cerr == nil && !r.plan.quiet {
@@ -151,9 +151,10 @@ func firstError(errs ...error) error {
 	return nil
 }
 
-// interfaceLines has a line for each name of interfaces, which the sockets of a
-// process can share, and one for the account of each kind that has one. Only where
-// there is one kind it is known whose cuts those were.
+// interfaceLines prints a line for each interface name, which several sockets of a
+// process can share, and one for the account of each kind that has one. The packets cut
+// off by the snaplen are only counted in total, so they are shown only if there is one
+// kind.
 func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statistics) {
 	var all []*nameSum
 	byName := make(map[string]*nameSum)
@@ -195,12 +196,12 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 	}
 }
 
-// nameSum adds up the interfaces of one name.
+// nameSum adds up the interfaces with one name.
 type nameSum struct {
 	name           string
 	view           capture.View
 	packets, bytes uint64
-	account        *capture.Account // nil for streams and for other views than the user's
+	account        *capture.Account // nil for streams, and for views other than user
 }
 
 func (n *nameSum) add(s *capture.Statistics) {
@@ -215,7 +216,7 @@ func (n *nameSum) add(s *capture.Statistics) {
 	n.account.Add(s.Account)
 }
 
-// unwritten says how much of the capture is in an output that has failed.
+// unwritten says how much of the capture is missing in an output that failed.
 func (r *reporter) unwritten(written uint64, statistics []capture.Statistics) {
 	var captured uint64
 	for _, s := range statistics {

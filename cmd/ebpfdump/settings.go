@@ -8,7 +8,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// withFlags makes an error of a capture name flags where the library names fields.
+// withFlags changes an error of a capture to name flags where the library names fields.
 func withFlags(err error) error {
 	var (
 		missing *bpf.MissingError

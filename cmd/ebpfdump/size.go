@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// parseSize reads a number of bytes: K, M and G, also as KiB, MiB and GiB, are
-// powers of 1024. A bare number is KiB, as for tcpdump -B.
+// parseSize parses a size in bytes. K, M and G, also as KiB, MiB and GiB, are powers of
+// 1024. A bare number is in KiB, as for tcpdump -B.
 func parseSize(s string) (int, error) {
 	digits := strings.TrimRight(s, "BKMGibkmg")
 	n, err := strconv.ParseUint(digits, 10, 63)

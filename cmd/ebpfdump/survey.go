@@ -21,7 +21,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// surveyFlags are the flags of survey, as the user gave them.
+// surveyFlags are the flags of survey as given.
 type surveyFlags struct {
 	sock, output, read, compare, captures string
 	markdown, json, html, verbose         bool
@@ -73,7 +73,7 @@ missing without which nothing can be tried.
 // surveyFormat prints a report.
 type surveyFormat func(*survey.Report, io.Writer) error
 
-// format is what the flags ask for, or the output's name.
+// format is the format selected by the flags, or by the output's name.
 func (f surveyFlags) format() (surveyFormat, error) {
 	formats := []struct {
 		wanted    bool
@@ -104,7 +104,7 @@ func (f surveyFlags) format() (surveyFormat, error) {
 	return (*survey.Report).WriteText, nil
 }
 
-// check refuses flags that do not go together.
+// check refuses flags that contradict each other.
 func (f surveyFlags) check(args []string) error {
 	switch {
 	case f.compare == "" && len(args) > 0:
@@ -140,7 +140,7 @@ func (a *app) survey(f surveyFlags, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	if f.read != "" || len(args) > 0 { // no socket is tried
+	if f.read != "" || len(args) > 0 { // no experiments
 		if err := confineToFiles(out.file); err != nil {
 			return err
 		}
@@ -155,7 +155,7 @@ func (a *app) survey(f surveyFlags, args []string) (err error) {
 	return format(report, out)
 }
 
-// compareSurveys prints what differs.
+// compareSurveys prints the differences.
 func (a *app) compareSurveys(ctx context.Context, f surveyFlags, files []*os.File, out io.Writer) error {
 	before, err := readSurvey(files[0])
 	if err != nil {
@@ -195,8 +195,8 @@ func (a *app) compareSurveys(ctx context.Context, f surveyFlags, files []*os.Fil
 	return err
 }
 
-// surveyReport reads a survey from the first of the files, if any, or makes one: of
-// the kinds that the user named, or else of some rows, or else of all.
+// surveyReport reads a survey from the first file, if any. Otherwise it makes one of the
+// kinds that the user named, by default all.
 func (a *app) surveyReport(ctx context.Context, f surveyFlags, files []*os.File, names []string) (*survey.Report, error) {
 	if len(files) > 0 {
 		return readSurvey(files[0])
@@ -231,7 +231,7 @@ func (a *app) surveyReport(ctx context.Context, f surveyFlags, files []*os.File,
 	return survey.Run(ctx, options)
 }
 
-// openSurveys opens the surveys that are to be read, before any of them is.
+// openSurveys opens all surveys before any of them is read.
 func openSurveys(f surveyFlags, args []string) (files []*os.File, err error) {
 	for _, name := range append([]string{f.read, f.compare}, args...) {
 		if name == "" {
@@ -260,8 +260,8 @@ func readSurvey(file *os.File) (*survey.Report, error) {
 	return report, nil
 }
 
-// prepareCaptures makes the directory, and finds out before the experiments
-// whether a file in it is needed otherwise.
+// prepareCaptures creates the directory, and checks before the experiments that no file
+// in it is in use.
 func (a *app) prepareCaptures(dir string, rows []survey.Row) error {
 	if err := a.files.MakeDirectory(dir); err != nil {
 		return fmt.Errorf("keeping the captures: %w", err)
@@ -277,12 +277,12 @@ func (a *app) prepareCaptures(dir string, rows []survey.Row) error {
 	return nil
 }
 
-// captureName is the file that a row's packets are kept in.
+// captureName is the file for a row's packets.
 func captureName(dir string, row survey.Row) string {
 	return filepath.Join(dir, strings.ReplaceAll(row.Name, "/", "-")+".pcapng")
 }
 
-// keepCapture writes the packets of a row's main experiment into a file of its own.
+// keepCapture writes the packets of a row's main experiment to a separate file.
 func (a *app) keepCapture(ctx context.Context, dir string, row survey.Row, packets []capture.Packet, statistics []capture.Statistics) error {
 	target, err := a.files.Create(ctx, captureName(dir, row))
 	if err != nil {
@@ -290,7 +290,7 @@ func (a *app) keepCapture(ctx context.Context, dir string, row survey.Row, packe
 	}
 	file := convert.NewFile(target, convert.Pcapng())
 	if err := a.writePackets(file, packets); err != nil {
-		return errors.Join(err, target.Finish(err)) // not a part of them
+		return errors.Join(err, target.Finish(err)) // not just a part of them
 	}
 	return file.End(nil, statistics...)
 }
@@ -312,7 +312,8 @@ func (a *app) writePackets(file *convert.File, packets []capture.Packet) error {
 	return nil
 }
 
-// reportOutput is a file or stdout for a report, which is written only when it is whole.
+// reportOutput is a file or stdout for a report, which is written only when it is
+// complete.
 type reportOutput struct {
 	bytes.Buffer
 	stdout io.Writer
@@ -330,7 +331,8 @@ func (a *app) openReport(ctx context.Context, name string) (*reportOutput, error
 	return out, err
 }
 
-// close writes the report. After a failure nothing is written, and a file is as it was before.
+// close writes the report. After a failure nothing is written, and an older file is
+// untouched.
 func (out *reportOutput) close(failure error) error {
 	if differ := (differenceError{}); errors.As(failure, &differ) {
 		failure = nil

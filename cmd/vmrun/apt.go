@@ -14,8 +14,8 @@ import (
 	"strings"
 )
 
-// suites have the cloud kernels: a release's own in its security archive, the
-// newer series in the backports. The cloud flavour has what a guest needs built in.
+// suites contain the cloud kernels: a release's own series in its security archive, newer
+// series in the backports. The cloud flavour has the drivers that a guest needs built in.
 var suites = []struct {
 	name     string
 	security bool
@@ -26,28 +26,29 @@ var suites = []struct {
 	{"trixie-backports", false},
 }
 
-// codenames tell Debian's own entries among the machine's apt sources.
+// codenames identify Debian's own entries among the machine's apt sources.
 var codenames = []string{
 	"bullseye", "bookworm", "trixie", "forky", "sid",
 	"oldoldstable", "oldstable", "stable", "testing", "unstable",
 }
 
-// keyrings verify the archive, whichever is there; else apt's trusted keys do.
+// keyrings verify the archive. The first that exists is used, otherwise apt's trusted
+// keys.
 var keyrings = []string{
 	"/usr/share/keyrings/debian-archive-keyring.gpg",
 	"/usr/share/keyrings/debian-archive-keyring.pgp",
 }
 
-// kernelName takes a package name apart: since 6.19 the image is in linux-binary.
+// kernelName matches a kernel's package: since 6.19 the image is in linux-binary.
 var kernelName = regexp.MustCompile(`^linux-(image|binary)-((\d+\.\d+)\.\d+.*)-cloud-amd64$`)
 
-// mirror is where Debian's two archives are.
+// mirror has the URLs of Debian's two archives.
 type mirror struct{ main, security string }
 
-// aptRoot is an apt configuration of its own, which leaves the machine's alone.
+// aptRoot is a separate apt configuration, which leaves the machine's alone.
 type aptRoot struct {
 	dir string
-	// complaints is what apt said about suites that it could not get.
+	// complaints is apt's output about suites that it could not fetch.
 	complaints string
 	packages   []string
 }
@@ -72,7 +73,8 @@ func newAptRoot(ctx context.Context, m mirror) (root *aptRoot, err error) {
 	if err := root.configure(ctx, m); err != nil {
 		return nil, fmt.Errorf("configuring apt: %w", err)
 	}
-	// A suite that is gone must not hide the others: what matters is what can be found then.
+	// A suite that is gone must not hide the others, so what counts is what can be found
+	// afterwards.
 	if _, err := root.run(ctx, "apt-get", "update"); err != nil {
 		root.complaints = err.Error()
 	}
@@ -83,7 +85,7 @@ func newAptRoot(ctx context.Context, m mirror) (root *aptRoot, err error) {
 
 func (r *aptRoot) close() error { return os.RemoveAll(r.dir) }
 
-// complete finds out what the user did not say from the machine's apt sources.
+// complete takes what the user did not give from the machine's apt sources.
 func (m mirror) complete(ctx context.Context) (mirror, error) {
 	if m.main == "" || m.security == "" {
 		const format = "$(ORIGIN)|$(RELEASE)|$(COMPONENT)|$(REPO_URI)"
@@ -96,7 +98,7 @@ func (m mirror) complete(ctx context.Context) (mirror, error) {
 	if m.main == "" && m.security == "" {
 		return m, errors.New("this machine's apt sources do not name Debian's archive: say -mirror")
 	}
-	// Mirrors keep the two archives side by side.
+	// Mirrors have the two archives side by side.
 	if m.security == "" {
 		m.security = strings.TrimRight(m.main, "/") + "-security"
 	}
@@ -106,8 +108,8 @@ func (m mirror) complete(ctx context.Context) (mirror, error) {
 	return m, nil
 }
 
-// fromSources reads lines "origin|suite|component|address". Before the first
-// "apt-get update" the origin is empty.
+// fromSources parses lines "origin|suite|component|address". Before the first "apt-get
+// update" the origin is empty.
 func (m *mirror) fromSources(targets string) {
 	for line := range strings.Lines(targets) {
 		fields := strings.Split(strings.TrimSpace(line), "|")
@@ -131,7 +133,7 @@ func (m *mirror) fromSources(targets string) {
 
 // configure writes the configuration and the list of sources.
 func (r *aptRoot) configure(ctx context.Context, m mirror) error {
-	// Proxies and the like are the machine's business, and stay.
+	// Proxies and the like are taken from the machine's configuration.
 	acquire, err := exec.CommandContext(ctx, "apt-config", "dump", "--no-empty", "Acquire").Output()
 	if err != nil {
 		return err
@@ -158,7 +160,7 @@ Acquire::Languages "none";
 APT::Update::Error-Mode "any";
 `, r.dir)
 	if os.Getuid() == 0 {
-		// apt's own user could not write to this folder, which is only root's.
+		// apt's own user could not write to this folder, which belongs to root.
 		fmt.Fprintln(&config, `APT::Sandbox::User "root";`)
 	}
 	for _, d := range []string{"state/lists/partial", "cache/archives/partial"} {

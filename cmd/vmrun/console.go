@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// consoleLines is how much of the kernel's last words an error shows.
+// consoleLines is how many of the kernel's last lines an error shows.
 const consoleLines = 30
 
 var (
@@ -17,7 +17,7 @@ var (
 	panics  = regexp.MustCompile(`Kernel panic - not syncing: (.*)`)
 )
 
-// console takes in what the kernel prints and keeps the end of it.
+// console receives what the kernel prints, and keeps the last lines.
 type console struct {
 	mu      sync.Mutex
 	show    io.Writer // nil: keep quiet
@@ -56,8 +56,8 @@ func (c *console) line(line string) {
 	}
 }
 
-// explain makes an error of the kernel's last words: its panic if there was
-// one, else what happened in vmrun's eyes.
+// explain makes an error with the kernel's last lines: its panic if there was one,
+// otherwise the given error.
 func (c *console) explain(otherwise error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// The file types of cpio's mode field, which are those of stat(2).
+// File types in cpio's mode field, which are those of stat(2).
 const (
 	typeDevice  = 0o020000
 	typeDir     = 0o040000
@@ -19,8 +19,8 @@ const (
 	typeSymlink = 0o120000
 )
 
-// archive writes the cpio format "newc", the only one that the kernel unpacks.
-// Names are absolute paths in the guest; their folders are added on the way.
+// archive writes the cpio format "newc", the only one that the kernel unpacks. Names are
+// absolute paths in the guest; missing parent folders are added.
 type archive struct {
 	w     io.Writer
 	inode uint32
@@ -42,7 +42,7 @@ func newArchive(w io.Writer) *archive {
 	return &archive{w: w, dirs: map[string]bool{"": true}}
 }
 
-// add writes one entry as it is.
+// add writes an entry, without its parents.
 func (a *archive) add(e entry) error {
 	if e.size > math.MaxUint32 {
 		return fmt.Errorf("adding %s: %d bytes are too many for cpio", e.name, e.size)
@@ -63,7 +63,7 @@ func (a *archive) add(e entry) error {
 	return nil
 }
 
-// copy writes exactly n bytes, and fills up to the next multiple of four.
+// copy writes exactly n bytes, and pads to a multiple of four.
 func (a *archive) copy(r io.Reader, n int64) error {
 	written, err := io.CopyN(a.w, r, n)
 	a.size += written
@@ -75,7 +75,7 @@ func (a *archive) copy(r io.Reader, n int64) error {
 	return err
 }
 
-// dir adds a folder and those that it is in, once.
+// dir adds a folder and its parents, each once.
 func (a *archive) dir(name string, mode fs.FileMode) error {
 	name = member(name)
 	if a.dirs[name] {
@@ -88,7 +88,7 @@ func (a *archive) dir(name string, mode fs.FileMode) error {
 	return a.add(entry{name: name, mode: typeDir | permissions(mode)})
 }
 
-// parents adds the folders that a member is in.
+// parents adds the parent folders of a member.
 func (a *archive) parents(name string) error {
 	parent := path.Dir(name)
 	if parent == "." {
@@ -115,8 +115,8 @@ func (a *archive) charDevice(name string, mode fs.FileMode, major, minor uint32)
 	return a.add(entry{name: name, mode: typeDevice | permissions(mode), major: major, minor: minor})
 }
 
-// tree adds a file or a whole folder of the host. A symbolic link stays one,
-// unless it is the host path itself. Sockets and devices are left out.
+// tree adds a file or a whole folder of the host. Symbolic links are kept, except for the
+// host path itself. Sockets and devices are left out.
 func (a *archive) tree(host, guest string) error {
 	host, err := filepath.EvalSymlinks(host)
 	if err != nil {
@@ -173,12 +173,12 @@ func (a *archive) close() error {
 	return a.add(entry{name: "TRAILER!!!"})
 }
 
-// member is the name in the archive of an absolute path.
+// member is the archive's name for an absolute path.
 func member(name string) string {
 	return strings.TrimPrefix(path.Clean("/"+name), "/")
 }
 
-// permissions converts to stat(2)'s bits; Go keeps the sticky bit elsewhere.
+// permissions converts to the bits of stat(2): Go represents the sticky bit differently.
 func permissions(mode fs.FileMode) uint32 {
 	bits := uint32(mode.Perm())
 	if mode&fs.ModeSticky != 0 {

@@ -21,17 +21,17 @@ const (
 	reportPath = "/dev/ttyS1"
 )
 
-// job is what the host asks of init; it lies in the initramfs.
+// job is the host's request to init, stored in the initramfs.
 type job struct {
 	Args []string
 	Env  []string
 	Dir  string
-	// Outs are the paths that the host wants, in the order of their frames' numbers.
+	// Outs are the paths that the host wants, indexed by the number in their frames.
 	Outs []string
 }
 
-// mounts is what a program finds in the guest. The root folder is a tmpfs
-// already, so /tmp needs no other, which would hide programs that lie there.
+// mounts are the file systems in the guest. The root is a tmpfs already, so /tmp needs
+// none, which would hide programs there.
 var mounts = []struct{ kind, target string }{
 	{"proc", "/proc"},
 	{"sysfs", "/sys"},
@@ -41,13 +41,13 @@ var mounts = []struct{ kind, target string }{
 	{"tmpfs", "/dev/shm"},
 }
 
-// inGuest tells whether this process is the init that vmrun put into a guest;
-// in a container, vmrun may well be process 1 without being that.
+// inGuest tells whether this process is init in a guest. Being process 1 is not enough,
+// since vmrun may be that in a container.
 func inGuest() bool {
 	return os.Getpid() == 1 && os.Args[0] == initPath
 }
 
-// guestMain is init: it does the job, reports, and reboots, which ends QEMU.
+// guestMain is init: it does the job, reports the result, and reboots, which ends QEMU.
 func guestMain() {
 	defer syscall.Reboot(syscall.LINUX_REBOOT_CMD_RESTART)
 	if err := os.MkdirAll("/dev", 0o755); err != nil {
@@ -106,7 +106,7 @@ func prepareGuest() error {
 	return bringUp("lo")
 }
 
-// bringUp sets an interface up. The addresses of lo come by themselves.
+// bringUp sets an interface up. The kernel adds the addresses of lo itself.
 func bringUp(name string) error {
 	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -126,8 +126,8 @@ func bringUp(name string) error {
 	return nil
 }
 
-// runProgram runs the job's program to its end. The status of a program that a
-// signal ended is 128 and the signal's number, as in a shell.
+// runProgram runs the job's program to its end. The status of a program killed by a
+// signal is 128 plus the signal number, as in a shell.
 func runProgram(j job, report *reportWriter) (status byte, err error) {
 	stderr := report.stream(frameStderr, 0)
 	cmd := &exec.Cmd{
@@ -137,7 +137,7 @@ func runProgram(j job, report *reportWriter) (status byte, err error) {
 		Dir:    j.Dir,
 		Stdout: report.stream(frameStdout, 0),
 		Stderr: stderr,
-		// A child that the program leaves behind may hold the pipes open.
+		// A surviving child of the program may hold the pipes open.
 		WaitDelay:   time.Second,
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
 	}
@@ -154,8 +154,8 @@ func runProgram(j job, report *reportWriter) (status byte, err error) {
 	return byte(wait.ExitStatus()), nil
 }
 
-// sendOut writes a file or a folder as a compressed tar stream, as the port is
-// slow. A file's only member is ".".
+// sendOut writes a file or a folder as a tar stream, compressed because the port is slow.
+// The only member of a file is ".".
 func sendOut(name string, w io.Writer) error {
 	// The level is a constant that is known to be valid.
 	z, _ := gzip.NewWriterLevel(w, gzip.BestSpeed)
@@ -200,12 +200,13 @@ func tarFile(t *tar.Writer, p, member string, d os.DirEntry) error {
 		return err
 	}
 	defer f.Close()
-	// A leftover child may still write to the file: the header's size counts.
+	// A surviving child may still be writing to the file, so copy only the size in the
+	// header.
 	_, err = io.CopyN(t, f, header.Size)
 	return err
 }
 
-// openReport opens the serial port for the report, without any translation of bytes.
+// openReport opens the serial port for the report in raw mode.
 func openReport() (*os.File, error) {
 	fd, err := syscall.Open(reportPath, syscall.O_RDWR|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
 	if err != nil {
@@ -219,7 +220,7 @@ func openReport() (*os.File, error) {
 	return os.NewFile(uintptr(fd), reportPath), nil
 }
 
-// drain waits until the port has sent everything, as tcdrain(3) does.
+// drain waits until the port has sent everything, like tcdrain(3).
 func drain(port *os.File) {
 	const tcsbrk = 0x5409
 	syscall.Syscall(syscall.SYS_IOCTL, port.Fd(), tcsbrk, 1)

@@ -20,16 +20,16 @@ import (
 
 const (
 	imagePrefix = "vmlinuz-"
-	// latest is the newest kernel that the archive, or the folder, has.
+	// latest is the newest kernel in the archive or the folder.
 	latest = "latest"
 )
 
-// defaultKernels are the long-term series that the tests meet, and the newest.
+// defaultKernels are the long-term series that the tests run on, and the newest.
 var defaultKernels = []string{"5.10", "6.1", "6.12", "6.18", latest}
 
 var seriesPattern = regexp.MustCompile(`^\d+\.\d+$`)
 
-// findKernel returns the image of a series, of "latest", or at a path.
+// findKernel returns the image of a series or of "latest", or a path itself.
 func findKernel(dir, name string) (string, error) {
 	if strings.Contains(name, "/") {
 		_, err := os.Stat(name)
@@ -77,7 +77,7 @@ func listCommand(args []string, stdout, stderr io.Writer) error {
 	return err
 }
 
-// fetcher gets kernels from the archive into a folder.
+// fetcher downloads kernels from the archive into a folder.
 type fetcher struct {
 	dir    string
 	update bool
@@ -153,8 +153,8 @@ func (f *fetcher) fetch(ctx context.Context, name string) (string, error) {
 	return image, extractKernel(ctx, deb, image)
 }
 
-// local is the image in the folder. The latest kernel is any that is newer
-// than the series that have a name among the default ones.
+// local is the image in the folder. Any kernel newer than the default series counts as
+// the latest.
 func (f *fetcher) local(name string) string {
 	image, err := findKernel(f.dir, name)
 	if err != nil {
@@ -175,12 +175,12 @@ func (f *fetcher) close() error {
 	return f.apt.close()
 }
 
-// extractKernel writes the vmlinuz of a package, and nothing else of it.
+// extractKernel extracts only the vmlinuz from a package.
 func extractKernel(ctx context.Context, deb, image string) (err error) {
 	var complaints bytes.Buffer
 	unpack := exec.CommandContext(ctx, "dpkg-deb", "--fsys-tarfile", deb)
 	unpack.Stderr = &complaints
-	// dpkg-deb has children, which hold its pipes open when it alone is killed.
+	// The children of dpkg-deb hold its pipes open when only dpkg-deb is killed.
 	unpack.WaitDelay = time.Second
 	files, err := unpack.StdoutPipe()
 	if err != nil {
@@ -190,8 +190,8 @@ func extractKernel(ctx context.Context, deb, image string) (err error) {
 		return err
 	}
 	found, err := saveKernel(tar.NewReader(files), image)
-	// The modules that come after the image are of no use here: dpkg-deb and its
-	// children end at the closed pipe.
+	// The modules after the image are not needed: closing the pipe ends dpkg-deb and its
+	// children.
 	files.Close()
 	if waited := unpack.Wait(); waited != nil && !found {
 		err = fmt.Errorf("unpacking %s: %w: %s", filepath.Base(deb), waited, bytes.TrimSpace(complaints.Bytes()))
@@ -199,7 +199,7 @@ func extractKernel(ctx context.Context, deb, image string) (err error) {
 	return err
 }
 
-// saveKernel looks for the vmlinuz and puts it in place in one step.
+// saveKernel finds the vmlinuz and saves it atomically.
 func saveKernel(files *tar.Reader, image string) (found bool, err error) {
 	for {
 		header, err := files.Next()

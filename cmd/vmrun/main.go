@@ -1,5 +1,5 @@
-// Vmrun boots a Linux kernel under QEMU's software emulation and runs one
-// static program there, so that the tests meet other kernels than the host's.
+// Vmrun boots a Linux kernel under QEMU's software emulation and runs one static program
+// there, so that tests can run on kernels other than the host's.
 //
 //	vmrun fetch [-dir DIR] [-update] [KERNEL...]
 //	vmrun list [-dir DIR]
@@ -9,7 +9,7 @@
 // The program's output goes to stdout and stderr, its exit status becomes
 // vmrun's. Vmrun's own failures exit with 125, wrong usage with 2.
 //
-// It is made to be used as a wrapper:
+// It is meant to be used as a wrapper:
 //
 //	CGO_ENABLED=0 go test -exec 'vmrun run -kernel 5.10' ./bpf
 package main
@@ -28,7 +28,8 @@ import (
 
 const (
 	statusUsage = 2
-	// statusFailed tells vmrun's own failures from the program's, as timeout(1) and env(1) do.
+	// statusFailed distinguishes vmrun's own failures from the program's, as in
+	// timeout(1) and env(1).
 	statusFailed = 125
 )
 
@@ -38,7 +39,8 @@ const usage = `usage: vmrun fetch [FLAGS] [KERNEL...]      get kernels from Debi
 "vmrun COMMAND -h" lists a command's flags.
 `
 
-// usageError is a mistake on the command line, which the flag package has explained already when it is empty.
+// usageError is a mistake on the command line. If empty, the flag package has already
+// explained it.
 type usageError string
 
 func (e usageError) Error() string { return string(e) }
@@ -52,7 +54,7 @@ func main() {
 	os.Exit(command(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// command runs one of vmrun's commands and decides on the exit status.
+// command runs one of vmrun's commands and decides the exit status.
 func command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	status, err := dispatch(ctx, args, stdout, stderr)
 	var wrong usageError
@@ -97,7 +99,8 @@ func newFlags(name string, stderr io.Writer) (flags *flag.FlagSet, dir *string) 
 	return flags, dir
 }
 
-// parseFlags turns the flag package's errors, which it has printed, into usage errors.
+// parseFlags turns the errors of the flag package, which prints them itself, into usage
+// errors.
 func parseFlags(flags *flag.FlagSet, args []string) error {
 	err := flags.Parse(args)
 	if err != nil && !errors.Is(err, flag.ErrHelp) {

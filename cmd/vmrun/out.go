@@ -16,17 +16,17 @@ import (
 type out struct {
 	pair
 	stream  bytes.Buffer // see sendOut
-	missing string       // why it did not come
-	// optional is a file that the program may have reasons not to write.
+	missing string       // why it could not be sent
+	// optional is a file that the program may not have written.
 	optional bool
 }
 
-// testProfiles are the flags of a test binary that name a file or folder to write.
+// testProfiles are the flags of a test binary that name an output file or folder.
 var testProfiles = []string{
 	"coverprofile", "gocoverdir", "cpuprofile", "memprofile", "blockprofile", "mutexprofile", "trace",
 }
 
-// testOuts finds what "go test" expects a test binary to write.
+// testOuts finds the files that "go test" expects a test binary to write.
 func testOuts(args []string, absolute func(string) string) []*out {
 	var outs []*out
 	for _, arg := range args {

@@ -31,8 +31,8 @@ type guest struct {
 	copied  sync.WaitGroup
 }
 
-// boot starts QEMU. The kernel's console and QEMU's own messages go to the
-// writer; the context's end kills QEMU.
+// boot starts QEMU. The kernel's console and QEMU's own messages go to console; the end
+// of the context kills QEMU.
 func (m machine) boot(ctx context.Context, initramfs *os.File, console io.Writer) (g *guest, err error) {
 	program, err := exec.LookPath(qemuName)
 	if err != nil {
@@ -53,7 +53,7 @@ func (m machine) boot(ctx context.Context, initramfs *os.File, console io.Writer
 	g.cmd.Stderr = console
 	g.cmd.ExtraFiles = []*os.File{consoleW, reportW, initramfs}
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	// The death signal follows the thread that starts the process.
+	// The parent death signal is tied to the thread that starts the process.
 	runtime.LockOSThread()
 	if err := g.cmd.Start(); err != nil {
 		runtime.UnlockOSThread()
@@ -65,15 +65,15 @@ func (m machine) boot(ctx context.Context, initramfs *os.File, console io.Writer
 	return g, nil
 }
 
-// arguments is QEMU's command line. Files 3, 4 and 5 are inherited, see boot.
+// arguments returns QEMU's command line. Descriptors 3, 4 and 5 are inherited, see boot.
 func (m machine) arguments() []string {
-	// no_timer_check: on a busy host the emulated timer may be late for the
-	// kernel's test of it, which panics.
+	// no_timer_check: on a busy host the emulated timer may be too late for the kernel's
+	// check, which panics.
 	return []string{
 		"-M", "q35",
-		// KVM is not asked for: where /dev/kvm exists it still may not boot these
-		// kernels. Emulating the processors in one thread each, the guest panics
-		// now and then while it patches its own code.
+		// KVM is not used: even where /dev/kvm exists it may fail to boot these kernels.
+		// With a thread for each emulated processor, the guest panics now and then while
+		// it patches its own code.
 		"-accel", "tcg,thread=single", "-cpu", "max", "-smp", strconv.Itoa(m.cpus),
 		"-m", strconv.Itoa(m.memory),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
@@ -95,7 +95,7 @@ func (g *guest) close() {
 	g.report.Close()
 }
 
-// receiver takes what a guest reports.
+// receiver handles the report of a guest.
 type receiver struct {
 	stdout, stderr io.Writer
 	outs           []*out
@@ -103,7 +103,7 @@ type receiver struct {
 
 var errNoStatus = errors.New("the guest ended without the program's exit status")
 
-// receive follows the report up to the program's exit status.
+// receive reads the report up to the program's exit status.
 func (r *receiver) receive(report io.Reader) (status int, err error) {
 	frames := &reportReader{r: report}
 	for {

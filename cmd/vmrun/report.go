@@ -10,28 +10,28 @@ import (
 	"sync"
 )
 
-// The guest reports over a serial port of its own, so that the kernel's
-// messages can not mix with the program's output: frames of a 12-byte header
-// (a mark, the kind, the number of an -out, length and checksum) and a payload.
+// The guest reports over a separate serial port, so that the kernel's messages cannot mix
+// with the program's output. A frame is a 12-byte header (mark, kind, number of an -out,
+// length, checksum) and a payload.
 
 type frameKind byte
 
 const (
 	frameStdout frameKind = iota + 1
 	frameStderr
-	// frameOut is a piece of an -out, see sendOut.
+	// frameOut is a part of an -out, see sendOut.
 	frameOut
-	// frameNoOut says why an -out can not be had.
+	// frameNoOut says why an -out is not available.
 	frameNoOut
-	// frameFailed says what kept init from running the program. It is the last one.
+	// frameFailed says why init could not run the program. It is the last frame.
 	frameFailed
-	// frameExit is the program's exit status, one byte. It is the last one.
+	// frameExit is the program's exit status, one byte. It is the last frame.
 	frameExit
 )
 
 const (
 	frameHeader = 12
-	// frameLimit keeps stdout and stderr interleaving and bounds the reader's memory.
+	// frameLimit lets stdout and stderr interleave, and bounds the reader's memory.
 	frameLimit = 32 << 10
 )
 
@@ -66,7 +66,7 @@ func (r *reportWriter) send(f frame) error {
 	}
 }
 
-// stream is a writer whose bytes become frames of one kind.
+// stream returns a writer whose bytes become frames of one kind.
 func (r *reportWriter) stream(kind frameKind, out byte) io.Writer {
 	return &frameStream{r, kind, out}
 }
@@ -98,7 +98,7 @@ func (r *reportReader) next() (frame, error) {
 	if _, err := io.ReadFull(r.r, header); err != nil {
 		return frame{}, endOfReport(err)
 	}
-	// The kernel's search for the port may leave some bytes before the first frame.
+	// The kernel's probing of the port may leave some bytes before the first frame.
 	for !r.started && !bytes.HasPrefix(header, frameMark[:]) {
 		copy(header, header[1:])
 		if _, err := io.ReadFull(r.r, header[frameHeader-1:]); err != nil {
@@ -120,7 +120,7 @@ func (r *reportReader) next() (frame, error) {
 	return f, nil
 }
 
-// endOfReport makes one error of a guest that ends between and within frames.
+// endOfReport makes the end of the report between frames and within one the same error.
 func endOfReport(err error) error {
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
 		return io.EOF

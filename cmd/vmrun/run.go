@@ -17,27 +17,27 @@ import (
 
 const (
 	importPath = "github.com/ebpfdump/ebpfdump/cmd/vmrun"
-	// passedOn is the beginning of those of the host's variables that the program gets as well.
+	// passedOn is the prefix of the host's variables that the program inherits.
 	passedOn = "EBPFDUMP_"
 )
 
 // runConfig is a "vmrun run" command line.
 type runConfig struct {
 	machine
-	name    string // the kernel, as the user calls it
+	name    string // the kernel, as the user gave it
 	timeout time.Duration
 	console bool
-	dir     string // the program's working folder, the same on both sides
+	dir     string // the program's working folder, the same on host and guest
 	files   []pair
 	outs    []*out
 	env     []string
 	args    []string // the program's path and its arguments
 }
 
-// pair is the same file's path here and there.
+// pair is the path of a file on the host and in the guest.
 type pair struct{ host, guest string }
 
-// list is a flag that may be given several times.
+// list is a flag that can be repeated.
 type list []string
 
 func (l *list) String() string     { return strings.Join(*l, " ") }
@@ -92,7 +92,7 @@ func parseRun(args []string, stderr io.Writer) (*runConfig, error) {
 	return c, c.setEnv(env)
 }
 
-// path is a path's absolute form; the working folder is the same on both sides.
+// path makes a path absolute; the working folder is the same on host and guest.
 func (c *runConfig) path(p string) string {
 	if filepath.IsAbs(p) {
 		return filepath.Clean(p)
@@ -100,7 +100,7 @@ func (c *runConfig) path(p string) string {
 	return filepath.Join(c.dir, p)
 }
 
-// setFiles adds the program, and the testdata that a test expects beside it.
+// setFiles adds the program, and the testdata folder that a test expects.
 func (c *runConfig) setFiles(files []string) {
 	c.files = []pair{{c.args[0], c.args[0]}}
 	if testdata := filepath.Join(c.dir, "testdata"); isDir(testdata) {
@@ -181,15 +181,16 @@ func (c *runConfig) run(ctx context.Context, stdout, stderr io.Writer) (status i
 		err = errors.Join(err, o.save())
 	}
 	if err != nil && status != 0 {
-		// A program that failed need not have written anything: its status says more.
+		// A program that failed may not have written anything: its status is what
+		// matters.
 		fmt.Fprintf(stderr, "vmrun: %v\n", err)
 		return status, nil
 	}
 	return status, err
 }
 
-// initramfs makes the guest's files: an unnamed one of the host, which leaves
-// nothing behind however vmrun ends.
+// initramfs makes the guest's file system in an unnamed file, so that nothing remains
+// however vmrun ends.
 func (c *runConfig) initramfs(ctx context.Context) (f *os.File, err error) {
 	if err := checkStatic(c.args[0]); err != nil {
 		return nil, err
@@ -216,7 +217,7 @@ func (c *runConfig) initramfs(ctx context.Context) (f *os.File, err error) {
 		}
 	}
 	for _, o := range c.outs {
-		// A program expects the folders that it writes to.
+		// A program expects the folders of its outputs to exist.
 		folder := filepath.Dir(o.guest)
 		if isDir(o.host) {
 			folder = o.guest
@@ -225,15 +226,15 @@ func (c *runConfig) initramfs(ctx context.Context) (f *os.File, err error) {
 			return nil, err
 		}
 	}
-	// The kernel unpacks the archive into a tmpfs, which takes half the memory at most.
+	// The kernel unpacks the archive into a tmpfs, which is limited to half the memory.
 	c.memory += int(2 * a.size >> 20)
 	return f, a.close()
 }
 
-// addSystem adds what every guest has.
+// addSystem adds what every guest needs.
 func (c *runConfig) addSystem(ctx context.Context, a *archive) error {
-	// With a mode of its own, /tmp goes before anything below it. The console and
-	// /dev/null are there before devtmpfs is, for init's standard files.
+	// /tmp comes before anything below it because of its mode. The console and /dev/null
+	// are needed before devtmpfs is mounted, for init's standard files.
 	err := errors.Join(
 		a.dir("/tmp", 0o777|fs.ModeSticky),
 		a.dir("/root", 0o700),
@@ -261,7 +262,8 @@ func (c *runConfig) addSystem(ctx context.Context, a *archive) error {
 	return addInit(ctx, a)
 }
 
-// addInit adds this very program as init, or, if it needs shared libraries, one built for it.
+// addInit adds this program as init or, if it needs shared libraries, a static build of
+// it.
 func addInit(ctx context.Context, a *archive) error {
 	self, err := os.Executable()
 	if err != nil {
@@ -284,8 +286,8 @@ func addInit(ctx context.Context, a *archive) error {
 	return a.tree(built, initPath)
 }
 
-// checkStatic refuses programs that the guest can not run. Scripts pass: their
-// interpreter may come with -file.
+// checkStatic refuses programs that the guest cannot run. Scripts pass: their interpreter
+// may be added with -file.
 func checkStatic(name string) error {
 	content, err := os.Open(name)
 	if err != nil {
