@@ -16,9 +16,8 @@ func traceHead(length string) string {
 	return newPrefix + "Kernelspace: Received " + length + " bytes, dumping\n"
 }
 
-// TestBadTraceText has everything that can be wrong, with a good packet before
-// and after it. The default skips what is doubtful, and counts it; --strict
-// stops there.
+// TestBadTraceText covers everything that can be wrong, with a good packet before and
+// after it. By default doubtful lines are skipped and counted; Strict stops at the first.
 func TestBadTraceText(t *testing.T) {
 	t.Parallel()
 	good := kernelText([]byte{1, 2, 3})

@@ -15,10 +15,10 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
-// pen is the number of companies that exist in documents only (RFC 5612).
+// pen is the Private Enterprise Number for documentation (RFC 5612).
 const pen = 32473
 
-// custom is a custom option: its owner's number, and what only the owner knows.
+// custom is a custom option: its owner's number and opaque data.
 func custom(code uint16, value string) option {
 	return option{code, func(order binary.AppendByteOrder) []byte { return append(order.AppendUint32(nil, pen), value...) }}
 }
@@ -71,8 +71,8 @@ func frame(t testing.TB, payload string) []byte {
 	return append([]byte("\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x08\x00"), ip...)
 }
 
-// everything is a file that has all that other programs write into one and that
-// a copy keeps, in the order that the copy has, too.
+// everything is a file with everything that other programs write and a copy keeps, in the
+// order of the copy.
 func everything(t testing.TB, order binary.AppendByteOrder) *file {
 	f := newFile(order)
 	f.limit = 65535
@@ -110,8 +110,8 @@ func everything(t testing.TB, order binary.AppendByteOrder) *file {
 	return f
 }
 
-// TestCopyKeeps copies files of others, of either byte order: each block is as it
-// was, but for the section header.
+// TestCopyKeeps copies files of other programs in either byte order: every block is
+// unchanged except for the section header.
 func TestCopyKeeps(t *testing.T) {
 	t.Parallel()
 	little := everything(t, binary.LittleEndian).Bytes()
@@ -142,7 +142,7 @@ func TestCopyKeeps(t *testing.T) {
 	}
 }
 
-// blocksOf takes a file apart.
+// blocksOf splits a file into blocks.
 func blocksOf(t testing.TB, file []byte) (blocks [][]byte) {
 	t.Helper()
 	start := 0
@@ -199,7 +199,7 @@ func TestCopyInWireshark(t *testing.T) {
 	}
 }
 
-// TestCopySections joins sections: their interfaces have other numbers then.
+// TestCopySections joins sections, which renumbers their interfaces.
 func TestCopySections(t *testing.T) {
 	t.Parallel()
 	var all bytes.Buffer
@@ -234,7 +234,7 @@ func TestCopySections(t *testing.T) {
 	}
 }
 
-// TestCopyAllocations copies many packets.
+// TestCopyAllocations bounds the allocations for copying many packets.
 func TestCopyAllocations(t *testing.T) {
 	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
 		f := newFile(order)
@@ -249,7 +249,7 @@ func TestCopyAllocations(t *testing.T) {
 	}
 }
 
-// TestManyComments has a packet of as many comments as a block holds. Joining them
+// TestManyComments has a packet with as many comments as fit into a block. Joining them
 // one by one would take gigabytes.
 func TestManyComments(t *testing.T) {
 	f := newFile(binary.LittleEndian)
@@ -268,7 +268,7 @@ func TestManyComments(t *testing.T) {
 	}
 }
 
-// TestMergeKeepsOrder merges files whose blocks stand where they are needed.
+// TestMergeKeepsOrder merges files whose blocks precede the packets that need them.
 func TestMergeKeepsOrder(t *testing.T) {
 	t.Parallel()
 	var files [][]byte
@@ -318,7 +318,7 @@ func TestMergeKeepsOrder(t *testing.T) {
 	}
 }
 
-// TestLeftOut has what a copy cannot have, and the sentences about it.
+// TestLeftOut covers what a copy leaves out, and the sentences about it.
 func TestLeftOut(t *testing.T) {
 	t.Parallel()
 	little := func(fill func(f *file)) []byte {
@@ -441,8 +441,8 @@ func TestLongPacketsKeepTheirLength(t *testing.T) {
 	}
 }
 
-// TestLargeBlocks copies blocks that no window holds, up to the largest that
-// Wireshark reads.
+// TestLargeBlocks copies blocks larger than the window, up to the largest that Wireshark
+// reads.
 func TestLargeBlocks(t *testing.T) {
 	f := newFile(binary.BigEndian)
 	f.section()
@@ -464,7 +464,7 @@ func TestLargeBlocks(t *testing.T) {
 	if text := run(t, "capinfos", path); !strings.Contains(text, "Number of decryption secrets in file: 3\n") || !strings.Contains(text, "Number of packets:   2\n") {
 		t.Errorf("capinfos reads\n%s", text)
 	}
-	// Who wants only the packets has no memory for the rest.
+	// Reading only the packets takes no memory for the rest.
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	if n := len(mustRead(t, bytes.NewReader(f.Bytes()), ReadOptions{})); n != 2 {
@@ -476,7 +476,7 @@ func TestLargeBlocks(t *testing.T) {
 	}
 }
 
-// TestManyInterfaces has more interfaces, in more sections, than any file needs.
+// TestManyInterfaces exceeds the limits on interfaces and sections.
 func TestManyInterfaces(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -494,7 +494,7 @@ func TestManyInterfaces(t *testing.T) {
 			t.Errorf("%d sections: %d packets, error %v", tt.sections, len(got.packets), got.err)
 		}
 	}
-	// The same one in any number of sections is one.
+	// The same interface in several sections counts once.
 	f := newFile(binary.LittleEndian)
 	for range 4 * maxKnown {
 		f.section()
@@ -543,11 +543,11 @@ func TestCutOffIsNoDamage(t *testing.T) {
 			}
 		}
 	}
-	// Of a file without a whole section header nothing is known.
+	// A file without a complete section header is an error.
 	if got := read(t, bytes.NewReader(pcapng.Bytes()[:header-1]), ReadOptions{CutOff: true}); got.err == nil {
 		t.Error("a part of a section header is a file")
 	}
-	// A length that no block has is damage, also where the file ends before.
+	// An impossible length is damage even if the file ends before it.
 	pcapng.Truncate(end)
 	pcapng.Write(pcapng.numbers(0x77, math.MaxUint32&^3))
 	if got := read(t, bytes.NewReader(pcapng.Bytes()), ReadOptions{CutOff: true}); got.err == nil {

@@ -14,8 +14,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// Packets come back from a file with all that a capture knows of them, and with nothing
-// in their comment but what others have said.
+// Packets come back from a file with all their facts as fields, and only the text of
+// others in their comments.
 func TestFactsComeBack(t *testing.T) {
 	t.Parallel()
 	packet := func(v capture.Verdict, comment string) *capture.Packet {
@@ -48,8 +48,7 @@ func TestFactsComeBack(t *testing.T) {
 	wantComments(t, path)
 }
 
-// Files that were written before read as the same facts, and what is written of them says
-// the same to the letter.
+// Files of older versions yield the same facts, and writing these yields the same text.
 func TestSamplesReadAsFacts(t *testing.T) {
 	t.Parallel()
 	var files []string
@@ -77,8 +76,8 @@ func TestSamplesReadAsFacts(t *testing.T) {
 	}
 }
 
-// wantComments reads a file, and compares what its packets' comments say with what
-// tshark finds in the file.
+// wantComments compares the comments that packets of a file get with those that tshark
+// finds in it.
 func wantComments(t *testing.T, path string) []*capture.Packet {
 	t.Helper()
 	packets, rows := packetsOf(t, path), fields(t, path, "frame.comment")
@@ -93,7 +92,7 @@ func wantComments(t *testing.T, path string) []*capture.Packet {
 	return packets
 }
 
-// Comments that other tools put beside ours stay where they are.
+// Comments of other tools keep their position relative to ours.
 func TestFactsBesideComments(t *testing.T) {
 	t.Parallel()
 	f := newFile(binary.LittleEndian)
@@ -129,7 +128,7 @@ func TestFactsBesideComments(t *testing.T) {
 	}
 }
 
-// A comment that is too long lacks its end, as it always did, and not what is said of the Meta.
+// A comment that is too long is truncated, but not the sentence about the Meta.
 func TestLongCommentWithFacts(t *testing.T) {
 	t.Parallel()
 	p := datagram(t, udpMeta, client4, server4, probe)

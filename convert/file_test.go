@@ -10,7 +10,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// disk is a Target that remembers what was asked of it.
+// disk is a Target that records the calls.
 type disk struct {
 	bytes.Buffer
 	room     int // 0 for enough
@@ -35,7 +35,7 @@ func (d *disk) Finish(failure error) error {
 	return nil
 }
 
-// writables are all forms that packets of a kind of socket can be written in.
+// writables are all formats that packets of a kind of socket can be written in.
 func writables() []*Format {
 	all := []*Format{}
 	for _, f := range Formats(true) {
@@ -45,8 +45,8 @@ func writables() []*Format {
 	return append(all, lines)
 }
 
-// Nothing reaches a target before the first packet, and nothing is left of a file
-// that fails before it; what comes after that stays.
+// Nothing reaches a target before the first packet, and no file remains if it fails
+// before that; what was written after that stays.
 func TestFileIsHeld(t *testing.T) {
 	t.Parallel()
 	broken := errors.New("broken")
@@ -83,8 +83,8 @@ func TestFileIsHeld(t *testing.T) {
 	}
 }
 
-// Every form takes all that there is to a capture, and leaves out what it has no
-// room for: what is in the file are the packets.
+// Every format accepts a complete capture and leaves out what it has no room for, but
+// never a packet.
 func TestFileTakesAll(t *testing.T) {
 	t.Parallel()
 	p := datagram(t, udpKernel, client4, server4, probe)
@@ -108,7 +108,7 @@ func TestFileTakesAll(t *testing.T) {
 	}
 }
 
-// A disk that is full: how many packets are there is known, whatever they came from.
+// On a full disk the number of packets in the file is known, whatever their source.
 func TestFileOnFullDisk(t *testing.T) {
 	t.Parallel()
 	p := datagram(t, udpKernel, client4, server4, probe)
@@ -151,7 +151,7 @@ func TestFileOnFullDisk(t *testing.T) {
 	}
 }
 
-// What somebody else does to the file is its failure.
+// A change of the file by another process is a failure.
 func TestFileThatChanges(t *testing.T) {
 	t.Parallel()
 	changed := errors.New("changed")

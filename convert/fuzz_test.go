@@ -37,7 +37,7 @@ func serverSeeds(t testing.TB) [][]byte {
 	}
 }
 
-// captureSeeds are pcapng and pcap files of us and of others.
+// captureSeeds are pcapng and pcap files, our own and of other programs.
 func captureSeeds(t testing.TB) [][]byte {
 	ours, err := os.ReadFile(writeFileWith(t, fewPackets(t), someStatistics(udpUser)))
 	if err != nil {
@@ -88,11 +88,11 @@ func fuzzReader(f *testing.F, form string, seeds [][]byte) {
 	})
 }
 
-// small has an output with a small buffer, since fuzzing lives on being fast.
+// small has an output with a small buffer, to keep fuzzing fast.
 func small(out io.Writer) packetForm { return packetForm{output{w: out, buf: make([]byte, 0, 1<<12)}} }
 
-// convertAny reads a file that may hold anything, and writes what comes out of
-// it in every form. It fails if a packet cannot be what it is said to be.
+// convertAny reads a file with any content, and writes the result in every format. It
+// fails if a packet is inconsistent.
 func convertAny(t testing.TB, data []byte, format *Format, strict bool, out io.Writer) (packets int) {
 	t.Helper()
 	options := ReadOptions{Name: "in", Strict: strict}
@@ -133,8 +133,8 @@ func convertAny(t testing.TB, data []byte, format *Format, strict bool, out io.W
 	return packets
 }
 
-// TestNothingDamagedIsWritten has Wireshark's reader read what comes out of
-// damaged files. capinfos does that for many files at once.
+// TestNothingDamagedIsWritten lets Wireshark's reader read what is made from damaged
+// files. capinfos reads many files at once.
 func TestNothingDamagedIsWritten(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()

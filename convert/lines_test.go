@@ -191,7 +191,7 @@ func TestLineErrors(t *testing.T) {
 	if err := w.WritePacket(&capture.Packet{Interface: udpUser}); !errors.Is(err, errFull) {
 		t.Errorf("error %v", err)
 	}
-	// A layer that is not known prints like a message.
+	// An unknown layer prints like a message.
 	lines(t, LineOptions{}, &capture.Packet{Interface: &capture.Interface{}, Data: []byte("x")})
 }
 

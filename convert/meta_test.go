@@ -33,7 +33,7 @@ func tagged(id uint16) capture.Meta {
 	return capture.Meta{VLANProto: header.EtherTypeVLAN, VLANTCI: id}
 }
 
-// Other readers see a tag where libpcap puts it, of packets that had one.
+// Other readers see the tags where libpcap puts them.
 func TestTagIsPutBack(t *testing.T) {
 	t.Parallel()
 	testutil.RequireTool(t, "tcpdump")
@@ -99,7 +99,7 @@ func readBack(t *testing.T, path string, want ...*capture.Packet) {
 	}
 }
 
-// What has options of its own, what has a comment, and what shares it.
+// Metadata with options, with a comment, and with one that also has other text.
 func TestMetaComesBack(t *testing.T) {
 	t.Parallel()
 	all := capture.Meta{Mark: 1 << 31, Priority: 7, GSOSize: 1448, GSOSegs: 45, Hash: 0xdeadbeef, Queue: 4}
@@ -122,8 +122,7 @@ func TestMetaComesBack(t *testing.T) {
 	readBack(t, path, received, sent, first, long)
 }
 
-// Tags that are in the frame anyway, and comments that are somebody else's, stay
-// what they are.
+// Tags that are part of the frame, and comments of others, are not changed.
 func TestForeignTags(t *testing.T) {
 	t.Parallel()
 	wire := *packetKernel
@@ -133,13 +132,13 @@ func TestForeignTags(t *testing.T) {
 	own.Len = len(own.Data)
 	foreign := taggedFrame(t, &wire, capture.Meta{})
 	foreign.Comment = "vlan=100 (tag 8100 0064 beside the bytes)"
-	// Somebody has cut the tag out, or has written the comment.
+	// Somebody has removed the tag, or has written the comment.
 	without := taggedFrame(t, packetKernel, capture.Meta{})
 	without.Comment = foreign.Comment
 	readBack(t, writeFile(t, own, foreign, without), own, foreign, without)
 }
 
-// The longest packet keeps its place: no packet of a file is longer than readers take.
+// The longest packet stays within what readers accept.
 func TestTagOfLongestFrame(t *testing.T) {
 	t.Parallel()
 	p := taggedFrame(t, packetKernel, tagged(100))
@@ -196,7 +195,7 @@ func TestMetaInJSONAndLines(t *testing.T) {
 	}
 }
 
-// pcap has no comments, but the tag.
+// pcap has no comments, but keeps the tag.
 func TestTagInPcap(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "tag.pcap")

@@ -10,8 +10,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/mutation"
 )
 
-// TestMutants has readers of all forms read damaged files, and copies what they
-// give. None of these tests is parallel, since they measure what is allocated.
+// TestMutants reads damaged files of all formats, and copies the result. None of these
+// tests is parallel, since they measure allocations.
 func TestMutants(t *testing.T) {
 	pcap := pcapFile(binary.LittleEndian, pcapNanoseconds, linkEthernet)
 	turned := pcapFile(binary.BigEndian, pcapMicroseconds, linkIPv4)
@@ -19,7 +19,7 @@ func TestMutants(t *testing.T) {
 		pcap = append(pcap, pcapPacket(binary.LittleEndian, 1, 2, 60, string(frame(t, probe)))...)
 		turned = append(turned, pcapPacket(binary.BigEndian, 1, 2, 40, "packet")...)
 	}
-	// The window on a small file, and what its packets make besides.
+	// The window on a small file, and the memory per packet.
 	bound := mutation.Bound{Fixed: 4 * window.FirstReadSize, PerByte: 64}
 	for _, tt := range []struct {
 		form  string
@@ -78,8 +78,8 @@ func itemsIn(t *testing.T, format *Format, file []byte) (n int) {
 	return n
 }
 
-// smallCopies begins a copy of each form, that of pcapng into out, with small
-// buffers: those of 1 MiB would hide what reading takes.
+// smallCopies starts a copy in each format, the one in pcapng to out, with small buffers:
+// those of 1 MiB would hide the memory that reading takes.
 func smallCopies(t testing.TB, source *Source, out io.Writer) map[string]*copier {
 	t.Helper()
 	ng := &Writer{out: small(out).out}

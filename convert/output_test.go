@@ -17,7 +17,7 @@ import (
 
 var errFull = errors.New("no space")
 
-// limited takes limit bytes and then fails.
+// limited accepts limit bytes and then fails.
 type limited struct {
 	bytes.Buffer
 	limit int
@@ -37,7 +37,7 @@ func (l *limited) Write(b []byte) (int, error) {
 	return n, errFull
 }
 
-// limitedFile is limited, and can be cut back like a file.
+// limitedFile is limited, and can be truncated like a file.
 type limitedFile struct {
 	limited
 	position int64
@@ -139,7 +139,7 @@ func TestFullDiskLeavesWholeBlocks(t *testing.T) {
 			if f.Len() != want || f.position != int64(want) || !bytes.Equal(f.Bytes(), full.Bytes()[:want]) {
 				t.Fatalf("limit %d: %d bytes and position %d, want %d", limit, f.Len(), f.position, want)
 			}
-			// Room that appears later must not lead to a file with a hole.
+			// Space that becomes free later must not lead to a file with a hole.
 			f.limit = 1 << 20
 			for _, again := range []error{
 				w.WritePacket(packets[0]),
@@ -187,7 +187,7 @@ func TestDevFull(t *testing.T) {
 	}
 }
 
-// wholeBlocksOnly fails if it is handed anything but whole blocks.
+// wholeBlocksOnly fails if a write is not made of complete blocks.
 type wholeBlocksOnly struct {
 	t      *testing.T
 	writes int

@@ -16,7 +16,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
-// noon is a time with a digit in every place: 2026-11-05 12:00:00.123456789 UTC.
+// noon is a time with a nonzero digit in every decimal: 2026-11-05 12:00:00.123456789
+// UTC.
 const noon = 1793880000123456789
 
 var (
@@ -124,7 +125,7 @@ func writeFileWith(t testing.TB, packets []*capture.Packet, statistics ...captur
 	return path
 }
 
-// run runs a program that must succeed, and returns its standard output.
+// run runs a program that must succeed, and returns its stdout.
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -164,7 +165,7 @@ func wantFields(t testing.TB, rows [][]string, want ...string) {
 	}
 }
 
-// wantNoExpert fails if tshark has anything above a chat to say about the packets.
+// wantNoExpert fails if tshark reports anything above severity chat about the packets.
 func wantNoExpert(t testing.TB, path string) {
 	t.Helper()
 	const bad = "_ws.malformed || _ws.expert.severity >= 0x400000"

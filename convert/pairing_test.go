@@ -25,7 +25,7 @@ func pairing(t *testing.T, trace, server string, o ReadOptions) ([]*capture.Pack
 	if err != nil {
 		t.Fatal(err)
 	}
-	// In whichever order they are named.
+	// In either order.
 	r, err := Merge(user, kernel)
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +33,7 @@ func pairing(t *testing.T, trace, server string, o ReadOptions) ([]*capture.Pack
 	return drain(r)
 }
 
-// rows is what a pairing looks like: each packet's view and id.
+// rows lists each packet's view and id.
 func rows(packets []*capture.Packet) string {
 	var b strings.Builder
 	for _, p := range packets {
@@ -43,7 +43,7 @@ func rows(packets []*capture.Packet) string {
 	return b.String()
 }
 
-// at is a trace text's packet with a time of its own.
+// at is a packet of a trace text at a given time.
 func at(second string, data []byte) string {
 	return dumpText(strings.Replace(newPrefix, "1234.", second+".", 1), text.KernelHead, len(data), data[:min(len(data), text.Dumped)])
 }
@@ -106,8 +106,8 @@ func TestPairRaw(t *testing.T) {
 	}
 }
 
-// TestPairStreams pairs reads of two connections, of several segments, of parts
-// of one, and their ends.
+// TestPairStreams pairs reads of two connections: of several segments, of parts of one,
+// and of the ends.
 func TestPairStreams(t *testing.T) {
 	t.Parallel()
 	other := netip.MustParseAddrPort("127.0.0.1:52639")

@@ -62,7 +62,7 @@ func TestReadPcap(t *testing.T) {
 	}
 }
 
-// writeAs writes packets in some form.
+// writeAs writes packets in some format.
 func writeAs(t testing.TB, name string, w io.Writer, packets ...*capture.Packet) error {
 	t.Helper()
 	format, ok := FormatByName(name)
@@ -136,15 +136,15 @@ func TestPcapHasOneLinkType(t *testing.T) {
 		if taken != want || len(left) != 5-want || left[0] != (LeftOut{udpUser, 2}) {
 			t.Errorf("%s: %d taken, %v left out", form, taken, left)
 		}
-		// Of both versions of IP a text does not say which it is.
+		// A text does not say which version of IP it has.
 		if form == "text" && left[1] != (LeftOut{udp6Kernel, 1}) {
 			t.Errorf("%v left out", left)
 		}
 	}
 }
 
-// In pcap both versions of IP are RAW; read again they are what they were, and
-// what is neither keeps its type. pcapng never gets RAW for a view.
+// In pcap both versions of IP are RAW. Read again, packets have their version, and what
+// is neither keeps its type. pcapng never has RAW for a view.
 func TestPcapRaw(t *testing.T) {
 	t.Parallel()
 	raw := plainInterface("", "", linkRaw)
@@ -197,7 +197,7 @@ func TestPcapRaw(t *testing.T) {
 	}
 }
 
-// TestFullDiskLeavesWholePackets fills the disk at every byte of every form.
+// TestFullDiskLeavesWholePackets makes the disk full at every byte of every format.
 func TestFullDiskLeavesWholePackets(t *testing.T) {
 	t.Parallel()
 	p := datagram(t, udpKernel, client4, server4, probe)

@@ -176,8 +176,8 @@ func TestOversizePackets(t *testing.T) {
 	}
 }
 
-// TestSnaplen checks that nothing goes beyond 262144 bytes: after a longer
-// packet tshark would not read the one that follows.
+// TestSnaplen checks that no packet exceeds 262144 bytes: tshark would not read on after
+// a longer one.
 func TestSnaplen(t *testing.T) {
 	t.Parallel()
 	data := make([]byte, snaplen+1000)
@@ -275,7 +275,7 @@ func someStatistics(i *capture.Interface) capture.Statistics {
 	return capture.Statistics{Interface: i, Start: noon, End: noon + 1e9, Received: 10, Dropped: 1, Accepted: 8, OSDropped: 2, Delivered: 9}
 }
 
-// TestBlocks compares the blocks whose fields no tool prints with the draft.
+// TestBlocks compares blocks with the draft whose fields no tool prints.
 func TestBlocks(t *testing.T) {
 	t.Parallel()
 	user := message(udpUser, client4, server4, protocolUDP, probe)
@@ -327,7 +327,8 @@ func TestBlocks(t *testing.T) {
 	}
 }
 
-// TestExportedPDUHeader compares with the header of a file that Wireshark reads well.
+// TestExportedPDUHeader compares with the header in a file that Wireshark dissects
+// correctly.
 func TestExportedPDUHeader(t *testing.T) {
 	t.Parallel()
 	const want = "000c000464617461" + "001400047f000001" + "001500047f000001" + "0018000400000003" + "001900040000cd9e" + "001a000400004242" +

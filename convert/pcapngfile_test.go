@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// file is a pcapng file of either byte order, as others may write it.
+// file is a pcapng file of either byte order, as other programs may write it.
 type file struct {
 	bytes.Buffer
 	order binary.AppendByteOrder

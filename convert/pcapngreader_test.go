@@ -23,7 +23,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
-// manyPackets has every layer and everything that is known of a packet.
+// manyPackets has packets of every layer with every field set.
 func manyPackets(t testing.TB) []*capture.Packet {
 	all := map[*capture.Interface]*capture.Interface{}
 	synthetic := func(i *capture.Interface) *capture.Interface {
@@ -122,7 +122,7 @@ func rewrite(t testing.TB, file []byte) []byte {
 	return out
 }
 
-// copyOf copies files into one of a form, and returns what was left out.
+// copyOf copies files into one of some format, and returns what was left out.
 func copyOf(t testing.TB, form string, section Section, files ...[]byte) (copied []byte, leftOut []string) {
 	t.Helper()
 	var sources []*Source
@@ -172,7 +172,7 @@ func copyOf(t testing.TB, form string, section Section, files ...[]byte) (copied
 	return out.Bytes(), leftOut
 }
 
-// TestRewritingLosesNothing reads and writes our own files: not a bit changes.
+// TestRewritingLosesNothing reads and writes our own files: they stay identical.
 func TestRewritingLosesNothing(t *testing.T) {
 	t.Parallel()
 	packets := manyPackets(t)
@@ -191,8 +191,8 @@ func TestRewritingLosesNothing(t *testing.T) {
 	}
 }
 
-// TestForeignHeadersStay has packets of interfaces with our names whose headers
-// our Writer would not make: they are not taken off.
+// TestForeignHeadersStay has packets of interfaces with our names, but with headers that
+// our Writer would not make: they are not removed.
 func TestForeignHeadersStay(t *testing.T) {
 	t.Parallel()
 	file := newFile(binary.LittleEndian)
@@ -222,7 +222,7 @@ func TestForeignHeadersStay(t *testing.T) {
 			t.Errorf("packet %d is of %s", i, name)
 		}
 	}
-	// Written again, the packets are what they were.
+	// Written again, the packets are unchanged.
 	again := filepath.Join(t.TempDir(), "again.pcapng")
 	if err := os.WriteFile(again, rewrite(t, file.Bytes()), 0o600); err != nil {
 		t.Fatal(err)
@@ -236,7 +236,7 @@ func TestForeignHeadersStay(t *testing.T) {
 	}
 }
 
-// TestFilesOfOthers reads what other programs may write, in either byte order.
+// TestFilesOfOthers reads files of other programs in either byte order.
 func TestFilesOfOthers(t *testing.T) {
 	t.Parallel()
 	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
@@ -327,7 +327,7 @@ func TestFileClock(t *testing.T) {
 	}
 }
 
-// TestTimesAsTshark compares the clocks with tshark's reading of them.
+// TestTimesAsTshark compares timestamps with those that tshark reads.
 func TestTimesAsTshark(t *testing.T) {
 	t.Parallel()
 	f := newFile(binary.BigEndian)
@@ -351,8 +351,8 @@ func TestTimesAsTshark(t *testing.T) {
 	}
 }
 
-// TestCutOffFiles cuts files at every byte: what is whole before comes out, and
-// then the place of what is not.
+// TestCutOffFiles cuts files at every byte: everything complete is read, and then the
+// offset of the incomplete block is reported.
 func TestCutOffFiles(t *testing.T) {
 	t.Parallel()
 	whole, err := os.ReadFile(writeFileWith(t, fewPackets(t), someStatistics(udpUser)))
@@ -387,7 +387,7 @@ func TestCutOffFiles(t *testing.T) {
 	}
 }
 
-// TestDamagedFiles has what a file may claim.
+// TestDamagedFiles covers false claims of a file.
 func TestDamagedFiles(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -441,7 +441,7 @@ func TestDamagedFiles(t *testing.T) {
 	}
 }
 
-// TestOddOptions has options that are not what they should be: no packet is lost.
+// TestOddOptions has malformed options: no packet is lost.
 func TestOddOptions(t *testing.T) {
 	t.Parallel()
 	f := newFile(binary.BigEndian)
@@ -480,7 +480,7 @@ func TestPacketsOfAnySize(t *testing.T) {
 	}
 }
 
-// TestCapturesMemory reads files that claim much and hold little.
+// TestCapturesMemory reads files that claim much and contain little.
 func TestCapturesMemory(t *testing.T) {
 	little := newFile(binary.LittleEndian)
 	little.section()

@@ -12,7 +12,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert/internal/text"
 )
 
-// reading is all that came out of an input.
+// reading is everything that was read from an input.
 type reading struct {
 	packets []*capture.Packet
 	doubts  []string
@@ -35,7 +35,7 @@ func read(t testing.TB, r io.Reader, o ReadOptions) (got reading) {
 	return got
 }
 
-// drain takes all packets of a reader.
+// drain reads all packets of a reader.
 func drain(r Reader) (packets []*capture.Packet, err error) {
 	for {
 		p, err := r.Next()
@@ -59,7 +59,7 @@ func readText(t testing.TB, text string, o ReadOptions) reading {
 	return read(t, strings.NewReader(text), o)
 }
 
-// mustRead reads an input that has nothing wrong.
+// mustRead reads an input without errors.
 func mustRead(t testing.TB, r io.Reader, o ReadOptions) []*capture.Packet {
 	t.Helper()
 	got := read(t, r, o)
@@ -69,7 +69,7 @@ func mustRead(t testing.TB, r io.Reader, o ReadOptions) []*capture.Packet {
 	return got.packets
 }
 
-// kind is a kind of socket that there is.
+// kind returns a kind of socket that must exist.
 func kind(t testing.TB, name string) *capture.Kind {
 	t.Helper()
 	k, ok := capture.KindByName(name)
@@ -79,7 +79,8 @@ func kind(t testing.TB, name string) *capture.Kind {
 	return k
 }
 
-// dumpText is the text of a packet of which data was printed, each line after a prefix.
+// dumpText is the dump of a packet of which data was printed, with a prefix before each
+// line.
 func dumpText(prefix, head string, length int, data []byte) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s%s%d bytes, dumping\n", prefix, head, length)
@@ -114,7 +115,7 @@ func wantPackets(t *testing.T, packets []*capture.Packet, want ...string) {
 	}
 }
 
-// pieces is a reader that returns at most n bytes at once.
+// pieces is a reader that returns at most n bytes at a time.
 type pieces struct {
 	r io.Reader
 	n int
@@ -122,7 +123,7 @@ type pieces struct {
 
 func (p pieces) Read(b []byte) (int, error) { return p.r.Read(b[:min(len(b), p.n)]) }
 
-// ones is a text of n bytes that are never in memory all at once.
+// ones is a text of n bytes that is never completely in memory.
 type ones struct {
 	head string
 	n    int64

@@ -41,7 +41,7 @@ func TestServerTextKind(t *testing.T) {
 	}
 }
 
-// TestBadServerText is TestBadTraceText for what is different.
+// TestBadServerText covers what differs from TestBadTraceText.
 func TestBadServerText(t *testing.T) {
 	t.Parallel()
 	good := userText([]byte{1, 2, 3})

@@ -14,9 +14,9 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
-// BenchmarkAgainstText2pcap converts the same packets as text2pcap does, each
-// from the text that it reads into pcapng, one after the other in the same run.
-// It prints the packets per second of both, and how many times as fast we are.
+// BenchmarkAgainstText2pcap converts the same packets with text2pcap and with this
+// package, each from its own text format to pcapng, in turn in the same run. It prints
+// the packets per second of both, and the ratio.
 func BenchmarkAgainstText2pcap(b *testing.B) {
 	text2pcap := testutil.RequireTool(b, "text2pcap")
 	const packets = 100000
@@ -68,7 +68,7 @@ func appendText2pcap(b *bytes.Buffer, data []byte) {
 	b.WriteByte('\n')
 }
 
-// convertFile does what the command does, but for starting.
+// convertFile does what the command does, without starting a process.
 func convertFile(b *testing.B, from, to string, packets int) {
 	in, err := os.Open(from)
 	if err != nil {

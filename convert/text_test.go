@@ -50,7 +50,7 @@ func TestTextRoundTrip(t *testing.T) {
 	}
 }
 
-// TestTextOfCaptures writes packets that were not text before.
+// TestTextOfCaptures writes packets that do not come from text.
 func TestTextOfCaptures(t *testing.T) {
 	t.Parallel()
 	kernel := datagram(t, udpKernel, client4, server4, strings.Repeat("x", 1000))

@@ -17,8 +17,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert/internal/text"
 )
 
-// asRecorded is what Linux 6.18 printed, with an empty line after each line and
-// the task's name unknown at first.
+// asRecorded was printed by Linux 6.18, with an empty line after each line and the task's
+// name unknown at first.
 const asRecorded = `           <...>-23521   [001] ..s21  2975.387279: bpf_trace_printk: Kernelspace: Received 11 bytes, dumping
 
            <...>-23521   [001] ..s21  2975.387298: bpf_trace_printk: 	byte[0]=0x87
@@ -79,7 +79,7 @@ func TestTraceTextAsRecorded(t *testing.T) {
 	}
 }
 
-// TestTracePrefixes reads the same packet after all that kernels print before it.
+// TestTracePrefixes reads the same packet with the prefixes of different kernels.
 func TestTracePrefixes(t *testing.T) {
 	t.Parallel()
 	p := datagram(t, udpKernel, client4, server4, probe)
@@ -125,7 +125,7 @@ func TestTraceTextWithoutPrefix(t *testing.T) {
 	}
 }
 
-// TestTraceTextAmongOthers has all that else stands in a trace file.
+// TestTraceTextAmongOthers has everything else that a trace file may contain.
 func TestTraceTextAmongOthers(t *testing.T) {
 	t.Parallel()
 	p := datagram(t, udpKernel, client4, server4, probe)
@@ -140,8 +140,8 @@ func TestTraceTextAmongOthers(t *testing.T) {
 	}
 }
 
-// TestTraceTextInterleaved mixes the lines of packets of several cpus, of tasks
-// on one cpu, and of an interrupt in a task.
+// TestTraceTextInterleaved interleaves packets of several cpus, of tasks on one cpu, and
+// of an interrupt in a task.
 func TestTraceTextInterleaved(t *testing.T) {
 	t.Parallel()
 	prefixes := []string{
@@ -210,7 +210,7 @@ func TestTraceTextCutOff(t *testing.T) {
 		if len(got.packets) == 2 && !bytes.HasPrefix([]byte{4, 5, 6}, got.packets[1].Data) {
 			t.Fatalf("cut at %d: %x", n, got.packets[1].Data)
 		}
-		// The last line only says that there is nothing more: it may be missing.
+		// The last line only marks the end: it may be missing.
 		last := len(whole) - len(newPrefix) - 1
 		line := whole[strings.LastIndexByte(whole[:n], '\n')+1 : n]
 		if doubtful := n > len(good) && n < last && (line == "" || strings.TrimSpace(line) != "" || n > len(good)+len(newPrefix)); (len(got.doubts) > 0) != doubtful && (n <= last || n == len(whole)-1) {
@@ -301,8 +301,8 @@ func TestTraceTextOptions(t *testing.T) {
 	}
 }
 
-// TestTextMemory reads texts that a reader could fall for: it must not need
-// more memory for more of the same.
+// TestTextMemory reads texts that could make a reader accumulate memory: more of the same
+// must not need more.
 func TestTextMemory(t *testing.T) {
 	const size = 80 << 20
 	var cpus strings.Builder

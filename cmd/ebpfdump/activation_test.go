@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// activatedServer is what systemd would start when somebody connects (sd_listen_fds(3)).
+// activatedServer is a server as systemd would start it at the first connection
+// (sd_listen_fds(3)).
 const activatedServer = `import os, socket
 assert os.environ["LISTEN_PID"] == str(os.getpid()), os.environ
 assert os.environ["LISTEN_FDS"] == "1" and os.environ["LISTEN_FDNAMES"] == "web", os.environ
@@ -25,8 +26,8 @@ for i in range(6):
     connection.close()
 `
 
-// A command under ebpfdump is started for a socket, as it would be without: it has the
-// listener, which others have made, and the clients that wait there already.
+// Socket activation works for a command under ebpfdump as it does without: it inherits a
+// listener with waiting clients.
 func TestActivatedCommand(t *testing.T) {
 	t.Parallel()
 	requireTools(t, "python3", "sh", "tshark", "ss")
@@ -56,7 +57,7 @@ func TestActivatedCommand(t *testing.T) {
 	}
 }
 
-// As inetd starts it, a command has a connection as its stdin.
+// Started as by inetd, a command has a connection as its stdin.
 func TestConnectionAsStdin(t *testing.T) {
 	t.Parallel()
 	requireTools(t, "cat", "tshark", "ss")
@@ -88,7 +89,7 @@ func TestConnectionAsStdin(t *testing.T) {
 	b.checkAll(r, wire, nil)
 }
 
-// listenFor listens for a command that is yet to be started.
+// listenFor listens on behalf of a command that is started later.
 func (b *bench) listenFor() (listener *os.File, address string) {
 	b.Helper()
 	const port = 9100
@@ -111,8 +112,8 @@ func (b *bench) listenFor() (listener *os.File, address string) {
 	return listener, fmt.Sprintf("127.0.0.1:%d", port)
 }
 
-// checkAll holds that a recording has what the wire had. What came by a connection that
-// waited to be accepted need be in the user view only.
+// checkAll compares a recording with the wire. What came over a connection that waited to
+// be accepted only has to be in the user view.
 func (b *bench) checkAll(r *recording, w *wire, waited net.Conn) {
 	b.Helper()
 	truth := w.stop()

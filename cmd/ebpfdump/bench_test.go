@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -19,8 +20,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// requireTools skips a test that needs root and programs of the distribution,
-// unless the environment says that it must run.
+// requireTools skips a test that needs root and programs of the distribution, or fails it
+// under EBPFDUMP_REQUIRE=1.
 func requireTools(tb testing.TB, tools ...string) {
 	tb.Helper()
 	names := []string{"privileged"}
@@ -38,8 +39,8 @@ func requireTools(tb testing.TB, tools ...string) {
 	}
 }
 
-// bench is a network namespace and a directory, with programs of the distribution
-// in them.
+// bench is a network namespace and a directory in which to run programs of the
+// distribution.
 type bench struct {
 	testing.TB
 	dir string
@@ -56,7 +57,7 @@ func newBench(tb testing.TB) *bench {
 	return &bench{TB: tb, dir: tb.TempDir(), ns: ns}
 }
 
-// ended is a program's end, which anybody can wait for.
+// ended is the end of a program, for which several goroutines can wait.
 type ended struct {
 	done chan struct{}
 	err  error
@@ -66,7 +67,7 @@ type ended struct {
 func (b *bench) launch(cmd *exec.Cmd) *ended {
 	b.Helper()
 	cmd.Dir = b.dir
-	cmd.WaitDelay = testPatience // for children that have its output
+	cmd.WaitDelay = testTimeout // for children that have its output
 	if err := b.ns.Do(cmd.Start); err != nil {
 		b.Fatal(err)
 	}
@@ -90,10 +91,10 @@ func (b *bench) start(server, client []string) *exec.Cmd {
 		_ = cmd.Process.Signal(unix.SIGTERM)
 		select {
 		case <-end.done:
-		case <-time.After(stopPatience):
+		case <-time.After(stopTimeout):
 			_ = cmd.Process.Kill()
 		}
-		// Some leave children behind, which have its output.
+		// Some leave children behind that hold its output open.
 		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 		<-end.done
 		if b.Failed() {
@@ -112,7 +113,7 @@ func (b *bench) awaitAnswer(client []string, server *ended) {
 		if err == nil {
 			return
 		}
-		if time.Since(begin) > testPatience {
+		if time.Since(begin) > testTimeout {
 			b.Fatalf("the server does not serve: %v", err)
 		}
 		select {
@@ -123,8 +124,8 @@ func (b *bench) awaitAnswer(client []string, server *ended) {
 	}
 }
 
-// stopPatience is how long a server may take to end by itself.
-const stopPatience = 5 * time.Second
+// stopTimeout is how long a server may take to end by itself.
+const stopTimeout = 5 * time.Second
 
 // run runs a program in the namespace to its end.
 func (b *bench) run(args ...string) (string, error) {
@@ -161,10 +162,23 @@ func (b *bench) dial(network, address string) net.Conn {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if err := conn.SetDeadline(time.Now().Add(testPatience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testTimeout)); err != nil {
 		b.Fatal(err)
 	}
 	return conn
+}
+
+// halfClose ends our side of a connection, and waits for the other side to end without
+// another byte: it closes only after it has read everything.
+func (b *bench) halfClose(conn net.Conn) {
+	b.Helper()
+	defer conn.Close()
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		b.Error(err)
+	}
+	if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 {
+		b.Errorf("%q at the end: %v", rest, err)
+	}
 }
 
 // listen listens on a TCP port within the namespace.
@@ -198,7 +212,7 @@ func (b *bench) read(name string) []byte {
 	return data
 }
 
-// output collects what a program says.
+// output collects what a program prints.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -216,7 +230,7 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// recording is ebpfdump at work.
+// recording is a running ebpfdump.
 type recording struct {
 	*bench
 	cmd    *exec.Cmd
@@ -226,7 +240,8 @@ type recording struct {
 	stderr output
 }
 
-// named is a link to the tests under a name by which TestMain knows what to be.
+// named makes a link to the test binary under a name by which TestMain knows which
+// program to be.
 func (b *bench) named(name string) string {
 	b.Helper()
 	exe, err := os.Executable()
@@ -246,10 +261,10 @@ func (b *bench) record(args ...string) *recording {
 	return b.recordBy(exec.Command(b.named("ebpfdump"), slices.Concat([]string{"capture", "-o", b.recordTo()}, args)...))
 }
 
-// recordTo is the file that is recorded to.
+// recordTo is the output of the recording.
 func (b *bench) recordTo() string { return filepath.Join(b.dir, "live.pcapng") }
 
-// recordBy starts ebpfdump by a command that becomes it.
+// recordBy starts ebpfdump with a command that executes it.
 func (b *bench) recordBy(cmd *exec.Cmd) *recording {
 	b.Helper()
 	r := &recording{bench: b, file: b.recordTo(), cmd: cmd}
@@ -261,7 +276,7 @@ func (b *bench) recordBy(cmd *exec.Cmd) *recording {
 			b.Fatalf("ebpfdump ended: %v\n%s", r.end.err, r.stderr.String())
 		case <-time.After(10 * time.Millisecond):
 		}
-		if time.Since(begin) > testPatience {
+		if time.Since(begin) > testTimeout {
 			_ = r.cmd.Process.Kill()
 			b.Fatalf("ebpfdump does not listen\n%s", r.stderr.String())
 		}
@@ -269,16 +284,16 @@ func (b *bench) recordBy(cmd *exec.Cmd) *recording {
 	return r
 }
 
-// join is record for a server that runs.
+// join is record for a running server.
 func (b *bench) join(server *exec.Cmd, flags ...string) *recording {
 	b.Helper()
 	return b.record(append([]string{"--pid", fmt.Sprint(server.Process.Pid)}, flags...)...)
 }
 
-// awaitRead waits until nobody in the namespace has anything to read.
+// awaitRead waits until all receive queues in the namespace are empty.
 func (b *bench) awaitRead() {
 	b.Helper()
-	for begin := time.Now(); time.Since(begin) < testPatience; time.Sleep(20 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < testTimeout; time.Sleep(20 * time.Millisecond) {
 		waits := false
 		for line := range strings.Lines(b.must("ss", "-Htuan")) {
 			waits = waits || strings.Fields(line)[2] != "0"
@@ -290,12 +305,12 @@ func (b *bench) awaitRead() {
 	b.Error("something is never read: " + b.must("ss", "-Htuanp"))
 }
 
-// awaitClosed waits until no connection in the namespace is being closed: what its
-// ends still have to send would be the first that a tap sees.
+// awaitClosed waits until no connection in the namespace is being closed: its last
+// segments would be the first that a tap sees.
 func (b *bench) awaitClosed() {
 	b.Helper()
 	closing := []string{"ss", "-Htan", "state", "fin-wait-1", "state", "fin-wait-2", "state", "closing", "state", "close-wait", "state", "last-ack"}
-	for begin := time.Now(); time.Since(begin) < testPatience; time.Sleep(20 * time.Millisecond) {
+	for begin := time.Now(); time.Since(begin) < testTimeout; time.Sleep(20 * time.Millisecond) {
 		if b.must(closing...) == "" {
 			return
 		}
@@ -303,7 +318,7 @@ func (b *bench) awaitClosed() {
 	b.Error("something is never closed: " + b.must("ss", "-tanp"))
 }
 
-// finish asks for the end when everything is read. A command gets the signal.
+// finish ends the recording when everything is read. A command gets the signal.
 func (r *recording) finish(s os.Signal) {
 	r.Helper()
 	r.awaitRead()
@@ -321,14 +336,14 @@ func (r *recording) wait() {
 		if r.end.err != nil {
 			r.Fatalf("ebpfdump: %v\n%s", r.end.err, r.stderr.String())
 		}
-	case <-time.After(testPatience):
+	case <-time.After(testTimeout):
 		_ = r.cmd.Process.Signal(unix.SIGQUIT) // Go says where it hangs
 		<-r.end.done
 		r.Fatalf("ebpfdump does not end\n%s", r.stderr.String())
 	}
 }
 
-// fields asks tshark for fields of the packets that a filter selects.
+// fields returns tshark's fields of the packets that a display filter selects.
 func (b *bench) fields(file, filter string, names ...string) [][]string {
 	b.Helper()
 	args := []string{"tshark", "-r", file, "-Y", filter, "-T", "fields"}
@@ -342,7 +357,7 @@ func (b *bench) fields(file, filter string, names ...string) [][]string {
 	return rows
 }
 
-// checkWhole holds that nothing was lost, by the closing lines.
+// checkWhole checks by the closing lines that nothing was lost.
 func (b *bench) checkWhole(r *recording) {
 	b.Helper()
 	said := r.stderr.String()

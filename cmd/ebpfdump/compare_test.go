@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// scope says which packets of a namespace are for the process that is followed:
-// those to ports that it serves, and those from ports that it calls.
+// scope tells which packets of a namespace are for the followed process: those to ports
+// that it serves, and those from ports that it calls.
 type scope struct{ serves, calls []uint16 }
 
 func (s scope) has(p *packet) bool {
@@ -26,12 +26,12 @@ type flow struct {
 	reads   []*packet
 }
 
-// flowName tells the flows of the same ports apart by when they were.
+// flowName distinguishes successive flows of the same ports.
 func flowName(p *packet, nth int) string {
 	return fmt.Sprintf("%s %v > %v (%d)", p.network, p.src, p.dst, nth)
 }
 
-// flows sorts packets by what they belong to. A new handshake begins a new connection.
+// flows sorts packets by flow. A new handshake begins a new connection.
 func flows(all []*packet) map[string]*flow {
 	type ends struct{ network, src, dst string }
 	current := make(map[ends]*flow)
@@ -41,7 +41,7 @@ func flows(all []*packet) map[string]*flow {
 		key := ends{p.network, p.src.String(), p.dst.String()}
 		f := current[key]
 		if f == nil || f.endsBy(p) {
-			// The acknowledgements that an earlier connection ends with are none.
+			// The last acknowledgements of an earlier connection do not begin a new one.
 			if f == nil || len(carrying(f.packets)) > 0 {
 				count[key]++
 			}
@@ -67,7 +67,7 @@ func (f *flow) begin() uint32 {
 	return f.packets[0].seq
 }
 
-// stream puts a connection together.
+// stream reassembles a connection.
 func (f *flow) stream() []byte {
 	var all []byte
 	for _, p := range f.packets {
@@ -85,8 +85,8 @@ func (f *flow) stream() []byte {
 	return all
 }
 
-// carries tells whether a packet must be in the kernel view: bare acknowledgements
-// and ends may come when there is no socket any more.
+// carries tells whether a packet must be in the kernel view: bare acknowledgements and
+// ends may come after the socket is gone.
 func (p *packet) carries() bool {
 	return p.network != "tcp" || len(p.data) > 0 || p.flags&synFlag != 0
 }
@@ -99,7 +99,7 @@ func (p *packet) same(q *packet) bool {
 	return p.network == q.network && p.src == q.src && p.dst == q.dst && p.seq == q.seq && p.flags == q.flags && bytes.Equal(p.data, q.data)
 }
 
-// comparison holds a capture against the truth.
+// comparison compares a capture with the wire.
 type comparison struct {
 	unread bool // the process leaves something unread, by its nature
 	byID   map[int]*packet
@@ -111,7 +111,7 @@ func (c *comparison) fault(format string, args ...any) {
 	c.faults = append(c.faults, fmt.Sprintf(format, args...))
 }
 
-// report bounds what is said of one capture.
+// report limits the errors for one capture.
 func (c *comparison) report(tb testing.TB) {
 	tb.Helper()
 	const limit = 12
@@ -123,9 +123,9 @@ func (c *comparison) report(tb testing.TB) {
 	}
 }
 
-// compare holds that a capture has what the wire had for the followed process:
-// every packet in the kernel view, every byte in the user view, once, in order,
-// under its own connection, with the id of the packet that holds the first of them.
+// compare checks that a capture has what the wire had for the followed process: every
+// packet in the kernel view, and every byte in the user view, once, in order, under its
+// own connection, with the id of the packet that has the first byte of each read.
 func (c *comparison) compare(s scope, truth, got []packet) {
 	c.byID, c.owner = make(map[int]*packet), make(map[*packet]*flow)
 	var sent, kernel, user []*packet
@@ -181,13 +181,13 @@ func (c *comparison) compare(s scope, truth, got []packet) {
 	}
 }
 
-// assign gives each read to the connection of its packet.
+// assign assigns each read to the connection of its packet.
 func (c *comparison) assign(user []*packet) {
 	for _, p := range user {
 		k := c.byID[p.id]
 		switch {
 		case k == nil && p.id == 0 && len(p.data) == 0 && p.remark != "":
-			// of no packet: an error, or the end of a socket
+			// without a packet: an error, or the end of a socket
 		case k == nil:
 			c.fault("frame %d has packet id %d, which no packet has: %v: %s", p.frame, p.id, p, p.remark)
 		case k.src != p.src || k.dst != p.dst || k.network != p.network:
@@ -198,7 +198,7 @@ func (c *comparison) assign(user []*packet) {
 	}
 }
 
-// kernelView holds that a flow's packets are there.
+// kernelView checks that a flow's packets are there.
 func (c *comparison) kernelView(want, have *flow) {
 	sent, seen := carrying(want.packets), carrying(have.packets)
 	for i := range max(len(sent), len(seen)) {
@@ -214,7 +214,7 @@ func (c *comparison) kernelView(want, have *flow) {
 		}
 		break
 	}
-	// What carries nothing need not be there, but must have been on the wire.
+	// A packet without payload need not be there, but must have been on the wire.
 	rest := make(map[string]int)
 	for _, p := range want.packets {
 		rest[fmt.Sprint(p.seq, p.flags)]++
@@ -229,7 +229,7 @@ func (c *comparison) kernelView(want, have *flow) {
 
 func (p *packet) peeked() bool { return strings.Contains(p.remark, "MSG_PEEK") }
 
-// streamReads holds that what was read of a connection is what was sent.
+// streamReads checks that what was read from a connection is what was sent.
 func (c *comparison) streamReads(want, have *flow) {
 	stream, begin, at := want.stream(), want.begin(), 0
 	for _, r := range have.reads {
@@ -251,7 +251,7 @@ func (c *comparison) streamReads(want, have *flow) {
 	}
 }
 
-// datagramReads holds that each datagram was read, whole and once.
+// datagramReads checks that each datagram was read completely and once.
 func (c *comparison) datagramReads(want, have *flow) {
 	read := make(map[int]bool)
 	n := 0
@@ -277,8 +277,7 @@ func (c *comparison) datagramReads(want, have *flow) {
 	}
 }
 
-// A comparison that finds nothing must have looked at everything: what is changed
-// in what a faultless capture has is found.
+// A comparison must check everything: every change to a faultless capture is found.
 func TestComparison(t *testing.T) {
 	client, server := netip.MustParseAddrPort("127.0.0.1:50001"), netip.MustParseAddrPort("127.0.0.1:7100")
 	other := netip.MustParseAddrPort("127.0.0.1:50002")
@@ -305,7 +304,7 @@ func TestComparison(t *testing.T) {
 		all[0].id = 100
 		return append(all, read(1, "fir"), read(1, "st sec"), read(2, "ond"), read(4, "third"), read(5, "datagram"), read(6, "another one"))
 	}
-	// What an earlier connection of the port ended with changes nothing.
+	// The last packets of an earlier connection of the port change nothing.
 	remains := packet{network: "tcp", src: client, dst: server, seq: 7}
 	changes := map[string]func(all []packet) []packet{
 		"nothing":                         func(all []packet) []packet { return all },

@@ -7,7 +7,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/doctor"
 )
 
-// A command without a row in doctor's table would go without a verdict.
+// A command without a row in doctor's table would have no verdict.
 func TestDoctorKnowsEveryCommand(t *testing.T) {
 	t.Parallel()
 	for _, cmd := range newApp().rootCommand().Commands() {

@@ -12,12 +12,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// evil is a name as somebody gives it who wants to write on root's terminal: its
-// title, its clipboard, colours, C1 controls as bytes and as characters, a line
-// that looks like ours, changes of direction, and no UTF-8.
+// evil is a name that tries to control root's terminal: title, clipboard, colours, C1
+// controls as bytes and as characters, a line that looks like ours, bidirectional
+// controls, and invalid UTF-8.
 const evil = "x\x1b]0;t\a\x1b]52;c;cm0=\a\x1b[31m\x9b1m\u009b1m\r\nforged\u202e\u2066\u061c\u2028\x7f\xff\u00e9"
 
-// inert checks that nothing which was printed last acts on a terminal.
+// inert checks that nothing in the last output acts on a terminal.
 func inert(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: inert")
@@ -33,7 +33,7 @@ func inert(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// acts finds what a terminal acts on; -1 if there is nothing.
+// acts returns the offset of what a terminal acts on, -1 if there is nothing.
 func acts(text string) int {
 	for i, r := range text {
 		_, size := utf8.DecodeRuneInString(text[i:])
@@ -47,8 +47,7 @@ func acts(text string) int {
 	return -1
 }
 
-// hostile KIND FILE makes a file whose texts are evil: a pcapng, a survey or a
-// trace text.
+// hostile KIND FILE makes a pcapng file, a survey or a trace text with evil in all texts.
 func hostile(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: hostile pcapng|survey|trace FILE")
@@ -98,8 +97,8 @@ func corrupt(node any) any {
 	return node
 }
 
-// hostileCapture is a pcapng file with evil in every text that it can have: views of
-// ours, views of nobody, and payload of both.
+// hostileCapture is a pcapng file with evil in every text that it can have, of our views
+// and of foreign interfaces, and in payload.
 func hostileCapture() []byte {
 	option := func(code int, value string) []byte {
 		b := binary.LittleEndian.AppendUint16(nil, uint16(code))
@@ -126,7 +125,7 @@ func hostileCapture() []byte {
 		file = append(file, block(1, binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16(nil, i.link), 0), 0),
 			option(ifName, i.name), option(ifDescription, evil), option(ifFilter, "\x00"+evil), option(comment, evil), option(0, ""))...)
 	}
-	// IPv4 and UDP around an evil payload, and what userspace got of it.
+	// IPv4 and UDP with an evil payload, and what userspace got of it.
 	ip := append([]byte{0x45, 0, 0, byte(28 + len(evil)), 0, 1, 0, 0, 64, 17, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1,
 		4, 87, 8, 174, 0, byte(8 + len(evil)), 0, 0}, evil...)
 	pdu := append([]byte("\x00\x0c\x00\x04data\x00\x0c\x00\x08\x1b[31mabc\x00\x00\x00\x00"), evil...)

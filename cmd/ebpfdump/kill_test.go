@@ -19,10 +19,9 @@ import (
 // kills is how often TestKill kills a capture.
 const kills = 25
 
-// After kill -9 in the middle of heavy traffic the file is whole up to its last
-// whole block. Behind that there may be the beginning of one more, which ends
-// with a page: there the kernel ends the write of a process that is being killed.
-// tshark and capinfos read all that is before.
+// After kill -9 in heavy traffic a file consists of complete blocks, and at most one
+// partial block at the end. That ends at a page boundary, where the kernel interrupts the
+// write of a process being killed. tshark and capinfos read everything before it.
 func TestKill(t *testing.T) {
 	requireTools(t, "tshark", "capinfos")
 	dir := t.TempDir()
@@ -56,7 +55,8 @@ func TestKill(t *testing.T) {
 	if packets == 0 {
 		t.Fatal("there was no traffic")
 	}
-	// What happens now and then, for sure: a file that ends with a page.
+	// Make sure to cover what otherwise happens now and then: a file that ends at a page
+	// boundary.
 	whole, cut := filepath.Join(dir, "whole.pcapng"), filepath.Join(dir, "cut.pcapng")
 	size := len(last) - len(last)%os.Getpagesize()
 	end, n := wholeBlocks(t, last[:size])
@@ -73,7 +73,7 @@ func TestKill(t *testing.T) {
 	readsTorn(t, cut, n)
 }
 
-// killCapture captures until some time after the first packets, and kills.
+// killCapture kills a capture some time after the first packets.
 func killCapture(t *testing.T, path string, after time.Duration) {
 	t.Helper()
 	exe, err := os.Executable()
@@ -96,14 +96,14 @@ func killCapture(t *testing.T, path string, after time.Duration) {
 		if found := listeningOn.FindStringSubmatch(stderr.String()); found != nil {
 			address = found[1]
 		}
-		if time.Since(begin) > testPatience {
+		if time.Since(begin) > testTimeout {
 			break
 		}
 	}
 	stop := make(chan struct{})
 	sent := make(chan struct{})
 	go func() { defer close(sent); flood(address, stop) }()
-	for begin := time.Now(); address != "" && time.Since(begin) < testPatience; time.Sleep(5 * time.Millisecond) {
+	for begin := time.Now(); address != "" && time.Since(begin) < testTimeout; time.Sleep(5 * time.Millisecond) {
 		if info, err := os.Stat(path); err == nil && info.Size() > 1<<20 {
 			break
 		}
@@ -122,7 +122,7 @@ func killCapture(t *testing.T, path string, after time.Duration) {
 
 var listeningOn = regexp.MustCompile(`listening on udp ([0-9.:]+),`)
 
-// flood sends datagrams as fast as one can.
+// flood sends datagrams as fast as it can.
 func flood(address string, stop chan struct{}) {
 	conn, err := net.Dial("udp", address)
 	if err != nil {
@@ -147,8 +147,7 @@ const (
 	smallestBlock = 12
 )
 
-// wholeBlocks walks over the blocks of a file up to the first one that is not
-// whole, and counts the packets.
+// wholeBlocks counts the packets in a file up to the first incomplete block.
 func wholeBlocks(t *testing.T, file []byte) (end, packets int) {
 	t.Helper()
 	if len(file) < smallestBlock || binary.LittleEndian.Uint32(file) != blockSection {
@@ -173,8 +172,8 @@ func wholeBlocks(t *testing.T, file []byte) (end, packets int) {
 	return end, packets
 }
 
-// checkTorn checks that what is behind the last whole block is the beginning of
-// a packet's, up to the end of a page.
+// checkTorn checks that the rest after the last complete block is the start of a packet
+// block, up to the end of a page.
 func checkTorn(t *testing.T, file []byte, end int) {
 	t.Helper()
 	rest := file[end:]
@@ -186,7 +185,7 @@ func checkTorn(t *testing.T, file []byte, end int) {
 	}
 }
 
-// readsTorn checks what other tools make of a file that is cut.
+// readsTorn checks that other tools read a truncated file.
 func readsTorn(t *testing.T, path string, packets int) {
 	t.Helper()
 	got, said, err := tsharkCount(path)
@@ -200,7 +199,7 @@ func readsTorn(t *testing.T, path string, packets int) {
 	}
 }
 
-// tsharkCount lets tshark count packets.
+// tsharkCount returns the number of packets that tshark reads.
 func tsharkCount(path string) (packets int, said string, err error) {
 	cmd := exec.Command("tshark", "-r", path, "-T", "fields", "-e", "frame.number")
 	var stderr bytes.Buffer

@@ -12,9 +12,9 @@ import (
 
 var requestRate = regexp.MustCompile(`Requests/sec:\s+([0-9.]+)`)
 
-// BenchmarkLive prints the throughput of nginx under wrk without and with both
-// views captured, in turn, and their ratio: the median of those of the turns,
-// since another guest of the machine may spoil one.
+// BenchmarkLive prints the throughput of nginx under wrk without and with both views
+// captured, in turns, and the median of the ratios, since another guest of the machine
+// may spoil a turn.
 func BenchmarkLive(b *testing.B) {
 	requireTools(b, append(nginx.needs, "wrk")...)
 	bench := newBench(b)
@@ -47,7 +47,7 @@ func BenchmarkLive(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// median is the upper one of an even number.
+// median is the upper of the two middle values if their number is even.
 func median(all []float64) float64 {
 	slices.Sort(all)
 	return all[len(all)/2]

@@ -15,9 +15,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/survey"
 )
 
-// TestMutants has everything read damaged files that a command reads besides the
-// inputs of convert. None of these tests is parallel, since they measure what is
-// allocated.
+// TestMutants reads damaged files of every kind that a command reads, besides the inputs
+// of convert. None of these tests is parallel, since they measure allocations.
 func TestMutants(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mutant")
 	// written puts a mutant where its reader wants it.
@@ -83,7 +82,7 @@ func TestMutants(t *testing.T) {
 			expected, _ := readExpectations(written(t, file))
 			return len(expected)
 		}},
-		// debug/elf reads what a section claims in pieces of 10 MiB.
+		// debug/elf allocates the claimed size of a section in chunks of up to 10 MiB.
 		{"filter object", mutation.Bound{Fixed: 32 << 20, PerByte: 1 << 8}, [][]byte{object(t)}, func(t *testing.T, file []byte) int {
 			_, _ = bpf.ReadVerdict(written(t, file), "")
 			return 0
@@ -93,7 +92,7 @@ func TestMutants(t *testing.T) {
 	}
 }
 
-// captures are the samples, the large ones cut down to some packets.
+// captures are the samples, with the large ones reduced to some packets.
 func captures(t *testing.T) (files [][]byte) {
 	t.Helper()
 	paths, err := filepath.Glob("../../samples/*.pcapng")
@@ -132,7 +131,7 @@ func surveyed(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// object is a filter that clang made, with all that it is made of.
+// object is a filter compiled by clang, with all its sections.
 func object(t *testing.T) []byte {
 	t.Helper()
 	file, err := os.ReadFile("../../bpf/tap_bpfel.o")

@@ -21,7 +21,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
 
-// privileged is ebpfdump as somebody with a few capabilities calls it.
+// privileged runs ebpfdump with chosen capabilities.
 type privileged struct {
 	testing.TB
 	program string // in a place that everybody can reach
@@ -57,11 +57,11 @@ func newPrivileged(t *testing.T) *privileged {
 	return p
 }
 
-// nobody is a user without any privilege of its own.
+// nobody is a user without any privileges.
 const nobody = 65534
 
-// command is ebpfdump as a user with these capabilities and no others: as root,
-// who has them anyway, or as another user, who has been given them.
+// command is ebpfdump run with exactly these capabilities: by root, restricted to them,
+// or by another user, to whom they are granted.
 func (p *privileged) command(uid int, capabilities []bpf.Capability, args ...string) *exec.Cmd {
 	set := "-all"
 	for _, c := range capabilities {
@@ -108,13 +108,13 @@ func (p *privileged) runIn(ns *capture.Namespace, cmd *exec.Cmd) outcome {
 	return outcome{cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// privilegeCase is a use, and the arguments for it.
+// privilegeCase is a use and its arguments.
 type privilegeCase struct {
 	use  privilege.Use
 	args []string
-	// seen is in stdout if all went well.
+	// seen is in stdout after success.
 	seen string
-	// rootOnly: with what it needs a user is root.
+	// rootOnly: with what this needs a user is as good as root.
 	rootOnly bool
 }
 
@@ -145,7 +145,7 @@ func socketCases() []privilegeCase {
 	)
 }
 
-// selfTalk has a process send a datagram to itself.
+// selfTalk is a process that sends a datagram to itself.
 const selfTalk = `import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("127.0.0.1", 0)); s.sendto(b"hello", s.getsockname()); s.recv(10)`
 
 func otherCases(t *testing.T) []privilegeCase {
@@ -191,8 +191,8 @@ func otherCases(t *testing.T) []privilegeCase {
 	}
 }
 
-// What the table says is enough is enough, and each of it is needed: without it
-// the status is 4, and the message names it.
+// The capabilities in the table are sufficient, and each is necessary: without it the
+// status is 4 and the message names it.
 func TestPrivileges(t *testing.T) {
 	t.Parallel()
 	p := newPrivileged(t)
@@ -211,7 +211,7 @@ func TestPrivileges(t *testing.T) {
 	}
 }
 
-// check compares with what somebody gets who has all capabilities.
+// check compares with a run that has all capabilities.
 func (p *privileged) check(uid int, c privilegeCase, all outcome) {
 	p.Helper()
 	needs := c.use.Needs()
@@ -226,7 +226,7 @@ func (p *privileged) check(uid int, c privilegeCase, all outcome) {
 	}
 }
 
-// checkMissing runs a command without a capability, unless another has it in it.
+// checkMissing runs a command without a capability, unless another one includes it.
 func (p *privileged) checkMissing(uid int, missing bpf.Capability, rest []bpf.Capability, run func(*exec.Cmd) outcome, args []string) {
 	p.Helper()
 	var held bpf.Privilege
@@ -242,8 +242,8 @@ func (p *privileged) checkMissing(uid int, missing bpf.Capability, rest []bpf.Ca
 	}
 }
 
-// talker is a server that answers each connection, as a user that is neither
-// root nor nobody, with a classic filter on its listener that keeps everything.
+// talker is a server that answers each connection, with a classic filter on its listener
+// that keeps everything. It runs as a user that is neither root nor nobody.
 const talker = `
 import ctypes, socket, struct, sys
 s = socket.socket(); s.bind(("127.0.0.1", int(sys.argv[1])))
@@ -255,7 +255,7 @@ while True:
     c, _ = s.accept(); c.sendall(c.recv(100)); c.close()
 `
 
-// Joining a process of somebody else.
+// Joining another user's process.
 func TestPrivilegesToJoin(t *testing.T) {
 	t.Parallel()
 	p := newPrivileged(t)
@@ -287,7 +287,7 @@ func TestPrivilegesToJoin(t *testing.T) {
 	}
 }
 
-// serve starts a talker, and somebody who talks to it all the time.
+// serve starts a talker, and a client that talks to it all the time.
 func (p *privileged) serve(filter string) (*capture.Namespace, int) {
 	p.Helper()
 	ns, err := capture.NewNamespace()

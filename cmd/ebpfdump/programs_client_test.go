@@ -9,7 +9,7 @@ import (
 var clientPrograms = []program{
 	client("curl", []string{"curl", "-fs", "-o", "got", "http://127.0.0.1:9000/", "-o", "again", "http://127.0.0.1:9000/"}, true),
 	client("wget", []string{"wget", "-q", "-O", "got", "http://127.0.0.1:9000/"}, false),
-	// What one program has opened, the next one reads.
+	// One program opens a socket that the next one reads.
 	{
 		name: "bash and cat", needs: []string{"bash"}, common: true,
 		prepare: func(b *bench) { b.serveAnswers("127.0.0.1:9000") },
@@ -34,7 +34,7 @@ var clientPrograms = []program{
 	},
 }
 
-// client fetches what a server of the test's has.
+// client is a program that fetches from a server of the test.
 func client(name string, command []string, common bool) program {
 	return program{
 		name: name, needs: []string{name}, common: common,

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// postgres is where Debian keeps PostgreSQL's programs, of whatever version.
+// postgres is Debian's directory of PostgreSQL's programs, for any version.
 const postgres = "/usr/lib/postgresql/*/bin/"
 
 const sshdConfig = `Port 2222
@@ -110,7 +110,7 @@ var dataPrograms = []program{
 		scope:  scope{serves: []uint16{1883}},
 		traffic: func(b *bench) {
 			b.write("body", numbered(100_000))
-			// A retained message is there for who subscribes later.
+			// A retained message is delivered to later subscribers.
 			b.must("mosquitto_pub", "-p", "1883", "-t", "large", "-r", "-q", "2", "-f", "body")
 			if got := b.must("mosquitto_sub", "-p", "1883", "-t", "large", "-C", "1", "-N"); got != string(b.read("body")) {
 				b.Errorf("%d bytes were published", len(got))
@@ -122,7 +122,7 @@ var dataPrograms = []program{
 	},
 }
 
-// redisThreads reads in threads.
+// redisThreads reads in several threads.
 func redisThreads() program {
 	p := redis.as("redis io-threads", redis.scope, func(b *bench) {
 		b.must("redis-benchmark", "-p", "6390", "-q", "-t", "set", "-n", "3000", "-c", "40", "-P", "8", "-d", "200")
@@ -144,8 +144,8 @@ func memcachedStreams(b *bench) {
 	}
 }
 
-// memcachedDatagrams asks with the header that memcached wants of datagrams: id,
-// number, count, 0.
+// memcachedDatagrams sends requests with memcached's datagram header: id, number, count,
+// 0.
 func memcachedDatagrams(b *bench) {
 	conn := b.dial("udp", "127.0.0.1:11311")
 	defer conn.Close()

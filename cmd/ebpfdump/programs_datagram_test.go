@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// listensUDP says whether somebody has a UDP port.
+// listensUDP tells whether a UDP port is in use.
 func listensUDP(port int) []string {
 	return []string{"bash", "-c", fmt.Sprintf("ss -Hlun | grep -q :%d", port)}
 }
@@ -36,7 +36,7 @@ forward-zone:
   forward-addr: 127.0.0.1@5301
 `
 
-// chronyServer serves whatever time it is.
+// chronyServer serves the local time.
 const chronyServer = `port 1123
 cmdport 0
 bindcmdaddress /
@@ -51,18 +51,18 @@ bindcmdaddress /
 pidfile $DIR/client.pid
 `
 
-// dnsmasq serves one domain at a port.
+// dnsmasq serves one domain on a port.
 func dnsmasq(port int) []string {
 	return []string{"dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", fmt.Sprint("--port=", port), "--listen-address=127.0.0.1,::1",
 		"--bind-interfaces", "--no-resolv", "--no-hosts", "--address=/example.net/192.0.2.7", "--pid-file=", "--user=root", "--log-facility=-"}
 }
 
-// dig asks for a name, and wants an answer.
+// dig looks up a name, which must have an answer.
 func dig(port int, options ...string) []string {
 	return append([]string{"dig", "-p", fmt.Sprint(port), "+time=5", "+short"}, options...)
 }
 
-// questions asks a server of names in many ways.
+// questions queries a DNS server in many ways.
 func questions(b *bench) {
 	for i := range 12 {
 		options := []string{[2]string{"@127.0.0.1", "@::1"}[i%2], fmt.Sprintf("host%d.example.net", i)}
@@ -75,7 +75,7 @@ func questions(b *bench) {
 	}
 }
 
-// A child of dnsmasq reads each connection, which dnsmasq itself has closed by then.
+// Each connection is read by a child of dnsmasq, after dnsmasq itself has closed it.
 var dns = program{
 	needs: []string{"dnsmasq", "dig"}, common: true,
 	server: dnsmasq(5300), ready: dig(5300, "@127.0.0.1", "example.net"),
@@ -106,7 +106,7 @@ var datagramPrograms = []program{
 				fmt.Fprintf(conn, "<13>Oct 11 22:14:15 host program: message %d.%s", i, strings.Repeat("x", i*5))
 			}
 			for begin := time.Now(); strings.Count(string(b.read("log")), "message") < messages; time.Sleep(20 * time.Millisecond) {
-				if time.Since(begin) > testPatience {
+				if time.Since(begin) > testTimeout {
 					b.Fatal("rsyslogd has not got all messages")
 				}
 			}
@@ -120,7 +120,7 @@ var datagramPrograms = []program{
 		scope:   scope{serves: []uint16{1123}},
 		traffic: func(b *bench) { b.must(b.expand(chronyQuery)...) },
 	},
-	// It asks the kernel for when its packets went, which comes by the error queue.
+	// It asks the kernel for transmit timestamps, which come through the error queue.
 	{
 		name: "chronyd asking", needs: []string{"chronyd"},
 		files:      map[string]string{"server.conf": chronyServer, "client.conf": chronyClient},
@@ -134,7 +134,7 @@ var datagramPrograms = []program{
 		command: []string{"ping", "-n", "-c", "3", "-i", "0.2", "-s", "100", "127.0.0.1"},
 		check:   threeReplies,
 	},
-	// All that it gets are errors.
+	// It receives nothing but errors.
 	{
 		name: "traceroute", needs: []string{"traceroute"},
 		command: []string{"traceroute", "-n", "-q", "3", "127.0.0.1"},
@@ -153,7 +153,7 @@ var datagramPrograms = []program{
 
 var chronyQuery = []string{"chronyd", "-Q", "-t", "60", "-u", "root", "-f", "$DIR/client.conf"}
 
-// threeReplies holds that each of three replies was read once.
+// threeReplies checks that each of three replies was read once.
 func threeReplies(b *bench, r *recording) {
 	kernel, user := make(map[string]string), make(map[string]string)
 	const reply = "icmp.type == 0"

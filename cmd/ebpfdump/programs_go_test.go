@@ -8,13 +8,13 @@ import (
 	"os"
 )
 
-// goPrograms are the servers in Go, which the tests' own program is under these names.
+// goPrograms are the servers in Go. The test binary is these programs under these names.
 var goPrograms = map[string]func(){
 	"serve-http": serveHTTPMain,
 	"echo-udp":   echoUDPMain,
 }
 
-// serveHTTPMain is what a Go server is by default: its listener speaks MPTCP.
+// serveHTTPMain is a Go server with default settings: its listener speaks MPTCP.
 func serveHTTPMain() {
 	fmt.Fprintln(os.Stderr, http.ListenAndServe(echoStreams, http.HandlerFunc(answerLength)))
 	os.Exit(1)
@@ -29,7 +29,7 @@ func echoUDPMain() {
 	echoPackets(conn)
 }
 
-// echoPackets sends back what comes, until the end.
+// echoPackets sends back what it receives until it is ended.
 func echoPackets(conn net.PacketConn) {
 	buf := make([]byte, 1<<16)
 	for {
@@ -43,8 +43,8 @@ func echoPackets(conn net.PacketConn) {
 	}
 }
 
-// requestsMPTCP is requests by a client that speaks MPTCP. They fit into the window,
-// or else the client repeats a byte, which is in the segments and not in the stream.
+// requestsMPTCP is requests with a client that speaks MPTCP. They fit into the window:
+// otherwise the client repeats a byte, which is in the segments but not in the stream.
 func (b *bench) requestsMPTCP(address string) {
 	b.Helper()
 	b.requestsBy(address, 400, func(ctx context.Context, network, address string) (conn net.Conn, err error) {

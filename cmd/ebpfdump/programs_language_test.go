@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// The servers of this file send back what they get, at these ports.
+// The servers of this file are echo servers on these ports.
 const (
 	echoStreams   = "127.0.0.1:7100"
 	echoDatagrams = "127.0.0.1:7101"
@@ -26,10 +26,11 @@ var (
 var languagePrograms = []program{
 	python("asyncio", streamsReady, scope{serves: []uint16{7100, 7101}}, func(b *bench) { echo(b); echoUDP(b) }),
 	python("threading", streamsReady, streamScope, echo),
-	// Each connection is a child's, and the next one has the same descriptor when the child reads.
+	// A child serves each connection, and the next one has the same descriptor number
+	// while the child reads.
 	python("forking", streamsReady, streamScope, echo).always(),
 	python("forking exec", streamsReady, streamScope, echo).always(),
-	// Another process gets each connection by SCM_RIGHTS.
+	// Each connection is passed to another process with SCM_RIGHTS.
 	python("multiprocessing", streamsReady, streamScope, echo),
 	python("peeking", streamsReady, scope{serves: []uint16{7100, 7101}}, func(b *bench) { echo(b); echoUDP(b) }),
 	python("calls", streamsReady, streamScope, echo).always(),
@@ -96,7 +97,7 @@ func java(way string, ready []string, s scope, traffic func(*bench)) program {
 	}
 }
 
-// script puts a file of testdata/programs beside the rest.
+// script copies a file of testdata/programs into the directory.
 func (b *bench) script(name string) {
 	b.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata/programs", name))
@@ -106,7 +107,7 @@ func (b *bench) script(name string) {
 	b.write(name, text)
 }
 
-// echo has conversations with a server of streams, all at the same time.
+// echo has several conversations with a stream server at the same time.
 func echo(b *bench) {
 	b.Helper()
 	const connections, messages = 8, 4
@@ -127,14 +128,7 @@ func echo(b *bench) {
 		}
 	}
 	for _, conn := range conns {
-		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
-			b.Error(err)
-		}
-		// The server has read everything when it closes its end.
-		if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 {
-			b.Errorf("%q at the end: %v", rest, err)
-		}
-		conn.Close()
+		b.halfClose(conn)
 	}
 }
 

@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// connectionsAtOnce is how many connections come one after the other, as fast as they can.
+// connectionsAtOnce is how many connections are made in quick succession.
 const connectionsAtOnce = 5000
 
-// stressPrograms do to sockets what is hard to follow, and have some of which
-// nothing must be recorded.
+// stressPrograms use sockets in ways that are hard to follow, and have sockets that must
+// not be recorded.
 var stressPrograms = []program{
 	stress("opens", []string{"true"}, scope{calls: []uint16{9000}}, func(b *bench) {
 		b.serveAnswers("127.0.0.1:9000")
@@ -63,14 +63,14 @@ func stress(way string, ready []string, s scope, traffic func(*bench)) program {
 	}
 }
 
-// with is a row with flags.
+// with returns a row with flags added.
 func (p program) with(name string, flags ...string) program {
 	p.name, p.flags = p.name+" "+name, flags
 	return p
 }
 
-// handover gives its connections to a process that nobody follows: what that one
-// reads is not the followed process's.
+// handover passes its connections to a process that is not followed: what that reads must
+// not be recorded.
 func handover() program {
 	p := stress("hands over", streamsReady, streamScope, echoOne)
 	p.aside, p.asideReady = []string{"python3", "stress.py", "takes over"}, []string{"test", "-S", "handover"}
@@ -85,7 +85,7 @@ func handover() program {
 	return p
 }
 
-// tell tells a client to begin, and waits until it is done.
+// tell starts a client, and waits until it is done.
 func (b *bench) tell() {
 	b.Helper()
 	b.write("go", nil)
@@ -93,7 +93,7 @@ func (b *bench) tell() {
 		if _, err := os.Stat(filepath.Join(b.dir, "done")); err == nil {
 			return
 		}
-		if time.Since(begin) > testPatience {
+		if time.Since(begin) > testTimeout {
 			b.Fatal("the client is not done")
 		}
 	}
@@ -120,7 +120,7 @@ func (b *bench) serveAnswers(address string) {
 	}()
 }
 
-// serveDatagrams sends back what comes.
+// serveDatagrams is an echo server.
 func (b *bench) serveDatagrams(address string) {
 	b.Helper()
 	var conn net.PacketConn
@@ -159,19 +159,13 @@ func echoOne(b *bench) {
 				b.Errorf("sent %q, got %q: %v", message, back, err)
 			}
 		}
-		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
-			b.Error(err)
-		}
-		if rest, err := io.ReadAll(conn); err != nil || len(rest) > 0 {
-			b.Errorf("%q at the end: %v", rest, err)
-		}
-		conn.Close()
+		b.halfClose(conn)
 	}
 }
 
 var bothReady = []string{"bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/7300"}
 
-// bothPorts asks at a port that is chosen, and at one that is not.
+// bothPorts makes requests to a selected port and to another one.
 func bothPorts(b *bench) {
 	for i := range 10 {
 		b.ask(echoStreams, i)

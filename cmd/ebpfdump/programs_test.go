@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// program is a row of the table of real programs: what ebpfdump records of it is
-// compared with what was on the wire. In its strings $DIR is a directory of its own.
+// program is a row of the table of real programs: what ebpfdump records is compared with
+// the wire. In its strings $DIR is a directory for the row.
 type program struct {
 	name  string
 	needs []string // commands, or files, with a pattern for a version in it
 
-	// common rows run with all other tests, and need only what make test installs; the
+	// common rows run with all other tests and need only what make test installs; the
 	// others are for make programs.
 	common bool
 
@@ -37,10 +37,10 @@ type program struct {
 	check      func(*bench, *recording)
 }
 
-// programs are the rows, in files by what they are.
+// programs are all rows, from the files by kind.
 var programs = slices.Concat(webPrograms, dataPrograms, datagramPrograms, languagePrograms, clientPrograms, stressPrograms)
 
-// all tells whether the rows run for which make programs installs programs.
+// all tells whether the rows for make programs run too.
 func all() bool { return os.Getenv("EBPFDUMP_PROGRAMS") == "1" }
 
 func TestPrograms(t *testing.T) {
@@ -57,13 +57,13 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// always is a row that make test runs as well.
+// always returns a row that make test runs as well.
 func (p program) always() program {
 	p.common = true
 	return p
 }
 
-// expand puts the directory into words.
+// expand replaces $DIR in words.
 func (b *bench) expand(words []string) []string {
 	all := make([]string, len(words))
 	for i, word := range words {
@@ -75,7 +75,8 @@ func (b *bench) expand(words []string) []string {
 	return all
 }
 
-// installed is the newest file that a pattern fits, the pattern itself if there is none.
+// installed is the newest file that matches a pattern, or the pattern itself if there is
+// none.
 func installed(pattern string) string {
 	found, err := filepath.Glob(pattern)
 	if err != nil || len(found) == 0 {

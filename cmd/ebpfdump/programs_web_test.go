@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// nginxConfig has a server of files, and one that asks another.
+// nginxConfig has a server of files, and a reverse proxy.
 const nginxConfig = `daemon off;
 pid nginx.pid;
 error_log stderr;
@@ -94,25 +94,25 @@ var webPrograms = []program{
 	},
 }
 
-// as is a row of a program of which there are several.
+// as returns a row for one of several variants of a program.
 func (p program) as(name string, s scope, traffic func(*bench)) program {
 	p.name, p.scope, p.traffic = name, s, traffic
 	return p
 }
 
-// asCommand is the same, started by ebpfdump.
+// asCommand returns the same row with the program started by ebpfdump.
 func (p program) asCommand() program {
 	p.started = true
 	return p
 }
 
-// throughNginx asks a server of the test's by way of nginx.
+// throughNginx makes requests to a server of the test through nginx.
 func throughNginx(b *bench) {
 	b.serveHTTP("127.0.0.1:9000")
 	b.requests("127.0.0.1:8081")
 }
 
-// serveHTTP serves the length of what it was sent, and some more, until the end
+// serveHTTP answers with the length of each request's body and some more, until the end
 // of the test.
 func (b *bench) serveHTTP(address string) {
 	b.Helper()
@@ -131,7 +131,7 @@ func answerLength(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%d%s", n, strings.Repeat(".", 100_000))
 }
 
-// requests asks a server that answers as answerLength does.
+// requests makes requests to a server that answers like answerLength.
 func (b *bench) requests(address string) {
 	b.Helper()
 	b.requestsBy(address, 3000, func(_ context.Context, network, address string) (conn net.Conn, err error) {
@@ -143,7 +143,7 @@ func (b *bench) requests(address string) {
 	})
 }
 
-// numbered are bytes of which no part is like another.
+// numbered returns bytes of which no two parts are equal.
 func numbered(size int) []byte {
 	var all []byte
 	for n := 0; len(all) < size; n++ {
@@ -152,13 +152,13 @@ func numbered(size int) []byte {
 	return all[:size]
 }
 
-// requestsBy asks over a connection for each request, and over one for all. The
-// largest is 49 times as large as the unit.
+// requestsBy makes requests over a connection each, and over a shared one. The largest
+// body is 49 times the unit.
 func (b *bench) requestsBy(address string, unit int, dial func(ctx context.Context, network, address string) (net.Conn, error)) {
 	b.Helper()
 	for _, keep := range []bool{false, true} {
 		transport := &http.Transport{DisableKeepAlives: !keep, DialContext: dial}
-		client := &http.Client{Transport: transport, Timeout: testPatience}
+		client := &http.Client{Transport: transport, Timeout: testTimeout}
 		for i := range 8 {
 			size := i * i * unit
 			answer, err := client.Post("http://"+address+"/", "text/plain", bytes.NewReader(numbered(size)))

@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, commands)
 }
 
-// isolate starts the tests again in a network namespace, where their ports mean
-// nothing to Wireshark, and nobody else sends anything.
+// isolate runs the tests again in a network namespace, with ports that mean nothing to
+// Wireshark, and without other traffic.
 func isolate() {
 	const isolated = "EBPFDUMP_ISOLATED"
 	if filepath.Base(os.Args[0]) == "ebpfdump" || os.Getenv(isolated) != "" {
@@ -46,7 +46,7 @@ func isolate() {
 	panic(err)
 }
 
-// TestScript runs the command line as a user would: one file a concern.
+// TestScript runs the command line as a user would, with a file for each concern.
 func TestScript(t *testing.T) {
 	t.Parallel()
 	paths := make(map[string]string)
@@ -81,8 +81,8 @@ func TestScript(t *testing.T) {
 	})
 }
 
-// condition tells whether this machine can run a script. What is missing fails
-// the test where the environment says that nothing may be.
+// condition tells whether this machine can run a script. Under EBPFDUMP_REQUIRE=1 a
+// missing requirement fails the test.
 func condition(name string) (bool, error) {
 	var ok bool
 	switch {
@@ -119,8 +119,8 @@ func status(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// testPatience is how long a test waits for what must come in the end.
-const testPatience = 2 * time.Minute
+// testTimeout is how long a test waits for what must happen eventually.
+const testTimeout = 2 * time.Minute
 
 // await FILE REGEXP waits until a file has a line that matches, and puts the
 // first group, if any, into $MATCH.
@@ -139,13 +139,13 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Setenv("MATCH", string(groups[len(groups)-1]))
 			return
 		}
-		if time.Since(begin) > testPatience {
+		if time.Since(begin) > testTimeout {
 			ts.Fatalf("waited in vain for %q in %s, which has:\n%s", args[1], args[0], text)
 		}
 	}
 }
 
-// listen NETWORK takes a loopback port for the rest of the script, as $PORT.
+// listen NETWORK reserves a loopback port for the rest of the script, as $PORT.
 func listen(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: listen tcp|udp")
@@ -163,7 +163,7 @@ func listen(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("PORT", strconv.Itoa(l.LocalAddr().(*net.UDPAddr).Port))
 }
 
-// datagram ADDR TEXT [odd|even] sends a UDP datagram, from a port of that sort.
+// datagram ADDR TEXT [odd|even] sends a UDP datagram, from an odd or even port.
 func datagram(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 || len(args) > 3 {
 		ts.Fatalf("usage: datagram ADDR TEXT [odd|even]")
@@ -180,8 +180,8 @@ func datagram(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// frames DEVICE TAG... sends frames with the probe's datagram, each with a tag, in
-// hexadecimal, before its type.
+// frames DEVICE TAG... sends frames with the probe's datagram, each with a VLAN tag given
+// in hexadecimal.
 func frames(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: frames DEVICE TAG...")

@@ -30,7 +30,7 @@ func BenchmarkStart(b *testing.B) {
 			}
 			var starts, stops []float64
 			for b.Loop() {
-				// The kernel takes a second for what the one before has left to it.
+				// The kernel takes a second to clean up after the previous run.
 				time.Sleep(1500 * time.Millisecond)
 				start, stop := bench.startAndStop(args...)
 				starts, stops = append(starts, start), append(stops, stop)
@@ -42,13 +42,14 @@ func BenchmarkStart(b *testing.B) {
 	}
 }
 
-// listener is a process with a socket.
+// listener starts a process with a socket.
 func (b *bench) listener() *exec.Cmd {
 	b.Helper()
 	return b.python("import socket; s = socket.create_server(('127.0.0.1', 0)); print(flush=True); s.accept()")
 }
 
-// python runs a program until the end of the benchmark, when it has said something.
+// python starts a program that runs until the end of the benchmark, and waits for its
+// first output.
 func (b *bench) python(program string) *exec.Cmd {
 	b.Helper()
 	cmd := exec.Command("python3", "-c", program)
@@ -67,7 +68,7 @@ func (b *bench) python(program string) *exec.Cmd {
 	return cmd
 }
 
-// startAndStop runs ebpfdump, and measures milliseconds.
+// startAndStop runs ebpfdump once, and measures both times in milliseconds.
 func (b *bench) startAndStop(args ...string) (start, stop float64) {
 	b.Helper()
 	cmd := exec.Command(b.named("ebpfdump"), args...)

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// packet is what a tap or a view has of a packet, or of the read that got it.
+// packet is a packet, or a read of one, as a tap or a view has it.
 type packet struct {
 	network  string // "tcp", "udp", or another protocol's number
 	src, dst netip.AddrPort
@@ -22,7 +22,7 @@ type packet struct {
 	flags    byte
 	data     []byte
 
-	// Of a packet in a capture.
+	// Only for packets in a capture.
 	id, frame     int
 	user          bool
 	iface, remark string
@@ -37,8 +37,8 @@ func (p *packet) String() string {
 	return fmt.Sprintf("%s %v > %v, flags %#x, seq %d, %d bytes %.40q", p.network, p.src, p.dst, p.flags, p.seq, len(p.data), p.data)
 }
 
-// wire is a tap of the test's own on a namespace's loopback interface, with a
-// queue that nothing overflows: what the other side sent.
+// wire is the test's own packet socket on the loopback interface of a namespace, with a
+// queue that never overflows: it has what the other side sent.
 type wire struct {
 	testing.TB
 	fd       int
@@ -47,7 +47,7 @@ type wire struct {
 	packets  []packet
 }
 
-// wireQueue is in bytes. It takes memory only as far as it fills.
+// wireQueue is in bytes. Only what is queued takes memory.
 const wireQueue = 512 << 20
 
 func (b *bench) tapWire() *wire {
@@ -55,7 +55,7 @@ func (b *bench) tapWire() *wire {
 	b.awaitClosed()
 	w := &wire{TB: b, stopped: make(chan error, 1)}
 	err := b.ns.Do(func() (err error) {
-		// Of no protocol, until its queue is large.
+		// No protocol, so that it receives nothing until its queue is large.
 		w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 		if err != nil {
 			return err
@@ -72,7 +72,7 @@ func (b *bench) tapWire() *wire {
 	return w
 }
 
-// receive takes packets until the queue is empty after the end.
+// receive reads packets until stop was called and the queue is empty.
 func (w *wire) receive() error {
 	buf := make([]byte, 1<<17)
 	for {
@@ -88,7 +88,7 @@ func (w *wire) receive() error {
 			if err != nil {
 				return err
 			}
-			// What goes out of the loopback interface comes in by it again.
+			// What leaves through the loopback interface comes in again.
 			if at, ok := from.(*unix.SockaddrLinklayer); ok && at.Pkttype == unix.PACKET_OUTGOING {
 				continue
 			}
@@ -105,7 +105,7 @@ func (w *wire) receive() error {
 	}
 }
 
-// stop returns all that the wire had, and that somebody could get.
+// stop returns everything on the wire that a socket could receive.
 func (w *wire) stop() []packet {
 	w.Helper()
 	w.stopping.Store(true)
@@ -120,7 +120,7 @@ func (w *wire) stop() []packet {
 	return delivered(w.packets)
 }
 
-// parsePacket reads an IP packet.
+// parsePacket parses an IP packet.
 func parsePacket(b []byte) (p packet, ok bool) {
 	var src, dst netip.Addr
 	var protocol byte
@@ -129,7 +129,7 @@ func parsePacket(b []byte) (p packet, ok bool) {
 		src, _ = netip.AddrFromSlice(b[12:16])
 		dst, _ = netip.AddrFromSlice(b[16:20])
 		protocol = b[9]
-		// What an ICMP message quotes need not be whole.
+		// The packet quoted in an ICMP message may be truncated.
 		b = b[int(b[0]&15)*4 : min(int(binary.BigEndian.Uint16(b[2:])), len(b))]
 	case len(b) >= 40 && b[0]>>4 == 6:
 		src, _ = netip.AddrFromSlice(b[8:24])
@@ -157,7 +157,7 @@ func parsePacket(b []byte) (p packet, ok bool) {
 	return p, true
 }
 
-// refuses tells whether a packet says that nobody has the port that another one was sent to.
+// refuses tells whether a packet says that the port of another one is unreachable.
 func (p *packet) refuses(sent *packet) bool {
 	if p.network == "tcp" { // answers what acknowledges nothing: a SYN
 		return sent.network == "tcp" && sent.flags&synFlag != 0 && sent.src == p.dst && sent.dst == p.src
@@ -170,12 +170,12 @@ func (p *packet) refuses(sent *packet) bool {
 	return unreachable && ok && quoted.network == "udp" && quoted.src == sent.src && quoted.dst == sent.dst && bytes.HasPrefix(sent.data, quoted.data)
 }
 
-// mayRefuse tells whether a packet can be of that sort.
+// mayRefuse tells whether a packet may be such a refusal.
 func (p *packet) mayRefuse() bool {
 	return p.network == "1" || p.network == "58" || p.network == "tcp" && p.flags&rstFlag != 0 && p.seq == 0
 }
 
-// delivered leaves out what nobody could get.
+// delivered leaves out what no socket could receive.
 func delivered(all []packet) []packet {
 	refused := make(map[int]bool)
 	for i := range all {
@@ -198,7 +198,7 @@ func delivered(all []packet) []packet {
 	return some
 }
 
-// captureFields are what is read of a capture, by tshark.
+// captureFields are the fields of a capture that tshark prints.
 var captureFields = []string{
 	"frame.number", "frame.interface_name", "frame.packet_id", "frame.comment",
 	"ip.src", "ipv6.src", "exported_pdu.ipv4_src", "exported_pdu.ipv6_src",
@@ -227,7 +227,7 @@ func (b *bench) packets(file string) []packet {
 	return all
 }
 
-// capturedPacket makes a packet of what tshark says of it.
+// capturedPacket makes a packet from tshark's fields.
 func (b *bench) capturedPacket(fields map[string]string) packet {
 	b.Helper()
 	first := func(names ...string) string {

@@ -13,8 +13,8 @@ import (
 )
 
 // BenchmarkWatch prints how long it takes until a packet that arrives at an idle socket
-// can be read from -o -, and by way of tshark, the medians in milliseconds; and how many
-// milliseconds of a core ebpfdump takes for a second in which nothing comes.
+// can be read from -o -, directly and through tshark, as medians in milliseconds; and the
+// cpu time in milliseconds that ebpfdump takes per idle second.
 func BenchmarkWatch(b *testing.B) {
 	requireTools(b, "python3", "tshark")
 	for _, how := range []string{"kind", "pid", "kind/tshark", "pid/tshark"} {
@@ -58,7 +58,7 @@ type watcher struct {
 	out         *os.File
 }
 
-// watch starts ebpfdump with its output at a pipe, to us or to tshark.
+// watch starts ebpfdump with its output connected to the test or to tshark.
 func (b *bench) watch(byTshark bool, args ...string) *watcher {
 	b.Helper()
 	w := &watcher{bench: b, cmd: exec.Command(b.named("ebpfdump"), args...)}
@@ -86,7 +86,7 @@ func (b *bench) watch(byTshark bool, args ...string) *watcher {
 		f.Close()
 	}
 	for begin := time.Now(); !strings.Contains(said.String(), "listening on"); time.Sleep(10 * time.Millisecond) {
-		if time.Since(begin) > testPatience {
+		if time.Since(begin) > testTimeout {
 			b.Fatalf("ebpfdump does not listen: %s", said.String())
 		}
 	}
@@ -94,7 +94,7 @@ func (b *bench) watch(byTshark bool, args ...string) *watcher {
 	return w
 }
 
-// skip reads what is there.
+// skip discards what can be read.
 func (w *watcher) skip() {
 	w.Helper()
 	for buf := make([]byte, 1<<16); ; {
@@ -107,10 +107,10 @@ func (w *watcher) skip() {
 	}
 }
 
-// await waits for something to read.
+// await waits until there is something to read.
 func (w *watcher) await() {
 	w.Helper()
-	if err := w.out.SetReadDeadline(time.Now().Add(testPatience)); err != nil {
+	if err := w.out.SetReadDeadline(time.Now().Add(testTimeout)); err != nil {
 		w.Fatal(err)
 	}
 	if _, err := w.out.Read(make([]byte, 1<<16)); err != nil {
@@ -118,7 +118,7 @@ func (w *watcher) await() {
 	}
 }
 
-// cpu is what ebpfdump has taken of a core so far, in milliseconds.
+// cpu is the cpu time of ebpfdump so far, in milliseconds.
 func (w *watcher) cpu() float64 {
 	w.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", w.cmd.Process.Pid))
@@ -145,7 +145,7 @@ func (w *watcher) end() {
 		w.Fatal(err)
 	}
 	for w.skip(); ; {
-		if err := w.out.SetReadDeadline(time.Now().Add(testPatience)); err != nil {
+		if err := w.out.SetReadDeadline(time.Now().Add(testTimeout)); err != nil {
 			w.Fatal(err)
 		}
 		if _, err := w.out.Read(make([]byte, 1<<16)); err != nil {

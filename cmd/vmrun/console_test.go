@@ -10,7 +10,7 @@ import (
 
 func TestConsole(t *testing.T) {
 	c := &console{}
-	// QEMU hands over whatever pieces it has.
+	// QEMU writes in arbitrary pieces.
 	for _, piece := range []string{"\x1bc\x1b[?7l\x1b[2J[    0.5", "12] first\r\n\r\n[    1.0] Kernel panic - not sync", "ing: VFS: no root\r\nunfinished"} {
 		if n, err := c.Write([]byte(piece)); n != len(piece) || err != nil {
 			t.Fatalf("Write: %d, %v", n, err)

@@ -47,7 +47,8 @@ func testArchive(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// readArchive is a reader by the format's description, written apart from the writer.
+// readArchive is a reader written from the format's description, independently of the
+// writer.
 func readArchive(t *testing.T, b []byte) (names []string, entries map[string]entry) {
 	t.Helper()
 	entries = map[string]entry{}

@@ -22,7 +22,7 @@ func testFolder(t *testing.T) (folder string, content []byte) {
 	return folder, content
 }
 
-// testReport is a guest's report with all that can be in one.
+// testReport is a guest's report with every kind of frame.
 func testReport(t *testing.T, folder string) []byte {
 	t.Helper()
 	var b bytes.Buffer

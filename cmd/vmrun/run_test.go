@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// requireKernels is the variable that makes a failure of a missing kernel.
+// requireKernels is the variable that makes a missing kernel a failure.
 const requireKernels = "EBPFDUMP_REQUIRE_KERNELS"
 
 func TestMain(m *testing.M) {
@@ -158,7 +158,7 @@ func TestRunOut(t *testing.T) {
 	}
 }
 
-// TestRunAsWrapper runs a test binary as "go test -exec" does: that of this package.
+// TestRunAsWrapper runs this package's test binary as "go test -exec" does.
 func TestRunAsWrapper(t *testing.T) {
 	kernel := bootable(t)[0]
 	program, profile := filepath.Join(t.TempDir(), "vmrun.test"), filepath.Join(t.TempDir(), "trace")

@@ -25,8 +25,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
-// What a process gives up it cannot get back, so each test restricts a child,
-// which is this program again and says on stdout how it went.
+// A process cannot regain what it drops, so each test restricts a child: the test binary
+// again, which reports on stdout.
 const childVariable = "EBPFDUMP_CONFINED"
 
 var children = map[string]func(folder string) map[string]string{
@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// inChild runs a child that works in a folder.
+// inChild runs a child in a folder.
 func inChild(t *testing.T, name, folder string) map[string]string {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", folder)
@@ -71,8 +71,8 @@ func requireLandlock(t *testing.T) {
 	testutil.Missing(t, "needs Landlock")
 }
 
-// busy keeps threads in all states: that run, that are blocked in a system call,
-// and that wait with their goroutine for good. It returns when all of them exist.
+// busy keeps threads in all states: running, blocked in a system call, and idle in a
+// locked goroutine. It returns when all of them exist.
 func busy() {
 	var begun sync.WaitGroup
 	inThread := func(work func()) {
@@ -97,8 +97,7 @@ func busy() {
 	begun.Wait()
 }
 
-// threads has, for each line of the threads' status that is asked for, the values
-// that occur.
+// threads returns the distinct values of lines in the status of all threads.
 func threads(lines ...string) map[string]string {
 	result := map[string]string{}
 	names, _ := filepath.Glob("/proc/self/task/*/status")
@@ -147,14 +146,13 @@ func TestKeep(t *testing.T) {
 	if n, _ := strconv.Atoi(got["threads"]); n < 10 {
 		t.Errorf("only %d threads were tried", n)
 	}
-	// The kernel gives root's programs all that was left, and no more.
+	// The kernel gives root's programs everything that was kept, and no more.
 	if want := "<nil> CapEff:\t" + kept + "\n"; got["run"] != want {
 		t.Errorf("a program that was run has %q, want %q", got["run"], want)
 	}
 }
 
-// A capability that is a part of another one is kept by the other, if that is all
-// there is.
+// A capability that is held only as part of a larger one is kept by keeping that.
 func TestWanted(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ permitted, want uint64 }{
@@ -175,7 +173,7 @@ func setuidInChild(folder string) map[string]string {
 	return map[string]string{"id": fmt.Sprintln(err, string(bytes.TrimSpace(out)))}
 }
 
-// A set-user-id program gives nothing back.
+// A set-user-id program does not regain anything.
 func TestKeepForGood(t *testing.T) {
 	t.Parallel()
 	testutil.RequireRoot(t, unix.CAP_DAC_OVERRIDE, unix.CAP_NET_RAW)
@@ -197,7 +195,7 @@ func TestKeepForGood(t *testing.T) {
 	}
 }
 
-// filesInChild tries what a process may do that reads and writes files.
+// filesInChild tries what a confined process may do with files.
 func filesInChild(folder string) map[string]string {
 	busy()
 	in := func(name string) string { return filepath.Join(folder, name) }
@@ -293,7 +291,7 @@ func TestToOpenFiles(t *testing.T) {
 	}
 }
 
-// foreignerInChild is root in somebody else's folder, as with sudo.
+// foreignerInChild is root in another user's folder, as with sudo.
 func foreignerInChild(folder string) map[string]string {
 	output := filepath.Join(folder, "output")
 	if err := os.WriteFile(output, nil, 0o600); err != nil {

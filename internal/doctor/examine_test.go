@@ -18,8 +18,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
-// roleVariable makes the test binary another process than the tests: one with
-// less than they have, which prints its report.
+// roleVariable makes the test binary a process with fewer privileges that prints its
+// report.
 const roleVariable = "EBPFDUMP_DOCTOR_ROLE"
 
 // forever as first argument makes the test binary a program that never ends.
@@ -57,7 +57,8 @@ func becomeUser() error {
 	return unix.Setresuid(nobody, nobody, nobody)
 }
 
-// loseBPF has a seccomp filter answer every bpf(2) of this process as a kernel does that has none.
+// loseBPF installs a seccomp filter that makes every bpf(2) fail as on a kernel without
+// it.
 func loseBPF() error {
 	filter := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the system call's number
@@ -149,7 +150,7 @@ func TestExamineAsNobody(t *testing.T) {
 	}
 }
 
-// Under a kernel that has no bpf(2) that is what every answer says.
+// On a kernel without bpf(2) every answer says so.
 func TestExamineWithoutBPF(t *testing.T) {
 	t.Parallel()
 	if _, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0); err != nil {

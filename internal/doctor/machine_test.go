@@ -13,7 +13,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// files is a world that has only these.
+// files is a world with only these files.
 func files(content map[string]string) world {
 	m := fstest.MapFS{}
 	for name, text := range content {
@@ -99,7 +99,7 @@ func TestUnescape(t *testing.T) {
 	}
 }
 
-// Only two results of a probe are conclusive, and a missing system call.
+// Only two results of a probe are conclusive, besides a missing system call.
 func TestFeature(t *testing.T) {
 	t.Parallel()
 	capable := bpf.Privilege{Effective: 1 << unix.CAP_BPF}

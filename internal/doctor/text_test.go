@@ -10,7 +10,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
-// example is a report with something of everything, the same on every machine.
+// example is a report that covers everything, independent of the machine.
 func example() Report {
 	m := machine(ordinary,
 		lacks(TapLoads, "CAP_BPF"),
@@ -61,8 +61,8 @@ func TestText(t *testing.T) {
 	}
 }
 
-// The JSON form is a promise: what this test finds changed is another Version,
-// unless it only got longer.
+// The JSON is a promise: a change found by this test needs a new Version unless it only
+// adds.
 func TestJSON(t *testing.T) {
 	t.Parallel()
 	got, err := json.MarshalIndent(example(), "", "  ")

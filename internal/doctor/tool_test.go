@@ -11,8 +11,8 @@ import (
 	"testing/fstest"
 )
 
-// installed is a world in which programs print what is given for "NAME ARGS";
-// those that are not named fail, and those in absent are not there.
+// installed is a world in which programs print what is given for "NAME ARGS"; others
+// fail, and those in absent do not exist.
 func installed(prints map[string]string, absent ...string) world {
 	return world{
 		files: fstest.MapFS{"usr/lib/wireshark/extcap/dumper": &fstest.MapFile{}},
@@ -83,7 +83,7 @@ func TestExtcap(t *testing.T) {
 	}
 }
 
-// A tool that never ends is not waited for once the context has.
+// A tool that never ends is not waited for after the context has ended.
 func TestProgramOutputEnds(t *testing.T) {
 	t.Parallel()
 	executable, err := os.Executable()

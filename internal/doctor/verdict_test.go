@@ -10,10 +10,10 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// ordinary is a process of an ordinary user.
+// ordinary is a process of an unprivileged user.
 var ordinary = bpf.Privilege{UID: 1000}
 
-// machine is one on which every trial went well but for those given.
+// machine is one on which every trial succeeded except those given.
 func machine(p bpf.Privilege, failed ...Trial) Machine {
 	m := Machine{Process: Process{UID: p.UID, nested: p.Nested}}
 	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, CgroupHook, NetlinkMessage, OtherUser} {
@@ -122,7 +122,7 @@ func TestDiagnose(t *testing.T) {
 	}
 }
 
-// A machine of which nothing is known is not said to work.
+// A machine about which nothing is known does not count as working.
 func TestDiagnoseNothing(t *testing.T) {
 	t.Parallel()
 	r := Diagnose(Machine{}, "v1")
@@ -167,8 +167,7 @@ func TestNeededFor(t *testing.T) {
 	}
 }
 
-// Every trial that a command names is one that is made, and every capability
-// that it needs is tried.
+// Every trial that a command names exists, and every capability that it needs is tried.
 func TestCommandsNameTrials(t *testing.T) {
 	t.Parallel()
 	made := map[string]bool{TapLoads: true, TapRecords: true}

@@ -15,7 +15,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
-// The samples are recorded anew now and then: what the probe does stays.
+// The samples are re-recorded now and then, but the probe stays the same.
 func TestSamples(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct {
@@ -73,7 +73,7 @@ func TestConversation(t *testing.T) {
 	wants(t, s.finding("unseen").Text, "the handshake (packets 1-2); ACKs without payload (packets 7, 9)")
 }
 
-// Of an ACK only that of a SYN-ACK is part of the handshake, and only if it brings nothing.
+// Only the ACK of a SYN-ACK is part of the handshake, and only without payload.
 func TestHandshake(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string][2]string{
@@ -85,7 +85,8 @@ func TestHandshake(t *testing.T) {
 	}
 }
 
-// Segments that come again, out of order, and across the end of the sequence numbers.
+// Segments that are repeated, out of order, and across the wrap-around of sequence
+// numbers.
 func TestStreamOutOfOrder(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
@@ -106,8 +107,8 @@ func TestStreamOutOfOrder(t *testing.T) {
 	equal(t, "unread", s.Undelivered.AtEnd.IDs.String(), "7")
 }
 
-// The tap lost a segment, or came late: the file says which packet a read
-// begins with.
+// The tap lost a segment, or was attached late: the file says which packet a read begins
+// with.
 func TestStreamWithGap(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
@@ -176,13 +177,13 @@ func TestFilterVerdicts(t *testing.T) {
 	equal(t, "truncated bytes", s.Undelivered.Trimmed.Bytes, 18)
 	equal(t, "same", s.Comparison.Same, 1)
 	equal(t, "delivered", s.Delivered.IDs.String(), "2-3")
-	// The payload's first bytes are those that are left, not its last.
+	// The filter keeps the first bytes of the payload, not the last.
 	equal(t, "place", e.packets[1].parts[0].from, 8)
 	wants(t, e.packets[0].fate, "verdict was 0")
 	wants(t, e.packets[1].fate, "the filter keeps 12 of 19 bytes")
 }
 
-// What a filter cuts off a segment, the peer sends again.
+// What a filter trims from a segment, the peer sends again.
 func TestStreamTruncatedByFilter(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
@@ -228,7 +229,8 @@ func TestDifferentBytes(t *testing.T) {
 	}
 }
 
-// The other views of a packet end with the kernel view's bytes, or it is said.
+// The other views of a packet end with the kernel view's bytes, or the report says that
+// they do not.
 func TestViewsBelow(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
@@ -321,7 +323,7 @@ func TestImpossibleTimes(t *testing.T) {
 	equal(t, "latency", r.explain(t).only(t).Latency, nil)
 }
 
-// More lies between a packet and its read than is kept.
+// A packet leaves the window before its read.
 func TestForgotten(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
@@ -372,7 +374,7 @@ func TestDamagedFile(t *testing.T) {
 	t.Parallel()
 	file := conversation().file(t)
 	whole := explained(t, file, Options{}).Report.Packets
-	// A block in the middle ends with another length than it begins with.
+	// The two lengths of a block in the middle differ.
 	damaged := bytes.Clone(file)
 	at := 0
 	for at < len(file)/2 {
@@ -390,7 +392,7 @@ func TestDamagedFile(t *testing.T) {
 	wants(t, pageOf(t, e), "The file is damaged")
 }
 
-// TestCutOffFile has files that end in the middle of a block, as a crash leaves them.
+// TestCutOffFile has files that end in the middle of a block, as after a crash.
 func TestCutOffFile(t *testing.T) {
 	t.Parallel()
 	file := conversation().file(t)
@@ -412,7 +414,7 @@ func TestCutOffFile(t *testing.T) {
 	}
 }
 
-// What only passed the interface is no packet of the socket.
+// A packet that only passed the interface does not belong to the socket.
 func TestWireView(t *testing.T) {
 	t.Parallel()
 	wire := &capture.Interface{Kind: "udp", View: capture.ViewWire, Layer: capture.LayerLink}

@@ -29,8 +29,8 @@ var (
 	server    = netip.MustParseAddrPort("127.0.0.1:16962")
 )
 
-// recording is a capture in the making: each packet comes a microsecond after
-// the one before.
+// recording builds a capture in which each packet comes a microsecond after the one
+// before.
 type recording struct {
 	section    convert.Section
 	interfaces []*capture.Interface // those that come first, with packets or without
@@ -111,7 +111,7 @@ func (r *recording) file(t testing.TB) []byte {
 	return file.Bytes()
 }
 
-// explained explains a file that is whole.
+// explained explains a complete file.
 func explained(t testing.TB, file []byte, o Options) *Explanation {
 	t.Helper()
 	e, err := explainedAnyway(file, o)
@@ -173,7 +173,7 @@ func pageOf(t testing.TB, e *Explanation) string {
 	return b.String()
 }
 
-// equal compares what was found with what should be.
+// equal compares a value with the expected one.
 func equal[T comparable](t *testing.T, what string, got, want T) {
 	t.Helper()
 	if got != want {
@@ -181,7 +181,7 @@ func equal[T comparable](t *testing.T, what string, got, want T) {
 	}
 }
 
-// wants looks for a text within a longer one.
+// wants fails if a text does not contain another.
 func wants(t *testing.T, in, part string) {
 	t.Helper()
 	if !strings.Contains(in, part) {
@@ -189,8 +189,8 @@ func wants(t *testing.T, in, part string) {
 	}
 }
 
-// conversation is a connection from the handshake to its end: two segments come
-// to one read, one segment goes to two, and one is as it came.
+// conversation is a connection from handshake to end: one read gets two segments, two
+// reads get parts of one, and one read gets exactly one.
 func conversation() *recording {
 	r := newRecording()
 	r.segment(999, header.SYN, "")

@@ -8,7 +8,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// What was beside the bytes is told where it was not zero, once for all views.
+// Metadata that is not zero is reported, once for all views.
 func TestMetadata(t *testing.T) {
 	t.Parallel()
 	known := *udpKernel
@@ -63,7 +63,7 @@ func TestMetadata(t *testing.T) {
 	}
 }
 
-// The number of values in a file is the file's, that of values kept is ours.
+// A file may have any number of values, but only some are kept.
 func TestMetadataIsBounded(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
@@ -80,7 +80,7 @@ func TestMetadataIsBounded(t *testing.T) {
 	}
 }
 
-// Nothing is said of what was not there.
+// Without metadata nothing is said about it.
 func TestNoMetadata(t *testing.T) {
 	t.Parallel()
 	r := newRecording()

@@ -7,7 +7,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
-// A peek takes nothing: the read that follows has the same bytes.
+// A peek consumes nothing: the next read has the same bytes.
 func TestPeek(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
@@ -25,7 +25,7 @@ func TestPeek(t *testing.T) {
 	wants(t, all, "user: peeked at (MSG_PEEK), and left in the queue")
 }
 
-// A stream that was joined in the middle begins with bytes of no packet.
+// A stream joined in the middle begins with bytes without a packet.
 func TestBeforeTap(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
@@ -46,7 +46,7 @@ func TestBeforeTap(t *testing.T) {
 	wants(t, text(t, e, false), "1 read got bytes")
 }
 
-// What went by splice is delivered, though nobody saw its bytes.
+// Spliced bytes count as delivered, although they were not seen.
 func TestSplice(t *testing.T) {
 	t.Parallel()
 	r := newRecording()
@@ -61,7 +61,7 @@ func TestSplice(t *testing.T) {
 	equal(t, "unknown", s.Comparison.Unknown, 1)
 }
 
-// The sockets of a process have interfaces of one name, whose ledgers add up.
+// The sockets of a process have interfaces with one name, whose statistics are added.
 func TestSocketsOfProcess(t *testing.T) {
 	t.Parallel()
 	r := newRecording()

@@ -110,8 +110,7 @@ func TestDissect(t *testing.T) {
 	}
 }
 
-// Whatever the bytes are, the layers cover the packet from its beginning to its
-// end without gaps.
+// For any bytes, the layers cover the packet from beginning to end without gaps.
 func FuzzDissect(f *testing.F) {
 	f.Add(uint8(1), uint8(6), []byte("\x45\x00\x00\x1e\x00\x00\x40\x00\x40\x11\x00\x00\x7f\x00\x00\x01\x7f\x00\x00\x01"), 0)
 	f.Add(uint8(3), uint8(6), make([]byte, 40), 1500)
@@ -134,8 +133,8 @@ func FuzzDissect(f *testing.F) {
 	})
 }
 
-// Whatever a file holds, it is explained or refused, in text that a terminal
-// can take and a page that is well-formed.
+// Any file is explained or refused, in text without control characters and as a
+// well-formed page.
 func FuzzRead(f *testing.F) {
 	for _, r := range []*recording{conversation(), hostile(), newRecording()} {
 		f.Add(r.file(f))

@@ -27,7 +27,7 @@ func TestText(t *testing.T) {
 	testutil.Golden(t, "testdata/conversation.txt", text(t, conversation().explain(t), false))
 }
 
-// Colours change nothing else, and every layer has its own.
+// Colours change nothing else, and every layer has a different one.
 func TestColours(t *testing.T) {
 	t.Parallel()
 	e := conversation().explain(t)
@@ -38,7 +38,7 @@ func TestColours(t *testing.T) {
 	wants(t, coloured, "\x1b[1;32mread 1")
 }
 
-// hostile is a capture whose texts would like to be something else.
+// hostile is a capture whose texts contain markup and control characters.
 func hostile() *recording {
 	const evil = "\x1b]0;owned\a\r\u202e<script>alert(1)</script>\"'&{{.}}\u0085"
 	r := newRecording()
@@ -77,7 +77,8 @@ func TestHostileTexts(t *testing.T) {
 	}
 }
 
-// checkText wants no control characters, and lines of at most 80 columns.
+// checkText requires that there are no control characters, and that lines have at most 80
+// columns.
 func checkText(t *testing.T, text string) {
 	t.Helper()
 	for line := range strings.SplitSeq(text, "\n") {
@@ -94,7 +95,8 @@ func checkText(t *testing.T, text string) {
 
 var loads = regexp.MustCompile(`(?i)(src|href|srcset|data|action|poster)\s*=|url\(|@import`)
 
-// checkPage wants well-formed elements, nothing that a browser would fetch, and no scripts.
+// checkPage requires well-formed elements, nothing that a browser would fetch, and no
+// scripts.
 func checkPage(t *testing.T, page string) {
 	t.Helper()
 	decoder := xml.NewDecoder(strings.NewReader(page))
@@ -179,7 +181,7 @@ func TestLayerMap(t *testing.T) {
 	equal(t, "kernel bar", m.Bars[1].X, m.Boxes[2].X)
 }
 
-// The names and kinds of all fields are a promise: what changes them changes Version.
+// The names and kinds of all fields are a promise: a change needs a new Version.
 func TestReportForm(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
@@ -188,7 +190,7 @@ func TestReportForm(t *testing.T) {
 	testutil.Golden(t, "testdata/report.form", b.String())
 }
 
-// form lists the paths of a type's JSON, each with its kind.
+// form lists the paths in a type's JSON with their kinds.
 func form(b *strings.Builder, typ reflect.Type, path string) {
 	switch typ.Kind() {
 	case reflect.Pointer:

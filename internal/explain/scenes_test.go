@@ -13,8 +13,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
-// scenes are captures, each with a property that makes some sentence untrue
-// which holds of most captures.
+// scenes are captures, each with a property that makes a sentence untrue that holds for
+// most captures.
 var scenes = map[string]func(testing.TB) *Explanation{
 	"conversation": func(t testing.TB) *Explanation { return conversation().explain(t) },
 	"kernel only": func(t testing.TB) *Explanation {
@@ -39,7 +39,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.statistics = []capture.Statistics{{Interface: udpKernel}, {Interface: udpUser}}
 		return r.explain(t)
 	},
-	// A client gets the answer to its SYN, and then an ACK of what it has sent.
+	// A client receives the answer to its SYN, and then an ACK of what it sent.
 	"client": func(t testing.TB) *Explanation {
 		r := newRecording()
 		r.segment(999, header.SYN|header.ACK, "")
@@ -49,7 +49,8 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.segment(1006, header.ACK|header.FIN, "")
 		return r.explain(t)
 	},
-	// The ACK of the handshake brings the request; a later one has nothing to do with it.
+	// The ACK of the handshake carries the request; a later one is not part of the
+	// handshake.
 	"request at once": func(t testing.TB) *Explanation {
 		r := newRecording()
 		r.segment(999, header.SYN, "")
@@ -230,7 +231,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		}
 		return r.explain(t)
 	},
-	// What stands in a small buffer is the beginning, also if the end has the same bytes.
+	// A small buffer gets the beginning, even if the end has the same bytes.
 	"small buffers": func(t testing.TB) *Explanation {
 		r := newRecording()
 		r.datagram("aaaaaaaaaa")
@@ -256,7 +257,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.add(&capture.Packet{Interface: foreign, Data: make([]byte, 60)})
 		r.datagram("0123456789\n")
 		file := r.file(t)
-		// Another TTL than that of a header that the Writer makes.
+		// A TTL other than the one in headers of the Writer.
 		at := bytes.LastIndex(file, []byte{0x40, 0x00, 0x40, 17})
 		file[at+2]++
 		return explained(t, file, Options{Packets: -1})
@@ -291,7 +292,8 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		}
 		return explained(t, r.file(t), Options{})
 	},
-	// A short frame is filled up, and a packet socket without link header does not get that.
+	// A short frame is padded, and a packet socket without link header does not get the
+	// padding.
 	"padding": func(t testing.TB) *Explanation {
 		r := newRecording()
 		kernel := &capture.Interface{Kind: "packet", View: capture.ViewKernel, Layer: capture.LayerLink}
@@ -309,8 +311,8 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.read(udpUser, 1, strings.Repeat("0123456789", 30)).Time = noon
 		return r.explain(t)
 	},
-	// A buffer without room gets nothing of a message that has something, and its reads
-	// come before their packets.
+	// A buffer of size 0 gets nothing of a non-empty message, and its reads come before
+	// their packets.
 	"no room": func(t testing.TB) *Explanation {
 		r := newRecording()
 		for i, text := range []string{"a", "b"} {

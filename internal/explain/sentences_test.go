@@ -16,9 +16,9 @@ import (
 // sayings are the files that have the sentences.
 var sayings = []string{"findings.go", "settle.go", "rows.go", "shown.go", "text.go", "page.go", "layermap.go"}
 
-// sentences has every sentence that an explanation can have, as it stands in the
-// code, and the scenes in which it is true. In all others it must not be said.
-// A list that begins with "all but" has those in which it is not true.
+// sentences has every sentence of an explanation as it is in the code, and the scenes in
+// which it is true. In all others it must not be said. A list that begins with "all but"
+// names those in which it is not true.
 var sentences = map[string]string{
 	"The file has no kernel view of this socket.":                                                             "net only, user only",
 	"The kernel view has no packets.":                                                                         "never filtered, no packets",
@@ -165,7 +165,7 @@ func pattern(sentence string) *regexp.Regexp {
 	return regexp.MustCompile(all)
 }
 
-// saidIn is what an explanation says, in text and on its page, without line breaks.
+// saidIn is the text of an explanation, plain and as a page, without line breaks.
 func saidIn(t testing.TB, e *Explanation) string {
 	t.Helper()
 	page := regexp.MustCompile(`(?s)<style>.*</style>|<[^>]*>`).ReplaceAllString(pageOf(t, e), " ")
@@ -223,7 +223,7 @@ func literals(t *testing.T, files ...string) (all []string) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Layouts of times, errors and forms without words are no sentences.
+			// Layouts of times, errors and formats without words are not sentences.
 			words := strings.Fields(verb.ReplaceAllString(s, ""))
 			if len(words) > 2 && !strings.HasPrefix(s, "writing ") && !strings.HasPrefix(s, "2006-") {
 				all = append(all, s)
@@ -234,8 +234,8 @@ func literals(t *testing.T, files ...string) (all []string) {
 	return all
 }
 
-// What the numbers say holds as well: without a user view there is nothing that
-// userspace did not get, but for what the filter dropped.
+// The numbers are checked as well: without a user view, nothing counts as undelivered
+// except what the filter dropped.
 func TestNumbersWithoutUserView(t *testing.T) {
 	t.Parallel()
 	for name, scene := range scenes {

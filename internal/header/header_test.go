@@ -75,7 +75,7 @@ func TestParseTCP(t *testing.T) {
 	}
 }
 
-// FuzzParseIP looks that no header ends behind the bytes or the packet.
+// FuzzParseIP checks that no header ends after the bytes or the packet.
 func FuzzParseIP(f *testing.F) {
 	f.Add([]byte(packet6(36, "\x00\x01")))
 	f.Add([]byte("\x45\x00\x00\x14"))

@@ -18,8 +18,8 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// An older file is as it was until the first Write, which takes its place: the
-// same file, with all its names and its permissions.
+// An older file is untouched until the first Write, which overwrites it in place: it
+// keeps its links and permissions.
 func TestOlderFile(t *testing.T) {
 	dir := t.TempDir()
 	path, other := filepath.Join(dir, "out"), filepath.Join(dir, "other")
@@ -50,7 +50,7 @@ func TestOlderFile(t *testing.T) {
 	expect(t, path, "") // nothing is what there was to write
 }
 
-// state is all that a user sees of a file.
+// state is everything that a user sees of a file.
 func state(name string) string {
 	content, err := os.ReadFile(name)
 	if err != nil {
@@ -63,12 +63,12 @@ func state(name string) string {
 	return fmt.Sprint(st.Ino, st.Mode, st.Uid, st.Size, st.Mtim, st.Blocks, string(content))
 }
 
-// On a full disk an older file stays as it is, no new one is left, and what fits
-// into the older file is written.
+// On a full disk an older file is untouched, no new one remains, and what fits into the
+// older file is written.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	testutil.Mounted(t, "tmpfs", "size=64k", func(dir string) error {
-		// Not with Create, which has a goroutine of its own, and that another thread.
+		// Create cannot be used: it runs in another goroutine, and so on another thread.
 		older, fresh := filepath.Join(dir, "older"), filepath.Join(dir, "new")
 		content := strings.Repeat("0123456789", 1000)
 		if err := errors.Join(os.WriteFile(older, []byte(content), 0o600), full(filepath.Join(dir, "filler"))); err != nil {
@@ -114,7 +114,7 @@ func TestFullDisk(t *testing.T) {
 	})
 }
 
-// Where nothing can be reserved, a first Write that fails half-way is taken back.
+// If space cannot be reserved, a first Write that fails half-way is undone.
 func TestFailureHalfWay(t *testing.T) {
 	if name := os.Getenv("OUTFILE_HALF_WAY"); name != "" {
 		halfWay(t, name)
@@ -126,7 +126,7 @@ func TestFailureHalfWay(t *testing.T) {
 			return err
 		}
 		before := state(older)
-		// The limit is the whole process's, so it needs one of its own.
+		// The limit applies to the whole process, so the test needs one of its own.
 		out, err := again(t, "OUTFILE_HALF_WAY="+older)
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)
@@ -150,7 +150,7 @@ func halfWay(t *testing.T, name string) {
 	must(t, f.Finish(err))
 }
 
-// harm is what somebody else does to a file while it is written.
+// harm is a change to a file by another process while it is written.
 type harm struct {
 	name string
 	do   func(path string) error
@@ -169,8 +169,8 @@ var harms = []harm{
 	{"moved", func(p string) error { return os.Rename(p, p+"2") }, "", "first last"},
 }
 
-// What somebody else does to the file is noticed, with the next Write or at the
-// end, and nothing is written any more.
+// A change by another process is noticed at the next Write or at the end, and nothing
+// more is written.
 func TestChangedMeanwhile(t *testing.T) {
 	for _, h := range harms {
 		for _, late := range []bool{false, true} {
@@ -214,8 +214,8 @@ func TestChangedMeanwhile(t *testing.T) {
 	}
 }
 
-// While somebody empties the file again and again, it never gets a hole: what
-// is in it was written by Writes that had not been told yet.
+// Even while another process truncates the file all the time, it never gets a hole: it
+// contains only what was written before the change was noticed.
 func TestEmptiedAnyTime(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out")
 	for range 300 {
@@ -247,7 +247,7 @@ func TestEmptiedAnyTime(t *testing.T) {
 	}
 }
 
-// Two of us do not write the same file.
+// Two processes do not write the same file.
 func TestLock(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out")
 	f := mustCreate(t, path)

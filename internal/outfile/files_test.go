@@ -24,7 +24,7 @@ func again(t *testing.T, env string) ([]byte, error) {
 
 func ignoreSizeSignal() { signal.Notify(make(chan os.Signal, 1), unix.SIGXFSZ) }
 
-// A file that is read is not written, whatever either is called.
+// A file that is read is not written, by whatever names it is opened.
 func TestInputIsNoOutput(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
@@ -59,7 +59,7 @@ func TestInputIsNoOutput(t *testing.T) {
 	}
 }
 
-// Two outputs are two files.
+// Two outputs must be different files.
 func TestOutputTwice(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "out")
@@ -77,7 +77,7 @@ func TestOutputTwice(t *testing.T) {
 	must(t, again.Finish(nil))
 }
 
-// Stdout as a file is compared like the others, and watched.
+// Stdout gets the same checks if it is a file.
 func TestStdout(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out")
 	write(t, path, "older\n")
@@ -115,7 +115,7 @@ func owner(t *testing.T, name string) [2]uint32 {
 	return [2]uint32{st.Uid, st.Gid}
 }
 
-// What is made under sudo belongs to whoever called it, and nothing else does.
+// Files created under sudo belong to the invoking user; other files keep their owner.
 func TestOwner(t *testing.T) {
 	testutil.RequireRoot(t)
 	for _, c := range []struct {
@@ -159,8 +159,8 @@ func TestOwner(t *testing.T) {
 	}
 }
 
-// The files of whoever called sudo are as good as our own in a directory of all:
-// the second capture there writes over the first.
+// The files of the user who invoked sudo count as our own in a world-writable directory:
+// a second capture there overwrites the first.
 func TestOwnUnderSudo(t *testing.T) {
 	testutil.RequireRoot(t)
 	dir := folder(t, 0o777|os.ModeSticky)
@@ -180,7 +180,7 @@ func TestOwnUnderSudo(t *testing.T) {
 	}
 }
 
-// A directory that somebody else was quicker to make is theirs to change.
+// A directory that another user created first can be changed by them.
 func TestForeignDirectory(t *testing.T) {
 	testutil.RequireRoot(t)
 	path := filepath.Join(folder(t, 0o777|os.ModeSticky), "pcaps")

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// stranger is a user that we are not.
+// stranger is another user.
 const stranger = 65534
 
 func must(tb testing.TB, err error) {
@@ -52,7 +52,7 @@ func folder(tb testing.TB, mode os.FileMode) string {
 	return dir
 }
 
-// full fills a disk to the last page.
+// full fills a disk up to the last page.
 func full(name string) error {
 	f, err := os.Create(name)
 	if err != nil {

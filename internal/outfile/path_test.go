@@ -15,12 +15,12 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
-// foreignCase is something that stands where a file is to be written.
+// foreignCase is something that is planted where a file will be written.
 type foreignCase struct {
 	name string
-	// put puts it at a path, and tells what is not to change.
+	// put creates it at a path, and returns the file that must not change.
 	put func(t *testing.T, path, victim string)
-	// uid is whose it is then, the directory's owner is 0.
+	// uid is its owner; that of the directory is 0.
 	uid     int
 	refused string // what the message calls it, "" if it may be written to
 }
@@ -42,8 +42,8 @@ func putFifo(t *testing.T, path, _ string) { must(t, unix.Mkfifo(path, 0o666)) }
 
 func putHardLink(t *testing.T, path, victim string) { must(t, os.Link(victim, path)) }
 
-// What others may have put in the way is not written to where they can put
-// something, and is where they cannot, whatever fs.protected_* says.
+// A planted file is refused in a directory where others can write, and accepted
+// elsewhere, whatever fs.protected_* is.
 func TestForeignFiles(t *testing.T) {
 	testutil.RequireRoot(t)
 	for mode, shared := range map[os.FileMode]bool{
@@ -80,7 +80,7 @@ func TestForeignFiles(t *testing.T) {
 	}
 }
 
-// A fifo of somebody else does not even get a writer.
+// Another user's fifo is not even opened.
 func TestForeignFifoIsNotOpened(t *testing.T) {
 	testutil.RequireRoot(t)
 	path := filepath.Join(folder(t, 0o777|fs.ModeSticky), "fifo")
@@ -98,7 +98,7 @@ func TestForeignFifoIsNotOpened(t *testing.T) {
 	}
 }
 
-// Links on the way count as well, links to links, and links back.
+// Links in the middle of a path, links to links, and cycles.
 func TestForeignDirectories(t *testing.T) {
 	testutil.RequireRoot(t)
 	shared, private := folder(t, 0o777|fs.ModeSticky), folder(t, 0o755)
@@ -135,8 +135,8 @@ func TestForeignDirectories(t *testing.T) {
 	}
 }
 
-// While somebody exchanges what stands at a path as fast as they can, what they
-// point at stays as it is.
+// While another process replaces a path as fast as it can, the file that it points to is
+// untouched.
 func TestForeignRace(t *testing.T) {
 	testutil.RequireRoot(t)
 	dir := folder(t, 0o777|fs.ModeSticky)
@@ -190,7 +190,7 @@ func TestForeignRace(t *testing.T) {
 	}
 }
 
-// What cannot be opened is refused in the kernel's own words.
+// A file that cannot be opened is refused with the kernel's error.
 func TestErrorsAreTheKernels(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
@@ -213,7 +213,7 @@ func TestErrorsAreTheKernels(t *testing.T) {
 	}
 }
 
-// Names that work, and where the file is then.
+// Names that work, and where the file ends up.
 func TestPlaces(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
@@ -240,7 +240,7 @@ func TestPlaces(t *testing.T) {
 			t.Errorf("%s: mode %v", name, info.Mode())
 		}
 		must(t, os.Remove(where))
-		// A new one that comes to nothing goes away, and a link to it stays.
+		// A new file that stays empty is removed, and a link to it remains.
 		f = mustCreate(t, name)
 		must(t, f.Finish(errors.New("no")))
 		if _, err := os.Lstat(where); !errors.Is(err, fs.ErrNotExist) {
@@ -252,7 +252,7 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// /dev/stdout is what somebody has opened, wherever that is.
+// /dev/stdout is the open file, wherever it is.
 func TestOpenDescriptor(t *testing.T) {
 	testutil.RequireRoot(t)
 	path := filepath.Join(folder(t, 0o777|fs.ModeSticky), "theirs")

@@ -53,7 +53,7 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// A hint names all that is missing, so that one step is enough.
+// A hint names everything that is missing, so that one step is enough.
 func TestHint(t *testing.T) {
 	t.Parallel()
 	user := bpf.Privilege{UID: 1000, Effective: 1 << unix.CAP_BPF}

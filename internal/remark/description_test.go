@@ -12,7 +12,7 @@ const (
 	frameSaid = metaSaid + "; such a tag is put back after the addresses, as libpcap does it: the filter did not see it there"
 )
 
-// described are the descriptions of files that exist.
+// described are the descriptions in existing files.
 func described() map[string]capture.Interface {
 	const (
 		tap                   = capture.SourceTap
@@ -65,8 +65,7 @@ func described() map[string]capture.Interface {
 	}
 }
 
-// A file says of each interface what it always said, and all that anybody asks about is
-// read back.
+// Descriptions never change, and everything in them that matters is read back.
 func TestDescriptionComesBack(t *testing.T) {
 	t.Parallel()
 	for text, i := range described() {

@@ -14,7 +14,7 @@ var (
 	userView   = &capture.Interface{Kind: "udp", View: capture.ViewUser}
 )
 
-// fromKernel is a packet of 10 bytes, of 19.
+// fromKernel is a packet of 19 bytes, of which 10 were captured.
 func fromKernel(v capture.Verdict, truncated bool) capture.Packet {
 	return capture.Packet{Interface: kernelView, Data: make([]byte, 10), Len: 19, Verdict: v, Truncated: truncated}
 }
@@ -25,7 +25,8 @@ func toUser(r capture.Receipt) capture.Packet {
 
 func ids(ranges ...[2]uint64) capture.IDs { return capture.IDs{Ranges: ranges} }
 
-// said are the sentences of files that exist: whoever rewords one has to read the old one, too.
+// said are the sentences in existing files: a reworded sentence must still be read in its
+// old wording.
 var said = map[string]capture.Packet{
 	"":                                  fromKernel(capture.Verdict{}, false),
 	"verdict=0 (dropped by the filter)": fromKernel(capture.Verdict{Dropped: true}, false),
@@ -60,13 +61,13 @@ var said = map[string]capture.Packet{
 	"recvmsg: errno 530":                        toUser(capture.Receipt{Errno: 530}),
 }
 
-// unsaid is a packet without what is said of it.
+// unsaid is a packet without its facts.
 func unsaid(p capture.Packet, comment string) *capture.Packet {
 	p.Verdict, p.Truncated, p.Receipt, p.Comment = capture.Verdict{}, false, capture.Receipt{}, comment
 	return &p
 }
 
-// What is said of a packet is read back, whatever others have said before it or behind it.
+// The sentences are read back, whatever text of others precedes or follows them.
 func TestFactsComeBack(t *testing.T) {
 	t.Parallel()
 	for text, p := range said {
@@ -88,7 +89,7 @@ func TestFactsComeBack(t *testing.T) {
 	}
 }
 
-// Others' comments stand where they stood.
+// Comments of others keep their position.
 func TestFactsAmongOthers(t *testing.T) {
 	t.Parallel()
 	const said = "verdict=0 (dropped by the filter)"
@@ -110,7 +111,7 @@ func TestFactsAmongOthers(t *testing.T) {
 	}
 }
 
-// What is not to the letter as it would be said of the packet is somebody else's.
+// A sentence that differs in any way from ours is somebody else's.
 func TestForeignSentences(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{
@@ -137,14 +138,14 @@ func TestForeignSentences(t *testing.T) {
 			t.Errorf("%q is read as %+v", text, p)
 		}
 	}
-	// Of what is no view of a socket nothing is known.
+	// Packets that belong to no view of a socket have no facts.
 	p := &capture.Packet{Interface: &capture.Interface{Label: "eth0"}, Comment: "end of stream"}
 	if CutFacts(p); HasFacts(p) {
 		t.Errorf("%+v", p)
 	}
 }
 
-// A reason why a packet has no id is a constant of capture and its sentence here.
+// Every reason for a missing packet id, a constant of capture, has its sentence here.
 func TestEveryReasonHasASentence(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]capture.Missing)
@@ -168,7 +169,7 @@ func TestErrorsComeBack(t *testing.T) {
 	}
 }
 
-// The longest lists have room in what the writer reserves.
+// The longest lists fit into what the writer reserves.
 func TestFactsSize(t *testing.T) {
 	t.Parallel()
 	long := capture.IDs{More: 1<<31 - 1, Last: 1<<64 - 1}
@@ -187,7 +188,7 @@ func TestFactsSize(t *testing.T) {
 	}
 }
 
-// All facts at once, of either side, come back with the comment of others.
+// All facts of either side together are read back, with the comment of others.
 func FuzzFacts(f *testing.F) {
 	f.Add(true, "note", "recvmsg", uint16(0xffff), uint64(12), uint64(19), uint8(3), uint16(111), uint64(4), uint64(2), uint64(9))
 	f.Add(false, "\nnote", "", uint16(0), uint64(0), uint64(0), uint8(0), uint16(0), uint64(0), uint64(0), uint64(0))
@@ -230,8 +231,8 @@ func FuzzFacts(f *testing.F) {
 	})
 }
 
-// Whatever a comment says, what is taken out of it is what is said of the packet again,
-// and nothing else is lost.
+// For any comment, writing the facts again restores what was cut out, and nothing else is
+// lost.
 func FuzzCutFacts(f *testing.F) {
 	for text, p := range said {
 		f.Add(text, p.Interface == userView)

@@ -7,7 +7,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// What is said of a Meta is read back, whatever else the comment says.
+// The sentence about a Meta is read back, whatever else the comment says.
 func TestMetaComesBack(t *testing.T) {
 	t.Parallel()
 	for text, m := range map[string]capture.Meta{
@@ -34,7 +34,7 @@ func TestMetaComesBack(t *testing.T) {
 	}
 }
 
-// Other tools put their comments behind ours, or before it.
+// Other tools put their comments after ours, or before it.
 func TestMetaAmongOthers(t *testing.T) {
 	t.Parallel()
 	const said = "mark=0x2a"
@@ -58,8 +58,8 @@ func TestMetaAmongOthers(t *testing.T) {
 	}
 }
 
-// Whatever a comment says, no word of it is lost, and what is taken for a Meta
-// is written again in the same words.
+// For any comment, no word is lost, and what is taken for a Meta is written again in the
+// same words.
 func FuzzCutMeta(f *testing.F) {
 	f.Add("vlan=100 (tag 8100 2064 beside the bytes), mark=0x2a, priority=6, gso=3 segments of 1448 bytes")
 	f.Add("verdict=0 (dropped by the filter); mark=0x1\n\nmore")

@@ -82,7 +82,7 @@ vsock           takes a filter, could not be probed (ETIMEDOUT)
 	}
 }
 
-// Every conclusion names rows, and only rows that there are.
+// Every conclusion names rows, and only existing ones.
 func TestConclusions(t *testing.T) {
 	t.Parallel()
 	r := mustSurvey(t)
@@ -105,7 +105,7 @@ func TestConclusions(t *testing.T) {
 	}
 }
 
-// The page is well formed and needs nothing from elsewhere.
+// The page is well-formed and self-contained.
 func TestHTML(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer

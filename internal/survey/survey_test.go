@@ -13,13 +13,13 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
-// kept is what Captured was given of a survey.
+// kept has the arguments of Captured.
 type kept struct {
 	packets map[string][]capture.Packet
 	done    []string
 }
 
-// surveyed is a survey of all that there is, made once for all tests.
+// surveyed is a survey of all rows, made once for all tests.
 var surveyed = sync.OnceValues(func() (*Report, error) {
 	return Run(context.Background(), Options{
 		Program: "test",
@@ -43,8 +43,7 @@ func mustSurvey(tb testing.TB) *Report {
 	return r
 }
 
-// What every kernel since 5.10 has shown. The survey must find it without
-// knowing it.
+// Known results for every kernel since 5.10, which the survey must find by itself.
 func TestSurvey(t *testing.T) {
 	t.Parallel()
 	r := mustSurvey(t)
@@ -157,8 +156,8 @@ func TestSurveyTwice(t *testing.T) {
 	}
 }
 
-// What is kept of a row: the wire and all views, in order of time, and the wire
-// first to see a packet.
+// The captured packets of a row are those on the wire and in all views, in order of time,
+// and the wire sees a packet first.
 func TestCaptured(t *testing.T) {
 	t.Parallel()
 	mustSurvey(t)

@@ -13,11 +13,11 @@ import (
 	"unicode/utf8"
 )
 
-// hostile has of everything that a terminal acts on: escape sequences, C1 controls
-// as a byte and as a character, line breaks, changes of direction, broken UTF-8.
+// hostile has one of everything that a terminal acts on: escape sequences, C1 controls as
+// a byte and as a character, line breaks, bidirectional controls, broken UTF-8.
 const hostile = "a\x1b]0;t\a\x9b31m\u009b2J\r\nb\u202ec\u2066\u200f\u061c\u2028\x7f\xff\xc3日本 \U000e0041é"
 
-// acts finds what no text may hold.
+// acts finds a character that no text may contain.
 func acts(text, allowed string) (at int) {
 	for i, r := range text {
 		_, size := utf8.DecodeRuneInString(text[i:])
@@ -76,7 +76,7 @@ func TestSentences(t *testing.T) {
 	}
 }
 
-// A Writer prints the same however the text is cut into pieces.
+// A Writer prints the same however the text is split into writes.
 func TestWriter(t *testing.T) {
 	text := "first\tline\n" + hostile + "\x1b[31mred\x1b[8m\n" + Red + "\n"
 	for size := 1; size <= len(text); size++ {
