@@ -16,6 +16,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // Choice says which sockets' calls are recorded.
@@ -267,8 +269,8 @@ func Preemptible() bool {
 
 func diagnoseCalls(err error) error {
 	const doing = "following system calls"
-	if errors.Is(err, unix.EPERM) && !HasCapability(unix.CAP_PERFMON) {
-		return Capability(unix.CAP_PERFMON).Lacks(doing, err)
+	if errors.Is(err, unix.EPERM) && !capability.Held(unix.CAP_PERFMON) {
+		return LacksCapability(unix.CAP_PERFMON, doing, err)
 	}
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, os.ErrNotExist) {
 		return &MissingError{

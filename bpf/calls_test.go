@@ -14,6 +14,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // mustFollow follows sockets of the test itself.
@@ -246,7 +248,7 @@ func TestCallsGoTheCheapWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if !r.raw || !HasCapability(unix.CAP_SYS_ADMIN) {
+	if !r.raw || !capability.Held(unix.CAP_SYS_ADMIN) {
 		return
 	}
 	t.Errorf("the tracepoints of single calls are not to be had: %v", r.attachSingle())

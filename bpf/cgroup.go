@@ -53,7 +53,7 @@ var mountPath = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\1
 func mountCgroup() (*os.File, error) {
 	missing := func(err error) error {
 		if errors.Is(err, unix.EPERM) {
-			missing := Capability(unix.CAP_SYS_ADMIN).Lacks("mounting the cgroup2 file system to follow sockets of other processes", err)
+			missing := LacksCapability(unix.CAP_SYS_ADMIN, "mounting the cgroup2 file system to follow sockets of other processes", err)
 			missing.Otherwise = "mount it: mount -t cgroup2 none /sys/fs/cgroup"
 			return missing
 		}

@@ -9,6 +9,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // MissingError says that a privilege or a feature of the kernel is missing.
@@ -42,10 +44,22 @@ func (e *MissingError) Error() string {
 
 func (e *MissingError) Unwrap() error { return e.Err }
 
+// LacksCapability is the error of a call that needs a capability which the process has
+// not, such as unix.CAP_NET_RAW. doing is what for: "opening a raw socket".
+func LacksCapability(lacking int, doing string, err error) *MissingError {
+	name := capability.Cap(lacking).String()
+	return &MissingError{
+		What:       doing + " needs " + name,
+		Hint:       capability.CurrentPrivilege().Hint(name),
+		Capability: name,
+		Err:        err,
+	}
+}
+
 // host is what diagnose looks at, so that tests can be other machines.
 type host struct {
 	release   string
-	privilege Privilege
+	privilege capability.Privilege
 	ringbuf   error
 }
 
@@ -56,7 +70,7 @@ func diagnose(doing string, err error) error {
 	_ = unix.Uname(&name)
 	return explain(doing, err, host{
 		release:   unix.ByteSliceToString(name.Release[:]),
-		privilege: CurrentPrivilege(),
+		privilege: capability.CurrentPrivilege(),
 		ringbuf:   features.HaveMapType(ebpf.RingBuf),
 	})
 }

@@ -8,12 +8,14 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 func TestExplain(t *testing.T) {
 	t.Parallel()
-	capable := Privilege{Effective: 1 << unix.CAP_BPF}
-	nested := Privilege{Effective: 1 << unix.CAP_BPF, Nested: true}
+	capable := capability.Privilege{Effective: 1 << unix.CAP_BPF}
+	nested := capability.Privilege{Effective: 1 << unix.CAP_BPF, Nested: true}
 	noProc := &fs.PathError{Op: "open", Path: "/proc/self/mountinfo", Err: unix.ENOENT}
 	for name, test := range map[string]struct {
 		err        error

@@ -3,7 +3,7 @@ package bpf_test
 import (
 	"testing"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 
 	"golang.org/x/sys/unix"
@@ -11,7 +11,7 @@ import (
 
 // The examples print what they say. It is no parallel test: stdout belongs to it.
 func TestExamplesPrint(t *testing.T) {
-	if !bpf.HasCapability(unix.CAP_BPF) {
+	if !capability.Held(unix.CAP_BPF) {
 		testutil.Missing(t, "needs CAP_BPF")
 	}
 	for _, test := range []struct {

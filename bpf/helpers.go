@@ -7,6 +7,8 @@ import (
 	"unicode"
 
 	"github.com/cilium/ebpf/asm"
+
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // helperSet is the helpers that socket filters may call from a kernel on.
@@ -104,8 +106,8 @@ func (v *Verdict) missingHelper(helper asm.BuiltinFunc, where string, err error)
 			Hint: "use a filter that does without",
 			Err:  err,
 		}
-	case slices.Contains(perfmonHelpers, helper) && !CurrentPrivilege().Has(capPerfmon):
-		return Capability(capPerfmon).Lacks(fmt.Sprintf("%s, which calls the helper %s%s,", doing, name, where), err)
+	case slices.Contains(perfmonHelpers, helper) && !capability.CurrentPrivilege().Has(capPerfmon):
+		return LacksCapability(capPerfmon, fmt.Sprintf("%s, which calls the helper %s%s,", doing, name, where), err)
 	}
 	return &MissingError{
 		What: fmt.Sprintf("%s needs the helper %s for socket filters%s, which Linux %s lacks", doing, name, where, release()),

@@ -12,6 +12,8 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // MaxPorts is how many ports a Hook can choose by.
@@ -240,10 +242,10 @@ const attachingCgroup = "attaching to cgroup"
 
 func diagnoseHook(err error) error {
 	const doing = "following sockets of other processes"
-	for _, c := range []Capability{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN} {
+	for _, c := range []int{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN} {
 		// The verifier refuses helpers that want one with another error.
-		if !CurrentPrivilege().Has(int(c)) {
-			return c.Lacks(doing, err)
+		if !capability.Held(c) {
+			return LacksCapability(c, doing, err)
 		}
 	}
 	if errors.Is(err, unix.EPERM) && strings.Contains(err.Error(), attachingCgroup) {

@@ -12,6 +12,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // RefusedError says that the kernel's verifier refuses a filter.
@@ -103,8 +105,8 @@ func (v *Verdict) explainRefusal(doing, does string, refused *ebpf.VerifierError
 			Hint: "use a newer kernel, or a filter that does without", Err: err,
 		}
 	}
-	if unprivileged.MatchString(last) && !CurrentPrivilege().Has(capPerfmon) {
-		return Capability(capPerfmon).Lacks(fmt.Sprintf("%s, which lets addresses out%s,", doing, where), err)
+	if unprivileged.MatchString(last) && !capability.CurrentPrivilege().Has(capPerfmon) {
+		return LacksCapability(capPerfmon, fmt.Sprintf("%s, which lets addresses out%s,", doing, where), err)
 	}
 	r := &RefusedError{What: fmt.Sprintf("%s: the verifier of Linux %s %s", doing, release(), does), Reason: last + where, Err: err}
 	for _, complaint := range complaints {

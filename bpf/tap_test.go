@@ -11,13 +11,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // requirePrivilege ends a test that needs to load programs.
 func requirePrivilege(tb testing.TB) {
 	tb.Helper()
-	if !HasCapability(unix.CAP_BPF) {
+	if !capability.Held(unix.CAP_BPF) {
 		testutil.Missing(tb, "needs CAP_BPF")
 	}
 }

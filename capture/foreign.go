@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
@@ -122,11 +123,11 @@ func getFilterInto(fd int, to []unix.SockFilter) (int, error) {
 // it back, by putting it where it is: since Linux 6.18 at the latest a classic
 // one on a TCP socket needs CAP_NET_ADMIN.
 func mayRestore(fd int, classic []unix.SockFilter) error {
-	if len(classic) == 0 || bpf.HasCapability(unix.CAP_NET_ADMIN) {
+	if len(classic) == 0 || capability.Held(unix.CAP_NET_ADMIN) {
 		return nil
 	}
 	if err := restoreFilter(fd, classic); errors.Is(err, unix.EPERM) {
-		return bpf.Capability(unix.CAP_NET_ADMIN).Lacks("putting its own filter back at the end", err)
+		return bpf.LacksCapability(unix.CAP_NET_ADMIN, "putting its own filter back at the end", err)
 	}
 	return nil
 }

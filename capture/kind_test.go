@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // openable skips kinds that this kernel lacks.
@@ -198,7 +199,7 @@ func TestAddresses(t *testing.T) {
 	t.Parallel()
 	for kind, address := range map[string]string{"packet": "nowhere0", "netlink": "all", "vsock": "tcp"} {
 		if _, err := Open(Config{Kind: mustKind(t, kind), Address: address}); err == nil || !strings.Contains(err.Error(), address) {
-			if bpf.HasCapability(unix.CAP_BPF) {
+			if capability.Held(unix.CAP_BPF) {
 				t.Errorf("%s on %s: %v", kind, address, err)
 			}
 		}

@@ -58,7 +58,7 @@ const quietPorts = "50000 54000"
 func enterNewNamespace() error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		if errors.Is(err, unix.EPERM) {
-			return bpf.Capability(unix.CAP_SYS_ADMIN).Lacks("making a network namespace", err)
+			return bpf.LacksCapability(unix.CAP_SYS_ADMIN, "making a network namespace", err)
 		}
 		return fmt.Errorf("making a network namespace: %w", err)
 	}
@@ -73,7 +73,7 @@ func enterNewNamespace() error {
 	}
 	lo.SetUint16(unix.IFF_UP)
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); errors.Is(err, unix.EPERM) {
-		return bpf.Capability(unix.CAP_NET_ADMIN).Lacks("bringing up the loopback interface of a network namespace", err)
+		return bpf.LacksCapability(unix.CAP_NET_ADMIN, "bringing up the loopback interface of a network namespace", err)
 	} else if err != nil {
 		return fmt.Errorf("bringing up lo: %w", err)
 	}

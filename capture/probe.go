@@ -300,7 +300,7 @@ func probeWire(p *probing) error {
 func connectNetlink(p *probing) (peer, error) {
 	conn, err := connectPeer(p.kind.domain, p.kind.typ, p.kind.protocol, p.to)
 	if errors.Is(err, unix.EPERM) {
-		return conn, bpf.Capability(unix.CAP_NET_ADMIN).Lacks("sending the probe to a netlink socket", err)
+		return conn, bpf.LacksCapability(unix.CAP_NET_ADMIN, "sending the probe to a netlink socket", err)
 	}
 	return conn, err
 }

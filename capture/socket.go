@@ -202,7 +202,7 @@ func socketError(kind *Kind, err error) error {
 			Otherwise: "open it in a Namespace", Setting: SettingNamespace, Err: err,
 		}
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		return bpf.Capability(unix.CAP_NET_RAW).Lacks("opening a "+kind.Summary, err)
+		return bpf.LacksCapability(unix.CAP_NET_RAW, "opening a "+kind.Summary, err)
 	case errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.ESOCKTNOSUPPORT),
 		errors.Is(err, unix.ENOPROTOOPT):
 		return &bpf.MissingError{
@@ -237,7 +237,7 @@ func bindError(config *Config, err error) error {
 			Hint: "choose another", More: " (ip address shows them)", Err: err,
 		}
 	case errors.Is(err, unix.EACCES):
-		missing := bpf.Capability(unix.CAP_NET_BIND_SERVICE).Lacks(fmt.Sprintf("listening on port %d", listen.Port()), err)
+		missing := bpf.LacksCapability(unix.CAP_NET_BIND_SERVICE, fmt.Sprintf("listening on port %d", listen.Port()), err)
 		missing.Otherwise, missing.Setting = "choose a port from 1024 on", SettingListen
 		return missing
 	}

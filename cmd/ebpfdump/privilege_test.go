@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
 
@@ -62,7 +62,7 @@ const nobody = 65534
 
 // command is ebpfdump run with exactly these capabilities: by root, restricted to them,
 // or by another user, to whom they are granted.
-func (p *privileged) command(uid int, capabilities []bpf.Capability, args ...string) *exec.Cmd {
+func (p *privileged) command(uid int, capabilities []capability.Cap, args ...string) *exec.Cmd {
 	set := "-all"
 	for _, c := range capabilities {
 		set += ",+" + strings.ToLower(strings.TrimPrefix(c.String(), "CAP_"))
@@ -227,9 +227,9 @@ func (p *privileged) check(uid int, c privilegeCase, all outcome) {
 }
 
 // checkMissing runs a command without a capability, unless another one includes it.
-func (p *privileged) checkMissing(uid int, missing bpf.Capability, rest []bpf.Capability, run func(*exec.Cmd) outcome, args []string) {
+func (p *privileged) checkMissing(uid int, missing capability.Cap, rest []capability.Cap, run func(*exec.Cmd) outcome, args []string) {
 	p.Helper()
-	var held bpf.Privilege
+	var held capability.Privilege
 	for _, c := range rest {
 		held.Effective |= 1 << c
 	}

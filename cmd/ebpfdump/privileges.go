@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
@@ -27,7 +27,7 @@ func privilegeHelp(command string) string {
 }
 
 // wrapped lists capabilities within the 80 columns of a terminal, from a column on.
-func wrapped(needs []bpf.Capability, indent int) string {
+func wrapped(needs []capability.Cap, indent int) string {
 	names := make([]string, len(needs))
 	for i, c := range needs {
 		names[i] = c.String()

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	"kernel.org/pub/linux/libs/security/libcap/psx"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // Keep drops all capabilities but those, on all threads and irrevocably. It never adds
@@ -46,7 +46,7 @@ func Keep(capabilities ...int) error {
 // wanted returns the set of capabilities to keep, as a bit mask.
 func wanted(permitted uint64, capabilities []int) (set uint64) {
 	for _, c := range capabilities {
-		whole, part := bpf.IncludedIn(c)
+		whole, part := capability.IncludedIn(c)
 		if part && permitted>>c&1 == 0 {
 			c = whole
 		}

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
@@ -103,7 +103,7 @@ func reportAs(t *testing.T, role string) Report {
 
 func TestExamine(t *testing.T) {
 	t.Parallel()
-	privilege := bpf.CurrentPrivilege()
+	privilege := capability.CurrentPrivilege()
 	if !privilege.MayLoad() || !privilege.Has(unix.CAP_NET_RAW) || !privilege.Has(unix.CAP_SYS_ADMIN) {
 		testutil.Missing(t, "needs CAP_BPF, CAP_NET_RAW and CAP_SYS_ADMIN")
 	}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // world is what Examine reads apart from system calls. Tests replace it.
@@ -34,7 +35,7 @@ func Examine(ctx context.Context) Machine {
 }
 
 func (w world) examine(ctx context.Context) Machine {
-	privilege := bpf.CurrentPrivilege()
+	privilege := capability.CurrentPrivilege()
 	var m Machine
 	var tools sync.WaitGroup
 	tools.Go(func() { m.Tools, m.Extcap = w.tools(ctx) })
@@ -120,7 +121,7 @@ func (w world) unprivileged() Finding {
 	return Finding{Unknown, fmt.Sprintf("/%s holds %q", file, value)}
 }
 
-func (w world) process(p bpf.Privilege) Process {
+func (w world) process(p capability.Privilege) Process {
 	process := Process{
 		UID:                  p.UID,
 		Effective:            fmt.Sprintf("%016x", p.Effective),
@@ -139,10 +140,10 @@ func (w world) process(p bpf.Privilege) Process {
 }
 
 // capabilities returns an entry for each capability that some command needs.
-func capabilities(p bpf.Privilege) []Capability {
+func capabilities(p capability.Privilege) []Capability {
 	held := map[bool]Answer{true: Yes, false: No}
 	var list []Capability
-	seen := map[bpf.Capability]bool{}
+	seen := map[capability.Cap]bool{}
 	for _, c := range commands {
 		for _, needed := range c.capabilities {
 			if !seen[needed] {
@@ -168,7 +169,7 @@ func seccomp() Finding {
 	return Finding{Yes, "a filter decides which system calls are let through"}
 }
 
-func probeFeatures(p bpf.Privilege) []Feature {
+func probeFeatures(p capability.Privilege) []Feature {
 	var features []Feature
 	for _, f := range bpf.Features() {
 		features = append(features, Feature{Kind: f.Kind, Name: f.Name, Finding: feature(f.Probe(), p)})
@@ -179,7 +180,7 @@ func probeFeatures(p bpf.Privilege) []Feature {
 const noBPF = "there is no bpf(2) here"
 
 // feature interprets the error of a probe.
-func feature(err error, p bpf.Privilege) Finding {
+func feature(err error, p capability.Privilege) Finding {
 	switch {
 	case err == nil:
 		return Finding{Answer: Yes}

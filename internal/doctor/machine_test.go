@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // files is a world with only these files.
@@ -102,12 +103,12 @@ func TestUnescape(t *testing.T) {
 // Only two results of a probe are conclusive, besides a missing system call.
 func TestFeature(t *testing.T) {
 	t.Parallel()
-	capable := bpf.Privilege{Effective: 1 << unix.CAP_BPF}
-	nested := bpf.Privilege{Effective: 1 << unix.CAP_BPF, Nested: true}
+	capable := capability.Privilege{Effective: 1 << unix.CAP_BPF}
+	nested := capability.Privilege{Effective: 1 << unix.CAP_BPF, Nested: true}
 	noProc := &fs.PathError{Op: "open", Path: "/proc/self/mountinfo", Err: unix.ENOENT}
 	for _, test := range []struct {
 		err       error
-		privilege bpf.Privilege
+		privilege capability.Privilege
 		want      Finding
 		call      Answer // whether there is a bpf(2)
 	}{
@@ -136,10 +137,10 @@ func TestFeature(t *testing.T) {
 
 func TestJudgeTrial(t *testing.T) {
 	t.Parallel()
-	capable := bpf.Privilege{Effective: 1 << unix.CAP_NET_RAW}
+	capable := capability.Privilege{Effective: 1 << unix.CAP_NET_RAW}
 	for _, test := range []struct {
 		err       error
-		privilege bpf.Privilege
+		privilege capability.Privilege
 		answer    Answer
 		lacks     string
 		mendable  bool
@@ -148,12 +149,12 @@ func TestJudgeTrial(t *testing.T) {
 		{unix.EPERM, ordinary, No, "CAP_NET_RAW", true},
 		{unix.EACCES, ordinary, No, "CAP_NET_RAW", true},
 		{unix.EPERM, capable, No, "", true},
-		{unix.EPERM, bpf.Privilege{Effective: capable.Effective, Nested: true}, No, "CAP_NET_RAW", true},
+		{unix.EPERM, capability.Privilege{Effective: capable.Effective, Nested: true}, No, "CAP_NET_RAW", true},
 		{unix.EAFNOSUPPORT, capable, No, "", true},
 		{unix.ENOSYS, ordinary, No, "", true},
 		{unix.EMFILE, capable, Unknown, "", false},
 		{errors.New("strange"), capable, Unknown, "", false},
-		{bpf.Capability(unix.CAP_NET_ADMIN).Lacks("doing it", unix.EPERM), capable, No, "CAP_NET_ADMIN", true},
+		{bpf.LacksCapability(unix.CAP_NET_ADMIN, "doing it", unix.EPERM), capable, No, "CAP_NET_ADMIN", true},
 	} {
 		trial := judgeTrial(RawSocket, "opening it", unix.CAP_NET_RAW, test.err, test.privilege)
 		if trial.Answer != test.answer || trial.Lacks != test.lacks || (trial.Mend != "") != test.mendable {

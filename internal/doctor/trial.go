@@ -12,6 +12,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
 
@@ -36,7 +37,7 @@ const (
 var trials = []struct {
 	name       string
 	doing      string
-	capability bpf.Capability
+	capability capability.Cap
 	try        func() error
 }{
 	{RawSocket, "opening a raw socket", unix.CAP_NET_RAW, func() error {
@@ -57,7 +58,7 @@ var trials = []struct {
 
 // tryAll runs the trials. None leaves anything behind, or sends a packet to another
 // machine.
-func tryAll(p bpf.Privilege) []Trial {
+func tryAll(p capability.Privilege) []Trial {
 	results := tryTap(p)
 	for _, t := range trials {
 		results = append(results, judgeTrial(t.name, t.doing, t.capability, t.try(), p))
@@ -67,7 +68,7 @@ func tryAll(p bpf.Privilege) []Trial {
 
 // judgeTrial interprets the error of a trial. The error itself may name the missing
 // capability.
-func judgeTrial(name, doing string, needs bpf.Capability, err error, p bpf.Privilege) Trial {
+func judgeTrial(name, doing string, needs capability.Cap, err error, p capability.Privilege) Trial {
 	t := Trial{Name: name, Finding: Finding{Answer: Yes}}
 	capability, held := "", false
 	if needs != 0 {
@@ -167,10 +168,10 @@ func becomeOther() error {
 func becomeNobody() error {
 	const nobody = 65534
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, nobody, nobody, nobody); errno != 0 {
-		return bpf.Capability(unix.CAP_SETGID).Lacks("becoming another user", errno)
+		return bpf.LacksCapability(unix.CAP_SETGID, "becoming another user", errno)
 	}
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
-		return bpf.Capability(unix.CAP_SETUID).Lacks("becoming another user", errno)
+		return bpf.LacksCapability(unix.CAP_SETUID, "becoming another user", errno)
 	}
 	return nil
 }
@@ -358,7 +359,7 @@ func copyDescriptor(pid int) error {
 }
 
 // tryTap loads the tap as capture does, and lets it record a packet.
-func tryTap(p bpf.Privilege) []Trial {
+func tryTap(p capability.Privilege) []Trial {
 	loads := Trial{Name: TapLoads, Finding: Finding{Answer: Yes}}
 	records := Trial{Name: TapRecords, Finding: Finding{Answer: Yes}}
 	tap, err := bpf.Open(bpf.Options{})
@@ -376,7 +377,7 @@ func tryTap(p bpf.Privilege) []Trial {
 }
 
 // failed interprets an error of the tap.
-func failed(t *Trial, err error, p bpf.Privilege) {
+func failed(t *Trial, err error, p capability.Privilege) {
 	t.Finding = Finding{No, err.Error()}
 	var missing *bpf.MissingError
 	if !errors.As(err, &missing) {

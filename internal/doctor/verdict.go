@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
 
@@ -15,13 +15,13 @@ import (
 type command struct {
 	name         string
 	form         string
-	capabilities []bpf.Capability
+	capabilities []capability.Cap
 	needs        []string
 }
 
 // trialsOf are the trials that show whether a capability has the effect that it is needed
 // for.
-var trialsOf = map[bpf.Capability][]string{
+var trialsOf = map[capability.Cap][]string{
 	unix.CAP_BPF:              {TapLoads, TapRecords},
 	unix.CAP_NET_RAW:          {RawSocket, PacketSocket},
 	unix.CAP_SYS_ADMIN:        {NetworkNamespace},
@@ -89,10 +89,10 @@ func Commands() []string {
 }
 
 // neededFor lists the commands that need a capability. A form is left out where its command needs it already.
-func neededFor(capability bpf.Capability) []string {
+func neededFor(needed capability.Cap) []string {
 	var names []string
 	for _, c := range commands {
-		if slices.Contains(c.capabilities, capability) && !slices.Contains(names, c.name) {
+		if slices.Contains(c.capabilities, needed) && !slices.Contains(names, c.name) {
 			names = append(names, Verdict{Command: c.name, Form: c.form}.Name())
 		}
 	}
@@ -134,7 +134,7 @@ func judge(m Machine, c command) Verdict {
 		if m.Process.nested {
 			v.Detail += " outside of this user namespace"
 		}
-		v.Mend = privilege.Hint(bpf.Privilege{UID: m.Process.UID, Nested: m.Process.nested}, lacking...)
+		v.Mend = privilege.Hint(capability.Privilege{UID: m.Process.UID, Nested: m.Process.nested}, lacking...)
 	}
 	return v
 }

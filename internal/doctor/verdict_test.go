@@ -7,14 +7,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // ordinary is a process of an unprivileged user.
-var ordinary = bpf.Privilege{UID: 1000}
+var ordinary = capability.Privilege{UID: 1000}
 
 // machine is one on which every trial succeeded except those given.
-func machine(p bpf.Privilege, failed ...Trial) Machine {
+func machine(p capability.Privilege, failed ...Trial) Machine {
 	m := Machine{Process: Process{UID: p.UID, nested: p.Nested}}
 	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, CgroupHook, NetlinkMessage, OtherUser} {
 		m.Trials = append(m.Trials, Trial{Name: name, Finding: Finding{Answer: Yes}})
@@ -71,12 +71,12 @@ func TestDiagnose(t *testing.T) {
 			"capture --user USER -- COMMAND": {Finding: Finding{No, "needs CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_sys_ptrace+ep on the ebpfdump binary"},
 			"capture -- COMMAND":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
 		}},
-		"several capabilities": {machine(bpf.Privilege{}, lacks(RawSocket, "CAP_NET_RAW"), lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
+		"several capabilities": {machine(capability.Privilege{}, lacks(RawSocket, "CAP_NET_RAW"), lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
 			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add NET_RAW"},
 			"capture --isolate":  {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add SYS_ADMIN"},
 			"survey":             {Finding: Finding{No, "needs CAP_NET_RAW, CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add NET_RAW --cap-add SYS_ADMIN"},
 		}},
-		"user namespace": {machine(bpf.Privilege{Nested: true}, lacks(RawSocket, "CAP_NET_RAW")), false, map[string]Verdict{
+		"user namespace": {machine(capability.Privilege{Nested: true}, lacks(RawSocket, "CAP_NET_RAW")), false, map[string]Verdict{
 			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW outside of this user namespace"}, Mend: "run it as root outside of the user namespace (rootless container, unshare -U)"},
 			"survey":             {Finding: Finding{No, "needs CAP_NET_RAW outside of this user namespace"}, Mend: "run it as root outside of the user namespace (rootless container, unshare -U)"},
 		}},
@@ -142,7 +142,7 @@ func TestDiagnoseNothing(t *testing.T) {
 
 func TestNeededFor(t *testing.T) {
 	t.Parallel()
-	for capability, want := range map[bpf.Capability]string{
+	for capability, want := range map[capability.Cap]string{
 		unix.CAP_BPF:              "capture, replay, survey",
 		unix.CAP_NET_RAW:          "capture --sock raw, capture --sock packet, survey",
 		unix.CAP_SYS_ADMIN:        "capture --isolate, survey",
@@ -155,7 +155,7 @@ func TestNeededFor(t *testing.T) {
 			t.Errorf("%s is needed for %s, want %s", capability, got, want)
 		}
 	}
-	held := capabilities(bpf.Privilege{Effective: 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_RAW})
+	held := capabilities(capability.Privilege{Effective: 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_RAW})
 	got := make(map[string]Answer)
 	for _, c := range held {
 		got[c.Name] = c.Held

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // Requirement is what a command needs, or what a form of it needs in addition.
@@ -20,7 +21,7 @@ type Requirement struct {
 	// Form is empty for the command itself; otherwise it has the flags that select it.
 	Form string
 	// Needs are the capabilities that are required.
-	Needs []bpf.Capability
+	Needs []capability.Cap
 
 	applies func(Use) bool
 }
@@ -67,14 +68,14 @@ var table = []Requirement{
 	{Command: "doctor"},
 }
 
-func caps(list ...bpf.Capability) []bpf.Capability { return list }
+func caps(list ...capability.Cap) []capability.Cap { return list }
 
 // Requirements lists the table's rows: each command, followed by its forms.
 func Requirements() []Requirement { return slices.Clone(table) }
 
 // Needs lists everything that a use needs.
-func (u Use) Needs() []bpf.Capability {
-	var all []bpf.Capability
+func (u Use) Needs() []capability.Cap {
+	var all []capability.Cap
 	for _, r := range table {
 		if r.Command != u.Command || r.applies != nil && !r.applies(u) {
 			continue
@@ -95,17 +96,17 @@ func (u Use) Advise(err error) error {
 	if !errors.As(err, &missing) || missing.Capability == "" {
 		return err
 	}
-	missing.Hint = u.hint(bpf.CurrentPrivilege(), missing.Capability)
+	missing.Hint = u.hint(capability.CurrentPrivilege(), missing.Capability)
 	return err
 }
 
 // Hint is the step that gives ebpfdump capabilities that it lacks. setcap replaces those
 // of the file, so the hint includes the usual ones.
-func Hint(p bpf.Privilege, lacking ...string) string {
+func Hint(p capability.Privilege, lacking ...string) string {
 	return p.HintFor("ebpfdump", []string{"CAP_BPF", "CAP_NET_RAW"}, lacking...)
 }
 
-func (u Use) hint(p bpf.Privilege, missing string) string {
+func (u Use) hint(p capability.Privilege, missing string) string {
 	lacking := []string{missing}
 	for _, c := range u.Needs() {
 		if name := c.String(); !p.Has(int(c)) && name != missing {

@@ -7,10 +7,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
-func names(list []bpf.Capability) string {
+func names(list []capability.Cap) string {
 	var all []string
 	for _, c := range list {
 		all = append(all, c.String())
@@ -56,7 +56,7 @@ func TestTable(t *testing.T) {
 // A hint names everything that is missing, so that one step is enough.
 func TestHint(t *testing.T) {
 	t.Parallel()
-	user := bpf.Privilege{UID: 1000, Effective: 1 << unix.CAP_BPF}
+	user := capability.Privilege{UID: 1000, Effective: 1 << unix.CAP_BPF}
 	got := Use{Command: "capture", Join: true}.hint(user, "CAP_PERFMON")
 	if want := "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"; got != want {
 		t.Errorf("%s, want %s", got, want)

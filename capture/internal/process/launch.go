@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // Command is a command to run, as the one of package capture.
@@ -42,7 +43,7 @@ func (u *User) Permitted() error {
 		return nil
 	}
 	needs := []struct {
-		capability bpf.Capability
+		capability int
 		doing      string
 	}{
 		{unix.CAP_SETGID, "running a command as another user"},
@@ -54,8 +55,8 @@ func (u *User) Permitted() error {
 		needs = needs[:1] // for the groups
 	}
 	for _, n := range needs {
-		if !bpf.HasCapability(int(n.capability)) {
-			return n.capability.Lacks(n.doing, unix.EPERM)
+		if !capability.Held(n.capability) {
+			return bpf.LacksCapability(n.capability, n.doing, unix.EPERM)
 		}
 	}
 	return nil

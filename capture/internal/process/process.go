@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
@@ -154,18 +155,18 @@ func (p *Process) notPermitted(err error) error {
 		owner = fmt.Sprintf(" of user %d", st.Uid)
 	}
 	// A process of our own user that is out of reach has more privileges than we.
-	if errors.Is(err, unix.EACCES) && !bpf.HasCapability(unix.CAP_DAC_READ_SEARCH) && int(st.Uid) != os.Geteuid() {
-		return bpf.Capability(unix.CAP_DAC_READ_SEARCH).Lacks(fmt.Sprintf("listing the sockets of %s%s", p, owner), err)
+	if errors.Is(err, unix.EACCES) && !capability.Held(unix.CAP_DAC_READ_SEARCH) && int(st.Uid) != os.Geteuid() {
+		return bpf.LacksCapability(unix.CAP_DAC_READ_SEARCH, fmt.Sprintf("listing the sockets of %s%s", p, owner), err)
 	}
 	doing := fmt.Sprintf("copying the sockets of %s%s", p, owner)
-	if bpf.HasCapability(unix.CAP_SYS_PTRACE) {
+	if capability.Held(unix.CAP_SYS_PTRACE) {
 		return &bpf.MissingError{
 			What: doing + " is not permitted although CAP_SYS_PTRACE is held",
 			Hint: "look for another user namespace, a security module (AppArmor, SELinux, Yama) or a seccomp profile of the container",
 			Err:  err,
 		}
 	}
-	return bpf.Capability(unix.CAP_SYS_PTRACE).Lacks(doing, err)
+	return bpf.LacksCapability(unix.CAP_SYS_PTRACE, doing, err)
 }
 
 // Descriptor is a descriptor of a process that is open.

@@ -1,4 +1,6 @@
-package bpf
+// Package capability tells which capabilities of Linux this process has, and what gives
+// it those that it lacks.
+package capability
 
 import (
 	"os"
@@ -10,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Capability is a capability of Linux, such as unix.CAP_BPF.
-type Capability int
+// Cap is a capability of Linux, such as unix.CAP_BPF.
+type Cap int
 
-// capabilityNames has those that ebpfdump knows a use for.
-var capabilityNames = map[Capability]string{
+// names has those that ebpfdump knows a use for.
+var names = map[Cap]string{
 	unix.CAP_BPF:              "CAP_BPF",
 	unix.CAP_DAC_READ_SEARCH:  "CAP_DAC_READ_SEARCH",
 	unix.CAP_NET_ADMIN:        "CAP_NET_ADMIN",
@@ -27,22 +29,11 @@ var capabilityNames = map[Capability]string{
 	unix.CAP_SYS_PTRACE:       "CAP_SYS_PTRACE",
 }
 
-func (c Capability) String() string {
-	if name, ok := capabilityNames[c]; ok {
+func (c Cap) String() string {
+	if name, ok := names[c]; ok {
 		return name
 	}
 	return "capability " + strconv.Itoa(int(c))
-}
-
-// Lacks is the error of a call that needs a capability which the process has
-// not. doing is what for: "opening a raw socket".
-func (c Capability) Lacks(doing string, err error) *MissingError {
-	return &MissingError{
-		What:       doing + " needs " + c.String(),
-		Hint:       CurrentPrivilege().Hint(c.String()),
-		Capability: c.String(),
-		Err:        err,
-	}
 }
 
 // Privilege is what the kernel lets a process do.
@@ -81,9 +72,9 @@ func effectiveCapabilities() uint64 {
 	return uint64(sets[1].Effective)<<32 | uint64(sets[0].Effective)
 }
 
-// HasCapability tells whether the process has a capability, such as
-// unix.CAP_BPF, in its effective set.
-func HasCapability(capability int) bool {
+// Held tells whether the process has a capability, such as unix.CAP_BPF, in its
+// effective set.
+func Held(capability int) bool {
 	return Privilege{Effective: effectiveCapabilities()}.Has(capability)
 }
 
@@ -112,7 +103,7 @@ func (p Privilege) Has(capability int) bool {
 
 // HasNamed is Has for a capability's name, such as "CAP_BPF".
 func (p Privilege) HasNamed(name string) bool {
-	for c, n := range capabilityNames {
+	for c, n := range names {
 		if n == name {
 			return p.Has(int(c))
 		}
@@ -137,14 +128,14 @@ func (p Privilege) Hint(lacking ...string) string {
 // names lists the capabilities in force, and CAP_BPF, which all that this package is
 // for needs.
 func (p Privilege) names() []string {
-	names := []string{"CAP_BPF"}
-	for c, name := range capabilityNames {
+	all := []string{"CAP_BPF"}
+	for c, name := range names {
 		if c != unix.CAP_BPF && c != unix.CAP_SYS_ADMIN && p.Effective>>c&1 != 0 {
-			names = append(names, name)
+			all = append(all, name)
 		}
 	}
-	slices.Sort(names)
-	return names
+	slices.Sort(all)
+	return all
 }
 
 // HintFor is Hint for a program of that name which is to have the usual capabilities

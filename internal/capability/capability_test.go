@@ -1,4 +1,4 @@
-package bpf
+package capability
 
 import (
 	"testing"
@@ -15,8 +15,8 @@ func TestPrivilege(t *testing.T) {
 	if (Privilege{Effective: 1 << unix.CAP_NET_RAW}).MayLoad() {
 		t.Error("CAP_NET_RAW is enough to load the tap")
 	}
-	if p := CurrentPrivilege(); p.Has(unix.CAP_BPF) != HasCapability(unix.CAP_BPF) {
-		t.Errorf("%+v and HasCapability contradict each other", p)
+	if p := CurrentPrivilege(); p.Has(unix.CAP_BPF) != Held(unix.CAP_BPF) {
+		t.Errorf("%+v and Held contradict each other", p)
 	}
 }
 
