@@ -85,7 +85,7 @@ fuzz: ## every fuzz target, FUZZTIME times
 # The packages that need nothing but a kernel, under each of KERNELS: a version
 # series such as 5.10, or latest. Two guests at a time, since each takes one core.
 KERNELS = 5.10 6.1 6.12 6.18 latest
-kernels: build/vmrun objects ## boots other kernels under QEMU and runs the tests of bpf and capture there
+kernels: build/vmrun objects ## boots other kernels under QEMU and runs the tests of bpf, capture and internal/experiment there
 	./.ci/tools qemu-system-x86_64 qemu-system-x86
 	build/vmrun fetch $(KERNELS)
 	@$(MAKE) --no-print-directory -j 2 -k -Otarget $(KERNELS:%=kernel-%)
@@ -93,7 +93,7 @@ kernels: build/vmrun objects ## boots other kernels under QEMU and runs the test
 kernel-%:
 	@echo "Linux $*"
 	@EBPFDUMP_REQUIRE=1 EBPFDUMP_OBJECTS=$(CURDIR)/build/objects CGO_ENABLED=0 go test -count=1 -p 1 $(TIMEOUT) \
-		-exec "$(CURDIR)/build/vmrun run -kernel $* -timeout 30m -memory 1024 -file $(CURDIR)/build/objects" ./bpf ./capture
+		-exec "$(CURDIR)/build/vmrun run -kernel $* -timeout 30m -memory 1024 -file $(CURDIR)/build/objects" ./bpf ./internal/experiment ./capture
 
 survey-kernels: build/vmrun ## surveys each of KERNELS, into samples/survey
 	./.ci/tools qemu-system-x86_64 qemu-system-x86

@@ -1,9 +1,9 @@
 package bpf
 
 import (
-	"slices"
-
 	"github.com/cilium/ebpf/asm"
+
+	"github.com/ebpfdump/ebpfdump/internal/skb"
 )
 
 // asks is what a program wants to know of a packet besides its bytes and its
@@ -257,19 +257,15 @@ func (f *follower) ask(ins *asm.Instruction, at int, p *pointers) {
 	if !isLoad && !ins.OpCode.Class().IsStore() || !p.isPacket(base) && !(f.unsure && base != asm.RFP) {
 		return
 	}
-	if cb := fieldNamed("cb[0]").offset; ins.Offset >= cb && ins.Offset < cb+20 {
+	if cb := skb.Named("cb[0]").Offset; ins.Offset >= cb && ins.Offset < cb+20 {
 		f.scratch = true
 		return
 	}
-	for _, field := range fields {
-		if !field.inSock && ins.Offset >= field.offset && int(ins.Offset) < int(field.offset)+field.size.Sizeof() && isLoad && field.Name != "len" {
+	for _, field := range skb.Fields() {
+		if !field.InSock && ins.Offset >= field.Offset && int(ins.Offset) < int(field.Offset)+field.Size && isLoad && field.Name != "len" {
 			f.fields[field.Name] = append(f.fields[field.Name], at)
 		}
 	}
-}
-
-func fieldNamed(name string) Field {
-	return fields[slices.IndexFunc(fields, func(f Field) bool { return f.Name == name })]
 }
 
 // helpersAsked are the helpers that tell of the packet, its socket or the moment.

@@ -281,7 +281,7 @@ func diagnoseCalls(err error) error {
 			Err:       err,
 		}
 	}
-	return diagnose(doing, err)
+	return Diagnose(doing, err)
 }
 
 // pidNamespace is the process id namespace of this process; nested if it is not

@@ -9,6 +9,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/ebpfdump/ebpfdump/internal/skb"
 )
 
 // Context is what a filter can see of a packet besides its bytes, as __sk_buff has it.
@@ -57,15 +59,15 @@ func networkOrder(v uint16) uint16 {
 	return v
 }
 
-// field is where __sk_buff has it.
-func (g *given) field() Field { return fieldNamed(g.name) }
+// offset is where __sk_buff has it.
+func (g *given) offset() int16 { return skb.Named(g.name).Offset }
 
 // place is from where a filter of a Runner loads it.
 func (g *given) place() int16 {
 	if g.detour == noDetour {
-		return g.field().offset
+		return g.offset()
 	}
-	return fieldNamed("cb[0]").offset + 4*int16(g.detour)
+	return skb.Named("cb[0]").Offset + 4*int16(g.detour)
 }
 
 // skbSize is the size of struct __sk_buff, as of Linux 5.18. What older kernels
@@ -76,19 +78,19 @@ const skbSize = 192
 // it. Kernels refuse what they have no place for, so detours are only filled where
 // the filter goes there.
 func (c *Context) encode(detours bool) []byte {
-	var skb []byte
+	var encoded []byte
 	for i := range givens {
 		g := &givens[i]
 		value := g.value(c)
 		if value == 0 || g.detour != noDetour && !detours {
 			continue
 		}
-		if skb == nil {
-			skb = make([]byte, skbSize)
+		if encoded == nil {
+			encoded = make([]byte, skbSize)
 		}
-		binary.NativeEndian.PutUint32(skb[g.place():], value)
+		binary.NativeEndian.PutUint32(encoded[g.place():], value)
 	}
-	return skb
+	return encoded
 }
 
 // question is what a verdict's programs ask together.
@@ -134,7 +136,7 @@ func detour(program asm.Instructions, loads []int, g *given) {
 		old := program[at]
 		// A relocation of the field must not come with it.
 		ins := asm.Instruction{
-			OpCode: old.OpCode, Dst: old.Dst, Src: old.Src, Offset: old.Offset - g.field().offset + g.place(), Constant: old.Constant,
+			OpCode: old.OpCode, Dst: old.Dst, Src: old.Src, Offset: old.Offset - g.offset() + g.place(), Constant: old.Constant,
 		}.WithSymbol(old.Symbol()).WithSource(old.Source())
 		if fn := btf.FuncMetadata(&old); fn != nil {
 			ins = btf.WithFuncMetadata(ins, fn)

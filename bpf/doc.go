@@ -17,7 +17,8 @@
 // records what arrives, Calls what receiving system calls return, as an [Event] for each
 // piece. [OpenFollowing] opens all three.
 //
-// A [Feature] and a [Field] are for programs that ask what a kernel can do.
+// A [Feature] is for programs that ask what a kernel can do. Those that load programs of
+// their own beside the tap have [Diagnose] and [AttachFilter].
 //
 // # Units
 //

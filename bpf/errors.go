@@ -63,9 +63,10 @@ type host struct {
 	ringbuf   error
 }
 
-// diagnose turns the error of a failed load into what the user can do about
-// it. Probes run only here, after a failure.
-func diagnose(doing string, err error) error {
+// Diagnose turns the error of loading a program or making a map into what the user can
+// do about it, a *MissingError if a privilege or a feature of the kernel is missing. doing
+// is what failed: "loading the tap". Probes run only here, after a failure.
+func Diagnose(doing string, err error) error {
 	var name unix.Utsname
 	_ = unix.Uname(&name)
 	return explain(doing, err, host{

@@ -264,7 +264,7 @@ func diagnoseHook(err error) error {
 			}
 		}
 	}
-	return diagnose(doing, err)
+	return Diagnose(doing, err)
 }
 
 // Mark begins to follow a socket, of which fd is a descriptor of ours, and returns

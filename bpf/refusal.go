@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/capability"
+	"github.com/ebpfdump/ebpfdump/internal/skb"
 )
 
 // RefusedError says that the kernel's verifier refuses a filter.
@@ -73,7 +74,7 @@ func (v *Verdict) explain(does string, err error) error {
 	if missing != "" {
 		return &MissingError{What: fmt.Sprintf("%s needs %s, which Linux %s lacks", doing, missing, release()), Hint: hint, Err: err}
 	}
-	return diagnose(doing, err)
+	return Diagnose(doing, err)
 }
 
 // explainRefusal looks in what the verifier said for something that can be said
@@ -150,9 +151,9 @@ var complaints = []complaint{
 func explainContext(m []string, ins *asm.Instruction) (reason, hint string) {
 	offset, _ := strconv.ParseInt(m[1], 10, 16)
 	name := fmt.Sprintf("%s bytes at offset %s", m[2], m[1])
-	for _, f := range fields {
-		if !f.inSock && f.offset <= int16(offset) {
-			if f.offset == int16(offset) || strings.HasSuffix(f.Name, "]") {
+	for _, f := range skb.Fields() {
+		if !f.InSock && f.Offset <= int16(offset) {
+			if f.Offset == int16(offset) || strings.HasSuffix(f.Name, "]") {
 				name, _, _ = strings.Cut(f.Name, "[")
 			}
 		}

@@ -9,7 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func attach(fd, program int) error {
+// AttachFilter puts a socket filter on a socket, in place of any filter that it has: both
+// are descriptors. An error is a *MissingError if this kind of socket takes no filter.
+func AttachFilter(fd, program int) error {
 	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, program)
 	if err == nil {
 		return nil
@@ -44,18 +46,18 @@ type Rejection struct{ program *ebpf.Program }
 // needs CAP_NET_ADMIN on TCP sockets of some kernels.
 func loadRejection() (Rejection, error) {
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "reject", Type: ebpf.SocketFilter, License: experimentLicense,
+		Name: "reject", Type: ebpf.SocketFilter, License: "Dual BSD/GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
 	})
 	if err != nil {
-		return Rejection{}, diagnose("loading a filter that drops everything", err)
+		return Rejection{}, Diagnose("loading a filter that drops everything", err)
 	}
 	return Rejection{program}, nil
 }
 
 // Attach closes a socket to packets, in place of any filter that it has. Needs no privilege.
 func (r Rejection) Attach(fd int) error {
-	if err := attach(fd, r.program.FD()); err != nil {
+	if err := AttachFilter(fd, r.program.FD()); err != nil {
 		return fmt.Errorf("closing the socket to packets: %w", err)
 	}
 	return nil

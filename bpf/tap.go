@@ -149,7 +149,7 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 		if opts.Verdict != nil {
 			return nil, opts.Verdict.diagnose(err)
 		}
-		return nil, diagnose("loading the tap", err)
+		return nil, Diagnose("loading the tap", err)
 	}
 	defer func() {
 		if err != nil {
@@ -178,7 +178,7 @@ func (t *Tap) RingSize() int { return t.size }
 //
 // Needs no privilege. An error is a *MissingError if this kind of socket takes no filter.
 func (t *Tap) Attach(fd int) error {
-	return attach(fd, t.objects.Tap.FD())
+	return AttachFilter(fd, t.objects.Tap.FD())
 }
 
 // Rejection is the filter that closes a socket to packets before the tap comes,

@@ -284,3 +284,55 @@ type wrapped struct {
 
 func (w *wrapped) Error() string { return w.text + ": " + w.err.Error() }
 func (w *wrapped) Unwrap() error { return w.err }
+
+// What a verdict keeps of a datagram of 8 + 11 bytes, and what the tap says of it.
+func TestVerdict(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		keep int32
+		user string
+	}{
+		{-1, "0123456789\n"}, {100, "0123456789\n"}, {12, "0123"}, {8, ""}, {1, ""},
+	} {
+		tap := mustOpen(t, Options{RingSize: MinRingSize, Verdict: Keep(test.keep)})
+		receiver, sender := udpPair(t)
+		if err := tap.Attach(receiver); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Send(sender, []byte("0123456789\n"), 0); err != nil {
+			t.Fatal(err)
+		}
+		buf := make([]byte, 64)
+		n, _, err := unix.Recvfrom(receiver, buf, unix.MSG_DONTWAIT)
+		if err != nil || string(buf[:n]) != test.user {
+			t.Errorf("keep %d: received %q, %v, want %q", test.keep, buf[:max(n, 0)], err, test.user)
+		}
+		readAll(t, tap, func(rec *Record) {
+			if rec.Verdict != test.keep || rec.Len != 19 {
+				t.Errorf("keep %d: recorded verdict %d of %d bytes", test.keep, rec.Verdict, rec.Len)
+			}
+		})
+	}
+}
+
+func TestVerdictDrops(t *testing.T) {
+	t.Parallel()
+	tap := mustOpen(t, Options{RingSize: MinRingSize, Verdict: Keep(0)})
+	receiver, sender := udpPair(t)
+	if err := tap.Attach(receiver); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Send(sender, []byte("dropped"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if n, _, err := unix.Recvfrom(receiver, make([]byte, 16), unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("received %d bytes, %v through a verdict that drops all", n, err)
+	}
+	c, err := tap.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Seen != 1 || c.Recorded != 1 || c.Dropped != 1 {
+		t.Errorf("counters %+v", c)
+	}
+}

@@ -10,8 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/experiment"
+	"github.com/ebpfdump/ebpfdump/internal/skb"
 )
 
 // examination runs all experiments with one kind of socket.
@@ -19,7 +20,7 @@ type examination struct {
 	ctx      context.Context
 	row      Row
 	socket   *Socket
-	readable []bpf.Field
+	readable []skb.Field
 	main     *observation
 }
 
@@ -36,10 +37,10 @@ func (e *examination) all() (err error) {
 	e.layers()
 	e.exchange()
 	e.userspace()
-	for _, experiment := range []func() error{
+	for _, part := range []func() error{
 		e.below, e.verdicts, e.held, e.inheritance, e.large, e.empty, e.fragments,
 	} {
-		if err := experiment(); err != nil {
+		if err := part(); err != nil {
 			return err
 		}
 	}
@@ -224,7 +225,7 @@ func (e *examination) userspace() {
 
 // held reads every readable field of each packet.
 func (e *examination) held() error {
-	reader, err := bpf.OpenFields(e.readable)
+	reader, err := experiment.OpenFields(e.readable)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/experiment"
 )
 
 // smallMTU is Ethernet's MTU, for experiments with packets that do not fit.
@@ -25,10 +26,10 @@ func (e *examination) below() error {
 	b := &Below{}
 	e.socket.Below = b
 	b.RelativeNet, b.RelativeLink = o.relative()
-	if b.LegacyNet, err = e.legacy(bpf.OpenLegacyNet, networkHeader, o.records); err != nil {
+	if b.LegacyNet, err = e.legacy(experiment.OpenLegacyNet, networkHeader, o.records); err != nil {
 		return err
 	}
-	b.LegacyLink, err = e.legacy(bpf.OpenLegacyLink, linkHeader, o.records)
+	b.LegacyLink, err = e.legacy(experiment.OpenLegacyLink, linkHeader, o.records)
 	return err
 }
 
@@ -84,7 +85,7 @@ func worse(a, b string) string {
 }
 
 // legacy tries absolute loads in a separate experiment.
-func (e *examination) legacy(open func() (*bpf.LegacyLoad, error), header func(*frame) []byte, seen []record) (string, error) {
+func (e *examination) legacy(open func() (*experiment.LegacyLoad, error), header func(*frame) []byte, seen []record) (string, error) {
 	load, err := open()
 	if err != nil {
 		return "", err

@@ -21,6 +21,8 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/experiment"
+	"github.com/ebpfdump/ebpfdump/internal/skb"
 )
 
 // Row is a kind of socket to survey.
@@ -163,14 +165,14 @@ func thisSystem(program string) System {
 type surveyor struct {
 	options  Options
 	fields   []Field
-	readable []bpf.Field
+	readable []skb.Field
 	mu       sync.Mutex // of the options' functions
 }
 
 // askForFields asks the verifier which fields a socket filter may read.
 func (s *surveyor) askForFields() error {
-	for _, f := range bpf.Fields() {
-		ok, err := f.Readable()
+	for _, f := range skb.Fields() {
+		ok, err := experiment.Readable(f)
 		if err != nil {
 			return err
 		}

@@ -1,62 +1,20 @@
-package bpf
+package experiment
 
 import (
 	"bytes"
-	"errors"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/capability"
+	"github.com/ebpfdump/ebpfdump/internal/skb"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
-// What a verdict keeps of a datagram of 8 + 11 bytes, and what the tap says of it.
-func TestVerdict(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		keep int32
-		user string
-	}{
-		{-1, "0123456789\n"}, {100, "0123456789\n"}, {12, "0123"}, {8, ""}, {1, ""},
-	} {
-		tap := mustOpen(t, Options{RingSize: MinRingSize, Verdict: Keep(test.keep)})
-		receiver, sender := udpPair(t)
-		if err := tap.Attach(receiver); err != nil {
-			t.Fatal(err)
-		}
-		if err := unix.Send(sender, []byte("0123456789\n"), 0); err != nil {
-			t.Fatal(err)
-		}
-		buf := make([]byte, 64)
-		n, _, err := unix.Recvfrom(receiver, buf, unix.MSG_DONTWAIT)
-		if err != nil || string(buf[:n]) != test.user {
-			t.Errorf("keep %d: received %q, %v, want %q", test.keep, buf[:max(n, 0)], err, test.user)
-		}
-		readAll(t, tap, func(rec *Record) {
-			if rec.Verdict != test.keep || rec.Len != 19 {
-				t.Errorf("keep %d: recorded verdict %d of %d bytes", test.keep, rec.Verdict, rec.Len)
-			}
-		})
-	}
-}
-
-func TestVerdictDrops(t *testing.T) {
-	t.Parallel()
-	tap := mustOpen(t, Options{RingSize: MinRingSize, Verdict: Keep(0)})
-	receiver, sender := udpPair(t)
-	if err := tap.Attach(receiver); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Send(sender, []byte("dropped"), 0); err != nil {
-		t.Fatal(err)
-	}
-	if n, _, err := unix.Recvfrom(receiver, make([]byte, 16), unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
-		t.Errorf("received %d bytes, %v through a verdict that drops all", n, err)
-	}
-	c, err := tap.Counters()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if c.Seen != 1 || c.Recorded != 1 || c.Dropped != 1 {
-		t.Errorf("counters %+v", c)
+func requirePrivilege(tb testing.TB) {
+	tb.Helper()
+	if !capability.Held(unix.CAP_BPF) {
+		testutil.Missing(tb, "needs CAP_BPF")
 	}
 }
 
@@ -78,7 +36,7 @@ func TestLegacyLoads(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer load.Close()
-		receiver, sender := udpPair(t)
+		receiver, sender := testutil.UDPPair(t)
 		if err := load.Attach(receiver); err != nil {
 			t.Fatal(err)
 		}
@@ -100,10 +58,10 @@ func TestLegacyLoads(t *testing.T) {
 func TestFields(t *testing.T) {
 	t.Parallel()
 	requirePrivilege(t)
-	var readable []Field
+	var readable []skb.Field
 	index := make(map[string]int)
-	for _, f := range Fields() {
-		ok, err := f.Readable()
+	for _, f := range skb.Fields() {
+		ok, err := Readable(f)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +80,7 @@ func TestFields(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	receiver, sender := udpPair(t)
+	receiver, sender := testutil.UDPPair(t)
 	if err := reader.Attach(receiver); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,6 @@
-package bpf
+// Package experiment finds out what a kernel lets a socket filter see of a packet, with
+// small programs of its own.
+package experiment
 
 import (
 	"errors"
@@ -7,41 +9,43 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// experiment is a small socket filter that keeps every packet and leaves what
+// filter is a small socket filter that keeps every packet and leaves what
 // it finds in an array map.
-type experiment struct {
+type filter struct {
 	program *ebpf.Program
 	results *ebpf.Map
 }
 
-const experimentLicense = "Dual BSD/GPL"
+const license = "Dual BSD/GPL"
 
-// openExperiment loads a program that is made for a map of entries values of so many bytes.
-func openExperiment(doing string, valueSize, entries int, make func(results *ebpf.Map) asm.Instructions) (_ experiment, err error) {
+// openFilter loads a program that is made for a map of entries values of so many bytes.
+func openFilter(doing string, valueSize, entries int, make func(results *ebpf.Map) asm.Instructions) (_ filter, err error) {
 	_ = rlimit.RemoveMemlock()
 	results, err := ebpf.NewMap(&ebpf.MapSpec{
 		Type: ebpf.Array, KeySize: 4, ValueSize: uint32(valueSize), MaxEntries: uint32(entries),
 	})
 	if err != nil {
-		return experiment{}, diagnose(doing, err)
+		return filter{}, bpf.Diagnose(doing, err)
 	}
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SocketFilter, License: experimentLicense, Instructions: make(results),
+		Type: ebpf.SocketFilter, License: license, Instructions: make(results),
 	})
 	if err != nil {
 		results.Close()
-		return experiment{}, diagnose(doing, err)
+		return filter{}, bpf.Diagnose(doing, err)
 	}
-	return experiment{program, results}, nil
+	return filter{program, results}, nil
 }
 
-// Attach puts the experiment on a socket, in place of any filter that it has.
-func (e experiment) Attach(fd int) error { return attach(fd, e.program.FD()) }
+// Attach puts the filter on a socket, in place of any filter that it has.
+func (f filter) Attach(fd int) error { return bpf.AttachFilter(fd, f.program.FD()) }
 
-// Close gives the experiment up. Sockets that have it keep it.
-func (e experiment) Close() error { return errors.Join(e.program.Close(), e.results.Close()) }
+// Close gives the filter up. Sockets that have it keep it.
+func (f filter) Close() error { return errors.Join(f.program.Close(), f.results.Close()) }
 
 // The bases of the absolute loads that socket filters had before eBPF (linux/filter.h).
 const (
@@ -55,7 +59,7 @@ const legacyLen = 16
 // LegacyLoad is a filter that reaches below offset 0 with the absolute loads
 // that socket filters had before eBPF. Outside of the packet such a load ends
 // the program with 0, which drops the packet.
-type LegacyLoad struct{ experiment }
+type LegacyLoad struct{ filter }
 
 // LegacyReach is what a LegacyLoad found.
 type LegacyReach struct {
@@ -73,7 +77,7 @@ func OpenLegacyNet() (*LegacyLoad, error) { return openLegacy(legacyNet) }
 func OpenLegacyLink() (*LegacyLoad, error) { return openLegacy(legacyLink) }
 
 func openLegacy(base int32) (*LegacyLoad, error) {
-	e, err := openExperiment("loading absolute loads", 8+8+legacyLen, 1, func(results *ebpf.Map) asm.Instructions {
+	f, err := openFilter("loading absolute loads", 8+8+legacyLen, 1, func(results *ebpf.Map) asm.Instructions {
 		ins := asm.Instructions{
 			// LoadAbs takes the packet from R6 and leaves nothing in R1 to R5.
 			asm.Mov.Reg(asm.R6, asm.R1),
@@ -100,7 +104,7 @@ func openLegacy(base int32) (*LegacyLoad, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &LegacyLoad{e}, nil
+	return &LegacyLoad{f}, nil
 }
 
 // Reach reads what the filter has found so far.
