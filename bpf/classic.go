@@ -9,6 +9,8 @@ import (
 
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/skb"
 )
 
 // classic is an instruction of classic BPF: struct sock_filter of linux/filter.h.
@@ -82,6 +84,11 @@ func memoryRead(program []classic) []uint32 {
 
 func (t *translation) emit(ins ...asm.Instruction) { t.out = append(t.out, ins...) }
 
+// field loads a field of struct __sk_buff.
+func (t *translation) field(to asm.Register, name string) {
+	t.emit(asm.LoadMem(to, regPacket, skb.Named(name).Offset, asm.Word))
+}
+
 // next notes that the instruction so many places behind can be reached.
 func (t *translation) next(offset uint32) (label string) {
 	to := t.at + 1 + int(offset)
@@ -134,7 +141,7 @@ func (t *translation) load(ins classic) error {
 	case unix.BPF_IMM:
 		t.emit(asm.Mov.Imm32(regA, int32(ins.K)))
 	case unix.BPF_LEN:
-		t.emit(asm.LoadMem(regA, regPacket, int16(fieldLen), asm.Word))
+		t.field(regA, "len")
 	case unix.BPF_MEM:
 		t.emit(asm.LoadMem(regA, asm.R10, memory(ins.K), asm.Word))
 	case unix.BPF_IND:
@@ -155,24 +162,10 @@ var extensionNames = map[uint32]string{
 	48: "VLAN tag present", 52: "payload offset", 56: "random number", 60: "VLAN protocol",
 }
 
-// Offsets of fields of struct __sk_buff, which is part of the kernel's interface.
-const (
-	fieldLen         = 0
-	fieldPacketType  = 4
-	fieldMark        = 8
-	fieldQueue       = 12
-	fieldProtocol    = 16
-	fieldVLANPresent = 20
-	fieldVLANTag     = 24
-	fieldVLANProto   = 28
-	fieldIfindex     = 40
-	fieldHash        = 68
-)
-
 // extension is a load of what Linux knows of a packet besides its bytes
 // (SKF_AD_* of linux/filter.h).
 func (t *translation) extension(number uint32) error {
-	field := func(offset int16) { t.emit(asm.LoadMem(regA, regPacket, offset, asm.Word)) }
+	field := func(name string) { t.field(regA, name) }
 	networkOrder := func() {
 		if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
 			t.emit(asm.HostTo(asm.BE, regA, asm.Half))
@@ -180,30 +173,30 @@ func (t *translation) extension(number uint32) error {
 	}
 	switch number {
 	case 0: // SKF_AD_PROTOCOL
-		field(fieldProtocol)
+		field("protocol")
 		networkOrder()
 	case 4: // SKF_AD_PKTTYPE
-		field(fieldPacketType)
+		field("pkt_type")
 	case 8: // SKF_AD_IFINDEX
-		field(fieldIfindex)
+		field("ifindex")
 	case 20: // SKF_AD_MARK
-		field(fieldMark)
+		field("mark")
 	case 24: // SKF_AD_QUEUE
-		field(fieldQueue)
+		field("queue_mapping")
 	case 32: // SKF_AD_RXHASH
-		field(fieldHash)
+		field("hash")
 	case 36: // SKF_AD_CPU
 		t.emit(asm.FnGetSmpProcessorId.Call())
 	case 40: // SKF_AD_ALU_XOR_X
 		t.emit(asm.Xor.Reg32(regA, regX))
 	case 44: // SKF_AD_VLAN_TAG
-		field(fieldVLANTag)
+		field("vlan_tci")
 	case 48: // SKF_AD_VLAN_TAG_PRESENT
-		field(fieldVLANPresent)
+		field("vlan_present")
 	case 56: // SKF_AD_RANDOM
 		t.emit(asm.FnGetPrandomU32.Call())
 	case 60: // SKF_AD_VLAN_TPID
-		field(fieldVLANProto)
+		field("vlan_proto")
 		networkOrder()
 	default:
 		return fmt.Errorf("loads extension %d (%s), which Linux takes on a socket and eBPF has no counterpart for: use a filter that does without",
@@ -217,7 +210,7 @@ func (t *translation) loadX(ins classic) {
 	case unix.BPF_IMM:
 		t.emit(asm.Mov.Imm32(regX, int32(ins.K)))
 	case unix.BPF_LEN:
-		t.emit(asm.LoadMem(regX, regPacket, int16(fieldLen), asm.Word))
+		t.field(regX, "len")
 	case unix.BPF_MEM:
 		t.emit(asm.LoadMem(regX, asm.R10, memory(ins.K), asm.Word))
 	case unix.BPF_MSH:
