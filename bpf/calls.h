@@ -40,8 +40,7 @@ enum call {
 #define EVENT_RING 8	/* a request of io_uring did it, and not the system call */
 #define EVENT_UNSEEN 16 /* where its bytes are cannot be told */
 
-/* One piece of what one call did; caplen bytes follow, in room for a power of two. A
- * message of several pieces has them one after the other, with the same tid and
+/* One piece of what one call did; caplen bytes follow, in room of a class. A message of several pieces has them one after the other, with the same tid and
  * time. Native byte order but for addresses.
  */
 struct event {

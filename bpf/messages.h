@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "classes.h"
 #include "sockets.h"
 
 /* Layouts of the system calls' arguments on 64-bit architectures. */
@@ -92,9 +93,11 @@ static __always_inline __u64 wakeup(void)
 	return wakes_reader ? 0 : BPF_RB_NO_WAKEUP;
 }
 
-/* Copies a piece of n bytes, at most class, into the ring. */
-static __always_inline void copy(struct reading *r, struct event_counters *c, __u32 n, const __u32 class)
+/* Copies a piece of n bytes into the ring. */
+static __always_inline void copy(struct reading *r, struct event_counters *c, __u32 n)
 {
+	__u32 class = class_for(n);
+	__u64 room = class, length;
 	struct event *rec;
 
 	rec = bpf_ringbuf_reserve(&events, sizeof(*rec) + class, 0);
@@ -111,9 +114,8 @@ static __always_inline void copy(struct reading *r, struct event_counters *c, __
 	r->head.lost = c->ring_full + c->fault;
 	*rec = r->head;
 	if (n > 0) {
-		asm volatile("" : "+r"(n));
-		n = ((n - 1) & (class - 1)) + 1;
-		if (bpf_probe_read_user(rec + 1, n, (void *)r->at)) {
+		length = bounded(n, class);
+		if (length > room || bpf_probe_read_user(rec + 1, length, (void *)r->at)) {
 			bpf_ringbuf_discard(rec, wakeup());
 			count(&c->fault);
 			return;
@@ -136,28 +138,7 @@ __attribute__((noinline)) int piece(__u32 slot, __u32 n)
 	if (n > PIECE_MAX)
 		return 0;
 	count(&c->seen);
-	if (n <= 64)
-		copy(r, c, n, 64);
-	else if (n <= 128)
-		copy(r, c, n, 128);
-	else if (n <= 256)
-		copy(r, c, n, 256);
-	else if (n <= 512)
-		copy(r, c, n, 512);
-	else if (n <= 1024)
-		copy(r, c, n, 1024);
-	else if (n <= 2048)
-		copy(r, c, n, 2048);
-	else if (n <= 4096)
-		copy(r, c, n, 4096);
-	else if (n <= 8192)
-		copy(r, c, n, 8192);
-	else if (n <= 16384)
-		copy(r, c, n, 16384);
-	else if (n <= 32768)
-		copy(r, c, n, 32768);
-	else
-		copy(r, c, n, 65536);
+	copy(r, c, n);
 	return 0;
 }
 

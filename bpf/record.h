@@ -11,12 +11,13 @@
 #include <linux/in6.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+#include "classes.h"
 
 #define LINK_MAX 14 /* an Ethernet header */
 #define NET_MAX 64  /* an IPv4 header with all its options, an IPv6 header with 24 bytes of extensions */
 
-/* What the tap says of one packet; the packet follows, from offset 0 on, in room
- * for a power of two of bytes or one and a half. Go's RecordHeader has the same fields, which its
+/* What the tap says of one packet; the packet follows, from offset 0 on, in room of a
+ * class. Go's RecordHeader has the same fields, which its
  * compiler checks. Native byte order but where it says otherwise. No
  * data[] at the end, because Go would pad a struct that ends in it.
  */
@@ -223,15 +224,15 @@ static __attribute__((noinline)) void describe(struct __sk_buff *skb, struct rec
 	rec->net_len = reach_net(skb, rec);
 }
 
-/* Fills in a record with room for class bytes, of which caplen are wanted. The verifier
- * follows each call with its own class, so that the code is there once: a socket's
- * filter may have 20 KB, and twice as much for a moment when another one replaces it.
+/* Fills in a record with room for class bytes, of which caplen are wanted. It is there
+ * once for all classes, because a socket's filter counts as its memory: 20 KB may be all
+ * that it has, and a filter that replaces it needs room beside it.
  */
 static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *rec, const struct place *at, __u32 caplen,
 					  __u32 class)
 {
 	struct counters *c = at->counters;
-	__u64 mask = class - 1, room = class, n = caplen; /* of 64 bits, of which no copy is made to compare them */
+	__u64 room = class, n = caplen; /* of 64 bits, of which no copy is made to compare them */
 
 	describe(skb, rec);
 	rec->len = skb->len - at->start;
@@ -247,13 +248,7 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 	rec->caplen = caplen;
 	rec->lost = c->ring_full + c->load_failed;
 	if (caplen > 0) {
-		/* The verifiers of 5.10 and 6.1 believe in a bound only when they see it
-		 * computed, and clang would leave out what it knows already. A class is a
-		 * power of two, or one and a half.
-		 */
-		mask |= mask >> 1;
-		asm volatile("" : "+r"(n));
-		n = ((n - 1) & mask) + 1;
+		n = bounded(n, room);
 		if (n > room || bpf_skb_load_bytes(skb, at->start, rec + 1, n)) {
 			bpf_ringbuf_discard(rec, first_wakeup());
 			count(&c->load_failed);
@@ -267,56 +262,19 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 	return 0;
 }
 
-/* Reserves a record of a class, and fills it in. The ring wants a constant size. */
-static __always_inline void record(struct __sk_buff *skb, struct counters *c, const struct place *at, __u32 caplen,
-				   const __u32 class)
-{
-	struct record *rec = bpf_ringbuf_reserve(&ring, sizeof(*rec) + class, 0);
-
-	if (rec)
-		fill(skb, rec, at, caplen, class);
-	else
-		count(&c->ring_full);
-}
-
 /* Records a packet from the filter's offset 0 on. */
 static __always_inline void record_packet(struct __sk_buff *skb, struct counters *c, struct place *at)
 {
-	__u32 caplen = skb->len - at->start;
+	__u32 caplen = skb->len - at->start, class;
+	struct record *rec;
 
 	at->counters = c;
 	if (caplen > snaplen)
 		caplen = snaplen;
-	if (caplen <= 64)
-		record(skb, c, at, caplen, 64);
-	else if (caplen <= 96)
-		record(skb, c, at, caplen, 96);
-	else if (caplen <= 128)
-		record(skb, c, at, caplen, 128);
-	else if (caplen <= 192)
-		record(skb, c, at, caplen, 192);
-	else if (caplen <= 256)
-		record(skb, c, at, caplen, 256);
-	else if (caplen <= 512)
-		record(skb, c, at, caplen, 512);
-	else if (caplen <= 1024)
-		record(skb, c, at, caplen, 1024);
-	else if (caplen <= 1536)
-		record(skb, c, at, caplen, 1536);
-	else if (caplen <= 2048)
-		record(skb, c, at, caplen, 2048);
-	else if (caplen <= 4096)
-		record(skb, c, at, caplen, 4096);
-	else if (caplen <= 8192)
-		record(skb, c, at, caplen, 8192);
-	else if (caplen <= 16384)
-		record(skb, c, at, caplen, 16384);
-	else if (caplen <= 32768)
-		record(skb, c, at, caplen, 32768);
-	else if (caplen <= 65536)
-		record(skb, c, at, caplen, 65536);
-	else if (caplen <= 131072)
-		record(skb, c, at, caplen, 131072);
+	class = class_for(caplen);
+	rec = bpf_ringbuf_reserve(&ring, sizeof(*rec) + class, 0);
+	if (rec)
+		fill(skb, rec, at, caplen, class);
 	else
-		record(skb, c, at, caplen, 262144);
+		count(&c->ring_full);
 }
