@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
  *
- * Where a request's bytes are: in the buffer that it came with, or in those that the
- * process has provided for whoever needs one.
+ * Finds the bytes of a completed request: in the buffer of the request itself, or in
+ * provided buffers, of which the kernel picks one when data arrives.
  */
 #pragma once
 
@@ -18,28 +18,28 @@ struct request {
 	__u32 flags; /* MSG_... */
 	__u32 pid;
 	__s32 fd;
-	__u32 name_len, control_len; /* of recvmsg, room for each */
+	__u32 name_len, control_len; /* of recvmsg: room for each */
 	__u16 group;
 	__u8 opcode;
 	__u8 part_count; /* more than REQUEST_PARTS if not all are here */
 	__u8 select, bundle, multishot;
-	__u8 fixed;  /* it is about files in the ring's own table */
-	__u8 unseen; /* where its bytes go is not known */
+	__u8 fixed;  /* uses the ring's table of registered files */
+	__u8 unseen; /* its buffer is not known */
 	__u8 pad[7];
 };
 
-/* Beside it, since few requests have any. */
+/* The buffer's parts, kept apart since few requests have any. */
 struct request_parts {
 	struct user_iovec parts[REQUEST_PARTS];
 };
 
-/* The parts of a buffer that were filled. */
+/* Where the bytes of a completion were found. */
 struct found {
 	struct user_iovec parts[REQUEST_PARTS];
-	struct buffer_entry entry; /* that was looked at */
+	struct buffer_entry entry; /* the last one read */
 	__u32 count;
-	__u32 more; /* there are others */
-	__u32 at;   /* the next one to copy */
+	__u32 more; /* there are more parts than these */
+	__u32 at;   /* index of the next part to copy */
 	__u32 pad;
 };
 
@@ -77,7 +77,7 @@ static __always_inline struct found *found(__u32 slot)
 	return r ? &r->found : 0;
 }
 
-/* Finds a group of buffers in the ring's table, an XArray. */
+/* Finds a buffer group in the ring's table, an XArray. */
 static __always_inline struct io_buffer_list *group_of(struct io_ring_ctx *ctx, __u32 group)
 {
 	struct io_ring_ctx___array *array = (void *)ctx;
@@ -98,7 +98,7 @@ static __always_inline struct io_buffer_list *group_of(struct io_ring_ctx *ctx, 
 	for (i = 0; i < 3; i++) {
 		struct xa_node *node = (void *)(entry - 2);
 
-		if ((entry & 3) != 2) /* no more a node */
+		if ((entry & 3) != 2) /* not a node: the entry itself */
 			break;
 		shift = FIELD(node, shift);
 		if (shift > 12 || (!i && group >> shift >= 64))
@@ -112,7 +112,9 @@ static __always_inline struct io_buffer_list *group_of(struct io_ring_ctx *ctx, 
 	return group || entry & 3 ? 0 : (void *)entry;
 }
 
-/* Not inline: where there are no flags, nothing may look at them, not even early. */
+/* Not inlined, so that clang cannot move the read before the check: on kernels without the
+ * field, its relocation is poisoned.
+ */
 static __attribute__((noinline)) __u32 flags_of(struct io_buffer_list *list)
 {
 	if (!bpf_core_field_exists(list->flags))
@@ -137,17 +139,17 @@ static __always_inline int entry_of(struct io_buffer_list *list, __u32 at, struc
 {
 	struct buffer_entry *ring = (void *)FIELD(list, buf_ring);
 
-	/* Before Linux 6.10, the pages of a ring are not one after the other. */
+	/* Before Linux 6.10, the pages of a ring are not contiguous. */
 	if (!bpf_core_field_exists(list->flags) && at >= 256)
 		return 0;
 	return !bpf_probe_read_kernel(e, sizeof(*e), ring + at);
 }
 
-#define SEARCHED 64 /* buffers of a ring, taken and not told of yet */
+#define SEARCHED 64 /* most buffers that are taken and not completed yet */
 
-/* Finds the entry of a ring's buffer: the process has not got it back, so it is
- * where the kernel took it from. Of one that is not full the rest is the next to
- * be taken, 0 back.
+/* Finds the entry of a provided buffer: the process has not reused it yet, so it is still
+ * where the kernel took it from. Returns how far that is before the head. A buffer that is
+ * not full stays at the head, and its entry has become the unused rest.
  */
 __attribute__((noinline)) int taken_before(__u32 slot, __u64 address, __u32 cflags)
 {
@@ -170,7 +172,7 @@ __attribute__((noinline)) int taken_before(__u32 slot, __u64 address, __u32 cfla
 	return SEARCHED;
 }
 
-/* Buffers of a list leave it when they are taken. */
+/* The buffer of a request from a list: the kernel unlinks it from there when it takes it. */
 static __always_inline void find_listed(struct found *f, const struct request *q, __u32 bid)
 {
 	struct io_ring_ctx___cache *ctx = (void *)q->ctx;
@@ -187,8 +189,8 @@ static __always_inline void find_listed(struct found *f, const struct request *q
 	f->count = 1;
 }
 
-/* Finds the provided buffers that n bytes are in. Global, as taken_before, so that
- * their loops are verified once.
+/* Finds the provided buffers that hold n bytes. Global like taken_before, so that their
+ * loops are verified once.
  */
 __attribute__((noinline)) int find_buffers(__u32 slot, __u32 n, __u32 cflags)
 {
@@ -211,8 +213,9 @@ __attribute__((noinline)) int find_buffers(__u32 slot, __u32 n, __u32 cflags)
 	f->parts[0].base = f->entry.addr;
 	f->parts[0].len = f->entry.len ? f->entry.len : n;
 	if (cflags & CQE_BUFFER_MORE) {
-		/* The rest of the buffer is the entry now. What else was taken from it
-		 * meanwhile is known of one request only, which tells of each at once.
+		/* The entry is the unused rest of the buffer, so the bytes are just before it,
+		 * unless another completion has used more of it meanwhile. Only a multishot
+		 * request posts each completion at once.
 		 */
 		f->count = q->multishot && !q->bundle;
 		f->parts[0].base = f->entry.addr - n;
@@ -236,8 +239,8 @@ __attribute__((noinline)) int find_buffers(__u32 slot, __u32 n, __u32 cflags)
 	return 0;
 }
 
-/* The next part that was found. Global, like the one below: old verifiers would try
- * every way through both in every round of the loop.
+/* Goes on to the next part that was found. Global like room_found: old verifiers would
+ * follow every path through both in each iteration of the loop.
  */
 __attribute__((noinline)) int take_found(__u32 slot)
 {
@@ -257,7 +260,7 @@ __attribute__((noinline)) int take_found(__u32 slot)
 	return 1;
 }
 
-/* What all parts that were found have room for. */
+/* The size of all parts that were found. */
 __attribute__((noinline)) __u32 room_found(__u32 slot)
 {
 	struct found *f = found(slot);
@@ -274,10 +277,10 @@ __attribute__((noinline)) __u32 room_found(__u32 slot)
 	return room > 0x7fffffff ? 0x7fffffff : room;
 }
 
-/* Says what becomes of n bytes that are where they were found, and begins with them. */
+/* Begins a message of n bytes in the parts that were found. */
 static __always_inline void begin_found(struct reading *r, struct found *f, __u32 room, __u32 n)
 {
-	__s64 size = r->head.result; /* which recvmsg tells of a message that did not fit */
+	__s64 size = r->head.result; /* of recvmsg, the length of a message that did not fit */
 
 	if (!f->count && n)
 		r->head.known |= EVENT_UNSEEN;
@@ -287,7 +290,7 @@ static __always_inline void begin_found(struct reading *r, struct found *f, __u3
 	}
 	r->head.room = room;
 	if (r->head.flags & MSG_TRUNC && r->head.type == SOCK_STREAM) {
-		r->head.room = 0; /* thrown away */
+		r->head.room = 0; /* the bytes were discarded */
 		r->head.known &= ~EVENT_UNSEEN;
 	}
 	begin_message(r, n);
@@ -295,7 +298,7 @@ static __always_inline void begin_found(struct reading *r, struct found *f, __u3
 	f->at = 0;
 }
 
-/* Records the bytes of the message that was begun, a piece at a time. */
+/* Records the bytes of the current message, a piece at a time. */
 __attribute__((noinline)) int record_pieces(__u32 slot)
 {
 	struct reading *r = reading(slot);
@@ -305,8 +308,8 @@ __attribute__((noinline)) int record_pieces(__u32 slot)
 	if (!r)
 		return 0;
 	for (i = 0; i < PIECES; i++) {
-		/* What a register still has of the round before would make each way through
-		 * that one another state for old verifiers.
+		/* Values that registers hold from the iteration before would make each path
+		 * through it a state of its own for old verifiers.
 		 */
 		asm volatile("" : : : "memory");
 		if (!r->bytes || (!r->left && !take_found(slot)))
@@ -327,7 +330,7 @@ __attribute__((noinline)) int record_pieces(__u32 slot)
 	return 0;
 }
 
-/* Records n bytes of a message that are where they were found. */
+/* Records a message of n bytes in the parts that were found. */
 __attribute__((noinline)) int record_found(__u32 slot, __u32 n)
 {
 	struct reading *r = reading(slot);

@@ -2,12 +2,12 @@
 
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// What other processes get from their sockets: the bytes that receiving system
-// calls returned, copied from the process's own buffers when the call ends.
+// Records what other processes get from their sockets: the bytes that receiving system
+// calls returned, copied from the process's buffers when the call ends.
 //
-// There are two ways to hear of a call. The tracepoints of single calls cost the
-// other calls 70 ns, and need tracefs. The raw tracepoints of all calls cost more,
-// and need to know where the registers are, which Go sets for each architecture.
+// There are two ways to attach. The tracepoints of single system calls cost all other calls
+// 70 ns, and need tracefs. The raw tracepoints of all system calls cost more, and the
+// programs must know the layout of the registers, which Go sets for each architecture.
 
 #include "news.h"
 #include "places.h"
@@ -19,8 +19,8 @@ struct begun_call {
 	__u32 call; /* 0 when it is over */
 	__u32 seq;
 	__u64 arguments[6];
-	__u64 sk;     /* struct sock that the descriptor meant, 0 if nobody saw the call begin */
-	__u64 cookie; /* its, then */
+	__u64 sk;     /* address of the descriptor's struct sock, 0 if its beginning was missed */
+	__u64 cookie; /* that the socket had at the beginning */
 };
 
 struct {
@@ -30,7 +30,7 @@ struct {
 	__type(value, struct begun_call);
 } begun SEC(".maps");
 
-/* What the tracepoints of a single system call get. */
+/* The contexts of the tracepoints of a single system call. */
 struct begin_context {
 	__u64 common;
 	__s32 nr;
@@ -43,10 +43,10 @@ struct end_context {
 	__s64 result;
 };
 
-/* From Linux 7.0 on, a process can be preempted in the middle of a tracepoint's
- * program. What runs on the cpu instead finds the program busy, and its call is
- * missed. Therefore a second copy runs after the first one there, and takes
- * what that has not: the first leaves a mark for each thread's call.
+/* From Linux 7.0 on, a task can be preempted in the middle of a tracepoint's program, and
+ * the kernel skips that program for the next task on the cpu. So there a second copy runs
+ * after the first and handles what the first was skipped for: the first notes here, for
+ * each thread, that it ran.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -71,7 +71,7 @@ static __always_inline __u32 call_number(__s32 nr)
 
 	if (n >= NUMBERS)
 		return 0;
-	asm volatile("" : "+r"(n)); /* or clang checks one register and uses another */
+	asm volatile("" : "+r"(n)); /* otherwise clang may check one register and use another */
 	return call_of[n & (NUMBERS - 1)];
 }
 
@@ -80,7 +80,9 @@ static __always_inline int receives(__u32 call)
 	return call <= CALL_ZEROCOPY;
 }
 
-/* A receiving call, before it can have any effect: which socket it is on. */
+/* Notes the socket of a receiving call, before the call can have any effect. Returns 0 if
+ * it is not followed.
+ */
 static __always_inline int begins_to_receive(__u32 slot, struct begun_call *b)
 {
 	struct sock *sk = socket_of(b->arguments[0]);
@@ -90,11 +92,11 @@ static __always_inline int begins_to_receive(__u32 slot, struct begun_call *b)
 	b->sk = (__u64)sk;
 	b->cookie = cookie_of(sk);
 	next_byte(sk, &b->seq);
-	meet(slot, sk, b->cookie, b->arguments[0]);
+	announce_unknown(slot, sk, b->cookie, b->arguments[0]);
 	return 1;
 }
 
-/* Keeps what is known at the beginning of a call. */
+/* Stores what is known at the beginning of a call, for its end. */
 static __always_inline void begin(__u32 slot, struct begun_call *fresh)
 {
 	struct begun_call *before;
@@ -118,7 +120,7 @@ static __always_inline void begin(__u32 slot, struct begun_call *fresh)
 	}
 }
 
-/* Where a message stands in its stream. */
+/* Sets the sequence number of a message's first byte. */
 static __always_inline void place_in_stream(struct reading *r, const struct begun_call *b, struct sock *sk)
 {
 	__u32 next;
@@ -130,12 +132,11 @@ static __always_inline void place_in_stream(struct reading *r, const struct begu
 		r->head.seq = next - (r->head.flags & MSG_PEEK ? 0 : r->head.result);
 		return;
 	}
-	/* Not counted back from next: that can have passed the end of the stream in the
-	 * same go, or what another thread took meanwhile. An urgent byte is passed over
-	 * before a read begins.
+	/* Not computed back from next, which may include the FIN, or bytes that another
+	 * thread read meanwhile. An urgent byte is skipped before a read begins.
 	 */
 	r->head.seq = b->seq;
-	if (next - b->seq - r->head.result == 1 && !at_end(sk, next))
+	if (next - b->seq - r->head.result == 1 && !past_fin(sk, next))
 		r->head.seq++;
 }
 
@@ -145,7 +146,7 @@ static __always_inline int received(__u32 slot, const struct begun_call *b, __s6
 	struct reading *r;
 
 	if (!sk) {
-		sk = socket_of(b->arguments[0]); /* it was in the call already when we came */
+		sk = socket_of(b->arguments[0]); /* the call is older than the capture */
 		if (!sk || !chosen(sk))
 			return 0;
 	}
@@ -155,9 +156,9 @@ static __always_inline int received(__u32 slot, const struct begun_call *b, __s6
 	if (!r)
 		return 0;
 	__builtin_memcpy(r->arguments, b->arguments, sizeof(r->arguments));
-	name_socket(&r->head, sk);
+	describe_socket(&r->head, sk);
 	if (b->cookie && r->head.cookie != b->cookie) {
-		/* It was closed meanwhile, and its memory is another one's. */
+		/* It was closed meanwhile, and another socket has its memory. */
 		__builtin_memset(&r->head.seq, 0, sizeof(r->head) - __builtin_offsetof(struct event, seq));
 		r->head.cookie = b->cookie;
 		sk = 0;
@@ -168,7 +169,7 @@ static __always_inline int received(__u32 slot, const struct begun_call *b, __s6
 	}
 	describe_buffer(r, b->call);
 	if (r->head.flags & MSG_ERRQUEUE)
-		return 0; /* that is no data */
+		return 0; /* an error message, no data */
 	if (b->call == CALL_ZEROCOPY) /* u64 address, u32 length */
 		result = r->head.result = length_at(r->arguments[3] + 8);
 	if (sk) {
@@ -177,7 +178,7 @@ static __always_inline int received(__u32 slot, const struct begun_call *b, __s6
 			forget_place(sk);
 	}
 	if (r->head.flags & MSG_TRUNC && r->head.type == SOCK_STREAM)
-		r->head.room = 0; /* thrown away: nothing is in the buffer, if there is one */
+		r->head.room = 0; /* the bytes were discarded, not stored in a buffer */
 	if (b->call == CALL_RECVMMSG) {
 		r->message_count = result;
 		next_message(slot);
@@ -190,7 +191,7 @@ static __always_inline int received(__u32 slot, const struct begun_call *b, __s6
 
 static __always_inline int ended(__u32 slot, const struct begun_call *b, __s64 result)
 {
-	if (of_no_interest(result))
+	if (ignored(result))
 		return 0;
 	if (receives(b->call))
 		return received(slot, b, result);
@@ -199,17 +200,17 @@ static __always_inline int ended(__u32 slot, const struct begun_call *b, __s64 r
 	if (b->call == CALL_ACCEPT)
 		return accepted(slot, socket_of(b->arguments[0]), result);
 	if (b->call == CALL_SOCKET)
-		return happened(slot, b->call, result);
+		return announce_chosen(slot, b->call, result);
 	if (b->call == CALL_IO_URING) {
 		rings = 1;
-		return tell(slot, b->call, result, 0);
+		return announce(slot, b->call, result, 0);
 	}
-	return happened(slot, b->call, b->arguments[0]);
+	return announce_chosen(slot, b->call, b->arguments[0]);
 }
 
-/* The beginning of a call. The context has room for all arguments that a call can have,
- * but the kernel attaches no program that looks at more of it than this call has: so they
- * are copied, those that it has not as well.
+/* The beginning of a call. The kernel refuses to attach a program that reads more of the
+ * context than this system call has arguments, although there is memory for all six. So
+ * they are copied with a helper, whose reads are not checked at that time.
  */
 SEC("tracepoint/syscalls/begins")
 int begins(struct begin_context *ctx)
@@ -225,7 +226,7 @@ int begins(struct begin_context *ctx)
 	return 0;
 }
 
-/* The end of a call that began there. */
+/* The end of a call, with the arguments that begins has stored. */
 SEC("tracepoint/syscalls/ends")
 int ends(struct end_context *ctx)
 {
@@ -241,7 +242,7 @@ int ends(struct end_context *ctx)
 		b = *kept;
 		kept->call = 0;
 	} else if (call != CALL_ACCEPT) {
-		return 0; /* nobody saw it begin, and its arguments are gone */
+		return 0; /* its beginning was missed, and this tracepoint has no arguments */
 	}
 	return ended(SLOT_RETURNED, &b, ctx->result);
 }
@@ -254,7 +255,7 @@ static __always_inline int load_arguments(__u32 slot, struct begun_call *b, __u6
 
 	if (!r)
 		return -1;
-	/* All at once, because each copy has its price. */
+	/* All at once, because each call of the helper costs. */
 	if (size > sizeof(r->registers))
 		size = sizeof(r->registers);
 	if (bpf_probe_read_kernel(r->registers, size, (void *)regs))
@@ -277,8 +278,8 @@ int entered(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Tells whether the copy of a slot is to take a thread's call. */
-static __always_inline int my_turn(__u32 slot, __u32 thread)
+/* Tells whether the copy with this slot is to handle a thread's call. */
+static __always_inline int handles(__u32 slot, __u32 thread)
 {
 	__u32 *done, one = 1;
 
@@ -304,7 +305,7 @@ static __always_inline int raw_exit(__u32 slot, struct bpf_raw_tracepoint_args *
 	struct begun_call *kept, b = {};
 	__u32 thread = process, call;
 
-	if (of_no_interest(ctx->args[1]) || !followed(process >> 32) || !my_turn(slot, thread))
+	if (ignored(ctx->args[1]) || !followed(process >> 32) || !handles(slot, thread))
 		return 0;
 	call = call_number(register_at(ctx->args[0], number_at));
 	if (!call)
@@ -314,7 +315,7 @@ static __always_inline int raw_exit(__u32 slot, struct bpf_raw_tracepoint_args *
 		b = *kept;
 		kept->call = 0;
 	} else {
-		/* Nobody saw it begin, but its arguments are in the registers still. */
+		/* Its beginning was missed, but its arguments are still in the registers. */
 		b.call = call;
 		if (load_arguments(slot, &b, ctx->args[0]))
 			return 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
  *
- * Which socket a descriptor means: what the kernel itself would find, at the time of
- * the call. So nothing needs to be known of how the process came by it.
+ * Finds the socket of a descriptor in the kernel's own tables, at the time of the call.
+ * So it does not matter how the process obtained it.
  */
 #pragma once
 
@@ -10,7 +10,7 @@
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 
-/* Finds the socket of a file; 0 if it is something else. */
+/* The socket of a file; 0 if the file is none. */
 static __always_inline struct sock *socket_of_file(struct file *file)
 {
 	struct inode *inode = FIELD(file, f_inode);
@@ -22,7 +22,7 @@ static __always_inline struct sock *socket_of_file(struct file *file)
 	return FIELD(socket, sk);
 }
 
-/* Finds the socket of a descriptor of the current process; 0 if it is something else. */
+/* The socket of a descriptor of the current process; 0 if it is none. */
 static __always_inline struct sock *socket_of(__s32 fd)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();

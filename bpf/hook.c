@@ -2,11 +2,11 @@
 
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// Sockets of other processes, without touching them. A mark in a socket's own
-// storage says that it is followed; what it accepts is born with the mark. The
+// Follows sockets of other processes without changing them. A mark in a socket's local
+// storage says that it is followed; the sockets that it accepts inherit the mark. The
 // cgroup hook, which the kernel runs just before the socket's own filter and for the
-// same packet, records what comes for marked ones. A process that is followed
-// passes that on to its children.
+// same packet, records the packets of marked sockets. The children of a followed process
+// are followed, too.
 
 #include "record.h"
 #include "descriptor.h"
@@ -21,7 +21,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 /* What a marked socket carries. */
 struct mark {
-	__u64 origin; /* cookie of the socket that was marked, from which others inherit */
+	__u64 origin; /* cookie of the socket that was marked itself; others have inherited the mark */
 };
 
 struct {
@@ -31,9 +31,9 @@ struct {
 	__type(value, struct mark);
 } marks SEC(".maps");
 
-/* MPTCP listeners that were there before us: the kernel has sockets of its own for
- * their packets, which nobody can get hold of, but they have the port, and are in the
- * same network namespace. The value is the origin.
+/* MPTCP listeners that are older than the hook. The packets of each go to a subflow
+ * socket of the kernel's own, of which no process has a descriptor; it is recognized by
+ * its port and network namespace. The value is the origin.
  */
 struct mptcp_listener {
 	__u32 network; /* inode of the namespace */
@@ -49,14 +49,14 @@ struct {
 
 __u32 mptcp_listeners;
 
-/* Whether sockets that followed processes make are marked, and packets recorded. */
+/* Whether new sockets of followed processes are marked, and whether packets are recorded. */
 const volatile __u32 mark_new = 1, recording = 1;
 
 /* What find_process looks for, and what it found. */
 __u32 wanted_pid, found_pid;
 
-/* Where the transport header begins behind an IPv6 header and its extensions. Global, as
- * wanted_port.
+/* The offset of the transport header, after an IPv6 header and its extensions. Global for
+ * the same reason as wanted_port.
  */
 __attribute__((noinline)) __u32 ipv6_transport(struct __sk_buff *skb)
 {
@@ -80,10 +80,10 @@ __attribute__((noinline)) __u32 ipv6_transport(struct __sk_buff *skb)
 	return at;
 }
 
-/* Where the socket filter's offset 0 is in what the hook sees, which begins with
- * the network header.
+/* The position of the socket filter's offset 0 in the bytes that the hook sees, which begin
+ * with the network header.
  */
-static __always_inline __u32 filter_offset(struct __sk_buff *skb, const struct place *at)
+static __always_inline __u32 filter_offset(struct __sk_buff *skb, const struct arrival *at)
 {
 	__u8 first = 0;
 
@@ -96,10 +96,10 @@ static __always_inline __u32 filter_offset(struct __sk_buff *skb, const struct p
 	return ipv6_transport(skb);
 }
 
-/* The kernel's own socket of an MPTCP listener gets its mark with its first packet.
- * What it accepts is born with it.
+/* Marks the subflow socket of an MPTCP listener when its first packet arrives. The sockets
+ * that it accepts inherit the mark.
  */
-static __attribute__((noinline)) struct mark *adopt(struct bpf_sock *sk)
+static __attribute__((noinline)) struct mark *mark_subflow(struct bpf_sock *sk)
 {
 	struct mptcp_listener key = {.port = sk->src_port};
 	struct mark fresh = {};
@@ -124,7 +124,7 @@ static __attribute__((noinline)) struct mark *adopt(struct bpf_sock *sk)
 SEC("cgroup_skb/ingress")
 int arrived(struct __sk_buff *skb)
 {
-	struct place at = {.decided = -1};
+	struct arrival at = {.decided = -1};
 	struct counters *c;
 	struct bpf_sock *sk = skb->sk;
 	struct mark *mark;
@@ -137,7 +137,7 @@ int arrived(struct __sk_buff *skb)
 		return 1;
 	mark = bpf_sk_storage_get(&marks, sk, 0, 0);
 	if (!mark && *(volatile __u32 *)&mptcp_listeners)
-		mark = adopt(sk);
+		mark = mark_subflow(sk);
 	if (!mark || !recording || !*(volatile __u32 *)&following)
 		return 1;
 	at.origin = mark->origin;
@@ -162,7 +162,7 @@ int arrived(struct __sk_buff *skb)
 	return 1;
 }
 
-/* Marks a socket of a followed process, unless it has its mark. */
+/* Marks a socket, unless it has a mark. */
 static __always_inline void mark(struct bpf_sock *sk, __u64 cookie)
 {
 	struct mark fresh = {.origin = cookie};
@@ -170,19 +170,20 @@ static __always_inline void mark(struct bpf_sock *sk, __u64 cookie)
 	bpf_sk_storage_get(&marks, sk, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
-static __always_inline int ours(void)
+/* Tells whether sockets of the current process are marked. */
+static __always_inline int marks_current(void)
 {
 	return mark_new && followed(bpf_get_current_pid_tgid() >> 32);
 }
 
-/* A socket is marked before it can have a packet: when it is made, and, because
- * others can have made it (the kernel for MPTCP, a process that hands it over), when
- * it gets an address or a peer.
+/* A socket is marked before it can receive a packet: when it is created, and, because it
+ * may have been created by somebody else (the kernel for MPTCP, a process that passed it
+ * on), when it is bound or connected.
  */
 SEC("cgroup/sock_create")
 int created(struct bpf_sock *sk)
 {
-	if (ours())
+	if (marks_current())
 		mark(sk, bpf_get_socket_cookie(sk));
 	return 1;
 }
@@ -190,7 +191,7 @@ int created(struct bpf_sock *sk)
 SEC("cgroup/post_bind4")
 int bound4(struct bpf_sock *sk)
 {
-	if (ours())
+	if (marks_current())
 		mark(sk, bpf_get_socket_cookie(sk));
 	return 1;
 }
@@ -198,7 +199,7 @@ int bound4(struct bpf_sock *sk)
 SEC("cgroup/post_bind6")
 int bound6(struct bpf_sock *sk)
 {
-	if (ours())
+	if (marks_current())
 		mark(sk, bpf_get_socket_cookie(sk));
 	return 1;
 }
@@ -206,7 +207,7 @@ int bound6(struct bpf_sock *sk)
 SEC("cgroup/connect4")
 int connects4(struct bpf_sock_addr *ctx)
 {
-	if (ctx->sk && ours())
+	if (ctx->sk && marks_current())
 		mark(ctx->sk, bpf_get_socket_cookie(ctx));
 	return 1;
 }
@@ -214,24 +215,24 @@ int connects4(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int connects6(struct bpf_sock_addr *ctx)
 {
-	if (ctx->sk && ours())
+	if (ctx->sk && marks_current())
 		mark(ctx->sk, bpf_get_socket_cookie(ctx));
 	return 1;
 }
 
-/* A child is followed before it runs. */
+/* Follows a child before it runs. */
 static __always_inline int follow_child(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *parent = (void *)ctx->args[0], *child = (void *)ctx->args[1];
 	__u32 process = FIELD(parent, tgid), fresh = FIELD(child, tgid);
 
 	if (process == fresh || !followed(process))
-		return 0; /* a thread, or nobody's business */
+		return 0; /* a thread, or a child of a process that is not followed */
 	follow(fresh, FOLLOWED);
 	return 0;
 }
 
-/* A number is forgotten with its last thread: it can come to be somebody else's. */
+/* Stops following a process when its last thread exits: the kernel may reuse its id. */
 static __always_inline int forget_process(struct bpf_raw_tracepoint_args *ctx)
 {
 	struct task_struct *task = (void *)ctx->args[0];
@@ -255,8 +256,9 @@ int exited(struct bpf_raw_tracepoint_args *ctx)
 	return forget_process(ctx);
 }
 
-/* The same once more: from Linux 7.0 on, the kernel passes over a program that another
- * task was preempted in the middle of, and then the other one runs.
+/* A second copy of both. From Linux 7.0 on, a task can be preempted in the middle of a
+ * program, and the kernel skips that program for the next task on the cpu. For that one
+ * the other copy runs.
  */
 SEC("raw_tp/sched_process_fork")
 int forked_again(struct bpf_raw_tracepoint_args *ctx)
@@ -292,8 +294,8 @@ int executed(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Run on demand: which eBPF program is the filter of a socket, of which args[0] is a
- * descriptor of ours. 0 for none, and for a classic filter.
+/* Run on demand: returns the id of the eBPF program that is a socket's filter, or 0 if it
+ * has none or a classic one. args[0] is the socket's descriptor in the calling process.
  */
 SEC("raw_tp")
 int filter_id(struct bpf_raw_tracepoint_args *ctx)
@@ -316,9 +318,7 @@ struct bpf_iter__task {
 	struct task_struct *task;
 } KERNEL;
 
-/* Finds out what the process wanted_pid of our process id namespace is called in the
- * first one.
- */
+/* Translates wanted_pid, a process id of our pid namespace, into that of the initial one. */
 SEC("iter/task")
 int find_process(struct bpf_iter__task *ctx)
 {

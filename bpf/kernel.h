@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
  *
- * The few fields of the kernel's own structures that are read. Where they are in
- * the running kernel, its BTF says when the program is loaded.
+ * The few fields of the kernel's structures that are read. Their offsets in the running
+ * kernel are filled in when the program is loaded (CO-RE relocations against its BTF).
  */
 #pragma once
 
@@ -90,7 +90,7 @@ struct sock {
 } KERNEL;
 struct inet_sock {
 	struct sock sk;
-	__u16 inet_sport; /* own port, network byte order: stays when a connection ends, as skc_num does not */
+	__u16 inet_sport; /* own port, network byte order: unlike skc_num, not cleared when the connection ends */
 } KERNEL;
 struct socket {
 	struct sock *sk;
@@ -100,12 +100,12 @@ struct inet_connection_sock {
 } KERNEL;
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
-	__u32 copied_seq; /* of the next byte that a read takes */
-	__u32 rcv_nxt;	  /* of the next byte that is to come */
-	__u32 urg_seq;	  /* of the last urgent byte */
+	__u32 copied_seq; /* the next byte to be read */
+	__u32 rcv_nxt;	  /* the next byte expected from the peer */
+	__u32 urg_seq;	  /* the last urgent byte */
 } KERNEL;
 
-/* Reads a field; zero if the kernel does not let us. */
+/* Reads a field; zero if it cannot be read. */
 #define FIELD(from, field) \
 	({ \
 		typeof((from)->field) value; \

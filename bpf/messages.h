@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
  *
- * What receiving calls returned: a message's bytes, copied in pieces, and its
+ * Records what receiving calls returned: a message's bytes, copied in pieces, and its
  * sender.
  */
 #pragma once
@@ -37,19 +37,20 @@ struct reading {
 	__u64 registers[REGISTERS_MAX];
 	__u64 arguments[6];
 	struct event head;
-	__u64 at;    /* in the process's memory: what to copy next */
+	__u64 at;    /* address in the process's memory of what to copy next */
 	__u64 left;  /* bytes of the current buffer */
-	__u64 iov;   /* the next part of the buffer */
-	__u32 iovs;  /* parts that are left */
-	__u32 bytes; /* of the message that are left to copy */
-	__u64 header; /* struct msghdr of recvmsg, for what the call said in it */
-	__u64 messages; /* the next message of recvmmsg */
+	__u64 iov;   /* address of the next part's struct iovec */
+	__u32 iovs;  /* number of parts left */
+	__u32 bytes; /* of the message left to copy */
+	__u64 header; /* address of recvmsg's struct msghdr, where the call left its flags */
+	__u64 messages; /* address of recvmmsg's next struct mmsghdr */
 	__u32 message_count;
 	__u32 pad;
 };
 
-/* The call that each program is at. A program does not interrupt itself on a
- * cpu (the kernel counts such a run as missed), so it has the slot to itself.
+/* A slot for each program, with the call that it is working on. On a cpu a program is not
+ * interrupted by itself (the kernel skips such a run and counts it), so nobody else writes
+ * to its slot.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -87,7 +88,7 @@ static __always_inline void truncated(void)
 		count(&c->truncated);
 }
 
-/* The kernel itself wakes a reader who has given back all before an event, or nobody. */
+/* The wakeup flags: 0 lets the kernel wake a reader that has consumed all earlier events. */
 static __always_inline __u64 wakeup(void)
 {
 	return wakes_reader ? 0 : BPF_RB_NO_WAKEUP;
@@ -105,8 +106,8 @@ static __always_inline void copy(struct reading *r, struct event_counters *c, __
 		count(&c->ring_full);
 		return;
 	}
-	/* After the reservation, so that what is reserved later has a later time; all pieces
-	 * of a message have that of its first one.
+	/* After the reservation, so that a later place in the ring means a later time. All
+	 * pieces of a message have the time of the first.
 	 */
 	if (!r->head.time)
 		r->head.time = bpf_ktime_get_boot_ns();
@@ -125,8 +126,8 @@ static __always_inline void copy(struct reading *r, struct event_counters *c, __
 	count(&c->recorded);
 }
 
-/* A function that is not static is verified once and not at each call, which
- * keeps the loop below small; its arguments can be numbers only.
+/* Records a piece of n bytes. A global function is verified once and not at each call, which
+ * keeps the loop below cheap to verify; its arguments can only be scalars.
  */
 __attribute__((noinline)) int piece(__u32 slot, __u32 n)
 {
@@ -150,8 +151,8 @@ static __always_inline void begin_message(struct reading *r, __s64 result)
 	r->head.result = result;
 	r->head.time = 0;
 	r->head.offset = 0;
-	/* A datagram that was longer than its buffer, and one thrown away (MSG_TRUNC on a
-	 * stream, whose buffer may be none), are not all there.
+	/* With MSG_TRUNC, the result may be more than the buffer holds: of a datagram its whole
+	 * length, of a stream the bytes that were discarded.
 	 */
 	if (wanted > r->head.room)
 		wanted = r->head.room;
@@ -163,15 +164,15 @@ static __always_inline void begin_message(struct reading *r, __s64 result)
 	r->bytes = wanted;
 }
 
-static __always_inline void sender(struct reading *r, __u64 name, __u32 len)
+static __always_inline void copy_sender(struct reading *r, __u64 name, __u32 len)
 {
 	r->head.name_len = 0;
 	if (!name || len < 2)
 		return;
 	if (len > NAME_MAX)
 		len = NAME_MAX;
-	/* A whole one fits into what the caller had room for almost always; if the
-	 * page ends behind a shorter one, the shorter one it is.
+	/* The caller's room is almost always NAME_MAX or more. If that much cannot be read,
+	 * because the page ends before, the length of an IPv4 address may be.
 	 */
 	if (!bpf_probe_read_user(r->head.name, NAME_MAX, (void *)name) ||
 	    !bpf_probe_read_user(r->head.name, 16, (void *)name))
@@ -180,8 +181,8 @@ static __always_inline void sender(struct reading *r, __u64 name, __u32 len)
 
 #define ROOM_PARTS 64 /* parts of a buffer that are added up */
 
-/* Adds up the parts of a buffer. Of a buffer in more parts, the rest counts as well:
- * no more than the call returned will be copied.
+/* The size of a buffer, the sum of its parts. With more than ROOM_PARTS of them it is taken
+ * for unlimited: no more than the call returned will be copied.
  */
 static __attribute__((noinline)) __u32 room_of(__u64 iov, __u32 parts)
 {
@@ -207,17 +208,17 @@ static __always_inline void take_parts(struct reading *r, __u64 iov, __u64 parts
 	r->head.room = room_of(iov, r->iovs);
 }
 
-/* Where a message's bytes and its sender are, of a struct msghdr. */
+/* Takes a message's buffer, sender and flags from a struct msghdr. */
 static __always_inline void take_header(struct reading *r, const struct user_msghdr *h)
 {
 	take_parts(r, h->iov, h->iovlen);
-	sender(r, h->name, h->namelen);
+	copy_sender(r, h->name, h->namelen);
 	r->head.known &= ~EVENT_SHORT;
 	if (h->flags & MSG_TRUNC)
 		r->head.known |= EVENT_SHORT;
 }
 
-/* Finds the next message of recvmmsg. */
+/* Begins the next message of recvmmsg. */
 __attribute__((noinline)) int next_message(__u32 slot)
 {
 	struct reading *r = reading(slot);
@@ -232,7 +233,7 @@ __attribute__((noinline)) int next_message(__u32 slot)
 	return 1;
 }
 
-/* Finds the next part of the buffer. */
+/* Goes on to the next part of the buffer. */
 __attribute__((noinline)) int next_part(__u32 slot)
 {
 	struct reading *r = reading(slot);
@@ -247,8 +248,8 @@ __attribute__((noinline)) int next_part(__u32 slot)
 	return 1;
 }
 
-/* Records the message that was begun, a piece at a time, and those that follow. Tells
- * whether there is more.
+/* Records the current message, a piece at a time, and those that follow. Returns whether
+ * there is more.
  */
 __attribute__((noinline)) int record(__u32 slot)
 {
@@ -331,7 +332,7 @@ static __always_inline struct reading *begin_event(__u32 slot, __u32 call, __s32
 	return r;
 }
 
-/* The length that the kernel wrote to where an argument points. */
+/* Reads a length that the kernel has stored in the process's memory. */
 static __always_inline __u32 length_at(__u64 pointer)
 {
 	__u32 len = 0;
@@ -341,6 +342,7 @@ static __always_inline __u32 length_at(__u64 pointer)
 	return len;
 }
 
+/* Takes the buffer, the flags and the sender from a call's arguments. */
 static __always_inline void describe_buffer(struct reading *r, __u32 call)
 {
 	struct user_msghdr h;
@@ -353,7 +355,7 @@ static __always_inline void describe_buffer(struct reading *r, __u32 call)
 		r->head.room = r->left > 0x7fffffff ? 0x7fffffff : r->left;
 		if (call == CALL_RECVFROM) {
 			r->head.flags = r->arguments[3];
-			sender(r, r->arguments[4], length_at(r->arguments[5]));
+			copy_sender(r, r->arguments[4], length_at(r->arguments[5]));
 		}
 		break;
 	case CALL_READV:

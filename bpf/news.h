@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
  *
  * What system calls and io_uring's requests have in common: news of sockets, and
- * which results matter.
+ * which results are ignored.
  */
 #pragma once
 
@@ -9,22 +9,22 @@
 #include <linux/socket.h>
 #include "messages.h"
 
-/* News of a socket. */
-__attribute__((noinline)) int tell(__u32 slot, __u32 call, __s32 fd, __u64 sk)
+/* Records an event without data: news of a socket. */
+__attribute__((noinline)) int announce(__u32 slot, __u32 call, __s32 fd, __u64 sk)
 {
 	struct reading *r = begin_event(slot, call, fd, 0);
 
 	if (!r)
 		return 0;
 	if (sk)
-		name_socket(&r->head, (void *)sk);
+		describe_socket(&r->head, (void *)sk);
 	bpf_get_current_comm(r->head.comm, sizeof(r->head.comm));
 	piece(slot, 0);
 	return 0;
 }
 
-/* A socket is about to be read: there is news of it the first time. */
-static __always_inline void meet(__u32 slot, struct sock *sk, __u64 cookie, __s32 fd)
+/* A socket is about to be read: it is announced the first time. */
+static __always_inline void announce_unknown(__u32 slot, struct sock *sk, __u64 cookie, __s32 fd)
 {
 	__u32 all = -1;
 
@@ -32,11 +32,11 @@ static __always_inline void meet(__u32 slot, struct sock *sk, __u64 cookie, __s3
 		return;
 	if (cookie)
 		bpf_map_update_elem(&known, &cookie, &all, BPF_ANY);
-	tell(slot, CALL_FOUND, fd, (__u64)sk);
+	announce(slot, CALL_FOUND, fd, (__u64)sk);
 }
 
-/* A listener that somebody else has made is found when the process is about to accept
- * from it.
+/* A process is about to accept from a listener: if another process created it, it is
+ * announced now.
  */
 static __always_inline void begins_to_accept(__u32 slot, struct sock *listener, __s32 fd)
 {
@@ -50,16 +50,16 @@ static __always_inline void begins_to_accept(__u32 slot, struct sock *listener, 
 		return;
 	if (key)
 		bpf_map_update_elem(&known, &key, &all, BPF_ANY);
-	tell(slot, CALL_FOUND, fd, (__u64)listener);
+	announce(slot, CALL_FOUND, fd, (__u64)listener);
 }
 
-/* A connection that was accepted has its listener's mark, unless it waited there
- * before that had one: known says of how many that may be so. Without a listener, the
- * call was running already when the process began to be followed.
+/* A connection was accepted. It has inherited its listener's mark, unless it was in the
+ * backlog before the listener had one: known has the number of those that may have been.
+ * Without a listener, the call is older than the capture.
  */
 static __always_inline int accepted(__u32 slot, struct sock *listener, __s32 fd)
 {
-	__u32 ends, unmarked = 1, *waited;
+	__u32 own_ports, unmarked = 1, *waited;
 	struct sock *sk = socket_of(fd);
 	__u64 key, from = 0;
 
@@ -75,32 +75,32 @@ static __always_inline int accepted(__u32 slot, struct sock *listener, __s32 fd)
 			(*waited)--;
 		if (!key)
 			key = (__u64)sk;
-		ends = ends_of(sk);
-		bpf_map_update_elem(&known, &key, &ends, BPF_ANY);
+		own_ports = ports_of(sk);
+		bpf_map_update_elem(&known, &key, &own_ports, BPF_ANY);
 	}
 	if (chosen(sk) && (unmarked || !is_inet(FIELD(sk, __sk_common.skc_family))))
-		tell(slot, CALL_ACCEPT, fd, (__u64)sk);
+		announce(slot, CALL_ACCEPT, fd, (__u64)sk);
 	return 0;
 }
 
-/* What somebody may want to look at. */
-static __always_inline int happened(__u32 slot, __u32 call, __s32 fd)
+/* Announces a socket that was created, bound or put to listen. */
+static __always_inline int announce_chosen(__u32 slot, __u32 call, __s32 fd)
 {
 	struct sock *sk = socket_of(fd);
 
 	if (!sk)
 		return 0;
 	if (!news_of_all && call == CALL_SOCKET && is_inet(FIELD(sk, __sk_common.skc_family)))
-		return 0; /* it has its mark */
+		return 0; /* the hook has marked it */
 	if (choose != CHOOSE_PORTS && !chosen(sk))
 		return 0;
-	return tell(slot, call, fd, (__u64)sk);
+	return announce(slot, call, fd, (__u64)sk);
 }
 
-/* Nothing was there yet: by far the most frequent failure, and none. From 512 on
- * the numbers are those of calls that will be made again.
+/* Results that are not recorded: nothing was there yet, which is by far the most frequent,
+ * and the kernel's internal ERESTART numbers, from 512 on, of calls that will be restarted.
  */
-static __always_inline int of_no_interest(__s64 result)
+static __always_inline int ignored(__s64 result)
 {
 	return result == -EAGAIN || result == -EINTR || result <= -512;
 }

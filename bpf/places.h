@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
  *
- * Where in a TCP stream a completion of io_uring stands. Several requests on one
- * socket can have been done before the first of them is told of: counting back from
- * where the socket is by then would give all of them the place of the last one.
- * So their lengths are added up, in the order in which they are told of.
+ * Sequence numbers for io_uring's completions. Several requests on one TCP socket may be
+ * done before the first completion is posted. Computing back from the socket's current
+ * position would give all of them the position of the last one. So their lengths are added
+ * up, in the order of the completions.
  */
 #pragma once
 
 #include "sockets.h"
 
 struct stream_place {
-	__u64 cookie; /* whose it is: the address can be another socket's by now */
-	__u32 next;   /* the sequence number of the next byte to be told of */
-	__u32 read;   /* that of the next byte to be read, at the last look */
+	__u64 cookie; /* of the socket, since another one may have its address by now */
+	__u32 next;   /* sequence number of the first byte of the next completion */
+	__u32 read;   /* copied_seq when it was last looked at */
 };
 
 struct {
@@ -22,7 +22,7 @@ struct {
 	__type(value, struct stream_place);
 } places SEC(".maps");
 
-/* Somebody read the socket in another way: what is told of next is what is read next. */
+/* A system call has read from the socket: the next completion begins where it stopped. */
 static __always_inline void forget_place(struct sock *sk)
 {
 	__u64 key = (__u64)sk;
@@ -30,7 +30,7 @@ static __always_inline void forget_place(struct sock *sk)
 	bpf_map_delete_elem(&places, &key);
 }
 
-/* A request begins: if nothing is known yet, what it reads begins here. */
+/* A request is submitted: if the position is not known yet, it is the current one. */
 static __always_inline void begin_place(struct sock *sk, __u64 cookie)
 {
 	struct stream_place fresh = {.cookie = cookie}, *at;
@@ -45,8 +45,8 @@ static __always_inline void begin_place(struct sock *sk, __u64 cookie)
 	bpf_map_update_elem(&places, &key, &fresh, BPF_ANY);
 }
 
-/* Finds the sequence number of the first of n bytes that are told of now, or are
- * only looked at. 0 if the socket has none.
+/* Finds the sequence number of the first of a completion's n bytes, which may only have
+ * been peeked at. Returns 0 for sockets other than TCP.
  */
 static __always_inline int find_place(struct sock *sk, __u64 cookie, __u32 n, int peek, __u32 *seq)
 {
@@ -63,20 +63,20 @@ static __always_inline int find_place(struct sock *sk, __u64 cookie, __u32 n, in
 		if (peek)
 			return 1;
 		*seq -= n;
-		if (n && at_end(sk, read))
-			--*seq; /* the end was passed in the same go, which counts as a byte */
+		if (n && past_fin(sk, read))
+			--*seq; /* the FIN was consumed together with the bytes */
 		fresh.next = *seq + n;
 		fresh.read = read;
 		bpf_map_update_elem(&places, &key, &fresh, BPF_ANY);
 		return 1;
 	}
 	*seq = at->next;
-	/* All that had been read at the last look has been told of before more is read, or
-	 * something was missed.
+	/* If more was read since, although completions for what had been read before are
+	 * outstanding, something was missed.
 	 */
-	if (at->next != at->read && read != at->read && !at_end(sk, read))
+	if (at->next != at->read && read != at->read && !past_fin(sk, read))
 		*seq = at->read;
-	/* An urgent byte is passed over. */
+	/* An urgent byte is skipped. */
 	if (*seq == FIELD(tcp, urg_seq) && read - *seq > n)
 		++*seq;
 	if ((__s32)(read - *seq - n) < 0 && !peek)

@@ -17,14 +17,14 @@
 #define NET_MAX 64  /* an IPv4 header with all its options, an IPv6 header with 24 bytes of extensions */
 
 /* What the tap says of one packet; the packet follows, from offset 0 on, in room of a
- * class. Go's RecordHeader has the same fields, which its
- * compiler checks. Native byte order but where it says otherwise. No
- * data[] at the end, because Go would pad a struct that ends in it.
+ * class. Go's RecordHeader has the same fields, as its
+ * compiler checks. Native byte order unless it says otherwise. No data[] at the end,
+ * because Go would pad a struct that ends in it.
  */
 struct record {
 	__u64 time;	       /* CLOCK_BOOTTIME, nanoseconds */
 	__u64 cookie;	       /* of the socket that receives */
-	__u64 origin;	       /* at the cgroup hook: cookie of the socket that was marked, its listener or itself */
+	__u64 origin;	       /* at the cgroup hook: cookie of the marked socket, its listener or itself */
 	__u64 lost;	       /* packets that this cpu has lost so far */
 	__u32 cpu;	       /* that ran the filter */
 	__u32 len;	       /* skb->len: bytes from offset 0 on */
@@ -32,8 +32,8 @@ struct record {
 	__s32 verdict;	       /* what the filter decided: bytes to keep, 0 drops */
 	__u32 pkt_type;	       /* PACKET_HOST, PACKET_OUTGOING, ... */
 	__u32 protocol;	       /* ethertype, network byte order */
-	__u32 ifindex;	       /* 0 for packets of no interface */
-	__u32 ingress_ifindex; /* where it came in */
+	__u32 ifindex;	       /* 0 if the packet has no interface */
+	__u32 ingress_ifindex; /* that received the packet */
 	__u32 hash;	       /* flow hash, 0 when not computed */
 	__u32 mark;
 	__u32 priority;
@@ -41,13 +41,13 @@ struct record {
 	__u32 vlan_present;
 	__u32 vlan_tci;
 	__u32 vlan_proto; /* network byte order */
-	__u32 gso_size;	  /* bytes of payload a segment, 0 without GSO */
+	__u32 gso_size;	  /* payload bytes of each segment, 0 without GSO */
 	__u32 gso_segs;
-	__u16 family;	       /* at the cgroup hook, of the socket: AF_INET, AF_INET6; else 0 */
+	__u16 family;	       /* of the socket: AF_INET, AF_INET6; 0 unless at the cgroup hook */
 	__u16 type;	       /* SOCK_STREAM, ... */
 	__u16 socket_protocol; /* IPPROTO_TCP, ... */
 	__u16 local_port;      /* host byte order */
-	__u16 peer_port;       /* host byte order, 0 if it has no peer */
+	__u16 peer_port;       /* host byte order, 0 if not connected */
 	__u8 state;	       /* TCP_LISTEN, ... */
 	__u8 pad0;
 	__s16 link_len;	      /* bytes in link[], or a negative errno */
@@ -57,20 +57,20 @@ struct record {
 	__u8 net[NET_MAX];    /* from the network header on */
 };
 
-/* One set a cpu. seen == recorded + ring_full + load_failed, always. */
+/* One set for each cpu. seen == recorded + ring_full + load_failed, always. */
 struct counters {
 	__u64 seen;
 	__u64 recorded;
 	__u64 ring_full;
 	__u64 load_failed;
-	__u64 truncated; /* of the recorded: cut off by the snaplen */
-	__u64 dropped;	 /* of the seen: verdict 0 */
+	__u64 truncated; /* of those recorded: longer than the snaplen */
+	__u64 dropped;	 /* of those seen: verdict 0 */
 };
 
-/* Where a packet is recorded: which socket it is for, where the filter's offset 0
- * is in the bytes that the hook sees, and what was decided.
+/* What is known of a packet before it is recorded: which socket it is for, where the
+ * filter's offset 0 is in the bytes that the hook sees, and the verdict.
  */
-struct place {
+struct arrival {
 	struct counters *counters;
 	__u64 origin;
 	__u32 start;
@@ -94,17 +94,17 @@ struct {
 
 const volatile __u32 snaplen = 262144;
 
-/* Whether anybody wants to see link[]. */
+/* Whether link[] is filled in. */
 const volatile __u32 wants_link = 1;
 
-/* Unread bytes at which userspace is woken; 0 wakes it for every packet. */
+/* Unread bytes at which the reader is woken; 0 wakes it for every packet. */
 const volatile __u64 wakeup_bytes = 1 << 20;
 
-/* Whether it is woken as well by the first record after it has read all there were. */
+/* Whether the reader is also woken by the first record after it has emptied the ring. */
 const volatile __u32 wakes_first = 0;
 
-/* Atomic, because a filter in process context (unix sockets) can be
- * interrupted by one in softirq on the same cpu.
+/* Atomic, because a filter that runs in process context (unix sockets) can be
+ * interrupted by one in softirq context on the same cpu.
  */
 static __always_inline void count(__u64 *counter)
 {
@@ -122,8 +122,10 @@ static __always_inline long load_net(struct __sk_buff *skb, __u32 offset, void *
 	return bpf_skb_load_bytes_relative(skb, offset, to, len, BPF_HDR_START_NET);
 }
 
-/* What follows the first 20 bytes of an IPv4 header: its options. */
-static __always_inline int reach_ipv4_options(struct __sk_buff *skb, struct record *rec)
+/* Loads the options of an IPv4 header, which follow its first 20 bytes. Returns how many
+ * bytes of net[] are filled in.
+ */
+static __always_inline int load_ipv4_options(struct __sk_buff *skb, struct record *rec)
 {
 	__u32 more = (rec->net[0] & 0xf) * 4 - 20;
 
@@ -136,10 +138,10 @@ static __always_inline int reach_ipv4_options(struct __sk_buff *skb, struct reco
 	return 20 + more;
 }
 
-/* What follows the first 20 bytes of an IPv6 header: the rest of it, and as
- * much of the extension headers as there is room for.
+/* Loads what follows the first 20 bytes of an IPv6 header: the rest of it, and as many
+ * of the extension headers as there is room for.
  */
-static __always_inline int reach_ipv6_rest(struct __sk_buff *skb, struct record *rec)
+static __always_inline int load_ipv6_rest(struct __sk_buff *skb, struct record *rec)
 {
 	int len = 40;
 
@@ -156,31 +158,33 @@ static __always_inline int reach_ipv6_rest(struct __sk_buff *skb, struct record 
 	return len;
 }
 
-static __always_inline int reach_net(struct __sk_buff *skb, struct record *rec)
+/* Loads the network header. Returns its length in net[], or a negative errno. */
+static __always_inline int load_net_header(struct __sk_buff *skb, struct record *rec)
 {
 	long err = load_net(skb, 0, rec->net, 20);
 
 	if (err)
 		return err;
 	if (rec->protocol == bpf_htons(ETH_P_IP))
-		return reach_ipv4_options(skb, rec);
+		return load_ipv4_options(skb, rec);
 	if (rec->protocol == bpf_htons(ETH_P_IPV6))
-		return reach_ipv6_rest(skb, rec);
+		return load_ipv6_rest(skb, rec);
 	return 20;
 }
 
-/* Below the threshold the kernel itself wakes who has given back all before this
- * record, or nobody. What is discarded counts for that like what is submitted.
+/* The wakeup flags below the threshold. 0 lets the kernel decide: it wakes the reader
+ * only if the reader has consumed everything before this record. For that, a discarded
+ * record counts like a submitted one.
  */
 static __always_inline __u64 first_wakeup(void)
 {
 	return wakes_first ? 0 : BPF_RB_NO_WAKEUP;
 }
 
-/* Wakes userspace when this record made the unread bytes cross the threshold,
- * not as long as they are above it: that would be once a packet whenever the
- * reader is behind. Asked after the reservation, so that of two cpus that cross
- * it together at least one knows.
+/* Wakes the reader if this record made the unread bytes cross the threshold, and not
+ * while they are above it: that would be a wakeup for each packet whenever the reader is
+ * behind. To be called after the reservation, so that of two cpus that cross it at the
+ * same time at least one notices.
  */
 static __always_inline __u64 wakeup(__u64 size)
 {
@@ -221,14 +225,14 @@ static __attribute__((noinline)) void describe(struct __sk_buff *skb, struct rec
 		err = bpf_skb_load_bytes_relative(skb, 0, rec->link, LINK_MAX, BPF_HDR_START_MAC);
 		rec->link_len = err ? err : LINK_MAX;
 	}
-	rec->net_len = reach_net(skb, rec);
+	rec->net_len = load_net_header(skb, rec);
 }
 
 /* Fills in a record with room for class bytes, of which caplen are wanted. It is there
  * once for all classes, because a socket's filter counts as its memory: 20 KB may be all
  * that it has, and a filter that replaces it needs room beside it.
  */
-static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *rec, const struct place *at, __u32 caplen,
+static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *rec, const struct arrival *at, __u32 caplen,
 					  __u32 class)
 {
 	struct counters *c = at->counters;
@@ -263,7 +267,7 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 }
 
 /* Records a packet from the filter's offset 0 on. */
-static __always_inline void record_packet(struct __sk_buff *skb, struct counters *c, struct place *at)
+static __always_inline void record_packet(struct __sk_buff *skb, struct counters *c, struct arrival *at)
 {
 	__u32 caplen = skb->len - at->start, class;
 	struct record *rec;

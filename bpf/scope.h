@@ -1,17 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
  *
- * Which processes are followed: by their number in the first process id namespace.
+ * Which processes are followed, by their id in the initial pid namespace.
  */
 #pragma once
 
 #include <bpf/bpf_core_read.h>
 #include "kernel.h"
 
-/* A byte for each number that a process can have, not 0 if it is followed. No hash: the
- * kernel makes this in no time, and looks into it without a call.
- */
 #define FOLLOWED 1
 #define FOLLOWED_NOT_SEEN 2 /* and nobody has looked at its sockets yet */
+
+/* A byte for each possible process id, not 0 if the process is followed. An array and not
+ * a hash, because it is created faster and a lookup is inlined.
+ */
 #define PROCESSES_MAX (4 << 20)
 #define PROCESSES_ROW 64
 
@@ -36,7 +37,7 @@ static __always_inline void follow(__u32 process, __u8 yes)
 		row->followed[process % PROCESSES_ROW] = yes;
 }
 
-/* Cleared when nobody reads any more. */
+/* Cleared at the end of the capture. */
 __u32 following = 1;
 
 static __always_inline int followed(__u32 process)
@@ -50,10 +51,10 @@ static __always_inline int followed(__u32 process)
 	return row && row->followed[process % PROCESSES_ROW];
 }
 
-/* Our process id namespace, if it is not the first one. */
+/* Our pid namespace, 0 if it is the initial one. */
 const volatile __u32 namespace_inode;
 
-/* What a task is called in our process id namespace; 0 if it is not in it. */
+/* A task's id in our pid namespace; 0 if it is not visible there. */
 static __always_inline __u32 pid_here(struct task_struct *task)
 {
 	struct pid *pid = FIELD(task, thread_pid);

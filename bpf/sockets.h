@@ -15,11 +15,11 @@
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6
 
-/* Sockets of which it is certain that they have their mark, or their tap, or will have
- * it at once, by cookie. The value is, of a listener, how many of the connections that it
- * accepts next may have none, since they were there before. Those that have no cookie
- * yet are here by address, which no cookie is as large as. The address can come to be
- * another one's, so their value says whose it was (ends_of).
+/* Sockets that have their mark or tap, or are about to get it: of these there is no more
+ * news. The key is the cookie, and the value, for a listener, how many of the connections
+ * that it accepts next may lack the mark, because they are older than it. A socket without
+ * a cookie has its address as the key, which is larger than any cookie. Memory is reused,
+ * so its value is its pair of ports (ports_of), to recognize another socket there.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -45,10 +45,8 @@ static __always_inline __u16 own_port(struct sock *sk)
 	return bpf_ntohs(FIELD(inet, inet_sport));
 }
 
-/* The ports of both ends, by which a connection differs from the next one that has
- * its memory.
- */
-static __always_inline __u32 ends_of(struct sock *sk)
+/* Both ports, which tell a connection from a later one at the same address. */
+static __always_inline __u32 ports_of(struct sock *sk)
 {
 	if (!is_inet(FIELD(sk, __sk_common.skc_family)))
 		return 0;
@@ -58,15 +56,15 @@ static __always_inline __u32 ends_of(struct sock *sk)
 static __always_inline int is_known(struct sock *sk)
 {
 	__u64 cookie = cookie_of(sk), address = (__u64)sk;
-	__u32 *ends;
+	__u32 *ports_then;
 
 	if (bpf_map_lookup_elem(&known, &cookie))
 		return 1;
-	ends = bpf_map_lookup_elem(&known, &address);
-	return ends && *ends == ends_of(sk);
+	ports_then = bpf_map_lookup_elem(&known, &address);
+	return ports_then && *ports_then == ports_of(sk);
 }
 
-/* Tells whether the user wants a socket. */
+/* Tells whether a socket is followed. */
 static __attribute__((noinline)) int chosen(struct sock *sk)
 {
 	__u16 family;
@@ -79,8 +77,8 @@ static __attribute__((noinline)) int chosen(struct sock *sk)
 	return is_inet(family) || (family == AF_UNIX && FIELD(sk, sk_type) != SOCK_STREAM);
 }
 
-/* Says of an event which socket it is about. */
-static __attribute__((noinline)) void name_socket(struct event *e, struct sock *sk)
+/* Fills in the fields of an event that describe its socket. */
+static __attribute__((noinline)) void describe_socket(struct event *e, struct sock *sk)
 {
 	e->cookie = cookie_of(sk);
 	e->family = FIELD(sk, __sk_common.skc_family);
@@ -101,7 +99,7 @@ static __attribute__((noinline)) void name_socket(struct event *e, struct sock *
 	bpf_probe_read_kernel(e->peer, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
 }
 
-/* The sequence number of the next byte that a read takes. */
+/* Gets the sequence number of the next byte to be read. Returns 0 for sockets other than TCP. */
 static __always_inline int next_byte(struct sock *sk, __u32 *seq)
 {
 	struct tcp_sock *tcp = (void *)sk;
@@ -113,8 +111,8 @@ static __always_inline int next_byte(struct sock *sk, __u32 *seq)
 	return 1;
 }
 
-/* Tells whether the peer has said that it sends no more, and that was counted as a byte. */
-static __always_inline int at_end(struct sock *sk, __u32 next)
+/* Tells whether next is behind the peer's FIN, which takes a sequence number like a byte. */
+static __always_inline int past_fin(struct sock *sk, __u32 next)
 {
 	struct tcp_sock *tcp = (void *)sk;
 	__u8 state = FIELD(sk, __sk_common.skc_state);

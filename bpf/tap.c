@@ -10,21 +10,21 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Cleared when nobody reads any more: sockets accepted while the tap was on
- * keep it for the rest of their lives.
+/* Cleared at the end of a capture: sockets that were accepted meanwhile have inherited
+ * the tap and keep it until they are closed.
  */
-__u32 listening = 1;
+__u32 enabled = 1;
 
-/* On sockets of others the tap looks at the clock: who wants it goes on saying so. After
- * kill -9 nobody does, and it is a filter that keeps everything.
+/* On sockets of other processes the tap works only as long as its lease is renewed. If the
+ * capture is killed, the lease expires, and the tap is a filter that keeps everything.
  */
 const volatile __u32 leased = 0;
-__u64 wanted_until; /* CLOCK_BOOTTIME, nanoseconds */
+__u64 lease_end; /* CLOCK_BOOTTIME, nanoseconds */
 
-__u32 nothing; /* always 0, which no verifier knows */
+__u32 unknown_zero; /* always 0, but the verifier cannot know that */
 
-/* A user's own filter takes this function's place at load time, so it must
- * stay a call and its result must stay unknown to the compiler.
+/* Go replaces this function by the user's filter before it loads the tap. So the compiler
+ * must neither inline it nor infer its result.
  */
 static __attribute__((noinline)) int verdict(struct __sk_buff *skb)
 {
@@ -37,19 +37,19 @@ static __attribute__((noinline)) int verdict(struct __sk_buff *skb)
 SEC("socket")
 int tap(struct __sk_buff *skb)
 {
-	struct place at = {};
+	struct arrival at = {};
 	__u32 zero = 0;
 	struct counters *c;
 	int decided;
 
-	/* First, because the verifier of 5.10 then takes larger filters in its place. And
-	 * mixed with what it does not know, or else it follows each constant that the filter
-	 * returns through all of the tap.
+	/* Called first, because the verifier of 5.10 then accepts larger filters. The XOR makes
+	 * the result unknown: otherwise the verifier goes through all of the tap once for each
+	 * constant that the filter returns.
 	 */
-	decided = verdict(skb) ^ *(volatile __u32 *)&nothing;
-	if (!*(volatile __u32 *)&listening)
+	decided = verdict(skb) ^ *(volatile __u32 *)&unknown_zero;
+	if (!*(volatile __u32 *)&enabled)
 		return -1; /* all of it */
-	if (leased && bpf_ktime_get_boot_ns() > *(volatile __u64 *)&wanted_until)
+	if (leased && bpf_ktime_get_boot_ns() > *(volatile __u64 *)&lease_end)
 		return -1;
 	c = bpf_map_lookup_elem(&counts, &zero);
 	if (!c)

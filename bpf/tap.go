@@ -327,7 +327,7 @@ func (t *Tap) Counters() (Counters, error) {
 // Stop makes the tap a filter that keeps everything and does nothing else, on all
 // sockets that have it, also on those out of reach. What is in the ring stays readable.
 func (t *Tap) Stop() error {
-	if err := t.objects.Listening.Set(uint32(0)); err != nil {
+	if err := t.objects.Enabled.Set(uint32(0)); err != nil {
 		return fmt.Errorf("stopping the tap: %w", err)
 	}
 	return nil
@@ -342,7 +342,7 @@ func (t *Tap) Renew() error {
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		return fmt.Errorf("renewing the tap: %w", err)
 	}
-	if err := t.objects.WantedUntil.Set(uint64(now.Nano() + Lease.Nanoseconds())); err != nil {
+	if err := t.objects.LeaseEnd.Set(uint64(now.Nano() + Lease.Nanoseconds())); err != nil {
 		return fmt.Errorf("renewing the tap: %w", err)
 	}
 	return nil

@@ -68,13 +68,13 @@ const (
 	tapMapCounts      = "counts"
 	tapMapRing        = "ring"
 	tapProgTap        = "tap"
+	tapVarEnabled     = "enabled"
+	tapVarLeaseEnd    = "lease_end"
 	tapVarLeased      = "leased"
-	tapVarListening   = "listening"
-	tapVarNothing     = "nothing"
 	tapVarSnaplen     = "snaplen"
+	tapVarUnknownZero = "unknown_zero"
 	tapVarWakesFirst  = "wakes_first"
 	tapVarWakeupBytes = "wakeup_bytes"
-	tapVarWantedUntil = "wanted_until"
 	tapVarWantsLink   = "wants_link"
 )
 
@@ -135,13 +135,13 @@ type tapMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tapVariableSpecs struct {
+	Enabled     *ebpf.VariableSpec `ebpf:"enabled"`
+	LeaseEnd    *ebpf.VariableSpec `ebpf:"lease_end"`
 	Leased      *ebpf.VariableSpec `ebpf:"leased"`
-	Listening   *ebpf.VariableSpec `ebpf:"listening"`
-	Nothing     *ebpf.VariableSpec `ebpf:"nothing"`
 	Snaplen     *ebpf.VariableSpec `ebpf:"snaplen"`
+	UnknownZero *ebpf.VariableSpec `ebpf:"unknown_zero"`
 	WakesFirst  *ebpf.VariableSpec `ebpf:"wakes_first"`
 	WakeupBytes *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
-	WantedUntil *ebpf.VariableSpec `ebpf:"wanted_until"`
 	WantsLink   *ebpf.VariableSpec `ebpf:"wants_link"`
 }
 
@@ -180,13 +180,13 @@ func (m *tapMaps) Close() error {
 //
 // It can be passed to loadTapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tapVariables struct {
+	Enabled     *ebpf.Variable `ebpf:"enabled"`
+	LeaseEnd    *ebpf.Variable `ebpf:"lease_end"`
 	Leased      *ebpf.Variable `ebpf:"leased"`
-	Listening   *ebpf.Variable `ebpf:"listening"`
-	Nothing     *ebpf.Variable `ebpf:"nothing"`
 	Snaplen     *ebpf.Variable `ebpf:"snaplen"`
+	UnknownZero *ebpf.Variable `ebpf:"unknown_zero"`
 	WakesFirst  *ebpf.Variable `ebpf:"wakes_first"`
 	WakeupBytes *ebpf.Variable `ebpf:"wakeup_bytes"`
-	WantedUntil *ebpf.Variable `ebpf:"wanted_until"`
 	WantsLink   *ebpf.Variable `ebpf:"wants_link"`
 }
 

@@ -2,9 +2,9 @@
 
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 //
-// What other processes get from their sockets by io_uring. A request is looked at
-// when the kernel takes it from the process's ring, since what it says may be
-// gone later, and recorded when its completion goes into the other ring.
+// Records what other processes receive by io_uring. A request is read when the kernel takes
+// it from the submission queue, because the process may reuse the entry afterwards, and what
+// it brought is recorded when its completion is posted.
 
 #include "news.h"
 #include "places.h"
@@ -12,14 +12,16 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Where the tracepoints of this kernel have what they tell; NOWHERE if they do not. */
+/* The index of each argument of this kernel's tracepoints; NOWHERE if there is none. */
 #define NOWHERE 12
 const volatile __u32 submit_req = NOWHERE;
 const volatile __u32 complete_ctx = NOWHERE, complete_req = NOWHERE, complete_cqe = NOWHERE;
 const volatile __u32 complete_user_data = NOWHERE, complete_res = NOWHERE, complete_cflags = NOWHERE;
 
-/* A context is read at fixed offsets: of these all but one are dead code. */
-static __always_inline __u64 told(struct bpf_raw_tracepoint_args *ctx, const __u32 at)
+/* An argument of the tracepoint. Contexts are read at constant offsets: the verifier removes
+ * all cases but one.
+ */
+static __always_inline __u64 argument(struct bpf_raw_tracepoint_args *ctx, const __u32 at)
 {
 	switch (at) {
 	case 0:
@@ -36,8 +38,8 @@ static __always_inline __u64 told(struct bpf_raw_tracepoint_args *ctx, const __u
 	return 0;
 }
 
-/* A request is found by its address, or where the kernel does not tell it, by what
- * the process called it: {ring, user_data}.
+/* A request is found by its address, or where the tracepoint has no address, by ring and
+ * user_data.
  */
 struct request_key {
 	__u64 object, tag;
@@ -45,7 +47,7 @@ struct request_key {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384); /* twice the requests that are in progress */
+	__uint(max_entries, 16384); /* two for each request in progress */
 	__type(key, struct request_key);
 	__type(value, struct request);
 } requests SEC(".maps");
@@ -69,7 +71,7 @@ static __always_inline int multishot(const struct sqe *s)
 	       ((s->opcode == OP_RECV || s->opcode == OP_RECVMSG) && s->ioprio & RECV_MULTISHOT);
 }
 
-/* Which call a request does the work of; 0 if it is of no interest. */
+/* The system call that a request corresponds to; 0 if it is not followed. */
 static __always_inline __u32 call_of_request(__u8 opcode)
 {
 	switch (opcode) {
@@ -109,7 +111,7 @@ static __always_inline __u64 user_data_of(struct io_kiocb *req)
 	return FIELD(req, cqe.user_data);
 }
 
-/* Reads what the process has written, if it is still that. */
+/* Reads the submission queue entry of a request, if it is still there. */
 static __always_inline int read_sqe(struct io_ring_ctx *ctx, struct io_kiocb *req, struct sqe *s)
 {
 	__u32 head = FIELD(ctx, cached_sq_head) - 1, *order = FIELD(ctx, sq_array);
@@ -124,7 +126,7 @@ static __always_inline int read_sqe(struct io_ring_ctx *ctx, struct io_kiocb *re
 	       s->user_data == user_data_of(req);
 }
 
-/* Finds the file that a request's descriptor means in the ring's own table. */
+/* The socket at an index of the ring's table of registered files; 0 if it is none. */
 static __always_inline struct sock *registered(struct io_ring_ctx *ctx, __u32 at)
 {
 	struct io_ring_ctx___before *before = (void *)ctx;
@@ -145,7 +147,7 @@ static __always_inline struct sock *registered(struct io_ring_ctx *ctx, __u32 at
 			return 0;
 		file = FIELD(node, file_ptr);
 	}
-	return socket_of_file((void *)(file & ~7ULL)); /* flags are in the lowest bits */
+	return socket_of_file((void *)(file & ~7ULL)); /* the low bits are flags */
 }
 
 static __always_inline struct sock *socket_of_request(struct io_ring_ctx *ctx, const struct sqe *s)
@@ -155,8 +157,8 @@ static __always_inline struct sock *socket_of_request(struct io_ring_ctx *ctx, c
 	return s->flags & SQE_FIXED_FILE ? registered(ctx, s->fd) : socket_of(s->fd);
 }
 
-/* Copies what an argument points at and the process can use again as soon as the
- * kernel has the request.
+/* Copies the struct msghdr or iovecs of a request, which the process may reuse as soon as
+ * the request is submitted.
  */
 static __always_inline void keep_parts(__u32 slot, struct request *q)
 {
@@ -206,7 +208,7 @@ static __always_inline void keep(struct request *q)
 SEC("raw_tp/io_uring_submit")
 int submitted(struct bpf_raw_tracepoint_args *args)
 {
-	struct io_kiocb *req = (void *)told(args, submit_req);
+	struct io_kiocb *req = (void *)argument(args, submit_req);
 	__u32 process = bpf_get_current_pid_tgid() >> 32;
 	struct io_ring_ctx *ctx;
 	struct request *q;
@@ -249,7 +251,7 @@ int submitted(struct bpf_raw_tracepoint_args *args)
 		q->len = s.len;
 		keep_parts(SLOT_ENTERED, q);
 		begin_place(sk, q->cookie);
-		meet(SLOT_ENTERED, sk, q->cookie, q->fd);
+		announce_unknown(SLOT_ENTERED, sk, q->cookie, q->fd);
 	}
 	if (call == CALL_ACCEPT)
 		begins_to_accept(SLOT_ENTERED, sk, q->fd);
@@ -257,8 +259,8 @@ int submitted(struct bpf_raw_tracepoint_args *args)
 	return 0;
 }
 
-/* The steps of a completion are global functions, each verified once: together they
- * have too many ways through for old verifiers.
+/* The steps of a completion are global functions, each verified once: inlined, they would
+ * have too many paths for old verifiers.
  */
 
 /* Finds where a completion's bytes are. */
@@ -297,12 +299,12 @@ __attribute__((noinline)) int find_bytes(__u32 slot, __u32 n, __u32 cflags)
 	return 0;
 }
 
-/* What recvmsg writes before the bytes in a provided buffer. */
+/* What a multishot recvmsg writes in front of the bytes in a provided buffer. */
 struct message_out {
 	__u32 namelen, controllen, payloadlen, flags;
 };
 
-/* Takes that apart, and tells how many bytes of the message follow. */
+/* Parses that, and returns how many bytes of the message follow. */
 __attribute__((noinline)) __u32 take_message_out(__u32 slot, __u32 n)
 {
 	struct request *q = scratch(slot);
@@ -323,7 +325,7 @@ __attribute__((noinline)) __u32 take_message_out(__u32 slot, __u32 n)
 	len = out.namelen;
 	if (len > q->name_len)
 		len = q->name_len;
-	sender(r, base + sizeof(out), len);
+	copy_sender(r, base + sizeof(out), len);
 	if (out.flags & MSG_TRUNC)
 		r->head.known |= EVENT_SHORT;
 	r->head.result = out.payloadlen;
@@ -332,7 +334,7 @@ __attribute__((noinline)) __u32 take_message_out(__u32 slot, __u32 n)
 	return n - before;
 }
 
-/* What recvmsg writes to where its argument points. */
+/* Reads the struct msghdr that recvmsg has filled in. */
 __attribute__((noinline)) int take_message(__u32 slot)
 {
 	struct request *q = scratch(slot);
@@ -341,13 +343,13 @@ __attribute__((noinline)) int take_message(__u32 slot)
 
 	if (!q || !r || bpf_probe_read_user(&h, sizeof(h), (void *)q->addr))
 		return 0;
-	sender(r, h.name, h.namelen);
+	copy_sender(r, h.name, h.namelen);
 	if (h.flags & MSG_TRUNC)
 		r->head.known |= EVENT_SHORT;
 	return 0;
 }
 
-/* Says which socket a completion is of, and where in its stream it stands. */
+/* Describes the socket of a completion, and sets its sequence number. */
 __attribute__((noinline)) int place_completion(__u32 slot, __s32 res)
 {
 	struct request *q = scratch(slot);
@@ -357,9 +359,9 @@ __attribute__((noinline)) int place_completion(__u32 slot, __s32 res)
 	if (!q || !r)
 		return 0;
 	sk = (void *)q->sk;
-	name_socket(&r->head, sk);
+	describe_socket(&r->head, sk);
 	if (q->cookie && r->head.cookie != q->cookie) {
-		/* It was closed meanwhile, and its memory is another one's. */
+		/* It was closed meanwhile, and another socket has its memory. */
 		__builtin_memset(&r->head.seq, 0, sizeof(r->head) - __builtin_offsetof(struct event, seq));
 		r->head.known = EVENT_RING;
 		r->head.cookie = q->cookie;
@@ -386,7 +388,7 @@ __attribute__((noinline)) int done(__u32 slot, __s32 res, __u32 cflags)
 	r->head.flags = q->flags;
 	r->head.known |= EVENT_RING;
 	if (q->flags & MSG_ERRQUEUE)
-		return 0; /* that is no data */
+		return 0; /* an error message, no data */
 	place_completion(slot, res);
 	if (res < 0) {
 		piece(slot, 0);
@@ -420,7 +422,7 @@ static __always_inline int completed(__u32 slot, struct request_key *key, __u64 
 		key->tag = q->user_data;
 		bpf_map_delete_elem(&requests, key);
 	}
-	if (of_no_interest(res) || res == -ECANCELED || res == -ENOBUFS)
+	if (ignored(res) || res == -ECANCELED || res == -ENOBUFS)
 		return 0;
 	if (q->call <= CALL_ZEROCOPY)
 		return done(slot, res, cflags);
@@ -428,33 +430,35 @@ static __always_inline int completed(__u32 slot, struct request_key *key, __u64 
 		return 0;
 	if (q->call == CALL_ACCEPT)
 		return accepted(slot, (void *)q->sk, res);
-	return happened(slot, q->call, q->call == CALL_SOCKET ? res : q->fd);
+	return announce_chosen(slot, q->call, q->call == CALL_SOCKET ? res : q->fd);
 }
 
 SEC("raw_tp/io_uring_complete")
 int completes(struct bpf_raw_tracepoint_args *args)
 {
-	struct request_key key = {told(args, complete_req), 0};
+	struct request_key key = {argument(args, complete_req), 0};
 	struct cqe c = {};
 
 	if (!*(volatile __u32 *)&following)
 		return 0;
 	if (complete_cqe != NOWHERE) {
-		if (bpf_probe_read_kernel(&c, sizeof(c), (void *)told(args, complete_cqe)))
+		if (bpf_probe_read_kernel(&c, sizeof(c), (void *)argument(args, complete_cqe)))
 			return 0;
 	} else {
-		c.user_data = told(args, complete_user_data);
-		c.res = told(args, complete_res);
-		c.flags = told(args, complete_cflags);
+		c.user_data = argument(args, complete_user_data);
+		c.res = argument(args, complete_res);
+		c.flags = argument(args, complete_cflags);
 	}
 	if (!key.object) {
-		key.object = told(args, complete_ctx);
+		key.object = argument(args, complete_ctx);
 		key.tag = c.user_data;
 	}
 	return completed(SLOT_RETURNED, &key, c.user_data, c.res, c.flags);
 }
 
-/* A completion that finds no room waits elsewhere, and is not told of as one. */
+/* A completion that finds the completion queue full goes to an overflow list, and is not
+ * reported by the other tracepoint.
+ */
 SEC("raw_tp/io_uring_cqe_overflow")
 int overflows(struct bpf_raw_tracepoint_args *args)
 {
@@ -480,8 +484,8 @@ static __always_inline __u32 process_of(struct io_kiocb *req)
 	return FIELD(task, tgid);
 }
 
-/* A request that waited already when the capture began is met when it is woken. That
- * is in the middle of anything: the process's memory cannot be looked at.
+/* A request that is older than the capture is noted when it is woken. That can happen in any
+ * context, so the process's memory cannot be read here.
  */
 SEC("raw_tp/io_uring_task_add")
 int woken(struct bpf_raw_tracepoint_args *args)

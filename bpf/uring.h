@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
  *
- * Requests of io_uring: what the process asked for, which is the same on all kernels,
- * and what the kernel keeps of it, which its BTF describes.
+ * Requests of io_uring: the submission queue entry, which is the same on all kernels,
+ * and the kernel's own structures, which its BTF describes.
  */
 #pragma once
 
 #include "kernel.h"
 
-/* What a process writes into the ring, the beginning of it. */
+/* The beginning of a submission queue entry. */
 #define SQE_SIZE 64
 struct sqe {
 	__u8 opcode;
@@ -21,10 +21,10 @@ struct sqe {
 	__u64 user_data;
 	__u16 buf_group;
 	__u16 personality;
-	__s32 other_fd; /* of splice: what it reads; of others: where the table gets the new one */
+	__s32 other_fd; /* of splice: the descriptor to read; of others: index for the new one in the table */
 };
 
-/* What it finds in the other ring, on kernels that show the whole. */
+/* A completion queue entry, for kernels whose tracepoint has its address. */
 struct cqe {
 	__u64 user_data;
 	__s32 res;
@@ -54,9 +54,9 @@ enum {
 #define SPLICE_FD_IN_FIXED 0x80000000
 #define SETUP_SQE128 0x400
 
-#define CQE_BUFFER 0x01	     /* a provided buffer was taken, its number is in the upper half */
-#define CQE_MORE 0x02	     /* more completions of the request will come */
-#define CQE_BUFFER_MORE 0x10 /* and the buffer is not full */
+#define CQE_BUFFER 0x01	     /* a provided buffer was used; its id is in the upper 16 bits */
+#define CQE_MORE 0x02	     /* the request will post more completions */
+#define CQE_BUFFER_MORE 0x10 /* the provided buffer has an unused rest */
 
 struct buffer_entry {
 	__u64 addr;
@@ -73,11 +73,11 @@ struct xarray {
 	void *xa_head;
 } KERNEL;
 
-/* Buffers that the process has provided: a ring of them, or a list. */
+/* A group of provided buffers: a ring, or a list. */
 struct io_uring_buf_ring;
 struct io_buffer_list {
 	struct io_uring_buf_ring *buf_ring;
-	__u16 buf_nr_pages; /* of a ring, on kernels that have no flags */
+	__u16 buf_nr_pages; /* not 0 for a ring, on kernels without flags */
 	__u16 head, mask;
 	__u16 flags;
 } KERNEL;
@@ -120,10 +120,10 @@ struct io_ring_ctx___before { /* up to Linux 6.12 */
 	struct io_file_table___before file_table;
 	__u32 nr_user_files;
 } KERNEL;
-struct io_ring_ctx___array { /* before Linux 6.9: of the first 64 groups */
+struct io_ring_ctx___array { /* before Linux 6.9, for the first 64 groups */
 	struct io_buffer_list *io_bl;
 } KERNEL;
-struct io_ring_ctx___cache { /* buffers that were taken from a list stay what they were */
+struct io_ring_ctx___cache { /* kernels where a buffer taken from a list stays intact */
 	struct {
 		void *next;
 	} io_buffers_cache;
@@ -157,6 +157,6 @@ struct io_sr_msg {
 	__u32 msg_flags;
 	__u16 flags, buf_group;
 } KERNEL;
-struct io_sr_msg___before { /* those that leave buf_group to requests that go on: 6.12 does */
+struct io_sr_msg___before { /* kernels where only multishot requests set buf_group, such as 6.12 */
 	__u16 addr_len;
 } KERNEL;
