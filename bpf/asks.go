@@ -6,31 +6,31 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/skb"
 )
 
-// asks is what a program wants to know of a packet besides its bytes and its
-// length: which fields of __sk_buff it loads, and which helpers it calls. It is
-// found by following the packet's pointer through registers and stack.
+// asks is what a program reads of a packet besides its bytes and its length: which fields
+// of __sk_buff it loads, and which helpers it calls. It is found by data-flow analysis of
+// the context pointer through registers and stack.
 type asks struct {
 	// fields of __sk_buff, without len, each with the loads that read it.
 	fields map[string][]int
-	// calls are the helpers, as C has them.
+	// calls are the helpers, by their names in C.
 	calls map[string]bool
-	// below says that it loads from the network or link header on.
+	// below says that it loads relative to the network or link header.
 	below bool
 	// scratch says that cb[] is used.
 	scratch bool
-	// unsure says that the pointer could not be followed everywhere: then some of
-	// fields may not be asked for, and the loads are not to be changed.
+	// unsure says that the pointer could not be followed everywhere: then fields may have
+	// too many, and the loads must not be changed.
 	unsure bool
 }
 
-// asksOf reads a program and the functions behind it. The verifier is to judge
-// whether it is a good one; a program that it refuses may have any result.
+// asksOf analyses a program with its functions. For a program that the verifier refuses, any
+// result is right.
 func asksOf(program asm.Instructions) *asks {
 	f := &follower{
 		program: program, states: make([]*pointers, len(program)),
 		asks: asks{fields: make(map[string][]int), calls: make(map[string]bool)},
 	}
-	f.places()
+	f.index()
 	f.join(0, pointers{packet: 1 << asm.R1})
 	for len(f.work) > 0 {
 		at := f.work[len(f.work)-1]
@@ -45,11 +45,11 @@ func asksOf(program asm.Instructions) *asks {
 	return &f.asks
 }
 
-// pointers is where a function may have the packet's pointer at some place.
+// pointers is where the context pointer may be before an instruction.
 type pointers struct {
-	packet uint16 // registers, a bit each
+	packet uint16 // registers that hold it, a bit each
 	stack  uint16 // registers that point into the stack
-	slots  uint64 // words of the stack that hold the packet's pointer, from its end on
+	slots  uint64 // words of the stack that hold it, from the frame pointer down
 }
 
 func (p *pointers) copyReg(to, from asm.Register) {
@@ -68,7 +68,7 @@ func (p *pointers) clear(r asm.Register) {
 
 func (p *pointers) isPacket(r asm.Register) bool { return p.packet>>r&1 != 0 }
 
-// slot is the bit of a word on the stack; none for what is no word.
+// slot is the bit of a word on the stack; 0 if the offset is not that of a word.
 func slot(offset int16) uint64 {
 	if offset >= 0 || offset%8 != 0 || offset < -512 {
 		return 0
@@ -76,19 +76,19 @@ func slot(offset int16) uint64 {
 	return 1 << (-offset/8 - 1)
 }
 
-// follower goes through a program until it knows every place where the packet's
-// pointer can be.
+// follower is the analysis: it visits instructions until their states no longer change.
 type follower struct {
 	asks
 	program   asm.Instructions
-	states    []*pointers // nil for what nothing leads to
+	states    []*pointers // nil for unreachable instructions
 	work      []int
-	functions map[string]int                   // and labels
-	raw       []asm.RawInstructionOffset       // of each instruction
-	at        map[asm.RawInstructionOffset]int // the other way round
+	functions map[string]int                   // functions and labels, by name
+	raw       []asm.RawInstructionOffset       // the offset of each instruction
+	at        map[asm.RawInstructionOffset]int // the instruction at each offset
 }
 
-func (f *follower) places() {
+// index notes the position of each instruction, function and label.
+func (f *follower) index() {
 	f.functions = make(map[string]int)
 	f.at = make(map[asm.RawInstructionOffset]int)
 	iter := f.program.Iterate()
@@ -101,7 +101,7 @@ func (f *follower) places() {
 	}
 }
 
-// join adds what is known at a place, and looks at the place again if it is new.
+// join merges a state into that of an instruction, and schedules it if that changed.
 func (f *follower) join(at int, p pointers) {
 	if at >= len(f.states) {
 		return
@@ -145,7 +145,7 @@ func (f *follower) alu(ins *asm.Instruction, p *pointers) {
 	case isMove:
 		p.clear(ins.Dst)
 	case p.isPacket(ins.Dst):
-		f.unsure = true // the fields are elsewhere from it on
+		f.unsure = true // arithmetic: the fields have other offsets from it
 	}
 }
 
@@ -173,7 +173,7 @@ func (f *follower) loadImmediate(ins *asm.Instruction, p *pointers) {
 	}
 	p.clear(ins.Dst)
 	if ins.IsLoadOfFunctionPointer() {
-		f.unsure = true // what the kernel calls it with is not seen
+		f.unsure = true // a callback: its arguments are not known
 		f.join(f.functions[ins.Reference()], pointers{})
 	}
 }
@@ -192,7 +192,7 @@ func (f *follower) store(ins *asm.Instruction, p *pointers) {
 	}
 }
 
-// clobber is what a call does to registers.
+// clobber clears the registers that a call does not preserve.
 func (f *follower) clobber(p *pointers) {
 	for r := asm.R0; r <= asm.R5; r++ {
 		p.clear(r)
@@ -214,7 +214,7 @@ func (f *follower) jump(at int, ins *asm.Instruction, p pointers) {
 	f.join(f.target(at, ins), p)
 }
 
-// target is where a jump leads to.
+// target is the instruction that a jump leads to.
 func (f *follower) target(at int, ins *asm.Instruction) int {
 	if to, ok := f.functions[ins.Reference()]; ok && ins.Reference() != "" {
 		return to
@@ -239,7 +239,7 @@ func (f *follower) call(ins *asm.Instruction, p *pointers) {
 		}
 		f.below = f.below || asm.BuiltinFunc(ins.Constant) == asm.FnSkbLoadBytesRelative
 	case p.slots != 0 && p.stack&arguments != 0:
-		f.unsure = true // it may find the pointer there
+		f.unsure = true // it may load the pointer from our stack
 	}
 	if to, ok := f.functions[ins.Reference()]; ok && ins.IsFunctionCall() {
 		f.join(to, pointers{packet: p.packet & arguments, stack: p.stack & arguments})
@@ -247,7 +247,7 @@ func (f *follower) call(ins *asm.Instruction, p *pointers) {
 	f.clobber(p)
 }
 
-// ask notes what an instruction wants of the packet.
+// ask notes what an instruction reads of the context.
 func (f *follower) ask(ins *asm.Instruction, at int, p *pointers) {
 	isLoad := ins.OpCode.Class() == asm.LdXClass
 	base := ins.Src
@@ -268,7 +268,7 @@ func (f *follower) ask(ins *asm.Instruction, at int, p *pointers) {
 	}
 }
 
-// helpersAsked are the helpers that tell of the packet, its socket or the moment.
+// helpersAsked are the helpers whose results depend on the packet, its socket or the time.
 var helpersAsked = map[asm.BuiltinFunc]string{
 	asm.FnGetSocketCookie:      "bpf_get_socket_cookie",
 	asm.FnGetSocketUid:         "bpf_get_socket_uid",

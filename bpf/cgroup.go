@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroupRoot opens the root of the cgroup2 hierarchy. Where none is mounted, it is
-// mounted for us alone, at no place in the file system.
+// cgroupRoot opens the root of the cgroup2 hierarchy. If it is not mounted, a detached mount
+// is made, which nobody else sees.
 func cgroupRoot() (*os.File, error) {
 	if path, ok := CgroupMount(); ok {
 		if root, err := os.Open(path); err == nil {
@@ -36,7 +36,7 @@ func CgroupMount() (path string, ok bool) {
 	return "", false
 }
 
-// cgroup2Mount finds the place of the whole cgroup2 hierarchy in a line of
+// cgroup2Mount finds the mount point of the whole cgroup2 hierarchy in a line of
 // /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 func cgroup2Mount(line string) (path string, ok bool) {
 	mount, kind, ok := strings.Cut(line, " - ")
@@ -47,7 +47,7 @@ func cgroup2Mount(line string) (path string, ok bool) {
 	return mountPath.Replace(fields[4]), true
 }
 
-// mountPath undoes the escapes of mountinfo.
+// mountPath decodes the escapes of mountinfo.
 var mountPath = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
 func mountCgroup() (*os.File, error) {

@@ -17,23 +17,23 @@ import (
 type Context struct {
 	// Protocol is the ethertype.
 	Protocol uint16
-	// Known says that the rest is known: a zero is one.
+	// Known says that the fields below are known, so that zero is a value.
 	Known bool
-	// VLANProto and VLANTCI are the tag beside the bytes; VLANProto is its
+	// VLANProto and VLANTCI are the VLAN tag that is not in the bytes; VLANProto is its
 	// ethertype, 0 for no tag.
 	VLANProto, VLANTCI uint16
 	Mark, Priority     uint32
-	// GSOSize and GSOSegs are 0 for a packet that is one segment.
+	// GSOSize and GSOSegs are 0 for a packet of one segment.
 	GSOSize, GSOSegs uint32
 	Hash, Queue      uint32
 }
 
-// given is a field that a Runner can give to a filter.
+// given is a field that a Runner can set for a filter.
 type given struct {
 	name  string
 	value func(*Context) uint32
-	// detour is the element of cb[] that has the value, for what BPF_PROG_RUN takes
-	// no value of: the filter's loads are led there. -1 for what it takes.
+	// detour is the element of cb[] that holds the value if BPF_PROG_RUN does not accept
+	// the field itself: the filter's loads are redirected there. noDetour if it does.
 	detour int
 }
 
@@ -51,7 +51,7 @@ var givens = []given{
 	{"queue_mapping", func(c *Context) uint32 { return c.Queue }, 4},
 }
 
-// networkOrder is an ethertype as a filter loads it.
+// networkOrder is an ethertype as a filter loads it: in network byte order.
 func networkOrder(v uint16) uint16 {
 	if binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
 		return bits.ReverseBytes16(v)
@@ -59,24 +59,23 @@ func networkOrder(v uint16) uint16 {
 	return v
 }
 
-// offset is where __sk_buff has it.
+// offset is that of the field in __sk_buff.
 func (g *given) offset() int16 { return skb.Named(g.name).Offset }
 
-// place is from where a filter of a Runner loads it.
-func (g *given) place() int16 {
+// loadedFrom is the offset in __sk_buff from which a Runner's filter loads the field.
+func (g *given) loadedFrom() int16 {
 	if g.detour == noDetour {
 		return g.offset()
 	}
 	return skb.Named("cb[0]").Offset + 4*int16(g.detour)
 }
 
-// skbSize is the size of struct __sk_buff, as of Linux 5.18. What older kernels
-// do not know of it is zero.
+// skbSize is the size of struct __sk_buff as of Linux 5.18. Older kernels accept it if what
+// they do not know is zero.
 const skbSize = 192
 
-// encode makes the __sk_buff that BPF_PROG_RUN takes; nil if there is nothing in
-// it. Kernels refuse what they have no place for, so detours are only filled where
-// the filter goes there.
+// encode makes the __sk_buff for BPF_PROG_RUN; nil if all of it is zero. Detours are only
+// filled in if the filter's loads were redirected.
 func (c *Context) encode(detours bool) []byte {
 	var encoded []byte
 	for i := range givens {
@@ -88,22 +87,22 @@ func (c *Context) encode(detours bool) []byte {
 		if encoded == nil {
 			encoded = make([]byte, skbSize)
 		}
-		binary.NativeEndian.PutUint32(encoded[g.place():], value)
+		binary.NativeEndian.PutUint32(encoded[g.loadedFrom():], value)
 	}
 	return encoded
 }
 
-// question is what a verdict's programs ask together.
+// question is what all of a verdict's programs read of a packet beside its bytes.
 type question struct {
 	fields, calls          map[string]bool
 	below, scratch, unsure bool
-	// detours says that loads are led to cb[].
+	// detours says that loads are redirected to cb[].
 	detours bool
 }
 
-// prepare finds out what a verdict asks, and leads its loads of what BPF_PROG_RUN
-// takes no value of to cb[], which it does take, if the filter does not use that
-// itself. Live, it is zero at the beginning.
+// prepare finds out what a verdict's programs read. Loads of fields that BPF_PROG_RUN does
+// not accept are redirected to cb[], which it does accept, unless the filter uses cb[]
+// itself, where it would find zeros on a socket.
 func prepare(spec *ebpf.CollectionSpec) question {
 	q := question{fields: make(map[string]bool), calls: make(map[string]bool)}
 	loads := make(map[string]*asks)
@@ -130,13 +129,13 @@ func prepare(spec *ebpf.CollectionSpec) question {
 	return q
 }
 
-// detour leads loads of a field elsewhere.
+// detour redirects loads of a field.
 func detour(program asm.Instructions, loads []int, g *given) {
 	for _, at := range loads {
 		old := program[at]
-		// A relocation of the field must not come with it.
+		// Made anew, so that a relocation of the field is not carried over.
 		ins := asm.Instruction{
-			OpCode: old.OpCode, Dst: old.Dst, Src: old.Src, Offset: old.Offset - g.offset() + g.place(), Constant: old.Constant,
+			OpCode: old.OpCode, Dst: old.Dst, Src: old.Src, Offset: old.Offset - g.offset() + g.loadedFrom(), Constant: old.Constant,
 		}.WithSymbol(old.Symbol()).WithSource(old.Source())
 		if fn := btf.FuncMetadata(&old); fn != nil {
 			ins = btf.WithFuncMetadata(ins, fn)
@@ -145,7 +144,7 @@ func detour(program asm.Instructions, loads []int, g *given) {
 	}
 }
 
-// never lists what the filter asks for and no Runner can give.
+// never lists what the filter reads and no Runner can provide.
 func (q *question) never() []string {
 	var names []string
 	for name := range q.fields {
@@ -162,14 +161,14 @@ func (q *question) never() []string {
 	return names
 }
 
-// delivery is how a packet came to the filter.
+// delivery is how a packet was given to the filter.
 type delivery struct {
-	// bare says that nothing came with its bytes; protocol that skb->protocol did.
+	// bare says that no field was set; protocol that skb->protocol was.
 	bare, protocol bool
 }
 
-// missing lists what the filter asks for and did not get of one packet, although
-// it may have got it live.
+// missing lists what the filter reads and was not given for one packet, although on a socket
+// it may have been there.
 func (q *question) missing(c *Context, d delivery) []string {
 	var names []string
 	for i := range givens {

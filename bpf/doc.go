@@ -1,8 +1,8 @@
-// Package bpf puts eBPF programs on sockets and reads what they record. It knows
-// sockets as file descriptors and packets as bytes; what they mean is the business of
-// package capture, which most programs want.
+// Package bpf attaches eBPF programs to sockets and reads what they record. To it, a socket
+// is a file descriptor and a packet is bytes; package capture, which most programs want,
+// knows what they mean.
 //
-// # What there is
+// # Types
 //
 // A [Tap] is a socket filter that keeps what its [Verdict] says, everything unless told
 // otherwise, and copies each packet into a ring buffer: [Open] loads it, [Tap.Attach]
@@ -22,27 +22,27 @@
 //
 // # Units
 //
-// Times are nanoseconds of CLOCK_BOOTTIME, lengths and sizes are bytes, sockets go by
-// their cookie (SO_COOKIE). Numbers are in native byte order, but for those that the
-// kernel itself has in network byte order, whose fields say so.
+// Times are nanoseconds of CLOCK_BOOTTIME, lengths and sizes are bytes, sockets are
+// identified by their cookie (SO_COOKIE). Numbers are in native byte order, except those
+// that the kernel itself keeps in network byte order, whose fields say so.
 //
 // # Losses
 //
 // Nothing is lost without being counted: [Counters] of a tap are Seen = Recorded +
-// RingFull + LoadFailed, and [CallCounters] likewise. Each record says how many its cpu had
-// lost by then.
+// RingFull + LoadFailed, and [CallCounters] likewise. Each record says how many its cpu
+// had lost before it.
 //
 // # Errors
 //
-// A [*MissingError] says which privilege or feature of the kernel is missing and which
-// step mends that; a [*RefusedError] why the verifier refuses a filter of the user's. What
-// the kernel said is behind both, for errors.Is.
+// A [*MissingError] says which privilege or kernel feature is missing and what to do about
+// it, a [*RefusedError] why the verifier refuses the user's filter. Both wrap the kernel's
+// error, for errors.Is.
 //
 // # Kernels
 //
-// A tap needs Linux 5.8 and CAP_BPF; a Hook and Calls need BTF, CAP_PERFMON and
-// CAP_NET_ADMIN besides, and Calls know the registers of amd64, arm64 and riscv64. Tests run
-// on 5.10 and newer kernels.
+// A Tap needs Linux 5.8 and CAP_BPF; a Hook and Calls also need BTF, CAP_PERFMON and
+// CAP_NET_ADMIN, and Calls support amd64, arm64 and riscv64. The tests run on 5.10 and newer
+// kernels.
 package bpf
 
 //go:generate go tool bpf2go -target bpfel -type record -type counters tap tap.c

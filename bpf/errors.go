@@ -17,12 +17,12 @@ import (
 type MissingError struct {
 	// What is missing, as a clause: "loading the tap needs CAP_BPF".
 	What string
-	// Hint is the step that would mend it.
+	// Hint is what to do about it.
 	Hint string
-	// Otherwise is a step that does without it; empty if there is none.
+	// Otherwise is an alternative that does without it; empty if there is none.
 	Otherwise string
-	// Setting is the field of the caller's options that the step speaks of, such as
-	// SettingCalls; empty if it speaks of none. A program with a command line names its
+	// Setting is the field of the caller's options that the hint mentions, such as
+	// SettingCalls; empty if it mentions none. A program with a command line names its
 	// flag instead.
 	Setting string
 	// Capability is what the process lacks, such as "CAP_BPF"; empty if it is something else.
@@ -31,7 +31,7 @@ type MissingError struct {
 	Err error
 }
 
-// SettingCalls is the Setting of an error that only CallsOptions bring about.
+// SettingCalls is the Setting of errors that occur only with CallsOptions.
 const SettingCalls = "CallsOptions"
 
 func (e *MissingError) Error() string {
@@ -44,8 +44,8 @@ func (e *MissingError) Error() string {
 
 func (e *MissingError) Unwrap() error { return e.Err }
 
-// LacksCapability is the error of a call that needs a capability which the process has
-// not, such as unix.CAP_NET_RAW. doing is what for: "opening a raw socket".
+// LacksCapability is the error of an operation that needs a capability which the process
+// lacks, such as unix.CAP_NET_RAW. doing is the operation: "opening a raw socket".
 func LacksCapability(lacking int, doing string, err error) *MissingError {
 	name := capability.Cap(lacking).String()
 	return &MissingError{
@@ -56,7 +56,7 @@ func LacksCapability(lacking int, doing string, err error) *MissingError {
 	}
 }
 
-// host is what diagnose looks at, so that tests can be other machines.
+// host is what Diagnose knows of the machine, so that tests can pass another one.
 type host struct {
 	release   string
 	privilege capability.Privilege
@@ -80,7 +80,7 @@ func explain(doing string, err error, h host) error {
 	var refused *ebpf.VerifierError
 	switch {
 	case errors.As(err, &refused):
-		// The verifier's refusal says "permission denied" as well.
+		// First, because the verifier's refusal is EACCES: "permission denied".
 		return fmt.Errorf("%s: the verifier of Linux %s refuses it: %w", doing, h.release, err)
 	case needsProc(err):
 		return &MissingError{
@@ -124,8 +124,8 @@ func explain(doing string, err error, h host) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// needsProc tells whether an error comes from a file missing in /proc, which is
-// read before anything is loaded.
+// needsProc tells whether an error is about a missing file in /proc, which the library
+// reads before it loads anything.
 func needsProc(err error) bool {
 	var path *fs.PathError
 	return errors.As(err, &path) && errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(path.Path, "/proc/")

@@ -9,10 +9,10 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 )
 
-// ErrNotSupported is what Feature.Probe returns if the kernel lacks a feature.
+// ErrNotSupported is returned by Feature.Probe if the kernel lacks the feature.
 var ErrNotSupported = ebpf.ErrNotSupported
 
-// Feature is a part of the kernel's BPF that the tap is made of.
+// Feature is a feature of the kernel's BPF that the tap needs.
 type Feature struct {
 	// Kind is what the feature is: "program type", "map type" or "helper".
 	Kind string
@@ -41,12 +41,12 @@ var tapFeatures = []Feature{
 	{Kind: "helper", Name: "ringbuf_discard", helper: asm.FnRingbufDiscard},
 }
 
-// Features lists what the tap is made of.
+// Features lists what the tap needs.
 func Features() []Feature { return append([]Feature(nil), tapFeatures...) }
 
-// Probe asks the kernel. Only two results are conclusive: nil, the kernel has
-// the feature, and ErrNotSupported, it has not. Any other error, such as EPERM
-// of a process without CAP_BPF, says nothing about the kernel.
+// Probe asks the kernel for the feature. Only two results are conclusive: nil, the kernel
+// has it, and ErrNotSupported, it has not. Any other error, such as EPERM of a process
+// without CAP_BPF, says nothing about the kernel.
 func (f Feature) Probe() error {
 	// Before 5.11 maps count against RLIMIT_MEMLOCK.
 	_ = rlimit.RemoveMemlock()

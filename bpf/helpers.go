@@ -11,15 +11,15 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
-// helperSet is the helpers that socket filters may call from a kernel on.
+// helperSet is the helpers that socket filters may call from a kernel version on.
 type helperSet struct {
 	major, minor int
 	helpers      []asm.BuiltinFunc
 }
 
-// helperSets are what the verifiers of Linux 5.10, 6.1, 6.12, 6.18 and 7.3 take: a
-// set has those that the kernels before it refuse. What is in none is offered to
-// programs of other types only.
+// helperSets are what the verifiers of Linux 5.10, 6.1, 6.12, 6.18 and 7.3 accept: each set
+// has those that the version before refuses. Helpers that are in none are only for programs
+// of other types.
 var helperSets = []helperSet{
 	{5, 10, []asm.BuiltinFunc{
 		asm.FnMapLookupElem, asm.FnMapUpdateElem, asm.FnMapDeleteElem, asm.FnMapPushElem, asm.FnMapPopElem, asm.FnMapPeekElem,
@@ -50,8 +50,7 @@ var helperSets = []helperSet{
 	}},
 }
 
-// perfmonHelpers need CAP_PERFMON: they read the kernel's memory, or what other
-// programs do.
+// perfmonHelpers need CAP_PERFMON: they read kernel memory or trace other programs.
 var perfmonHelpers = []asm.BuiltinFunc{
 	asm.FnTracePrintk, asm.FnTraceVprintk, asm.FnSnprintf, asm.FnSnprintfBtf, asm.FnGetCurrentTask, asm.FnGetCurrentTaskBtf,
 	asm.FnTaskPtRegs, asm.FnGetCurrentComm, asm.FnGetTaskStack, asm.FnGetBranchSnapshot, asm.FnFindVma,
@@ -71,7 +70,7 @@ func offeredFrom(helper asm.BuiltinFunc) *helperSet {
 	return nil
 }
 
-// lastHelper is the last one that will ever be: Linux has kernel functions since.
+// lastHelper is the last one: Linux adds kernel functions (kfuncs) instead.
 const lastHelper = asm.FnCgrpStorageDelete
 
 // helperName is how C calls a helper: bpf_sk_storage_get.

@@ -14,35 +14,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Place is where a record stands in a ring, in bytes since the ring was made.
+// Place is the position of a record in a ring: the bytes that were reserved before it since
+// the ring was created.
 type Place uint64
 
-// ring reads a BPF ring buffer where it lies. What it hands out is the kernel's own
-// memory, which stays as it is until it is given back: whoever reads may go on and
-// keep a part of it, and nothing is copied.
+// ring reads a BPF ring buffer in place. What it returns is the kernel's own memory, which
+// does not change until it is released: a reader may take further records meanwhile, and
+// nothing is copied.
 //
-// The layout is that of kernel/bpf/ringbuf.c: a page with the place up to which the
-// reader has given back, a page with the place up to which writers have reserved, and
-// the data, which could be mapped twice in a row. Here they are mapped once, since each
-// page counts as memory as often as it is mapped, and the one record that goes over the end
-// is copied. Before each record stands its length, with a bit as long as it is being written
-// and one if it was given up.
+// The layout is that of kernel/bpf/ringbuf.c: a page with the consumer's position, up to
+// which records are released, a page with the producer's position, up to which room is
+// reserved, and the data. The kernel maps the data twice in a row, so that records never
+// wrap around. Here it is mapped once, since each page counts towards memory use as often as
+// it is mapped, and the one record that wraps around is copied. Each record has a header
+// with its length, a bit while it is being written, and a bit if it was discarded.
 //
-// The package ringbuf of cilium/ebpf copies each record and gives it back at once.
+// Package ringbuf of cilium/ebpf copies each record and releases it at once.
 type ring struct {
-	mu       sync.Mutex // held from begin to end: then the memory is in use
-	consumer []byte
-	producer []byte
-	data     []byte
-	size     uint64
-	next     Place // of the next record to look at
-	torn     []byte
-	tornAt   Place // of the record that torn is a copy of
-	source   *ebpf.Map
+	mu        sync.Mutex // held from begin to end, while the memory is in use
+	consumer  []byte
+	producer  []byte
+	data      []byte
+	size      uint64
+	next      Place // of the next record to take
+	wrapped   []byte
+	wrappedAt Place // of the record that wrapped is a copy of
+	source    *ebpf.Map
 
-	waiters sync.RWMutex // held for reading while the descriptors are used, against close
-	// File descriptors: what wakes who waits for this ring, who sleeps and waits for those
-	// beside it as well, and what flush and nudge do.
+	waiters sync.RWMutex // held for reading while the descriptors are in use, against close
+	// File descriptors: the epoll instances of wait and of sleep, which also watches the
+	// rings beside this one, and the eventfds of flush and nudge.
 	epoll, sleeper, flushed, nudged int
 	beside                          []*ring
 	closed                          atomic.Bool
@@ -54,17 +55,18 @@ const (
 	ringHeader  = 8
 )
 
-// ErrFlushed is returned when all that was in the ring at Flush has been read.
+// ErrFlushed is returned when everything that was in the ring at Flush has been read.
 var ErrFlushed = errors.New("the ring was flushed")
 
-// sizeRing sets the size of a ring that is to be made, in bytes. Its records' type is for
-// whoever reads the object: the kernel takes none, but not before it has made the whole ring.
+// sizeRing sets the size in bytes of a ring that is to be created, and removes the type of
+// its records, which is only there for bpf2go: the kernel would refuse it, but only after it
+// has allocated the whole ring, and the library would try again without.
 func sizeRing(spec *ebpf.MapSpec, size int) {
 	spec.MaxEntries = uint32(size)
 	spec.Key, spec.Value = nil, nil
 }
 
-// openRing maps a ring buffer of the kernel.
+// openRing maps the memory of a ring buffer.
 func openRing(m *ebpf.Map) (_ *ring, err error) {
 	r := &ring{size: uint64(m.MaxEntries()), epoll: -1, sleeper: -1, flushed: -1, nudged: -1, source: m}
 	defer func() {
@@ -96,7 +98,7 @@ func openRing(m *ebpf.Map) (_ *ring, err error) {
 	return r, nil
 }
 
-// waiting makes an epoll descriptor for the ring and some eventfds.
+// waiting creates an epoll instance for the ring and some eventfds.
 func (r *ring) waiting(events ...int) (epoll int, err error) {
 	if epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return -1, err
@@ -111,14 +113,14 @@ func (r *ring) waiting(events ...int) (epoll int, err error) {
 	return epoll, nil
 }
 
-// wakes lets the ring's writers wake who waits at an epoll descriptor. Edge-triggered:
-// what woke the reader is the writers' business, and not that there is something.
+// wakes adds the ring to an epoll instance. Edge-triggered, so that the writers decide when
+// the reader is woken, and not whether there is data.
 func (r *ring) wakes(epoll int) error {
 	fd := r.source.FD()
 	return unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)})
 }
 
-// watch lets another ring's writers end a sleep, too. It must outlive this one.
+// watch lets the writers of another ring end a sleep as well. That ring must outlive this one.
 func (r *ring) watch(other *ring) error {
 	r.beside = append(r.beside, other)
 	if err := other.wakes(r.sleeper); err != nil {
@@ -127,10 +129,10 @@ func (r *ring) watch(other *ring) error {
 	return nil
 }
 
-// position is the place that a page begins with.
+// position is the position at the beginning of a page.
 func position(page []byte) *atomic.Uint64 { return (*atomic.Uint64)(unsafe.Pointer(&page[0])) }
 
-// begin begins a look at the ring, which close waits for.
+// begin begins to use the ring's memory, until end or leave. Close waits for that.
 func (r *ring) begin() error {
 	r.mu.Lock()
 	if r.closed.Load() {
@@ -140,28 +142,28 @@ func (r *ring) begin() error {
 	return nil
 }
 
-// end ends a look, and gives all records before a place back to the writers.
+// end releases all records before a place, and ends the use of the memory.
 func (r *ring) end(before Place) {
 	position(r.consumer).Store(uint64(before))
 	r.mu.Unlock()
 }
 
-// leave ends a look in which nothing was given back.
+// leave ends the use of the memory without releasing anything.
 func (r *ring) leave() { r.mu.Unlock() }
 
-// unread is how many bytes are reserved and were not given back.
+// unread is how many bytes are reserved and not released yet.
 func (r *ring) unread() uint64 { return uint64(r.reserved()) - position(r.consumer).Load() }
 
-// reserved is the place behind all that was reserved so far.
+// reserved is the place behind all records that are reserved so far.
 func (r *ring) reserved() Place { return Place(position(r.producer).Load()) }
 
-// take is the next record and its place. It is not ok if there is none, or if it is
-// still being written.
+// take returns the next record and its place. ok is false if there is none, or if it is still
+// being written.
 func (r *ring) take() (record []byte, at Place, ok bool) {
 	for end := r.reserved(); r.next < end; {
 		offset := uint64(r.next) & (r.size - 1)
-		// The writer exchanges the word when the record is complete: whoever sees it
-		// without the bit sees all of the record.
+		// The writer clears the bit atomically when the record is complete: whoever reads
+		// the word without it sees the whole record.
 		head := atomic.LoadUint32((*uint32)(unsafe.Pointer(&r.data[offset])))
 		if head&ringBusy != 0 {
 			return nil, r.next, false
@@ -175,8 +177,8 @@ func (r *ring) take() (record []byte, at Place, ok bool) {
 	return nil, r.next, false
 }
 
-// record is a record that was taken, by its place. At any time at most one of those that
-// were not given back goes over the end of the ring.
+// record is a record that was taken, by its place. At most one of those that are not released
+// wraps around the end of the ring.
 func (r *ring) record(at Place) []byte {
 	offset := uint64(at) & (r.size - 1)
 	length := uint64(*(*uint32)(unsafe.Pointer(&r.data[offset]))) &^ (ringBusy | ringDiscard)
@@ -184,19 +186,19 @@ func (r *ring) record(at Place) []byte {
 	if end <= r.size {
 		return r.data[begin:end:end]
 	}
-	if r.tornAt != at {
-		r.torn = append(append(r.torn[:0], r.data[begin:]...), r.data[:end-r.size]...)
-		r.tornAt = at
+	if r.wrappedAt != at {
+		r.wrapped = append(append(r.wrapped[:0], r.data[begin:]...), r.data[:end-r.size]...)
+		r.wrappedAt = at
 	}
-	return r.torn
+	return r.wrapped
 }
 
-// wait sleeps until writers wake the reader, or until the deadline, which is
-// os.ErrDeadlineExceeded, or a flush, which is ErrFlushed. The zero deadline is none.
+// wait blocks until the writers wake the reader. At the deadline it returns
+// os.ErrDeadlineExceeded, after a flush ErrFlushed. The zero deadline means none.
 func (r *ring) wait(deadline time.Time) error { return r.waitAt(r.epoll, deadline) }
 
-// sleep is wait for the writers of the rings beside it as well. Where there is something
-// already, nobody will wake the reader for it.
+// sleep is like wait, but also for the rings beside this one. It returns at once if any of
+// them has unread data, for which the writers would not wake the reader again.
 func (r *ring) sleep(deadline time.Time) error {
 	for _, one := range append(r.beside[:len(r.beside):len(r.beside)], r) {
 		if err := one.begin(); err != nil {
@@ -252,13 +254,13 @@ func (r *ring) waitAt(epoll int, deadline time.Time) error {
 	}
 }
 
-// flush makes a wait or a sleep return, this one or the next.
-func (r *ring) flush() error { return r.tell(r.flushed) }
+// flush makes the current or the next wait or sleep return.
+func (r *ring) flush() error { return r.signal(r.flushed) }
 
-// nudge makes a sleep return, this one or the next.
-func (r *ring) nudge() error { return r.tell(r.nudged) }
+// nudge makes the current or the next sleep return.
+func (r *ring) nudge() error { return r.signal(r.nudged) }
 
-func (r *ring) tell(event int) error {
+func (r *ring) signal(event int) error {
 	r.waiters.RLock()
 	defer r.waiters.RUnlock()
 	if r.closed.Load() {
@@ -267,7 +269,7 @@ func (r *ring) tell(event int) error {
 	return wake(event)
 }
 
-// wake lets an eventfd wake who waits for it.
+// wake signals an eventfd.
 func wake(event int) error {
 	one := binary.NativeEndian.AppendUint64(nil, 1)
 	if _, err := unix.Write(event, one); err != nil && !errors.Is(err, unix.EAGAIN) {
@@ -276,7 +278,7 @@ func wake(event int) error {
 	return nil
 }
 
-// close interrupts who waits, waits for who looks, and gives the ring up. It is
+// close interrupts those who wait, waits until the memory is not in use, and unmaps it. It is
 // safe to call it twice.
 func (r *ring) close() error {
 	if r.closed.Swap(true) {

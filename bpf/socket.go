@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AttachFilter puts a socket filter on a socket, in place of any filter that it has: both
-// are descriptors. An error is a *MissingError if this kind of socket takes no filter.
+// AttachFilter attaches a socket filter to a socket, replacing any filter that it has. Both
+// are file descriptors. The error is a *MissingError if this kind of socket accepts no
+// filter.
 func AttachFilter(fd, program int) error {
 	err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, program)
 	if err == nil {
@@ -38,12 +39,12 @@ func AttachFilter(fd, program int) error {
 
 // Rejection is a filter that drops every packet.
 //
-// Between a Rejection and the tap nothing can enter the receive queue: a queue
-// that was emptied in between holds only packets that the tap saw.
+// While a socket has it, nothing enters the receive queue: if the queue is emptied before the
+// tap replaces it, the queue holds only packets that the tap has seen.
 type Rejection struct{ program *ebpf.Program }
 
-// loadRejection loads an eBPF program: a classic one, which needs no loading,
-// needs CAP_NET_ADMIN on TCP sockets of some kernels.
+// loadRejection loads an eBPF program, because on some kernels a classic filter needs
+// CAP_NET_ADMIN on TCP sockets.
 func loadRejection() (Rejection, error) {
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "reject", Type: ebpf.SocketFilter, License: "Dual BSD/GPL",
@@ -55,7 +56,8 @@ func loadRejection() (Rejection, error) {
 	return Rejection{program}, nil
 }
 
-// Attach closes a socket to packets, in place of any filter that it has. Needs no privilege.
+// Attach makes a socket drop all packets, replacing any filter that it has. It needs no
+// privilege.
 func (r Rejection) Attach(fd int) error {
 	if err := AttachFilter(fd, r.program.FD()); err != nil {
 		return fmt.Errorf("closing the socket to packets: %w", err)

@@ -21,7 +21,7 @@ const (
 	DefaultRingSize = 32 << 20
 	// MinRingSize is the smallest ring, in bytes, that holds a record of MaxSnaplen.
 	MinRingSize = 1 << 20
-	// MaxRingSize is the largest ring in bytes that every supported kernel takes.
+	// MaxRingSize is the largest ring, in bytes, that every supported kernel accepts.
 	MaxRingSize = 1 << 30
 )
 
@@ -32,24 +32,25 @@ type Options struct {
 	RingSize int
 	// Snaplen is the most bytes recorded of a packet. Default: MaxSnaplen.
 	Snaplen int
-	// NoLink leaves what stands from the link header on out of the records. Default: it is there.
+	// NoLink leaves the link header out of the records. Default: it is recorded.
 	NoLink bool
 	// WakeupBytes is the number of unread bytes at which a blocked Read is woken
 	// before its deadline. 1 wakes it for each record that enters an empty ring.
 	// Default: a quarter of the ring.
 	WakeupBytes int
-	// WakeFirst also wakes a Sleep for the first record after all were read and given
-	// back. A reader that is quick pays a wake-up for each record, so it should pause
-	// before it reads, as with Wait. Default: nobody is woken so early.
+	// WakeFirst also wakes a Sleep for the first record after all were read and released.
+	// A fast reader would be woken for each record, so it should pause before it reads,
+	// as with Wait. Default: a Sleep is not woken so early.
 	WakeFirst bool
 	// Verdict decides what the socket keeps of each packet. Default: everything.
 	Verdict *Verdict
-	// Leased taps record only for the time of a Lease after each Renew, and keep
-	// everything otherwise: for sockets of other processes. Default: they always work.
+	// Leased makes the tap record, and its Verdict apply, only for a Lease after each
+	// Renew; afterwards it keeps everything. For sockets of other processes. Default: it
+	// always works.
 	Leased bool
 }
 
-// withDefaults fills in the defaults and refuses what no kernel would take.
+// withDefaults fills in the defaults and refuses what no kernel would accept.
 func (o Options) withDefaults() (Options, error) {
 	if o.RingSize == 0 {
 		o.RingSize = DefaultRingSize
@@ -70,9 +71,8 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// Tap is a socket filter in the kernel, which keeps of the packets of the
-// sockets that it is attached to what its Verdict says, and the ring buffer that
-// it copies them into.
+// Tap is a socket filter in the kernel, and the ring buffer into which it copies the packets
+// of the sockets that it is attached to. Its Verdict decides what the sockets keep.
 //
 // Needs Linux 5.8 and CAP_BPF.
 type Tap struct {
@@ -82,7 +82,7 @@ type Tap struct {
 	}
 	ring     *ring
 	deadline time.Time // of Read
-	ended    error     // why Read waits no more, once the ring is empty
+	ended    error     // what Read returns once the ring is empty
 	size     int
 	wakeup   int              // of the Options
 	first    bool             // of the Options: WakeFirst
@@ -90,7 +90,7 @@ type Tap struct {
 	reject   Rejection
 }
 
-// Open loads a tap into the kernel. It is attached to no socket yet.
+// Open loads a tap into the kernel, without attaching it to a socket.
 //
 // An error is a *MissingError if a privilege or a feature of the kernel is missing.
 func Open(opts Options) (*Tap, error) {
@@ -101,10 +101,10 @@ func Open(opts Options) (*Tap, error) {
 	return open(opts)
 }
 
-// open takes the options as they are: 0 WakeupBytes wakes the reader for every packet.
+// open uses the options as they are: with WakeupBytes 0 every packet wakes the reader.
 func open(opts Options) (*Tap, error) {
-	// Before 5.11 maps count against RLIMIT_MEMLOCK. If the limit cannot be
-	// raised, loading may work all the same, and says why if it does not.
+	// Before 5.11 maps count against RLIMIT_MEMLOCK. If the limit cannot be raised, loading
+	// may still work, and its error says more if it does not.
 	_ = rlimit.RemoveMemlock()
 
 	if opts.Verdict == nil {
@@ -123,7 +123,7 @@ func open(opts Options) (*Tap, error) {
 	return t, nil
 }
 
-// openWith takes the maps of the options' verdict, which are loaded already.
+// openWith is given the maps of the options' verdict, which are loaded already.
 func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 	spec, err := loadTap()
 	if err != nil {
@@ -173,26 +173,28 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 // RingSize is the size of the ring in bytes.
 func (t *Tap) RingSize() int { return t.size }
 
-// Attach puts the tap on a socket, in place of any filter that it has. Sockets
+// Attach attaches the tap to a socket, replacing any filter that it has. Sockets that are
 // accepted from a listener afterwards inherit the tap.
 //
-// Needs no privilege. An error is a *MissingError if this kind of socket takes no filter.
+// It needs no privilege. The error is a *MissingError if this kind of socket accepts no
+// filter.
 func (t *Tap) Attach(fd int) error {
 	return AttachFilter(fd, t.objects.Tap.FD())
 }
 
-// Rejection is the filter that closes a socket to packets before the tap comes,
-// and at the end. It is good until Close.
+// Rejection is the filter that drops all packets of a socket before the tap is attached, and
+// at the end. It is valid until Close.
 func (t *Tap) Rejection() Rejection { return t.reject }
 
-// SetDeadline says until when Read waits for a record. The zero time is for ever.
+// SetDeadline sets until when Read waits for a record. The zero time means no deadline.
 func (t *Tap) SetDeadline(deadline time.Time) { t.deadline = deadline }
 
-// Read waits for the next record, in the order in which the filters ran, and copies
-// it: the record and its Data are good until the next Read into it.
+// Read waits for the next record, in the order in which the filters ran, and copies it: the
+// record and its Data are valid until the next Read into it.
 //
-// At the deadline it returns what is in the ring and then os.ErrDeadlineExceeded;
-// after Flush likewise, and then ErrFlushed. Close interrupts it with os.ErrClosed.
+// After the deadline it returns what is still in the ring, and then
+// os.ErrDeadlineExceeded; after a Flush likewise, and then ErrFlushed. Close interrupts it
+// with os.ErrClosed.
 func (t *Tap) Read(rec *Record) error {
 	for {
 		if err := t.Begin(); err != nil {
@@ -209,14 +211,14 @@ func (t *Tap) Read(rec *Record) error {
 		switch {
 		case ok:
 			return err
-		case busy: // until a cpu has written it
+		case busy: // a cpu is still writing the record
 		case t.ended != nil:
 			err, t.ended = t.ended, nil
 			return err
 		default:
 			err := t.Wait(t.deadline)
 			if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, ErrFlushed) {
-				t.ended = err // what has come in without a wake-up goes first
+				t.ended = err // records that caused no wakeup come first
 			} else if err != nil {
 				return err
 			}
@@ -224,16 +226,16 @@ func (t *Tap) Read(rec *Record) error {
 	}
 }
 
-// Begin begins a look at the ring, in which records are read where they lie. One
-// goroutine may do so at a time, and neither Read nor Wait may be called until End.
-// After Close it returns os.ErrClosed; Close waits for End.
+// Begin begins to read records in place, until End. Only one goroutine may do so at a time,
+// and neither Read nor Wait may be called before End. After Close it returns os.ErrClosed;
+// Close waits for End.
 func (t *Tap) Begin() error { return t.ring.begin() }
 
-// Next is the place of the next record and its Time, in the order in which the filters
-// asked for room. It is not ok if there is none, or one that is still being written.
+// Next returns the place of the next record and its Time, in the order in which the filters
+// reserved room. ok is false if there is none, or if it is still being written.
 //
-// The tap takes the time after it has reserved the place: a record behind what was
-// Reserved at some time has a later time.
+// The tap reads the clock after it has reserved the place: a record behind what Reserved
+// returned has a later time than that call.
 func (t *Tap) Next() (at Place, time int64, ok bool) {
 	record, at, ok := t.ring.take()
 	if !ok || len(record) < headerSize {
@@ -242,47 +244,48 @@ func (t *Tap) Next() (at Place, time int64, ok bool) {
 	return at, int64(binary.NativeEndian.Uint64(record[unsafe.Offsetof(RecordHeader{}.Time):])), true
 }
 
-// Reserved is the place behind all records that there are at the moment, complete or not.
+// Reserved is the place behind all records that are in the ring now, complete or not.
 func (t *Tap) Reserved() Place { return t.ring.reserved() }
 
-// At is the place behind all records that Next has found.
+// At is the place behind all records that Next has returned.
 func (t *Tap) At() Place { return t.ring.next }
 
-// Load decodes a record that Next has found. Its Data lies in the ring and is good
-// until End is called for a place behind it.
+// Load decodes a record that Next has returned. Its Data is in the ring, and valid until End
+// is called with a place behind it.
 func (t *Tap) Load(at Place, rec *Record) error { return Decode(t.ring.record(at), rec) }
 
-// End ends a look, and gives the room of all records before a place back to the tap.
+// End ends reading in place, and releases the room of all records before a place.
 func (t *Tap) End(before Place) { t.ring.end(before) }
 
-// Wait waits as long as the unread bytes are less than Options.WakeupBytes, until the
-// deadline, which is os.ErrDeadlineExceeded, or a Flush, which is ErrFlushed.
+// Wait waits until there are at least Options.WakeupBytes unread bytes. At the deadline it
+// returns os.ErrDeadlineExceeded, after a Flush ErrFlushed.
 func (t *Tap) Wait(deadline time.Time) error {
 	for {
 		if err := t.Begin(); err != nil {
 			return err
 		}
-		// Those that have crossed it already will not do so again.
+		// The threshold may be crossed already: then nobody wakes us.
 		unread := t.ring.unread()
 		t.ring.leave()
 		if t.wakeup > 0 && unread >= uint64(t.wakeup) {
 			return nil
 		}
-		// With WakeFirst one is woken for less.
+		// With WakeFirst the reader is woken for less.
 		if err := t.ring.wait(deadline); err != nil || t.wakeup == 0 {
 			return err
 		}
 	}
 }
 
-// Sleep waits until there is a record in the ring, or an event in that of the Calls that
-// were opened with it (but see EndsSleep), until the deadline or a Flush like Wait. The tap needs WakeFirst.
+// Sleep waits until there is a record in the ring, or an event in that of the Calls that were
+// opened with the tap (but see EndsSleep). The deadline and Flush are as with Wait. The tap
+// needs WakeFirst.
 func (t *Tap) Sleep(deadline time.Time) error { return t.ring.sleep(deadline) }
 
-// Nudge makes Sleep return, this one or the next, and no Wait.
+// Nudge makes the current or the next Sleep return, but no Wait.
 func (t *Tap) Nudge() error { return t.ring.nudge() }
 
-// Flush makes Wait or Sleep return at once, and Read when it has read what there is.
+// Flush makes Wait or Sleep return at once, and Read once the ring is empty.
 func (t *Tap) Flush() error { return t.ring.flush() }
 
 // Counters is the tap's ledger: Seen = Recorded + RingFull + LoadFailed.
@@ -293,7 +296,7 @@ type Counters struct {
 	Recorded uint64
 	// RingFull counts the packets that found no room in the ring.
 	RingFull uint64
-	// LoadFailed counts the packets whose bytes the kernel would not hand out.
+	// LoadFailed counts the packets whose bytes could not be read (bpf_skb_load_bytes).
 	LoadFailed uint64
 	// Truncated counts the packets of Recorded that were longer than the snaplen.
 	Truncated uint64
@@ -324,8 +327,9 @@ func (t *Tap) Counters() (Counters, error) {
 	return sum, nil
 }
 
-// Stop makes the tap a filter that keeps everything and does nothing else, on all
-// sockets that have it, also on those out of reach. What is in the ring stays readable.
+// Stop turns the tap into a filter that keeps everything and does nothing else, on all sockets
+// that have it, including those that the program has no descriptor of. What is in the ring
+// stays readable.
 func (t *Tap) Stop() error {
 	if err := t.objects.Enabled.Set(uint32(0)); err != nil {
 		return fmt.Errorf("stopping the tap: %w", err)
@@ -336,7 +340,7 @@ func (t *Tap) Stop() error {
 // Lease is how long a tap with Options.Leased works after Renew.
 const Lease = 3 * time.Second
 
-// Renew says that the tap is wanted still.
+// Renew extends the lease of a tap with Options.Leased.
 func (t *Tap) Renew() error {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
@@ -348,17 +352,17 @@ func (t *Tap) Renew() error {
 	return nil
 }
 
-// Close gives the tap up. Without Stop, sockets that still have it go on with its
-// verdict. It is safe to call it twice, and while a Read is waiting.
+// Close releases the tap. Without Stop, sockets that still have it keep its verdict. It is safe
+// to call it twice, and while a Read is waiting.
 func (t *Tap) Close() error {
 	t.filter.Close()
 	err := errors.Join(t.reject.program.Close(), t.objects.Data.Close(), t.objects.Close())
-	// Last, so that who is told that the ring is closed finds all closed.
+	// Last, so that a reader that gets os.ErrClosed finds everything closed.
 	return errors.Join(err, t.ring.close())
 }
 
-// RunStats tells how often the tap ran and for how long in all. The kernel
-// counts only between EnableRunStats and closing what that returned.
+// RunStats returns how often the tap ran and its total run time. The kernel counts only while
+// statistics are enabled: ebpf.EnableStats, or the sysctl kernel.bpf_stats_enabled.
 func (t *Tap) RunStats() (runs uint64, total time.Duration, err error) {
 	stats, err := t.objects.Tap.Stats()
 	if err != nil {
