@@ -20,15 +20,15 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
-// Choice says which sockets' calls are recorded.
+// Choice is which sockets' calls are recorded.
 type Choice uint32
 
 const (
-	// ChooseAll takes internet sockets, and unix ones but for streams.
+	// ChooseAll is internet sockets, and unix sockets other than streams.
 	ChooseAll Choice = iota
-	// ChoosePorts takes internet sockets by their own or their peer's port.
+	// ChoosePorts is internet sockets by their own or their peer's port.
 	ChoosePorts
-	// ChooseKnown takes those that Known was called for, and what they accept.
+	// ChooseKnown is sockets that Known was called for, and those that they accept.
 	ChooseKnown
 )
 
@@ -43,38 +43,38 @@ type CallsOptions struct {
 	Choose Choice
 	// Ports are those of ChoosePorts.
 	Ports []uint16
-	// NewsOfAll asks for events of every new socket. Default: of those that have no
-	// mark from the beginning.
+	// NewsOfAll asks for an event for every new socket. Default: only for those that the
+	// Hook does not mark when they are created.
 	NewsOfAll bool
 }
 
-// Calls follows what the processes of a Hook get from receiving system calls.
+// Calls records what the processes of a Hook get from receiving system calls.
 //
 // Needs Linux 5.8 with BTF, CAP_BPF and CAP_PERFMON.
 type Calls struct {
 	objects *loaded
 	links   []io.Closer
-	raw     bool // at the tracepoints of all calls
+	raw     bool // attached to the raw tracepoints of all calls
 	ring    *ring
 	ends    sync.WaitGroup // links that are being closed
-	points  []callPoint    // to be attached to
-	holder  *holder        // of the tracepoints that are no use any more then; may be nil
+	points  []callPoint    // not attached yet
+	holder  *holder        // of their perf events; may be nil
 	uring   *uring
 	// noURing is why there is no uring.
 	noURing error
 }
 
-// OpenCalls loads the programs into the kernel, for the processes that the hook follows.
+// OpenCalls loads and attaches the programs, for the processes that the hook follows.
 //
-// It costs every process some 70 ns a system call, and a followed one that receives
-// the copy besides. Without CAP_SYS_ADMIN and tracefs it is more.
+// Every process pays some 70 ns for each system call, a followed one also for the copy of
+// what it receives. Without CAP_SYS_ADMIN and tracefs it is more.
 //
 // An error is a *MissingError if a privilege or a feature of the kernel is missing.
 func OpenCalls(hook *Hook, opts CallsOptions) (*Calls, error) {
 	return openCallsOf(hook, opts, false)
 }
 
-// openCallsOf can be told to go by raw tracepoints.
+// openCallsOf can be told to use the raw tracepoints.
 func openCallsOf(hook *Hook, opts CallsOptions, raw bool) (*Calls, error) {
 	specs, err := readObjects(loadCalls, loadUring)
 	if err != nil {
@@ -104,7 +104,7 @@ func openCalls(
 			c.Close()
 		}
 	}()
-	// Meanwhile, since the kernel takes tens of milliseconds for the first tracepoint.
+	// In the background, since the first tracepoint takes the kernel tens of milliseconds.
 	noSingle := errors.ErrUnsupported
 	if !raw {
 		opening.Go(func() { noSingle = c.openSingle() })
@@ -116,7 +116,7 @@ func openCalls(
 	if c.ring, err = openRing(c.objects.maps[callsMapEvents]); err != nil {
 		return nil, fmt.Errorf("opening the ring of the system calls: %w", err)
 	}
-	// What a kernel may lack here is worth a word to those who use io_uring, no more.
+	// A kernel may lack what this needs: that matters only to processes that use io_uring.
 	var loading sync.WaitGroup
 	shared = c.objects.some(uringMapEvents, uringMapEventCounts, uringMapProcesses, uringMapKnown, uringMapPlaces)
 	loading.Go(func() { c.uring, c.noURing = openURing(uring, types, shared, opts, uint32(sizes.Snaplen)) })
@@ -163,7 +163,7 @@ func (opts CallsOptions) set(spec *ebpf.CollectionSpec, snaplen uint32) error {
 	return nil
 }
 
-// choose sets what all programs want to know.
+// choose sets the variables that the programs of both objects have.
 func (opts CallsOptions) choose(spec *ebpf.CollectionSpec, snaplen uint32) error {
 	var ports [MaxPorts]uint16
 	if copy(ports[:], opts.Ports) < len(opts.Ports) {
@@ -184,7 +184,7 @@ func (opts CallsOptions) choose(spec *ebpf.CollectionSpec, snaplen uint32) error
 	return errors.Join(errs...)
 }
 
-// attachRaw puts the programs at the tracepoints of all calls.
+// attachRaw loads and attaches the programs for the raw tracepoints of all calls.
 func (c *Calls) attachRaw() error {
 	programs := []attachment{{"sys_enter", callsProgEntered}, {"sys_exit", callsProgReturned}}
 	if Preemptible() {
@@ -211,10 +211,10 @@ func (c *Calls) attachRaw() error {
 // callPoint is the tracepoint of the beginning or the end of a call.
 type callPoint struct {
 	*perfEvent
-	program string // that is to be there
+	program string // to attach
 }
 
-// openSingle opens the tracepoints of the single calls.
+// openSingle opens the tracepoints of the single system calls.
 func (c *Calls) openSingle() error {
 	t, err := openTracefs()
 	if err != nil {
@@ -245,7 +245,7 @@ func (c *Calls) loadSingle() error {
 	return c.objects.load([]string{callsProgEnds}, []string{callsProgBegins})
 }
 
-// attachSingle puts the programs there.
+// attachSingle attaches them.
 func (c *Calls) attachSingle() error {
 	for _, point := range c.points {
 		if err := point.attach(c.objects.programs[point.program]); err != nil {
@@ -257,8 +257,9 @@ func (c *Calls) attachSingle() error {
 	return nil
 }
 
-// Preemptible tells whether the kernel lets others run in the middle of a
-// tracepoint's program, as Linux does from 7.0 on. Then calls can be missed.
+// Preemptible tells whether a task can be preempted in the middle of a tracepoint's program,
+// as from Linux 7.0 on. Then the kernel skips the program for the next task, and its call is
+// missed.
 func Preemptible() bool {
 	var name unix.Utsname
 	_ = unix.Uname(&name)
@@ -284,20 +285,19 @@ func diagnoseCalls(err error) error {
 	return Diagnose(doing, err)
 }
 
-// pidNamespace is the process id namespace of this process; nested if it is not
-// the first one.
+// pidNamespace is the pid namespace of this process; nested if it is not the initial one.
 func pidNamespace() (st unix.Stat_t, nested bool) {
 	err := unix.Stat("/proc/self/ns/pid", &st)
 	return st, err == nil && st.Ino != firstNamespace
 }
 
-// firstNamespace is the inode of the first process id namespace, in all kernels.
+// firstNamespace is the inode of the initial pid namespace (PROC_PID_INIT_INO).
 const firstNamespace = 0xEFFFFFFC
 
-// Known says that sockets have their mark: there will be no CallFound of them, and with
-// ChooseKnown their calls are recorded. Of a listener it says as well of how many
-// connections that it accepts from now on there is to be a CallAccept: those that waited
-// there before it had its mark, and have none.
+// Known says that sockets have their mark: there will be no CallFound for them, and with
+// ChooseKnown their calls are recorded. waiting is for listeners: the next so many
+// connections that they accept cause a CallAccept, because they were in the backlog before
+// the listener was marked and did not inherit the mark.
 func (c *Calls) Known(waiting uint32, cookies ...uint64) error {
 	values := slices.Repeat([]uint32{waiting}, len(cookies))
 	if _, err := c.objects.maps[callsMapKnown].BatchUpdate(cookies, values, nil); err != nil {
@@ -306,11 +306,11 @@ func (c *Calls) Known(waiting uint32, cookies ...uint64) error {
 	return nil
 }
 
-// NoteBlocked notes the calls that the threads of a process are blocked in, since
-// nobody saw them begin.
+// NoteBlocked notes the system calls in which the threads of a process are blocked, whose
+// beginning was missed.
 func (c *Calls) NoteBlocked(pid uint32) {
 	if c.raw {
-		return // there the arguments are in the registers at the end, too
+		return // raw tracepoints have the arguments at the end, too
 	}
 	folder := fmt.Sprintf("/proc/%d/task", pid)
 	threads, _ := os.ReadDir(folder)
@@ -324,15 +324,15 @@ func (c *Calls) NoteBlocked(pid uint32) {
 			continue
 		}
 		if call, ok := parseBlocked(string(text)); ok {
-			// One that it has begun meanwhile is the better one.
+			// A call that the thread has begun meanwhile is more recent.
 			_ = c.objects.maps[callsMapBegun].Update(uint32(tid), call, ebpf.UpdateNoExist)
 		}
 	}
 }
 
 // parseBlocked reads /proc/PID/task/TID/syscall: the number of the call, and six
-// arguments in hexadecimal. It is not ok for a thread that runs, or is in a call
-// that does not matter.
+// arguments in hexadecimal. ok is false for a thread that is running, or in a call that is
+// not followed.
 func parseBlocked(text string) (b callsBegunCall, ok bool) {
 	fields := strings.Fields(text)
 	if len(fields) < 1+len(b.Arguments) {
@@ -356,15 +356,15 @@ func parseBlocked(text string) (b callsBegunCall, ok bool) {
 	return b, false
 }
 
-// Begin begins a look at the ring of events, which are read where they lie. After Close
-// it returns os.ErrClosed; Close waits for End.
+// Begin begins to read events in place, until End. After Close it returns os.ErrClosed; Close
+// waits for End.
 func (c *Calls) Begin() error { return c.ring.begin() }
 
-// Next takes the next event. It is not ok if there is none, or one that is still being
-// written. Its Data lies in the ring and is good until End.
+// Next reads the next event. ok is false if there is none, or if it is still being written.
+// Its Data is in the ring, and valid until End.
 //
-// The time of an event is taken after the place of its first piece was reserved: a
-// message whose first piece is behind what was Reserved at some time has a later time.
+// An event's time is taken after the place of its first piece was reserved: a message whose
+// first piece is behind what Reserved returned has a later time than that call.
 func (c *Calls) Next(e *Event) (ok bool, err error) {
 	record, _, ok := c.ring.take()
 	if !ok {
@@ -373,8 +373,8 @@ func (c *Calls) Next(e *Event) (ok bool, err error) {
 	return true, DecodeEvent(record, e)
 }
 
-// Read takes the next event that is there already, and copies it, or returns
-// os.ErrDeadlineExceeded. The event is good until the next Read into it.
+// Read copies the next event, or returns os.ErrDeadlineExceeded if there is none. The event is
+// valid until the next Read into it.
 func (c *Calls) Read(e *Event) error {
 	if err := c.Begin(); err != nil {
 		return err
@@ -389,18 +389,18 @@ func (c *Calls) Read(e *Event) error {
 	return err
 }
 
-// EndsSleep tells whether an event ends the Sleep of the Tap that was opened with the
-// Calls. From Linux 7.0 on it does not: whoever is woken runs in the middle of a
-// process's system call, and the kernel misses those that are made meanwhile.
+// EndsSleep tells whether an event ends the Sleep of the Tap that was opened with the Calls.
+// From Linux 7.0 on it does not: the reader would preempt the program that wakes it, and
+// system calls that are made meanwhile would be missed.
 func (c *Calls) EndsSleep() bool { return !Preemptible() }
 
-// Reserved is the place behind all events that there are at the moment, complete or not.
+// Reserved is the place behind all events that are in the ring now, complete or not.
 func (c *Calls) Reserved() Place { return c.ring.reserved() }
 
-// At is the place behind the event that was taken last.
+// At is the place behind all events that Next has returned.
 func (c *Calls) At() Place { return c.ring.next }
 
-// End ends a look, and gives the room of what was taken back.
+// End ends reading in place, and releases the events that Next has returned.
 func (c *Calls) End() { c.ring.end(c.ring.next) }
 
 // CallCounters is the ledger of Calls: Seen = Recorded + RingFull + Fault.
@@ -411,18 +411,18 @@ type CallCounters struct {
 	Recorded uint64
 	// RingFull counts the events that found no room in the ring.
 	RingFull uint64
-	// Fault counts the events that the kernel could not read from the process's memory.
+	// Fault counts the events whose bytes could not be read from the process's memory.
 	Fault uint64
 	// Truncated counts the messages whose bytes were more than the snaplen or in too many pieces.
 	Truncated uint64
-	// Missed counts the calls for which the kernel did not run the programs, in the
-	// whole system, or had no room for their arguments: few of them will have been
-	// calls that matter.
+	// Missed counts the calls, of all processes, for which the kernel skipped the programs,
+	// and those whose arguments could not be stored. Most are calls that would not have
+	// been recorded.
 	Missed uint64
 }
 
-// Lost is the number of events that should be in the capture and are not. What
-// was missed may add to it.
+// Lost is the number of events that should be in the capture and are not. Some of those missed
+// may add to it.
 func (c CallCounters) Lost() uint64 { return c.RingFull + c.Fault }
 
 // Counters reads the ledger as it stands, summed over all cpus.
@@ -476,8 +476,8 @@ func (c *Calls) Stop() error {
 	return nil
 }
 
-// detach begins to detach the programs, all at once: the kernel waits with each until
-// no cpu runs it any more, and that wait is the same for all.
+// detach begins to detach the programs, concurrently: for each the kernel waits until no cpu
+// runs it any more, and these waits overlap.
 func (c *Calls) detach() {
 	for _, l := range c.links {
 		c.ends.Go(func() { _ = l.Close() })
@@ -485,7 +485,7 @@ func (c *Calls) detach() {
 	c.links = nil
 }
 
-// Close gives the programs up. It is safe to call it twice.
+// Close releases the programs. It is safe to call it twice.
 func (c *Calls) Close() error {
 	c.detach()
 	if c.uring != nil {

@@ -16,8 +16,8 @@ import (
 // classic is an instruction of classic BPF: struct sock_filter of linux/filter.h.
 type classic = unix.SockFilter
 
-// The registers of a translated program: the kernel wants the packet in R6 for
-// absolute loads, which leave their result in R0 and nothing in R1 to R5.
+// The registers of a translated program. Absolute loads take the context from R6, leave their
+// result in R0, and clobber R1 to R5.
 const (
 	regA       = asm.R0
 	regPacket  = asm.R6
@@ -27,20 +27,19 @@ const (
 
 const (
 	memoryWords = 16
-	// extensions begins the offsets at which Linux has more than the packet (SKF_AD_OFF).
+	// extensions is the offset at which Linux's extensions begin (SKF_AD_OFF).
 	extensions = 0xfffff000
 )
 
-// translation makes eBPF of classic BPF, much as the kernel itself does it
-// for SO_ATTACH_FILTER.
+// translation translates classic BPF into eBPF, much as the kernel does for SO_ATTACH_FILTER.
 type translation struct {
 	out     asm.Instructions
-	reached []bool // instructions that a jump or the one before leads to
-	at      int    // of the instruction in work
+	reached []bool // instructions that are reachable
+	at      int    // index of the current instruction
 }
 
-// translate makes a function of a classic filter. It refuses what Linux would
-// refuse, and what eBPF has no counterpart for.
+// translate translates a classic filter. It refuses what Linux would refuse, and what eBPF has
+// no counterpart for.
 func translate(program []classic) (asm.Instructions, error) {
 	if err := checkClassic(program); err != nil {
 		return nil, err
@@ -54,7 +53,7 @@ func translate(program []classic) (asm.Instructions, error) {
 	for i, ins := range program {
 		t.at = i
 		if !t.reached[i] {
-			continue // verifiers refuse what nothing leads to
+			continue // verifiers refuse unreachable code
 		}
 		first := len(t.out)
 		if err := t.instruction(ins); err != nil {
@@ -67,10 +66,10 @@ func translate(program []classic) (asm.Instructions, error) {
 
 func insnLabel(i int) string { return "insn" + strconv.Itoa(i) }
 
-// memory is where on the stack a word of M[] is.
+// memory is the stack offset of a word of M[].
 func memory(word uint32) int16 { return -4 * int16(word+1) }
 
-// memoryRead lists the words of M[] that are read: those must have a value for the verifier.
+// memoryRead lists the words of M[] that are read, which the verifier wants initialized.
 func memoryRead(program []classic) []uint32 {
 	var words []uint32
 	for _, ins := range program {
@@ -89,18 +88,18 @@ func (t *translation) field(to asm.Register, name string) {
 	t.emit(asm.LoadMem(to, regPacket, skb.Named(name).Offset, asm.Word))
 }
 
-// next notes that the instruction so many places behind can be reached.
+// next notes that the instruction at an offset from the next one is reachable.
 func (t *translation) next(offset uint32) (label string) {
 	to := t.at + 1 + int(offset)
 	t.reached[to] = true
 	return insnLabel(to)
 }
 
-// errUnknown is what is wrong with a code that Linux does not know.
+// errUnknown is the error for a code that Linux does not know.
 var errUnknown = errors.New("there is no such instruction")
 
-// instruction translates what checkClassic has taken. It fails where eBPF has no
-// counterpart.
+// instruction translates an instruction that checkClassic has accepted. It fails if eBPF has
+// no counterpart.
 func (t *translation) instruction(ins classic) (err error) {
 	switch ins.Code & 7 {
 	case unix.BPF_JMP:
@@ -133,8 +132,8 @@ func (t *translation) ret(ins classic) {
 	t.emit(asm.Return())
 }
 
-// A load that leaves the packet ends a classic filter with 0. An absolute load
-// of eBPF does the same.
+// load translates a load into A. Outside of the packet, a load ends a classic filter with 0, and
+// an absolute load of eBPF does the same.
 func (t *translation) load(ins classic) error {
 	size := map[uint16]asm.Size{unix.BPF_W: asm.Word, unix.BPF_H: asm.Half, unix.BPF_B: asm.Byte}[ins.Code&0x18]
 	switch ins.Code & 0xe0 {
@@ -162,8 +161,7 @@ var extensionNames = map[uint32]string{
 	48: "VLAN tag present", 52: "payload offset", 56: "random number", 60: "VLAN protocol",
 }
 
-// extension is a load of what Linux knows of a packet besides its bytes
-// (SKF_AD_* of linux/filter.h).
+// extension translates a load of metadata (SKF_AD_* of linux/filter.h).
 func (t *translation) extension(number uint32) error {
 	field := func(name string) { t.field(regA, name) }
 	networkOrder := func() {
@@ -249,7 +247,7 @@ func (t *translation) alu(ins classic) {
 	case ins.Code&unix.BPF_X == 0:
 		t.emit(op.Imm32(regA, int32(ins.K)))
 	case op == asm.Div || op == asm.Mod:
-		// By zero, classic BPF ends with 0, and eBPF goes on.
+		// Division by zero ends a classic filter with 0, but not an eBPF program.
 		divide := insnLabel(t.at) + "divide"
 		t.emit(
 			asm.JNE.Imm32(regX, 0, divide),

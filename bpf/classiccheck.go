@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// classicCodes are the instructions that SO_ATTACH_FILTER knows. Linux compares
-// whole codes, so that bits which mean nothing to an instruction must be 0.
+// classicCodes are the codes that SO_ATTACH_FILTER accepts. Linux compares whole codes, so
+// bits that an instruction does not use must be 0.
 var classicCodes = func() map[uint16]bool {
 	known := map[uint16]bool{
 		unix.BPF_ALU | unix.BPF_NEG:              true,
@@ -39,9 +39,9 @@ var classicCodes = func() map[uint16]bool {
 	return known
 }()
 
-// checkClassic takes a program if SO_ATTACH_FILTER does, whatever in it can be
-// reached: a translation must not run what the kernel itself would refuse. Room
-// in the socket's memory (net.core.optmem_max) is another matter.
+// checkClassic accepts a program if SO_ATTACH_FILTER does, including its unreachable code: a
+// translation must not run what the kernel would refuse. It does not check whether the
+// socket's memory would suffice (net.core.optmem_max).
 func checkClassic(program []classic) error {
 	if len(program) == 0 || len(program) > unix.BPF_MAXINSNS {
 		return fmt.Errorf("%d instructions: a classic filter has from 1 to %d", len(program), unix.BPF_MAXINSNS)
@@ -64,7 +64,7 @@ func inInstruction(program []classic, at int, err error) error {
 	return fmt.Errorf("instruction %d (%#x %d %d %#x): %w", at, ins.Code, ins.Jt, ins.Jf, ins.K, err)
 }
 
-// checkInstruction looks at an instruction by itself.
+// checkInstruction checks an instruction by itself.
 func checkInstruction(ins classic, at, count int) error {
 	if !classicCodes[ins.Code] {
 		return errUnknown
@@ -90,7 +90,7 @@ func checkInstruction(ins classic, at, count int) error {
 	return checkJump(ins, at, count)
 }
 
-// checkJump finds out where an instruction leads to: forward, and not behind the end.
+// checkJump checks that a jump goes forward, and not beyond the end.
 func checkJump(ins classic, at, count int) error {
 	if ins.Code&7 != unix.BPF_JMP {
 		return nil
@@ -113,11 +113,11 @@ func checkJump(ins classic, at, count int) error {
 	return nil
 }
 
-// checkMemory refuses a load from M[] that can be reached without a store
-// before it. Code that nothing leads to counts as reached from above, as in Linux.
+// checkMemory refuses loads from M[] that can be reached without a store before. Unreachable
+// code counts as reached from the instruction before it, as in Linux.
 func checkMemory(program []classic) error {
 	const all = 1<<memoryWords - 1
-	// The words that are written on every way that leads to an instruction by a jump.
+	// The words that are written on every path that reaches an instruction by a jump.
 	entering := make([]uint16, len(program))
 	for i := range entering {
 		entering[i] = all
@@ -142,7 +142,7 @@ func checkMemory(program []classic) error {
 			entering[at+1+int(ins.Jt)] &= written
 			entering[at+1+int(ins.Jf)] &= written
 		}
-		written = all // what follows is entered by jumps only
+		written = all // the next instruction is only reached by jumps
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func ReadClassic(path string) (*Verdict, error) {
 //
 //   - the output of tcpdump -ddd: the number of instructions, then each with its
 //     code, the two jumps and k, all in decimal;
-//   - the same without the number, or with commas for the ends of lines;
+//   - the same without the number, or with commas instead of line breaks;
 //   - the output of tcpdump -dd: instructions as in C, { 0x28, 0, 0, 0x0000000c },
 func parseClassic(text string) ([]unix.SockFilter, error) {
 	if strings.Contains(text, "{") {
@@ -69,7 +69,7 @@ func parseClassic(text string) ([]unix.SockFilter, error) {
 	return program, nil
 }
 
-// errNoClassic says what to do about a text that is something else.
+// errNoClassic is the error for a text without instructions.
 var errNoClassic = errors.New("it has no instructions: write them with tcpdump -ddd")
 
 // initializer is an instruction as tcpdump -dd prints it.

@@ -6,16 +6,16 @@
 //
 // A [Tap] is a socket filter that keeps what its [Verdict] says, everything unless told
 // otherwise, and copies each packet into a ring buffer: [Open] loads it, [Tap.Attach]
-// puts it on a socket, [Tap.Read] gets a [Record] for each packet. Readers that cannot
-// afford a copy read the ring where it lies, between [Tap.Begin] and [Tap.End].
+// attaches it to a socket, [Tap.Read] reads a [Record] for each packet. Readers that cannot
+// afford a copy read the ring in place, between [Tap.Begin] and [Tap.End].
 //
-// A [Verdict] is another filter in the tap's place: [ReadVerdict] takes one from an
-// object file, [ReadClassic] from what tcpdump -ddd prints, [Keep] makes one of a
-// number. A [Runner] asks it about packets that no socket receives.
+// A [Verdict] is the user's filter, which the tap calls: [ReadVerdict] reads one from an
+// object file, [ReadClassic] from the output of tcpdump -ddd, [Keep] makes one that returns
+// a number. A [Runner] runs it on packets that no socket receives.
 //
-// A [Hook] and [Calls] follow sockets of other processes without being on them: the hook
-// records what arrives, Calls what receiving system calls return, as an [Event] for each
-// piece. [OpenFollowing] opens all three.
+// A [Hook] and [Calls] follow sockets of other processes without being attached to them: the
+// hook records the packets that arrive, Calls what receiving system calls return, as an
+// [Event] for each piece. [OpenFollowing] opens both, and the Tap whose ring the hook uses.
 //
 // A [Feature] is for programs that ask what a kernel can do. Those that load programs of
 // their own beside the tap have [Diagnose] and [AttachFilter].

@@ -10,35 +10,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// EventHeader is what is known of a call, and of the socket that it was made on,
-// beside the bytes. Numbers are in native byte order, lengths in bytes.
+// EventHeader is what is known of a call and of its socket, besides the bytes. Numbers are in
+// native byte order, lengths in bytes.
 type EventHeader struct {
 	_ structs.HostLayout
 	// Time is when the call ended, in nanoseconds of CLOCK_BOOTTIME. All pieces of a
 	// message have the same.
 	Time uint64
-	// Cookie is the socket's number (SO_COOKIE); 0 if it has none yet.
+	// Cookie identifies the socket (SO_COOKIE); 0 if it has none yet.
 	Cookie uint64
 	// Lost counts the events that this cpu has lost so far.
 	Lost uint64
-	// Result is what the call returned, of recvmmsg the length of one message; a
-	// negative errno if it failed.
+	// Result is what the call returned, for recvmmsg the length of one message; a negative
+	// errno if it failed.
 	Result int64
-	// Call is which one it is; see Kind.
+	// Call is a Call; see Kind.
 	Call uint32
-	// Cpu is the one that the call ended on.
+	// Cpu is the one on which the call ended.
 	Cpu uint32
-	// Pid and Tid are the process and the thread that made the call, as their numbers
-	// are in the pid namespace of this program.
+	// Pid and Tid are the process and the thread that made the call, in the pid namespace of
+	// this program.
 	Pid uint32
 	Tid uint32
-	// Fd is the descriptor that the call was about.
+	// Fd is the socket's descriptor in that process.
 	Fd int32
 	// Flags are the call's, such as unix.MSG_PEEK.
 	Flags uint32
 	// Wanted is how many bytes of the message were to be copied, over all its pieces.
 	Wanted uint32
-	// Offset is where this piece stands in the message, and Caplen how long it is.
+	// Offset is that of this piece in the message, and Caplen its length.
 	Offset uint32
 	Caplen uint32
 	// Room is the size of the caller's buffer, all its parts together.
@@ -55,13 +55,13 @@ type EventHeader struct {
 	PeerPort  uint16
 	// State is that of the socket, such as TCP_LISTEN (10).
 	State uint8
-	// Known has bits that methods tell apart.
+	// Known has flags; methods return them.
 	Known uint8
-	// Local and Peer are the socket's addresses, of IPv4 in the first four bytes; the
-	// methods of an Event of these names make sense of them.
+	// Local and Peer are the socket's addresses, IPv4 in the first four bytes; see the methods
+	// of Event of these names.
 	Local [16]uint8
 	Peer  [16]uint8
-	// Comm is what the thread is called, in news only; see Command.
+	// Comm is the thread's name, in news only; see Command.
 	Comm [16]uint8
 	// NameLen is how many bytes there are of Name, the struct sockaddr that the call
 	// returned; see Sender.
@@ -72,8 +72,8 @@ type EventHeader struct {
 // The compiler compares the fields with those of struct event in calls.h.
 var _ = EventHeader(callsEvent{})
 
-// Event is one piece of what a system call of a followed process returned, or news
-// of one of its sockets.
+// Event is a piece of what a system call of a followed process returned, or news of one of
+// its sockets.
 type Event struct {
 	EventHeader
 	// Data holds Caplen bytes of the message, from Offset on.
@@ -84,7 +84,7 @@ type Event struct {
 
 const eventSize = int(unsafe.Sizeof(EventHeader{}))
 
-// errEvent is what every error of DecodeEvent is.
+// errEvent is wrapped by every error of DecodeEvent.
 var errEvent = errors.New("not an event of a system call")
 
 // DecodeEvent reads an event as the program wrote it, in native byte order.
@@ -107,7 +107,7 @@ func DecodeEvent(sample []byte, e *Event) error {
 	return nil
 }
 
-// The bits of an event's Known.
+// The flags of an event's Known.
 const (
 	eventSeq    = 1
 	eventShort  = 2
@@ -119,8 +119,8 @@ const (
 // Kind is the system call that the event is of.
 func (e *Event) Kind() Call { return Call(e.Call) }
 
-// CallName is what the call is called. A request of io_uring has the name of the
-// system call whose work it did.
+// CallName is the name of the call. A request of io_uring has the name of the system call that
+// it corresponds to.
 func (e *Event) CallName() string {
 	switch kind := e.Kind(); {
 	case e.Known&eventRing == 0:
@@ -140,18 +140,18 @@ func (e *Event) Unseen() bool { return e.Kind().Unseen() || e.Known&eventUnseen 
 // StreamPlace is TCP's sequence number of the message's first byte, if it is known.
 func (e *Event) StreamPlace() (seq uint32, ok bool) { return e.Seq, e.Known&eventSeq != 0 }
 
-// Command is what the thread is called that news came from.
+// Command is the name of the thread that caused a piece of news.
 func (e *Event) Command() string { return unix.ByteSliceToString(e.Comm[:]) }
 
 // Short tells whether the kernel said that the message was longer than its buffer
 // (MSG_TRUNC of recvmsg).
 func (e *Event) Short() bool { return e.Known&eventShort != 0 }
 
-// Local is the socket's own address, and Peer that of what it is connected to. Each
-// is invalid if there is none, and unspecified as long as the socket takes any.
+// Local is the socket's own address: invalid if it is no internet socket, unspecified if it is
+// bound to none.
 func (e *Event) Local() netip.AddrPort { return e.address(e.EventHeader.Local, e.LocalPort) }
 
-// Peer is the address that the socket is connected to; invalid if it is to none.
+// Peer is the address that the socket is connected to; invalid if it is not connected.
 func (e *Event) Peer() netip.AddrPort {
 	if e.PeerPort == 0 {
 		return netip.AddrPort{}
@@ -169,7 +169,7 @@ func (e *Event) address(bytes [16]byte, port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte(bytes[:4])), port)
 }
 
-// Sender is the address that the call itself returned. Invalid if there is none.
+// Sender is the address that the call returned; invalid if it returned none.
 func (e *Event) Sender() netip.AddrPort {
 	name := e.Name[:e.NameLen]
 	switch {

@@ -23,11 +23,11 @@ const MaxPorts = 64
 type HookOptions struct {
 	// Snaplen is the most bytes recorded of a packet. Default: MaxSnaplen.
 	Snaplen int
-	// NoLink leaves what stands from the link header on out of the records. Default: it is there.
+	// NoLink leaves the link header out of the records. Default: it is recorded.
 	NoLink bool
 	// Record records the packets of marked sockets into the ring of the Tap.
 	Record bool
-	// MarkNew marks the sockets that followed processes make.
+	// MarkNew marks the sockets that followed processes create.
 	MarkNew bool
 	// Ports chooses packets by the socket's own or its peer's port. Default: all.
 	Ports []uint16
@@ -37,17 +37,17 @@ type HookOptions struct {
 	Cgroup string
 }
 
-// Hook follows sockets of other processes and leaves them as they are. Marked
-// sockets, and those that they accept, have their packets recorded at the
-// cgroup_skb/ingress hook, which the kernel runs for each packet just before the
-// socket's own filter; the bytes are those that the filter gets.
+// Hook follows sockets of other processes without changing them. The packets of marked
+// sockets, and of those that they accept, are recorded at the cgroup_skb/ingress hook, which
+// the kernel runs for each packet just before the socket's own filter; the bytes are those
+// that the filter gets.
 //
 // Needs Linux 5.8 with BTF, CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
 type Hook struct {
 	objects *loaded
 	links   []io.Closer
-	// tap is the number of the tap's program, and canAsk tells whether the kernel says
-	// which program is a socket's filter.
+	// tap is the id of the tap's program, and canAsk tells whether the kernel can tell which
+	// program is a socket's filter.
 	tap    ebpf.ProgramID
 	canAsk bool
 }
@@ -55,7 +55,7 @@ type Hook struct {
 // OpenHook loads the hook into the kernel and attaches it at the root of the cgroup
 // hierarchy. No socket is marked and no process followed yet.
 //
-// It costs every packet of the machine a look into its socket's storage, some 40 ns.
+// Every packet of the machine pays for a lookup in its socket's storage, some 40 ns.
 //
 // An error is a *MissingError if a privilege or a feature of the kernel is missing.
 func OpenHook(tap *Tap, opts HookOptions) (_ *Hook, err error) {
@@ -71,8 +71,8 @@ func OpenHook(tap *Tap, opts HookOptions) (_ *Hook, err error) {
 	return openHook(tap, spec, func() *btf.Spec { return kernelTypes(spec) }, processes, opts)
 }
 
-// newProcesses makes the set of followed processes. It is no more than a map: the
-// handle may be closed when a Hook and Calls have it.
+// newProcesses creates the map of followed processes. A Hook and Calls clone it, so it may be
+// closed afterwards.
 func newProcesses(spec *ebpf.CollectionSpec) (*ebpf.Map, error) {
 	_ = rlimit.RemoveMemlock() // as in Open
 	processes, err := ebpf.NewMap(spec.Maps[hookMapProcesses])
@@ -119,7 +119,7 @@ func openHook(
 		return nil, fmt.Errorf("asking for the tap's number: %w", err)
 	}
 	h.tap, _ = info.ID()
-	// Also because the first time needs privileges that may be given up later.
+	// Also because the first run needs privileges that may be given up later.
 	_, err = h.filterID(-1)
 	h.canAsk = err == nil
 	if opts.Cgroup != "" {
@@ -185,11 +185,10 @@ func flag(set bool) uint32 {
 	return 0
 }
 
-// attachment is a program and where it belongs.
+// attachment is a program and its tracepoint.
 type attachment struct{ tracepoint, program string }
 
-// taskPrograms are those that hear of the beginning and the end of processes, and of
-// the programs that they run if that matters.
+// taskPrograms are the programs that follow forks and exits, and with a Cgroup also execs.
 func (opts HookOptions) taskPrograms() []attachment {
 	const forks, exits = "sched_process_fork", "sched_process_exit"
 	all := []attachment{{forks, hookProgForked}, {exits, hookProgExited}}
@@ -237,13 +236,14 @@ func (h *Hook) attach(tasks []attachment) error {
 	return nil
 }
 
-// attachingCgroup begins an error of what the hook needs a cgroup for.
+// attachingCgroup begins the errors of attaching to the cgroup.
 const attachingCgroup = "attaching to cgroup"
 
 func diagnoseHook(err error) error {
 	const doing = "following sockets of other processes"
 	for _, c := range []int{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN} {
-		// The verifier refuses helpers that want one with another error.
+		// Asked for all errors: if one is missing, the verifier refuses helpers otherwise
+		// than with EPERM.
 		if !capability.Held(c) {
 			return LacksCapability(c, doing, err)
 		}
@@ -267,9 +267,8 @@ func diagnoseHook(err error) error {
 	return Diagnose(doing, err)
 }
 
-// Mark begins to follow a socket, of which fd is a descriptor of ours, and returns
-// its cookie. A listener passes its mark on to the connections that it accepts from
-// now on.
+// Mark begins to follow a socket, by a descriptor of this process, and returns its cookie.
+// Connections that are made to a listener from now on inherit its mark.
 func (h *Hook) Mark(fd int) (cookie uint64, err error) {
 	cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err != nil {
@@ -287,17 +286,17 @@ func (h *Hook) MarkAs(fd int, cookie uint64) error {
 	return nil
 }
 
-// Origin tells from which marked socket a socket has its mark: itself, or the
-// listener that accepted it. It is not ok for a socket without a mark.
+// Origin is the cookie of the socket from which a socket has its mark: itself, or the listener
+// that accepted it. ok is false for a socket without a mark.
 func (h *Hook) Origin(fd int) (cookie uint64, ok bool) {
 	var m hookMark
 	err := h.objects.maps[hookMapMarks].Lookup(int32(fd), &m)
 	return m.Origin, err == nil
 }
 
-// MarkMPTCP follows an MPTCP listener, of which fd is a descriptor of ours and which has
-// its mark: its packets go to a socket that the kernel has made for it, which is
-// known by port and network namespace. Needs CAP_NET_ADMIN.
+// MarkMPTCP follows an MPTCP listener that is marked already, by a descriptor of this process.
+// Its packets go to a subflow socket of the kernel's own, which is recognized by port and
+// network namespace. Needs CAP_NET_ADMIN.
 func (h *Hook) MarkMPTCP(fd int, port uint16, origin uint64) error {
 	network, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
 	if err != nil {
@@ -318,9 +317,8 @@ func (h *Hook) MarkMPTCP(fd int, port uint16, origin uint64) error {
 	return nil
 }
 
-// HasTap tells whether a socket, of which fd is a descriptor of ours and which has an
-// eBPF filter, has the tap. Before Linux 5.10 the kernel does not say, and it is
-// taken for that.
+// HasTap tells whether the eBPF filter of a socket, given by a descriptor of this process, is
+// the tap. Before Linux 5.10 that cannot be found out, and the filter is taken for the tap.
 func (h *Hook) HasTap(fd int) (bool, error) {
 	if !h.canAsk {
 		return true, nil
@@ -329,7 +327,7 @@ func (h *Hook) HasTap(fd int) (bool, error) {
 	return id == uint32(h.tap), err
 }
 
-// filterID is the number of the program that is a socket's filter, 0 if it is none.
+// filterID is the id of the program that is a socket's filter, 0 if it has none.
 func (h *Hook) filterID(fd int) (uint32, error) {
 	id, err := h.objects.programs[hookProgFilterId].Run(&ebpf.RunOptions{Context: [12]uint64{uint64(fd)}})
 	if err != nil {
@@ -338,10 +336,10 @@ func (h *Hook) filterID(fd int) (uint32, error) {
 	return id, nil
 }
 
-// Follow begins to follow a process, and those that it forks from now on. Afterwards it
-// asks whether the process lives: the kernel tells only of ends to come, and the number
-// of one that has ended can come to be somebody else's. Then the error is unix.ESRCH. nil
-// is for a process that is known to live.
+// Follow begins to follow a process, and those that it forks from now on. Then it asks whether
+// the process is alive: the hook notices only exits from now on, and the id of a process that
+// has exited before may be reused. If it is not, the error is unix.ESRCH. lives may be nil
+// for a process that is known to be alive.
 func (h *Hook) Follow(pid uint32, lives func() bool) error {
 	global, err := h.globalPID(pid)
 	if err != nil {
@@ -375,8 +373,8 @@ func (h *Hook) Follows(pid uint32) bool {
 // followedAndSeen is FOLLOWED of scope.h.
 const followedAndSeen = 1
 
-// note says whether a process is followed. It is a byte for each number, which the
-// programs write as well: so not by the row.
+// note sets whether a process is followed. It writes a single byte and not a row of the map,
+// because the programs write the other bytes at the same time.
 func (h *Hook) note(global uint32, followed bool) error {
 	processes, err := h.objects.maps[hookMapProcesses].Memory()
 	if err != nil {
@@ -386,7 +384,7 @@ func (h *Hook) note(global uint32, followed bool) error {
 	return err
 }
 
-// globalPID is the number of a process in the first process id namespace.
+// globalPID is the id of a process in the initial pid namespace.
 func (h *Hook) globalPID(pid uint32) (uint32, error) {
 	if _, nested := pidNamespace(); !nested {
 		return pid, nil
@@ -423,7 +421,7 @@ func (h *Hook) Stop() error {
 	return nil
 }
 
-// Close takes the hook away, and with it all marks. It is safe to call it twice.
+// Close detaches the hook, and removes all marks. It is safe to call it twice.
 func (h *Hook) Close() error {
 	var errs []error
 	for _, l := range h.links {

@@ -14,15 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// vmlinuxTypes is where the kernel shows the types that it is made of, as BTF: all
-// hundred thousand of them.
+// vmlinuxTypes is the BTF of the running kernel, with some hundred thousand types.
 const vmlinuxTypes = "/sys/kernel/btf/vmlinux"
 
-// kernelTypes are those of the running kernel's types that the programs of some objects
-// are relocated against. To index all of them, and those of every module, would take
-// longer than all else before a capture begins.
+// kernelTypes are the types of the running kernel against which the programs of some objects
+// are relocated. The library would index all types, and those of every module, which takes
+// longer than everything else before a capture begins.
 //
-// It is nil if there is no BTF where it should be: then the library looks for it, or
+// It is nil if there is no BTF in the usual place: then the library looks for it elsewhere, or
 // says what is missing.
 func kernelTypes(specs ...*ebpf.CollectionSpec) *btf.Spec {
 	all, release, err := mapFile(vmlinuxTypes)
@@ -49,7 +48,7 @@ func kernelTypes(specs ...*ebpf.CollectionSpec) *btf.Spec {
 	return types
 }
 
-// mapFile maps a file that nobody changes, or reads it where it cannot be mapped.
+// mapFile maps a file that does not change, or reads it if it cannot be mapped.
 func mapFile(path string) (content []byte, release func(), err error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -64,7 +63,7 @@ func mapFile(path string) (content []byte, release func(), err error) {
 	if err == nil {
 		return content, func() { _ = unix.Munmap(content) }, nil
 	}
-	// At once: the kernel copies what is read, and each piece has its price.
+	// With one call: reading it in pieces costs more.
 	content = make([]byte, info.Size())
 	_, err = io.ReadFull(f, content)
 	return content, func() {}, err
@@ -77,17 +76,17 @@ const (
 	btfTypeSize   = 12
 )
 
-// btfShape is what follows a type of a kind: a fixed part, and a part for each of its
-// vlen members.
+// btfShape is the layout of what follows a type of some kind: a fixed part, and a part for
+// each of its vlen members.
 type btfShape struct {
 	fixed, member int
-	// refers: the type's own third word is the number of a type.
+	// refers: the type's own third word is a type id.
 	refers bool
-	// memberType and fixedType are where a type's number is in these parts, if they have one.
+	// memberType and fixedType are the offsets of type ids in these parts.
 	memberType, fixedType []int
 	// named: a member begins with its name.
 	named bool
-	// pointer: what it refers to is left out.
+	// pointer: the type that it refers to is left out.
 	pointer bool
 }
 
@@ -120,13 +119,13 @@ const (
 
 var errTypes = errors.New("this is no BTF that is known")
 
-// btfBlob is a file of types.
+// btfBlob is encoded BTF.
 type btfBlob struct {
 	types, strings []byte
-	offsets        []uint32 // of the types, by number; that of 0, which is void, means nothing
+	offsets        []uint32 // of the types, by id; 0 is void, which has none
 }
 
-// parseTypes finds where each type is.
+// parseTypes finds the offset of each type.
 func parseTypes(raw []byte) (*btfBlob, error) {
 	order := binary.LittleEndian
 	if len(raw) < btfHeaderSize || order.Uint16(raw) != btfMagic || raw[2] != 1 {
@@ -139,7 +138,7 @@ func parseTypes(raw []byte) (*btfBlob, error) {
 		return nil, errTypes
 	}
 	b := &btfBlob{types: raw[types : types+word(12)], strings: raw[strings : strings+word(20)]}
-	// A type of the kernel takes some 25 bytes.
+	// The kernel's types take some 25 bytes each.
 	b.offsets = make([]uint32, 1, len(b.types)/20)
 	for at := 0; at < len(b.types); {
 		if at+btfTypeSize > len(b.types) {
@@ -155,8 +154,8 @@ func parseTypes(raw []byte) (*btfBlob, error) {
 	return b, nil
 }
 
-// shape tells what kind of type stands somewhere, and how many bytes it takes; nil for
-// a kind that came later.
+// shape is the layout of the type at an offset, and its size in bytes; nil for a kind that is
+// not known.
 func (b *btfBlob) shape(at uint32) (*btfShape, int) {
 	info := binary.LittleEndian.Uint32(b.types[at+4:])
 	kind, vlen := info>>24&0x1f, int(info&0xffff)
@@ -167,7 +166,7 @@ func (b *btfBlob) shape(at uint32) (*btfShape, int) {
 	return s, btfTypeSize + s.fixed + vlen*s.member
 }
 
-// named finds the structs and unions of these names.
+// named finds the structs and unions with one of these names.
 func (b *btfBlob) named(names map[string]bool) (found []uint32) {
 	order := binary.LittleEndian
 	for id, at := range b.offsets[1:] {
@@ -184,8 +183,8 @@ func (b *btfBlob) named(names map[string]bool) (found []uint32) {
 	return found
 }
 
-// cutTypes keeps the structs and unions of some names, and what they are made of. What they
-// point to becomes void.
+// cutTypes copies the structs and unions with some names, and the types of their members.
+// Pointers become pointers to void.
 func cutTypes(raw []byte, names map[string]bool) ([]byte, error) {
 	b, err := parseTypes(raw)
 	if err != nil {
@@ -211,16 +210,16 @@ func cutTypes(raw []byte, names map[string]bool) ([]byte, error) {
 	return slices.Concat(header, c.types, c.strings), nil
 }
 
-// btfCut is a part of a btfBlob, with numbers of its own.
+// btfCut is a subset of a btfBlob, with type ids of its own.
 type btfCut struct {
 	from           *btfBlob
-	ids            map[uint32]uint32 // new numbers by old ones
-	wanted         []uint32          // old numbers, in the order of the new ones
-	names          map[uint32]uint32 // places in the new strings by those in the old ones
+	ids            map[uint32]uint32 // new ids by old ones
+	wanted         []uint32          // old ids, in the order of the new ones
+	names          map[uint32]uint32 // offsets in the new strings by those in the old ones
 	types, strings []byte
 }
 
-// number is what a type is called in the cut. It is copied there in its turn.
+// number is the id of a type in the subset, to which it is added if it is new.
 func (c *btfCut) number(id uint32) uint32 {
 	fresh, ok := c.ids[id]
 	if !ok {
@@ -231,7 +230,7 @@ func (c *btfCut) number(id uint32) uint32 {
 	return fresh
 }
 
-// name is where a name is in the cut.
+// name is the offset of a name in the subset's strings.
 func (c *btfCut) name(old uint32) (uint32, error) {
 	fresh, ok := c.names[old]
 	if ok {

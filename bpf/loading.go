@@ -12,20 +12,19 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// loaded is an object of ours in the kernel. Its maps are made first and its programs
-// loaded as they are wanted, since the kernel takes long for both: as many at a time
-// as there are cpus.
+// loaded is one of our objects in the kernel. The kernel takes long to create maps and to load
+// programs, so both are done concurrently, and programs are loaded only when they are needed.
 type loaded struct {
 	spec      *ebpf.CollectionSpec
-	types     func() *btf.Spec // of the kernel, as far as the programs need them
+	types     func() *btf.Spec // the kernel's types that the programs are relocated against
 	maps      map[string]*ebpf.Map
 	variables map[string]*ebpf.Variable
 	mu        sync.Mutex
 	programs  map[string]*ebpf.Program
 }
 
-// newLoaded makes the maps of an object, but for those that are shared with another
-// one and some that are to be left out.
+// newLoaded creates the maps of an object, except those that are shared with another object
+// and those to be left out.
 func newLoaded(spec *ebpf.CollectionSpec, types func() *btf.Spec, shared map[string]*ebpf.Map, without ...string) (_ *loaded, err error) {
 	l := &loaded{spec: spec, types: types, maps: make(map[string]*ebpf.Map), programs: make(map[string]*ebpf.Program)}
 	defer func() {
@@ -40,7 +39,7 @@ func newLoaded(spec *ebpf.CollectionSpec, types func() *btf.Spec, shared map[str
 	}
 	var own []string
 	for name := range spec.Maps {
-		// Those of the variables are made with the variables.
+		// Those of the variables are created with the variables.
 		if l.maps[name] == nil && !strings.HasPrefix(name, ".") && !slices.Contains(without, name) {
 			own = append(own, name)
 		}
@@ -48,7 +47,7 @@ func newLoaded(spec *ebpf.CollectionSpec, types func() *btf.Spec, shared map[str
 	if err := l.makeMaps(own...); err != nil {
 		return nil, err
 	}
-	data := l.part(nil)
+	data := l.subset(nil)
 	data.Variables = spec.Variables
 	for name, m := range spec.Maps {
 		if strings.HasPrefix(name, ".") {
@@ -67,7 +66,7 @@ func newLoaded(spec *ebpf.CollectionSpec, types func() *btf.Spec, shared map[str
 	return l, nil
 }
 
-// readObjects reads objects of ours, all at once.
+// readObjects reads some of our objects, concurrently.
 func readObjects(read ...func() (*ebpf.CollectionSpec, error)) ([]*ebpf.CollectionSpec, error) {
 	specs := make([]*ebpf.CollectionSpec, len(read))
 	var workers sync.WaitGroup
@@ -82,7 +81,8 @@ func readObjects(read ...func() (*ebpf.CollectionSpec, error)) ([]*ebpf.Collecti
 	return specs, nil
 }
 
-// some are maps to share with another object, which may be loaded while there come more.
+// some returns maps to share with another object. The result is a map of its own, because
+// l.maps may get more entries while that object is loaded.
 func (l *loaded) some(names ...string) map[string]*ebpf.Map {
 	shared := make(map[string]*ebpf.Map)
 	for _, name := range names {
@@ -91,9 +91,9 @@ func (l *loaded) some(names ...string) map[string]*ebpf.Map {
 	return shared
 }
 
-// makeMaps makes maps, all at once.
+// makeMaps creates maps, concurrently.
 func (l *loaded) makeMaps(names ...string) error {
-	return together(names, func(name string) error {
+	return concurrently(names, func(name string) error {
 		m, err := ebpf.NewMap(l.spec.Maps[name])
 		if err != nil {
 			return fmt.Errorf("map %s: %w", name, err)
@@ -105,12 +105,12 @@ func (l *loaded) makeMaps(names ...string) error {
 	})
 }
 
-// load loads programs; those of a group one after the other, the groups all at once.
+// load loads programs: those of a group one after the other, the groups concurrently.
 func (l *loaded) load(groups ...[]string) error {
 	opts := ebpf.CollectionOptions{MapReplacements: l.maps}
 	opts.Programs.KernelTypes = l.types()
-	return together(groups, func(group []string) error {
-		collection, err := ebpf.NewCollectionWithOptions(l.part(group), opts)
+	return concurrently(groups, func(group []string) error {
+		collection, err := ebpf.NewCollectionWithOptions(l.subset(group), opts)
 		if err != nil {
 			return err
 		}
@@ -123,22 +123,22 @@ func (l *loaded) load(groups ...[]string) error {
 	})
 }
 
-// part is the object with some programs, and the maps that there are.
-func (l *loaded) part(programs []string) *ebpf.CollectionSpec {
-	part := &ebpf.CollectionSpec{
+// subset is the object with some of its programs, and the maps that exist already.
+func (l *loaded) subset(programs []string) *ebpf.CollectionSpec {
+	subset := &ebpf.CollectionSpec{
 		Maps: make(map[string]*ebpf.MapSpec), Programs: make(map[string]*ebpf.ProgramSpec),
 		Types: l.spec.Types, ByteOrder: l.spec.ByteOrder,
 	}
 	for name := range l.maps {
-		part.Maps[name] = l.spec.Maps[name]
+		subset.Maps[name] = l.spec.Maps[name]
 	}
 	for _, name := range programs {
-		part.Programs[name] = l.spec.Programs[name]
+		subset.Programs[name] = l.spec.Programs[name]
 	}
-	return part
+	return subset
 }
 
-// Close gives up everything. It is safe to call it twice.
+// Close releases the maps and programs. It is safe to call it twice.
 func (l *loaded) Close() error {
 	if l == nil {
 		return nil
@@ -160,8 +160,8 @@ type Following struct {
 	Calls *Calls // nil if nobody asked for it
 }
 
-// OpenFollowing opens a Tap, a Hook and, if there are options for it, Calls, at the same
-// time as far as one does not need the other.
+// OpenFollowing opens a Tap, a Hook and, if there are options for it, Calls: concurrently,
+// which is faster than one after the other.
 //
 // An error is a *MissingError if a privilege or a feature of the kernel is missing.
 func OpenFollowing(tap Options, hook HookOptions, calls *CallsOptions) (_ *Following, err error) {
@@ -186,7 +186,7 @@ func OpenFollowing(tap Options, hook HookOptions, calls *CallsOptions) (_ *Follo
 			worker.Go(func() { f.Calls, callsErr = openCalls(specs[1], specs[2], types, processes, *calls, false) })
 		}
 	}
-	// The tap first, because what it needs all of them do.
+	// The tap first, because all of them need what it needs: its error is the one to report.
 	if f.Tap, err = Open(tap); err == nil {
 		if err = missing; err == nil {
 			f.Hook, err = openHook(f.Tap, specs[0], types, processes, hook)
@@ -205,7 +205,7 @@ func OpenFollowing(tap Options, hook HookOptions, calls *CallsOptions) (_ *Follo
 	return f, nil
 }
 
-// Close gives up all three. It is safe to call it twice.
+// Close closes all three. It is safe to call it twice.
 func (f *Following) Close() error {
 	var errs []error
 	if f.Calls != nil {
@@ -220,8 +220,8 @@ func (f *Following) Close() error {
 	return errors.Join(errs...)
 }
 
-// together does something for each of some things at the same time.
-func together[T any](all []T, do func(T) error) error {
+// concurrently calls a function for each element.
+func concurrently[T any](all []T, do func(T) error) error {
 	errs := make([]error, len(all))
 	var workers sync.WaitGroup
 	for i, one := range all {

@@ -14,21 +14,21 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// ChoiceError says that a file is good, and the program asked for is not in it,
-// or is none that a socket takes.
+// ChoiceError says that a file is readable, but the program asked for is not in it, or is no
+// socket filter.
 type ChoiceError struct{ reason string }
 
 func (e *ChoiceError) Error() string { return e.reason }
 
-// maxObject is the most bytes of a file with a filter. A BPF object has some
-// kilobytes, a few megabytes with the debugging information of a whole kernel.
+// maxObject is the most bytes of a file with a filter. A BPF object has some kilobytes, and a
+// few megabytes with the debugging information of a whole kernel.
 const maxObject = 64 << 20
 
-// ReadVerdict reads a socket filter from a BPF object, which clang made of C.
-// program is the filter's name; it may be empty if the object has only one.
+// ReadVerdict reads a socket filter from a BPF object, as compiled by clang. program is the
+// filter's name; it may be empty if the object has only one.
 //
-// An error is a *ChoiceError if another program would do. Whether the kernel
-// takes the filter is seen when it is loaded.
+// The error is a *ChoiceError if another program would do. Whether the kernel accepts the
+// filter is only known when it is loaded.
 func ReadVerdict(path, program string) (*Verdict, error) {
 	content, err := readFilter(path)
 	if err != nil {
@@ -55,7 +55,7 @@ func ReadVerdict(path, program string) (*Verdict, error) {
 	return &Verdict{name: path + ":" + program, program: program, spec: needed(spec, program)}, nil
 }
 
-// readFilter reads a file with a filter of some form.
+// readFilter reads a file with a filter, up to maxObject bytes.
 func readFilter(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -72,10 +72,10 @@ func readFilter(path string) ([]byte, error) {
 	return content, nil
 }
 
-// howToCompile is the next step for whatever is no BPF object.
+// howToCompile is the next step for a file that is no BPF object.
 const howToCompile = "compile its source with clang -O2 -g -target bpf -c"
 
-// checkObject tells apart what is no BPF object of this machine's byte order.
+// checkObject refuses files that are no BPF objects of this machine's byte order.
 func checkObject(path string, content []byte) error {
 	if !bytes.HasPrefix(content, []byte(elf.ELFMAG)) {
 		return fmt.Errorf("reading the filter: %s is no ELF object: %s", path, howToCompile)
@@ -125,7 +125,7 @@ func checkProgram(path, program string, spec *ebpf.CollectionSpec) error {
 	return nil
 }
 
-// programs lists what an object has.
+// programs lists the programs of an object.
 func programs(spec *ebpf.CollectionSpec) string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
@@ -137,7 +137,7 @@ func programs(spec *ebpf.CollectionSpec) string {
 	return strings.Join(all, ", ")
 }
 
-// typeName is a program's type, or the section that says nothing of a type.
+// typeName is a program's type, or its section if that is of no known type.
 func typeName(p *ebpf.ProgramSpec) string {
 	switch p.Type {
 	case ebpf.SocketFilter:

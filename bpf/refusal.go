@@ -19,11 +19,11 @@ import (
 
 // RefusedError says that the kernel's verifier refuses a filter.
 type RefusedError struct {
-	// What is refused, and by whom.
+	// What is refused, and which kernel refuses it.
 	What string
-	// Reason is what the filter does wrong, and where, or the last thing that the verifier said.
+	// Reason is what the filter does wrong, and where, or the last line of the verifier's log.
 	Reason string
-	// Hint is the next step; empty if none is known but to read the log.
+	// Hint is what to do about it; empty if only the log helps.
 	Hint string
 	// Err is what the kernel said. VerifierLog has all of it.
 	Err error
@@ -39,9 +39,9 @@ func (e *RefusedError) Error() string {
 
 func (e *RefusedError) Unwrap() error { return e.Err }
 
-// diagnose turns the error of loading the tap with the verdict into what the
-// user can do about it. It looks first at the filter by itself: what the kernel
-// says of that is about the user's own lines only.
+// diagnose turns the error of loading the tap with the verdict into what the user can do
+// about it. It loads the filter by itself first: the kernel's log of that is only about the
+// user's own code.
 func (v *Verdict) diagnose(err error) error {
 	alone, aerr := v.load(true)
 	if aerr != nil {
@@ -51,7 +51,7 @@ func (v *Verdict) diagnose(err error) error {
 	return v.explain("takes it alone, but not inside of the tap, which needs room on the stack itself", err)
 }
 
-// explain tells what is missing, or what the verifier does, which is a clause.
+// explain says what is missing, or that the verifier refuses the filter: does is a clause.
 func (v *Verdict) explain(does string, err error) error {
 	doing := "loading " + v.name
 	var refused *ebpf.VerifierError
@@ -77,8 +77,7 @@ func (v *Verdict) explain(does string, err error) error {
 	return Diagnose(doing, err)
 }
 
-// explainRefusal looks in what the verifier said for something that can be said
-// in the user's words.
+// explainRefusal translates the verifier's log into the user's terms, as far as possible.
 func (v *Verdict) explainRefusal(doing, does string, refused *ebpf.VerifierError, err error) error {
 	last, where := lastWord(refused.Log, refused.Cause), ""
 	c, found := v.culprit(err, refused)
@@ -124,7 +123,7 @@ func (v *Verdict) explainRefusal(doing, does string, refused *ebpf.VerifierError
 	return r
 }
 
-// complaint is something that verifiers say and that users can mend.
+// complaint is something that verifiers report and users can fix.
 type complaint struct {
 	pattern *regexp.Regexp
 	// explain returns what the filter does, and the next step. ins may be nil.
@@ -147,7 +146,7 @@ var complaints = []complaint{
 	}},
 }
 
-// explainContext is about fields of struct __sk_buff.
+// explainContext explains refused accesses to struct __sk_buff.
 func explainContext(m []string, ins *asm.Instruction) (reason, hint string) {
 	offset, _ := strconv.ParseInt(m[1], 10, 16)
 	name := fmt.Sprintf("%s bytes at offset %s", m[2], m[1])
@@ -167,12 +166,12 @@ func explainContext(m []string, ins *asm.Instruction) (reason, hint string) {
 	return "socket filters may not read " + name + " of struct __sk_buff", "use a filter that does without"
 }
 
-// unprivileged matches what verifiers refuse to those only who lack CAP_PERFMON.
+// unprivileged matches what verifiers refuse only without CAP_PERFMON.
 var unprivileged = regexp.MustCompile(`leaks addr|prohibited for !root|pointer comparison prohibited|pointer arithmetic .* prohibited|tried to (add|subtract) .* pointer`)
 
 const capPerfmon = unix.CAP_PERFMON
 
-// unsized is the map without a size that an error is about, if it is about one.
+// unsized is the name of the map without a size that caused an error; empty if none did.
 func (v *Verdict) unsized(err error) string {
 	if !errors.Is(err, unix.EINVAL) {
 		return ""
@@ -192,7 +191,7 @@ func release() string {
 	return unix.ByteSliceToString(name.Release[:])
 }
 
-// summary matches what the verifier says at the end whatever the outcome.
+// summary matches the lines with which every log of the verifier ends.
 var summary = regexp.MustCompile(`^(processed \d+ insns|verification time|stack depth|max_states|insns_state)`)
 
 // aboutProgram is a verifier's log without the report of many lines that, from
@@ -216,16 +215,16 @@ func lastWord(log []string, cause error) string {
 
 var (
 	kfuncName = regexp.MustCompile(`kfunc "([^"]+)"`)
-	// What verifiers say of a helper that the kernel, or this type of program, has not.
+	// The errors for a helper that the kernel lacks, or does not offer to this program type.
 	noHelper = regexp.MustCompile(`(?:unknown func|invalid func|cannot use helper) \w+#(\d+)`)
-	// What they say of instructions that are newer than they.
+	// The errors for instructions that are newer than the kernel.
 	noInstruction = regexp.MustCompile(`unknown opcode|reserved field|unknown insn|invalid BPF_`)
-	// Absolute loads in a function: from 5.10 on.
+	// The error for absolute loads inside of functions, before 5.10.
 	noLoad = regexp.MustCompile(`LD_.*mixed with bpf-to-bpf calls`)
 )
 
-// missing names what the filter needs and the kernel lacks, or nothing. The
-// kernel is asked only after a failure.
+// missing names what the filter needs and the kernel lacks; empty if nothing is known. It
+// probes the kernel, and is called only after a failure.
 func (v *Verdict) missing(err error) string {
 	if m := kfuncName.FindStringSubmatch(err.Error()); m != nil && errors.Is(err, ebpf.ErrNotSupported) {
 		return "the kernel function " + m[1] + " (kfunc)"
@@ -268,8 +267,8 @@ func haveV4() error {
 	return err
 }
 
-// VerifierLog is all that the kernel's verifier said of a program that it
-// refused, a line each; nothing if an error is of another kind.
+// VerifierLog is the verifier's log of a program that it refused, by lines; nil if the error
+// is of another kind.
 func VerifierLog(err error) []string {
 	var refused *ebpf.VerifierError
 	if !errors.As(err, &refused) {

@@ -2,7 +2,7 @@
 
 package bpf
 
-// registers says where the system calls' numbers and arguments are.
+// registers are the offsets of a system call's number and arguments in struct pt_regs.
 func registers() (number, size uint32, arguments [6]uint32, ok bool) {
 	return registerNumber, registersSize, registerArguments, true
 }

@@ -1,8 +1,7 @@
 package bpf
 
-// Where struct pt_regs of the kernel has the number and the arguments of a
-// system call, in bytes. The register of the first argument keeps it to the
-// end of the call.
+// Offsets in the kernel's struct pt_regs of a system call's number and arguments, in
+// bytes. The first argument stays in its register until the end of the call.
 const (
 	registerNumber = 120 // orig_ax
 	registersSize  = 168

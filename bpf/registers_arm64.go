@@ -1,7 +1,7 @@
 package bpf
 
-// Where struct pt_regs of the kernel has the number and the arguments of a
-// system call, in bytes. The result replaces the first argument in x0, so that
+// Offsets in the kernel's struct pt_regs of a system call's number and arguments, in
+// bytes. The result replaces the first argument in x0, so that
 // comes from orig_x0.
 const (
 	registerNumber = 280 // syscallno

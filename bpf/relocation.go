@@ -9,9 +9,9 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// What loaders put in the place of an instruction that cannot work on a kernel: a
-// call of a helper of such a number, or a load of it into the frame pointer. It does
-// no harm as long as the filter never gets there.
+// What loaders replace an instruction by that cannot work on this kernel: a call of a helper
+// with such a number, or a load of it into the frame pointer. It does no harm unless the
+// verifier reaches it.
 const (
 	poisonedRelocation = btf.COREBadRelocationSentinel // of cilium/ebpf and libbpf
 	poisonedKfunc      = 0xdedc0de                     // of cilium/ebpf
@@ -22,7 +22,7 @@ var (
 	poisonedLoad = regexp.MustCompile(`^\(18\) r10 = 0x([0-9a-f]+)`)
 )
 
-// poison is the number that a loader has put in the instruction's place; 0 if none has.
+// poison is the number by which a loader has marked the instruction; 0 if it has not.
 func (c culprit) poison() uint64 {
 	if m := poisonedCall.FindStringSubmatch(c.line); m != nil {
 		n, _ := strconv.ParseUint(m[1], 10, 64)
@@ -35,8 +35,8 @@ func (c culprit) poison() uint64 {
 	return 0
 }
 
-// poisoned is the error for a poisoned instruction that the filter does get to;
-// nil for all others.
+// poisoned is the error for a poisoned instruction that the verifier has reached; nil for
+// all others.
 func (v *Verdict) poisoned(c culprit, err error) error {
 	var what, hint string
 	switch number := c.poison(); {
@@ -62,10 +62,10 @@ func (v *Verdict) poisoned(c culprit, err error) error {
 	}
 }
 
-// relocationText takes apart what package btf tells of a relocation.
+// relocationText parses how package btf prints a relocation.
 var relocationText = regexp.MustCompile(`^CORERelocation\((\w+), .*\[([\d:]+)\], local_id=(\d+)\)$`)
 
-// describeRelocation names what a relocation looks for, and the step that mends it.
+// describeRelocation names what a relocation looks for, and what to do if it is missing.
 func (v *Verdict) describeRelocation(relo *btf.CORERelocation) (what, hint string) {
 	const guard = "correct it for this kernel, or ask with %s before the access"
 	m := relocationText.FindStringSubmatch(relo.String())
@@ -95,13 +95,13 @@ func (v *Verdict) describeRelocation(relo *btf.CORERelocation) (what, hint strin
 	return what, fmt.Sprintf(guard, "bpf_core_field_exists")
 }
 
-// essentialName is a type's name without the flavour that CO-RE leaves out of account.
+// essentialName is a type's name without its flavour (___...), which CO-RE ignores.
 func essentialName(name string) string {
 	essential, _, _ := strings.Cut(name, "___")
 	return essential
 }
 
-// typeWords is a type as C calls it: struct sk_buff.
+// typeWords is a type's name in C: struct sk_buff.
 func typeWords(t btf.Type) string {
 	switch t.(type) {
 	case *btf.Struct:
@@ -124,8 +124,8 @@ func indexes(accessor string) []int {
 	return all
 }
 
-// fieldPath is the field that an accessor leads to, as C would have it. The first
-// step chooses among elements of the type itself.
+// fieldPath is the field that an accessor leads to, as written in C. The first step is an
+// index into an array of the type itself.
 func fieldPath(t btf.Type, accessor string) string {
 	var path strings.Builder
 	for _, i := range indexes(accessor)[1:] {
@@ -143,7 +143,7 @@ func fieldPath(t btf.Type, accessor string) string {
 		if i >= len(members) {
 			break
 		}
-		if name := members[i].Name; name != "" { // without one it is a part of what it is in
+		if name := members[i].Name; name != "" { // without one it is an anonymous struct or union
 			if path.Len() > 0 {
 				path.WriteByte('.')
 			}

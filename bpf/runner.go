@@ -10,14 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Runner asks a verdict about packets that no socket receives. The filter's
-// maps keep their contents from packet to packet.
+// Runner runs a verdict on packets that no socket receives. The filter's maps keep their
+// contents from packet to packet.
 //
-// A filter sees a packet's bytes and length, and what a Context has. All else of
-// __sk_buff is empty or the loopback interface's (no socket, no packet type), and
-// there is nothing below offset 0: loads relative to the network header begin at
-// offset 0 as well. What a filter asks for in vain is listed: by Never for all
-// packets, by Run for one.
+// A filter sees a packet's bytes and length, and what is in a Context. Everything else in
+// __sk_buff is zero or that of the loopback interface (no socket, no packet type), and there
+// are no headers below offset 0: loads relative to the network header begin at offset 0, too.
+// What a filter reads and does not get is listed: by Never for all packets, by Run for one.
 //
 // Needs CAP_BPF.
 type Runner struct {
@@ -29,7 +28,7 @@ type Runner struct {
 	socket     *socketRunner // for packets that BPF_PROG_RUN does not take; nil before the first
 }
 
-// OpenRunner loads a verdict into the kernel. Errors are those of Open.
+// OpenRunner loads a verdict into the kernel. Its errors are those of Open.
 func OpenRunner(v *Verdict) (*Runner, error) {
 	_ = rlimit.RemoveMemlock()
 	spec := v.spec.Copy()
@@ -41,22 +40,22 @@ func OpenRunner(v *Verdict) (*Runner, error) {
 	return &Runner{verdict: v, collection: collection, program: collection.Programs[v.program], question: asked}, nil
 }
 
-// Never lists what the filter asks for, and no packet has here: fields of
-// __sk_buff, helpers.
+// Never lists what the filter reads and a Runner has for no packet: fields of __sk_buff, and
+// helpers.
 func (r *Runner) Never() []string { return r.question.never() }
 
-// frameHeader is the link header that the kernel takes off before it runs a
-// socket filter (eth_type_trans).
+// frameHeader is the size of the link header that the kernel removes before it runs a socket
+// filter (eth_type_trans).
 const frameHeader = 14
 
 // Run returns what the filter decides on a packet, from its offset 0 on: the
-// number of bytes to keep, negative for all, 0 to drop it. missing lists the fields
-// of the Context that the filter asks for and could not be given, or that are not known.
+// number of bytes to keep, negative for all, 0 to drop it. missing lists the fields of the
+// Context that the filter reads and that could not be set, or are not known.
 //
-// BPF_PROG_RUN takes no IP packet that is shorter than an IP header, as packets
-// from the transport header on may be: they have another protocol then. Before
-// Linux 6.19 it takes none of more than some 3,700 bytes: such packets go through
-// a unix socket, and nothing but their bytes comes with them.
+// BPF_PROG_RUN refuses IP packets that are shorter than an IP header, as packets from the
+// transport header on may be: these are run without their protocol. Before Linux 6.19 it
+// refuses packets of more than some 3,700 bytes: these are sent through a unix socket, where
+// the filter gets nothing but their bytes.
 func (r *Runner) Run(packet []byte, c Context) (verdict int32, missing []string, err error) {
 	d := delivery{protocol: true}
 	verdict, err = r.run(packet, c)
@@ -102,7 +101,7 @@ func (r *Runner) runOnSocket(packet []byte) (verdict int32, err error) {
 	return verdict, nil
 }
 
-// Close gives the filter and its maps up.
+// Close releases the filter and its maps.
 func (r *Runner) Close() error {
 	r.collection.Close()
 	if r.socket != nil {
@@ -111,8 +110,8 @@ func (r *Runner) Close() error {
 	return nil
 }
 
-// socketRunner asks the same filter, with the same maps, through a tap on a unix
-// datagram socket: there offset 0 is the first byte that was sent.
+// socketRunner runs the same filter, with the same maps, in a tap on a unix datagram socket,
+// where offset 0 is the first byte that was sent.
 type socketRunner struct {
 	tap              *Tap
 	record           Record
@@ -130,8 +129,8 @@ func openSocketRunner(v *Verdict, loaded *ebpf.Collection) (_ *socketRunner, err
 		return nil, errors.Join(fmt.Errorf("opening a unix socket: %w", err), s.tap.Close())
 	}
 	s.sender, s.receiver = pair[0], pair[1]
-	// The kernel doubles it, which makes room for what it counts besides the bytes,
-	// and for the longest packet within the usual limit (net.core.wmem_max).
+	// The kernel doubles the value to allow for its overhead: that is enough for the longest
+	// packet, and within the default net.core.wmem_max.
 	if err := unix.SetsockoptInt(s.sender, unix.SOL_SOCKET, unix.SO_SNDBUF, MaxSnaplen); err != nil {
 		return nil, errors.Join(fmt.Errorf("setting SO_SNDBUF: %w", err), s.close())
 	}
@@ -145,7 +144,7 @@ func (s *socketRunner) run(packet []byte) (int32, error) {
 	if err := unix.Send(s.sender, packet, 0); err != nil {
 		return 0, err
 	}
-	// Nothing waits there if the filter dropped it.
+	// There is nothing to receive if the filter dropped it.
 	_, _, _ = unix.Recvfrom(s.receiver, nil, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
 	if err := s.tap.Flush(); err != nil {
 		return 0, err

@@ -9,17 +9,17 @@ import (
 // Call is what an Event is about: a system call, or news of a socket.
 type Call uint32
 
-// The calls, as enum call in calls.h has them.
+// The calls, as in enum call in calls.h.
 const (
-	// These receive, and have the name of the system call.
+	// These receive data, and are named after the system call.
 	CallRead Call = iota + 1
 	CallReadv
 	CallPreadv2
 	CallRecvfrom
 	CallRecvmsg
 	CallRecvmmsg
-	// CallSplice and CallZerocopy (TCP_ZEROCOPY_RECEIVE of getsockopt) receive, too, but
-	// only the length of what they brought is known.
+	// CallSplice and CallZerocopy (getsockopt TCP_ZEROCOPY_RECEIVE) receive as well, but only
+	// the length of the data is known.
 	CallSplice
 	CallZerocopy
 	// These are news of a socket.
@@ -27,28 +27,28 @@ const (
 	CallAccept
 	CallBind
 	CallListen
-	// CallFound: a socket that nobody has heard of is about to be read.
+	// CallFound: a socket of which there was no news yet is about to be read.
 	CallFound
-	// CallIOUring: there are requests of io_uring from now on.
+	// CallIOUring: the process has set up an io_uring.
 	CallIOUring
 )
 
-// Receives tells whether the call brings a process data.
+// Receives tells whether the call receives data.
 func (c Call) Receives() bool { return c >= CallRead && c <= CallZerocopy }
 
-// Unseen tells whether the call brings data of which only the length is known.
+// Unseen tells whether the call receives data of which only the length is known.
 func (c Call) Unseen() bool { return c == CallSplice || c == CallZerocopy }
 
-// syscall is a system call that matters.
+// syscall is a system call that is followed.
 type syscall struct {
 	call Call
 	name string
-	// optional calls are not in every kernel, or on every architecture.
+	// optional: the call does not exist in every kernel, or on every architecture.
 	optional bool
 }
 
-// syscalls are all of them: names, tracepoints and the programs' table of numbers
-// come from here.
+// syscalls is the table of them, from which names, tracepoints and the programs' table of
+// numbers are made.
 var syscalls = []syscall{
 	{call: CallRead, name: "read"},
 	{call: CallReadv, name: "readv"},
@@ -79,7 +79,7 @@ func (c Call) String() string {
 	return fmt.Sprintf("call %d", uint32(c))
 }
 
-// numbers are those of the calls on this architecture, where it has them.
+// numbers are those of the system calls on this architecture.
 var numbers = map[string]int{
 	"read": unix.SYS_READ, "readv": unix.SYS_READV, "preadv2": unix.SYS_PREADV2, "recvfrom": unix.SYS_RECVFROM,
 	"recvmsg": unix.SYS_RECVMSG, "recvmmsg": unix.SYS_RECVMMSG, "splice": unix.SYS_SPLICE,

@@ -14,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tracefs is a folder of tracepoints.
+// tracefs is the events directory of tracefs.
 type tracefs struct{ folder int }
 
-// openTracefs finds the tracepoints of single system calls. Where tracefs is not
-// mounted, it is opened without being mounted anywhere, so that nobody sees it.
+// openTracefs opens the events directory. If tracefs is not mounted, a detached mount is made,
+// which nobody else sees.
 func openTracefs() (*tracefs, error) {
 	for _, mount := range []string{"/sys/kernel/tracing", "/sys/kernel/debug/tracing"} {
 		if fd, err := unix.Open(mount+"/events", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err == nil {
@@ -62,7 +62,7 @@ func (t *tracefs) read(name, file string) (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// id is the number of a tracepoint.
+// id is the id of a tracepoint.
 func (t *tracefs) id(name string) (uint64, error) {
 	text, err := t.read(name, "id")
 	if err != nil {
@@ -71,11 +71,12 @@ func (t *tracefs) id(name string) (uint64, error) {
 	return strconv.ParseUint(text, 10, 64)
 }
 
-// perfEvent is a tracepoint, with or without a program. Closing it detaches the program.
+// perfEvent is a perf event for a tracepoint, with or without a program. Closing it detaches
+// the program.
 type perfEvent struct {
 	name string
 	fd   int
-	link *link.RawLink // nil before Linux 5.15, where the event itself has the program
+	link *link.RawLink // nil before Linux 5.15, where the program belongs to the event itself
 }
 
 func (p *perfEvent) Close() error {
@@ -93,7 +94,7 @@ func (t *tracefs) open(name string) (*perfEvent, error) {
 	}
 	attributes := unix.PerfEventAttr{Type: unix.PERF_TYPE_TRACEPOINT, Config: id, Sample_type: unix.PERF_SAMPLE_RAW, Sample: 1, Wakeup: 1}
 	attributes.Size = uint32(unsafe.Sizeof(attributes))
-	// The event is one of cpu 0; the program runs for the tracepoint, wherever it is.
+	// The event counts on cpu 0, but the program runs on every cpu.
 	fd, err := unix.PerfEventOpen(&attributes, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("opening tracepoint %s: %w", name, err)
@@ -101,7 +102,7 @@ func (t *tracefs) open(name string) (*perfEvent, error) {
 	return &perfEvent{name: name, fd: fd}, nil
 }
 
-// attach puts a program at it.
+// attach attaches a program.
 func (p *perfEvent) attach(program *ebpf.Program) (err error) {
 	p.link, err = link.AttachRawLink(link.RawLinkOptions{Target: p.fd, Program: program, Attach: ebpf.AttachPerfEvent})
 	if err != nil {
@@ -113,17 +114,17 @@ func (p *perfEvent) attach(program *ebpf.Program) (err error) {
 	return nil
 }
 
-// holder holds perf events beside their descriptors, so that nobody waits for their end.
-// The kernel takes tens of milliseconds to end a tracepoint's last event, for one after the
-// other, and whoever closes an event last waits for that: at its exit, too. An array of
-// perf events gives up those that it has in the background, when it is closed.
+// holder holds references to perf events, so that closing their descriptors, or exiting, does
+// not block. The kernel takes tens of milliseconds to destroy the last event of a tracepoint,
+// one event after the other, and whoever releases the last reference waits for that. A BPF
+// array of perf events releases its references in the background after it is closed.
 type holder struct {
 	events *ebpf.Map
 	next   uint32
 }
 
 func newHolder(room int) (*holder, error) {
-	// The library makes no such array larger than there are cpus, for which others are.
+	// Not with the library, which limits such arrays to the number of cpus.
 	create := struct{ kind, keySize, valueSize, entries, flags uint32 }{unix.BPF_MAP_TYPE_PERF_EVENT_ARRAY, 4, 4, uint32(room), 0}
 	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_MAP_CREATE, uintptr(unsafe.Pointer(&create)), unsafe.Sizeof(create))
 	if errno != 0 {
@@ -136,8 +137,8 @@ func newHolder(room int) (*holder, error) {
 	return &holder{events: events}, nil
 }
 
-// hold takes an event, whose descriptor may be closed before that of the holder and
-// after. Where the kernel does not want it, whoever closes it waits as ever.
+// hold adds an event. Its descriptor may be closed before the holder or after it. If the kernel
+// refuses the event, closing it blocks as usual.
 func (h *holder) hold(event *perfEvent) {
 	if h.events.Put(h.next, uint32(event.fd)) == nil {
 		h.next++

@@ -14,14 +14,14 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// uring follows what requests of io_uring bring, into the ring of Calls.
+// uring records what requests of io_uring receive, into the ring of Calls.
 type uring struct {
 	objects *loaded
 	links   []io.Closer
 }
 
-// openURing loads the programs, with the maps that they share with Calls, and puts them
-// at io_uring's tracepoints. These cost only those who use it.
+// openURing loads the programs, with the maps that they share with Calls, and attaches them to
+// io_uring's tracepoints. Only processes that use io_uring pay for them.
 func openURing(spec *ebpf.CollectionSpec, types func() *btf.Spec, shared map[string]*ebpf.Map, opts CallsOptions, snaplen uint32) (_ *uring, err error) {
 	spec.Maps[uringMapEvents].MaxEntries = shared[uringMapEvents].MaxEntries()
 	if err := opts.choose(spec, snaplen); err != nil {
@@ -65,8 +65,8 @@ func openURing(spec *ebpf.CollectionSpec, types func() *btf.Spec, shared map[str
 	return u, nil
 }
 
-// tracepointArguments asks the kernel's types what one of io_uring's tracepoints tells:
-// nothing if there is none of that name.
+// tracepointArguments reads from the kernel's BTF the names of the arguments of io_uring's
+// tracepoints: none for a tracepoint that does not exist.
 func tracepointArguments() (func(point string) []string, error) {
 	all, release, err := mapFile(vmlinuxTypes)
 	if err != nil {
@@ -87,8 +87,8 @@ func tracepointArguments() (func(point string) []string, error) {
 	return func(point string) []string { return told[point] }, nil
 }
 
-// functions finds the functions whose names begin with something, and what their
-// arguments are called.
+// functions finds the functions whose names begin with a prefix, and the names of their
+// arguments.
 func (b *btfBlob) functions(prefix string) map[string][]string {
 	const function, prototype = 12, 13
 	word := func(at uint32) uint32 { return binary.LittleEndian.Uint32(b.types[at:]) }
@@ -119,8 +119,8 @@ func (b *btfBlob) functions(prefix string) map[string][]string {
 	return found
 }
 
-// findTracepoints finds those of io_uring's tracepoints that are there, and tells the
-// programs where they have their arguments: kernels differ in that.
+// findTracepoints finds those of io_uring's tracepoints that this kernel has, and tells the
+// programs the positions of their arguments, in which kernels differ.
 func findTracepoints(spec *ebpf.CollectionSpec, arguments func(point string) []string) (points []string, err error) {
 	submit, complete := arguments("submit_req"), arguments("complete")
 	points = []string{"submit_req", "complete"}
@@ -163,8 +163,8 @@ func findTracepoints(spec *ebpf.CollectionSpec, arguments func(point string) []s
 	return points, nil
 }
 
-// missed counts the completions and requests for which the kernel did not run the
-// programs. Who is woken matters only at the beginning.
+// missed counts the requests and completions for which the kernel skipped the programs. The
+// one for wakeups does not count, since it matters only at the beginning.
 func (u *uring) missed() (n uint64) {
 	for _, name := range []string{uringProgSubmitted, uringProgCompletes, uringProgOverflows} {
 		p := u.objects.programs[name]
@@ -204,7 +204,7 @@ func (u *uring) stop() error {
 // NoURing says why requests of io_uring cannot be followed; nil if they are.
 func (c *Calls) NoURing() error { return c.noURing }
 
-// HasURing says that a followed process has an io_uring that nobody saw it make.
+// HasURing says that a followed process has an io_uring that is older than the capture.
 func (c *Calls) HasURing() error {
 	if err := c.objects.variables[callsVarRings].Set(uint32(1)); err != nil {
 		return fmt.Errorf("following io_uring: %w", err)

@@ -10,14 +10,14 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// verdictSymbol is the function in tap.c that a Verdict takes the place of.
+// verdictSymbol is the function in tap.c that a Verdict replaces.
 const verdictSymbol = "verdict"
 
 // Verdict decides how much of a packet a socket keeps: the number that a socket
 // filter returns. A Tap records what it decided. A nil *Verdict keeps everything.
 //
-// It is not in the kernel yet, and can be used for any number of taps, each of
-// which gets maps of its own.
+// It is not loaded yet, and can be used for any number of taps, each of which gets maps of its
+// own.
 type Verdict struct {
 	name    string // for messages
 	program string // the program's name in spec
@@ -25,11 +25,11 @@ type Verdict struct {
 	spec *ebpf.CollectionSpec
 }
 
-// Name is where the verdict comes from: FILE, FILE:PROGRAM or a number.
+// Name says where the verdict comes from: FILE, FILE:PROGRAM or a number.
 func (v *Verdict) Name() string { return v.name }
 
-// Keep is the verdict that keeps at most so many bytes of each packet, from
-// offset 0 on: 0 drops it, -1 keeps everything.
+// Keep is the verdict that keeps at most this many bytes of each packet, from offset 0 on: 0
+// drops it, -1 keeps everything.
 func Keep(bytes int32) *Verdict {
 	return newVerdict(fmt.Sprintf("verdict %d", bytes), asm.Instructions{
 		asm.Mov.Imm(asm.R0, bytes),
@@ -37,7 +37,7 @@ func Keep(bytes int32) *Verdict {
 	})
 }
 
-// newVerdict makes a verdict of instructions that refer to nothing.
+// newVerdict makes a verdict of instructions that refer to no map or function.
 func newVerdict(name string, instructions asm.Instructions) *Verdict {
 	const program = "filter"
 	return &Verdict{name: name, program: program, spec: &ebpf.CollectionSpec{
@@ -47,8 +47,8 @@ func newVerdict(name string, instructions asm.Instructions) *Verdict {
 	}}
 }
 
-// needed is what a program cannot do without: itself, its maps, and what those
-// hold of maps and of programs to tail-call.
+// needed is the part of an object that a program needs: itself, its maps, and the maps and
+// tail-call programs that those hold.
 func needed(spec *ebpf.CollectionSpec, program string) *ebpf.CollectionSpec {
 	all := spec.Copy()
 	cut := &ebpf.CollectionSpec{
@@ -64,7 +64,7 @@ func needed(spec *ebpf.CollectionSpec, program string) *ebpf.CollectionSpec {
 		if m == nil || cut.Maps[name] != nil {
 			return
 		}
-		// A map that others share under a path is not for experiments.
+		// A pinned map is shared with other programs, which must not be affected.
 		m.Pinning = ebpf.PinNone
 		cut.Maps[name] = m
 		for _, kv := range m.Contents {
@@ -96,8 +96,7 @@ func needed(spec *ebpf.CollectionSpec, program string) *ebpf.CollectionSpec {
 	return cut
 }
 
-// load puts the program's maps into the kernel, and the program itself if alone
-// says so.
+// load creates the program's maps, and if alone is set, loads the program by itself.
 func (v *Verdict) load(alone bool) (*ebpf.Collection, error) {
 	spec := v.spec.Copy()
 	if !alone {
@@ -106,8 +105,7 @@ func (v *Verdict) load(alone bool) (*ebpf.Collection, error) {
 	return ebpf.NewCollection(spec)
 }
 
-// splice puts the verdict in the place of the tap's own, with maps that are in
-// the kernel already.
+// splice replaces the tap's own verdict function by the filter, with maps that exist already.
 func (v *Verdict) splice(tap *ebpf.ProgramSpec, maps map[string]*ebpf.Map) error {
 	begin, end, err := function(tap.Instructions, verdictSymbol)
 	if err != nil {
@@ -119,7 +117,7 @@ func (v *Verdict) splice(tap *ebpf.ProgramSpec, maps map[string]*ebpf.Map) error
 		return err
 	}
 	tap.Instructions = slices.Concat(tap.Instructions[:begin], own, tap.Instructions[end:])
-	// Which helpers the filter may call depends on its license. The tap is content with any.
+	// Some helpers are only for filters with a GPL-compatible license. The tap needs none.
 	tap.License = filter.License
 	return nil
 }
@@ -137,9 +135,9 @@ func function(program asm.Instructions, symbol string) (begin, end int, err erro
 	return begin, end, nil
 }
 
-// graft makes a function of a program and of the functions that it calls. The
-// names of theirs cannot meet those of the tap. prototype is the BTF of the
-// function that it takes the place of.
+// graft turns a program, with the functions that it calls, into functions of the tap. Symbols
+// get a prefix, so that they cannot collide with those of the tap. prototype is the BTF of the
+// function that is replaced.
 func graft(program asm.Instructions, prototype *btf.Func, maps map[string]*ebpf.Map) (asm.Instructions, error) {
 	const prefix = "filter:"
 	called := make(map[string]bool)
@@ -174,13 +172,13 @@ func graft(program asm.Instructions, prototype *btf.Func, maps map[string]*ebpf.
 	return own, nil
 }
 
-// describeFunction gives a function's first instruction the BTF and the source
-// line that the kernel wants of either all functions or none.
+// describeFunction gives a function's first instruction BTF and a source line: the kernel
+// wants them for all functions or for none.
 func describeFunction(ins asm.Instruction, name string, prototype *btf.Func, isEntry bool) asm.Instruction {
 	fn := btf.FuncMetadata(&ins)
 	if prototype != nil && (isEntry || fn == nil) {
-		// An entry that is called must return int to be allowed absolute loads, and
-		// only a static function may be called with what the tap has at hand.
+		// A function with absolute loads must return int, and only a static one can be called
+		// with the arguments that the tap has.
 		if fn != nil {
 			name = fn.Name
 		}
