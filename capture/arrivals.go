@@ -6,42 +6,42 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// arrivals are the records in the tap's ring that were looked at and not taken yet, in
-// the order of their times. They lie in the ring all the while.
+// arrivals are the records in the tap's ring that were found and not taken yet, ordered by
+// time. They stay in the ring until they are taken.
 //
-// In the ring they have the order in which the filters asked for room, and each filter
-// took the time after that. So whoever has seen all records up to a place in the ring
-// knows that all others have a later time than the moment when he chose that place.
+// The ring has them in the order in which the filters reserved room, and each filter reads the
+// clock after that. So once all records before a position in the ring were seen, all others
+// have a later time than the moment when that position was read.
 type arrivals struct {
 	waiting []arrival
-	next    int                     // of waiting: those before it were taken
-	end     bpf.Place               // of the last record in the ring that was looked at
-	done    bpf.Place               // all records before this place were taken
-	early   map[bpf.Place]bpf.Place // where those that were taken before their turn in the ring begin and end
-	aim     bpf.Place               // place that was chosen last
-	aimed   int64                   // boot time when it was chosen
-	aiming  bool                    // it has not been reached
-	horizon int64                   // boot time up to which everything has been seen
-	busy    bool                    // the next record was still being written at the last look
-	more    bool                    // the last look has left something for the next one
+	next    int                     // index into waiting: those before it were taken
+	end     bpf.Place               // end of the last record in the ring that was scanned
+	done    bpf.Place               // all records before this position were taken
+	early   map[bpf.Place]bpf.Place // begin and end of records that were taken while earlier ones in the ring were not
+	aim     bpf.Place               // position in the ring to scan up to
+	aimed   int64                   // boot time when it was read
+	aiming  bool                    // it has not been reached yet
+	horizon int64                   // boot time up to which all records were seen
+	busy    bool                    // the last scan ended at a record that was still being written
+	more    bool                    // the last scan has left records for the next one
 }
 
 // arrival is a record in the ring.
 type arrival struct {
 	time int64 // on the boot clock
-	// The record is at a place, and ends at another. from is where the one before it in
-	// the ring ended: what was given up may lie between them.
+	// The record begins at a position, and ends at another. from is where the record before it
+	// in the ring ended: discarded records may be between them.
 	from, at, end bpf.Place
 }
 
-// waits tells whether there is something to do at once.
+// waits tells whether the next scan should follow at once.
 func (a *arrivals) waits() bool { return a.busy || a.more }
 
-// empty tells whether all records that were there have been taken.
+// empty tells whether all records in the ring have been taken.
 func (a *arrivals) empty() bool { return a.next == len(a.waiting) && !a.aiming }
 
-// free is the place before which nothing is needed any more: behind what was given up as
-// well, if that came last.
+// free is the position before which the ring can be released, including discarded records at
+// its end.
 func (a *arrivals) free(tap *bpf.Tap) bpf.Place {
 	if a.next == len(a.waiting) {
 		return tap.At()
@@ -49,8 +49,8 @@ func (a *arrivals) free(tap *bpf.Tap) bpf.Place {
 	return a.done
 }
 
-// scan looks at the records up to a place that it chooses, all of them in a last look, and
-// returns up to when everything has been seen.
+// scan reads the records up to the current end of the ring, or all of them the last time, and
+// returns the time up to which everything has been seen.
 func (a *arrivals) scan(tap *bpf.Tap, last bool) (horizon int64) {
 	a.busy, a.more = false, false
 	if !a.aiming || last {
@@ -62,7 +62,7 @@ func (a *arrivals) scan(tap *bpf.Tap, last bool) (horizon int64) {
 		case ok:
 			a.push(arrival{time, a.end, at, tap.At()})
 			a.end = tap.At()
-		case tap.At() >= a.aim: // what came last was given up
+		case tap.At() >= a.aim: // the last records were discarded
 		case last:
 			runtime.Gosched() // its cpu is about to complete it
 		default:
@@ -74,10 +74,9 @@ func (a *arrivals) scan(tap *bpf.Tap, last bool) (horizon int64) {
 	return a.horizon
 }
 
-// push puts a record in its place, which is the last one or few before it: as many as
-// there are cpus.
+// push inserts a record by time: at the end, or before as few records as there are cpus.
 func (a *arrivals) push(new arrival) {
-	// Moving what remains costs as much as it saves until half is gone.
+	// Compacting only when half is gone makes its cost constant per record.
 	if a.next > len(a.waiting)/2 {
 		a.waiting = append(a.waiting[:0], a.waiting[a.next:]...)
 		a.next = 0
@@ -88,7 +87,7 @@ func (a *arrivals) push(new arrival) {
 	}
 }
 
-// first is the earliest record.
+// first returns the earliest record.
 func (a *arrivals) first() (arrival, bool) {
 	if a.next == len(a.waiting) {
 		return arrival{}, false
@@ -96,8 +95,8 @@ func (a *arrivals) first() (arrival, bool) {
 	return a.waiting[a.next], true
 }
 
-// pop notes that the earliest record was taken. Its room is given back when all before
-// it in the ring were taken, too.
+// pop notes that the earliest record was taken. Its room is released when all before it in the
+// ring were taken, too.
 func (a *arrivals) pop() {
 	taken := a.waiting[a.next]
 	a.next++

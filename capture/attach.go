@@ -13,20 +13,20 @@ import (
 )
 
 // Attach puts the tap on a socket of the caller's, such as a *net.UDPConn or a
-// *net.TCPListener, who goes on to use it as before: the session neither reads nor
-// closes it. What a TCP listener accepts from then on has the tap as well.
+// *net.TCPListener, who goes on using it as before: the session neither reads nor closes it.
+// Connections that a TCP listener accepts from then on have the tap as well.
 //
-// The views are those of the kernel's side: ViewKernel, which is the default, ViewNet
-// and ViewLink. What userspace gets only its reader knows. IDs count the packets.
-// Nothing that arrives after Attach returns is missed, but for want of room in the
-// ring; what is in the receive queue by then is not captured.
+// The views are those of the kernel's side: ViewKernel, which is the default, ViewNet and
+// ViewLink. What userspace gets is known only to the socket's reader. IDs count the packets.
+// Every packet that arrives after Attach returns is captured, unless the ring has no room for
+// it; what is in the receive queue by then is not captured.
 //
-// The socket must have no filter yet, and should get none until the end of Run, or
-// Close, takes the tap off. Connections that were accepted keep the tap, which then
-// lets everything pass and records nothing. Run does not end when the socket is closed.
+// The socket must have no filter yet, and should get none until the tap is removed, at the end
+// of Run or by Close. Connections that were accepted keep the tap, which then lets everything
+// pass and records nothing. Run does not end when the socket is closed.
 //
-// An error is a *bpf.MissingError if a privilege or a feature of the kernel is missing,
-// as it is for MPTCP, which takes no filter: Go listens for it unless
+// An error is a *bpf.MissingError if a privilege or a feature of the kernel is missing, as it
+// is for MPTCP, whose sockets take no filter: Go listens for MPTCP unless
 // net.ListenConfig.SetMultipathTCP says otherwise.
 func Attach(conn syscall.Conn, options Options) (*Session, error) {
 	if conn == nil {
@@ -70,7 +70,7 @@ func Attach(conn syscall.Conn, options Options) (*Session, error) {
 	return s, err
 }
 
-// attachable tells what a socket is that can have the tap.
+// attachable describes the socket, or returns an error if it cannot have the tap.
 func attachable(fd int) (foreign, error) {
 	if _, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil {
 		return foreign{}, fmt.Errorf("what conn has is no socket: %w", err)
@@ -89,9 +89,8 @@ func attachable(fd int) (foreign, error) {
 	return about, err
 }
 
-// giveBack ends the recording, also on connections that were accepted, and takes the
-// tap off the caller's socket, unless another filter is in its place or the socket is
-// closed.
+// giveBack ends the recording, also on accepted connections, and removes the tap from the
+// caller's socket, unless the socket has another filter by now or is closed.
 func (s *Session) giveBack() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,5 +112,5 @@ func (s *Session) giveBack() error {
 	return errors.Join(stopped, err)
 }
 
-// errBorrowed is the error of a probe to a socket of the caller's.
+// errBorrowed is the error of a probe to a caller's socket.
 var errBorrowed = errors.New("the probe is for sockets that Open has opened: what comes to this one is its owner's business")

@@ -7,19 +7,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clock turns the kernel's CLOCK_BOOTTIME, which the tap stamps packets with,
-// into wall-clock time.
+// clock turns the kernel's CLOCK_BOOTTIME, which the tap stamps packets with, into wall-clock
+// time.
 //
-// The difference between the two changes only when somebody sets the wall
-// clock: NTP slews both alike, and both go on during suspend. So it is measured
-// once, and times in one capture never jump.
+// The difference between the two changes only when the wall clock is set: NTP slews both alike,
+// and both go on during suspend. So it is measured once, and times in one capture never jump.
 type clock struct {
 	offset int64 // wall clock minus boot time, nanoseconds
 	bound  int64 // of offset's error, nanoseconds
 }
 
-// newClock reads the wall clock between two readings of the boot clock, several
-// times, and keeps the tightest pair.
+// newClock reads the wall clock between two readings of the boot clock, several times, and
+// keeps the pair with the smallest gap.
 func newClock() (clock, error) {
 	var best clock
 	for range 64 {
@@ -35,7 +34,7 @@ func newClock() (clock, error) {
 		if err != nil {
 			return clock{}, err
 		}
-		// Half the gap, rounded up, and the clocks' own nanosecond.
+		// Half the gap, rounded up, plus the clocks' resolution of a nanosecond.
 		bound := (after-before+1)/2 + 1
 		if best.bound == 0 || bound < best.bound {
 			best = clock{offset: wall - before - (after-before)/2, bound: bound}
@@ -53,14 +52,14 @@ func now(id int32) (int64, error) {
 	return ts.Nano(), nil
 }
 
-// bootNow is the boot clock, which cannot fail once newClock has read it.
+// bootNow reads the boot clock, which cannot fail once newClock has read it.
 func bootNow() int64 {
 	t, _ := now(unix.CLOCK_BOOTTIME)
 	return t
 }
 
-// wall is the wall-clock time, in nanoseconds since the Unix epoch, of a time
-// on the boot clock.
+// wall converts a time on the boot clock to wall-clock time, in nanoseconds since the Unix
+// epoch.
 func (c clock) wall(boot int64) int64 { return boot + c.offset }
 
 // stepped tells by how much the wall clock has been set since c was measured,

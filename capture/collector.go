@@ -17,29 +17,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// collector brings the two sides of a capture together: records of the tap and
-// deliveries to userspace. It belongs to one goroutine, but for its counts.
+// collector merges the two sides of a capture: records of the tap and deliveries to userspace.
+// It belongs to one goroutine, except for its atomic counts.
 type collector struct {
 	tap       *bpf.Tap
 	origin    origin
 	clock     clock
 	sink      Sink
-	failed    error  // of the sink, which gets no more packets then
+	failed    error  // error of the sink, which gets no more packets then
 	limit     uint64 // packets of the kernel view; 0 for no limit
 	poll      time.Duration
 	snaplen   int
 	immediate bool
-	observe   func(*bpf.Record) // nil if nobody wants to see them
+	observe   func(*bpf.Record) // may be nil
 
 	ring    arrivals
 	record  bpf.Record
 	packet  Packet
 	noted   pair.Packet
 	batch   batch
-	spare   batch      // emptied
+	spare   batch      // an emptied batch, for reuse
 	waiting []delivery // of batch, not paired yet
 	got     int64      // boot time up to which deliveries have been taken
-	took    bool       // there were some the last time
+	took    bool       // the last take returned some
 	lost    losses     // of packets
 	lostAll uint64     // losses up to the newest record
 	drops   uint64     // losses since the last packet of the kernel view
@@ -48,22 +48,21 @@ type collector struct {
 
 	counts    [viewCount]atomic.Uint64
 	written   atomic.Uint64            // packets that the sink took
-	queue     atomic.Uint64            // messages that receive queues dropped, as far as deliveries told
-	trimmed   atomic.Uint64            // packets of which the verdict keeps a part only
+	queue     atomic.Uint64            // messages that receive queues dropped, according to deliveries so far
+	trimmed   atomic.Uint64            // packets of which the verdict keeps only a part
 	records   uint64                   // that were read
 	filtered  uint64                   // of records: packets that the verdict dropped
 	unreached [viewCount]atomic.Uint64 // headers below offset 0 that the filter could not reach
 	peeks     atomic.Uint64            // deliveries that the process only peeked at
 	empty     atomic.Uint64            // calls that returned no message where there are messages
-	forgotten atomic.Uint64            // packets of sockets that nobody knows any more
+	forgotten atomic.Uint64            // packets whose sockets are not known any more
 }
 
 const viewCount = ViewWire + 1
 
 func (c *collector) full() bool { return c.limit > 0 && c.counts[ViewKernel].Load() >= c.limit }
 
-// round waits until it is time to look again, and takes what the tap has recorded and
-// what userspace has got since.
+// round waits for the next records or deliveries, and processes them.
 func (c *collector) round() error {
 	if !c.ring.waits() {
 		if err := c.rest(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, bpf.ErrFlushed) {
@@ -76,9 +75,9 @@ func (c *collector) round() error {
 	return c.flush()
 }
 
-// rest sleeps until something comes if there is nothing, and then lets more come for a
-// while: to be woken for each packet costs more than all else that is done for it. What
-// comes after a silence is looked at at once.
+// rest sleeps until a record or delivery comes if there is none, and then waits a while for
+// more: a wakeup for each packet would cost more than everything else that is done for it. The
+// first after a silence is processed at once.
 func (c *collector) rest() error {
 	if c.ring.empty() && len(c.waiting) == 0 && c.origin.rests() {
 		begin := time.Now()
@@ -92,11 +91,11 @@ func (c *collector) rest() error {
 	return c.tap.Wait(time.Now().Add(c.poll))
 }
 
-// flushInterval is how long a sink may keep packets to itself.
+// flushInterval is how long a sink may buffer packets.
 const flushInterval = time.Second
 
-// nextFlush is when to look again although nobody wakes the collector: a sink that
-// buffers wants to be flushed then.
+// nextFlush is when to wake the collector even if nothing comes, because a sink that buffers
+// must be flushed then.
 func (c *collector) nextFlush() time.Time {
 	if _, buffers := c.sink.(Flusher); buffers {
 		return c.flushed.Add(flushInterval)
@@ -104,7 +103,7 @@ func (c *collector) nextFlush() time.Time {
 	return time.Now().Add(flushInterval)
 }
 
-// flush makes a sink that buffers let go of what it has.
+// flush flushes a sink that buffers.
 func (c *collector) flush() error {
 	sink, buffers := c.sink.(Flusher)
 	if !buffers || !c.immediate && time.Since(c.flushed) < flushInterval {
@@ -115,8 +114,8 @@ func (c *collector) flush() error {
 	return c.failed
 }
 
-// look takes what there is, as far as nothing earlier can come any more. The last look
-// takes everything.
+// look processes records and deliveries up to the time before which nothing can come any more.
+// The last time it processes everything.
 func (c *collector) look(last bool) (err error) {
 	if err := c.tap.Begin(); err != nil {
 		return fmt.Errorf("reading the ring: %w", err)
@@ -132,12 +131,12 @@ func (c *collector) look(last bool) (err error) {
 	return c.merge(horizon, last)
 }
 
-// take gets what userspace has got since the last time, behind what is left of it.
+// take appends the new deliveries to those that are left from the last time.
 func (c *collector) take(last bool) {
 	next, horizon := c.origin.take(c.spare, last)
 	c.took = len(next.deliveries) > 0
 	if len(c.waiting) > 0 {
-		// Few, if any; some calls of other processes may be older.
+		// There are few, if any; calls of other processes among the new ones may be older.
 		for i := range c.waiting {
 			next.put(&c.waiting[i], c.waiting[i].Data)
 		}
@@ -150,12 +149,12 @@ func (c *collector) take(last bool) {
 	}
 }
 
-// roundBytes bounds how much of the ring one look takes, so that room is given back and
-// deliveries get their turn under any load.
+// roundBytes bounds how much of the ring one look processes, so that room is released and
+// deliveries are processed under any load.
 const roundBytes = 2 << 20
 
-// merge takes records and deliveries up to a time on the boot clock, in the order of
-// their times: a delivery comes after the packets that brought it.
+// merge processes records and deliveries up to a time on the boot clock, ordered by time: a
+// delivery comes after the packets that brought it.
 func (c *collector) merge(until int64, all bool) error {
 	for budget := bpf.Place(roundBytes); ; {
 		next, ok := c.ring.first()
@@ -180,7 +179,7 @@ func (c *collector) merge(until int64, all bool) error {
 	}
 }
 
-// finish takes what is left when no more can come, whatever has failed before.
+// finish processes what is left when no more can come, even after an error.
 func (c *collector) finish() error {
 	failed := c.failed
 	err := c.look(false)
@@ -196,7 +195,7 @@ func (c *collector) finish() error {
 	return err
 }
 
-// kernel takes the record that was just read.
+// kernel processes the record that was just read.
 func (c *collector) kernel() {
 	rec := &c.record
 	if c.observe != nil {
@@ -228,7 +227,7 @@ func (c *collector) kernel() {
 		Data: rec.Data, Len: int(rec.Len), Verdict: int(rec.Verdict),
 	}
 	if rec.State == tcpListen || r.listens && rec.Cookie == r.cookie {
-		c.noted.Cookie = 0 // not that of the connection
+		c.noted.Cookie = 0 // it is not the connection's
 	}
 	wanted := !c.full()
 	r.outlet.tally.record(wanted, rec.Verdict)
@@ -255,7 +254,7 @@ func direction(pktType uint32) Direction {
 // reached, and its ports in the transport header.
 func address(p *Packet, rec *bpf.Record, layer Layer) {
 	if layer == LayerMessage {
-		return // what the tap finds below a message is no header
+		return // below a message there is no header, whatever the tap finds there
 	}
 	var src, dst netip.Addr
 	net, transport := rec.NetHeader(), rec.Data
@@ -294,9 +293,9 @@ func hasPorts(protocol uint8) bool {
 	return false
 }
 
-// views hands the record on in every view of the kernel's side that is wanted.
+// views adds the record to each requested view of the kernel's side.
 func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
-	// Whichever view comes first tells of the losses.
+	// The first view has the losses.
 	p.Drops = c.drops
 	if at := r.at(ViewKernel, p); at != nil {
 		p.Data, p.Len = rec.Data, int(rec.Len)
@@ -334,8 +333,8 @@ func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 // linkHeaderLen is the length of an Ethernet header.
 const linkHeaderLen = 14
 
-// appendBelow appends what stands before offset 0, from the view's own header
-// on. It is not ok where the filter could not reach all of it.
+// appendBelow appends the bytes before offset 0, from the view's own header on. ok is false
+// where the filter could not reach all of them.
 func appendBelow(to []byte, rec *bpf.Record, layer Layer, view View) (_ []byte, ok bool) {
 	switch layer {
 	case LayerMessage:
@@ -362,8 +361,8 @@ func appendBelow(to []byte, rec *bpf.Record, layer Layer, view View) (_ []byte, 
 	return append(to, rec.NetHeader()[:n]...), true
 }
 
-// netHeaderLen is the length of an IP header with options or extension headers
-// (RFC 791, RFC 8200); not ok if net does not hold all of it.
+// netHeaderLen is the length of an IP header with options or extension headers (RFC 791, RFC
+// 8200). ok is false if net does not hold all of it.
 func netHeaderLen(net []byte) (n int, ok bool) {
 	if len(net) < 20 {
 		return 0, false
@@ -396,15 +395,16 @@ func netHeaderLen(net []byte) (n int, ok bool) {
 	}
 }
 
-// ownCall is how a Session receives.
+// ownCall is the system call by which a Session receives.
 const ownCall = "recvmsg"
 
-// user takes a delivery.
+// user processes a delivery.
 func (c *collector) user(d *delivery) {
 	r := d.route
 	var m pair.Match
 	var receipt Receipt
-	// An error is no message but news of ICMP or of the queue, and the end of a connection is none either.
+	// An error reports ICMP or a queue overflow, not a message, and neither is the end of a
+	// connection.
 	empty := !r.kind.stream && (d.err != nil || d.end)
 	if empty && d.err != nil {
 		receipt = endOf(d.err)
@@ -461,7 +461,7 @@ func (c *collector) user(d *delivery) {
 	}
 }
 
-// discard counts deliveries that nobody wants to see.
+// discard counts deliveries that are not in a requested view.
 func (c *collector) discard(d *discarded) {
 	r := d.route
 	m := r.pairer.Delivered(&d.last)
@@ -471,8 +471,8 @@ func (c *collector) discard(d *discarded) {
 	r.outlet.tally.bytes += d.bytes
 }
 
-// add hands a packet on to a lane. A sink that fails gets no more packets: they are
-// given up, and only what it took is counted.
+// add hands a packet to the sink, for a lane. After the sink has failed it gets no more
+// packets: they are discarded, and only what it took is counted.
 func (c *collector) add(p *Packet, at *lane, counted bool) {
 	p.Interface = &at.Interface
 	at.handed++

@@ -8,8 +8,7 @@ import (
 
 // Command is a command to run under capture.
 type Command struct {
-	// Args are the command and its arguments, at least the former. The command is
-	// searched for in PATH.
+	// Args are the command and its arguments, at least the command. It is searched for in PATH.
 	Args []string
 	// Env is its environment. Default: the caller's.
 	Env []string
@@ -19,8 +18,8 @@ type Command struct {
 	User *User
 }
 
-// User is who a command runs as. Such a command gets no descriptors but the three
-// that are for it, and the sockets that this program was started for (LISTEN_FDS).
+// User is who a command runs as. Such a command inherits only its stdin, stdout and stderr, and
+// the sockets of this program's socket activation (LISTEN_FDS).
 type User struct {
 	UID, GID int
 	Groups   []int
@@ -32,7 +31,7 @@ func (c *Command) inner() process.Command {
 	}
 }
 
-// Reenter does the work of the process that Start makes of the same program, and
-// does not return in it. Every program that calls Start must call it before it does
+// Reenter is the main function of the process that Start makes from this same program; in that
+// process it does not return. Every program that calls Start must call it before it does
 // anything else.
 func Reenter() { process.Reenter() }

@@ -12,23 +12,23 @@ import (
 type delivery struct {
 	pair.Delivery
 	route *route
-	out   bool  // a copy of what was sent, not received
-	err   error // what the call failed with; there are no Data then
+	out   bool  // a copy of an outgoing packet
+	err   error // error of the call; then there is no Data
 	end   bool  // end of stream
 
-	// What follows is known of other processes' calls only.
+	// Known only for calls of other processes.
 	call     string
 	pid, tid uint32
-	lost     uint64 // calls of which nothing is known, since the delivery before
+	lost     uint64 // calls that were lost since the previous delivery
 }
 
-// batch is deliveries, in the order of their times, and the memory that their bytes are in.
+// batch is deliveries ordered by time, and the memory for their bytes.
 type batch struct {
 	deliveries []delivery
-	chunks     [][]byte // of chunkSize, or of a larger message
+	chunks     [][]byte // of chunkSize, or larger for a larger message
 	used       int      // chunks that are full
 	bytes      int
-	// What was received and thrown away, since nobody wants to see it.
+	// Messages that were received and discarded, because no view needs them.
 	discarded discarded
 }
 
@@ -39,17 +39,17 @@ type discarded struct {
 	last            pair.Delivery // without its bytes
 }
 
-// size is what a batch takes of memory, in bytes.
+// size is the memory that a batch needs, in bytes.
 func (b *batch) size() int { return b.bytes + len(b.deliveries)*int(unsafe.Sizeof(delivery{})) }
 
 const (
-	// chunkSize is how much memory is allocated at once for the bytes of deliveries.
+	// chunkSize is how many bytes are allocated at once for the bytes of deliveries.
 	chunkSize = 256 << 10
-	// chunksKept is how many chunks of a batch are used again: a burst may need more once.
+	// chunksKept is how many chunks of a batch are reused: a single burst may need more.
 	chunksKept = 32
 )
 
-// put copies a delivery with its bytes.
+// put appends a copy of a delivery and its bytes.
 func (b *batch) put(d *delivery, data []byte) {
 	b.deliveries = append(b.deliveries, *d)
 	b.deliveries[len(b.deliveries)-1].Data = b.copy(data)
@@ -73,7 +73,7 @@ func (b *batch) copy(data []byte) []byte {
 	return chunk[len(chunk)-len(data) : len(chunk) : len(chunk)]
 }
 
-// emptied is the batch without what is in it, whose memory is used again.
+// emptied returns an empty batch that reuses the memory.
 func (b *batch) emptied() batch {
 	clear(b.deliveries)
 	kept := b.chunks[:min(len(b.chunks), chunksKept)]
@@ -84,18 +84,18 @@ func (b *batch) emptied() batch {
 	return batch{deliveries: b.deliveries[:0], chunks: kept}
 }
 
-// mailboxLimit bounds the memory in bytes that waits for the collector. A receiver that
-// finds so many waits in turn, and the socket's own queue overflows, counted.
+// mailboxLimit bounds the memory, in bytes, of deliveries that wait for the collector. When it
+// is reached, receivers block, and the socket's own queue overflows, counted.
 const mailboxLimit = 16 << 20
 
-// mailbox hands deliveries from the receivers to the collector, a batch at a
-// time. Two batches take turns, so that nothing is allocated in the long run.
+// mailbox hands deliveries from the receivers to the collector, a batch at a time. Two batches
+// alternate, so that nothing is allocated in the long run.
 type mailbox struct {
 	mu     sync.Mutex
 	room   sync.Cond
 	filled batch
 	closed bool
-	// Whoever puts something in calls wake if the collector rests.
+	// put calls wake if the collector rests.
 	rest bool
 	wake func()
 }
@@ -106,8 +106,8 @@ func newMailbox(wake func()) *mailbox {
 	return m
 }
 
-// put takes what a call returned: fill puts it into a batch, with the time that it is
-// given. Whoever has taken the batch before gets nothing with an earlier time.
+// put adds what a call returned: fill appends it to a batch, with the given time. It is later
+// than the horizon of every take before.
 func (m *mailbox) put(fill func(b *batch, now int64)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -121,8 +121,7 @@ func (m *mailbox) put(fill func(b *batch, now int64)) {
 	}
 }
 
-// rests tells whether nothing is there: then the next one to put something in wakes the
-// collector.
+// rests tells whether the mailbox is empty: then the next put wakes the collector.
 func (m *mailbox) rests() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -130,8 +129,8 @@ func (m *mailbox) rests() bool {
 	return m.rest
 }
 
-// take swaps the filled batch for an emptied one. What comes later has a time after
-// the horizon.
+// take swaps the filled batch for an emptied one. Later deliveries have a time after the
+// horizon.
 func (m *mailbox) take(emptied batch) (taken batch, horizon int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -140,7 +139,7 @@ func (m *mailbox) take(emptied batch) (taken batch, horizon int64) {
 	return taken, bootNow()
 }
 
-// close lets no receiver wait any more.
+// close ends the blocking of receivers.
 func (m *mailbox) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -10,19 +10,19 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// follower turns what is known of other processes' system calls into
-// deliveries. It belongs to the collector's goroutine.
+// follower turns the events of other processes' system calls into deliveries. It belongs to the
+// collector's goroutine.
 type follower struct {
 	live    *Live
 	event   bpf.Event
-	parts   map[uint32]*parts // calls that are not complete yet, by thread
+	parts   map[uint32]*parts // incomplete messages, by thread
 	lost    losses            // of events
 	spliced uint64            // bytes
 
-	aim     bpf.Place // place in the ring that was chosen last
-	aimed   int64     // boot time when it was chosen
-	aiming  bool      // it has not been reached
-	horizon int64     // boot time up to which everything was read
+	aim     bpf.Place // position in the ring to read up to
+	aimed   int64     // boot time when it was read
+	aiming  bool      // it has not been reached yet
+	horizon int64     // boot time up to which all events were read
 }
 
 // parts is a message that comes in several pieces.
@@ -31,7 +31,7 @@ type parts struct {
 	bytes  []byte
 	offset uint32
 	wanted uint32
-	taken  int64 // boot time when its last piece was taken: the next ones come at once
+	taken  int64 // boot time when its last piece was read: the next ones come at once
 }
 
 func newFollower(l *Live) *follower {
@@ -43,18 +43,17 @@ func (f *follower) routeOf(rec *bpf.Record) *route { return f.live.roster.ofReco
 
 func (f *follower) outlets() []*outlet { return f.live.roster.listOutlets() }
 
-// rests tells whether nothing is left of what was looked at, and what comes wakes the
-// collector.
+// rests tells whether all events were read, so that the next one wakes the collector.
 func (f *follower) rests() bool {
 	calls := f.live.calls
 	return len(f.parts) == 0 && !f.aiming && (calls == nil || calls.EndsSleep())
 }
 
-// takenBytes bounds what is taken of the ring at once, so that packets get their turn
-// under any load, and memory has an end.
+// takenBytes bounds what is read from the ring at once, so that packets are processed under any
+// load, and memory is bounded.
 const takenBytes = 2 << 20
 
-// take reads what processes got, in the order of time.
+// take reads what processes got, ordered by time.
 func (f *follower) take(b batch, last bool) (taken batch, horizon int64) {
 	calls := f.live.calls
 	if calls == nil {
@@ -83,7 +82,7 @@ func (f *follower) take(b batch, last bool) (taken batch, horizon int64) {
 	if calls.At() >= f.aim {
 		f.horizon, f.aiming = f.aimed, false
 	} else {
-		// Hardly anything behind it is older.
+		// Hardly any event after it is older.
 		f.horizon = max(f.horizon, newest)
 	}
 	horizon = f.incomplete(&b, last)
@@ -91,7 +90,7 @@ func (f *follower) take(b batch, last bool) (taken batch, horizon int64) {
 	return b, horizon
 }
 
-// incomplete gives up on messages whose last piece was lost, or on all, and returns
+// incomplete discards messages whose last piece was lost, or all incomplete ones, and returns
 // the time up to which everything is complete.
 func (f *follower) incomplete(b *batch, last bool) (horizon int64) {
 	horizon = f.horizon
@@ -105,7 +104,7 @@ func (f *follower) incomplete(b *batch, last bool) (horizon int64) {
 	return horizon
 }
 
-// takeEvent takes the event that was just read.
+// takeEvent processes the event that was just read.
 func (f *follower) takeEvent(b *batch) {
 	e := &f.event
 	switch kind := e.Kind(); {
@@ -115,7 +114,7 @@ func (f *follower) takeEvent(b *batch) {
 		f.live.roster.news(e)
 		switch {
 		case kind == bpf.CallListen && f.live.config.wantsPort(e.LocalPort):
-			// It need not be one that the process has made.
+			// The socket may have been made by another process.
 			f.live.scanner.ask(request{pid: int(e.Pid), fd: int(e.Fd), cookie: e.Cookie})
 		case e.Type != unix.SOCK_STREAM:
 			f.live.scanner.ask(request{pid: int(e.Pid), fd: int(e.Fd), cookie: e.Cookie, bound: true})
@@ -124,9 +123,9 @@ func (f *follower) takeEvent(b *batch) {
 		f.live.scanner.ask(request{pid: int(e.Pid), fd: int(e.Fd), cookie: e.Cookie})
 	case e.Unseen():
 		f.spliced += uint64(max(e.Result, 0))
-		// TCP_ZEROCOPY_RECEIVE returns nothing where something else is to be done.
+		// TCP_ZEROCOPY_RECEIVE may return nothing when the process has to do something else.
 		if d, ok := f.delivery(); ok && (d.Full > 0 || d.end && kind == bpf.CallSplice) {
-			b.put(&d, nil) // nobody has seen its bytes
+			b.put(&d, nil) // its bytes were not read
 		}
 	case e.Offset == 0 && e.Caplen == e.Wanted:
 		if d, ok := f.delivery(); ok {
@@ -137,7 +136,7 @@ func (f *follower) takeEvent(b *batch) {
 	}
 }
 
-// part adds a piece to those before it.
+// part appends a piece to those before it.
 func (f *follower) part(b *batch) {
 	e := &f.event
 	m := f.parts[e.Tid]
@@ -153,7 +152,7 @@ func (f *follower) part(b *batch) {
 		m = &parts{delivery: d, wanted: e.Wanted}
 		f.parts[e.Tid] = m
 	}
-	if e.Offset == m.offset { // else a piece was lost, and what follows it is no use
+	if e.Offset == m.offset { // else a piece was lost, and those after it are useless
 		m.bytes = append(m.bytes, e.Data...)
 		m.offset += e.Caplen
 	}
@@ -168,8 +167,8 @@ func (f *follower) give(b *batch, m *parts) {
 	delete(f.parts, m.tid)
 }
 
-// delivery makes a delivery of the event, without its bytes. It is not ok for a
-// socket of no kind.
+// delivery makes a delivery of the event, without its bytes. ok is false for a socket of no
+// Kind.
 func (f *follower) delivery() (d delivery, ok bool) {
 	e := &f.event
 	at := f.live.roster.ofEvent(e)
@@ -181,7 +180,7 @@ func (f *follower) delivery() (d delivery, ok bool) {
 	d.From, d.To = e.Peer(), e.Local()
 	d.Seq, d.Sequenced = e.StreamPlace()
 	if at.kind.listens {
-		// A read into no room returns nothing, too.
+		// A read into an empty buffer returns 0, too.
 		d.end = e.Result == 0 && (e.Room > 0 || e.Unseen() || e.Flags&unix.MSG_TRUNC != 0)
 	}
 	switch {

@@ -14,13 +14,13 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// foreign is what a copied descriptor tells about a socket of another process.
+// foreign is what a duplicated descriptor tells about a socket of another process.
 type foreign struct {
 	domain, typ, protocol int
 	cookie                uint64
 	listening             bool
 	local, peer           netip.AddrPort // IPv4 in IPv6 addresses as IPv4
-	path                  string         // of a unix socket, @ before an abstract one
+	path                  string         // of a unix socket; begins with @ if it is abstract
 }
 
 func inspect(fd int) (foreign, error) {
@@ -52,10 +52,10 @@ func inspect(fd int) (foreign, error) {
 	return f, nil
 }
 
-// kind finds the row of the table that the socket belongs to, nil if there is none.
+// kind returns the Kind of the socket, nil if there is none.
 func (f *foreign) kind() *Kind { return kindOf(f.domain, f.typ, f.protocol) }
 
-// hasPort tells whether the socket's own port or its peer's is one of those.
+// hasPort tells whether the socket's own port or its peer's is in ports.
 func (f *foreign) hasPort(ports []uint16) bool {
 	for _, port := range ports {
 		if f.local.Port() == port || f.peer.Port() == port {
@@ -85,15 +85,15 @@ func (f *foreign) String() string {
 	return strings.Join(words, " ")
 }
 
-// filter is what a socket has for a filter.
+// filter is the filter of a socket.
 type filter struct {
 	classic  []unix.SockFilter // empty if there is none
-	extended bool              // an eBPF filter, whose program nobody can read back
+	extended bool              // an eBPF filter, whose program cannot be read back
 }
 
 func (f *filter) none() bool { return len(f.classic) == 0 && !f.extended }
 
-// getFilter asks for a socket's filter.
+// getFilter returns a socket's filter.
 func getFilter(fd int) (filter, error) {
 	n, err := getFilterInto(fd, nil)
 	if errors.Is(err, unix.EACCES) {
@@ -107,8 +107,8 @@ func getFilter(fd int) (filter, error) {
 	return f, err
 }
 
-// getFilterInto copies instructions, and returns how many there are. SO_GET_FILTER
-// counts instructions where other options count bytes.
+// getFilterInto reads instructions, and returns how many there are. SO_GET_FILTER counts
+// instructions where other options count bytes.
 func getFilterInto(fd int, to []unix.SockFilter) (int, error) {
 	length := uint32(len(to))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER,
@@ -119,9 +119,9 @@ func getFilterInto(fd int, to []unix.SockFilter) (int, error) {
 	return int(length), nil
 }
 
-// mayRestore tells before a filter is replaced whether the kernel will let us put
-// it back, by putting it where it is: since Linux 6.18 at the latest a classic
-// one on a TCP socket needs CAP_NET_ADMIN.
+// mayRestore checks before a filter is replaced whether the kernel permits to restore it, by
+// attaching it again: since Linux 6.18 at the latest a classic one on a TCP socket needs
+// CAP_NET_ADMIN.
 func mayRestore(fd int, classic []unix.SockFilter) error {
 	if len(classic) == 0 || capability.Held(unix.CAP_NET_ADMIN) {
 		return nil
@@ -132,7 +132,7 @@ func mayRestore(fd int, classic []unix.SockFilter) error {
 	return nil
 }
 
-// restoreFilter puts a classic filter back, or takes the tap away.
+// restoreFilter restores a classic filter, or just removes the tap if there was none.
 func restoreFilter(fd int, classic []unix.SockFilter) error {
 	if len(classic) > 0 {
 		program := unix.SockFprog{Len: uint16(len(classic)), Filter: &classic[0]}

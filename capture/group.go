@@ -16,8 +16,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// group is the scope of a cgroup and of those below it. It is over when the cgroup is
-// removed: one that is empty may get processes.
+// group is the scope of a cgroup and those below it. It is over when the cgroup is removed: an
+// empty cgroup may still get processes.
 type group struct {
 	folder string
 	held
@@ -26,8 +26,8 @@ type group struct {
 // procs is the file of a cgroup that lists its processes (cgroups(7)).
 const procs = "cgroup.procs"
 
-// groupFolder is the folder of a cgroup that is named by it, or by its path in the
-// cgroup2 hierarchy; empty for none.
+// groupFolder returns the folder of a cgroup, given that folder or its path in the cgroup2
+// hierarchy; empty for none.
 func groupFolder(path string) (string, error) {
 	folder := path
 	if path != "" && !filepath.IsAbs(path) {
@@ -57,8 +57,8 @@ func openGroup(path string) (*group, error) {
 
 func (g *group) String() string { return "cgroup " + terminal.Plain(g.folder) }
 
-// each lists the processes again until there are no new ones: what those that were
-// followed have forked before is in a later list.
+// each lists the processes again until there are no new ones: children that a process forked
+// before it was followed are in a later list.
 func (g *group) each(do func(*process.Process) error) error {
 	listed := make(map[int]bool)
 	for more := true; more; {
@@ -80,13 +80,13 @@ func (g *group) each(do func(*process.Process) error) error {
 	return nil
 }
 
-// list is all that is in the cgroup and in those below it, as far as it is in our
-// process id namespace.
+// list returns all processes in the cgroup and in those below it that are visible in our pid
+// namespace.
 func (g *group) list() []int {
 	var all []int
 	_ = filepath.WalkDir(g.folder, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.Name() != procs {
-			return nil // removed meanwhile, or of no interest
+			return nil // removed meanwhile, or not cgroup.procs
 		}
 		file, err := os.Open(path)
 		if err != nil {
