@@ -4,48 +4,50 @@ import "hash/maphash"
 
 // Datagrams pairs datagrams one to one, for one socket.
 //
-// Its filter runs in the order in which datagrams enter the receive queue, and
-// the queue drops what it has no room for and counts that (SO_RXQ_OVFL). So the
-// n-th delivery, with d drops before it, is the (n+d)-th packet of the filter.
-// Other causes of drops are counted alike, and two cpus may change places
-// between filter and queue, so bytes decide: among packets with the delivery's
-// bytes and sender, the one nearest to the expected place is taken.
+// Its filter runs in the order in which datagrams enter the receive queue, and the queue drops
+// what it has no room for and counts that (SO_RXQ_OVFL). So the n-th delivery, with d drops
+// before it, is the (n+d)-th packet of the filter. Drops for other reasons are in the same
+// count, and two cpus may change their order between filter and queue, so bytes decide: among
+// packets with the delivery's bytes and sender, the one nearest to the expected position is
+// taken.
 //
-// Packets that the ring lost have places too, but these are known only as far as
-// the cpu that lost them. Near a loss nothing but bytes counts, and several
-// packets with the same bytes cannot be told apart.
+// Packets that the ring lost have positions too, but which ones is only known up to the cpu
+// that lost them. Near a loss only bytes count, and several packets with the same bytes cannot
+// be told apart.
 type Datagrams struct {
-	// HeaderLen is how many bytes of a packet userspace does not get.
+	// HeaderLen is how many bytes at the beginning of a packet userspace does not get.
 	HeaderLen int
-	// CountsFiltered says that what the filter drops counts as a drop of the queue:
-	// only then it has a place in the order.
+	// CountsFiltered says that the queue's count of drops includes packets that the filter
+	// drops: only then they have a position in the order.
 	CountsFiltered bool
-	// Uncounted says that nobody tells how many the queue dropped: the next one that fits is the one.
+	// Uncounted says that the queue's drops are not known: the next datagram that fits is
+	// taken.
 	Uncounted bool
-	// Adopted says that each of several sockets got its filter when it may have held messages already.
+	// Adopted says that there are several sockets, and that each may have held messages already
+	// when it got its filter.
 	Adopted bool
 	// Loss tells the queue's drops from the filter's.
 	Loss QueueLoss
 
 	waiting  waiting
-	sought   sought // the delivery that is looked for
-	next     int    // place of the next packet
+	sought   sought // the delivery whose datagram is looked for
+	next     int    // position of the next packet
 	received int    // deliveries
-	matched  bool   // a delivery has found its packet
-	passed   int    // places before this one are delivered or behind what was
-	unsure   int    // places before this one are near a loss
+	matched  bool   // a delivery has been paired
+	passed   int    // positions before this one are delivered, or were passed over by a delivery
+	unsure   int    // positions before this one are near a loss
 }
 
 const (
-	// behind is how many places behind the newest delivered one others may come in
-	// late, because two cpus changed places.
+	// behind is how many positions before the newest delivered one others may still be
+	// delivered, because two cpus changed their order.
 	behind = 64
-	// nearLoss is how many places before and behind a loss others are doubted: about
-	// as many as one cpu records before another one tells of its losses.
+	// nearLoss is how many positions before and after a loss are doubtful: about as many as one
+	// cpu records before another one reports its losses.
 	nearLoss = 1 << 8
-	// around is how many datagrams on either side of the expected one are looked at
-	// before the index is asked, and aroundCut as many for a delivery of which too
-	// little is known to ask it.
+	// around is how many datagrams on either side of the expected one are compared before the
+	// index is used, and aroundCut as many for a delivery of which too few bytes are known to
+	// use it.
 	around    = 8
 	aroundCut = behind
 )
@@ -53,7 +55,7 @@ const (
 // Saw implements Pairer.
 func (q *Datagrams) Saw(p *Packet, lost int) {
 	if q.Uncounted {
-		lost = min(lost, 1) // for places nobody asks, and it may have been another socket's
+		lost = min(lost, 1) // positions do not matter then, and the losses may be another socket's
 	}
 	q.next += lost
 	if lost > 0 {
@@ -61,11 +63,11 @@ func (q *Datagrams) Saw(p *Packet, lost int) {
 	}
 	q.Loss.saw(p)
 	if p.Verdict == 0 && !q.CountsFiltered {
-		return // as if it had never come
+		return // it has no position
 	}
 	keep := p.Len - q.HeaderLen
 	if p.Verdict >= 0 {
-		// The kernel never trims the transport header away.
+		// The kernel never trims the transport header.
 		keep = min(keep, max(p.Verdict-q.HeaderLen, 0))
 	}
 	if p.Verdict == 0 {
@@ -131,8 +133,8 @@ func (q *Datagrams) take(number uint64) {
 	q.waiting.forget(q.passed - behind)
 }
 
-// find looks for the delivery's datagram: near the expected place, and then
-// wherever the index says. The nearest is taken.
+// find looks for the delivery's datagram: near the expected position, and then in the index.
+// The nearest one is taken.
 func (q *Datagrams) find(s *sought, expected int) (number uint64, found bool) {
 	w := &q.waiting
 	number = w.find(max(expected, q.passed-behind))
@@ -157,12 +159,12 @@ func (q *Datagrams) find(s *sought, expected int) (number uint64, found bool) {
 	return number, best >= 0
 }
 
-// around looks at the datagrams on both sides of a number.
+// around compares the datagrams on both sides of a number.
 func (q *Datagrams) around(s *sought, number, reach uint64, expected int) (best uint64, found bool) {
 	w := &q.waiting
 	up, down := number, number
 	for range 2 * reach {
-		// The nearer one of the next ones on either side.
+		// The nearer of the next two.
 		switch {
 		case down > w.first && down > number-min(reach, number) && w.at(down-1).place >= q.passed-behind &&
 			(up >= min(w.end, number+reach) || apart(w.at(down-1).place, expected) < apart(w.at(up).place, expected)):
@@ -182,8 +184,8 @@ func (q *Datagrams) around(s *sought, number, reach uint64, expected int) (best 
 
 func apart(a, b int) int { return max(a-b, b-a) }
 
-// several tells whether another datagram near one fits as well, or so many do
-// that nobody looks at all of them.
+// several tells whether another datagram near one fits as well, or too many to compare them
+// all.
 func (q *Datagrams) several(s *sought, number uint64) bool {
 	w := &q.waiting
 	place := w.at(number).place
@@ -196,8 +198,8 @@ func (q *Datagrams) several(s *sought, number uint64) bool {
 	return other || !all
 }
 
-// skipped names the packets between the last delivery and a place that the filter
-// let pass.
+// skipped returns the packets between the last delivery and a position that the filter let
+// pass.
 func (q *Datagrams) skipped(place int) (ids Ranges) {
 	w := &q.waiting
 	for at := w.find(q.passed); at < w.end && w.at(at).place < place; at++ {

@@ -5,28 +5,28 @@ import (
 	"hash/maphash"
 )
 
-// Found pairs reads of streams whose connection is not known: it is the one whose
-// next bytes are those that were read.
+// Found pairs reads of streams whose connection is not known: it is the one whose next bytes
+// are those that were read.
 type Found struct {
 	streams *Streams
 	used    connection // by the last read
 	fronts  fronts
-	// ready are connections whose end is all that userspace has not got, oldest first.
+	// ready are connections of which userspace has read everything but the end, oldest first.
 	ready []connection
-	// fresh are the connections with new packets since asked was set: for the
-	// read that is being asked for, all others have been looked at.
+	// fresh are the connections with new packets since asked was set: for the pending read, all
+	// others have been tried.
 	fresh []connection
 	asked bool
 }
 
-// NewFound makes a Found that has seen nothing.
+// NewFound makes an empty Found.
 func NewFound() *Found {
 	streams := NewStreams()
 	streams.keepBytes = true
 	return &Found{streams: streams, fronts: fronts{streams: streams, versions: make(map[connection]uint64), lists: make(map[front][]listed)}}
 }
 
-// Saw notes a packet.
+// Saw adds a packet.
 func (f *Found) Saw(p *Packet) {
 	key := connection{src: p.Src, dst: p.Dst}
 	f.streams.Saw(p, 0)
@@ -36,7 +36,7 @@ func (f *Found) Saw(p *Packet) {
 	}
 }
 
-// changed notes that there may be something else to read of a connection.
+// changed notes that a connection may have something new to read.
 func (f *Found) changed(key connection) {
 	st := f.streams.open[key]
 	if st == nil {
@@ -49,9 +49,9 @@ func (f *Found) changed(key connection) {
 	}
 }
 
-// Brought finds the packets that brought what was delivered, and the last of them.
-// When it is not ok it can be asked again for the same delivery, after more packets
-// were seen; final says that it will not be.
+// Brought finds the packets that brought what was delivered, and the last of them. If ok is
+// false it can be called again for the same delivery, after more packets were seen; final says
+// that it will not be.
 func (f *Found) Brought(d Delivery, final bool) (m Match, last uint64, ok bool) {
 	d.Over = d.Full == 0
 	key, ok := f.find(&d)
@@ -99,8 +99,8 @@ func (f *Found) find(d *Delivery) (found connection, ok bool) {
 	return found, ok
 }
 
-// continues tells whether the bytes of a read are the next ones of the stream,
-// as far as both are known.
+// continues tells whether the bytes of a read are the next ones of the stream, as far as both
+// are known.
 func (st *stream) continues(d *Delivery) bool {
 	if d.Over {
 		return st.last != 0 && st.read >= st.end
@@ -120,26 +120,26 @@ func (st *stream) continues(d *Delivery) bool {
 	return same && compared > 0
 }
 
-// fronts finds connections by the next bytes that userspace gets of them. Each is
-// listed under its first 1, 4, 16 ... bytes, as far as they are known: a read is looked
-// for under as many as it has, and fewer.
+// fronts finds connections by the next bytes that userspace gets from them. Each is listed
+// under its first 1, 4, 16 ... bytes, as far as they are known: a read is looked up under as
+// many as it has, and fewer.
 type fronts struct {
 	streams  *Streams
 	lists    map[front][]listed
-	versions map[connection]uint64 // of those that are listed
+	versions map[connection]uint64 // of the connections that are listed
 	entries  int                   // in all lists
 	next     uint64                // version
 }
 
-// front is some first bytes, and whether more of the connection are known, so that it
-// is also listed under more.
+// front is the key of a list: a hash of some first bytes, and whether more of the connection
+// are known, so that it is also listed under more.
 type front struct {
 	hash uint64
 	size int
 	more bool
 }
 
-// listed is an entry of a list. It is out of date if the connection has another version.
+// listed is an entry of a list. It is stale if the connection has another version.
 type listed struct {
 	key     connection
 	version uint64
@@ -149,14 +149,13 @@ type listed struct {
 var frontSizes = [...]int{1, 4, 16, 64, 256}
 
 const (
-	// frontsTried bounds how many connections with the same next bytes are looked at.
+	// frontsTried bounds how many connections with the same next bytes are tried.
 	frontsTried = 64
-	// frontsRoom is how many entries a connection may have before those that are out of
-	// date are thrown away.
+	// frontsRoom is how many entries there may be per connection before stale ones are removed.
 	frontsRoom = 4 * len(frontSizes)
 )
 
-// put lists a connection by what is next of it.
+// put lists a connection by its next bytes.
 func (f *fronts) put(key connection, st *stream) {
 	var room [256]byte
 	known := st.front(room[:0])
@@ -182,7 +181,7 @@ func (f *fronts) put(key connection, st *stream) {
 
 func (f *fronts) remove(key connection) { delete(f.versions, key) }
 
-// tidy throws away all entries that are out of date. It costs each what it has cost to put it there.
+// tidy removes all stale entries. Its cost per entry is that of inserting it.
 func (f *fronts) tidy() {
 	f.entries = 0
 	for key := range f.versions {
@@ -223,7 +222,7 @@ func (f *fronts) each(data []byte, fits func(connection) bool) {
 	}
 }
 
-// walk goes through a list, and throws away what is out of date on its way.
+// walk calls fits with the entries of a list, and removes stale ones on its way.
 func (f *fronts) walk(at front, fits func(connection) bool) (found bool) {
 	list := f.lists[at]
 	seen, tried := 0, 0
@@ -237,7 +236,7 @@ func (f *fronts) walk(at front, fits func(connection) bool) (found bool) {
 		tried++
 		found = fits(entry.key)
 	}
-	// What was tried moves up to what follows it.
+	// The tried entries move up to those that remain.
 	copy(list[seen-tried:seen], list[:tried])
 	if list = list[seen-tried:]; len(list) == 0 {
 		delete(f.lists, at)
@@ -247,7 +246,7 @@ func (f *fronts) walk(at front, fits func(connection) bool) (found bool) {
 	return found
 }
 
-// current tells whether an entry is not out of date.
+// current tells whether an entry is not stale.
 func (f *fronts) current(entry listed) bool {
 	return f.versions[entry.key] == entry.version && f.streams.open[entry.key] != nil
 }

@@ -5,15 +5,15 @@ import (
 	"net/netip"
 )
 
-// index finds datagrams by their bytes, when they are not at the place where they
-// are expected. As long as all are, nothing is put into it.
+// index finds datagrams by their bytes when they are not at the expected position. It stays
+// empty as long as all are.
 type index struct {
 	lists map[uint64]list
-	next  [lists][]uint64 // number of the next one in the same list, plus one; beside waiting.ring
-	begun uint64          // number of the first datagram that is in the index, or was
-	done  uint64          // number behind the last one
-	// Lengths of known bytes that are less than the datagram's own: of a capture with
-	// a snaplen there is one.
+	next  [lists][]uint64 // number of the next one in the same list, plus one; same index as waiting.ring
+	begun uint64          // number of the first datagram that is or was in the index
+	done  uint64          // number after the last one
+	// Lengths of known bytes that are less than the datagram's own: with a snaplen there is
+	// one.
 	prefixes []int
 }
 
@@ -22,8 +22,8 @@ type list struct{ first, last uint64 }
 
 // Each datagram is in three lists.
 const (
-	exact = iota // of those with its sender, its length and the same bytes, as far as they are known
-	whole        // of those from any sender
+	exact = iota // of those with the same sender, length and bytes, as far as they are known
+	whole        // the same, from any sender
 	head         // of those with the same first bytes
 	lists
 )
@@ -31,11 +31,11 @@ const (
 // prefixesLimit bounds the lengths that are tried for each delivery.
 const prefixesLimit = 8
 
-// backlog is how many datagrams wait before they are put into the index ahead of
-// time, a few with each new one, so that no single look-up has to do it for many.
+// backlog is how many datagrams wait before they are added to the index ahead of time, a few
+// with each new one, so that no single look-up has to add many.
 const backlog = 1 << 10
 
-// mix makes another number of one, so that all its bits depend on all of it (SplitMix64).
+// mix scrambles a number so that each bit of the result depends on all bits (SplitMix64).
 func mix(x uint64) uint64 {
 	x ^= x >> 30
 	x *= 0xbf58476d1ce4e5b9
@@ -77,14 +77,14 @@ func (x *index) noted(keep, prefix int) {
 	x.prefixes = append(x.prefixes, prefix)
 }
 
-// ahead puts some datagrams into the index if many wait.
+// ahead adds some datagrams to the index if many wait.
 func (x *index) ahead(w *waiting) {
 	if w.len() > backlog && x.done < w.end {
 		x.extend(w, min(max(x.done, w.first)+2, w.end))
 	}
 }
 
-// extend puts datagrams up to a number into the index.
+// extend adds datagrams up to a number to the index.
 func (x *index) extend(w *waiting, end uint64) {
 	if x.done < w.first {
 		x.begun, x.done = w.first, w.first
@@ -104,7 +104,7 @@ func (x *index) extend(w *waiting, end uint64) {
 	}
 }
 
-// resize follows the ring, which has become larger.
+// resize follows the growth of the ring.
 func (x *index) resize(w *waiting, which int) {
 	larger := make([]uint64, len(w.ring))
 	if old := x.next[which]; len(old) > 0 {
@@ -130,7 +130,7 @@ func (x *index) insert(w *waiting, which int, number uint64) {
 	x.lists[key] = l
 }
 
-// remove takes the first datagram of all out of its lists, where it is the first as well.
+// remove removes the first datagram of all from its lists, where it is the first as well.
 func (x *index) remove(w *waiting, number uint64) {
 	if number < x.begun || number >= x.done {
 		return
@@ -139,13 +139,13 @@ func (x *index) remove(w *waiting, number uint64) {
 		key := w.at(number).key(which)
 		l := x.lists[key]
 		if l.first != number+1 {
-			continue // it was thrown away before
+			continue // it was removed before
 		}
 		l.first = next[number&uint64(len(next)-1)]
 		x.replace(key, l)
 	}
 	if len(x.lists) == 0 {
-		x.lists = nil // maps do not become smaller
+		x.lists = nil // maps do not shrink
 	}
 }
 
@@ -158,17 +158,16 @@ func (x *index) replace(key uint64, l list) {
 }
 
 const (
-	// fittingLimit bounds how many datagrams are found for a delivery.
+	// fittingLimit bounds how many fitting datagrams are shown for a delivery.
 	fittingLimit = 32
-	// passedLimit bounds how many others of the lists are passed over for it. There are at
-	// most behind that were delivered, and those that cannot be any more are thrown away.
+	// passedLimit bounds how many others in the lists are skipped for it. At most behind of
+	// them were delivered already, and those that cannot be delivered any more are removed.
 	passedLimit = 4 * behind
 )
 
-// alike calls found with the numbers of datagrams that can have brought what was
-// delivered, those of one list in their order, until it returns false, and tells
-// whether it has shown all. What stands before low cannot be delivered any more, what
-// stands before from is not asked for.
+// alike calls found with the numbers of datagrams that may have brought what was delivered, in
+// order within each list, until it returns false, and tells whether it has shown all. Those
+// before position low cannot be delivered any more, those before position from are not wanted.
 func (x *index) alike(w *waiting, s *sought, low, from int, found func(number uint64) bool) (all bool) {
 	x.extend(w, w.end)
 	fitting, passed := 0, 0
@@ -204,7 +203,7 @@ func (x *index) alike(w *waiting, s *sought, low, from int, found func(number ui
 		if s.From.Port() == 0 {
 			return walk(whole, wholeKey(hash, s.Full, prefix))
 		}
-		// Raw sockets' packets may have no ports, and addresses no zone.
+		// Packets of raw sockets may have no ports, and addresses no zone.
 		src := netip.AddrPortFrom(s.From.Addr().WithZone(""), s.From.Port())
 		return walk(exact, exactKey(src, hash, s.Full, prefix)) &&
 			walk(exact, exactKey(netip.AddrPortFrom(src.Addr(), 0), hash, s.Full, prefix))

@@ -3,15 +3,15 @@ package pair
 // shownRanges is how many ranges are kept: more than anybody reads.
 const shownRanges = 16
 
-// Ranges are packet ids, of which the first ranges are kept and the rest is
-// counted, so that they are small whatever they stand for.
+// Ranges are packet ids, of which the first ranges are kept and the rest is counted, so that
+// the size is bounded.
 type Ranges struct {
 	Ranges [][2]uint64 // first and last id of each; at most shownRanges
 	More   int         // ranges beyond those
-	Last   uint64      // id of More, 0 if there are no more
+	Last   uint64      // last id of those, 0 if there are none
 }
 
-// Add takes an id, which is greater than those before.
+// Add adds an id, which is greater than those before.
 func (r *Ranges) Add(id uint64) {
 	n := len(r.Ranges)
 	switch {

@@ -10,20 +10,20 @@ import (
 type segment struct {
 	from, to int64 // offsets
 	id       uint64
-	known    []byte // of its payload, if anybody asks for it
+	known    []byte // bytes of its payload, if keepBytes asks for them
 }
 
-// segments are those of a stream that were not read to their end, in the order of
-// their offsets. Most come in that order, and are a queue; those that do not, since
-// they were lost or have changed places, are in a tree.
+// segments are those of a stream that were not read to their end, ordered by offset. Most
+// arrive in that order, and are in a queue; those that do not, because they were retransmitted
+// or reordered, are in a tree.
 type segments struct {
 	queue []segment
-	begin int // of queue: those before it are forgotten
+	begin int // index into queue: those before it are forgotten
 	late  *btree.BTreeG[lateSegment]
-	count uint64 // of all that came late
+	count uint64 // how many arrived out of order so far
 }
 
-// lateSegment has the order in which those with the same offset came.
+// lateSegment keeps segments with the same offset in the order of their arrival.
 type lateSegment struct {
 	segment
 	order uint64
@@ -51,8 +51,7 @@ func (s *segments) add(new segment) {
 	s.late.Set(lateSegment{new, s.count})
 }
 
-// eachBefore calls do with the segments that begin before an offset, in the order of
-// their own.
+// eachBefore calls do with the segments that begin before an offset, ordered by offset.
 func (s *segments) eachBefore(to int64, do func(*segment)) {
 	at := s.begin
 	queued := func(before int64) {
@@ -65,7 +64,7 @@ func (s *segments) eachBefore(to int64, do func(*segment)) {
 			if l.from >= to {
 				return false
 			}
-			queued(l.from + 1) // those that came in their turn first
+			queued(l.from + 1) // first those that arrived in order
 			do(&l.segment)
 			return true
 		})
@@ -73,11 +72,11 @@ func (s *segments) eachBefore(to int64, do func(*segment)) {
 	queued(to)
 }
 
-// spanningLimit is how many segments that a read took a part of are kept: of more, sent
+// spanningLimit is how many segments that a read used partly are kept: if there are more, sent
 // again and again, the oldest are forgotten.
 const spanningLimit = 64
 
-// drop forgets the segments up to an offset. Of those that go on behind it the rest is kept.
+// drop forgets the segments up to an offset. Of those that extend beyond it, the rest is kept.
 func (s *segments) drop(to int64) {
 	end := s.begin
 	for end < len(s.queue) && s.queue[end].from < to {
@@ -91,7 +90,7 @@ func (s *segments) drop(to int64) {
 		}
 	}
 	s.begin = kept
-	// Moving what remains costs as much as it saves until half is gone.
+	// Compacting only when half is gone makes its cost constant per segment.
 	if s.begin > len(s.queue)/2 {
 		s.queue = slices.Delete(s.queue, 0, s.begin)
 		s.begin = 0
@@ -113,7 +112,7 @@ func (s *segments) drop(to int64) {
 	}
 }
 
-// behind is what a segment has behind an offset in it.
+// behind is the part of a segment after an offset in it.
 func (s segment) behind(offset int64) segment {
 	s.known = s.known[min(offset-s.from, int64(len(s.known))):]
 	s.from = offset

@@ -29,35 +29,35 @@ func parseTCP(data []byte) (tcpHeader, bool) {
 	return h, h.len >= 20
 }
 
-// connection names one direction of a TCP connection, towards us. Addresses come
-// back with the next connection of the same peer; cookies do not, but before it
-// is accepted a connection has none.
+// connection identifies one direction of a TCP connection, towards us. The next connection of
+// the same peer may have the same addresses, but never the same cookie; before it is accepted,
+// however, a connection has no cookie.
 type connection struct {
 	src, dst netip.AddrPort
 	cookie   uint64
 }
 
-// Streams pairs reads of TCP streams with the segments that fed them, by
-// sequence numbers: the n-th byte of a stream has the number ISN+1+n.
+// Streams pairs reads of TCP streams with the segments that fed them, by sequence numbers: the
+// n-th byte of a stream has the number ISN+1+n.
 type Streams struct {
 	open map[connection]*stream
-	held int // segments of all of them
-	// keepBytes says that segments are to have theirs.
+	held int // segments of all streams
+	// keepBytes says that segments are to keep their bytes.
 	keepBytes bool
-	// mptcp finds a stream by its addresses alone: the connection's socket is not the
-	// one that its packets have.
+	// mptcp finds streams of MPTCP by their addresses alone: the socket of the connection is
+	// not the one of its packets.
 	mptcp map[connection]*stream
 }
 
 type stream struct {
 	start    uint32 // sequence number of the first byte
-	end      int64  // offset behind the last byte seen
+	end      int64  // offset after the last byte seen
 	read     int64  // offset of the next byte that userspace gets
 	segments segments
 	last     uint64 // id of the segment that ended the stream, 0 before
 	owner    any    // of its packets
-	taken    bool   // userspace has got something
-	// forgotten says that the stream is none of the open ones any more.
+	taken    bool   // userspace has read something
+	// forgotten says that the stream is not in streams any more.
 	forgotten bool
 }
 
@@ -76,9 +76,9 @@ func (s *Streams) Saw(p *Packet, _ int) {
 	st := s.find(key)
 	if h.flags&tcpSYN != 0 {
 		if key.cookie != 0 && st != nil {
-			return // TCP takes no SYN on an open connection
+			return // TCP does not accept a SYN on an open connection
 		}
-		// A repeated SYN has the same number, a new attempt another.
+		// A retransmitted SYN has the same number, a new attempt another.
 		if st == nil || st.start != h.seq+1 {
 			st = s.start(key, h.seq+1)
 		}
@@ -89,9 +89,9 @@ func (s *Streams) Saw(p *Packet, _ int) {
 	}
 	if st == nil {
 		if p.Len <= h.len {
-			return // the last ACK of a connection that userspace is done with
+			return // the last ACK of a connection that userspace has closed
 		}
-		// The tap came after the SYN.
+		// The tap was attached after the SYN.
 		st = s.start(key, h.seq)
 	}
 	st.owner = p.Owner
@@ -134,8 +134,8 @@ func (s *Streams) end(key connection) {
 	delete(s.open, key)
 }
 
-// find is the stream of a connection. One that is new to its cookie began under
-// the addresses alone, with the handshake on the listener.
+// find returns the stream of a connection. If it has no stream under its cookie yet, its stream
+// began under the addresses alone, with the handshake on the listener.
 func (s *Streams) find(key connection) *stream {
 	if st := s.open[key]; st != nil || key.cookie == 0 {
 		return st
@@ -154,12 +154,12 @@ const (
 	// streamsLimit bounds the number of streams, for connections that are never
 	// accepted: some 400 bytes each.
 	streamsLimit = 1 << 16
-	// segmentsLimit bounds the segments of a stream that nobody reads, and heldLimit
-	// those of all, some 50 bytes each.
+	// segmentsLimit bounds the segments of a stream that is not read, and heldLimit those of
+	// all streams, some 50 bytes each.
 	segmentsLimit = 1 << 16
 	heldLimit     = 1 << 18
-	// windowLimit is the largest receive window (RFC 7323), in bytes: TCP throws
-	// away what is further ahead, and so must we.
+	// windowLimit is the largest receive window (RFC 7323), in bytes: TCP discards what is
+	// further ahead, and so must we.
 	windowLimit = 1 << 30
 )
 
@@ -167,14 +167,14 @@ func (s *Streams) start(key connection, first uint32) *stream {
 	if len(s.open) >= streamsLimit {
 		s.forgetUnread(streamsLimit / 2)
 	}
-	s.end(key) // that of an earlier attempt
+	s.end(key) // the stream of an earlier attempt
 	st := &stream{start: first}
 	s.open[key] = st
 	return st
 }
 
-// forgetUnread makes room: so many streams remain, and those that nobody has read yet
-// go first. It costs each of them once what it has cost to make it.
+// forgetUnread makes room until only remain streams are left, and forgets unread ones first.
+// Its cost per stream is that of making it.
 func (s *Streams) forgetUnread(remain int) {
 	for _, unreadOnly := range []bool{true, false} {
 		for key, st := range s.open {
@@ -188,7 +188,7 @@ func (s *Streams) forgetUnread(remain int) {
 	}
 }
 
-// add notes what a packet brought.
+// add adds what a packet brought.
 func (s *Streams) add(st *stream, h tcpHeader, p *Packet) {
 	from := st.read + int64(int32(h.seq-st.start-uint32(st.read)))
 	to := from + int64(max(p.Len-h.len, 0))
@@ -198,7 +198,7 @@ func (s *Streams) add(st *stream, h tcpHeader, p *Packet) {
 	if from > st.read+windowLimit || to < st.read {
 		return
 	}
-	// TCP takes no RST from further ahead (RFC 5961).
+	// TCP does not accept a RST from further ahead (RFC 5961).
 	reset := h.flags&tcpRST != 0 && from <= st.end
 	if st.last == 0 && (h.flags&tcpFIN != 0 || reset) {
 		st.last = p.ID
@@ -250,8 +250,8 @@ func (s *Streams) Delivered(d *Delivery) Match {
 	return m
 }
 
-// seek moves to where a delivery begins, as far as the kernel has told. A place that
-// was read before is that of a call which began while another thread's went on.
+// seek moves to the offset at which a delivery begins, if the kernel reported it. An offset
+// that was read before belongs to a call that overlapped with another thread's.
 func (st *stream) seek(d *Delivery) {
 	if !d.Sequenced {
 		return
@@ -262,7 +262,7 @@ func (st *stream) seek(d *Delivery) {
 	}
 }
 
-// feed finds the segments that fed a delivery.
+// feed finds the segments that brought a delivery.
 func (st *stream) feed(d *Delivery) Match {
 	n := int64(max(d.Full, len(d.Data)))
 	from := st.read
@@ -281,7 +281,7 @@ func (st *stream) feed(d *Delivery) Match {
 	return m
 }
 
-// fed finds the segments that fed a part of the stream.
+// fed finds the segments that brought a part of the stream.
 func (st *stream) fed(from, to int64) Match {
 	var (
 		m    Match

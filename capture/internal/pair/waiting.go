@@ -8,33 +8,33 @@ import (
 
 var seed = maphash.MakeSeed()
 
-// headLen is how many first bytes of a datagram are kept beside the hash of all.
+// headLen is how many first bytes of a datagram are kept in addition to the hash of all.
 const headLen = 16
 
 // datagram is one that has not been delivered.
 type datagram struct {
-	place    int // in the order of the filter
+	place    int // position in the order of the filter
 	id       uint64
 	time     int64
 	hash     uint64 // of the first prefix bytes of the payload
-	keep     int32  // length of the payload that userspace gets; -1 if it gets none of it
+	keep     int32  // length of the payload that userspace gets; -1 if it gets nothing
 	prefix   int32  // how many bytes of it are known
 	gone     bool   // delivered
 	head     [headLen]byte
 	src, dst netip.AddrPort
 }
 
-// waitingLimit bounds the memory for datagrams that are never delivered, some 140
-// bytes each. Few receive queues have room for as many: it takes SO_RCVBUF of 100 MB.
+// waitingLimit bounds the memory for datagrams that are never delivered, some 140 bytes each.
+// Few receive queues have room for as many: it takes SO_RCVBUF of 100 MB.
 const waitingLimit = 1 << 17
 
-// waiting are the datagrams that were not delivered, in the order of the filter: a
-// queue that is found by place.
+// waiting are the datagrams that were not delivered, in the order of the filter: a queue that
+// can be searched by position.
 type waiting struct {
-	ring  []datagram // a power of two
-	first uint64     // number of the first one; the ring has it at number modulo size
-	end   uint64     // number behind the last one
-	hint  uint64     // number that the last look-up ended at
+	ring  []datagram // its length is a power of two
+	first uint64     // number of the first one, at index number modulo len(ring)
+	end   uint64     // number after the last one
+	hint  uint64     // number at which the last look-up ended
 	index index
 }
 
@@ -42,7 +42,7 @@ func (w *waiting) at(number uint64) *datagram { return &w.ring[number&uint64(len
 
 func (w *waiting) len() int { return int(w.end - w.first) }
 
-// push adds a datagram behind all others.
+// push appends a datagram.
 func (w *waiting) push() *datagram {
 	switch {
 	case w.len() == waitingLimit:
@@ -55,24 +55,24 @@ func (w *waiting) push() *datagram {
 }
 
 func (w *waiting) grow() {
-	larger := make([]datagram, max(2*len(w.ring), 4)) // a process may have ten thousand sockets
+	larger := make([]datagram, max(2*len(w.ring), 4)) // small at first: a process may have ten thousand sockets
 	for number := w.first; number < w.end; number++ {
 		larger[number&uint64(len(larger)-1)] = *w.at(number)
 	}
 	w.ring = larger
 }
 
-// pop forgets the first one.
+// pop removes the first one.
 func (w *waiting) pop() {
 	w.index.remove(w, w.first)
 	w.first++
 }
 
-// forgottenAtOnce is how many datagrams are forgotten at once: of more, each of the next
-// deliveries and packets takes its share, so that none has to wait for all.
+// forgottenAtOnce bounds how many datagrams are removed at once: if there are more, the next
+// deliveries and packets remove the rest, so that none is delayed for long.
 const forgottenAtOnce = 64
 
-// forget drops what was delivered, and what stands before a place, from the front.
+// forget removes delivered datagrams, and those before a position, from the front.
 func (w *waiting) forget(before int) {
 	for range forgottenAtOnce {
 		if w.first == w.end || !w.at(w.first).gone && w.at(w.first).place >= before {
@@ -82,8 +82,8 @@ func (w *waiting) forget(before int) {
 	}
 }
 
-// find is the number of the first datagram from a place on. It looks where the
-// last one was found, and in growing steps from there.
+// find returns the number of the first datagram at or after a position. It begins where the
+// last look-up ended, and searches in growing steps from there.
 func (w *waiting) find(place int) uint64 {
 	low, high := w.first, w.end // the answer is between them
 	hint := min(max(w.hint, low), high)
@@ -118,8 +118,8 @@ func (w *waiting) find(place int) uint64 {
 	return low
 }
 
-// sought is a delivery whose datagram is looked for. Hashes of its bytes are
-// computed when somebody asks, and once.
+// sought is a delivery whose datagram is looked for. Hashes of its bytes are computed once,
+// when they are needed.
 type sought struct {
 	*Delivery
 	prefix int
@@ -135,7 +135,7 @@ func (s *sought) hashOf(prefix int) uint64 {
 	return s.hash
 }
 
-// whole tells whether the delivery has all that a datagram of its length has.
+// whole tells whether the delivery has all bytes of its datagram.
 func (s *sought) whole() bool { return !s.Cut && len(s.Data) >= s.Full }
 
 // brought tells whether a datagram can be what was delivered.
@@ -147,13 +147,13 @@ func (w *datagram) brought(s *sought) bool {
 	if keep == s.Full && int(w.prefix) <= len(s.Data) {
 		return w.hash == s.hashOf(int(w.prefix))
 	}
-	// Userspace got a part of it only.
+	// Userspace got only a part of it.
 	known := min(len(s.Data), int(w.prefix), headLen)
 	return bytes.Equal(s.Data[:known], w.head[:known])
 }
 
-// sameAddr compares addresses and, where both have one, ports: raw sockets
-// report none. A sender that nobody wrote down or asked for (b is invalid) may be any.
+// sameAddr compares addresses and, where both have one, ports: raw sockets report none. If the
+// sender is not known (b is invalid), any address is the same.
 func sameAddr(a, b netip.AddrPort) bool {
 	if a == b || !b.IsValid() {
 		return true

@@ -1,11 +1,12 @@
 package pair
 
-// Written pairs datagrams that were written down elsewhere: of what userspace got only
-// the bytes and their order are known, and not when, from whom, and how many the
-// receive queue had dropped.
+// Written pairs datagrams that were recorded elsewhere: of what userspace got only the bytes
+// and their order are known, and not when, from whom, and how many the receive queue had
+// dropped.
 type Written struct {
 	datagrams Datagrams
-	// checked is the place before which no datagram is the one that is asked for.
+	// checked is the position before which all datagrams were compared with the pending
+	// delivery.
 	checked int
 }
 
@@ -14,12 +15,12 @@ func NewWritten(headerLen int) *Written {
 	return &Written{datagrams: Datagrams{HeaderLen: headerLen}}
 }
 
-// Saw notes a packet.
+// Saw adds a packet.
 func (r *Written) Saw(p *Packet) { r.datagrams.Saw(p, 0) }
 
-// Brought finds the packet that brought what was delivered, among those behind the one
-// before. When it is not ok it can be asked again for the same delivery, after more
-// packets were seen; the final question also looks among those that were passed over.
+// Brought finds the packet that brought what was delivered, among those after the previous
+// match. If ok is false it can be called again for the same delivery, after more packets were
+// seen; the final call also tries those that were passed over.
 func (r *Written) Brought(d Delivery, final bool) (m Match, last uint64, ok bool) {
 	q := &r.datagrams
 	q.sought = seek(&d)
@@ -41,11 +42,11 @@ func (r *Written) Brought(d Delivery, final bool) (m Match, last uint64, ok bool
 	return m, m.ID, true
 }
 
-// after finds the first datagram from a place on that fits a delivery.
+// after finds the first datagram at or after a position that fits a delivery.
 func (q *Datagrams) after(s *sought, place int) (number uint64, found bool) {
 	w := &q.waiting
 	from := w.find(place)
-	// The next one, in most cases; and of those of which little is known, a few.
+	// Usually the next one fits; if few bytes are known, a few more are compared, too.
 	for number = from; number < min(w.end, from+aroundCut); number++ {
 		if w.at(number).brought(s) {
 			return number, true

@@ -11,19 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inheritance is what a command has from whoever called us, besides its three files:
-// under the numbers that it has here. The one with the highest number is the last, those
-// between that are not for the command are nil.
+// inheritance is the open descriptors that a command inherits from our parent, besides stdin,
+// stdout and stderr, under the same numbers as here. Those in between that are not for the
+// command are nil, the last one is not.
 type inheritance struct {
-	files     []*os.File // from descriptor 3 on, copies of ours
-	activated int        // how many of the first ones are sockets that we were started for
+	files     []*os.File // from descriptor 3 on, duplicates of ours
+	activated int        // how many of the first ones are our sockets of socket activation
 }
 
-// firstInherited is the first descriptor behind stdin, stdout and stderr, and the first one of
-// socket activation (sd_listen_fds(3)).
+// firstInherited is the first descriptor after stdin, stdout and stderr, which is also the
+// first one of socket activation (sd_listen_fds(3)).
 const firstInherited = 3
 
-// activated is how many sockets we were started for.
+// activated is how many sockets this program has from socket activation.
 func activated() int {
 	n, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
 	if err != nil || n < 0 || os.Getenv("LISTEN_PID") != strconv.Itoa(os.Getpid()) {
@@ -32,8 +32,8 @@ func activated() int {
 	return n
 }
 
-// inherit finds out what a command is to have: all that was left open for it, or, if it
-// runs as another user, the sockets that we were started for.
+// inherit finds what a command inherits: all that was left open for it, or, if it runs as
+// another user, only the sockets of socket activation.
 func inherit(u *User) (_ *inheritance, err error) {
 	in := &inheritance{activated: activated()}
 	defer func() {
@@ -52,7 +52,7 @@ func inherit(u *User) (_ *inheritance, err error) {
 		}
 		asked := fd < firstInherited+in.activated
 		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || !asked && (flags&unix.FD_CLOEXEC != 0 || u != nil) {
-			continue // not for any command, or of the look itself
+			continue // not inheritable, or the directory that is being read
 		}
 		copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, firstInherited)
 		if err != nil {
@@ -67,13 +67,13 @@ func inherit(u *User) (_ *inheritance, err error) {
 
 func (in *inheritance) close() {
 	for _, f := range in.files {
-		f.Close() // nil is an error, and no matter
+		f.Close() // a nil file only returns an error
 	}
 }
 
-// handOver leaves the sockets that we were started for to the command: a connection has
-// ended for its peer only when nobody has it any more. Listeners stay, so that what is
-// on them can be taken off at the end.
+// handOver closes our descriptors of the sockets of socket activation, and our duplicates: a
+// connection ends for its peer only when all descriptors are closed. Listeners stay open, so
+// that the tap can be removed from them at the end.
 func (in *inheritance) handOver() error {
 	var errs []error
 	for i, f := range in.files {
@@ -101,8 +101,8 @@ func isListener(f *os.File) (listening bool) {
 	return err == nil && listening
 }
 
-// environment tells the command of the sockets that it is started for, as we were told.
-// Their owner's number is set when it is certain which that is.
+// environment sets the variables of socket activation for the command, as we got them.
+// LISTEN_PID is set by launch, in the process that it names.
 func (in *inheritance) environment(env []string) []string {
 	if in.activated == 0 {
 		return env
@@ -119,8 +119,8 @@ func (in *inheritance) environment(env []string) []string {
 	return env
 }
 
-// each does something with each descriptor that the command will have, under the number
-// that it will have there.
+// each calls do with each descriptor that the command will have, under the number that it will
+// have there.
 func (in *inheritance) each(c *Command, do func(fd int, own *os.File) error) error {
 	var errs []error
 	for fd, own := range slices.Concat([]*os.File{c.Stdin, c.Stdout, c.Stderr}, in.files) {

@@ -17,7 +17,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
-// Command is a command to run, as the one of package capture.
+// Command is a command to run, like the one of package capture.
 type Command struct {
 	// Args are the command and its arguments. The command is searched for in PATH.
 	Args []string
@@ -29,15 +29,15 @@ type Command struct {
 	User *User
 }
 
-// User is who a command runs as. Such a command gets no descriptors but the three
-// that are for it, and the sockets that this program was started for (LISTEN_FDS).
+// User is who a command runs as. Such a command inherits only its stdin, stdout and stderr, and
+// the sockets of this program's socket activation (LISTEN_FDS).
 type User struct {
 	UID, GID int
 	Groups   []int
 }
 
-// Permitted tells before the command runs whether it can become the user, and be
-// followed then: it would run without a capture otherwise.
+// Permitted checks before the command runs whether it can become the user, and be followed
+// after that: it would run without a capture otherwise.
 func (u *User) Permitted() error {
 	if u == nil {
 		return nil
@@ -52,7 +52,7 @@ func (u *User) Permitted() error {
 		{unix.CAP_DAC_READ_SEARCH, "listing the sockets of a command of another user"},
 	}
 	if u.UID == os.Geteuid() {
-		needs = needs[:1] // for the groups
+		needs = needs[:1] // only CAP_SETGID, for the groups
 	}
 	for _, n := range needs {
 		if !capability.Held(n.capability) {
@@ -65,13 +65,13 @@ func (u *User) Permitted() error {
 // Launcher is the process that becomes a command.
 type Launcher struct {
 	cmd     *exec.Cmd
-	control *os.File // to say that it may begin, and to hear why it cannot
+	control *os.File // tells it to begin, and returns why it cannot
 	about   Command
 	has     *inheritance  // besides the files
 	ended   chan struct{} // closed when the process has ended
 }
 
-// Launch starts a process that is held just before it becomes the command.
+// Launch starts a process that waits just before it becomes the command.
 func Launch(c Command) (_ *Launcher, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -96,7 +96,7 @@ func Launch(c Command) (_ *Launcher, err error) {
 		return nil, err
 	}
 	l.cmd.Env = l.has.environment(c.Env)
-	// A nil *os.File must not become an io.Reader that is not nil.
+	// A nil *os.File would become an io.Reader that is not nil.
 	if c.Stdin != nil {
 		l.cmd.Stdin = c.Stdin
 	}
@@ -110,7 +110,7 @@ func Launch(c Command) (_ *Launcher, err error) {
 		return nil, fmt.Errorf("starting the command: %w", err)
 	}
 	go func() {
-		_ = l.cmd.Wait() // what it returns is in the ProcessState
+		_ = l.cmd.Wait() // the ProcessState has its result
 		close(l.ended)
 	}()
 	theirs.Close()
@@ -122,7 +122,7 @@ func (l *Launcher) Release() error {
 	if _, err := l.control.Write([]byte{1}); err != nil {
 		return fmt.Errorf("running the command: %w", err)
 	}
-	// The other end closes when it has become the command.
+	// The process's end closes when it becomes the command.
 	why := make([]byte, 1024)
 	if n, _ := l.control.Read(why); n > 0 {
 		return fmt.Errorf("running the command: %s", why[:n])
@@ -130,26 +130,26 @@ func (l *Launcher) Release() error {
 	return l.has.handOver()
 }
 
-// Close gives up what is left of the start. It does not end the command.
+// Close releases what the start needed. It does not end the command.
 func (l *Launcher) Close() {
 	l.control.Close()
 	l.has.close()
 }
 
-// PID is the number of the process.
+// PID is the process id.
 func (l *Launcher) PID() int { return l.cmd.Process.Pid }
 
 // Signal sends it a signal.
 func (l *Launcher) Signal(s os.Signal) { _ = l.cmd.Process.Signal(s) }
 
-// State waits until the command has ended, and says how.
+// State waits until the command has ended, and returns how.
 func (l *Launcher) State() *os.ProcessState {
 	<-l.ended
 	return l.cmd.ProcessState
 }
 
-// EachFile does something with each descriptor that the command will have, under the
-// number that it will have there.
+// EachFile calls do with each descriptor that the command will have, under the number that it
+// will have there.
 func (l *Launcher) EachFile(do func(fd int, own *os.File) error) error {
 	return l.has.each(&l.about, do)
 }
@@ -165,11 +165,11 @@ func (u *User) encode() string {
 	return strings.Join(ids, ",")
 }
 
-// launch is the launcher's own work: it returns only if it cannot become the
-// command. The first argument is the descriptor of the control socket, the second one
-// how many sockets the command is started for.
+// launch is the main function of the launcher process: it returns only if it cannot become the
+// command. The first argument is the descriptor of the control socket, the second one how many
+// sockets of socket activation the command has.
 func launch(args []string) (status int) {
-	runtime.LockOSThread() // what becomeUser gives up is this thread's
+	runtime.LockOSThread() // becomeUser drops the privileges of this thread only
 	if len(args) < 4 {
 		return 127
 	}
@@ -208,8 +208,8 @@ func becomeCommand(control *os.File, args []string) error {
 	return os.NewSyscallError("execve "+path, unix.Exec(path, args[2:], os.Environ()))
 }
 
-// becomeUser gives up the privileges of this thread, as UID,GID,GROUP... say, and all
-// descriptors behind the last one that is for the command.
+// becomeUser switches this thread to UID,GID,GROUP... as encoded, and closes all descriptors
+// after the last one that is for the command.
 func becomeUser(encoded string, last int) error {
 	if encoded == "" {
 		return nil
@@ -238,9 +238,8 @@ func becomeUser(encoded string, last int) error {
 	return nil
 }
 
-// closeBehind sees to it that the next program has no descriptor behind the last
-// one that is for it: whoever called ebpfdump may have left open what is not for
-// another user.
+// closeBehind makes sure that the next program does not inherit descriptors after the last one
+// that is for it: the caller of ebpfdump may have left some open that are not for another user.
 func closeBehind(last int) error {
 	err := unix.CloseRange(uint(last)+1, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
 	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {

@@ -11,10 +11,10 @@ import (
 // commMax is how many bytes of a name the kernel keeps (TASK_COMM_LEN, without its zero).
 const commMax = 15
 
-// Named lists the processes that are called so, by number, without this one: as ps and
-// pidof show them, in full where the kernel keeps the beginning only.
+// Named lists the processes with a name, in ascending order, without this one: by the name that
+// ps and pidof show, in full where the kernel only keeps its beginning.
 func Named(name string) []int {
-	entries, _ := os.ReadDir("/proc") // it is not there: nobody is
+	entries, _ := os.ReadDir("/proc") // without /proc, there is none
 	var all []int
 	for _, entry := range entries {
 		pid, err := strconv.Atoi(entry.Name())

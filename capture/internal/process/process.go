@@ -1,7 +1,7 @@
-// Package process knows other processes: it holds them by a pidfd, reads what /proc says
-// of them, copies their descriptors, and starts commands that wait before they begin.
+// Package process deals with other processes: it holds them by a pidfd, reads their /proc,
+// duplicates their descriptors, and starts commands that wait before they begin.
 //
-// It knows nothing of packets, and attaches nothing to anything.
+// It knows nothing of packets, and attaches nothing.
 package process
 
 import (
@@ -25,15 +25,14 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// Process is a process of somebody else, held by a pidfd: its number cannot
-// come to mean another one.
+// Process is another process, held by a pidfd, so that a reused pid is not mistaken for it.
 type Process struct {
 	PID     int
-	Command string // as ps shows it, plain
+	Command string // as ps shows it, printable
 	pidfd   int
 }
 
-// Open finds a process. ESRCH means that it is gone, or was never there.
+// Open opens a process. ESRCH means that it has ended, or never existed.
 func Open(pid int) (*Process, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
@@ -51,7 +50,7 @@ func Open(pid int) (*Process, error) {
 
 func (p *Process) String() string { return fmt.Sprintf("process %d (%s)", p.PID, p.Command) }
 
-// Close gives up the hold on the process. It is safe to call it twice.
+// Close closes the pidfd. It is safe to call it twice.
 func (p *Process) Close() {
 	if p.pidfd >= 0 {
 		unix.Close(p.pidfd)
@@ -102,8 +101,8 @@ func (p *Process) AwaitExit(ctx context.Context) error {
 	}
 }
 
-// Lives tells whether the process has a thread that has not begun to end: of such a
-// process, and of no other, the kernel is yet to say that it has ended.
+// Lives tells whether the process has a thread that has not begun to exit: for such a process,
+// and no other, the kernel has yet to report the exit.
 func (p *Process) Lives() bool {
 	threads, err := os.ReadDir(p.proc("task"))
 	if err != nil {
@@ -112,16 +111,16 @@ func (p *Process) Lives() bool {
 	for _, thread := range threads {
 		text, err := os.ReadFile(p.proc("task/" + thread.Name() + "/stat"))
 		if err == nil && !ending(string(text)) {
-			return !p.Exited() // or else the number is another one's
+			return !p.Exited() // else the pid is another process's
 		}
 	}
 	return false
 }
 
-// ending tells of a thread by its stat (proc(5)) whether it has begun to end.
+// ending tells from a thread's stat (proc(5)) whether it has begun to exit.
 func ending(stat string) bool {
 	const exiting = 0x4 // PF_EXITING of the kernel
-	// Behind the name, which can have anything in it.
+	// After the name, which may contain any character.
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 7 {
 		return true
@@ -130,7 +129,7 @@ func ending(stat string) bool {
 	return err != nil || flags&exiting != 0
 }
 
-// CopyDescriptor makes a descriptor of the process one of ours.
+// CopyDescriptor duplicates a descriptor of the process into this one.
 func (p *Process) CopyDescriptor(fd int) (int, error) {
 	copied, err := unix.PidfdGetfd(p.pidfd, fd, 0)
 	switch {
@@ -154,7 +153,7 @@ func (p *Process) notPermitted(err error) error {
 	if unix.Stat(p.proc(""), &st) == nil {
 		owner = fmt.Sprintf(" of user %d", st.Uid)
 	}
-	// A process of our own user that is out of reach has more privileges than we.
+	// A process of our own user that cannot be accessed has more privileges than we.
 	if errors.Is(err, unix.EACCES) && !capability.Held(unix.CAP_DAC_READ_SEARCH) && int(st.Uid) != os.Geteuid() {
 		return bpf.LacksCapability(unix.CAP_DAC_READ_SEARCH, fmt.Sprintf("listing the sockets of %s%s", p, owner), err)
 	}
@@ -169,16 +168,16 @@ func (p *Process) notPermitted(err error) error {
 	return bpf.LacksCapability(unix.CAP_SYS_PTRACE, doing, err)
 }
 
-// Descriptor is a descriptor of a process that is open.
+// Descriptor is an open descriptor of a process.
 type Descriptor struct {
 	FD     int
-	target string // what /proc/PID/fd says of it
+	target string // of the link in /proc/PID/fd
 }
 
-// String is what the kernel says of it.
+// String is the kernel's description.
 func (f Descriptor) String() string { return f.target }
 
-// Inode is the number of a socket; not ok for everything else.
+// Inode is the inode number of a socket; ok is false for anything else.
 func (f Descriptor) Inode() (n uint64, ok bool) {
 	digits, ok := strings.CutPrefix(f.target, "socket:[")
 	if !ok {
@@ -188,10 +187,10 @@ func (f Descriptor) Inode() (n uint64, ok bool) {
 	return n, err == nil
 }
 
-// IsURing tells whether it is a ring of io_uring.
+// IsURing tells whether it is an io_uring.
 func (f Descriptor) IsURing() bool { return f.target == "anon_inode:[io_uring]" }
 
-// Descriptors lists what the process has open.
+// Descriptors lists the open descriptors of the process.
 func (p *Process) Descriptors() ([]Descriptor, error) {
 	folder, err := os.Open(p.proc("fd"))
 	if errors.Is(err, os.ErrPermission) {
@@ -223,8 +222,8 @@ func (p *Process) Descriptors() ([]Descriptor, error) {
 	return all, nil
 }
 
-// MappedSockets lists the sockets, by inode, of which the process has mapped a
-// part into its memory: the ring of a packet socket, or pages of a TCP stream.
+// MappedSockets lists the inodes of sockets that the process has mapped into its memory: the
+// ring of a packet socket, or pages of a TCP stream.
 func (p *Process) MappedSockets() iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
 		maps, err := os.Open(p.proc("maps"))
@@ -244,8 +243,8 @@ func (p *Process) MappedSockets() iter.Seq[uint64] {
 	}
 }
 
-// EachSocket does something with a copy of each socket of the process. One that
-// is closed meanwhile is left out, and so are all if the process has ended.
+// EachSocket calls do with a duplicate of each socket of the process. One that is closed
+// meanwhile is left out, and so are all if the process has ended.
 func (p *Process) EachSocket(do func(fd int, inode uint64) error) error {
 	files, err := p.Descriptors()
 	if err != nil {
@@ -267,7 +266,7 @@ func (p *Process) EachSocket(do func(fd int, inode uint64) error) error {
 	return errors.Join(errs...)
 }
 
-// Children lists the processes that the process has started and that run.
+// Children lists the running processes that the process has started.
 func (p *Process) Children() []int {
 	var all []int
 	tasks, _ := filepath.Glob(p.proc("task/*/children"))
@@ -285,7 +284,7 @@ func (p *Process) Children() []int {
 	return all
 }
 
-// Is32Bit tells whether the program has other system calls than the kernel's own.
+// Is32Bit tells whether the program uses other system calls than the kernel's native ones.
 func (p *Process) Is32Bit() bool {
 	f, err := elf.Open(p.proc("exe"))
 	if err != nil {
@@ -295,10 +294,9 @@ func (p *Process) Is32Bit() bool {
 	return f.Class == elf.ELFCLASS32
 }
 
-// ForeignNetwork tells whether the process is in another network namespace than we.
+// ForeignNetwork tells whether the process is in another network namespace than this thread.
 func (p *Process) ForeignNetwork() bool {
-	// Not /proc/self: of a program whose threads are in several, that is the one of
-	// its first thread.
+	// Not /proc/self: that is the namespace of the first thread, and threads may be in several.
 	own, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
 		return false

@@ -6,15 +6,15 @@ import (
 	"os/exec"
 )
 
-// launcherName is the name by which this program starts itself again, as argument 0.
+// launcherName is argument 0 with which this program starts itself again.
 const launcherName = "ebpfdump-launcher"
 
-// reentrant tells that Reenter was called. A program that does not call it would
-// do all its own work over again in the process that is to become the command.
+// reentrant tells that Reenter was called. A program that does not call it would run its own
+// main function again in the process that is to become the command.
 var reentrant bool
 
-// Reenter does the work of the process that Launch makes of the same program, and
-// does not return in it. Every program that calls Launch must call it before it does
+// Reenter is the main function of the process that Launch makes from this same program; in that
+// process it does not return. Every program that calls Launch must call it before it does
 // anything else.
 func Reenter() {
 	reentrant = true
@@ -23,8 +23,8 @@ func Reenter() {
 	}
 }
 
-// again makes a command of the program that is running. The files become its
-// descriptors from 3 on.
+// again makes a command that runs this same program. The files become its descriptors from 3
+// on.
 func again(name string, files []*os.File, args ...string) (*exec.Cmd, error) {
 	if !reentrant {
 		return nil, errors.New("starting a command needs capture.Reenter at the beginning of the program")
