@@ -19,24 +19,24 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// JoinConfig says what a Live session captures.
+// JoinConfig is what a Live session captures.
 type JoinConfig struct {
 	Options
 	// PIDs are the processes of Join, whose descendants are followed as well.
 	PIDs []int
-	// Cgroup is the folder of a cgroup whose processes are followed in place of PIDs, those
-	// that come later as well; or its path in the cgroup2 hierarchy.
+	// Cgroup is the folder of a cgroup, or its path in the cgroup2 hierarchy: its processes are
+	// followed instead of PIDs, including those that join it later.
 	Cgroup string
 	// Descriptors chooses sockets of these processes, but not of their descendants, by
-	// number. Default: all.
+	// descriptor. Default: all.
 	Descriptors []int
 	// Ports chooses sockets by their own or their peer's port. Default: all.
 	Ports []uint16
-	// ReplaceFilter takes sockets that have a filter already, where the tap must be on
-	// them. A classic one is put back at the end.
+	// ReplaceFilter also captures sockets that have a filter already, where the tap must be
+	// attached to them. A classic one is restored at the end.
 	ReplaceFilter bool
-	// Filtered is told of each socket that is left alone since it has a filter already,
-	// which ReplaceFilter would replace. Default: Notice is told.
+	// Filtered is called for each socket that is skipped because it has a filter already, which
+	// ReplaceFilter would replace. Default: Notice is called.
 	Filtered func(socket string)
 }
 
@@ -47,7 +47,7 @@ func (c *JoinConfig) wantsPort(port uint16) bool {
 	return len(c.Ports) == 0 || slices.Contains(c.Ports, port)
 }
 
-// changes tells whether the process gets something else than without the capture.
+// changes tells whether the capture may change what the process receives.
 func (c *JoinConfig) changes() bool { return c.Verdict != nil || c.ReplaceFilter }
 
 // Live is a session on the sockets of other processes.
@@ -59,7 +59,7 @@ type Live struct {
 	roster   *roster
 	scanner  *scanner
 	scope    scope
-	command  *process.Launcher // nil for a process that ran already
+	command  *process.Launcher // nil if the process was running already
 	uring    atomic.Bool       // a process has an io_uring
 	wanted   func()            // ends the renewal of the tap's lease
 
@@ -67,10 +67,10 @@ type Live struct {
 	said   map[string]bool
 }
 
-// Join follows the sockets of processes, which notice nothing of it.
+// Join follows the sockets of processes, without any effect on them.
 //
-// An error is a *bpf.MissingError if a privilege or a feature of the kernel is
-// missing, and unix.ESRCH if there is no such process.
+// An error is a *bpf.MissingError if a privilege or a feature of the kernel is missing, and
+// unix.ESRCH if there is no such process.
 func Join(config JoinConfig) (_ *Live, err error) {
 	switch {
 	case len(config.PIDs) > 0 && config.Cgroup != "":
@@ -111,7 +111,7 @@ func Join(config JoinConfig) (_ *Live, err error) {
 	return l, nil
 }
 
-// Start is Join for a command, which runs when Run does. It is followed from its
+// Start is Join for a command, which begins to run when Run is called. It is followed from its
 // first instruction.
 func Start(config JoinConfig, command Command) (_ *Live, err error) {
 	if len(command.Args) == 0 {
@@ -144,13 +144,13 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 	return l, l.command.EachFile(func(fd int, own *os.File) error { return l.scanner.lookInherited(p, fd, own) })
 }
 
-// follows says which processes are followed, before the first one is.
+// follows sets the scope, before the first process is followed.
 func (l *Live) follows(s scope) {
 	l.scope = s
 	l.roster.whose = s.String()
 }
 
-// newLive makes a session that follows nobody yet.
+// newLive makes a session that does not follow any process yet.
 func newLive(config JoinConfig) (_ *Live, err error) {
 	if err := config.check(); err != nil {
 		return nil, err
@@ -211,7 +211,7 @@ func (l *Live) load() error {
 	l.tap, l.hook, l.calls, l.untapped = f.Tap, f.Hook, f.Calls, f.Calls == nil
 	ctx, cancel := context.WithCancel(context.Background())
 	l.wanted = cancel
-	// At once, since loading the rest may have taken as long as the lease lasts.
+	// Now, since loading the rest may have taken as long as the lease lasts.
 	err = l.tap.Renew()
 	go l.renew(ctx)
 	return err
@@ -231,8 +231,8 @@ func (l *Live) follow(p *process.Process) error {
 // followed tells whether the kernel follows a process already.
 func (l *Live) followed(pid int) bool { return l.hook.Follows(uint32(pid)) }
 
-// taps tells whether the tap must be on a socket: no cgroup hook sees its packets, or
-// what the process gets is to be changed.
+// taps tells whether the tap must be attached to a socket: if no cgroup hook sees its packets,
+// or if what the process receives is to be changed.
 func (l *Live) taps(info *foreign) bool {
 	return l.config.changes() || info.domain != unix.AF_INET && info.domain != unix.AF_INET6
 }
@@ -249,24 +249,23 @@ func (l *Live) inherited(fd int, f *filter) bool {
 	return err == nil && ours
 }
 
-// Process says which processes are followed, and as what.
+// Process describes the processes that are followed.
 func (l *Live) Process() string { return l.scope.String() }
 
-// Sockets says which sockets were there when the capture began.
+// Sockets describes the sockets that existed when the capture began.
 func (l *Live) Sockets() []string { return l.roster.listed() }
 
-// Interfaces lists the interfaces that are known, in the order of the views.
-// There will be more when the process makes sockets of other kinds. While Run runs,
-// only its Sink may ask.
+// Interfaces lists the interfaces that are known, in the order of the views. More follow when
+// the process makes sockets of other kinds. While Run runs, only its Sink may call this.
 func (l *Live) Interfaces() []*Interface {
 	var all []*Interface
 	l.roster.eachLane(func(at *lane) { all = append(all, &at.Interface) })
 	return all
 }
 
-// Run hands packets to the sink until the context or all processes end, or as
-// many as the JoinConfig asked for are captured, or the sink fails. Then it
-// takes the tap off all sockets that have it. It can be called once.
+// Run hands packets to the sink until the context or all processes end, the JoinConfig's number
+// of packets was captured, or the sink fails. Then it removes the tap from all sockets that
+// have it. It can be called once.
 func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
 	if err := l.mayRun(sink); err != nil {
 		return err
@@ -287,15 +286,14 @@ func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
 	cancel()
 	workers.Wait()
 	l.part()
-	// Whatever fails here, the rest is done all the same: what was captured is
-	// written, unless it is the sink that fails.
+	// Even after an error, what was captured is still written, unless the error is the sink's.
 	return errors.Join(err, l.leave(), c.finish(), l.ledger().close(), l.checkClock())
 }
 
-// renewInterval is how often the tap is said to be wanted, well within bpf.Lease.
+// renewInterval is how often the tap's lease is renewed, well within bpf.Lease.
 const renewInterval = bpf.Lease / 12
 
-// renew says that the tap is wanted until the context ends.
+// renew renews the tap's lease until the context ends.
 func (l *Live) renew(ctx context.Context) {
 	tick := time.NewTicker(renewInterval)
 	defer tick.Stop()
@@ -324,13 +322,14 @@ func (l *Live) awaitExit(ctx context.Context) {
 	}
 }
 
-// remarksLimit is how many different things are said of sockets that cannot be had.
+// remarksLimit bounds how many different notices there are about sockets that cannot be
+// captured.
 const remarksLimit = 20
 
-// refuse tells of something that cannot be had, once.
+// refuse reports something that cannot be captured, once.
 func (l *Live) refuse(text string) { l.tellOnce(text, l.config.Notice) }
 
-// filtered tells of a socket that is left alone because it has a filter, once.
+// filtered reports a socket that is skipped because it has a filter, once.
 func (l *Live) filtered(socket string) {
 	tell := l.config.Notice
 	if l.config.Filtered != nil {
@@ -352,16 +351,16 @@ func (l *Live) tellOnce(text string, tell func(string)) {
 	tell(text)
 }
 
-// Signal sends a signal to the command. Without one it does nothing: a process that ran
-// already is not ours to signal.
+// Signal sends a signal to the command. Without a command it does nothing: a process that was
+// running already is not ours to signal.
 func (l *Live) Signal(s os.Signal) {
 	if l.command != nil {
 		l.command.Signal(s)
 	}
 }
 
-// Status is how the command ended, after Run: nil if it is not known, because
-// the capture ended first.
+// Status is how the command ended, after Run: nil if it is not known, because the capture ended
+// first.
 func (l *Live) Status() *os.ProcessState {
 	if l.command == nil || !l.scope.over() {
 		return nil
@@ -381,20 +380,21 @@ func (l *Live) begin() error {
 	return err
 }
 
-// part parts from a command that has not ended: it goes on by itself.
+// part reports that the command has not ended, and goes on without the capture.
 func (l *Live) part() {
 	if l.command != nil && !l.scope.over() {
 		l.config.Notice(fmt.Sprintf("%s goes on, and is not captured any more", l.scope))
 	}
 }
 
-// leave ends the recording, and takes the tap off the sockets that have it. Before, it
-// becomes a filter that only keeps all, so that nothing depends on how far this comes.
+// leave ends the recording, and removes the tap from the sockets that have it. The tap is first
+// turned into a filter that keeps everything, so that a socket that is not reached does no
+// harm.
 func (l *Live) leave() error {
 	var errs []error
 	l.scanner.askQueues()
 	if l.calls != nil {
-		// Before the rest, or else there are deliveries of what that did not see.
+		// First, or else there are deliveries of packets that were not recorded.
 		errs = append(errs, l.calls.Stop())
 	}
 	errs = append(errs, l.hook.Stop(), l.tap.Stop())
@@ -405,7 +405,7 @@ func (l *Live) leave() error {
 	return errors.Join(errs...)
 }
 
-// Remarks says what is worth knowing at the end, above all what could not be seen.
+// Remarks returns what is worth knowing at the end, above all what could not be captured.
 func (l *Live) Remarks() []string {
 	var all []string
 	if l.uring.Load() && l.calls != nil && l.calls.NoURing() != nil {
@@ -423,7 +423,7 @@ func (l *Live) Remarks() []string {
 	return all
 }
 
-// Close gives up the programs and the processes. It is safe to call it twice.
+// Close releases the programs and the processes. It is safe to call it twice.
 func (l *Live) Close() error {
 	if l.wanted != nil {
 		l.wanted()

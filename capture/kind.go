@@ -6,15 +6,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind is a kind of socket: one row of the table that Kinds lists. All that the rest
-// of the package knows of a kind stands in its row.
+// Kind is a kind of socket: one row of the table that Kinds lists. Everything that is
+// particular to a kind is in its row.
 type Kind struct {
 	// Name is what KindByName takes, and what interfaces are named after.
 	Name string
 	// Summary is a few words for lists and messages.
 	Summary string
-	// Note says what to expect of a kind that does not do what a user would
-	// think; empty for most.
+	// Note says what to expect of a kind that does not do what a user would expect; empty for
+	// most.
 	Note string
 
 	domain, typ int
@@ -24,22 +24,22 @@ type Kind struct {
 
 	layer     Layer // of offset 0 of the socket filter's __sk_buff
 	plural    string
-	listens   bool // not the socket itself is read, but those that it accepts
+	listens   bool // the sockets that it accepts are read, not the socket itself
 	adopts    bool // those do not inherit the tap, but get it after accept(2)
 	stream    bool // is read as a stream of bytes
-	idle      bool // takes a filter and never runs it
-	copies    bool // gets copies of packets that go on without it
+	idle      bool // takes a filter, but the kernel never runs it
+	copies    bool // gets copies of packets; the originals are not affected
 	canEcho   bool // what came in can be sent back
 	headerLen int  // bytes from offset 0 on that userspace does not get (datagrams)
 	probe     probe
-	mayProbe  probe  // asks whether the kernel permits the probe; nil where it always does
-	denied    string // the step that mends EACCES of socket(2); empty for CAP_NET_RAW
+	mayProbe  probe  // checks whether the kernel permits the probe; nil where it always does
+	denied    string // what to do about EACCES of socket(2); empty for CAP_NET_RAW
 }
 
 // Kinds lists the kinds of socket that a Session can open.
 func Kinds() []Kind { return append([]Kind(nil), kinds...) }
 
-// KindByName finds the kind that a user named.
+// KindByName finds a kind by its Name.
 func KindByName(name string) (*Kind, bool) {
 	for i := range kinds {
 		if kinds[i].Name == name {
@@ -58,14 +58,14 @@ func (k *Kind) TakesProtocol() bool { return k.anyProtocol }
 // Layer is what packets of the kind's kernel view begin with.
 func (k *Kind) Layer() Layer { return k.layer }
 
-// Protocol is the IP protocol of all its packets; 0 if there is none, or if the
-// packets themselves say it.
+// Protocol is the IP protocol of all its packets; 0 if there is none, or if it is different for
+// each packet.
 func (k *Kind) Protocol() uint8 {
 	switch {
 	case k.domain != unix.AF_INET && k.domain != unix.AF_INET6:
 		return 0
 	case k.protocol == unix.IPPROTO_MPTCP:
-		return unix.IPPROTO_TCP // what is on the wire; the number above 255 is for socket(2) only
+		return unix.IPPROTO_TCP // on the wire; the number above 255 is only for socket(2)
 	}
 	return uint8(k.protocol)
 }
@@ -79,11 +79,11 @@ func (k *Kind) Stream() bool { return k.stream }
 // NeverFilters tells whether the kernel never runs a filter of such a socket.
 func (k *Kind) NeverFilters() bool { return k.idle }
 
-// Copies tells whether the socket gets copies: what its filter or its receive
-// queue drops goes on to whom it is for.
+// Copies tells whether the socket gets copies: a packet that its filter or its receive queue
+// drops still reaches its destination.
 func (k *Kind) Copies() bool { return k.copies }
 
-// Listens tells whether the socket accepts connections, and those are read.
+// Listens tells whether the socket accepts connections, and those are read instead.
 func (k *Kind) Listens() bool { return k.listens }
 
 // Address is where the socket of a kind without IP address and port is bound
@@ -95,8 +95,8 @@ func (k *Kind) countsFiltered() bool {
 	return k.protocol == unix.IPPROTO_UDP || k.protocol == unix.IPPROTO_UDPLITE
 }
 
-// blocksSender tells whether a full receive queue keeps the message with its
-// sender, who may send it again past the filter.
+// blocksSender tells whether the sender keeps a message while the receive queue is full, and
+// may send it again, which runs the filter again.
 func (k *Kind) blocksSender() bool { return k.domain == unix.AF_UNIX || k.domain == unix.AF_NETLINK }
 
 // Loopback is the kind's default address, with the port of the probe.
@@ -107,14 +107,14 @@ func (k *Kind) Loopback() netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), ProbePort)
 }
 
-// Plural is how the packets of its kernel view are called, such as "UDP datagrams".
+// Plural names the packets of its kernel view, such as "UDP datagrams".
 func (k *Kind) Plural() string { return k.plural }
 
 // Family is the address family of the kind's sockets, such as unix.AF_INET.
 func (k *Kind) Family() int { return k.domain }
 
-// newInterface describes one view of the kind. clockError is the bound of the
-// error of its times, in nanoseconds.
+// newInterface describes one view of the kind. clockError bounds the error of its times, in
+// nanoseconds.
 func (k *Kind) newInterface(view View, clockError int64) Interface {
 	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6(), HasMeta: view != ViewUser, Source: SourceTap}
 	switch view {

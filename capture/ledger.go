@@ -9,26 +9,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Counts is how far a capture has come. It may be asked for at any time.
+// Counts is the progress of a capture. It can be read at any time.
 type Counts struct {
 	// Captured counts the packets of the kernel view that were taken from the ring.
 	Captured uint64
 	// Delivered counts the receiving calls that returned something, in the user view.
 	Delivered uint64
-	// Written counts the packets of all views that the Sink took. What was captured
-	// waits for its turn first, and gets none if the Sink fails.
+	// Written counts the packets of all views that the Sink took. Captured packets are buffered
+	// first, and discarded if the Sink fails.
 	Written uint64
-	// Trimmed counts those of Captured of which the verdict keeps a part only.
+	// Trimmed counts those of Captured of which the verdict keeps only a part.
 	Trimmed uint64
-	// Unreached counts the headers below offset 0 that were wanted and that the filter could not reach.
+	// Unreached counts the headers below offset 0 that a view needs and that the filter could
+	// not reach.
 	Unreached uint64
-	// QueueDropped counts the packets that receive queues had no room for, and what
-	// sockets dropped otherwise, but for what their filter did. During the capture it is what deliveries have told of so far, never too many.
+	// QueueDropped counts the packets for which receive queues had no room, and those that
+	// sockets dropped for other reasons, except by their filter. During the capture it is what
+	// deliveries reported so far, never too many.
 	QueueDropped uint64
-	// Peeked counts the calls that left what they returned in the queue (MSG_PEEK). They are not in Delivered.
+	// Peeked counts the calls that left what they returned in the queue (MSG_PEEK). They are
+	// not in Delivered.
 	Peeked uint64
-	// Empty counts the calls that returned an error, or the end of a connection,
-	// where there are messages to get. They are not in Delivered.
+	// Empty counts the calls on sockets read as messages that returned an error, or the end of a
+	// connection, instead. They are not in Delivered.
 	Empty uint64
 	// Tap is the ledger of the tap.
 	Tap bpf.Counters
@@ -36,42 +39,44 @@ type Counts struct {
 	Calls bpf.CallCounters
 }
 
-// Account says what became of the packets that a filter saw, each of which
-// userspace gets as one message or not at all. It balances to the packet:
+// Account says what became of the packets that a filter saw, each of which userspace gets as
+// one message or not at all. It balances to the packet:
 //
 //	Seen + Before + Unknown = Delivered + Queue + Filtered + After + Unread
 //
-// Streams have none: there is no saying which segment a read is.
+// Streams have none, since a read does not correspond to a segment.
 type Account struct {
 	// Kind is the name of the socket kind.
 	Kind string
-	// Seen counts the packets for which the filter ran, also those that the ring had no room for.
+	// Seen counts the packets for which the filter ran, including those for which the ring had
+	// no room.
 	Seen uint64
 	// Delivered counts the messages that userspace got, in the user view.
 	Delivered uint64
-	// Queue counts the packets that passed the filter and were dropped by the
-	// receive queue, for want of room in most cases.
+	// Queue counts the packets that passed the filter and were dropped by the receive queue, in
+	// most cases because it was full.
 	Queue uint64
 	// Filtered counts the packets that the verdict dropped.
 	Filtered uint64
 	// After counts the packets that came after the last one that was asked for.
 	After uint64
-	// Unread counts the packets that passed the filter, and of which nothing more
-	// is known: a process has not read them yet, or they are in Closed.
+	// Unread counts the packets that passed the filter, and of which nothing more is known: a
+	// process has not read them yet, or they were dropped by sockets in Closed.
 	Unread uint64
-	// Before counts those of Delivered that were in the receive queue before the tap came.
+	// Before counts those of Delivered that were in the receive queue before the socket got the
+	// tap.
 	Before uint64
 	// Unknown counts those of Delivered that no filter saw for another reason.
 	Unknown uint64
-	// Unseen counts the packets that the socket dropped before its filter could
-	// see them: those with a wrong checksum, and with raw sockets those for which
-	// the queue has no room. They are not in the sum.
+	// Unseen counts the packets that the socket dropped before its filter could see them: those
+	// with a wrong checksum, and with raw sockets those for which the queue has no room. They
+	// are not in the sum.
 	Unseen uint64
-	// Closed counts the sockets that were closed before their count of drops could
-	// be read for the last time: what they dropped since then is in Unread.
+	// Closed counts the sockets that were closed before their count of drops could be read for
+	// the last time: what they dropped after the previous reading is in Unread.
 	Closed uint64
 
-	again bool // the filter sees a message again that its sender could not queue
+	again bool // a message whose sender could not queue it passes the filter again
 }
 
 // Add adds the account of more sockets of the kind.
@@ -89,7 +94,7 @@ func (a *Account) Add(b *Account) {
 	a.Closed += b.Closed
 }
 
-// String is the account as one line. What is usually zero is left out when it is.
+// String is the account as one line. Terms that are usually zero are left out when they are.
 func (a *Account) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d seen = %d delivered + %d dropped by the receive queue + %d dropped by the filter",
@@ -119,17 +124,17 @@ type tally struct {
 	seen     uint64 // records of packets that were asked for
 	filtered uint64 // of seen: dropped by the verdict
 
-	after          uint64 // records of packets behind them
+	after          uint64 // records of packets beyond those
 	afterFiltered  uint64
 	afterDelivered uint64
-	stray          uint64 // deliveries behind them of which there is no record
+	stray          uint64 // deliveries of packets beyond those, without a record
 
 	delivered uint64 // messages, without peeks
-	before    uint64 // of them: had been in the queue before the tap came
+	before    uint64 // of delivered: had been in the queue before the socket got the tap
 	bytes     uint64 // that were delivered, also of streams
 
-	drops  dropCount // of the sockets that could be asked
-	closed uint64    // sockets that could not be asked at the end
+	drops  dropCount // of the sockets whose count could be read
+	closed uint64    // sockets whose count could not be read at the end
 }
 
 // record counts a packet that the filter saw.
@@ -144,7 +149,7 @@ func (t *tally) record(wanted bool, verdict int32) {
 	}
 }
 
-// deliver counts what userspace got, which was not a mere look.
+// deliver counts a delivery that was not a peek.
 func (t *tally) deliver(d *delivery, m *pair.Match, beyond bool) {
 	switch {
 	case beyond && m.After:
@@ -160,11 +165,11 @@ func (t *tally) deliver(d *delivery, m *pair.Match, beyond bool) {
 	t.bytes += uint64(d.Full)
 }
 
-// dropCount bounds how many packets sockets have dropped, by their own count of
-// 32 bits, which goes on while it is read. Sums and differences wrap around.
+// dropCount bounds how many packets sockets have dropped, by their own 32-bit counter, which
+// may increase while it is read. Sums and differences wrap around.
 type dropCount struct{ low, high uint32 }
 
-// since is the count since an earlier one.
+// since is the increase since an earlier count.
 func (d dropCount) since(earlier dropCount) dropCount {
 	return dropCount{d.low - earlier.high, d.high - earlier.low}
 }
@@ -174,15 +179,15 @@ func (d *dropCount) add(more dropCount) {
 	d.high += more.high
 }
 
-// near is the number nearest to another one that has these lower 32 bits.
+// near returns the number nearest to another one that has these lower 32 bits.
 func near(number int64, lower uint32) int64 { return number + int64(int32(lower-uint32(number))) }
 
-// account balances an outlet's tally. missed packets have no record, of which
-// the verdict dropped some.
+// account balances an outlet's tally. missed packets have no record; the verdict dropped
+// missedFiltered of them.
 //
-// What the queue dropped follows from what is missing: userspace has got
-// everything else. The kernel's own count says whether that is true. It may be
-// some packets off when others go on sending at the end, so it only has bounds.
+// What the queue dropped is computed from what is missing: userspace has got everything else.
+// The kernel's own count checks that. That count may be off by some packets if senders are
+// still active at the end, so it is only used as bounds.
 func (p *outlet) account(missed, missedFiltered uint64) Account {
 	t := &p.tally
 	a := Account{
@@ -191,7 +196,7 @@ func (p *outlet) account(missed, missedFiltered uint64) Account {
 		again: p.kind.blocksSender(),
 	}
 	missing := int64(a.Seen+a.Before) - int64(a.Filtered+a.Delivered+a.After)
-	other := t.after - t.afterFiltered - t.afterDelivered // dropped by the queue behind the last one
+	other := t.after - t.afterFiltered - t.afterDelivered // dropped by the queue after the last one
 	if p.kind.countsFiltered() {
 		other += a.Filtered + t.afterFiltered
 	}
@@ -209,8 +214,8 @@ func (p *outlet) account(missed, missedFiltered uint64) Account {
 	return a
 }
 
-// ledger adds up what a capture has counted, the same way for a Session and a
-// Live: everything that is said of it comes from here.
+// ledger adds up what a capture has counted, in the same way for a Session and a Live: all
+// figures that are reported come from here.
 type ledger struct {
 	collector *collector
 	views     []View
@@ -221,7 +226,7 @@ type ledger struct {
 	untapped  bool       // no account can balance
 }
 
-// counts may be asked for while the capture goes on.
+// counts may be called while the capture goes on.
 func (g *ledger) counts() (Counts, error) {
 	c := g.collector
 	counts := Counts{
@@ -244,8 +249,9 @@ func (g *ledger) counts() (Counts, error) {
 	return counts, err
 }
 
-// statistics is the ledger of each interface, after the capture. What the tap
-// lost is in that of the first one that has packets: whose it was nobody knows.
+// statistics returns the ledger of each interface, after the capture. The tap's losses are
+// attributed to the first one that has packets, because it is not known whose packets they
+// were.
 func (g *ledger) statistics() ([]Statistics, error) {
 	counts, err := g.counts()
 	if err != nil {
@@ -274,7 +280,7 @@ func (g *ledger) statistics() ([]Statistics, error) {
 	return all, nil
 }
 
-// first is the first lane of a view that has packets, or else the first one.
+// first returns the first lane of a view that has packets, or else the first one.
 func (g *ledger) first(v View) (first *lane) {
 	for _, p := range g.outlets {
 		for _, at := range []*lane{p.lanes[v], p.mapped[v]} {
@@ -290,7 +296,7 @@ func (g *ledger) first(v View) (first *lane) {
 	return first
 }
 
-// lane is the ledger of one interface, with all losses of its view if it is the first.
+// lane returns the ledger of one interface, with all losses of its view if it is the first.
 func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 	c := g.collector
 	st := Statistics{
@@ -303,7 +309,8 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 	case at.View == ViewUser:
 		st.Dropped = counts.Calls.Lost()
 	default:
-		// What came after the last packet that was asked for does not count, as far as that is known.
+		// Losses after the last packet that was asked for do not count, as far as they are
+		// known.
 		lost := counts.Tap.Lost()
 		for _, p := range g.outlets {
 			lost -= min(p.tally.stray, lost)
@@ -316,8 +323,8 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 	return st
 }
 
-// balance says how an interface's ledger goes together with the account of its
-// sockets, nil if they have none.
+// balance reconciles an interface's ledger with the account of its sockets, nil if they have
+// none.
 func (st *Statistics) balance(a *Account) {
 	switch {
 	case a == nil:
@@ -328,7 +335,7 @@ func (st *Statistics) balance(a *Account) {
 	}
 }
 
-// accounts has the account of each outlet, nil for those of streams.
+// accounts returns the account of each outlet, nil for streams.
 func (g *ledger) accounts(counts Counts) []*Account {
 	if g.untapped {
 		return nil
@@ -353,7 +360,7 @@ func (g *ledger) accounts(counts Counts) []*Account {
 	return all
 }
 
-// heir is the outlet whose account has the packets without a record.
+// heir is the outlet to whose account packets without a record are attributed.
 func (g *ledger) heir() *outlet {
 	for _, p := range g.outlets {
 		if p.tally.seen+p.tally.after > 0 {
@@ -366,7 +373,7 @@ func (g *ledger) heir() *outlet {
 	return g.outlets[0]
 }
 
-// close replaces what deliveries have told of the receive queues' drops by what is true at the end.
+// close replaces the receive queues' drops that deliveries reported by the final counts.
 func (g *ledger) close() error {
 	counts, err := g.counts()
 	if err != nil {
@@ -385,21 +392,21 @@ func (g *ledger) close() error {
 	return nil
 }
 
-// quiesce waits until every filter that was running has done its work: the packet
-// is counted, and in the receive queue or dropped. Both happen in one critical
-// section of RCU, which this outwaits; not so for messages of local processes
-// (unix, netlink), which come from somebody who can be interrupted. Where a kernel
-// does not offer it, a packet may be left over in that moment, and is counted as unread.
+// quiesce waits until every filter that was running has finished: its packet is counted, and in
+// the receive queue or dropped. Both happen in one RCU read-side critical section, whose end
+// this waits for; except for messages of local processes (unix, netlink), whose senders can be
+// preempted in between. On kernels without it, a packet that is just being filtered may be
+// counted as unread.
 func quiesce() {
 	const global = 1 // MEMBARRIER_CMD_GLOBAL of linux/membarrier.h
 	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0)
 }
 
-// losses is how many each cpu had lost by the newest record, or event, that it wrote.
+// losses is how many records, or events, each cpu had lost when it wrote its newest one.
 type losses []uint64
 
-// since takes the count that a record or an event of a cpu carries, and returns how much
-// more that is than the one before said.
+// since takes the count in a record or an event of a cpu, and returns by how much it exceeds
+// the previous one.
 func (l *losses) since(cpu uint32, count uint64) uint64 {
 	for int(cpu) >= len(*l) {
 		*l = append(*l, 0)

@@ -6,27 +6,26 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// Meta is what the kernel keeps beside a packet's bytes, as the socket filter
-// found it in __sk_buff. Zero is what packets have without it.
+// Meta is what the kernel keeps in addition to a packet's bytes, as the socket filter found it
+// in __sk_buff. A packet without it has zero.
 type Meta struct {
-	// VLANProto and VLANTCI are the VLAN tag that the kernel took out of the frame
-	// (IEEE 802.1Q): the ethertype, 0x8100 or 0x88a8, and the tag control
-	// information, of which the low 12 bits are the VLAN's id. Without a tag
-	// VLANProto is 0. The packet's Data and Len are without the tag, as they are
-	// for the filter.
+	// VLANProto and VLANTCI are the VLAN tag that the kernel removed from the frame (IEEE
+	// 802.1Q): the ethertype, 0x8100 or 0x88a8, and the tag control information, of which the
+	// low 12 bits are the VLAN's id. Without a tag VLANProto is 0. The packet's Data and Len
+	// are without the tag, as they are for the filter.
 	VLANProto, VLANTCI uint16
 	// Mark is what netfilter, SO_MARK or a BPF program set.
 	Mark uint32
 	// Priority is the packet's queueing priority.
 	Priority uint32
-	// GSOSize is how many bytes of payload each segment has of a packet that stands
-	// for several (segmentation offload), and GSOSegs is how many segments these
-	// are. Both are 0 for a packet that stands for itself only.
+	// GSOSize and GSOSegs are for a packet that stands for several segments (segmentation
+	// offload): the bytes of payload of each segment, and the number of segments. Both are 0
+	// for all other packets.
 	GSOSize, GSOSegs uint32
 	// Hash is the flow's hash.
 	Hash uint32
-	// Queue is queue_mapping: of a received packet the receive queue's number plus
-	// one, of a sent one the transmit queue's.
+	// Queue is queue_mapping: for a received packet the receive queue's number plus one, for a
+	// sent one the transmit queue's.
 	Queue uint32
 }
 
@@ -36,7 +35,7 @@ func (m *Meta) Tagged() bool { return m.VLANProto != 0 }
 // VLAN is the id of the packet's VLAN.
 func (m *Meta) VLAN() uint16 { return m.VLANTCI & 0xfff }
 
-// metaOf is what a record says of its packet besides the bytes.
+// metaOf returns the Meta of a record.
 func metaOf(rec *bpf.Record) Meta {
 	m := Meta{Mark: rec.Mark, Priority: rec.Priority, Hash: rec.Hash, Queue: rec.QueueMapping}
 	if rec.VlanPresent != 0 {
@@ -49,16 +48,16 @@ func metaOf(rec *bpf.Record) Meta {
 	return m
 }
 
-// fromNetworkOrder reads an ethertype as __sk_buff has it: 16 bits in network
-// byte order, in a word of the machine's.
+// fromNetworkOrder converts an ethertype of __sk_buff: 16 bits in network byte order, in a
+// native word.
 func fromNetworkOrder(v uint32) uint16 {
 	var b [2]byte
 	binary.NativeEndian.PutUint16(b[:], uint16(v))
 	return binary.BigEndian.Uint16(b[:])
 }
 
-// linkHeaderSize is the length of an Ethernet header with the VLAN tags that are
-// among a frame's bytes, such as those that a socket on this machine wrote.
+// linkHeaderSize is the length of an Ethernet header, including VLAN tags that are in the
+// frame's bytes, such as those that a socket on this machine wrote.
 func linkHeaderSize(frame []byte) int {
 	size := linkHeaderLen
 	for size+4 <= len(frame) && isTag(frame[size-2:]) {

@@ -19,17 +19,17 @@ type Namespace struct {
 	close  sync.Once
 }
 
-// errClosedNamespace is the error of what is to be done in a Namespace after Close.
+// errClosedNamespace is the error of using a Namespace after Close.
 var errClosedNamespace = fmt.Errorf("the network namespace is closed: %w", os.ErrClosed)
 
-// NewNamespace makes a network namespace. It needs CAP_SYS_ADMIN and
-// CAP_NET_ADMIN, and lives until Close, and until the sockets in it are closed.
+// NewNamespace makes a network namespace. It needs CAP_SYS_ADMIN and CAP_NET_ADMIN. The
+// namespace exists until Close was called and the sockets in it are closed.
 func NewNamespace() (*Namespace, error) {
 	ns := &Namespace{calls: make(chan func()), closed: make(chan struct{})}
 	ready := make(chan error)
 	go func() {
-		// The thread is never unlocked: it ends with the goroutine, so that no
-		// other goroutine finds itself in the namespace.
+		// The thread is never unlocked: it ends with the goroutine, so that no other goroutine
+		// runs in the namespace.
 		runtime.LockOSThread()
 		err := enterNewNamespace()
 		ready <- err
@@ -51,8 +51,8 @@ func NewNamespace() (*Namespace, error) {
 	return ns, nil
 }
 
-// quietPorts are the ephemeral ports of a namespace: none that Wireshark takes
-// for a protocol, as it does with some forty of those that Linux chooses from.
+// quietPorts are the ephemeral ports of a namespace: none that Wireshark takes for a protocol,
+// as it does with some forty of Linux's default range.
 const quietPorts = "50000 54000"
 
 func enterNewNamespace() error {
@@ -77,7 +77,7 @@ func enterNewNamespace() error {
 	} else if err != nil {
 		return fmt.Errorf("bringing up lo: %w", err)
 	}
-	// Where this fails there is no /proc/sys to write to; opening a ping socket says the rest.
+	// This fails if there is no writable /proc/sys; opening a ping socket then reports it.
 	_ = os.WriteFile("/proc/sys/net/ipv4/ping_group_range", []byte("0 2147483647"), 0)
 	_ = os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte(quietPorts), 0)
 	return nil
@@ -104,8 +104,8 @@ func (ns *Namespace) SetMTU(bytes int) error {
 	return nil
 }
 
-// Do runs f inside the namespace; on a nil Namespace, where the caller is. What
-// f starts on other goroutines runs outside. After Close it returns os.ErrClosed.
+// Do runs f inside the namespace; on a nil Namespace, in the caller's. Goroutines that f starts
+// run outside. After Close it returns os.ErrClosed.
 func (ns *Namespace) Do(f func() error) error {
 	if ns == nil {
 		return f()
@@ -119,7 +119,7 @@ func (ns *Namespace) Do(f func() error) error {
 	}
 }
 
-// Close leaves the namespace. It is safe to call it twice.
+// Close releases the namespace. It is safe to call it twice.
 func (ns *Namespace) Close() {
 	if ns != nil {
 		ns.close.Do(func() { close(ns.closed) })

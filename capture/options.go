@@ -7,26 +7,27 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// Options say how a capture records, whatever it captures from. The zero value is
-// usable: all of each packet, in the views kernel and user, until the end.
+// Options say how a capture records, whatever it captures. The zero value is usable: all of
+// each packet, in the views kernel and user, without a limit.
 type Options struct {
 	// Views to hand to the sink, each once. Default: ViewKernel and ViewUser.
 	Views []View
-	// Packets ends the capture after so many packets of the kernel view, and what
-	// userspace got of them. Default: 0, no limit.
+	// Packets ends the capture after so many packets of the kernel view, and their deliveries
+	// to userspace. Default: 0, no limit.
 	Packets uint64
 	// Snaplen is the most bytes kept of a packet. Default: bpf.MaxSnaplen.
 	Snaplen int
-	// RingSize is the size in bytes of each ring buffer: one for packets, and with a
-	// Live one more for what processes receive. Default: bpf.DefaultRingSize.
+	// RingSize is the size in bytes of each ring buffer: one for packets, and for a Live
+	// another one for what processes receive. Default: bpf.DefaultRingSize.
 	RingSize int
-	// Immediate hands packets on after a millisecond or two, at the price of
-	// looking at the ring a thousand times a second while packets come.
+	// Immediate hands packets on after a millisecond or two, at the cost of reading the ring a
+	// thousand times a second while packets come.
 	Immediate bool
-	// Verdict decides what the sockets keep of each packet, which changes what their
-	// readers get. Default: everything.
+	// Verdict decides what the sockets keep of each packet, which changes what their readers
+	// get. Default: everything.
 	Verdict *bpf.Verdict
-	// Notice is told what a user should know while the capture goes on. Default: nobody.
+	// Notice is called with what a user should know during the capture. Default: nothing is
+	// called.
 	Notice func(string)
 }
 

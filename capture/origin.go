@@ -5,19 +5,19 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
 )
 
-// origin is whose packets a session captures: those of a socket of its own, or of
-// other processes' sockets.
+// origin is the source of a session's packets: a socket of its own, or other processes'
+// sockets.
 type origin interface {
-	// routeOf finds the route of a packet. nil is for a socket that is forgotten.
+	// routeOf finds the route of a packet. nil is for a socket that is not known any more.
 	routeOf(rec *bpf.Record) *route
-	// take gets what userspace has got since the last time, in the order of the times,
-	// in a batch whose memory may be that of the emptied one. What it has not got has a
-	// time after horizon. The last time it also gives what is not complete.
+	// take returns what userspace has got since the last time, ordered by time, in a batch that
+	// may reuse the memory of the emptied one. All later deliveries have a time after horizon.
+	// The last time it also returns what is incomplete.
 	take(emptied batch, last bool) (taken batch, horizon int64)
-	// rests tells whether there is nothing to take. Then the tap's Sleep ends when there
-	// is something.
+	// rests tells whether there is nothing to take. Then the next delivery ends the tap's
+	// Sleep.
 	rests() bool
-	// outlets lists where packets go. It may be asked for while the capture goes on.
+	// outlets lists all outlets. It may be called while the capture goes on.
 	outlets() []*outlet
 }
 
@@ -26,7 +26,7 @@ type own struct {
 	home    *route
 	tap     *bpf.Tap
 	mailbox *mailbox
-	loss    *pair.QueueLoss // if the filter's drops may be in the socket's count of drops
+	loss    *pair.QueueLoss // if the socket's count of drops may include the filter's
 }
 
 func (o *own) routeOf(*bpf.Record) *route { return o.home }

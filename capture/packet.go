@@ -2,7 +2,7 @@ package capture
 
 import "net/netip"
 
-// View is one observer of a packet. Its bytes are what that observer gets.
+// View is one observer of a packet, whose bytes are what that observer gets.
 type View uint8
 
 const (
@@ -43,7 +43,7 @@ func ViewByName(name string) (View, bool) {
 type Layer uint8
 
 const (
-	// LayerLink: an Ethernet header. A tag of the packet's Meta is not in it.
+	// LayerLink: an Ethernet header. A VLAN tag in the packet's Meta is not in it.
 	LayerLink Layer = iota + 1
 	// LayerNetwork: an IPv4 or IPv6 header.
 	LayerNetwork
@@ -55,8 +55,8 @@ const (
 	LayerForeign
 )
 
-// Interface is the place where packets were seen: one view of one socket kind.
-// Each becomes an interface block of its own in a pcapng file.
+// Interface is where packets were seen: one view of one socket kind. Each becomes an interface
+// block of its own in a pcapng file.
 type Interface struct {
 	// Kind is the name of the socket kind, such as "tcp".
 	Kind string
@@ -66,33 +66,32 @@ type Interface struct {
 	Layer Layer
 	// IPv6 says that the network layer is IPv6 and not IPv4.
 	IPv6 bool
-	// Description says in plain words what the packets are: what a file says, or whoever
-	// has made the interface. That of a capture's own interface is empty: a file gets words
-	// for what the other fields say.
+	// Description describes the packets in plain words: as written in the file, or by whoever
+	// made the interface. It is empty for a capture's own interface, for which a file gets a
+	// description made from the other fields.
 	Description string
-	// Source is where the packets come from; SourceUnknown for all that were read from a
-	// pcapng file which does not say that they come from a text.
+	// Source is where the packets come from; SourceUnknown for all that were read from a pcapng
+	// file which does not say that they come from a text.
 	Source Source
-	// Header says whether the IP header that a file has before the packets is their own.
+	// Header says whether the IP header that a packet has in a file is its own.
 	Header Header
 	// Times says what the packets' times are.
 	Times Times
 	// ClockError bounds by how many nanoseconds the times of a capture's kernel view differed
 	// from the wall clock when it began.
 	ClockError int64
-	// Process is the process of another program whose sockets these are, such as "process
-	// 12 (nginx)", and Sockets which of its sockets, such as "descriptor 7, listening on
-	// [::]:80". They are empty for a socket of our own, and Sockets for what was read from
-	// a file.
+	// Process is the process of another program whose sockets these are, such as "process 12
+	// (nginx)", and Sockets which of its sockets, such as "descriptor 7, listening on [::]:80".
+	// Both are empty for a socket of our own; Sockets is also empty for an interface that was
+	// read from a file.
 	Process, Sockets string
 	// LinkType is what packets of LayerForeign begin with, a number of
 	// https://www.tcpdump.org/linktypes.html.
 	LinkType uint16
-	// HasMeta says that the Meta of every packet is known: what is zero in it was
-	// zero in the kernel.
+	// HasMeta says that the Meta of every packet is known: a zero in it was zero in the kernel.
 	HasMeta bool
-	// Label is the name of an interface that is no view of a socket: its Kind
-	// and View are not set. It may be empty.
+	// Label is the name of an interface that is not a view of a socket, which has no Kind and
+	// no View. It may be empty.
 	Label string
 }
 
@@ -100,13 +99,13 @@ type Interface struct {
 type Source uint8
 
 const (
-	// SourceUnknown is for packets of which only the Description may tell.
+	// SourceUnknown is for packets whose source only the Description may tell.
 	SourceUnknown Source = iota
-	// SourceTap is for those of a running capture.
+	// SourceTap is for packets of a running capture.
 	SourceTap
-	// SourceTrace is for those that a filter printed to the kernel's trace.
+	// SourceTrace is for packets that a filter printed to the kernel's trace.
 	SourceTrace
-	// SourceServer is for what a server printed of the bytes that it received.
+	// SourceServer is for bytes that a server printed as received.
 	SourceServer
 )
 
@@ -114,30 +113,30 @@ const (
 type Header uint8
 
 const (
-	// HeaderRecorded is for packets that have in a file what was recorded.
+	// HeaderRecorded is for packets that are in a file as they were recorded.
 	HeaderRecorded Header = iota
-	// HeaderSynthetic is for packets without an IP header, which get one with their
-	// addresses in a file.
+	// HeaderSynthetic is for packets without an IP header, which get one with their addresses
+	// in a file.
 	HeaderSynthetic
-	// HeaderInvented is for those whose addresses are not known, so that they are
+	// HeaderInvented is the same for packets whose addresses are not known, so that these are
 	// invented, too.
 	HeaderInvented
 )
 
-// Times tells what the times of packets are.
+// Times says what the times of packets are.
 type Times uint8
 
 const (
-	// TimesRecorded are the packets' own.
+	// TimesRecorded: the packets' own.
 	TimesRecorded Times = iota
-	// TimesLent are those of the packets that brought what a server printed.
+	// TimesLent: those of the packets that brought what a server printed.
 	TimesLent
-	// TimesNone is for packets that have only an order.
+	// TimesNone: the packets only have an order.
 	TimesNone
 )
 
-// Name is the interface's name in files and on terminals: KIND:VIEW, or its
-// Label if it is no view of a socket.
+// Name is the interface's name in files and on terminals: KIND:VIEW, or its Label if it is not
+// a view of a socket.
 func (i *Interface) Name() string {
 	if i.View == 0 && i.Kind == "" {
 		return i.Label
@@ -145,11 +144,12 @@ func (i *Interface) Name() string {
 	return i.Kind + ":" + i.View.String()
 }
 
-// Direction tells a packet that came in from one that went out.
+// Direction tells received packets from sent ones.
 type Direction uint8
 
 const (
-	// DirectionUnknown is a packet without a direction, such as a message between local sockets.
+	// DirectionUnknown is for a packet without a direction, such as a message between local
+	// sockets.
 	DirectionUnknown Direction = iota
 	// Inbound packets were received.
 	Inbound
@@ -157,39 +157,39 @@ const (
 	Outbound
 )
 
-// Packet is one observer's bytes of one packet. Whoever gets a *Packet from a
-// Sink call may use it, and the memory behind Data, only until the call returns.
+// Packet is one observer's bytes of one packet. A Sink may use the *Packet of a call, and the
+// memory of its Data, only until the call returns.
 type Packet struct {
 	Interface *Interface
 	// Time is in nanoseconds since the Unix epoch.
 	Time int64
-	// ID joins the views: every view of the same packet has the same ID.
-	// Zero means that the packet is not joined to any other.
+	// ID joins the views: every view of the same packet has the same ID. Zero means that the
+	// packet is not joined to any other.
 	ID uint64
 	// Direction as seen from the socket's host.
 	Direction Direction
 	// Data is what was captured, from the interface's Layer on.
 	Data []byte
-	// Len is the length in bytes that the packet had; it exceeds len(Data) when cut off.
+	// Len is the packet's original length in bytes; it exceeds len(Data) if the packet was
+	// truncated or trimmed.
 	Len int
-	// Truncated says that it was the tap that recorded only so many bytes, because of
-	// Config.Snaplen (kernel view only).
+	// Truncated says that the tap truncated the packet, because of Config.Snaplen (kernel view
+	// only).
 	Truncated bool
-	// Drops counts the packets that this observer lost since the packet before.
+	// Drops counts the packets that this observer lost since the previous one.
 	Drops uint64
-	// Comment is what somebody has said of this packet, or empty. What this project
-	// knows of it is in the other fields, also of a packet that was read from a file whose
-	// comments say so: what stands before or behind that in a comment of such a file has an
-	// empty line or sentence in its place.
+	// Comment is a comment of the user's, or empty. What this project knows of the packet is in
+	// the other fields, also if it was read from the comments of a file: then it is replaced in
+	// Comment by an empty line or sentence, if there is other text before or after it.
 	Comment string
-	// Src and Dst are the packet's addresses; invalid where the layer below has none.
-	// Ports are zero for protocols without ports.
+	// Src and Dst are the packet's addresses; invalid where the layer below has none. Ports are
+	// zero for protocols without ports.
 	Src, Dst netip.AddrPort
 	// Protocol is the IP protocol number, such as 6 for TCP; zero when there is none.
 	Protocol uint8
 	// Call is the system call that returned the bytes (user view only), such as "recvfrom".
 	Call string
-	// Meta is what the kernel kept beside the bytes (views of the kernel's side only).
+	// Meta is what the kernel kept in addition to the bytes (views of the kernel's side only).
 	Meta Meta
 	// Verdict is what the socket's filter decided (kernel view only).
 	Verdict Verdict
@@ -204,8 +204,8 @@ type Sink interface {
 	WritePacket(*Packet) error
 }
 
-// Flusher is a Sink that keeps packets in a buffer. It is flushed at least once
-// a second, and after every few packets of a capture that is Immediate.
+// Flusher is a Sink that buffers packets. It is flushed at least once a second, and after every
+// few packets of a capture that is Immediate.
 type Flusher interface {
 	Sink
 	Flush() error
@@ -213,8 +213,8 @@ type Flusher interface {
 
 // Statistics is the ledger of one interface: Received = Delivered + Dropped.
 //
-// The kernel and the user view of sockets that are read as messages go together:
-// the Account says how, and the terms of it that are usually zero left aside,
+// The kernel and the user view of sockets that are read as messages balance: the Account says
+// how. Without its terms that are usually zero:
 //
 //	Accepted of kernel + OSDropped of kernel = Delivered of user + OSDropped of user
 type Statistics struct {
@@ -227,21 +227,21 @@ type Statistics struct {
 	Dropped uint64
 	// Accepted counts those of Received that the socket's filter let pass.
 	Accepted uint64
-	// OSDropped counts the packets that the kernel dropped before this observer
-	// could see them: in the user view those that found no room in the receive
-	// queue, but not those that the filter dropped.
+	// OSDropped counts the packets that the kernel dropped before this observer could see them:
+	// in the user view those for which the receive queue had no room, but not those that the
+	// filter dropped.
 	OSDropped uint64
-	// Delivered counts the packets that were captured for the Sink. In the user
-	// view it leaves out what was only peeked at, and calls that returned no message.
+	// Delivered counts the packets that were captured for the Sink. In the user view it
+	// excludes what was only peeked at, and calls that returned no message.
 	Delivered uint64
-	// Written counts the packets that the Sink took, of whatever sort. A file does not tell it.
+	// Written counts all packets that the Sink took. It is not in a file.
 	Written uint64
-	// Bytes counts what userspace got, in its view: for streams the only sum that
-	// there is. A file does not tell it.
+	// Bytes counts what userspace got, in its view: for streams it is the only sum. It is not
+	// in a file.
 	Bytes uint64
-	// Comment is what else there is to say, or empty: in the user view the Account.
+	// Comment is a remark in words, or empty: in the user view the Account.
 	Comment string
-	// Account balances the packets of the interface's sockets, in the user view. It
-	// is nil for streams and for what is read from a file.
+	// Account balances the packets of the interface's sockets, in the user view. It is nil for
+	// streams and for interfaces that were read from a file.
 	Account *Account
 }

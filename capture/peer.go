@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// peer is the probe's end of a conversation: a blocking socket of any kind,
-// on which no call takes longer than probeTimeout.
+// peer is the probe's end of a conversation: a blocking socket of any kind, on which no call
+// takes longer than probeTimeout.
 type peer struct {
 	fd     int
 	stream bool
@@ -46,7 +46,7 @@ func connectPeer(domain, typ, protocol int, to unix.Sockaddr) (_ peer, err error
 	return p, nil
 }
 
-// uninterrupted repeats a call that a signal interrupts: Go sends many.
+// uninterrupted repeats a call that a signal interrupts: Go's runtime sends many.
 func uninterrupted(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
@@ -55,8 +55,8 @@ func uninterrupted(call func() error) error {
 	}
 }
 
-// Write sends b, on all but stream sockets as one message: there the kernel
-// may well return less, when the receiver's filter cuts the message (netlink).
+// Write sends b, on all but stream sockets as one message: there the kernel may return less,
+// when the receiver's filter trims the message (netlink).
 func (p peer) Write(b []byte) (n int, err error) {
 	err = uninterrupted(func() error {
 		for {
@@ -72,7 +72,7 @@ func (p peer) Write(b []byte) (n int, err error) {
 	return n, p.outcome("send", err)
 }
 
-// Read receives what comes next; io.EOF where a stream ends.
+// Read receives the next bytes; io.EOF at the end of a stream.
 func (p peer) Read(b []byte) (n int, err error) {
 	err = uninterrupted(func() error {
 		n, _, err = unix.Recvfrom(p.fd, b, 0)
@@ -87,12 +87,12 @@ func (p peer) Read(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// CloseWrite says that nothing more will be sent.
+// CloseWrite shuts the sending side down.
 func (p peer) CloseWrite() error {
 	return p.outcome("shutdown", unix.Shutdown(p.fd, unix.SHUT_WR))
 }
 
-// Close gives the socket up.
+// Close closes the socket.
 func (p peer) Close() error { return unix.Close(p.fd) }
 
 func (p peer) outcome(call string, err error) error {
@@ -100,7 +100,7 @@ func (p peer) outcome(call string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.EAGAIN):
-		// What the timeouts return.
+		// The error after a timeout.
 		return fmt.Errorf("%s: %w", call, os.ErrDeadlineExceeded)
 	}
 	return fmt.Errorf("%s: %w", call, err)

@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// place is how the sockets of a kind without IP address and port are bound. The
-// zero value is for the kinds that have both.
+// place is how the sockets of a kind without IP address and port are bound. The zero value is
+// for the kinds that have both.
 type place struct {
 	address  string // default of Config.Address
 	sockaddr func(address string) (unix.Sockaddr, error)
-	// target is where a peer reaches a socket that is bound to a name.
+	// target returns the address at which a peer reaches a bound socket.
 	target func(bound unix.Sockaddr) unix.Sockaddr
-	// release takes away what bind left behind.
+	// release removes what bind created.
 	release func(address string)
-	// folder is where that is; empty if there is nothing.
+	// folder is where that is; empty if there is nothing to remove.
 	folder func(address string) string
 }
 
@@ -86,8 +86,8 @@ const routeGroups = 1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_NEIGH-1) |
 	1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV4_RULE-1) |
 	1<<(unix.RTNLGRP_IPV6_IFADDR-1) | 1<<(unix.RTNLGRP_IPV6_ROUTE-1) | 1<<(unix.RTNLGRP_IPV6_RULE-1)
 
-// vsockPlace binds to a port of all context ids. The probe comes over the
-// kernel's loopback, if it has one.
+// vsockPlace binds to a port, for all context ids. The probe uses the kernel's vsock loopback,
+// if there is one.
 var vsockPlace = place{
 	address: strconv.Itoa(ProbePort),
 	sockaddr: func(address string) (unix.Sockaddr, error) {

@@ -8,14 +8,14 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/confine"
 )
 
-// Capabilities are those that a session needs once it is open, so that all others
-// can be given up. With a probe to come it may be more.
+// Capabilities are those that a session needs once it is open, so that all others can be
+// dropped. A probe may need more.
 //
-//	CAP_BPF           to read the counters, where the kernel wants it for that: before
+//	CAP_BPF           to read the counters, where the kernel requires it: before
 //	                  Linux 5.19 with kernel.unprivileged_bpf_disabled
 //	CAP_NET_ADMIN     to probe a netlink socket
 //	CAP_NET_RAW       to probe raw sockets of other protocols than TCP and UDP
-//	CAP_DAC_OVERRIDE  to remove a unix socket from somebody else's folder
+//	CAP_DAC_OVERRIDE  to remove a unix socket from another user's folder
 func (s *Session) Capabilities(probe bool) []int {
 	all := countingNeeds(s.Counts)
 	kind := s.config.Kind
@@ -32,7 +32,7 @@ func (s *Session) Capabilities(probe bool) []int {
 	return slices.Compact(all)
 }
 
-// countingNeeds is what the counters need.
+// countingNeeds is what reading the counters needs.
 func countingNeeds(count func() (Counts, error)) []int {
 	err := confine.Unprivileged(func() error {
 		_, err := count()
@@ -44,15 +44,14 @@ func countingNeeds(count func() (Counts, error)) []int {
 	return nil
 }
 
-// Capabilities are those that a session needs while it runs, so that all others
-// can be given up.
+// Capabilities are those that a session needs while it runs, so that all others can be dropped.
 //
-//	CAP_SYS_PTRACE       to copy sockets that other processes make later
+//	CAP_SYS_PTRACE       to duplicate sockets that other processes make later
 //	CAP_DAC_READ_SEARCH  to list the descriptors of other users' processes at the end,
 //	                     where their sockets have the tap
 //	CAP_BPF              to mark sockets, and to read the counters, where the kernel
-//	                     wants it for that
-//	CAP_NET_ADMIN        to put a socket's own classic filter back (ReplaceFilter)
+//	                     requires it
+//	CAP_NET_ADMIN        to restore a socket's own classic filter (ReplaceFilter)
 //	CAP_KILL             to pass a signal on to another user's command
 func (l *Live) Capabilities() []int {
 	all := []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}
