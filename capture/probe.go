@@ -23,9 +23,9 @@ const (
 )
 
 const (
-	// probeTimeout bounds a single call of the probe, should the network eat its packets.
+	// probeTimeout bounds a single call of the probe, in case the network drops its packets.
 	probeTimeout = 3 * time.Second
-	// quietTime is how long the socket must have been quiet before the probe counts as over.
+	// quietTime is how long nothing must have arrived for the probe to count as finished.
 	quietTime = 100 * time.Millisecond
 	// settleTime bounds the wait for quiet, on sockets that get other traffic as well.
 	settleTime = 2 * time.Second
@@ -34,7 +34,7 @@ const (
 // probe sends the reference traffic of a kind.
 type probe func(p *probing) error
 
-// probing is what a probe is about.
+// probing is what a probe works on.
 type probing struct {
 	session *Session
 	kind    *Kind
@@ -44,12 +44,12 @@ type probing struct {
 	payload []byte
 }
 
-// ErrProbeUnseen is the error of a probe that nobody got. In a Namespace of its own
-// nothing stands between the probe and the socket.
+// ErrProbeUnseen is the error of a probe that did not arrive. In a Namespace of its own nothing
+// is between the probe and the socket.
 var ErrProbeUnseen = errors.New("the probe was sent, but the socket's filter has not seen it: a firewall may have dropped it")
 
-// Probe sends the reference traffic to the session's socket, while Run is
-// running, and returns when the socket has seen it and is quiet.
+// Probe sends the reference traffic to the session's socket, while Run is running, and returns
+// when the socket has seen it and is quiet.
 //
 // It is for sockets that Open has opened.
 func (s *Session) Probe(ctx context.Context) error {
@@ -70,8 +70,8 @@ func (s *Session) Probe(ctx context.Context) error {
 	return nil
 }
 
-// ProbeWith is Probe with a payload of the caller's choice. That nothing was
-// seen of it is no error.
+// ProbeWith is Probe with the caller's payload. It is not an error if the filter has not seen
+// it.
 func (s *Session) ProbeWith(ctx context.Context, payload []byte) error {
 	if s.borrowed {
 		return errBorrowed
@@ -87,7 +87,7 @@ func (s *Session) ProbeWith(ctx context.Context, payload []byte) error {
 	}
 	err = s.config.Namespace.Do(func() error { return p.kind.probe(p) })
 	if s.stopping.Load() {
-		return nil // the capture has got enough, and has cut the probe short
+		return nil // the capture reached its limit, which ended the probe early
 	}
 	if err != nil {
 		return fmt.Errorf("sending the probe to %s: %w", where, err)
@@ -109,8 +109,8 @@ func (s *Session) newProbing(payload []byte) *probing {
 	return p
 }
 
-// MayProbe tells before anything is recorded whether the kernel permits the
-// probe. An error is a *bpf.MissingError if it does not.
+// MayProbe checks, before anything is recorded, whether the kernel permits the probe. An error
+// is a *bpf.MissingError if it does not.
 func (s *Session) MayProbe() error {
 	if s.borrowed {
 		return errBorrowed
@@ -122,7 +122,7 @@ func (s *Session) MayProbe() error {
 	return s.config.Namespace.Do(func() error { return may(s.newProbing(nil)) })
 }
 
-// probeAddr is where the probe of a kind of IP goes.
+// probeAddr is the address to which the probe of an IP kind is sent.
 func (s *Session) probeAddr() netip.AddrPort {
 	to := s.main.local
 	if s.config.Kind.anyProtocol {
@@ -137,8 +137,8 @@ func (s *Session) probeAddr() netip.AddrPort {
 	return to
 }
 
-// settle waits until something has come since a moment when the news were those before,
-// and then until nothing has come for a while.
+// settle waits until the counts differ from those before, and then until they have not changed
+// for quietTime.
 func (s *Session) settle(ctx context.Context, before Counts) error {
 	last := before
 	changed, end := time.Now(), time.Now().Add(settleTime)
@@ -159,14 +159,15 @@ func (s *Session) settle(ctx context.Context, before Counts) error {
 	return nil
 }
 
-// news is what changes when something comes: what waits for its turn is none.
+// news returns the counts that change when something arrives, without Written, which changes
+// later.
 func (s *Session) news() (Counts, error) {
 	counts, err := s.Counts()
 	counts.Written = 0
 	return counts, err
 }
 
-// awaitAccepted waits until what connected has its filter.
+// awaitAccepted waits until the accepted connection has its filter.
 func (p *probing) awaitAccepted() error {
 	for end := time.Now().Add(probeTimeout); p.session.accepted.Load() == 0; {
 		if time.Now().After(end) {
@@ -177,7 +178,7 @@ func (p *probing) awaitAccepted() error {
 	return nil
 }
 
-// probeConnection sends the payload over a connection and closes it in good order.
+// probeConnection sends the payload over a connection and closes it gracefully.
 func probeConnection(p *probing) error {
 	conn, err := connectPeer(p.kind.domain, p.kind.typ, p.kind.protocol, p.to)
 	if err != nil {
@@ -195,7 +196,7 @@ func probeConnection(p *probing) error {
 	if err := conn.CloseWrite(); err != nil {
 		return err
 	}
-	// Reading to the end leaves the other side to close: what it gets is a FIN, not a RST.
+	// Reading to the end lets the other side close first, so that it gets a FIN, not a RST.
 	echo, err := io.ReadAll(conn)
 	if err != nil {
 		return err
@@ -231,8 +232,8 @@ func (p *probing) checkEcho(got []byte) error {
 	return nil
 }
 
-// probeRaw sends what a raw socket of the configured protocol gets to see. For
-// TCP that is an attempt to connect to the port, where nobody is expected to listen.
+// probeRaw sends what a raw socket of the configured protocol receives. For TCP that is an
+// attempt to connect to the port, on which nothing should listen.
 func probeRaw(p *probing) error {
 	typ, message := unix.SOCK_RAW, p.payload
 	switch p.config.Protocol {
@@ -247,7 +248,7 @@ func probeRaw(p *probing) error {
 	}
 	to := p.to
 	if typ == unix.SOCK_RAW {
-		// IPv6 takes the port for the protocol, and only the right one.
+		// For IPv6 the kernel takes the port as the protocol, which must match.
 		to = sockaddr(netip.AddrPortFrom(p.addr.Addr(), 0))
 	}
 	conn, err := connectPeer(p.kind.domain, typ, p.config.Protocol, to)
@@ -264,7 +265,8 @@ func probeRaw(p *probing) error {
 	return err
 }
 
-// probePing has the ping socket itself send an echo request: it gets only replies.
+// probePing makes the ping socket itself send an echo request, because it only receives
+// replies.
 func probePing(p *probing) error {
 	typ := byte(8)
 	if p.kind.IPv6() {
@@ -273,7 +275,7 @@ func probePing(p *probing) error {
 	return p.session.main.send(echoRequest(typ, p.payload), p.addr)
 }
 
-// probeWire sends a UDP datagram over lo, to somebody who listens.
+// probeWire sends a UDP datagram over lo, to a socket that is bound there.
 func probeWire(p *probing) error {
 	if p.config.Address != "lo" {
 		return fmt.Errorf("the probe goes over lo, and the socket is on %s", p.config.Address)
@@ -313,7 +315,7 @@ func mayProbeNetlink(p *probing) error {
 	return conn.Close()
 }
 
-// probeNetlink sends the payload as a message that asks for nothing.
+// probeNetlink sends the payload as a message that is not a request.
 func probeNetlink(p *probing) error {
 	conn, err := connectNetlink(p)
 	if err != nil {
@@ -327,8 +329,8 @@ func probeNetlink(p *probing) error {
 	return err
 }
 
-// echoRequest is an ICMP echo request (RFC 792, RFC 4443) with a payload, of a
-// type that depends on the IP version. Linux computes the checksum of ICMPv6 itself.
+// echoRequest is an ICMP echo request (RFC 792, RFC 4443) with a payload; its type depends on
+// the IP version. Linux computes the checksum of ICMPv6 itself.
 func echoRequest(typ byte, payload []byte) []byte {
 	m := append([]byte{typ, 0, 0, 0, 0x42, 0x42, 0, 1}, payload...)
 	var sum uint32

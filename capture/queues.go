@@ -6,19 +6,19 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
-// queue is a receive queue of another process's socket, which is asked now and then
-// what it has dropped: nobody can ask it any more when it is closed.
+// queue is the receive queue of another process's socket. Its count of drops is read from time
+// to time, because it cannot be read any more once the socket is closed.
 type queue struct {
 	process *process.Process
 	fd      int
 	cookie  uint64
 	outlet  *outlet
-	before  dropCount // what it had dropped when the capture began
-	last    uint32    // what it had dropped when it was asked last
+	before  dropCount // its count when the capture began
+	last    uint32    // its count when it was read last
 }
 
-// counted is the outlet of a socket whose drops are counted, nil for others. Only those
-// with interfaces of their own are, so that it costs little.
+// counted returns the outlet of a socket whose drops are counted, nil for others. To keep it
+// cheap, only sockets with interfaces of their own are counted.
 func (s *scanner) counted(cookie uint64) *outlet {
 	if at := s.live.roster.outletOf(cookie); at != nil && !at.kind.stream {
 		return at
@@ -26,13 +26,13 @@ func (s *scanner) counted(cookie uint64) *outlet {
 	return nil
 }
 
-// count begins to count what a socket drops.
+// count begins to count the drops of a socket.
 func (s *scanner) count(p *process.Process, fd int, info *foreign, before dropCount) {
 	at := s.counted(info.cookie)
 	s.queues = append(s.queues, &queue{process: p, fd: fd, cookie: info.cookie, outlet: at, before: before, last: before.high})
 }
 
-// countNew begins to count what a socket drops that was made during the capture.
+// countNew begins to count the drops of a socket that was made during the capture.
 func (s *scanner) countNew(p *process.Process, fd int, cookie uint64) {
 	if at := s.counted(cookie); at != nil && !s.counts(cookie) {
 		s.queues = append(s.queues, &queue{process: p, fd: fd, cookie: cookie, outlet: at})
@@ -48,14 +48,14 @@ func (s *scanner) counts(cookie uint64) bool {
 	return false
 }
 
-// ask asks the socket; not ok if it is closed.
+// ask reads the socket's count; ok is false if it is closed.
 func (q *queue) ask() (drops uint32, ok bool) {
 	copied, err := q.process.CopyDescriptor(q.fd)
 	if err != nil {
 		return 0, false
 	}
 	defer unix.Close(copied)
-	// The number may be another socket's by now.
+	// The descriptor may be another socket's by now.
 	if cookie, err := unix.GetsockoptUint64(copied, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil || cookie != q.cookie {
 		return 0, false
 	}
@@ -70,8 +70,8 @@ func (s *scanner) askQueues() {
 	}
 }
 
-// settleQueues takes the counts for the last time, when nothing is recorded any more.
-// What came since they were taken last may be of before or after that.
+// settleQueues reads the counts for the last time, after the recording has ended. Drops since
+// the previous reading may have happened before or after that end.
 func (s *scanner) settleQueues() {
 	for _, q := range s.queues {
 		end := dropCount{q.last, q.last}

@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// receiveSize holds the longest datagram, also with its link header and beyond
-	// the 64 KiB of an IP packet, and a read of a stream as large as the longest segment.
+	// receiveSize holds the longest datagram, including its link header and more than the 64
+	// KiB of an IP packet, and a read of a stream as large as the longest segment.
 	receiveSize = 68 << 10
-	// receiveMessages is how many messages one call takes.
+	// receiveMessages is how many messages one call returns at most.
 	receiveMessages = 64
 )
 
-// receiver takes what a socket has received, several messages at a time: recvmmsg(2)
-// does for each of them what recvmsg does. It allocates nothing in the long run.
+// receiver reads what a socket has received, several messages at a time: recvmmsg(2) does for
+// each of them what recvmsg does. It allocates nothing in the long run.
 type receiver struct {
 	socket   *socket
-	discards bool // nobody wants to see the bytes
+	discards bool // no view needs the bytes
 	flags    uintptr
 	memory   []byte // receiveSize for each message
 	messages []message
@@ -37,7 +37,7 @@ type receiver struct {
 	count int    // messages that the last call returned
 	err   error  // of the last call
 	last  uint32 // the socket's count of drops
-	drops uint64 // since the filter came
+	drops uint64 // drops since the socket got the filter
 }
 
 // message is struct mmsghdr of recvmmsg(2).
@@ -61,12 +61,12 @@ func newReceiver(s *socket, kind *Kind, discards bool) *receiver {
 	case !kind.stream:
 		r.flags = unix.MSG_TRUNC // return the message's own length
 	case discards && kind.protocol == unix.IPPROTO_TCP:
-		r.flags = unix.MSG_TRUNC // throw the bytes away
+		r.flags = unix.MSG_TRUNC // discard the bytes
 	}
 	size := n * receiveSize
 	switch {
 	case kind.listens:
-		n, size = 1, receiveSize // or the end of a connection would come many times
+		n, size = 1, receiveSize // or the end of a connection would be returned many times
 	case discards:
 		size = 0
 	}
@@ -89,7 +89,7 @@ func newReceiver(s *socket, kind *Kind, discards bool) *receiver {
 	return r
 }
 
-// wait receives what there is, and waits for something if need be.
+// wait receives the next messages, and waits for them if there are none.
 func (r *receiver) wait() error {
 	if err := r.socket.conn.Read(r.call); err != nil {
 		return err
@@ -97,7 +97,7 @@ func (r *receiver) wait() error {
 	return r.err
 }
 
-// poll receives what there is, or returns unix.EAGAIN if there is nothing.
+// poll receives the messages that are in the queue, or returns unix.EAGAIN if there are none.
 func (r *receiver) poll() error {
 	if err := r.socket.conn.Control(func(fd uintptr) { r.receive(int(fd)) }); err != nil {
 		return err
@@ -124,16 +124,16 @@ func (r *receiver) receive(fd int) {
 	}
 }
 
-// reset makes room for another message; the kernel has written how much it needed.
+// reset prepares the header for another message, because the kernel overwrites the lengths.
 func (m *message) reset() {
 	m.header.Namelen = uint32(unsafe.Sizeof(unix.RawSockaddrInet6{}))
 	m.header.SetControllen(len(envelope{}.oob))
 }
 
-// ended tells whether the last call has found the end of a connection.
+// ended tells whether the last call returned the end of a connection.
 func (r *receiver) ended() bool { return r.count == 1 && r.messages[0].length == 0 }
 
-// put puts what the last call returned into a batch.
+// put appends what the last call returned to a batch.
 func (r *receiver) put(b *batch, home *route, now int64, ended bool) {
 	d := delivery{route: home}
 	d.Time, d.Cookie, d.To = now, r.socket.cookie, r.socket.local
@@ -156,7 +156,7 @@ func (r *receiver) put(b *batch, home *route, now int64, ended bool) {
 	}
 }
 
-// data is what is there of a message.
+// data returns the bytes of a message that were received.
 func (r *receiver) data(i int) []byte {
 	if len(r.memory) == 0 {
 		return nil
@@ -172,8 +172,8 @@ func (d *discarded) add(home *route, one *pair.Delivery) {
 	d.last = *one
 }
 
-// countDrops takes the socket's count of drops. It wraps around, and may be less
-// than before when several cpus fill the queue.
+// countDrops takes the socket's count of drops. It wraps around, and may be less than before
+// when several cpus fill the queue.
 func (r *receiver) countDrops(count uint32) {
 	if end := r.socket.closing.Load(); end != nil && int32(count-*end) > 0 {
 		count = *end
@@ -184,7 +184,7 @@ func (r *receiver) countDrops(count uint32) {
 	}
 }
 
-// sender is the address of who sent a message, or the peer.
+// sender is the address of a message's sender, or the peer.
 func (r *receiver) sender(i int) netip.AddrPort {
 	if r.messages[i].header.Namelen == 0 {
 		return r.socket.peer
@@ -204,7 +204,7 @@ func (r *receiver) sender(i int) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// outgoing tells whether a packet socket says so of what it returned.
+// outgoing tells whether a packet socket marked a message as outgoing.
 func (r *receiver) outgoing(i int) bool {
 	name := &r.envelope[i].name
 	if r.messages[i].header.Namelen == 0 || name.Family != unix.AF_PACKET {
@@ -213,15 +213,15 @@ func (r *receiver) outgoing(i int) bool {
 	return (*unix.RawSockaddrLinklayer)(unsafe.Pointer(name)).Pkttype == unix.PACKET_OUTGOING
 }
 
-// networkOrder is the value of a field that is in network byte order.
+// networkOrder converts a field from network byte order.
 func networkOrder(field uint16) uint16 {
 	var b [2]byte
 	binary.NativeEndian.PutUint16(b[:], field)
 	return binary.BigEndian.Uint16(b[:])
 }
 
-// overflow finds the count of SO_RXQ_OVFL among control messages. It is absent
-// as long as it is 0, and of sockets that do not count.
+// overflow returns the count of SO_RXQ_OVFL among control messages. It is absent while it is 0,
+// and for sockets that do not count.
 func overflow(oob []byte) uint32 {
 	for len(oob) >= unix.SizeofCmsghdr {
 		header := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
@@ -248,7 +248,7 @@ func (s *Session) receiveAll(socket *socket) {
 	for {
 		err := r.wait()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			// Stopped: nothing more comes in, take what is there.
+			// Stopped: nothing more arrives, so read what is in the queue.
 			err = r.poll()
 		}
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, os.ErrClosed) {
@@ -287,30 +287,30 @@ func (s *Session) echo(r *receiver) {
 }
 
 const (
-	// pauseMessages is how many messages are to come in during a pause: a small part of
-	// what the smallest usual receive queue has room for.
+	// pauseMessages is how many messages should arrive during a pause: a small part of what the
+	// smallest usual receive queue holds.
 	pauseMessages = 16
 	// pauseMost and pauseLeast bound a pause. The kernel adds some 50 us to it.
 	pauseMost  = 200 * time.Microsecond
 	pauseLeast = 20 * time.Microsecond
 )
 
-// pacer pauses between the looks at a queue that fills steadily: to be woken for each
-// message costs more than all else that is done for it.
+// pacer pauses between the reads of a queue that fills steadily: a wakeup for each message
+// would cost more than everything else that is done for it.
 type pacer struct{ last time.Time }
 
-// after pauses after a look that found so many messages.
+// after pauses after a read that returned so many messages.
 func (p *pacer) after(count int) {
 	now := time.Now()
 	elapsed := now.Sub(p.last)
 	p.last = now
 	if elapsed > 5*pauseMost || count == 0 {
-		return // what comes now and then is taken at once
+		return // messages that come now and then are read at once
 	}
 	pause := min(elapsed*pauseMessages/time.Duration(count), pauseMost)
 	if pause < pauseLeast {
 		return
 	}
-	// Not time.Sleep, which may take a millisecond.
+	// time.Sleep may take a millisecond.
 	_ = unix.Nanosleep(&unix.Timespec{Nsec: pause.Nanoseconds()}, nil)
 }

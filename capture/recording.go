@@ -10,16 +10,16 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// Capture is what every capture can do: a *Session of a socket, and a *Live of the
-// sockets of other processes.
+// Capture is what a *Session of a socket and a *Live of the sockets of other processes have in
+// common.
 type Capture interface {
-	// Run hands packets to the sink until the context ends or the capture does. It can
-	// be called once.
+	// Run hands packets to the sink until the context ends or the capture does. It can be
+	// called once.
 	Run(ctx context.Context, sink Sink) error
-	// Interfaces lists the interfaces that are known so far. What they say of their
-	// sockets may change while Run runs: then only its Sink may ask and read them.
+	// Interfaces lists the interfaces that are known so far. Their descriptions of sockets may
+	// change while Run runs: then only its Sink may call this and read them.
 	Interfaces() []*Interface
-	// Counts reads the counters as they stand.
+	// Counts reads the current counters.
 	Counts() (Counts, error)
 	// Statistics is the ledger of each interface, after Run.
 	Statistics() ([]Statistics, error)
@@ -27,7 +27,7 @@ type Capture interface {
 	ClockError() time.Duration
 	// RingSize is the size of each ring in bytes.
 	RingSize() int
-	// Close gives up all that the capture has. It is safe to call it twice.
+	// Close releases everything that the capture holds. It is safe to call it twice.
 	Close() error
 }
 
@@ -36,7 +36,7 @@ var (
 	_ Capture = (*Live)(nil)
 )
 
-// recording is what every capture has: a tap, the collector that reads it, and the
+// recording is what every capture consists of: a tap, the collector that reads it, and the
 // counts of both.
 type recording struct {
 	views     []View
@@ -45,11 +45,11 @@ type recording struct {
 	calls     *bpf.Calls // nil if the calls of other processes are not followed
 	collector *collector
 	started   int64 // on the boot clock
-	untapped  bool  // no account can balance: another filter is in the tap's place, or nobody says what is read
+	untapped  bool  // no account can balance: another filter replaces the tap, or deliveries are not known
 	ran       atomic.Bool
 }
 
-// mayRun tells whether Run may begin: once, and with a sink.
+// mayRun checks whether Run may begin: once, and with a sink.
 func (r *recording) mayRun(sink Sink) error {
 	if sink == nil {
 		return errors.New("Run needs a Sink to hand packets to")
@@ -60,7 +60,7 @@ func (r *recording) mayRun(sink Sink) error {
 	return nil
 }
 
-// Counts reads the counters as they stand.
+// Counts reads the current counters.
 func (r *recording) Counts() (Counts, error) { return r.ledger().counts() }
 
 // Statistics is the ledger of each interface, after Run.
@@ -79,7 +79,7 @@ func (r *recording) ledger() *ledger {
 	}
 }
 
-// checkClock says so if the wall clock was set meanwhile.
+// checkClock reports if the wall clock was set meanwhile.
 func (r *recording) checkClock() error {
 	step, err := r.collector.clock.stepped()
 	if err == nil && step != 0 {

@@ -15,35 +15,35 @@ import (
 )
 
 const (
-	// ownPlaces is how many sockets get interfaces of their own; further ones
-	// share those of their kind.
+	// ownPlaces is how many sockets get interfaces of their own; further ones share those of
+	// their kind.
 	ownPlaces = 64
-	// routesLimit bounds the sockets of datagrams that are remembered.
+	// routesLimit bounds the datagram sockets that are remembered.
 	routesLimit = 1 << 14
 )
 
-// roster is the register of other processes' sockets: which interfaces their packets
-// go to, and who pairs them. What a record or an event says of its socket is enough
-// to enter one; so nobody has to be asked when the first packet comes.
+// roster is the register of other processes' sockets: which interfaces their packets go to, and
+// which Pairer pairs them. A record or an event describes its socket well enough to enter it,
+// so that nothing has to be looked up when the first packet comes.
 //
-// The collector looks up and enters routes, the scanner enters what it has found; mu
-// guards the register and is held for that long only, never while a system call is
-// made. What routes and outlets hold besides belongs to the collector's goroutine.
+// The collector looks up and enters routes, the scanner enters the sockets that it finds; mu
+// guards the register, and is never held during a system call. Other fields of routes and
+// outlets belong to the collector's goroutine.
 type roster struct {
 	views      []View
 	clockError int64
-	whose      string        // the process that is followed, for people; set before anything is entered
-	streams    *pair.Streams // the one pairer of all TCP connections
+	whose      string        // the process that is followed, for people; set before the first socket is entered
+	streams    *pair.Streams // the Pairer of all TCP connections
 
 	mu      sync.Mutex
 	own     map[uint64]*route // by cookie: of listeners, bound sockets, and those that have the tap
-	shared  map[*Kind]*route  // of all others of a kind
-	recent  map[uint64]*route // by cookie: of datagram sockets, since they share interfaces and no queue
-	earlier map[uint64]*route // those before
+	shared  map[*Kind]*route  // by kind: of all other sockets
+	recent  map[uint64]*route // by cookie: of datagram sockets that share interfaces, because each has its own queue
+	earlier map[uint64]*route // the previous generation of recent
 	texts   map[uint16]owner  // of MPTCP listeners, by port: their packets have other sockets
 	outlets []*outlet
 	owned   int
-	sockets []string // which were found, for people
+	sockets []string // descriptions of the sockets that were found, for people
 	mapped  atomic.Bool
 }
 
@@ -56,15 +56,15 @@ func newRoster(views []View, clockError int64) *roster {
 	return r
 }
 
-// identity is what the kernel says of a socket with each record and event.
+// identity is how the kernel describes a socket in each record and event.
 type identity struct {
 	family, typ, protocol int
 	listening             bool
 	local, peer           uint16 // ports
 }
 
-// ofRecord finds the route of a packet. nil is for a socket with the tap that is
-// forgotten.
+// ofRecord finds the route of a packet. nil is for a socket with the tap that is not known any
+// more.
 func (r *roster) ofRecord(rec *bpf.Record) *route {
 	id := identity{
 		family: int(rec.Family), typ: int(rec.Type), protocol: int(rec.SocketProtocol),
@@ -81,9 +81,9 @@ func (r *roster) ofRecord(rec *bpf.Record) *route {
 	return r.of(rec.Origin, id)
 }
 
-// ofTap finds the route of a packet that the tap has recorded, which says of its socket
-// the cookie only: one that the scanner has found, or a connection that inherited the
-// tap from its listener.
+// ofTap finds the route of a packet that the tap has recorded, in which only the cookie
+// identifies the socket: one that the scanner has found, or a connection that inherited the tap
+// from its listener.
 func (r *roster) ofTap(rec *bpf.Record) *route {
 	if known := r.own[rec.Cookie]; known != nil {
 		return known
@@ -102,11 +102,11 @@ func (r *roster) ofTap(rec *bpf.Record) *route {
 	return r.listenerOf(p.Dst, true)
 }
 
-// tcpListen is the state of a socket that listens, TCP_LISTEN of the kernel.
+// tcpListen is the state of a listening socket, TCP_LISTEN of the kernel.
 const tcpListen = 10
 
-// ofEvent finds the route of a delivery, as far as its socket alone tells: a
-// connection's listener is known by its packets. nil is for a socket of no kind.
+// ofEvent finds the route of a delivery, as far as its socket alone determines it: a
+// connection's listener is found by its packets. nil is for a socket of no Kind.
 func (r *roster) ofEvent(e *bpf.Event) *route {
 	id := identity{
 		family: int(e.Family), typ: int(e.Type), protocol: int(e.Protocol),
@@ -125,9 +125,9 @@ func (r *roster) ofEvent(e *bpf.Event) *route {
 	return r.of(e.Cookie, id)
 }
 
-// listenerOf finds the listener that accepts connections to an address: the one that
-// has it, or else one that takes any. It is a guess only where several share a port,
-// and only for connections of which no packet has been seen.
+// listenerOf finds the listener that accepts connections to an address: the one bound to it, or
+// else one bound to any address. It is only a guess where several share a port, and only for
+// connections of which no packet has been seen.
 func (r *roster) listenerOf(local netip.AddrPort, v6 bool) (found *route) {
 	for _, own := range r.own {
 		if own.port != local.Port() || !own.listens || own.kind.IPv6() != v6 {
@@ -140,8 +140,8 @@ func (r *roster) listenerOf(local netip.AddrPort, v6 bool) (found *route) {
 	return found
 }
 
-// of finds or makes the route of a socket without interfaces of its own. A listener,
-// or a bound socket without a peer, gets them if there is room.
+// of finds or makes the route of a socket without interfaces of its own. A listener, or a bound
+// socket without a peer, gets its own if there is room.
 func (r *roster) of(cookie uint64, id identity) *route {
 	kind := kindOf(id.family, id.typ, id.protocol)
 	if kind == nil {
@@ -153,7 +153,7 @@ func (r *roster) of(cookie uint64, id identity) *route {
 	if (id.listening || !kind.stream && id.peer == 0 && id.local != 0) && r.owned < ownPlaces {
 		whose, known := r.texts[id.local]
 		if !known {
-			whose = owner{r.whose, fmt.Sprintf("on port %d", id.local)} // until there is news of it
+			whose = owner{r.whose, fmt.Sprintf("on port %d", id.local)} // until the scanner or an event describes it
 		}
 		own := r.enter(cookie, kind, id.protocol, whose)
 		own.port, own.listens = id.local, id.listening
@@ -168,7 +168,7 @@ func (r *roster) of(cookie uint64, id identity) *route {
 	return own
 }
 
-// sharedRoute is that of the sockets of a kind that have no interfaces of their own.
+// sharedRoute is the route of the sockets of a kind that have no interfaces of their own.
 func (r *roster) sharedRoute(kind *Kind) *route {
 	shared := r.shared[kind]
 	if shared == nil {
@@ -178,7 +178,7 @@ func (r *roster) sharedRoute(kind *Kind) *route {
 	return shared
 }
 
-// remembered finds a datagram socket that was seen not long ago.
+// remembered finds the route of a datagram socket that was seen recently.
 func (r *roster) remembered(cookie uint64) *route {
 	if known := r.recent[cookie]; known != nil {
 		return known
@@ -230,8 +230,8 @@ func (r *roster) newOutlet(kind *Kind, whose owner) *outlet {
 	return at
 }
 
-// add enters a socket that the scanner has found, and tells whether it is new. whose
-// is for its description, if it gets one.
+// add enters a socket that the scanner has found, and tells whether it is new. whose is called
+// for its description, if it gets interfaces of its own.
 func (r *roster) add(found *foreign, whose func() owner, tapped bool) bool {
 	kind := found.kind()
 	r.mu.Lock()
@@ -257,8 +257,8 @@ func (r *roster) add(found *foreign, whose func() owner, tapped bool) bool {
 	return true
 }
 
-// news enters what a system call has told of a listener or a bound socket. Its first
-// packet can have been seen by then, but has not been written.
+// news enters a listener or a bound socket that a system call reported. Its first packet may
+// have been seen by then, but has not been written.
 func (r *roster) news(e *bpf.Event) {
 	kind := kindOf(int(e.Family), int(e.Type), int(e.Protocol))
 	listens := e.Kind() == bpf.CallListen
@@ -291,7 +291,7 @@ func (r *roster) news(e *bpf.Event) {
 	}
 }
 
-// list notes a socket for those who ask which there are.
+// list adds the description of a socket for Sockets.
 func (r *roster) list(text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -310,7 +310,7 @@ func (r *roster) listOutlets() []*outlet {
 	return slices.Clone(r.outlets)
 }
 
-// outletOf is where a socket's packets go, if it has interfaces of its own.
+// outletOf returns the outlet of a socket, if it has interfaces of its own.
 func (r *roster) outletOf(cookie uint64) *outlet {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -320,7 +320,7 @@ func (r *roster) outletOf(cookie uint64) *outlet {
 	return nil
 }
 
-// eachLane calls do for every interface that there is.
+// eachLane calls do for every interface.
 func (r *roster) eachLane(do func(*lane)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -334,10 +334,10 @@ func (r *roster) eachLane(do func(*lane)) {
 	}
 }
 
-// kindOf finds the row of the table that a socket belongs to, nil if there is none.
+// kindOf finds the Kind of a socket, nil if there is none.
 func kindOf(domain, typ, protocol int) *Kind {
 	if protocol == unix.IPPROTO_MPTCP {
-		protocol = unix.IPPROTO_TCP // which it speaks with ordinary peers
+		protocol = unix.IPPROTO_TCP // what it speaks with ordinary peers
 	}
 	for i := range kinds {
 		k := &kinds[i]

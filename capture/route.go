@@ -8,16 +8,15 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
 )
 
-// route is what becomes of a socket's packets: where they go, and who pairs
-// them with what userspace gets.
+// route says where a socket's packets go, and which Pairer pairs them with what userspace gets.
 type route struct {
 	kind     *Kind
 	protocol uint8
 	outlet   *outlet
 	pairer   pair.Pairer
-	lost     uint64 // losses that the pairer knows of: whose they were nobody knows
+	lost     uint64 // losses that the pairer was told of: it is not known whose they were
 
-	// Of a socket of another process with interfaces of its own, as far as it is known:
+	// For a socket of another process with interfaces of its own, as far as it is known:
 	cookie  uint64
 	port    uint16
 	address netip.Addr
@@ -34,34 +33,34 @@ func newPairer(kind *Kind) pair.Pairer {
 	case kind.stream && kind.Protocol() == unix.IPPROTO_TCP:
 		return pair.NewStreams()
 	case kind.stream:
-		return pair.Nothing{} // its packets do not say where their bytes belong
+		return pair.Nothing{} // its packets do not say where in the stream their bytes are
 	}
 	return &pair.Datagrams{HeaderLen: kind.headerLen, CountsFiltered: kind.countsFiltered(), Adopted: kind.adopts}
 }
 
-// at is the lane of a view for a packet, nil if the view is not wanted.
+// at returns the lane of a view for a packet, nil if the view was not asked for.
 func (r *route) at(view View, p *Packet) *lane { return r.outlet.at(view, p) }
 
-// outlet is a set of interfaces that one socket or several share.
+// outlet is a set of interfaces of one socket, or shared by several.
 type outlet struct {
 	kind  *Kind
 	tally tally
-	lanes [viewCount]*lane // nil where the view is not wanted
-	// Where IPv4 packets of an IPv6 socket go: a file has one link type for each
-	// interface. They are made when the first one comes.
+	lanes [viewCount]*lane // nil where the view was not asked for
+	// For IPv4 packets of an IPv6 socket: in a file, each interface has one link type. They are
+	// made when the first such packet comes.
 	mapped [viewCount]*lane
 }
 
-// lane is where packets of one view go.
+// lane is one interface, and the counts of its packets.
 type lane struct {
 	Interface
-	handed   uint64 // packets that went there
+	handed   uint64 // packets that were handed to it
 	counted  uint64 // of handed: without peeks, and calls that returned no message
 	filtered uint64 // packets that the verdict dropped
 	written  uint64 // packets that the sink took
 }
 
-// record counts a packet that was meant for the lane.
+// record counts a packet for the lane.
 func (l *lane) record(verdict int32) {
 	if verdict == 0 {
 		l.filtered++
@@ -76,12 +75,12 @@ func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 	return p
 }
 
-// owner is a process, and which of its sockets, both for people.
+// owner is the descriptions of a process and of its sockets, for people.
 type owner struct{ process, sockets string }
 
 func (o owner) String() string { return o.process + ", " + o.sockets }
 
-// describe says whose packets the interfaces have, in place of what it said before.
+// describe replaces the description of whose packets the interfaces have.
 func (pl *outlet) describe(whose owner) {
 	for v, at := range pl.lanes {
 		if at == nil {

@@ -14,44 +14,42 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
-// scanner looks at sockets of other processes by descriptors of its own that mean
-// the same ones (pidfd_getfd): at all there are when a capture begins, and later at
-// those that a system call told of. It marks them, or puts the tap on those whose
-// packets no cgroup hook sees. It belongs to the goroutine of Join, and then to
-// that of run.
+// scanner inspects sockets of other processes by duplicates of their descriptors (pidfd_getfd):
+// all that exist when a capture begins, and later those that a system call reported. It marks
+// them, or attaches the tap to those whose packets no cgroup hook sees. It belongs to the
+// goroutine of Join, and then to that of run.
 type scanner struct {
 	live      *Live
 	requests  chan request
-	seen      map[uint64]struct{} // inodes of one look at several processes, which share sockets
+	seen      map[uint64]struct{} // inodes of one scan of several processes, which may share sockets
 	listening bool                // a listener was marked
 	taps      map[uint64]tapped   // by cookie
 	queues    []*queue
-	marked    []uint64 // cookies of those of the first look that are yet to be told of
-	denied    error    // why a socket whose filter was to be replaced is left alone
+	marked    []uint64 // cookies of the first scan that are not known to the programs yet
+	denied    error    // why a socket whose filter was to be replaced is skipped
 }
 
-// request asks for a look at a descriptor, which was a socket of that cookie, 0 if
-// it had none.
+// request asks to inspect a descriptor, which was a socket with that cookie, 0 if it had none.
 type request struct {
 	pid, fd int
 	cookie  uint64
-	bound   bool // it is followed already, and has got its address
+	bound   bool // it is followed already, and was bound to an address
 }
 
-// tapped is what a socket was like before it got the tap: its filter.
+// tapped is what a socket had before it got the tap: its filter.
 type tapped struct{ classic []unix.SockFilter }
 
-// tidyInterval is how often somebody looks who has ended, or come, without a word.
+// tidyInterval is how often to check for processes that have ended or joined without an event.
 const tidyInterval = time.Second
 
-// requestsLimit bounds the sockets that wait for a look.
+// requestsLimit bounds the sockets that wait to be inspected.
 const requestsLimit = 4096
 
 func newScanner(l *Live) *scanner {
 	return &scanner{live: l, requests: make(chan request, requestsLimit), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped)}
 }
 
-// ask asks for a look at a socket. With too many waiting, it is told of.
+// ask requests to inspect a socket. If too many are waiting, that is reported.
 func (s *scanner) ask(r request) {
 	select {
 	case s.requests <- r:
@@ -60,7 +58,7 @@ func (s *scanner) ask(r request) {
 	}
 }
 
-// run looks at what it is asked to, until the context ends.
+// run serves requests until the context ends.
 func (s *scanner) run(ctx context.Context) {
 	tidy := time.NewTicker(tidyInterval)
 	defer tidy.Stop()
@@ -78,7 +76,7 @@ func (s *scanner) run(ctx context.Context) {
 	}
 }
 
-// glance looks at a single descriptor.
+// glance serves a request.
 func (s *scanner) glance(r request) {
 	p, err := s.live.scope.find(r.pid)
 	if err != nil {
@@ -93,7 +91,7 @@ func (s *scanner) glance(r request) {
 	}
 }
 
-// join follows all processes of the scope, and looks at all their sockets.
+// join follows all processes of the scope, and inspects all their sockets.
 func (s *scanner) join() error {
 	defer s.forgetSeen()
 	if err := s.live.scope.each(s.enter); err != nil {
@@ -102,12 +100,13 @@ func (s *scanner) join() error {
 	if !s.listening {
 		return nil
 	}
-	// What was accepted after the look at its process, and before the listener had its mark.
+	// For connections that were accepted after their process was scanned, and before the
+	// listener was marked.
 	return s.live.scope.each(s.scanLiving)
 }
 
-// enter follows a process. Its sockets are listed after that: those to come are marked
-// by themselves.
+// enter follows a process. Its sockets are listed after that, since the kernel marks those that
+// are made later.
 func (s *scanner) enter(p *process.Process) error {
 	err := s.live.follow(p)
 	if errors.Is(err, unix.ESRCH) && !s.live.scope.needs(p) {
@@ -119,7 +118,7 @@ func (s *scanner) enter(p *process.Process) error {
 	return s.scanLiving(p)
 }
 
-// enterJoined follows what has come to belong to the scope.
+// enterJoined follows processes that joined the scope.
 func (s *scanner) enterJoined() {
 	defer s.forgetSeen()
 	for _, p := range s.live.scope.joined(s.live.followed) {
@@ -138,7 +137,7 @@ func (s *scanner) scanLiving(p *process.Process) error {
 	return nil
 }
 
-// scan looks at all sockets of a process.
+// scan inspects all sockets of a process.
 func (s *scanner) scan(p *process.Process) error {
 	files, err := p.Descriptors()
 	if err != nil {
@@ -157,7 +156,7 @@ func (s *scanner) scan(p *process.Process) error {
 		if !ok {
 			continue
 		}
-		// By descriptor, the same socket may be chosen by another one than its first.
+		// A socket that is skipped by one descriptor may be chosen by another one.
 		if _, seen := s.seen[inode]; seen || !s.descriptorChosen(p, f.FD) {
 			continue
 		}
@@ -175,7 +174,7 @@ func (s *scanner) scan(p *process.Process) error {
 	return err
 }
 
-// look looks at a socket, and takes it if it is chosen.
+// look inspects a socket, and takes it if it is chosen.
 func (s *scanner) look(p *process.Process, fd int, inode, cookie uint64) error {
 	copied, err := p.CopyDescriptor(fd)
 	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) {
@@ -187,7 +186,7 @@ func (s *scanner) look(p *process.Process, fd int, inode, cookie uint64) error {
 	defer unix.Close(copied)
 	info, err := inspect(copied)
 	if err != nil || cookie != 0 && info.cookie != cookie {
-		return nil // shut down by now, or another one
+		return nil // shut down by now, or another socket
 	}
 	asked := inode == 0
 	if info.kind() == nil || !asked && !s.chosen(p, fd, &info) {
@@ -199,8 +198,8 @@ func (s *scanner) look(p *process.Process, fd int, inode, cookie uint64) error {
 	return s.take(p, fd, copied, asked, &info)
 }
 
-// lookInherited looks at what a command has from us. Nothing needs to be copied for that, but
-// the descriptor's number is the command's.
+// lookInherited inspects a socket that a command inherits from us. It need not be duplicated,
+// but fd is its number in the command.
 func (s *scanner) lookInherited(p *process.Process, fd int, own *os.File) error {
 	raw, err := own.SyscallConn()
 	if err != nil {
@@ -209,7 +208,7 @@ func (s *scanner) lookInherited(p *process.Process, fd int, own *os.File) error 
 	cerr := raw.Control(func(copied uintptr) {
 		var info foreign
 		if info, err = inspect(int(copied)); err != nil {
-			err = nil // no socket
+			err = nil // not a socket
 			return
 		}
 		if info.kind() != nil && s.chosen(p, fd, &info) {
@@ -219,10 +218,10 @@ func (s *scanner) lookInherited(p *process.Process, fd int, own *os.File) error 
 	return errors.Join(err, cerr, s.tellMarked())
 }
 
-// take takes a socket, of which copied is a descriptor of ours.
+// take marks a socket or attaches the tap to it. copied is our duplicate of its descriptor.
 func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *foreign) error {
 	if info.listening {
-		// Before it has its mark, so that nothing is accepted meanwhile without a word.
+		// Before it is marked, so that connections accepted meanwhile are reported.
 		s.listening = true
 		if err := s.known(allWaiting, info.cookie); err != nil {
 			return err
@@ -252,13 +251,13 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 		s.count(p, fd, info, before)
 	}
 	if !info.listening && !asked {
-		s.marked = append(s.marked, info.cookie) // the first look tells of them all at once
+		s.marked = append(s.marked, info.cookie) // the first scan announces them all at once
 		return nil
 	}
 	return s.known(waiting(copied, info), info.cookie)
 }
 
-// known tells the programs that look at calls that sockets are taken.
+// known tells the programs on system calls that sockets are marked.
 func (s *scanner) known(waiting uint32, cookies ...uint64) error {
 	if s.live.calls == nil || len(cookies) == 0 {
 		return nil
@@ -266,30 +265,30 @@ func (s *scanner) known(waiting uint32, cookies ...uint64) error {
 	return s.live.calls.Known(waiting, cookies...)
 }
 
-// tellMarked is known for all that a first look has marked.
+// tellMarked calls known for all sockets that a first scan has marked.
 func (s *scanner) tellMarked() error {
 	err := s.known(0, s.marked...)
 	s.marked = s.marked[:0]
 	return err
 }
 
-// allWaiting stands for a number of connections that is not known.
+// allWaiting is for an unknown number of connections.
 const allWaiting = math.MaxUint32
 
-// waiting is how many connections wait to be accepted from a listener.
+// waiting is how many connections are in a listener's backlog.
 func waiting(fd int, info *foreign) uint32 {
 	if !info.listening {
 		return 0
 	}
 	tcp, err := unix.GetsockoptTCPInfo(fd, unix.SOL_TCP, unix.TCP_INFO)
 	if err != nil {
-		return allWaiting // no TCP
+		return allWaiting // not TCP
 	}
-	return tcp.Unacked // of a listener, tcp(7) says nothing of it: what waits there
+	return tcp.Unacked // for a listener, the length of its backlog, which tcp(7) does not document
 }
 
-// hasMark tells whether a socket has its mark. One that the roster knows by what a call
-// told need not have it.
+// hasMark tells whether a socket has its mark. A socket that the roster knows from an event may
+// not have it.
 func (s *scanner) hasMark(copied int) bool {
 	_, ok := s.live.hook.Origin(copied)
 	return ok
@@ -303,14 +302,13 @@ func (s *scanner) mark(copied int, info *foreign) error {
 	return err
 }
 
-// descriptorChosen tells whether a descriptor is one of those that the user wants, if
-// there are any.
+// descriptorChosen tells whether a descriptor is one of those that the user chose, if any.
 func (s *scanner) descriptorChosen(p *process.Process, fd int) bool {
 	c := &s.live.config
 	return !c.byDescriptor() || s.live.scope.named(p) && slices.Contains(c.Descriptors, fd)
 }
 
-// chosen tells whether the user wants a socket that was there before.
+// chosen tells whether to capture a socket that existed before.
 func (s *scanner) chosen(p *process.Process, fd int, info *foreign) bool {
 	c := &s.live.config
 	if c.byDescriptor() {
@@ -328,7 +326,7 @@ func (s *scanner) chosen(p *process.Process, fd int, info *foreign) bool {
 	return false
 }
 
-// attach puts the tap on a socket, if it takes one.
+// attach attaches the tap to a socket, if it takes one.
 func (s *scanner) attach(what string, copied int, info *foreign) {
 	l := s.live
 	f, err := getFilter(copied)
@@ -359,14 +357,14 @@ func (s *scanner) attach(what string, copied int, info *foreign) {
 	s.taps[info.cookie] = tapped{f.classic}
 }
 
-// leave takes the tap off the sockets that have it. Those of followed processes are all
-// looked at, since what a listener accepted has it as well.
+// leave removes the tap from the sockets that have it. All sockets of followed processes are
+// inspected, since accepted connections inherit the tap.
 func (s *scanner) leave() error {
 	if len(s.taps) == 0 {
 		return nil
 	}
 	var errs []error
-	// Twice: what is accepted while listeners still have the tap inherits it.
+	// Twice: connections inherit the tap while listeners still have it.
 	for range 2 {
 		errs = append(errs, s.leaveInherited())
 		_ = s.live.scope.each(func(p *process.Process) error {
@@ -377,7 +375,8 @@ func (s *scanner) leave() error {
 	return errors.Join(errs...)
 }
 
-// leaveInherited takes the tap off what a command has from us, also when it has ended.
+// leaveInherited removes the tap from the sockets that a command inherited from us, even after
+// it has ended.
 func (s *scanner) leaveInherited() error {
 	command := s.live.command
 	if command == nil {
@@ -386,9 +385,9 @@ func (s *scanner) leaveInherited() error {
 	return command.EachFile(func(_ int, own *os.File) (err error) {
 		raw, cerr := own.SyscallConn()
 		if cerr != nil {
-			return nil // closed by whoever it belongs to
+			return nil // closed by its owner
 		}
-		_ = raw.Control(func(fd uintptr) { // likewise
+		_ = raw.Control(func(fd uintptr) { // fails if its owner has closed it
 			if _, ferr := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TYPE); ferr == nil {
 				err = s.release(int(fd), 0)
 			}
@@ -397,7 +396,7 @@ func (s *scanner) leaveInherited() error {
 	})
 }
 
-// release takes the tap off a socket that has it, and not another filter by now.
+// release removes the tap from a socket that has it, unless another filter has replaced it.
 func (s *scanner) release(copied int, _ uint64) error {
 	f, err := getFilter(copied)
 	if err != nil || !s.live.inherited(copied, &f) {

@@ -11,44 +11,44 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
-// scope is which processes a capture follows: it knows where to begin, and when all is
-// over. What a followed process forks belongs to the scope too, and the kernel enters it
-// by itself (bpf.Hook.Follow).
+// scope is the set of processes that a capture follows: where to begin, and when it is over.
+// Children of a followed process belong to the scope too; the kernel follows them by itself
+// (bpf.Hook.Follow).
 //
-// A scope belongs to the goroutine that sets the capture up, and then to the scanner's,
-// but for String, over and await, which anybody may call until it is closed.
+// A scope belongs to the goroutine that sets the capture up, and then to the scanner's, except
+// for String, over and await, which any goroutine may call until it is closed.
 type scope interface {
-	// String says what the user has asked for, for people.
+	// String describes what the user has asked for, for people.
 	String() string
-	// each calls do for every process that belongs now, a parent before its children
-	// are listed: if do follows it, none of them can be missed. It ends with the first
-	// error of do.
+	// each calls do for every process of the scope, a parent before its children are listed: if
+	// do follows it, none of them can be missed. It stops at the first error of do.
 	each(do func(*process.Process) error) error
-	// find finds a process that the kernel has told of.
+	// find finds a process that the kernel reported.
 	find(pid int) (*process.Process, error)
-	// joined lists the processes that have come to belong since each, otherwise than by
-	// a fork. followed tells of a number whether the kernel follows it.
+	// joined lists the processes that have joined the scope since each, other than by a fork.
+	// followed tells whether the kernel follows a pid.
 	joined(followed func(pid int) bool) []*process.Process
-	// named tells whether the user has named this very process, and not an ancestor of
-	// it: the descriptors that the user has chosen are its own.
+	// named tells whether the user has named this very process, and not an ancestor of it: then
+	// the descriptors that the user chose are its own.
 	named(p *process.Process) bool
-	// needs tells whether there is nothing to capture without a process.
+	// needs tells whether the capture fails without a process.
 	needs(p *process.Process) bool
-	// remarks says what is worth knowing before the capture begins. calls tells whether
+	// remarks returns what is worth knowing before the capture begins. calls tells whether
 	// system calls are followed.
 	remarks(calls bool) []string
-	// bury gives up the processes that have ended.
+	// bury releases the processes that have ended.
 	bury()
-	// over tells whether nothing can come any more: all that the user has named has ended.
+	// over tells whether nothing can come any more, because everything that the user has named
+	// has ended.
 	over() bool
-	// await returns nil when that is so, and the context's error if it ends before. ended
-	// is told of each thing that was named when it ends, by any goroutine.
+	// await returns nil when over, and the context's error if it ends before. ended is called
+	// for each named process or group when it ends, from any goroutine.
 	await(ctx context.Context, ended func(what string)) error
-	// close gives up all processes. It is safe to call it twice.
+	// close releases all processes. It is safe to call it twice.
 	close()
 }
 
-// openScope makes the scope that a JoinConfig asks for.
+// openScope opens the scope that a JoinConfig asks for.
 func openScope(c *JoinConfig) (scope, error) {
 	if c.Cgroup != "" {
 		return openGroup(c.Cgroup)
@@ -56,7 +56,7 @@ func openScope(c *JoinConfig) (scope, error) {
 	return openFamilies(c.PIDs)
 }
 
-// held are the processes that somebody holds, by number.
+// held are open processes, by pid.
 type held map[int]*process.Process
 
 func (h held) find(pid int) (*process.Process, error) {
@@ -75,7 +75,7 @@ func (h held) find(pid int) (*process.Process, error) {
 	return fresh, nil
 }
 
-// bury gives up those that have ended, but for some.
+// bury closes the processes that have ended, except those that spare selects.
 func (h held) bury(spare func(*process.Process) bool) {
 	for pid, p := range h {
 		if !spare(p) && p.Exited() {
@@ -91,15 +91,14 @@ func (h held) close() {
 	}
 }
 
-// families is the scope of some processes and their descendants. It is over when the
-// last one of those that were named has ended.
+// families is the scope of some processes and their descendants. It is over when the last named
+// process has ended.
 type families struct {
 	heads []*process.Process
-	held  // those among heads as well
+	held  // including heads
 }
 
-// openFamilies finds processes by their numbers. The error of one that is not there is
-// unix.ESRCH.
+// openFamilies opens processes by their pids. If one does not exist, the error is unix.ESRCH.
 func openFamilies(pids []int) (_ *families, err error) {
 	f := newFamilies()
 	defer func() {
@@ -120,7 +119,7 @@ func openFamilies(pids []int) (_ *families, err error) {
 	return f, nil
 }
 
-// newFamilies takes over processes that run.
+// newFamilies takes ownership of running processes.
 func newFamilies(heads ...*process.Process) *families {
 	f := &families{held: make(held)}
 	for _, p := range heads {
@@ -134,7 +133,7 @@ func (f *families) add(head *process.Process) {
 	f.held[head.PID] = head
 }
 
-// listedHeads is how many processes are named one by one.
+// listedHeads is how many processes String names one by one.
 const listedHeads = 4
 
 func (f *families) String() string {
@@ -176,7 +175,7 @@ func (f *families) each(do func(*process.Process) error) error {
 }
 
 func (f *families) find(pid int) (*process.Process, error) {
-	// The number of one that was named, and has ended, is not looked up again.
+	// The pid of a named process that has ended is not looked up again.
 	if p := f.held[pid]; p != nil && f.named(p) {
 		return p, nil
 	}
@@ -205,7 +204,7 @@ func (f *families) remarks(calls bool) []string {
 
 func (f *families) bury() { f.held.bury(f.named) }
 
-// joined is nobody: what belongs and is not followed by now cannot be told of.
+// joined returns nothing: processes only join by a fork, which the kernel follows.
 func (f *families) joined(func(int) bool) []*process.Process { return nil }
 
 func (f *families) over() bool {

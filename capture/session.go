@@ -17,48 +17,49 @@ import (
 )
 
 const (
-	// pollInterval is how long others may come before the ring is looked at.
+	// pollInterval is how long to wait for more packets before the ring is read.
 	pollInterval = 15 * time.Millisecond
-	// immediateInterval stands in for it when somebody is watching.
+	// immediateInterval replaces it for a capture that is Immediate.
 	immediateInterval = time.Millisecond
-	// silence is how long nothing has to come for what comes then to be looked at at once.
+	// silence is how long nothing must have come for the next packet to be processed at once.
 	silence = 10 * time.Millisecond
 )
 
-// Config says what a Session captures.
+// Config is what a Session captures.
 type Config struct {
 	Options
 	// Kind of socket to open: one of Kinds, as KindByName finds it.
 	Kind *Kind
-	// Listen is the address to bind the socket to. Default: the kind's Loopback.
-	// Raw sockets have no port: theirs is where the probe goes.
+	// Listen is the address to bind the socket to. Default: the kind's Loopback. Raw sockets
+	// have no port: theirs is where the probe goes.
 	Listen netip.AddrPort
-	// Address is the same for kinds without IP address and port: an interface, a
-	// path or @NAME, netlink groups, a vsock port. Default: the kind's Address.
+	// Address is the same for kinds without IP address and port: an interface, a path or @NAME,
+	// netlink groups, a vsock port. Default: the kind's Address.
 	Address string
 	// Protocol is the IP protocol of raw kinds. Default: 6, TCP.
 	Protocol int
 	// Echo sends back what the socket received.
 	Echo bool
-	// Filter goes on the socket in place of the tap, for experiments: then the
-	// kernel's views stay empty. Default: the tap.
+	// Filter is attached to the socket instead of the tap, for experiments: then the kernel's
+	// views stay empty. Default: the tap.
 	Filter Filter
-	// ListenerOnly leaves the filter off the sockets of those kinds that do not
+	// ListenerOnly attaches no filter to the accepted sockets of those kinds that do not
 	// inherit it from their listener.
 	ListenerOnly bool
-	// Observe is shown every record of the tap, and must not keep it. Default: nobody.
+	// Observe is called with every record of the tap, and must not keep it. Default: it is not
+	// called.
 	Observe func(*bpf.Record)
 	// Namespace to open the socket in. Default: the caller's.
 	Namespace *Namespace
 }
 
-// Filter is what can be put on a socket.
+// Filter is what can be attached to a socket.
 type Filter interface {
 	Attach(fd int) error
 }
 
-// Session is a socket with the tap on it: one that it has opened and reads itself
-// (Open), or one of the caller's (Attach).
+// Session is a socket with the tap: one that the session has opened and reads itself (Open), or
+// one of the caller's (Attach).
 type Session struct {
 	recording
 	config   Config
@@ -71,11 +72,11 @@ type Session struct {
 	accepted  atomic.Int64 // connections that have their filter
 	mu        sync.Mutex
 	sockets   map[*socket]struct{} // main and what it accepted
-	released  bool                 // the place of main; of a borrowed one, the tap is off
+	released  bool                 // the name of main was removed; for a borrowed one, the tap
 }
 
-// Open opens the socket and puts the tap in place. Nothing that arrives after
-// it returns is missed, but for want of room in the ring.
+// Open opens the socket and attaches the tap. Every packet that arrives after it returns is
+// captured, unless the ring has no room for it.
 //
 // An error is a *bpf.MissingError if a privilege or a feature of the kernel is missing.
 func Open(config Config) (*Session, error) {
@@ -85,7 +86,7 @@ func Open(config Config) (*Session, error) {
 	return newSession(config.withDefaults(), (*Session).open)
 }
 
-// newSession makes a session, in which place puts the tap on its main socket.
+// newSession makes a session, for which place attaches the tap to its main socket.
 func newSession(config Config, place func(*Session) error) (_ *Session, err error) {
 	s := &Session{config: config, sockets: make(map[*socket]struct{})}
 	s.views, s.notice = config.Views, config.Notice
@@ -153,7 +154,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// check refuses what no socket can be opened with.
+// check refuses a Config for which no socket can be opened.
 func (c *Config) check() error {
 	if c.Kind == nil {
 		return errors.New("opening a socket: Config.Kind is nil: choose one of Kinds, or find it with KindByName")
@@ -161,7 +162,7 @@ func (c *Config) check() error {
 	return c.Options.check()
 }
 
-// newCollector makes a collector whose origin is still to be set.
+// newCollector makes a collector whose origin is not set yet.
 func newCollector(options Options, tap *bpf.Tap, clock clock) *collector {
 	c := &collector{
 		tap:       tap,
@@ -201,13 +202,13 @@ func newOwn(config *Config, tap *bpf.Tap, clockError int64) *own {
 	return o
 }
 
-// discards tells whether nobody wants to see what userspace gets: then it is thrown
-// away where it is received, and only counted.
+// discards tells whether no view needs what userspace gets: then it is discarded where it is
+// received, and only counted.
 func (c *Config) discards() bool {
 	return !c.wants(ViewUser) && c.Packets == 0 && !c.Echo && !c.Kind.adopts
 }
 
-// Address is where the socket is bound, for people.
+// Address is the address that the socket is bound to, for people.
 func (s *Session) Address() string {
 	switch {
 	case s.config.Kind.place.sockaddr != nil:
@@ -218,7 +219,7 @@ func (s *Session) Address() string {
 	return s.Addr().String()
 }
 
-// Addr is the IP address that the socket is bound to, if it is one of IP.
+// Addr is the IP address that the socket is bound to, if it has one.
 func (s *Session) Addr() netip.AddrPort {
 	if s.config.Kind.anyProtocol {
 		// Its local port is the IP protocol.
@@ -236,8 +237,8 @@ func (s *Session) Interfaces() []*Interface {
 	return all
 }
 
-// Run hands packets to the sink until the context ends, or as many as the
-// Config asked for are captured, or the sink fails. It can be called once.
+// Run hands packets to the sink until the context ends, the Config's number of packets was
+// captured, or the sink fails. It can be called once.
 func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
 	if err := s.mayRun(sink); err != nil {
 		return err
@@ -255,13 +256,12 @@ func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
 	for ctx.Err() == nil && !s.collector.full() && err == nil {
 		err = s.collector.round()
 	}
-	// Whatever fails here, the rest is done all the same: what was captured is
-	// written, unless it is the sink that fails.
+	// Even after an error, what was captured is still written, unless the error is the sink's.
 	return errors.Join(err, s.stop(), s.collector.finish(), s.ledger().close(), s.checkClock())
 }
 
-// stop closes the sockets to further packets and lets the receivers take what
-// is in their queues. Then nothing moves any more that the ledger counts.
+// stop closes the sockets to further packets and lets the receivers read what is in their
+// queues. After that, the counts of the ledger do not change any more.
 func (s *Session) stop() error {
 	s.stopping.Store(true)
 	s.own.mailbox.close()
@@ -294,7 +294,7 @@ func (s *Session) eachSocket(do func(*socket)) {
 	}
 }
 
-// keep remembers a socket for stop. One that comes after stop is stopped at once.
+// keep registers a socket for stop. After stop, it is stopped at once.
 func (s *Session) keep(socket *socket) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -325,7 +325,7 @@ func (s *Session) acceptAll() {
 			continue
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) && s.stopping.Load() {
-			continue // take the connections that are waiting
+			continue // accept the connections that are waiting
 		}
 		if err != nil {
 			return // stopped
@@ -342,12 +342,12 @@ func (s *Session) acceptAll() {
 	}
 }
 
-// outOf tells whether a call failed for want of something that may come back.
+// outOf tells whether a call failed for lack of a resource that may become available again.
 func outOf(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM)
 }
 
-// Close gives up the sockets and the tap. It is safe to call it twice.
+// Close closes the sockets and the tap. It is safe to call it twice.
 func (s *Session) Close() error {
 	var closers []io.Closer
 	s.mu.Lock()
@@ -370,7 +370,7 @@ func (s *Session) Close() error {
 	return errors.Join(err, closeAll(closers))
 }
 
-// closeAll closes what may have been closed before.
+// closeAll closes closers, some of which may have been closed before.
 func closeAll(closers []io.Closer) error {
 	var errs []error
 	for _, c := range closers {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sockaddr is addr as x/sys/unix wants it.
+// sockaddr converts an address for x/sys/unix.
 func sockaddr(addr netip.AddrPort) unix.Sockaddr {
 	if addr.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
@@ -23,8 +23,8 @@ func sockaddr(addr netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(addr.Port()), Addr: addr.Addr().As16(), ZoneId: zoneID(addr.Addr().Zone())}
 }
 
-// zoneID is the number of the interface that a zone names, as a name or a
-// number (RFC 4007); 0 for none.
+// zoneID is the index of the interface that a zone names, by name or number (RFC 4007); 0 for
+// none.
 func zoneID(zone string) uint32 {
 	if zone == "" {
 		return 0
@@ -39,7 +39,7 @@ func zoneID(zone string) uint32 {
 	return uint32(i.Index)
 }
 
-// addrPort is the address in sa; invalid if sa is not an IP address.
+// addrPort returns the address in sa; invalid if sa is not an IP address.
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:
@@ -50,19 +50,19 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	return netip.AddrPort{}
 }
 
-// socket is a non-blocking socket whose waiting Close and SetReadDeadline interrupt.
+// socket is a non-blocking socket; Close and SetReadDeadline interrupt waits on it.
 type socket struct {
 	file  *os.File
 	conn  syscall.RawConn
-	name  unix.Sockaddr  // that it is bound to
+	name  unix.Sockaddr  // address that it is bound to
 	local netip.AddrPort // the same, if it is an IP address
 	peer  netip.AddrPort // invalid unless connected over IP
 
 	connected bool
 	cookie    uint64    // as the tap's records have it
-	before    dropCount // what had been dropped when the filter came
-	// What had been dropped when it was closed to packets; nil before. From there
-	// on the count has what is turned away.
+	before    dropCount // its count of drops when it got the filter
+	// Its count of drops when it was closed to packets; nil before. After that the count
+	// includes packets that it rejects.
 	closing atomic.Pointer[uint32]
 }
 
@@ -77,16 +77,16 @@ func newSocket(fd int) (*socket, error) {
 	return s, nil
 }
 
-// describe asks the socket who it is.
+// describe reads the socket's addresses and cookie.
 func (s *socket) describe(fd int) {
-	// Where it cannot be had, its packets are told by their addresses.
+	// Without a cookie, its packets are identified by their addresses.
 	s.cookie, _ = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if sa, err := unix.Getsockname(fd); err == nil {
 		s.name, s.local = sa, addrPort(sa)
 	}
 }
 
-// control does something with the socket's descriptor.
+// control calls do with the socket's descriptor.
 func (s *socket) control(do func(fd int) error) (err error) {
 	if cerr := s.conn.Control(func(fd uintptr) { err = do(int(fd)) }); cerr != nil {
 		return cerr
@@ -94,8 +94,8 @@ func (s *socket) control(do func(fd int) error) (err error) {
 	return err
 }
 
-// openSocket opens a socket with a filter on it, so that its receive queue has
-// never held a packet that the filter did not see. rejection drops everything.
+// openSocket opens a socket with a filter, so that its receive queue has never held a packet
+// that the filter did not see. rejection drops everything.
 func openSocket(config *Config, filter, rejection Filter) (_ *socket, err error) {
 	kind := config.Kind
 	name, err := config.bindTo()
@@ -112,7 +112,7 @@ func openSocket(config *Config, filter, rejection Filter) (_ *socket, err error)
 		}
 	}()
 	if kind.listens {
-		// Nothing can reach it before listen(2).
+		// No packet can reach it before listen(2).
 		if err := filter.Attach(fd); err != nil {
 			return nil, err
 		}
@@ -164,7 +164,7 @@ func (c *Config) socketProtocol() int {
 
 func setOptions(fd int, kind *Kind) error {
 	if kind.IPv6() && kind.typ != unix.SOCK_RAW {
-		// An IPv4 packet would not fit an interface of IPv6 packets.
+		// An IPv4 packet does not fit an interface of IPv6 packets.
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 1); err != nil {
 			return fmt.Errorf("setting IPV6_V6ONLY: %w", err)
 		}
@@ -181,7 +181,7 @@ func setOptions(fd int, kind *Kind) error {
 	return nil
 }
 
-// empty throws away what is in the receive queue.
+// empty discards what is in the receive queue.
 func empty(fd int) error {
 	for {
 		_, _, err := unix.Recvfrom(fd, nil, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
@@ -244,7 +244,7 @@ func bindError(config *Config, err error) error {
 	return fmt.Errorf("listening on %s: %w", listen, err)
 }
 
-// attach puts a filter on the socket.
+// attach attaches a filter to the socket.
 func (s *socket) attach(filter Filter) error {
 	return s.control(filter.Attach)
 }
@@ -258,8 +258,8 @@ func (s *socket) queueDrops() (drops uint32) {
 	return drops
 }
 
-// accept takes a connection. It waits for one unless it is told to poll; then
-// there may be none, which is unix.EAGAIN.
+// accept accepts a connection. It waits for one unless poll is set; then it returns unix.EAGAIN
+// if there is none.
 func (s *socket) accept(poll bool) (*socket, error) {
 	var (
 		fd  int

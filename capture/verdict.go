@@ -2,22 +2,22 @@ package capture
 
 import "context"
 
-// Verdict is what the socket's filter decided of a packet. The zero Verdict keeps all of it.
+// Verdict is what the socket's filter decided about a packet. The zero Verdict keeps all of it.
 type Verdict struct {
 	// Dropped says that the socket did not get the packet.
 	Dropped bool
-	// Keep is how many bytes the socket got of one that the filter trimmed, and Of how
-	// many it had, both counted from offset 0 of the kernel view on. Both are 0 if it was
+	// Keep is how many bytes the socket got of a packet that the filter trimmed, and Of how
+	// many the packet had, both counted from offset 0 of the kernel view. Both are 0 if it was
 	// not trimmed.
 	Keep, Of uint32
 }
 
-// trims tells whether a verdict keeps some bytes of a packet, and not all.
+// trims tells whether a verdict keeps some bytes of a packet, but not all.
 func trims(verdict int32, length uint32) bool {
 	return verdict > 0 && uint32(verdict) < length
 }
 
-// verdictOf is what a filter decided of a packet of so many bytes.
+// verdictOf returns what a filter decided about a packet of so many bytes.
 func verdictOf(verdict int32, length uint32) Verdict {
 	switch {
 	case verdict == 0:
@@ -28,8 +28,8 @@ func verdictOf(verdict int32, length uint32) Verdict {
 	return Verdict{}
 }
 
-// excuse turns a failure of the probe into a notice if it is the filter that
-// does not let the probe through: that is what the user wants to see.
+// excuse turns a failure of the probe into a notice if the filter prevents the probe: that is
+// what the user wants to see.
 func (s *Session) excuse(ctx context.Context, failure error) error {
 	if s.config.Verdict == nil {
 		return failure
