@@ -66,7 +66,7 @@ type Interface struct {
 	Layer Layer
 	// IPv6 says that the network layer is IPv6 and not IPv4.
 	IPv6 bool
-	// Description describes the packets in plain words: as written in the file, or by whoever
+	// Description describes the packets in plain words: that of the file, or of the code that
 	// made the interface. It is empty for a capture's own interface, for which a file gets a
 	// description made from the other fields.
 	Description string
