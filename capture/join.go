@@ -67,7 +67,7 @@ type Live struct {
 	said   map[string]bool
 }
 
-// Join follows the sockets of processes, without any effect on them.
+// Join follows the sockets of processes, which do not notice it.
 //
 // An error is a *bpf.MissingError if a privilege or a feature of the kernel is missing, and
 // unix.ESRCH if there is no such process.
