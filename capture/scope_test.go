@@ -3,7 +3,6 @@ package capture
 import (
 	"context"
 	"errors"
-	"os/exec"
 	"testing"
 	"time"
 
@@ -13,21 +12,14 @@ import (
 // The scope of a process has its descendants, and is over with the process itself.
 func TestFamilies(t *testing.T) {
 	t.Parallel()
-	shell := exec.Command("sh", "-c", "(cat; true); true") // the shell, a copy of it, cat
-	stdin, err := shell.StdinPipe()
-	if err == nil {
-		err = shell.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	root, err := process.Open(shell.Process.Pid)
+	server := startTarget(t, "prefork") // and its worker
+	root, err := process.Open(server.Process.Pid)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := newFamilies(root)
 	defer s.close()
-	for len(everyone(t, s)) < 3 {
+	for len(everyone(t, s)) < 2 {
 		time.Sleep(time.Millisecond)
 	}
 	all := everyone(t, s)
@@ -47,14 +39,14 @@ func TestFamilies(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.await(ctx, nobody); !errors.Is(err, context.Canceled) || s.over() {
-		t.Errorf("over while the shell runs: %v", err)
+		t.Errorf("over while the server runs: %v", err)
 	}
-	stdin.Close()
+	server.stdin.Close()
 	var ended []string
 	if err := s.await(t.Context(), func(p string) { ended = append(ended, p) }); err != nil || !s.over() || len(ended) != 1 || ended[0] != root.String() {
-		t.Errorf("not over although the shell has ended: %v, %q", err, ended)
+		t.Errorf("not over although the server has ended: %v, %q", err, ended)
 	}
-	if err := shell.Wait(); err != nil {
+	if err := server.Wait(); err != nil {
 		t.Fatal(err)
 	}
 	s.bury()
