@@ -19,6 +19,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // privileged runs ebpfdump with chosen capabilities.
@@ -239,6 +240,17 @@ func (p *privileged) checkMissing(uid int, missing capability.Cap, rest []capabi
 	got := run(p.command(uid, rest, args...))
 	if got.status != exitMissing || !strings.Contains(got.stderr, missing.String()) {
 		p.Errorf("uid %d without %v: status %d, want %d and a message that names it\n%s%s", uid, missing, got.status, exitMissing, got.stdout, got.stderr)
+		return
+	}
+	_, effective, err := testutil.FollowHint(strings.TrimSpace(got.stderr))
+	if err != nil {
+		p.Error(err)
+	}
+	after := capability.Privilege{Effective: effective}
+	for _, c := range append(rest, missing) {
+		if !after.Has(int(c)) {
+			p.Errorf("uid %d without %v: what the hint says takes %v away: %s", uid, missing, c, got.stderr)
+		}
 	}
 }
 

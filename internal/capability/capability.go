@@ -122,15 +122,15 @@ func (p Privilege) Hint(lacking ...string) string {
 	if len(os.Args) > 0 {
 		program = filepath.Base(os.Args[0])
 	}
-	return p.HintFor(program, p.names(), lacking...)
+	return p.HintFor(program, p.Names(), lacking...)
 }
 
-// names lists the capabilities in force, and CAP_BPF, which all that this package is
+// Names lists the capabilities in force, and CAP_BPF, which all that this package is
 // for needs.
-func (p Privilege) names() []string {
+func (p Privilege) Names() []string {
 	all := []string{"CAP_BPF"}
 	for c, name := range names {
-		if c != unix.CAP_BPF && c != unix.CAP_SYS_ADMIN && p.Effective>>c&1 != 0 {
+		if c != unix.CAP_BPF && p.Effective>>c&1 != 0 {
 			all = append(all, name)
 		}
 	}
@@ -138,26 +138,27 @@ func (p Privilege) names() []string {
 	return all
 }
 
-// HintFor is Hint for a program of that name which is to have the usual capabilities
-// as well: setcap replaces all that a file had.
-func (p Privilege) HintFor(program string, usual []string, lacking ...string) string {
+// HintFor is the one step that gives a program of that name all that a use of it needs,
+// held or not, since a container is started anew and setcap replaces all that a file had.
+// The file is to have the usual capabilities as well.
+func (p Privilege) HintFor(program string, usual []string, needs ...string) string {
+	all := slices.Clone(usual)
+	for _, name := range needs {
+		if !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
 	switch {
 	case p.Nested:
 		return "run it as root outside of the user namespace (rootless container, unshare -U)"
 	case p.UID == 0:
 		var flags strings.Builder
-		for _, name := range lacking {
+		for _, name := range needs {
 			flags.WriteString(" --cap-add " + strings.TrimPrefix(name, "CAP_"))
 		}
 		return "run as a root that has it: outside of the container, or in one started with" + flags.String()
-	case slices.Contains(lacking, "CAP_SYS_ADMIN"):
+	case slices.Contains(all, "CAP_SYS_ADMIN"):
 		return "run as root (sudo)"
 	}
-	names := slices.Clone(usual)
-	for _, name := range lacking {
-		if !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	return "run as root (sudo), or once: setcap " + strings.ToLower(strings.Join(names, ",")) + "+ep on the " + program + " binary"
+	return "run as root (sudo), or once: setcap " + strings.ToLower(strings.Join(all, ",")) + "+ep on the " + program + " binary"
 }

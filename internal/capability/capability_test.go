@@ -27,11 +27,12 @@ func TestHint(t *testing.T) {
 		lacking   []string
 		want      string
 	}{
-		{Privilege{UID: 1000}, []string{"CAP_BPF"}, "run as root (sudo), or once: setcap cap_bpf+ep on the bpf.test binary"},
+		{Privilege{UID: 1000}, []string{"CAP_BPF"}, "run as root (sudo), or once: setcap cap_bpf+ep on the capability.test binary"},
 		// setcap takes away what the file had, so that is named as well.
 		{Privilege{UID: 1000, Effective: 1<<unix.CAP_NET_RAW | 1<<unix.CAP_NET_ADMIN}, []string{"CAP_PERFMON"},
-			"run as root (sudo), or once: setcap cap_bpf,cap_net_admin,cap_net_raw,cap_perfmon+ep on the bpf.test binary"},
+			"run as root (sudo), or once: setcap cap_bpf,cap_net_admin,cap_net_raw,cap_perfmon+ep on the capability.test binary"},
 		{Privilege{UID: 1000}, []string{"CAP_BPF", "CAP_SYS_ADMIN"}, "run as root (sudo)"},
+		{Privilege{UID: 1000, Effective: 1 << unix.CAP_SYS_ADMIN}, []string{"CAP_NET_RAW"}, "run as root (sudo)"},
 		{Privilege{}, []string{"CAP_BPF", "CAP_NET_RAW"}, "run as a root that has it: outside of the container, or in one started with --cap-add BPF --cap-add NET_RAW"},
 		{Privilege{Nested: true}, []string{"CAP_BPF"}, "run it as root outside of the user namespace (rootless container, unshare -U)"},
 	} {

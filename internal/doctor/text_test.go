@@ -49,7 +49,8 @@ func TestText(t *testing.T) {
 	}
 	testutil.Golden(t, "testdata/report.txt", plain.String())
 	for line := range strings.Lines(plain.String()) {
-		if len(strings.TrimSuffix(line, "\n")) > width {
+		// A long list of capabilities stays in one piece, to be copied.
+		if len(strings.TrimSuffix(line, "\n")) > width && len(strings.Fields(line)) > 1 {
 			t.Errorf("wider than %d columns: %s", width, line)
 		}
 	}

@@ -92,7 +92,7 @@ func judgeTrial(name, doing string, needs capability.Cap, err error, p capabilit
 	case refused:
 		t.Answer = No
 		t.Detail = doing + " needs " + capability
-		t.Lacks, t.Mend = capability, privilege.Hint(p, capability)
+		t.Lacks, t.Mend = capability, privilege.HintToAdd(p, capability)
 	case isAbsence(err):
 		t.Answer = No
 		t.Detail = fmt.Sprintf("%s: this kernel has nothing like it (%v)", doing, err)
@@ -385,7 +385,7 @@ func failed(t *Trial, err error, p capability.Privilege) {
 	}
 	t.Detail, t.Lacks, t.Mend = missing.What, missing.Capability, missing.Hint
 	if t.Lacks != "" {
-		t.Mend = privilege.Hint(p, t.Lacks)
+		t.Mend = privilege.HintToAdd(p, t.Lacks)
 	}
 }
 

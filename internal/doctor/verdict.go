@@ -15,7 +15,8 @@ import (
 type command struct {
 	name         string
 	form         string
-	capabilities []capability.Cap
+	capabilities []capability.Cap // of this row alone
+	all          []capability.Cap // with those of the rows that it builds on
 	needs        []string
 }
 
@@ -54,14 +55,10 @@ var commands = makeCommands()
 
 func makeCommands() []command {
 	var rows []command
-	var base []string // the needs of the forms' command
 	for _, r := range privilege.Requirements() {
-		row := command{name: r.Command, form: r.Form, capabilities: r.Needs}
-		if r.Form != "" {
-			row.needs = slices.Clone(base)
-		}
+		row := command{name: r.Command, form: r.Form, capabilities: r.Needs, all: r.Example.Needs()}
 		name := Verdict{Command: r.Command, Form: r.Form}.Name()
-		for _, c := range r.Needs {
+		for _, c := range row.all {
 			for _, trial := range trialsOf[c] {
 				if !slices.Contains(without[name], trial) && !slices.Contains(row.needs, trial) {
 					row.needs = append(row.needs, trial)
@@ -69,9 +66,6 @@ func makeCommands() []command {
 			}
 		}
 		row.needs = append(row.needs, alsoNeeds[name]...)
-		if r.Form == "" {
-			base = row.needs
-		}
 		rows = append(rows, row)
 	}
 	return rows
@@ -124,8 +118,8 @@ func judge(m Machine, c command) Verdict {
 		case t.Answer == Yes || v.Answer == No:
 		case t.Lacks == "":
 			v.Answer, v.Detail, v.Mend = t.Answer, t.Detail, t.Mend
-		case !slices.Contains(lacking, t.Lacks):
-			lacking = append(lacking, t.Lacks)
+		default:
+			lacking = m.addLacking(lacking, c, t)
 		}
 	}
 	if v.Answer != No && len(lacking) > 0 {
@@ -134,9 +128,30 @@ func judge(m Machine, c command) Verdict {
 		if m.Process.nested {
 			v.Detail += " outside of this user namespace"
 		}
-		v.Mend = privilege.Hint(capability.Privilege{UID: m.Process.UID, Nested: m.Process.nested}, lacking...)
+		v.Mend = privilege.Hint(capability.Privilege{UID: m.Process.UID, Nested: m.Process.nested}, privilege.Names(c.all, lacking...)...)
 	}
 	return v
+}
+
+// addLacking adds the capabilities for want of which a trial failed. The trial itself tells
+// of the first one only.
+func (m Machine) addLacking(lacking []string, c command, t Trial) []string {
+	names := []string{t.Lacks}
+	for _, needed := range c.all {
+		if slices.Contains(trialsOf[needed], t.Name) && !m.Process.holds(needed) {
+			names = append(names, needed.String())
+		}
+	}
+	for _, name := range names {
+		if !slices.Contains(lacking, name) {
+			lacking = append(lacking, name)
+		}
+	}
+	return lacking
+}
+
+func (p Process) holds(c capability.Cap) bool {
+	return slices.ContainsFunc(p.Capabilities, func(held Capability) bool { return held.Name == c.String() && held.Held == Yes })
 }
 
 // trial finds a trial by name; one that was not run is unknown.

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/capability"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // ordinary is a process of an unprivileged user.
@@ -54,27 +55,28 @@ func TestDiagnose(t *testing.T) {
 		"raw sockets only": {machine(ordinary, lacks(RawSocket, "CAP_NET_RAW"), lacks(PacketSocket, "CAP_NET_RAW")), false, map[string]Verdict{
 			"capture --sock raw":    {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
 			"capture --sock packet": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
-			"survey":                {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
+			"survey":                {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo)"},
 		}},
 		"network": {machine(ordinary, lacks(NetlinkMessage, "CAP_NET_ADMIN")), false, map[string]Verdict{
 			"capture --sock netlink --probe": {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
-			"capture --isolate":              {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
-			"capture --pid PID":              {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
-			"capture -- COMMAND":             {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
-			"survey":                         {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
+			"capture --isolate":              {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo)"},
+			"capture --pid PID":              {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
+			"capture -- COMMAND":             {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
+			"capture --user USER -- COMMAND": {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_setuid,cap_setgid,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
+			"survey":                         {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo)"},
 		}},
 		"low ports do not count": {machine(ordinary, lacks(LowPort, "CAP_NET_BIND_SERVICE")), true, map[string]Verdict{
 			"capture -l ADDR:80": {Finding: Finding{No, "needs CAP_NET_BIND_SERVICE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_bind_service+ep on the ebpfdump binary"},
 		}},
 		"other processes": {machine(ordinary, lacks(SystemCalls, "CAP_PERFMON"), lacks(OtherProcess, "CAP_SYS_PTRACE")), true, map[string]Verdict{
-			"capture --pid PID":              {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace+ep on the ebpfdump binary"},
-			"capture --user USER -- COMMAND": {Finding: Finding{No, "needs CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_sys_ptrace+ep on the ebpfdump binary"},
-			"capture -- COMMAND":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
+			"capture --pid PID":              {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
+			"capture --user USER -- COMMAND": {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_setuid,cap_setgid,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
+			"capture -- COMMAND":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 		}},
 		"several capabilities": {machine(capability.Privilege{}, lacks(RawSocket, "CAP_NET_RAW"), lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
-			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add NET_RAW"},
-			"capture --isolate":  {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add SYS_ADMIN"},
-			"survey":             {Finding: Finding{No, "needs CAP_NET_RAW, CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add NET_RAW --cap-add SYS_ADMIN"},
+			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add BPF --cap-add NET_RAW"},
+			"capture --isolate":  {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add BPF --cap-add SYS_ADMIN --cap-add NET_ADMIN"},
+			"survey":             {Finding: Finding{No, "needs CAP_NET_RAW, CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add BPF --cap-add NET_RAW --cap-add SYS_ADMIN --cap-add NET_ADMIN"},
 		}},
 		"user namespace": {machine(capability.Privilege{Nested: true}, lacks(RawSocket, "CAP_NET_RAW")), false, map[string]Verdict{
 			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW outside of this user namespace"}, Mend: "run it as root outside of the user namespace (rootless container, unshare -U)"},
@@ -119,6 +121,78 @@ func TestDiagnose(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// machineOf is a machine on which the trials succeed that these capabilities are enough for.
+func machineOf(p capability.Privilege) Machine {
+	var failed []Trial
+	for _, t := range trials {
+		for needed, names := range trialsOf {
+			if slices.Contains(names, t.name) && !p.Has(int(needed)) {
+				failed = append(failed, lacks(t.name, needed.String()))
+			}
+		}
+	}
+	if !p.Has(unix.CAP_BPF) {
+		failed = append(failed, lacks(TapLoads, "CAP_BPF"), lacks(TapRecords, "CAP_BPF"))
+	}
+	if !p.Has(unix.CAP_NET_ADMIN) {
+		failed = append(failed, lacks(CgroupHook, "CAP_NET_ADMIN"))
+	}
+	m := machine(p, failed...)
+	for c := range trialsOf {
+		if p.Has(int(c)) {
+			m.Process.Capabilities = append(m.Process.Capabilities, Capability{Name: c.String(), Held: Yes})
+		}
+	}
+	return m
+}
+
+// Whatever is held: who does what the doctor says of a command, and has nothing else, can
+// use it. The doctor names what is missing, too.
+func TestFollowVerdict(t *testing.T) {
+	t.Parallel()
+	for _, c := range commands {
+		for subset := range 1 << len(c.all) {
+			for _, uid := range []int{0, 1000} {
+				before := capability.Privilege{UID: uid}
+				for i, needed := range c.all {
+					before.Effective |= uint64(subset>>i&1) << needed
+				}
+				followVerdict(t, c, before)
+			}
+		}
+	}
+}
+
+func followVerdict(t *testing.T, c command, before capability.Privilege) {
+	t.Helper()
+	v := judge(machineOf(before), c)
+	lacking := slices.DeleteFunc(slices.Clone(c.all), func(c capability.Cap) bool { return before.Has(int(c)) })
+	if (v.Answer == Yes) != (len(lacking) == 0) {
+		t.Fatalf("%s with %+v: %s, and it lacks %v", v.Name(), before, v.Answer, lacking)
+	}
+	if v.Answer == Yes {
+		return
+	}
+	for _, c := range lacking {
+		if !strings.Contains(v.Detail, c.String()) {
+			t.Errorf("%s with %+v: %s, and not %s", v.Name(), before, v.Detail, c)
+		}
+	}
+	uid, effective, err := testutil.FollowHint(v.Mend)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := capability.Privilege{UID: uid, Effective: effective}
+	for _, c := range c.all {
+		if !after.Has(int(c)) {
+			t.Errorf("%s with %+v: %s is missing after: %s", v.Name(), before, c, v.Mend)
+		}
+	}
+	if then := judge(machineOf(after), c); then.Answer != Yes {
+		t.Errorf("%s with %+v: after %q it %s", v.Name(), before, v.Mend, then.Detail)
 	}
 }
 

@@ -7,6 +7,7 @@ package privilege
 import (
 	"errors"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,9 @@ type Requirement struct {
 	Form string
 	// Needs are the capabilities that are required.
 	Needs []capability.Cap
+	// Example is a use of the form. What it needs is what the row needs together with
+	// those that it builds on.
+	Example Use
 
 	applies func(Use) bool
 }
@@ -43,29 +47,37 @@ type Use struct {
 
 // table has the row of each command before those of its forms.
 var table = []Requirement{
-	{Command: "capture", Needs: caps(unix.CAP_BPF)},
+	{Command: "capture", Needs: caps(unix.CAP_BPF), Example: Use{Command: "capture"}},
 	{Command: "capture", Form: "--sock raw", Needs: caps(unix.CAP_NET_RAW), // its probe
+		Example: Use{Command: "capture", Kind: "raw"},
 		applies: func(u Use) bool { return u.Kind == "raw" || u.Kind == "raw6" }},
 	{Command: "capture", Form: "--sock packet", Needs: caps(unix.CAP_NET_RAW),
+		Example: Use{Command: "capture", Kind: "packet"},
 		applies: func(u Use) bool { return u.Kind == "packet" || u.Kind == "packet-dgram" }},
 	{Command: "capture", Form: "--sock netlink --probe", Needs: caps(unix.CAP_NET_ADMIN),
+		Example: Use{Command: "capture", Kind: "netlink", Probe: true},
 		applies: func(u Use) bool { return u.Kind == "netlink" && u.Probe }},
 	{Command: "capture", Form: "--isolate", Needs: caps(unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN),
+		Example: Use{Command: "capture", Isolate: true},
 		applies: func(u Use) bool { return u.Isolate }},
 	{Command: "capture", Form: "-l ADDR:80", Needs: caps(unix.CAP_NET_BIND_SERVICE),
+		Example: Use{Command: "capture", LowPort: true},
 		applies: func(u Use) bool { return u.LowPort }},
 	{Command: "capture", Form: "--pid PID", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
+		Example: Use{Command: "capture", Join: true},
 		applies: func(u Use) bool { return u.Join }},
 	{Command: "capture", Form: "-- COMMAND", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN),
+		Example: Use{Command: "capture", Run: true},
 		applies: func(u Use) bool { return u.Run }},
 	{Command: "capture", Form: "--user USER -- COMMAND",
 		Needs:   caps(unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
+		Example: Use{Command: "capture", Run: true, OtherUser: true},
 		applies: func(u Use) bool { return u.Run && u.OtherUser }},
-	{Command: "replay", Needs: caps(unix.CAP_BPF)}, // for a long packet it loads a tap
-	{Command: "convert"},
-	{Command: "survey", Needs: caps(unix.CAP_BPF, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN)},
-	{Command: "explain"},
-	{Command: "doctor"},
+	{Command: "replay", Needs: caps(unix.CAP_BPF), Example: Use{Command: "replay"}}, // for a long packet it loads a tap
+	{Command: "convert", Example: Use{Command: "convert"}},
+	{Command: "survey", Needs: caps(unix.CAP_BPF, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN), Example: Use{Command: "survey"}},
+	{Command: "explain", Example: Use{Command: "explain"}},
+	{Command: "doctor", Example: Use{Command: "doctor"}},
 }
 
 func caps(list ...capability.Cap) []capability.Cap { return list }
@@ -90,28 +102,67 @@ func (u Use) Needs() []capability.Cap {
 }
 
 // Advise changes the hint of an error about a missing capability to name everything that
-// the use needs and the process lacks, so that one step is enough.
+// the use needs, so that one step is enough.
 func (u Use) Advise(err error) error {
 	var missing *bpf.MissingError
 	if !errors.As(err, &missing) || missing.Capability == "" {
 		return err
 	}
+	text, before := err.Error(), missing.Error()
 	missing.Hint = u.hint(capability.CurrentPrivilege(), missing.Capability)
+	if err.Error() == text { // an error around it, which has made its text already
+		return &advised{strings.Replace(text, before, missing.Error(), 1), err}
+	}
 	return err
 }
 
-// Hint is the step that gives ebpfdump capabilities that it lacks. setcap replaces those
-// of the file, so the hint includes the usual ones.
-func Hint(p capability.Privilege, lacking ...string) string {
-	return p.HintFor("ebpfdump", []string{"CAP_BPF", "CAP_NET_RAW"}, lacking...)
+// advised is an error with another text.
+type advised struct {
+	text string
+	err  error
 }
 
-func (u Use) hint(p capability.Privilege, missing string) string {
-	lacking := []string{missing}
-	for _, c := range u.Needs() {
-		if name := c.String(); !p.Has(int(c)) && name != missing {
-			lacking = append(lacking, name)
+func (a *advised) Error() string { return a.text }
+func (a *advised) Unwrap() error { return a.err }
+
+// usual are the capabilities that ebpfdump's file has in README.
+var usual = []string{"CAP_BPF", "CAP_NET_RAW"}
+
+// Hint is the step that gives ebpfdump all that it needs for a use, of which it lacks some.
+// setcap replaces the capabilities of the file, so the hint includes the usual ones.
+func Hint(p capability.Privilege, needs ...string) string {
+	return p.HintFor("ebpfdump", usual, needs...)
+}
+
+// HintToAdd is the step that gives ebpfdump further capabilities, whatever they are for:
+// it keeps those that it has.
+func HintToAdd(p capability.Privilege, lacking ...string) string {
+	keep := slices.Clone(usual)
+	for _, name := range p.Names() {
+		if !slices.Contains(keep, name) {
+			keep = append(keep, name)
 		}
 	}
-	return Hint(p, lacking...)
+	return p.HintFor("ebpfdump", keep, lacking...)
+}
+
+// hint is for a use that lacks a capability, which may be one that the table does not
+// know of, such as that for a helper of the filter.
+func (u Use) hint(p capability.Privilege, missing string) string {
+	return Hint(p, Names(u.Needs(), missing)...)
+}
+
+// Names lists the names of what a use needs, and further ones that turned out to be
+// missing.
+func Names(needs []capability.Cap, missing ...string) []string {
+	var all []string
+	for _, c := range needs {
+		all = append(all, c.String())
+	}
+	for _, name := range missing {
+		if !slices.Contains(all, name) {
+			all = append(all, name)
+		}
+	}
+	return all
 }

@@ -1,13 +1,17 @@
 package privilege
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/internal/capability"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 func names(list []capability.Cap) string {
@@ -47,19 +51,110 @@ func TestTable(t *testing.T) {
 		if r.Form == "" {
 			commands[r.Command] = true
 		}
+		if r.Example.Command != r.Command || r.applies != nil && !r.applies(r.Example) {
+			t.Errorf("%s %s: %+v is no example of it", r.Command, r.Form, r.Example)
+		}
 		if !commands[r.Command] || (r.Form == "") != (r.applies == nil) {
 			t.Errorf("%s %s: no row of its command before it, or nothing that says when it applies", r.Command, r.Form)
 		}
 	}
 }
 
-// A hint names everything that is missing, so that one step is enough.
+// A hint names everything that is needed, so that one step is enough.
 func TestHint(t *testing.T) {
 	t.Parallel()
 	user := capability.Privilege{UID: 1000, Effective: 1 << unix.CAP_BPF}
 	got := Use{Command: "capture", Join: true}.hint(user, "CAP_PERFMON")
 	if want := "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"; got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// follow is the privilege of who does what a hint says.
+func follow(t *testing.T, hint string) capability.Privilege {
+	t.Helper()
+	uid, effective, err := testutil.FollowHint(hint)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return capability.Privilege{UID: uid, Effective: effective}
+}
+
+// Whatever is held and whatever is missing, who does what the hint says and has nothing
+// else then lacks nothing.
+func TestFollowHint(t *testing.T) {
+	t.Parallel()
+	for _, r := range Requirements() {
+		needs := r.Example.Needs()
+		for subset := range 1 << len(needs) {
+			for _, uid := range []int{0, 1000} {
+				before := capability.Privilege{UID: uid}
+				for i, c := range needs {
+					before.Effective |= uint64(subset>>i&1) << c
+				}
+				for _, missing := range needs {
+					if before.Has(int(missing)) {
+						continue
+					}
+					hint := r.Example.hint(before, missing.String())
+					after := follow(t, hint)
+					for _, c := range needs {
+						if !after.Has(int(c)) {
+							t.Errorf("%s %s by %+v: %s is missing after: %s", r.Command, r.Form, before, c, hint)
+						}
+					}
+				}
+			}
+		}
+	}
+	// The table does not know of what a filter's helpers need.
+	hint := Use{Command: "replay"}.hint(capability.Privilege{UID: 1000, Effective: 1 << unix.CAP_BPF}, "CAP_PERFMON")
+	if after := follow(t, hint); !after.Has(unix.CAP_BPF) || !after.Has(unix.CAP_PERFMON) {
+		t.Errorf("%s: %+v", hint, after)
+	}
+}
+
+// The hint is the use's also inside of another error, whose text is made already.
+func TestAdvise(t *testing.T) {
+	t.Parallel()
+	lacks := func() error { return bpf.LacksCapability(unix.CAP_NET_ADMIN, "doing it", unix.EPERM) }
+	use := Use{Command: "capture", Join: true}
+	hint := use.hint(capability.CurrentPrivilege(), "CAP_NET_ADMIN")
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{lacks(), "doing it needs CAP_NET_ADMIN: " + hint},
+		{fmt.Errorf("joining process 1: %w", lacks()), "joining process 1: doing it needs CAP_NET_ADMIN: " + hint},
+		{unix.ENOENT, unix.ENOENT.Error()},
+	} {
+		got := use.Advise(test.err)
+		if got.Error() != test.want || !errors.Is(got, test.err) {
+			t.Errorf("%v, want %s", got, test.want)
+		}
+	}
+}
+
+// What is added one by one stays.
+func TestFollowHintToAdd(t *testing.T) {
+	t.Parallel()
+	user := capability.Privilege{UID: 1000}
+	var added []capability.Cap
+	for _, r := range Requirements() {
+		for _, c := range r.Needs {
+			if user.Has(int(c)) {
+				continue
+			}
+			hint := HintToAdd(user, c.String())
+			after := follow(t, hint)
+			added = append(added, c)
+			for _, c := range added {
+				if !after.Has(int(c)) {
+					t.Errorf("%+v: %s is missing after: %s", user, c, hint)
+				}
+			}
+			user.Effective = after.Effective
+		}
 	}
 }
 
