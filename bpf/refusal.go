@@ -64,7 +64,7 @@ func (v *Verdict) explain(does string, err error) error {
 			Hint: "give it one in the source, as in __uint(max_entries, 1024)", Err: err,
 		}
 	}
-	missing, hint := v.missing(err), "use a newer kernel, or a filter that does without"
+	missing, hint := v.missing(err)
 	if missing == "" && errors.Is(err, ebpf.ErrNotSupported) {
 		missing, hint = fmt.Sprintf("something (%v)", err), "use a newer kernel, or one that is built with it"
 		if strings.Contains(err.Error(), "CO-RE") {
@@ -91,7 +91,7 @@ func (v *Verdict) explainRefusal(doing, does string, refused *ebpf.VerifierError
 		number, _ := strconv.ParseUint(m[1], 10, 31)
 		return v.missingHelper(asm.BuiltinFunc(number), where, err)
 	}
-	missing := v.missing(err)
+	missing, hint := v.missing(err)
 	switch {
 	case missing != "":
 	case noInstruction.MatchString(last):
@@ -102,7 +102,7 @@ func (v *Verdict) explainRefusal(doing, does string, refused *ebpf.VerifierError
 	if missing != "" {
 		return &MissingError{
 			What: fmt.Sprintf("%s needs %s, which Linux %s lacks", doing, missing, release()),
-			Hint: "use a newer kernel, or a filter that does without", Err: err,
+			Hint: hint, Err: err,
 		}
 	}
 	if unprivileged.MatchString(last) && !capability.CurrentPrivilege().Has(capPerfmon) {
@@ -131,7 +131,7 @@ type complaint struct {
 }
 
 var complaints = []complaint{
-	{regexp.MustCompile(`^invalid bpf_context access off=(\d+) size=(\d+)`), explainContext},
+	{regexp.MustCompile(`^invalid bpf_context access off=(-?\d+) size=(\d+)`), explainContext},
 	{regexp.MustCompile(`^calling kernel function (\S+) is not allowed`), func(m []string, _ *asm.Instruction) (string, string) {
 		return "socket filters may not call the kernel function " + m[1], "use a filter that does without"
 	}},
@@ -148,16 +148,24 @@ var complaints = []complaint{
 
 // explainContext explains refused accesses to struct __sk_buff.
 func explainContext(m []string, ins *asm.Instruction) (reason, hint string) {
-	offset, _ := strconv.ParseInt(m[1], 10, 16)
-	name := fmt.Sprintf("%s bytes at offset %s", m[2], m[1])
-	for _, f := range skb.Fields() {
-		if !f.InSock && f.Offset <= int16(offset) {
-			if f.Offset == int16(offset) || strings.HasSuffix(f.Name, "]") {
-				name, _, _ = strings.Cut(f.Name, "[")
-			}
+	offset, _ := strconv.ParseInt(m[1], 10, 64)
+	name, end := fmt.Sprintf("%s bytes at offset %s", m[2], m[1]), int64(0)
+	fields := slices.DeleteFunc(skb.Fields(), func(f skb.Field) bool { return f.InSock })
+	for i, f := range fields {
+		from, to := int64(f.Offset), int64(f.Offset)+int64(f.Size)
+		end = max(end, to)
+		if strings.HasSuffix(f.Name, "]") && i+1 < len(fields) { // which goes on to the next field
+			to = int64(fields[i+1].Offset)
+		}
+		if from <= offset && offset < to {
+			name, _, _ = strings.Cut(f.Name, "[")
 		}
 	}
 	switch {
+	case offset < 0:
+		return fmt.Sprintf("it accesses struct __sk_buff at offset %d, before its begin", offset), "correct the offset"
+	case offset >= end:
+		return fmt.Sprintf("it accesses struct __sk_buff at offset %d, behind its end, which is at %d", offset, end), "correct the offset"
 	case name == "data" || name == "data_end" || name == "data_meta":
 		return "socket filters may not read " + name + " of struct __sk_buff, the packet itself", "copy the packet's bytes with bpf_skb_load_bytes"
 	case ins != nil && (ins.OpCode.Class() == asm.StXClass || ins.OpCode.Class() == asm.StClass):
@@ -203,10 +211,15 @@ func aboutProgram(log []string) []string {
 	return log
 }
 
-// lastWord is the last line of a verifier's log that is about the program.
+// dump matches the lines with which a verifier shows what it looked at, not what it says
+// of it: instructions, the source's lines, the registers' states and the way to them.
+var dump = regexp.MustCompile(`^(\d+: |; |from \d+ to \d+|(old|cur) state:|(frame\d+:? )?(R\d+|fp-\d+)(_\w+)?=|` +
+	`caller:|callee:|returning from callee:|to caller at |mark_precise:|last_idx |regs=|parent |propagating |Validating |Func#\d+ )`)
+
+// lastWord is the last sentence of a verifier's log that is about the program.
 func lastWord(log []string, cause error) string {
 	for _, line := range slices.Backward(aboutProgram(log)) {
-		if line = strings.TrimSpace(line); line != "" && !summary.MatchString(line) {
+		if line = strings.TrimSpace(line); line != "" && !summary.MatchString(line) && !dump.MatchString(line) {
 			return line
 		}
 	}
@@ -223,18 +236,20 @@ var (
 	noLoad = regexp.MustCompile(`LD_.*mixed with bpf-to-bpf calls`)
 )
 
-// missing names what the filter needs and the kernel lacks; empty if nothing is known. It
-// probes the kernel, and is called only after a failure.
-func (v *Verdict) missing(err error) string {
+// missing names what the filter needs and the kernel lacks, empty if nothing is known, and
+// the next step. It probes the kernel, and is called only after a failure.
+func (v *Verdict) missing(err error) (what, hint string) {
 	if m := kfuncName.FindStringSubmatch(err.Error()); m != nil && errors.Is(err, ebpf.ErrNotSupported) {
-		return "the kernel function " + m[1] + " (kfunc)"
+		// Whether another kernel has it, nobody knows.
+		return "the kernel function " + m[1] + " (kfunc)", "check its name, or use a filter that does without"
 	}
+	hint = "use a newer kernel, or a filter that does without"
 	for _, m := range v.spec.Maps {
 		if errors.Is(features.HaveMapType(m.Type), ebpf.ErrNotSupported) {
-			return fmt.Sprintf("maps of type %v (%s)", m.Type, m.Name)
+			return fmt.Sprintf("maps of type %v (%s)", m.Type, m.Name), hint
 		}
 	}
-	return ""
+	return "", hint
 }
 
 // missingInstructions names the oldest set of instructions that the kernel lacks.

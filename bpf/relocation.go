@@ -51,7 +51,7 @@ func (v *Verdict) poisoned(c culprit, err error) error {
 	case number == poisonedKfunc:
 		name := c.instruction().Reference()
 		what = "the kernel function " + name + " (kfunc)"
-		hint = "ask with bpf_ksym_exists before the call, or use a newer kernel"
+		hint = "check its name, or ask with bpf_ksym_exists before the call"
 	default:
 		return nil
 	}

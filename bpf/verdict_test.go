@@ -156,7 +156,7 @@ func TestFilterRefused(t *testing.T) {
 	}{
 		{"wild", "", false, false, ` refuses it: R1 invalid mem access '\w+' \(function wild, wild.c:\d+\)$`},
 		{"greedy", "", false, false, ` takes it alone, but not inside of the tap, which needs room on the stack itself: combined stack size of `},
-		{"kfunc", "", true, true, ` needs the kernel function ebpfdump_no_such_kfunc \(kfunc\), which Linux `},
+		{"kfunc", "", true, true, ` needs the kernel function ebpfdump_no_such_kfunc \(kfunc\), which Linux \S+ lacks: check its name, or use a filter that does without$`},
 		{"helper", "unheard", true, false, `: it calls the helper number 9999 \(function unheard, helper.c:\d+\), and no kernel has one of that number: look for `},
 		{"helper", "forbidden", true, false, `: it calls the helper bpf_redirect \(function forbidden, helper.c:\d+\), and no kernel offers it to socket filters` + without},
 		{"mendable", "storage", true, false, `: it calls the helper bpf_sk_storage_get \(function storage, mendable.c:\d+\), and no kernel offers it to socket filters` + without},
@@ -168,7 +168,7 @@ func TestFilterRefused(t *testing.T) {
 		{"coremissing", "access", true, true, ` needs the field deep\[2\] of struct sk_buff___other, which Linux \S+ lacks \(function access, coremissing.c:\d+\): ` + correct + "bpf_core_field_exists before the access"},
 		{"coremissing", "size", true, true, ` needs the type struct ebpfdump_unheard, which Linux \S+ lacks \(function size, coremissing.c:\d+\): ` + correct + "bpf_core_type_exists before the access"},
 		{"coremissing", "value", true, true, ` needs the value EBPFDUMP_UNHEARD_MAP___other of enum bpf_map_type___other, which Linux \S+ lacks \(function value, coremissing.c:\d+\): ` + correct + "bpf_core_enum_value_exists before the access"},
-		{"coremissing", "kfunc", true, true, ` needs the kernel function ebpfdump_unheard_kfunc \(kfunc\), which Linux \S+ lacks \(function kfunc, coremissing.c:\d+\): ask with bpf_ksym_exists before the call, or use a newer kernel`},
+		{"coremissing", "kfunc", true, true, ` needs the kernel function ebpfdump_unheard_kfunc \(kfunc\), which Linux \S+ lacks \(function kfunc, coremissing.c:\d+\): check its name, or ask with bpf_ksym_exists before the call$`},
 	} {
 		t.Run(test.object+test.program, func(t *testing.T) {
 			t.Parallel()
@@ -195,6 +195,60 @@ func TestFilterRefused(t *testing.T) {
 				t.Errorf("log %q", VerifierLog(err))
 			}
 		})
+	}
+}
+
+// The reason is the verifier's sentence, and not what it shows behind it. What is outside of
+// struct __sk_buff is no field of it.
+func TestRefusedInstructions(t *testing.T) {
+	t.Parallel()
+	requirePrivilege(t)
+	load := func(offset int16) asm.Instructions {
+		return asm.Instructions{asm.LoadMem(asm.R0, asm.R1, offset, asm.Word), asm.Return()}
+	}
+	for name, test := range map[string]struct {
+		program asm.Instructions
+		want    string
+	}{
+		"loop": {asm.Instructions{
+			asm.Mov.Imm(asm.R0, 0),
+			asm.Add.Imm(asm.R0, 0).WithSymbol("again"),
+			asm.JNE.Imm(asm.R0, 1, "again"),
+			asm.Return(),
+		}, ` refuses it: it has a loop of which the verifier sees no end \(infinite loop detected\): give the loop a constant bound, or unroll it$`},
+		"behind": {load(3000), ` refuses it: it accesses struct __sk_buff at offset 3000, behind its end, which is at \d+: correct the offset$`},
+		"second": {load(120), ` refuses it: socket filters may not read local_ip6 of struct __sk_buff: use a filter that does without$`},
+		"type": {asm.Instructions{
+			asm.Mov.Imm(asm.R2, 0), asm.Mov.Reg(asm.R3, asm.R1), asm.Mov.Imm(asm.R4, 4), asm.FnSkbLoadBytes.Call(), asm.Return(),
+		}, ` refuses it: R3 type=ctx expected=`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, err := OpenRunner(newVerdict("odd", test.program))
+			var refused *RefusedError
+			if !errors.As(err, &refused) || !regexp.MustCompile(test.want).MatchString(err.Error()) {
+				t.Errorf("%v, want %q\n%s", err, test.want, strings.Join(VerifierLog(err), "\n"))
+			}
+		})
+	}
+}
+
+// Every field of struct __sk_buff is called by its name from its first byte to its last.
+func TestExplainContext(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ offset, want string }{
+		{"-4", "it accesses struct __sk_buff at offset -4, before its begin"},
+		{"192", "it accesses struct __sk_buff at offset 192, behind its end, which is at 192"},
+		{"70000", "it accesses struct __sk_buff at offset 70000, behind its end, which is at 192"},
+		{"181", "socket filters may not read 4 bytes at offset 181 of struct __sk_buff"},
+		{"64", "socket filters may not read cb of struct __sk_buff"},
+		{"112", "socket filters may not read remote_ip6 of struct __sk_buff"},
+		{"128", "socket filters may not read local_ip6 of struct __sk_buff"},
+		{"148", "socket filters may not read flow_keys of struct __sk_buff"},
+	} {
+		if got, _ := explainContext([]string{"", test.offset, "4"}, nil); got != test.want {
+			t.Errorf("%s: %s, want %s", test.offset, got, test.want)
+		}
 	}
 }
 
@@ -258,6 +312,22 @@ func TestRefusalTexts(t *testing.T) {
 	log := []string{"0: (85) call bpf_x#1", "R0 !read_ok", "verification time 3 usec", "stack depth 8", "processed 1 insns (limit 1000000)", ""}
 	if got := lastWord(log, unix.EACCES); got != "R0 !read_ok" {
 		t.Errorf("last word %q", got)
+	}
+	// What verifiers from 5.10 on show of states behind their sentence.
+	for _, dumped := range []string{
+		"old state: R1=scalar(id=1) R10=fp0", "cur state: R0=P0", "0: R1=ctx() R10=fp0", " R0_w=inv1 R10=fp0", "fp-8=mmmm????", " frame1: R1=ctx() R10=fp0",
+		"12: (b7) r0 = 0                       ; R0=0", "; return 0; @ f.c:3", "from 2 to 4: R0=1 R10=fp0", "from 2 to 4: safe",
+		"last_idx 3 first_idx 0", "regs=1 stack=0 before 2: (b7) r0 = 0", "mark_precise: frame0: last_idx 3 first_idx 0", "parent didn't have regs=1 stack=0 marks",
+		"caller:", "callee:", "returning from callee:", "to caller at 3:", "Func#1 is safe for any args that match its prototype",
+	} {
+		if got := lastWord([]string{"infinite loop detected at insn 2", dumped, log[4]}, unix.EINVAL); got != "infinite loop detected at insn 2" {
+			t.Errorf("last word %q", got)
+		}
+	}
+	for _, said := range []string{"R1 type=ctx expected=fp", "R2 min value is negative, either use unsigned or 'var &= const'", "R0 !read_ok", "invalid bpf_context access off=3000 size=4"} {
+		if got := lastWord([]string{"0: (b7) r0 = 0", said, log[4]}, unix.EINVAL); got != said {
+			t.Errorf("last word %q, want %q", got, said)
+		}
 	}
 	if got := lastWord(nil, unix.E2BIG); got != unix.E2BIG.Error() {
 		t.Errorf("last word of nothing %q", got)
