@@ -128,6 +128,20 @@ func (c *copier) leaveOfPacket(p *capture.Packet) {
 			c.leave(packetMarks)
 		}
 	}
+	m := &p.Meta
+	if m.Tagged() && !(c.format.tags && restoresTag(p)) {
+		c.leave(vlanTags)
+	}
+	for _, there := range []bool{m.Mark != 0, m.Priority != 0, m.GSOSize != 0} {
+		if there {
+			c.leave(packetMetadata)
+		}
+	}
+	for _, there := range []bool{m.Hash != 0, m.Queue != 0} {
+		if there {
+			c.leave(flowMetadata)
+		}
+	}
 }
 
 func (c *copier) leaveOfTime(item *Item) {
@@ -148,6 +162,14 @@ func (c *copier) leaveOptions(b *block) {
 		case optionComment, packetDropCount, packetID, packetProcess:
 		case packetFlags:
 			if len(value) == 4 && b.order.Uint32(value)&^3 != 0 {
+				c.leave(otherPacketOptions)
+			}
+		case packetHash:
+			if !isFlowHash(value) {
+				c.leave(otherPacketOptions)
+			}
+		case packetQueue:
+			if len(value) != 4 {
 				c.leave(otherPacketOptions)
 			}
 		default:

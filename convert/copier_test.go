@@ -382,7 +382,8 @@ func TestLeftOut(t *testing.T) {
 		{"everything, pcap", everything(t, binary.LittleEndian).Bytes(), "pcap", []string{
 			"1 packet comment left out: pcap has no room for it",
 			"4 packet ids, directions, drop counts and processes left out: pcap has no room for them",
-			"4 other packet options left out: pcap has no room for them",
+			"1 flow hash or queue number left out: pcap has no room for it",
+			"3 other packet options left out: pcap has no room for them",
 			"4 interface descriptions left out: pcap has no room for them",
 			"2 interface statistics blocks left out: pcap has no room for them",
 			"1 section header left out: pcap has no room for it",
@@ -393,7 +394,7 @@ func TestLeftOut(t *testing.T) {
 			"the times of 2 packets are rounded: pcap has no finer ones",
 			"the times of 2 packets are not their own: they are earlier or later than any that pcap has"}},
 		{"everything, JSON", everything(t, binary.BigEndian).Bytes(), "json", []string{
-			"4 other packet options left out: json has no room for them",
+			"3 other packet options left out: json has no room for them",
 			"4 interface descriptions left out: json has no room for them",
 			"2 interface statistics blocks left out: json has no room for them",
 			"1 section header left out: json has no room for it",

@@ -33,6 +33,8 @@ type Format struct {
 	link func(*capture.Interface) (uint16, error)
 	// keeps has a bit for each detail that a file has room for.
 	keeps uint32
+	// tags says that a frame's VLAN tag is put back into its bytes.
+	tags bool
 	// unit is the resolution of timestamps in nanoseconds, 0 for 1, and latest the
 	// largest, 0 for that of a capture.Packet.
 	unit, latest int64
@@ -57,11 +59,11 @@ func init() {
 		},
 		{
 			Name: "pcap", Summary: "one view, for tcpdump and everything else on libpcap; IP without a link header as RAW (101)", suffixes: []string{".pcap", ".cap", ".dmp"},
-			OneView: true, link: pcapLinkType, detect: isPcap, open: openPcap, create: createPcap, latest: math.MaxUint32*1e9 + 999_999_999,
+			OneView: true, tags: true, link: pcapLinkType, detect: isPcap, open: openPcap, create: createPcap, latest: math.MaxUint32*1e9 + 999_999_999,
 		},
 		{
 			Name: "json", Summary: "one object a line", suffixes: []string{".json", ".jsonl", ".ndjson"},
-			Text: true, create: createJSON, keeps: 1<<packetComments | 1<<packetMarks | 1<<longPackets,
+			Text: true, create: createJSON, keeps: 1<<packetComments | 1<<packetMarks | 1<<vlanTags | 1<<packetMetadata | 1<<flowMetadata | 1<<longPackets,
 		},
 		{
 			Name: "text", Summary: "trace text for the kernel's views, server text for the user view", suffixes: []string{".txt", ".text", ".log"},
@@ -98,7 +100,7 @@ func Pcapng() *Format { return &formats[0] }
 // and cannot be chosen by name, so it is not in the table.
 func Lines(o LineOptions) *Format {
 	return &Format{
-		Name: "lines", Summary: "a line for each packet", Text: true, keeps: 1 << packetComments,
+		Name: "lines", Summary: "a line for each packet", Text: true, keeps: 1<<packetComments | 1<<vlanTags | 1<<packetMetadata,
 		create: func(w io.Writer, _ WriteOptions) (PacketWriter, error) { return newLineFile(w, o), nil },
 	}
 }

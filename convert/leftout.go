@@ -12,6 +12,9 @@ const (
 	// What a format may have no room for.
 	packetComments detail = iota
 	packetMarks
+	vlanTags
+	packetMetadata
+	flowMetadata
 	otherPacketOptions
 	interfaceBlocks
 	statisticsBlocks
@@ -42,6 +45,10 @@ var detailTexts = [details]struct{ one, many string }{
 	packetComments: roomless("packet comment", "packet comments"),
 	packetMarks: roomless("packet id, direction, drop count or process",
 		"packet ids, directions, drop counts and processes"),
+	vlanTags: roomless("VLAN tag beside the bytes", "VLAN tags beside the bytes"),
+	packetMetadata: roomless("packet mark, priority or size of segments",
+		"packet marks, priorities and sizes of segments"),
+	flowMetadata:       roomless("flow hash or queue number", "flow hashes and queue numbers"),
 	otherPacketOptions: roomless("other packet option", "other packet options"),
 	interfaceBlocks:    roomless("interface description", "interface descriptions"),
 	statisticsBlocks:   roomless("interface statistics block", "interface statistics blocks"),

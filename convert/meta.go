@@ -12,6 +12,9 @@ import (
 // other number for a hash that is not computed over the packet's bytes.
 const hashToeplitz = 5
 
+// isFlowHash tells whether the value of epb_hash is one that capture.Meta has room for.
+func isFlowHash(value []byte) bool { return len(value) == 5 && value[0] == hashToeplitz }
+
 // appendMetaOptions appends the metadata that pcapng has options for: hash and queue.
 // epb_queue counts from 0, and queue_mapping of received packets from 1.
 func appendMetaOptions(b []byte, p *capture.Packet) []byte {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -215,4 +216,57 @@ func TestTagInPcap(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantFields(t, fields(t, path, "frame.len", "vlan.id", "udp.dstport"), "57|100|16962")
+}
+
+// TestMetaLeftOut copies what the kernel kept beside the bytes: what is neither in the
+// bytes nor in the copy's own words is counted.
+func TestMetaLeftOut(t *testing.T) {
+	t.Parallel()
+	all := capture.Meta{VLANProto: header.EtherTypeVLAN, VLANTCI: 100, Mark: 42, Priority: 6, GSOSize: 1448, GSOSegs: 2, Hash: 5, Queue: 1}
+	frame := taggedFrame(t, packetKernel, all)
+	short := taggedFrame(t, packetKernel, tagged(100))
+	short.Data = short.Data[:tagPlace-1]
+	short.Len = len(short.Data)
+	network := *packetKernel
+	network.View, network.Layer = capture.ViewNet, capture.LayerNetwork
+	inner := taggedFrame(t, &network, all)
+	inner.Data = inner.Data[14:]
+	inner.Len = len(inner.Data)
+	plain := taggedFrame(t, packetKernel, capture.Meta{})
+	for _, tt := range []struct {
+		name, form string
+		packets    []*capture.Packet
+		want       []string
+	}{
+		{"none", "pcap", []*capture.Packet{plain}, nil},
+		{"frames", "pcap", []*capture.Packet{frame, short, plain}, []string{
+			"1 VLAN tag beside the bytes left out: pcap has no room for it",
+			"3 packet marks, priorities and sizes of segments left out: pcap has no room for them",
+			"2 flow hashes and queue numbers left out: pcap has no room for them"}},
+		{"IP", "pcap", []*capture.Packet{inner, inner}, []string{
+			"2 VLAN tags beside the bytes left out: pcap has no room for them",
+			"6 packet marks, priorities and sizes of segments left out: pcap has no room for them",
+			"4 flow hashes and queue numbers left out: pcap has no room for them"}},
+		{"frames", "text", []*capture.Packet{frame}, []string{
+			"1 VLAN tag beside the bytes left out: text has no room for it",
+			"3 packet marks, priorities and sizes of segments left out: text has no room for them",
+			"2 flow hashes and queue numbers left out: text has no room for them"}},
+		{"frames", "json", []*capture.Packet{frame, inner}, nil},
+		{"frames", "pcapng", []*capture.Packet{frame, inner}, nil},
+	} {
+		t.Run(tt.name+", "+tt.form, func(t *testing.T) {
+			t.Parallel()
+			file, err := os.ReadFile(writeFile(t, tt.packets...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, leftOut := copyOf(t, tt.form, Section{}, file)
+			leftOut = slices.DeleteFunc(leftOut, func(s string) bool {
+				return strings.Contains(s, "interface description") || strings.Contains(s, "section header") || strings.Contains(s, "packet id") || strings.Contains(s, "rounded")
+			})
+			if !slices.Equal(leftOut, tt.want) {
+				t.Errorf("left out\n got %q\nwant %q", leftOut, tt.want)
+			}
+		})
+	}
 }

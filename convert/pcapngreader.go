@@ -357,7 +357,7 @@ func (r *pcapngReader) packetOptions(p *capture.Packet, b []byte) {
 			p.Drops = r.order.Uint64(value)
 		case code == packetID && len(value) == 8:
 			p.ID = r.order.Uint64(value)
-		case code == packetHash && len(value) == 5 && value[0] == hashToeplitz:
+		case code == packetHash && isFlowHash(value):
 			p.Meta.Hash = binary.BigEndian.Uint32(value[1:])
 		case code == packetQueue && len(value) == 4:
 			p.Meta.Queue = r.order.Uint32(value) + 1 // see parseMeta
