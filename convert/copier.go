@@ -58,7 +58,11 @@ func (c *copier) writeItem(item *Item) error {
 		c.left.leave(timelessPackets)
 	}
 	if item.Packet != nil && c.format.keeps&(1<<longPackets) == 0 && c.cuts(item.Packet) {
-		c.left.leave(longPackets)
+		if limitOf(item.Packet.Interface) == snaplen {
+			c.left.leave(longPackets)
+		} else {
+			c.left.leave(longestPackets)
+		}
 	}
 	if c.items != nil {
 		return c.items.writeItem(item, &c.left)
@@ -96,7 +100,7 @@ func (c *copier) cuts(p *capture.Packet) bool {
 	if c.format.Text {
 		return len(p.Data) > snaplen
 	}
-	return checkHeader(p) == nil && len(p.Data)+len(appendHeader(nil, p)) > snaplen
+	return checkHeader(p) == nil && len(p.Data)+len(appendHeader(nil, p)) > limitOf(p.Interface)
 }
 
 func (c *copier) leaveBlock(b *block) {

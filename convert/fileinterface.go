@@ -77,9 +77,9 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 // so that no timestamp changes; it is the first option, since scapy misreads it
 // elsewhere.
 func (r *pcapngReader) copyBody(i *fileInterface, link uint16, foreign []byte) {
-	limit := i.snaplen
-	if limit == 0 || limit > snaplen {
-		limit = snaplen
+	limit := uint32(packetLimit(link))
+	if i.snaplen != 0 {
+		limit = min(limit, i.snaplen)
 	}
 	b := order.AppendUint32(r.scratch[:0], uint32(link))
 	b = order.AppendUint32(b, limit)

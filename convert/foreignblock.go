@@ -216,7 +216,7 @@ func (w *Writer) writeForeignPacket(p *capture.Packet, from *block, left *omissi
 	if err != nil {
 		return err
 	}
-	size := blockFrame + 20 + maxHeader + min(len(p.Data), snaplen) + 3 + (4 + 8) + len(from.options) + 4
+	size := blockFrame + 20 + maxHeader + min(len(p.Data), limitOf(p.Interface)) + 3 + (4 + 8) + len(from.options) + 4
 	if err := w.out.reserve(size); err != nil {
 		return err
 	}

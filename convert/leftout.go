@@ -33,6 +33,7 @@ const (
 	damagedParts
 	// What is in the copy with another value.
 	longPackets
+	longestPackets
 	timelessPackets
 	roundedTimes
 	outsideTimes
@@ -77,6 +78,10 @@ var detailTexts = [details]struct{ one, many string }{
 		"{n} packet cut to 262144 bytes: Wireshark refuses files that have longer ones",
 		"{n} packets cut to 262144 bytes: Wireshark refuses files that have longer ones",
 	},
+	longestPackets: {
+		"{n} packet cut to " + longestBytes + " bytes: ebpfdump reads none that are much longer",
+		"{n} packets cut to " + longestBytes + " bytes: ebpfdump reads none that are much longer",
+	},
 	timelessPackets: {
 		"{n} packet without a time: it has the one of 1970 now",
 		"{n} packets without a time: they have the one of 1970 now",
@@ -90,6 +95,9 @@ var detailTexts = [details]struct{ one, many string }{
 		"the times of {n} packets are not their own: they are earlier or later than any that {form} has",
 	},
 }
+
+// longestBytes is longSnaplen in a sentence.
+var longestBytes = strconv.Itoa(longSnaplen)
 
 func roomless(one, many string) struct{ one, many string } {
 	return struct{ one, many string }{

@@ -204,7 +204,7 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	if link != w.link {
 		return fmt.Errorf("writing packet of %s: its link type is %d, and pcap has room for one, which is %d", p.Interface.Name(), link, w.link)
 	}
-	if err := w.out.reserve(pcapRecord + maxHeader + min(len(p.Data), snaplen)); err != nil {
+	if err := w.out.reserve(pcapRecord + maxHeader + min(len(p.Data), limitOf(p.Interface))); err != nil {
 		return err
 	}
 	start := len(w.out.buf)
@@ -230,7 +230,7 @@ func (w *pcapWriter) begin(link uint16) error {
 	b := order.AppendUint32(w.out.buf, pcapNanoseconds)
 	b = order.AppendUint32(b, 4<<16|2) // version 2.4
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-	b = order.AppendUint32(b, snaplen)
+	b = order.AppendUint32(b, uint32(packetLimit(link)))
 	w.out.buf = order.AppendUint32(b, uint32(link))
 	w.out.whole = func([]byte, int) (int, int) { return 0, 0 } // half a header must not remain
 	err := w.out.flush()

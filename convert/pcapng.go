@@ -7,12 +7,36 @@ import (
 	"math"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// snaplen is the limit on a packet's bytes, the same for every interface: Wireshark stops
-// reading at a longer packet, and libpcap refuses a file whose interfaces differ.
+// snaplen is the limit on a packet's bytes, the same for all link types but those of
+// packetLimit: Wireshark stops reading at a longer packet, and libpcap refuses a file whose
+// interfaces differ.
 const snaplen = 262144
+
+// longSnaplen is the limit for the link types of which Wireshark and libpcap read packets
+// of 8 MiB and more: the longest whose block, with what a copy may add to it, fits into the
+// window that files are read through.
+const longSnaplen = window.Size - 128
+
+// packetLimit is the limit on the bytes of a packet of some link type.
+func packetLimit(link uint16) int {
+	switch link {
+	case linkDBus, linkUSBPcap, linkEBHSCR:
+		return longSnaplen
+	}
+	return snaplen
+}
+
+// limitOf is the packetLimit of an interface's packets.
+func limitOf(i *capture.Interface) int {
+	if i.Layer != capture.LayerForeign {
+		return snaplen
+	}
+	return packetLimit(i.LinkType)
+}
 
 // Link types, https://www.tcpdump.org/linktypes.html. LINKTYPE_RAW (101) is missing
 // because libpcap refuses a file with two interfaces of that type. A pcap file has only
@@ -21,7 +45,10 @@ const (
 	linkEthernet = 1
 	linkIPv4     = 228
 	linkIPv6     = 229
+	linkDBus     = 231
+	linkUSBPcap  = 249
 	linkUpperPDU = 252
+	linkEBHSCR   = 279
 )
 
 // maxPacketOptions is the maximum size of a packet's options: flags, drop count, id,
@@ -75,7 +102,8 @@ func newWriter(w io.Writer, size int, header []byte) (*Writer, error) {
 // Packets of LayerTransport get a synthetic IP header made from their addresses, packets
 // of LayerMessage an exported PDU header with the addresses and their Call, and packets
 // of LayerLink the VLAN tag of their Meta, if the interface has metadata. The result is
-// truncated to 262144 bytes, which the original length shows.
+// truncated to 262144 bytes, or to nearly 1 MiB for the link types of which Wireshark
+// reads such packets; the original length shows it.
 func (w *Writer) WritePacket(p *capture.Packet) error {
 	if w.out.err != nil {
 		return w.out.err
@@ -132,7 +160,7 @@ func appendPacketData(b []byte, p *capture.Packet) (_ []byte, captured, original
 		b = appendHeader(b, p)
 	}
 	added := len(b) - start - (len(p.Data) - len(data))
-	b = append(b, data[:min(len(data), snaplen-(len(b)-start))]...)
+	b = append(b, data[:min(len(data), limitOf(p.Interface)-(len(b)-start))]...)
 	return b, uint32(len(b) - start), uint32(min(uint64(added)+uint64(originalLength(p)), math.MaxUint32))
 }
 
@@ -152,7 +180,7 @@ func originalLength(p *capture.Packet) int { return max(p.Len, len(p.Data)) }
 
 // writeEnhancedPacket writes the block of draft-ietf-opsawg-pcapng, section 4.3.
 func (w *Writer) writeEnhancedPacket(p *capture.Packet) error {
-	size := blockFrame + 20 + maxHeader + min(len(p.Data), snaplen) + 3 +
+	size := blockFrame + 20 + maxHeader + min(len(p.Data), limitOf(p.Interface)) + 3 +
 		maxPacketOptions - maxOption + commentSize(p)
 	if err := w.out.reserve(size); err != nil {
 		return err
@@ -249,7 +277,7 @@ func (w *Writer) writeInterface(i *capture.Interface) error {
 	start := len(w.out.buf)
 	b := beginBlock(w.out.buf, blockInterface)
 	b = order.AppendUint32(b, uint32(link))
-	b = order.AppendUint32(b, snaplen)
+	b = order.AppendUint32(b, uint32(limitOf(i)))
 	// This must be the first option, even before a comment: scapy misreads the clock
 	// otherwise.
 	b = appendOption(b, interfaceResolution, resolution)
