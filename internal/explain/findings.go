@@ -195,8 +195,11 @@ func (s *socket) sayIncomplete() (text string) {
 	if c.Partial > 0 {
 		text += fmt.Sprintf(" Of %s only a part could be.", readsOf(c.Partial))
 	}
-	if c.Unknown > 0 {
-		text += fmt.Sprintf(" Of %s the file has no bytes to compare with.", readsOf(c.Unknown))
+	if none := c.Unknown - s.unsure; none > 0 {
+		text += fmt.Sprintf(" Of %s the file has no bytes to compare with.", readsOf(none))
+	}
+	if s.unsure > 0 {
+		text += fmt.Sprintf(" Of %s it is not sure which packets to compare with.", readsOf(s.unsure))
 	}
 	return text
 }

@@ -211,7 +211,8 @@ type Comparison struct {
 	// Differ counts the reads that differ. IDs are those of their first packets.
 	Differ Count `json:"differ"`
 	// Unknown counts the reads of which nothing could be compared: their packets or their
-	// bytes are not in the file, or the packets are too far back to be remembered.
+	// bytes are not in the file, the packets are too far back to be remembered, or several
+	// packets have their id.
 	Unknown uint64 `json:"unknown"`
 	// Compared is how many bytes were compared.
 	Compared uint64 `json:"compared"`

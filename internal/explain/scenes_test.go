@@ -111,6 +111,17 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		}
 		return r.explain(t)
 	},
+	"same stream twice": func(t testing.TB) *Explanation {
+		r := newRecording()
+		for range 2 {
+			r.ids = 0
+			r.segment(1000, header.ACK, "0123456789\n")
+		}
+		for range 2 {
+			r.read(tcpUser, 1, "0123456789\n")
+		}
+		return r.explain(t)
+	},
 	"ends": func(t testing.TB) *Explanation {
 		r := newRecording()
 		r.segment(1000, header.ACK, "abc")

@@ -33,6 +33,9 @@ type socket struct {
 	ambiguous map[uint64]bool
 	// late are the packets that had left the window when their reads came.
 	late map[uint64]bool
+	// unsure counts the reads that were compared with nothing because several packets have
+	// the id that they name.
+	unsure uint64
 	// fins and resets are those of Unseen, by whether a read returned them.
 	fins, resets ends
 	// process names the owner of the sockets; several says that there are more owners,
@@ -317,16 +320,27 @@ func (s *socket) userPacket(p *capture.Packet) {
 	if known {
 		return
 	}
-	if p.ID != 0 && p.ID <= s.highest {
+	s.missed(p)
+	if bytesRead > 0 {
+		s.out.Comparison.Unknown++
+	}
+	s.enterRead(p)
+}
+
+// missed counts why a read belongs to no packet in the window although it names one.
+func (s *socket) missed(p *capture.Packet) {
+	switch {
+	case p.ID == 0 || p.ID > s.highest:
+	case s.ambiguous[p.ID]:
+		if max(p.Len, len(p.Data)) > 0 {
+			s.unsure++
+		}
+	default:
 		s.out.Losses.Late++
 		if len(s.late) < rememberedIDs {
 			s.late[p.ID] = true
 		}
 	}
-	if bytesRead > 0 {
-		s.out.Comparison.Unknown++
-	}
-	s.enterRead(p)
 }
 
 // enterRead adds a read that belongs to no packet in the window as an entry of its own.
