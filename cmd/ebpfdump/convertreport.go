@@ -109,6 +109,7 @@ func (c *conversion) report() (stop func()) {
 				mu.Lock()
 				shown = true
 				_ = bar.Set64(c.bytesRead())
+				_ = bar.RenderBlank() // a bar without a known end does not show all that is set
 				mu.Unlock()
 			}
 		}
@@ -141,6 +142,8 @@ func (c *conversion) newBar() *progressbar.ProgressBar {
 		progressbar.OptionSetElapsedTime(false),
 		progressbar.OptionSetWidth(20),
 		progressbar.OptionClearOnFinish(),
+		// Otherwise a goroutine of the bar's own draws it, whether it is to be seen or not.
+		progressbar.OptionSetSpinnerChangeInterval(0),
 	)
 	bar.Reset() // it measures the time from here on
 	return bar
