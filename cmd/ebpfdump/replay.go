@@ -135,12 +135,30 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 		return err
 	}
 	if r.packets == 0 {
-		return fmt.Errorf("%s has no kernel view: record one with ebpfdump capture", name)
+		return nothingToReplay(name, packets.Interfaces())
 	}
 	if !f.quiet {
 		a.stderr.Line("%d packets: %d kept, %d truncated, %d dropped", r.packets, r.packets-r.trimmed-r.dropped, r.trimmed, r.dropped)
 	}
 	return expected.outcome(f.expect, r.never)
+}
+
+// nothingToReplay says why a capture has no packets for a filter.
+func nothingToReplay(name string, interfaces []*capture.Interface) error {
+	empty, idle := false, true
+	for _, i := range interfaces {
+		if i.View == capture.ViewKernel {
+			kind, ok := capture.KindByName(i.Kind)
+			empty, idle = true, idle && ok && kind.NeverFilters()
+		}
+	}
+	switch {
+	case empty && idle:
+		return fmt.Errorf("the kernel view of %s has no packets: a socket of this kind takes a filter and never runs it; record one of another kind", name)
+	case empty:
+		return fmt.Errorf("the kernel view of %s has no packets: record some with ebpfdump capture", name)
+	}
+	return fmt.Errorf("%s has no kernel view: record one with ebpfdump capture", name)
 }
 
 // replay runs a filter over packets.
