@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/convert/internal/window"
-	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // pen is the Private Enterprise Number for documentation (RFC 5612).
@@ -421,61 +420,6 @@ func TestLeftOut(t *testing.T) {
 			}
 			run(t, "capinfos", path) // which fails if Wireshark takes the file for a damaged one
 		})
-	}
-}
-
-// TestLongPacketsKeepTheirLength compares with tshark.
-func TestLongPacketsKeepTheirLength(t *testing.T) {
-	t.Parallel()
-	f := newFile(binary.LittleEndian)
-	f.section()
-	f.iface(linkEthernet)
-	for _, size := range []int{snaplen, snaplen + 1, window.Size - 100} {
-		f.packet(0, 5, make([]byte, size))
-	}
-	for _, form := range []string{"pcapng", "pcap"} {
-		copied, _ := copyOf(t, form, Section{}, f.Bytes())
-		path := filepath.Join(t.TempDir(), "copy")
-		if err := os.WriteFile(path, copied, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		wantFields(t, fields(t, path, "frame.cap_len", "frame.len"), "262144|262144", "262144|262145", "262144|1048476")
-	}
-}
-
-// TestLongPacketsOfSomeLinkTypes compares with the other readers: they take more than
-// 262144 bytes of a packet of these link types, and so does a copy.
-func TestLongPacketsOfSomeLinkTypes(t *testing.T) {
-	t.Parallel()
-	testutil.RequireTool(t, "tcpdump")
-	for link, sizes := range map[uint16][]int{
-		linkDBus: {snaplen, snaplen + 1, longSnaplen, window.Size - 32}, linkUSBPcap: {900027}, linkEBHSCR: {longSnaplen},
-	} {
-		f := newFile(binary.LittleEndian)
-		f.section()
-		f.iface(link)
-		var want []string
-		for _, size := range sizes {
-			f.packet(0, 5, make([]byte, size))
-			want = append(want, fmt.Sprintf("%d|%d", min(size, longSnaplen), size))
-		}
-		for _, form := range []string{"pcapng", "pcap"} {
-			copied, leftOut := copyOf(t, form, Section{}, f.Bytes())
-			leftOut = slices.DeleteFunc(leftOut, func(s string) bool { return !strings.Contains(s, "cut") })
-			if cut := []string{"1 packet cut to 1048448 bytes: ebpfdump reads none that are much longer"}; link == linkDBus && !slices.Equal(leftOut, cut) ||
-				link != linkDBus && len(leftOut) > 0 {
-				t.Errorf("%s of link type %d: left out %q", form, link, leftOut)
-			}
-			path := filepath.Join(t.TempDir(), "copy")
-			if err := os.WriteFile(path, copied, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			wantFields(t, fields(t, path, "frame.cap_len", "frame.len"), want...)
-			run(t, "tcpdump", "-r", path, "-w", filepath.Join(t.TempDir(), "read"))
-			if len(packetsOf(t, path)) != len(sizes) {
-				t.Errorf("%s of link type %d is not read to its end", form, link)
-			}
-		}
 	}
 }
 
