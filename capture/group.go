@@ -14,6 +14,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
+	"golang.org/x/sys/unix"
 )
 
 // group is the scope of a cgroup and those below it. It is over when the cgroup is removed: an
@@ -118,7 +119,12 @@ func (g *group) joined(followed func(pid int) bool) []*process.Process {
 
 func (g *group) named(*process.Process) bool { return false }
 
-func (g *group) needs(*process.Process) bool { return false }
+// mayLack is for those that have ended, and for those whose sockets we may not copy: nobody has
+// named them.
+func (g *group) mayLack(_ *process.Process, err error) bool {
+	var missing *bpf.MissingError
+	return errors.Is(err, unix.ESRCH) || errors.As(err, &missing)
+}
 
 func (g *group) remarks(bool) []string { return nil }
 

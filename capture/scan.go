@@ -91,28 +91,50 @@ func (s *scanner) glance(r request) {
 	}
 }
 
-// join follows all processes of the scope, and inspects all their sockets.
+// join follows all processes of the scope, and inspects all their sockets. Processes that the
+// capture may lack are told of, unless they are all that there are.
 func (s *scanner) join() error {
 	defer s.forgetSeen()
-	if err := s.live.scope.each(s.enter); err != nil {
+	var lacking []error
+	some := false
+	enter := func(p *process.Process) error {
+		err := s.enter(p)
+		switch {
+		case err == nil:
+			some = true
+		case !s.live.scope.mayLack(p, err):
+			return err
+		case !errors.Is(err, unix.ESRCH):
+			lacking = append(lacking, err)
+		}
+		return nil
+	}
+	if err := s.live.scope.each(enter); err != nil {
 		return err
+	}
+	if !some && len(lacking) > 0 {
+		return lacking[0]
+	}
+	for _, err := range lacking {
+		s.live.refuse(err.Error())
 	}
 	if !s.listening {
 		return nil
 	}
 	// For connections that were accepted after their process was scanned, and before the
 	// listener was marked.
-	return s.live.scope.each(s.scanLiving)
+	return s.live.scope.each(func(p *process.Process) error {
+		if err := s.scanLiving(p); err != nil && !s.live.scope.mayLack(p, err) {
+			return err
+		}
+		return nil
+	})
 }
 
 // enter follows a process. Its sockets are listed after that, since the kernel marks those that
 // are made later.
 func (s *scanner) enter(p *process.Process) error {
-	err := s.live.follow(p)
-	if errors.Is(err, unix.ESRCH) && !s.live.scope.needs(p) {
-		return nil
-	}
-	if err != nil {
+	if err := s.live.follow(p); err != nil {
 		return err
 	}
 	return s.scanLiving(p)
@@ -122,7 +144,7 @@ func (s *scanner) enter(p *process.Process) error {
 func (s *scanner) enterJoined() {
 	defer s.forgetSeen()
 	for _, p := range s.live.scope.joined(s.live.followed) {
-		if err := s.enter(p); err != nil {
+		if err := s.enter(p); err != nil && !errors.Is(err, unix.ESRCH) {
 			s.live.refuse(err.Error())
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/ebpfdump/ebpfdump/capture/internal/process"
+	"golang.org/x/sys/unix"
 )
 
 // scope is the set of processes that a capture follows: where to begin, and when it is over.
@@ -31,8 +32,9 @@ type scope interface {
 	// named tells whether the user has named this very process, and not an ancestor of it: then
 	// the descriptors that the user chose are its own.
 	named(p *process.Process) bool
-	// needs tells whether the capture fails without a process.
-	needs(p *process.Process) bool
+	// mayLack tells whether the capture goes on without a process that cannot be followed or
+	// inspected because of an error. unix.ESRCH is for one that has ended.
+	mayLack(p *process.Process, err error) bool
 	// remarks returns what is worth knowing before the capture begins. calls tells whether
 	// system calls are followed.
 	remarks(calls bool) []string
@@ -184,7 +186,9 @@ func (f *families) find(pid int) (*process.Process, error) {
 
 func (f *families) named(p *process.Process) bool { return slices.Contains(f.heads, p) }
 
-func (f *families) needs(p *process.Process) bool { return len(f.heads) == 1 && p == f.heads[0] }
+func (f *families) mayLack(p *process.Process, err error) bool {
+	return errors.Is(err, unix.ESRCH) && !(len(f.heads) == 1 && p == f.heads[0])
+}
 
 func (f *families) remarks(calls bool) []string {
 	var all []string
