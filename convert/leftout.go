@@ -79,8 +79,8 @@ var detailTexts = [details]struct{ one, many string }{
 		"{n} packets cut to 262144 bytes: Wireshark refuses files that have longer ones",
 	},
 	longestPackets: {
-		"{n} packet cut to " + longestBytes + " bytes: ebpfdump reads none that are much longer",
-		"{n} packets cut to " + longestBytes + " bytes: ebpfdump reads none that are much longer",
+		"{n} packet cut to " + longestBytes + " bytes: longer ones could not be read again",
+		"{n} packets cut to " + longestBytes + " bytes: longer ones could not be read again",
 	},
 	timelessPackets: {
 		"{n} packet without a time: it has the one of 1970 now",
