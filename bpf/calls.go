@@ -96,6 +96,9 @@ func openCalls(
 	if err := opts.set(spec, uint32(sizes.Snaplen)); err != nil {
 		return nil, err
 	}
+	// There the kernel misses calls at the tracepoints of single calls, which have one counter
+	// for all programs of a cpu. At raw ones a second copy of a program takes them.
+	raw = raw || Preemptible()
 	c := &Calls{}
 	var opening sync.WaitGroup
 	defer func() {
@@ -442,17 +445,21 @@ func (c *Calls) Counters() (CallCounters, error) {
 		sum.Truncated += n.Truncated
 		sum.Missed += n.Forgotten
 	}
-	decisive := []string{callsProgBegins, callsProgEnds}
+	missed := func(program string) uint64 {
+		stats, err := c.objects.programs[program].Stats()
+		if err != nil {
+			return 0 // before Linux 5.12 the kernel does not count them
+		}
+		return stats.RecursionMisses
+	}
 	switch {
 	case c.raw && Preemptible():
-		decisive = []string{callsProgReturnedAgain}
+		// A call is missed if both copies miss it.
+		sum.Missed += min(missed(callsProgReturned), missed(callsProgReturnedAgain))
 	case c.raw:
-		decisive = []string{callsProgReturned}
-	}
-	for _, p := range decisive {
-		if stats, err := c.objects.programs[p].Stats(); err == nil {
-			sum.Missed += stats.RecursionMisses
-		}
+		sum.Missed += missed(callsProgReturned)
+	default:
+		sum.Missed += missed(callsProgBegins) + missed(callsProgEnds)
 	}
 	if c.uring != nil {
 		sum.Missed += c.uring.missed()
