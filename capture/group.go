@@ -47,14 +47,8 @@ func groupFolder(path string) (string, error) {
 	return filepath.Clean(folder), nil
 }
 
-// openGroup finds a cgroup.
-func openGroup(path string) (*group, error) {
-	folder, err := groupFolder(path)
-	if err != nil {
-		return nil, err
-	}
-	return &group{folder: folder, held: make(held)}, nil
-}
+// newGroup takes the folder of a cgroup.
+func newGroup(folder string) *group { return &group{folder: folder, held: make(held)} }
 
 func (g *group) String() string { return "cgroup " + terminal.Plain(g.folder) }
 
@@ -82,7 +76,7 @@ func (g *group) each(do func(*process.Process) error) error {
 }
 
 // list returns all processes in the cgroup and in those below it that are visible in our pid
-// namespace.
+// namespace, without this one, which only records.
 func (g *group) list() []int {
 	var all []int
 	_ = filepath.WalkDir(g.folder, func(path string, entry fs.DirEntry, err error) error {
@@ -95,7 +89,7 @@ func (g *group) list() []int {
 		}
 		defer file.Close()
 		for lines := bufio.NewScanner(file); lines.Scan(); {
-			if pid, err := strconv.Atoi(lines.Text()); err == nil && pid != 0 {
+			if pid, err := strconv.Atoi(lines.Text()); err == nil && pid != 0 && pid != os.Getpid() {
 				all = append(all, pid)
 			}
 		}

@@ -87,7 +87,7 @@ func Join(config JoinConfig) (_ *Live, err error) {
 			err = errors.Join(err, l.leave(), l.Close())
 		}
 	}()
-	whose, err := openScope(&config)
+	whose, err := openScope(&l.config)
 	if err != nil {
 		return nil, err
 	}
@@ -155,6 +155,9 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	if err := config.check(); err != nil {
 		return nil, err
 	}
+	if config.Cgroup, err = groupFolder(config.Cgroup); err != nil {
+		return nil, err
+	}
 	config.Options = config.Options.withDefaults()
 	l := &Live{config: config, said: make(map[string]bool)}
 	l.views, l.notice = config.Views, config.Notice
@@ -192,14 +195,10 @@ func (l *Live) load() error {
 			calls.Choose = bpf.ChoosePorts
 		}
 	}
-	cgroup, err := groupFolder(c.Cgroup)
-	if err != nil {
-		return err
-	}
 	link := c.wants(ViewLink)
 	f, err := bpf.OpenFollowing(
 		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, WakeFirst: true, Verdict: c.Verdict, Leased: true},
-		bpf.HookOptions{Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports, Cgroup: cgroup},
+		bpf.HookOptions{Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports, Cgroup: c.Cgroup},
 		calls,
 	)
 	if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) && missing.Setting == bpf.SettingCalls {

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -15,8 +16,11 @@ import (
 func skipWithoutMPTCP(t *testing.T) {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
-	if err != nil {
+	if errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.ENOPROTOOPT) { // without it, and with net.mptcp.enabled=0
 		t.Skipf("this kernel has no MPTCP: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	unix.Close(fd)
 	t.Fatal("this kernel has MPTCP, and the target's listener is not known to be one")

@@ -53,7 +53,7 @@ type scope interface {
 // openScope opens the scope that a JoinConfig asks for.
 func openScope(c *JoinConfig) (scope, error) {
 	if c.Cgroup != "" {
-		return openGroup(c.Cgroup)
+		return newGroup(c.Cgroup), nil
 	}
 	return openFamilies(c.PIDs)
 }
