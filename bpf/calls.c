@@ -5,9 +5,12 @@
 // Records what other processes get from their sockets: the bytes that receiving system
 // calls returned, copied from the process's buffers when the call ends.
 //
-// There are two ways to attach. The tracepoints of single system calls cost all other calls
+// There are three ways to attach. The tracepoints of single system calls cost all other calls
 // 70 ns, and need tracefs. The raw tracepoints of all system calls cost more, and the
-// programs must know the layout of the registers, which Go sets for each architecture.
+// programs must know the layout of the registers, which Go sets for each architecture. From
+// Linux 7.0 on, a task can be preempted in the middle of a tracepoint's program, and the kernel
+// skips that program for everybody else on the cpu until the task runs again. There, probes
+// at the functions of the system calls are better, where nobody is preempted.
 
 #include "news.h"
 #include "places.h"
@@ -43,10 +46,9 @@ struct end_context {
 	__s64 result;
 };
 
-/* From Linux 7.0 on, a task can be preempted in the middle of a tracepoint's program, and
- * the kernel skips that program for the next task on the cpu. So there a second copy runs
- * after the first and handles what the first was skipped for: the first notes here, for
- * each thread, that it ran.
+/* Where a task can be preempted in the middle of a raw tracepoint's program, a second copy
+ * runs after the first and handles what the first was skipped for: the first notes here,
+ * for each thread, that it ran.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -55,7 +57,12 @@ struct {
 	__type(value, __u32);
 } taken SEC(".maps");
 
-const volatile __u32 twice = 0;
+__u32 twice;
+
+/* Whether the raw tracepoint is only for calls that began before they were followed, because
+ * called sees all others.
+ */
+__u32 probed;
 
 static __always_inline __u64 register_at(__u64 regs, __u32 offset)
 {
@@ -96,8 +103,10 @@ static __always_inline int begins_to_receive(__u32 slot, struct begun_call *b)
 	return 1;
 }
 
-/* Stores what is known at the beginning of a call, for its end. */
-static __always_inline void begin(__u32 slot, struct begun_call *fresh)
+/* Stores what is known at the beginning of a call, for its end. Returns 0 if its end is of no
+ * interest.
+ */
+static __always_inline int begin(__u32 slot, struct begun_call *fresh)
 {
 	struct begun_call *before;
 	struct event_counters *c;
@@ -109,15 +118,17 @@ static __always_inline void begin(__u32 slot, struct begun_call *fresh)
 	if (receives(fresh->call) && !begins_to_receive(slot, fresh)) {
 		if (before)
 			before->call = 0;
-		return;
+		return 0;
 	}
 	if (before) {
 		*before = *fresh;
 	} else if (bpf_map_update_elem(&begun, &thread, fresh, BPF_ANY)) {
 		c = counters();
 		if (c)
-			count(&c->forgotten);
+			count(&c->missed);
+		return 0;
 	}
+	return 1;
 }
 
 /* Sets the sequence number of a message's first byte. */
@@ -283,7 +294,7 @@ static __always_inline int handles(__u32 slot, __u32 thread)
 {
 	__u32 *done, one = 1;
 
-	if (!twice)
+	if (!*(volatile __u32 *)&twice)
 		return 1;
 	done = bpf_map_lookup_elem(&taken, &thread);
 	if (slot == SLOT_RETURNED) {
@@ -311,6 +322,8 @@ static __always_inline int raw_exit(__u32 slot, struct bpf_raw_tracepoint_args *
 	if (!call)
 		return 0;
 	kept = bpf_map_lookup_elem(&begun, &thread);
+	if (*(volatile __u32 *)&probed && kept)
+		return 0; /* called has seen it */
 	if (kept && kept->call == call) {
 		b = *kept;
 		kept->call = 0;
@@ -333,4 +346,42 @@ SEC("raw_tp/sys_exit")
 int returned_again(struct bpf_raw_tracepoint_args *ctx)
 {
 	return raw_exit(SLOT_AGAIN, ctx);
+}
+
+/* A kfunc, which tells whether a probed function returns. Go puts in its number: before Linux
+ * 7.0 it has no argument, and does not look at this one.
+ */
+extern _Bool bpf_session_is_return(void *ctx) __weak __ksym;
+
+/* Where the context of a probe, a struct pt_regs, has a function's first argument, and what
+ * it returned.
+ */
+const volatile __u32 parameter_at, returned_at;
+
+/* Runs at the beginning of the function of a system call, and when it returns 0, at the end.
+ * The function's argument is the address of the registers with those of the system call; the
+ * cookie of the probe is which call it is.
+ */
+SEC("kprobe.session")
+int called(void *ctx)
+{
+	struct begun_call *kept, b = {};
+	__u64 process = bpf_get_current_pid_tgid();
+	__u32 thread = process;
+
+	if (!followed(process >> 32))
+		return 1;
+	if (!bpf_session_is_return(ctx)) {
+		b.call = bpf_get_attach_cookie(ctx);
+		if (load_arguments(SLOT_ENTERED, &b, register_at((__u64)ctx, parameter_at)))
+			return 1;
+		return !begin(SLOT_ENTERED, &b);
+	}
+	kept = bpf_map_lookup_elem(&begun, &thread);
+	if (!kept || !kept->call)
+		return 0;
+	b = *kept;
+	kept->call = 0;
+	ended(SLOT_RETURNED, &b, register_at((__u64)ctx, returned_at));
+	return 0;
 }

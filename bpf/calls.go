@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -54,38 +55,61 @@ type CallsOptions struct {
 type Calls struct {
 	objects *loaded
 	links   []io.Closer
-	raw     bool // attached to the raw tracepoints of all calls
-	ring    *ring
-	ends    sync.WaitGroup // links that are being closed
-	points  []callPoint    // not attached yet
-	holder  *holder        // of their perf events; may be nil
-	uring   *uring
+	way     way
+	probes  link.Link // those at functions, until they are detached
+	// unprobed counts the calls at which the kernel could not run the probes.
+	unprobed atomic.Uint64
+	ring     *ring
+	ends     sync.WaitGroup // links that are being closed
+	points   []callPoint    // not attached yet
+	holder   *holder        // of their perf events; may be nil
+	uring    *uring
 	// noURing is why there is no uring.
 	noURing error
+}
+
+// way is where the programs are attached.
+type way int
+
+const (
+	// atTracepoints of the single system calls.
+	atTracepoints way = iota
+	// atRawTracepoints of all system calls, which need no tracefs, and cost more.
+	atRawTracepoints
+	// atFunctions of the system calls, where nobody is preempted: from Linux 7.0 on.
+	atFunctions
+)
+
+func bestWay() way {
+	if Preemptible() {
+		return atFunctions
+	}
+	return atTracepoints
 }
 
 // OpenCalls loads and attaches the programs, for the processes that the hook follows.
 //
 // Every process pays some 70 ns for each system call, a followed one also for the copy of
-// what it receives. Without CAP_SYS_ADMIN and tracefs it is more.
+// what it receives. Without CAP_SYS_ADMIN and tracefs, or from Linux 7.0 on without
+// CONFIG_FPROBE, it is more.
 //
 // An error is a *MissingError if a privilege or a feature of the kernel is missing.
 func OpenCalls(hook *Hook, opts CallsOptions) (*Calls, error) {
-	return openCallsOf(hook, opts, false)
+	return openCallsOf(hook, opts, bestWay())
 }
 
-// openCallsOf can be told to use the raw tracepoints.
-func openCallsOf(hook *Hook, opts CallsOptions, raw bool) (*Calls, error) {
+// openCallsOf tries one way, and then the raw tracepoints.
+func openCallsOf(hook *Hook, opts CallsOptions, first way) (*Calls, error) {
 	specs, err := readObjects(loadCalls, loadUring)
 	if err != nil {
 		return nil, err
 	}
 	types := sync.OnceValue(func() *btf.Spec { return kernelTypes(specs...) })
-	return openCalls(specs[0], specs[1], types, hook.objects.maps[hookMapProcesses], opts, raw)
+	return openCalls(specs[0], specs[1], types, hook.objects.maps[hookMapProcesses], opts, first)
 }
 
 func openCalls(
-	spec, uring *ebpf.CollectionSpec, types func() *btf.Spec, processes *ebpf.Map, opts CallsOptions, raw bool,
+	spec, uring *ebpf.CollectionSpec, types func() *btf.Spec, processes *ebpf.Map, opts CallsOptions, first way,
 ) (_ *Calls, err error) {
 	sizes, err := Options{RingSize: opts.RingSize, Snaplen: opts.Snaplen}.withDefaults()
 	if err != nil {
@@ -93,12 +117,12 @@ func openCalls(
 	}
 	_ = rlimit.RemoveMemlock() // as in Open
 	sizeRing(spec.Maps[callsMapEvents], sizes.RingSize)
+	if first == atFunctions && setSession(spec) != nil {
+		first = atRawTracepoints
+	}
 	if err := opts.set(spec, uint32(sizes.Snaplen)); err != nil {
 		return nil, err
 	}
-	// There the kernel misses calls at the tracepoints of single calls, which have one counter
-	// for all programs of a cpu. At raw ones a second copy of a program takes them.
-	raw = raw || Preemptible()
 	c := &Calls{}
 	var opening sync.WaitGroup
 	defer func() {
@@ -109,7 +133,7 @@ func openCalls(
 	}()
 	// In the background, since the first tracepoint takes the kernel tens of milliseconds.
 	noSingle := errors.ErrUnsupported
-	if !raw {
+	if first == atTracepoints {
 		opening.Go(func() { noSingle = c.openSingle() })
 	}
 	shared := map[string]*ebpf.Map{callsMapProcesses: processes}
@@ -124,13 +148,17 @@ func openCalls(
 	shared = c.objects.some(uringMapEvents, uringMapEventCounts, uringMapProcesses, uringMapKnown, uringMapPlaces)
 	loading.Go(func() { c.uring, c.noURing = openURing(uring, types, shared, opts, uint32(sizes.Snaplen)) })
 	defer loading.Wait()
-	if !raw && c.loadSingle() == nil {
+	switch {
+	case first == atTracepoints && c.loadSingle() == nil:
 		if opening.Wait(); noSingle == nil && c.attachSingle() == nil {
 			return c, nil
 		}
+	case first == atFunctions && c.attachProbes() == nil:
+		c.way = atFunctions
+		return c, nil
 	}
 	opening.Wait()
-	c.raw, c.points = true, nil
+	c.way, c.points = atRawTracepoints, nil
 	c.detach()
 	return c, c.attachRaw()
 }
@@ -145,6 +173,7 @@ func (opts CallsOptions) set(spec *ebpf.CollectionSpec, snaplen uint32) error {
 			Err:     errors.ErrUnsupported,
 		}
 	}
+	parameter, returned := functionRegisters()
 	var callOf [1024]uint8
 	for _, s := range syscalls {
 		if nr, ok := numbers[s.name]; ok && nr < len(callOf) {
@@ -158,7 +187,8 @@ func (opts CallsOptions) set(spec *ebpf.CollectionSpec, snaplen uint32) error {
 		v[callsVarRegistersSize].Set(size),
 		v[callsVarArgumentAt].Set(arguments),
 		v[callsVarCallOf].Set(callOf),
-		v[callsVarTwice].Set(flag(Preemptible())),
+		v[callsVarParameterAt].Set(parameter),
+		v[callsVarReturnedAt].Set(returned),
 	)
 	if err != nil {
 		return fmt.Errorf("setting up the programs: %w", err)
@@ -190,11 +220,23 @@ func (opts CallsOptions) choose(spec *ebpf.CollectionSpec, snaplen uint32) error
 // attachRaw loads and attaches the programs for the raw tracepoints of all calls.
 func (c *Calls) attachRaw() error {
 	programs := []attachment{{"sys_enter", callsProgEntered}, {"sys_exit", callsProgReturned}}
-	if Preemptible() {
+	twice := Preemptible()
+	if twice {
 		programs = append(programs, attachment{"sys_exit", callsProgReturnedAgain})
 	}
-	if err := c.objects.makeMaps(callsMapTaken); err != nil {
-		return diagnoseCalls(err)
+	err := errors.Join(c.objects.variables[callsVarProbed].Set(uint32(0)), c.objects.variables[callsVarTwice].Set(flag(twice)))
+	if err != nil {
+		return fmt.Errorf("setting up the programs: %w", err)
+	}
+	return c.attachTo(programs)
+}
+
+// attachTo loads programs and attaches them to raw tracepoints.
+func (c *Calls) attachTo(programs []attachment) error {
+	if c.objects.maps[callsMapTaken] == nil {
+		if err := c.objects.makeMaps(callsMapTaken); err != nil {
+			return diagnoseCalls(err)
+		}
 	}
 	for _, p := range programs {
 		if err := c.objects.load([]string{p.program}); err != nil {
@@ -312,7 +354,7 @@ func (c *Calls) Known(waiting uint32, cookies ...uint64) error {
 // NoteBlocked notes the system calls in which the threads of a process are blocked, whose
 // beginning was missed.
 func (c *Calls) NoteBlocked(pid uint32) {
-	if c.raw {
+	if c.way != atTracepoints {
 		return // raw tracepoints have the arguments at the end, too
 	}
 	folder := fmt.Sprintf("/proc/%d/task", pid)
@@ -443,7 +485,7 @@ func (c *Calls) Counters() (CallCounters, error) {
 		sum.RingFull += n.RingFull
 		sum.Fault += n.Fault
 		sum.Truncated += n.Truncated
-		sum.Missed += n.Forgotten
+		sum.Missed += n.Missed
 	}
 	missed := func(program string) uint64 {
 		stats, err := c.objects.programs[program].Stats()
@@ -453,13 +495,17 @@ func (c *Calls) Counters() (CallCounters, error) {
 		return stats.RecursionMisses
 	}
 	switch {
-	case c.raw && Preemptible():
+	case c.way == atFunctions:
+		// What the raw tracepoint misses, of all calls of the machine, is of no interest but for
+		// those that were in progress when they began to be followed: they are too few to tell.
+		sum.Missed += missed(callsProgCalled) + c.countUnprobed()
+	case c.way == atTracepoints:
+		sum.Missed += missed(callsProgBegins) + missed(callsProgEnds)
+	case Preemptible():
 		// A call is missed if both copies miss it.
 		sum.Missed += min(missed(callsProgReturned), missed(callsProgReturnedAgain))
-	case c.raw:
-		sum.Missed += missed(callsProgReturned)
 	default:
-		sum.Missed += missed(callsProgBegins) + missed(callsProgEnds)
+		sum.Missed += missed(callsProgReturned)
 	}
 	if c.uring != nil {
 		sum.Missed += c.uring.missed()
@@ -486,6 +532,7 @@ func (c *Calls) Stop() error {
 // detach begins to detach the programs, concurrently: for each the kernel waits until no cpu
 // runs it any more, and these waits overlap.
 func (c *Calls) detach() {
+	c.countUnprobed()
 	for _, l := range c.links {
 		c.ends.Go(func() { _ = l.Close() })
 	}

@@ -80,7 +80,7 @@ struct event_counters {
 	__u64 ring_full;
 	__u64 fault;	 /* the process's memory could not be read */
 	__u64 truncated; /* messages that were not copied in full: snaplen, too many pieces */
-	__u64 forgotten; /* calls whose arguments could not be stored until their end */
+	__u64 missed;	 /* calls whose arguments could not be stored until their end */
 };
 
 struct {

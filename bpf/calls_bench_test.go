@@ -25,12 +25,16 @@ func BenchmarkCalls(b *testing.B) {
 			}
 		},
 	}
-	for _, state := range []string{"off", "others", "followed", "others raw", "followed raw"} {
+	states := []string{"off", "others tracepoints", "followed tracepoints", "others raw", "followed raw"}
+	if hasSessions() {
+		states = append(states, "others functions", "followed functions")
+	}
+	for _, state := range states {
 		for name, call := range calls {
 			b.Run(state+"/"+name, func(b *testing.B) {
 				if state != "off" {
 					hook := mustHook(b, mustOpen(b, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen}), HookOptions{Record: true})
-					c, err := openCallsOf(hook, CallsOptions{}, strings.HasSuffix(state, "raw"))
+					c, err := openCallsOf(hook, CallsOptions{}, ways[strings.Fields(state)[1]])
 					if err != nil {
 						b.Fatal(err)
 					}

@@ -60,7 +60,7 @@ type callsEventCounters struct {
 	RingFull  uint64
 	Fault     uint64
 	Truncated uint64
-	Forgotten uint64
+	Missed    uint64
 }
 
 type callsProcessRow struct {
@@ -104,6 +104,7 @@ const (
 	callsMapReadings       = "readings"
 	callsMapTaken          = "taken"
 	callsProgBegins        = "begins"
+	callsProgCalled        = "called"
 	callsProgEnds          = "ends"
 	callsProgEntered       = "entered"
 	callsProgReturned      = "returned"
@@ -116,9 +117,12 @@ const (
 	callsVarNamespaceInode = "namespace_inode"
 	callsVarNewsOfAll      = "news_of_all"
 	callsVarNumberAt       = "number_at"
+	callsVarParameterAt    = "parameter_at"
 	callsVarPortCount      = "port_count"
 	callsVarPorts          = "ports"
+	callsVarProbed         = "probed"
 	callsVarRegistersSize  = "registers_size"
+	callsVarReturnedAt     = "returned_at"
 	callsVarRings          = "rings"
 	callsVarTwice          = "twice"
 	callsVarWakesReader    = "wakes_reader"
@@ -167,6 +171,7 @@ type callsSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type callsProgramSpecs struct {
 	Begins        *ebpf.ProgramSpec `ebpf:"begins"`
+	Called        *ebpf.ProgramSpec `ebpf:"called"`
 	Ends          *ebpf.ProgramSpec `ebpf:"ends"`
 	Entered       *ebpf.ProgramSpec `ebpf:"entered"`
 	Returned      *ebpf.ProgramSpec `ebpf:"returned"`
@@ -199,9 +204,12 @@ type callsVariableSpecs struct {
 	NamespaceInode *ebpf.VariableSpec `ebpf:"namespace_inode"`
 	NewsOfAll      *ebpf.VariableSpec `ebpf:"news_of_all"`
 	NumberAt       *ebpf.VariableSpec `ebpf:"number_at"`
+	ParameterAt    *ebpf.VariableSpec `ebpf:"parameter_at"`
 	PortCount      *ebpf.VariableSpec `ebpf:"port_count"`
 	Ports          *ebpf.VariableSpec `ebpf:"ports"`
+	Probed         *ebpf.VariableSpec `ebpf:"probed"`
 	RegistersSize  *ebpf.VariableSpec `ebpf:"registers_size"`
+	ReturnedAt     *ebpf.VariableSpec `ebpf:"returned_at"`
 	Rings          *ebpf.VariableSpec `ebpf:"rings"`
 	Twice          *ebpf.VariableSpec `ebpf:"twice"`
 	WakesReader    *ebpf.VariableSpec `ebpf:"wakes_reader"`
@@ -262,9 +270,12 @@ type callsVariables struct {
 	NamespaceInode *ebpf.Variable `ebpf:"namespace_inode"`
 	NewsOfAll      *ebpf.Variable `ebpf:"news_of_all"`
 	NumberAt       *ebpf.Variable `ebpf:"number_at"`
+	ParameterAt    *ebpf.Variable `ebpf:"parameter_at"`
 	PortCount      *ebpf.Variable `ebpf:"port_count"`
 	Ports          *ebpf.Variable `ebpf:"ports"`
+	Probed         *ebpf.Variable `ebpf:"probed"`
 	RegistersSize  *ebpf.Variable `ebpf:"registers_size"`
+	ReturnedAt     *ebpf.Variable `ebpf:"returned_at"`
 	Rings          *ebpf.Variable `ebpf:"rings"`
 	Twice          *ebpf.Variable `ebpf:"twice"`
 	WakesReader    *ebpf.Variable `ebpf:"wakes_reader"`
@@ -275,6 +286,7 @@ type callsVariables struct {
 // It can be passed to loadCallsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type callsPrograms struct {
 	Begins        *ebpf.Program `ebpf:"begins"`
+	Called        *ebpf.Program `ebpf:"called"`
 	Ends          *ebpf.Program `ebpf:"ends"`
 	Entered       *ebpf.Program `ebpf:"entered"`
 	Returned      *ebpf.Program `ebpf:"returned"`
@@ -284,6 +296,7 @@ type callsPrograms struct {
 func (p *callsPrograms) Close() error {
 	return _CallsClose(
 		p.Begins,
+		p.Called,
 		p.Ends,
 		p.Entered,
 		p.Returned,

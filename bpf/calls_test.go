@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"runtime"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
 
+	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/capability"
@@ -24,7 +25,7 @@ func mustFollow(tb testing.TB, opts CallsOptions, fds ...int) *Calls {
 	requirePrivilege(tb)
 	hook := mustHook(tb, mustOpen(tb, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen}), HookOptions{})
 	opts.Choose = ChooseKnown
-	c, err := openCallsOf(hook, opts, strings.HasSuffix(tb.Name(), "/raw"))
+	c, err := openCallsOf(hook, opts, wayOf(tb))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -86,11 +87,28 @@ func TestCallsEndSleep(t *testing.T) {
 	}
 }
 
-// eachWay tests both ways to hear of system calls.
+// ways are those to hear of system calls.
+var ways = map[string]way{"tracepoints": atTracepoints, "raw": atRawTracepoints, "functions": atFunctions}
+
+// wayOf is the way that eachWay tests, or the best.
+func wayOf(tb testing.TB) way {
+	if w, ok := ways[path.Base(tb.Name())]; ok {
+		return w
+	}
+	return bestWay()
+}
+
+func hasSessions() bool { return features.HaveBPFLinkKprobeSession() == nil }
+
+// eachWay tests each way to hear of system calls that is taken on this kernel, and probes where
+// it has them.
 func eachWay(t *testing.T, test func(t *testing.T)) {
 	t.Parallel()
-	for _, way := range []string{"single", "raw"} {
-		t.Run(way, func(t *testing.T) {
+	for name, way := range ways {
+		if way == atTracepoints && Preemptible() || way == atFunctions && !hasSessions() {
+			continue
+		}
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t)
 		})
@@ -238,9 +256,8 @@ func checkCallsSeeEachCall(t *testing.T) {
 	checkCallsLedger(t, r)
 }
 
-// Without this, nobody would know that the cheap way does not work. From Linux 7.0 on it is not
-// taken, because it misses calls.
-func TestCallsGoTheCheapWay(t *testing.T) {
+// Without this, nobody would know that the best way does not work.
+func TestCallsGoTheBestWay(t *testing.T) {
 	t.Parallel()
 	requirePrivilege(t)
 	hook := mustHook(t, mustOpen(t, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen}), HookOptions{})
@@ -249,10 +266,13 @@ func TestCallsGoTheCheapWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if r.raw == Preemptible() || !capability.Held(unix.CAP_SYS_ADMIN) {
-		return
+	switch {
+	case r.way == bestWay() || !capability.Held(unix.CAP_SYS_ADMIN):
+	case bestWay() == atFunctions:
+		t.Errorf("way %v: the functions of system calls cannot be probed: %v", r.way, r.attachProbes())
+	default:
+		t.Errorf("way %v: the tracepoints of single calls are not to be had: %v", r.way, r.attachSingle())
 	}
-	t.Errorf("raw %v: the tracepoints of single calls are not to be had: %v", r.raw, r.attachSingle())
 }
 
 func checkCallsLedger(t *testing.T, r *Calls) {
@@ -435,7 +455,7 @@ func checkCallsTellOfTheAcceptInProgress(t *testing.T) {
 	})
 	hook := mustHook(t, mustOpen(t, Options{RingSize: MinRingSize}), HookOptions{})
 	opts := CallsOptions{RingSize: MinRingSize, Choose: ChoosePorts, Ports: []uint16{uint16(to.(*unix.SockaddrInet4).Port)}}
-	r, err := openCallsOf(hook, opts, strings.HasSuffix(t.Name(), "/raw"))
+	r, err := openCallsOf(hook, opts, wayOf(t))
 	if err != nil {
 		t.Fatal(err)
 	}

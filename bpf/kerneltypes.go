@@ -115,6 +115,7 @@ var btfShapes = [...]btfShape{
 const (
 	btfStruct = 4
 	btfUnion  = 5
+	btfFunc   = 12
 )
 
 var errTypes = errors.New("this is no BTF that is known")

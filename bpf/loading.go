@@ -183,7 +183,7 @@ func OpenFollowing(tap Options, hook HookOptions, calls *CallsOptions) (_ *Follo
 	if missing == nil {
 		defer processes.Close()
 		if calls != nil {
-			worker.Go(func() { f.Calls, callsErr = openCalls(specs[1], specs[2], types, processes, *calls, false) })
+			worker.Go(func() { f.Calls, callsErr = openCalls(specs[1], specs[2], types, processes, *calls, bestWay()) })
 		}
 	}
 	// The tap first, because all of them need what it needs: its error is the one to report.

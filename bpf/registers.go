@@ -6,3 +6,6 @@ package bpf
 func registers() (number, size uint32, arguments [6]uint32, ok bool) {
 	return registerNumber, registersSize, registerArguments, true
 }
+
+// functionRegisters are the offsets there of a function's first argument, and of its result.
+func functionRegisters() (parameter, result uint32) { return registerParameter, registerResult }

@@ -8,3 +8,9 @@ const (
 )
 
 var registerArguments = [6]uint32{112, 104, 96, 56, 72, 64} // di, si, dx, r10, r8, r9
+
+// Offsets there of a function's first argument, and of its result.
+const (
+	registerParameter = 112 // di
+	registerResult    = 80  // ax
+)

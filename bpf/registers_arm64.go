@@ -9,3 +9,9 @@ const (
 )
 
 var registerArguments = [6]uint32{272, 8, 16, 24, 32, 40} // orig_x0, x1 to x5
+
+// Offsets there of a function's first argument, and of its result.
+const (
+	registerParameter = 0 // x0
+	registerResult    = 0 // x0
+)

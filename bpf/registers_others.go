@@ -3,3 +3,5 @@
 package bpf
 
 func registers() (number, size uint32, arguments [6]uint32, ok bool) { return }
+
+func functionRegisters() (parameter, result uint32) { return }

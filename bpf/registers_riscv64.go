@@ -9,3 +9,9 @@ const (
 )
 
 var registerArguments = [6]uint32{280, 88, 96, 104, 112, 120} // orig_a0, a1 to a5
+
+// Offsets there of a function's first argument, and of its result.
+const (
+	registerParameter = 80 // a0
+	registerResult    = 80 // a0
+)

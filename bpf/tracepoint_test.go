@@ -13,7 +13,7 @@ import (
 func TestCallsLeaveNothing(t *testing.T) {
 	t.Parallel()
 	calls := mustFollow(t, CallsOptions{RingSize: MinRingSize})
-	if calls.holder == nil && !calls.raw || calls.holder != nil && int(calls.holder.next) != len(calls.links) {
+	if calls.holder == nil && calls.way == atTracepoints || calls.holder != nil && int(calls.holder.next) != len(calls.links) {
 		t.Errorf("of %d tracepoints the holder has %+v", len(calls.links), calls.holder)
 	}
 	awaitGone(t, calls)

@@ -202,7 +202,7 @@ static __always_inline void keep(struct request *q)
 	}
 	c = failed ? counters() : 0;
 	if (c)
-		count(&c->forgotten);
+		count(&c->missed);
 }
 
 SEC("raw_tp/io_uring_submit")

@@ -51,7 +51,7 @@ type uringEventCounters struct {
 	RingFull  uint64
 	Fault     uint64
 	Truncated uint64
-	Forgotten uint64
+	Missed    uint64
 }
 
 type uringProcessRow struct {

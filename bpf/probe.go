@@ -1,0 +1,115 @@
+package bpf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+)
+
+// functionPrefixes are what the kernel puts before the name of a system call to name its
+// function, on each architecture.
+var functionPrefixes = map[string]string{
+	"amd64":   "__x64_sys_",
+	"arm64":   "__arm64_sys_",
+	"riscv64": "__riscv_sys_",
+}
+
+// setSession puts the number of bpf_session_is_return into the program for the functions of
+// system calls. The library could do that too, but it would read all of the kernel's types
+// first, and take the argument amiss that the function has from Linux 7.0 on.
+func setSession(spec *ebpf.CollectionSpec) error {
+	const name = "bpf_session_is_return"
+	id, err := kernelFunction(name)
+	if err != nil {
+		return err
+	}
+	code := spec.Programs[callsProgCalled].Instructions
+	for i := range code {
+		if ins := &code[i]; ins.IsKfuncCall() && ins.Reference() == name {
+			*ins = asm.Instruction{OpCode: ins.OpCode, Src: asm.PseudoKfuncCall, Constant: int64(id)}.WithSource(ins.Source())
+		}
+	}
+	return nil
+}
+
+// kernelFunction is the number of a function in the kernel's types.
+func kernelFunction(name string) (btf.TypeID, error) {
+	raw, release, err := mapFile(vmlinuxTypes)
+	if err != nil {
+		return 0, fmt.Errorf("looking for %s: %w", name, err)
+	}
+	defer release()
+	types, err := parseTypes(raw)
+	if err != nil {
+		return 0, fmt.Errorf("looking for %s: %w", name, err)
+	}
+	return types.function(name)
+}
+
+// function is the id of a function.
+func (b *btfBlob) function(name string) (btf.TypeID, error) {
+	order := binary.LittleEndian
+	for id, at := range b.offsets[1:] {
+		if order.Uint32(b.types[at+4:])>>24&0x1f == btfFunc && b.isNamed(order.Uint32(b.types[at:]), name) {
+			return btf.TypeID(id + 1), nil
+		}
+	}
+	return 0, fmt.Errorf("this kernel has no function %s: %w", name, errors.ErrUnsupported)
+}
+
+// isNamed compares the name at an offset.
+func (b *btfBlob) isNamed(at uint32, name string) bool {
+	if int(at) >= len(b.strings) {
+		return false
+	}
+	text := b.strings[at:]
+	return len(text) > len(name) && text[len(name)] == 0 && bytes.HasPrefix(text, []byte(name))
+}
+
+// attachProbes loads the program for the functions of system calls, and attaches it; and at the
+// end of all calls, the one for those that have begun before.
+func (c *Calls) attachProbes() error {
+	if err := c.objects.variables[callsVarProbed].Set(uint32(1)); err != nil {
+		return fmt.Errorf("setting up the programs: %w", err)
+	}
+	if err := c.objects.load([]string{callsProgCalled}); err != nil {
+		return err
+	}
+	all := link.KprobeMultiOptions{Session: true}
+	for _, s := range syscalls {
+		function := functionPrefixes[runtime.GOARCH] + s.name
+		if _, err := kernelFunction(function); s.optional && err != nil {
+			continue
+		}
+		all.Symbols = append(all.Symbols, function)
+		all.Cookies = append(all.Cookies, uint64(s.call))
+	}
+	if err := c.attachTo([]attachment{{"sys_exit", callsProgReturned}}); err != nil {
+		return err
+	}
+	probes, err := link.KprobeMulti(c.objects.programs[callsProgCalled], all)
+	if err != nil {
+		return err
+	}
+	c.links = append(c.links, probes)
+	c.probes = probes
+	return nil
+}
+
+// countUnprobed counts the calls at which the kernel could not run the probes, as long as they
+// are attached.
+func (c *Calls) countUnprobed() uint64 {
+	if c.probes != nil {
+		if info, err := c.probes.Info(); err == nil && info.KprobeMulti() != nil {
+			c.unprobed.Store(info.KprobeMulti().Missed)
+		}
+	}
+	return c.unprobed.Load()
+}
