@@ -138,8 +138,8 @@ func events(tb testing.TB, r *Calls) []Event {
 		p.Data = bytes.Clone(p.Data)
 		all = append(all, p)
 	}
-	// From Linux 7.0 on, the kernel passes calls over now and then while other
-	// programs are loaded, and counts them.
+	// From Linux 7.0 on, the kernel may pass calls over at tracepoints, and at probes while
+	// somebody who changes a map is preempted; it counts them.
 	c, err := r.Counters()
 	if err != nil {
 		tb.Fatal(err)

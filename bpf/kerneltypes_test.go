@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
 
@@ -120,5 +121,29 @@ func TestCutTypesTakesAnything(t *testing.T) {
 	}
 	if refused == 0 {
 		t.Errorf("nothing was refused, with seed %d", seed)
+	}
+}
+
+// TestKernelFunction compares the number of a function with the library's.
+func TestKernelFunction(t *testing.T) {
+	t.Parallel()
+	all, err := btf.LoadKernelSpec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const name = "tcp_v4_rcv"
+	var function *btf.Func
+	if err := all.TypeByName(name, &function); err != nil {
+		t.Fatal(err)
+	}
+	want, err := all.TypeID(function)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := kernelFunction(name); got != want || err != nil {
+		t.Errorf("%s is type %d, want %d (%v)", name, got, want, err)
+	}
+	if got, err := kernelFunction(name + "_"); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("a function that no kernel has is type %d (%v)", got, err)
 	}
 }

@@ -117,8 +117,8 @@ func runLive(tb testing.TB, l *Live, traffic func()) *memory {
 }
 
 // skipMissed skips a test in which the kernel says that it did not run the
-// programs for some calls: what is missing then is no fault of ours. It happens
-// from Linux 7.0 on while other programs are loaded.
+// programs for some calls: what is missing then is no fault of ours. From Linux 7.0 on it
+// happens while somebody who changes a map is preempted.
 func skipMissed(tb testing.TB, l *Live) {
 	tb.Helper()
 	counts, err := l.Counts()
