@@ -117,6 +117,9 @@ func openCalls(
 	}
 	_ = rlimit.RemoveMemlock() // as in Open
 	sizeRing(spec.Maps[callsMapEvents], sizes.RingSize)
+	if err := sizeCounts(spec.Maps[callsMapEventCounts]); err != nil {
+		return nil, err
+	}
 	if first == atFunctions && setSession(spec) != nil {
 		first = atRawTracepoints
 	}
@@ -472,14 +475,12 @@ func (c CallCounters) Lost() uint64 { return c.RingFull + c.Fault }
 
 // Counters reads the ledger as it stands, summed over all cpus.
 func (c *Calls) Counters() (CallCounters, error) {
-	var (
-		percpu []callsEventCounters
-		sum    CallCounters
-	)
-	if err := c.objects.maps[callsMapEventCounts].Lookup(uint32(0), &percpu); err != nil {
+	var sum CallCounters
+	counts, err := readCounts[callsEventCounters](c.objects.maps[callsMapEventCounts])
+	if err != nil {
 		return sum, fmt.Errorf("reading the counters of the system calls: %w", err)
 	}
-	for _, n := range percpu {
+	for _, n := range counts {
 		sum.Seen += n.Seen
 		sum.Recorded += n.Recorded
 		sum.RingFull += n.RingFull

@@ -81,7 +81,7 @@ struct event_counters {
 	__u64 fault;	 /* the process's memory could not be read */
 	__u64 truncated; /* messages that were not copied in full: snaplen, too many pieces */
 	__u64 missed;	 /* calls whose arguments could not be stored until their end */
-};
+} __attribute__((aligned(64)));
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -89,10 +89,12 @@ struct {
 	__type(value, struct event); /* puts the layout into BTF for bpf2go */
 } events SEC(".maps");
 
+/* An element for each cpu, mapped like the tap's counts. */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* set by Go */
+	__type(key, __u32);     /* cpu */
 	__type(value, struct event_counters);
 } event_counts SEC(".maps");
 

@@ -61,6 +61,7 @@ type callsEventCounters struct {
 	Fault     uint64
 	Truncated uint64
 	Missed    uint64
+	_         [16]byte
 }
 
 type callsProcessRow struct {

@@ -27,7 +27,6 @@ type Feature struct {
 var tapFeatures = []Feature{
 	{Kind: "program type", Name: "socket filter", programType: ebpf.SocketFilter},
 	{Kind: "map type", Name: "array", mapType: ebpf.Array},
-	{Kind: "map type", Name: "per-cpu array", mapType: ebpf.PerCPUArray},
 	{Kind: "map type", Name: "ring buffer", mapType: ebpf.RingBuf},
 	{Kind: "helper", Name: "map_lookup_elem", helper: asm.FnMapLookupElem},
 	{Kind: "helper", Name: "get_smp_processor_id", helper: asm.FnGetSmpProcessorId},

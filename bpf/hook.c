@@ -128,7 +128,6 @@ int arrived(struct __sk_buff *skb)
 	struct counters *c;
 	struct bpf_sock *sk = skb->sk;
 	struct mark *mark;
-	__u32 zero = 0;
 
 	if (!sk)
 		return 1;
@@ -149,7 +148,7 @@ int arrived(struct __sk_buff *skb)
 	at.state = sk->state;
 	if (!wanted_port(at.local_port, at.peer_port))
 		return 1;
-	c = bpf_map_lookup_elem(&counts, &zero);
+	c = counts_here();
 	if (!c)
 		return 1;
 	count(&c->seen);

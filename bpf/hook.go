@@ -95,6 +95,7 @@ func openHook(
 		}
 	}()
 	sizeRing(spec.Maps[hookMapRing], tap.size)
+	spec.Maps[hookMapCounts].MaxEntries = tap.objects.Counts.MaxEntries()
 	h.objects, err = newLoaded(spec, types, map[string]*ebpf.Map{
 		hookMapRing: tap.objects.Ring, hookMapCounts: tap.objects.Counts, hookMapProcesses: processes,
 	})

@@ -21,6 +21,7 @@ type hookCounters struct {
 	LoadFailed uint64
 	Truncated  uint64
 	Dropped    uint64
+	_          [16]byte
 }
 
 type hookMark struct {

@@ -116,6 +116,7 @@ const (
 	btfStruct = 4
 	btfUnion  = 5
 	btfFunc   = 12
+	btfProto  = 13
 )
 
 var errTypes = errors.New("this is no BTF that is known")
@@ -158,8 +159,7 @@ func parseTypes(raw []byte) (*btfBlob, error) {
 // shape is the layout of the type at an offset, and its size in bytes; nil for a kind that is
 // not known.
 func (b *btfBlob) shape(at uint32) (*btfShape, int) {
-	info := binary.LittleEndian.Uint32(b.types[at+4:])
-	kind, vlen := info>>24&0x1f, int(info&0xffff)
+	kind, vlen := b.kind(at), int(b.word(at+4)&0xffff)
 	if kind == 0 || int(kind) >= len(btfShapes) {
 		return nil, 0
 	}
@@ -167,21 +167,65 @@ func (b *btfBlob) shape(at uint32) (*btfShape, int) {
 	return s, btfTypeSize + s.fixed + vlen*s.member
 }
 
+// allKernelTypes are the types of the running kernel, valid until release is called.
+func allKernelTypes() (b *btfBlob, release func(), err error) {
+	all, release, err := mapFile(vmlinuxTypes)
+	if err == nil {
+		if b, err = parseTypes(all); err != nil {
+			release()
+		}
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the kernel's types: %w", err)
+	}
+	return b, release, nil
+}
+
+func (b *btfBlob) word(at uint32) uint32 { return binary.LittleEndian.Uint32(b.types[at:]) }
+
+func (b *btfBlob) kind(at uint32) uint32 { return b.word(at+4) >> 24 & 0x1f }
+
+// text is the name at an offset.
+func (b *btfBlob) text(name uint32) []byte {
+	if int(name) >= len(b.strings) {
+		return nil
+	}
+	text, _, _ := bytes.Cut(b.strings[name:], []byte{0})
+	return text
+}
+
 // named finds the structs and unions with one of these names.
 func (b *btfBlob) named(names map[string]bool) (found []uint32) {
-	order := binary.LittleEndian
 	for id, at := range b.offsets[1:] {
-		kind := order.Uint32(b.types[at+4:]) >> 24 & 0x1f
-		name := order.Uint32(b.types[at:])
-		if kind != btfStruct && kind != btfUnion || name == 0 || int(name) >= len(b.strings) {
-			continue
-		}
-		text := b.strings[name:]
-		if end := bytes.IndexByte(text, 0); end >= 0 && names[string(text[:end])] {
+		if kind := b.kind(at); (kind == btfStruct || kind == btfUnion) && names[string(b.text(b.word(at)))] {
 			found = append(found, uint32(id+1))
 		}
 	}
 	return found
+}
+
+// functions finds the functions whose names begin with a prefix: their ids by name.
+func (b *btfBlob) functions(prefix string) map[string]uint32 {
+	found := make(map[string]uint32)
+	for id, at := range b.offsets[1:] {
+		if name := b.word(at); b.kind(at) == btfFunc && int(name) < len(b.strings) && bytes.HasPrefix(b.strings[name:], []byte(prefix)) {
+			found[string(b.text(name))] = uint32(id + 1)
+		}
+	}
+	return found
+}
+
+// arguments are the names of a function's arguments.
+func (b *btfBlob) arguments(function uint32) (names []string) {
+	id := b.word(b.offsets[function] + 8)
+	if int(id) >= len(b.offsets) || id == 0 || b.kind(b.offsets[id]) != btfProto {
+		return nil
+	}
+	proto := b.offsets[id]
+	for i := range b.word(proto+4) & 0xffff {
+		names = append(names, string(b.text(b.word(proto+btfTypeSize+8*i))))
+	}
+	return names
 }
 
 // cutTypes copies the structs and unions with some names, and the types of their members.
@@ -240,9 +284,8 @@ func (c *btfCut) name(old uint32) (uint32, error) {
 	if int(old) >= len(c.from.strings) {
 		return 0, fmt.Errorf("%w: it has no name %d", errTypes, old)
 	}
-	text, _, _ := bytes.Cut(c.from.strings[old:], []byte{0})
 	fresh = uint32(len(c.strings))
-	c.strings = append(append(c.strings, text...), 0)
+	c.strings = append(append(c.strings, c.from.text(old)...), 0)
 	c.names[old] = fresh
 	return fresh, nil
 }

@@ -70,9 +70,9 @@ static __always_inline void count(__u64 *counter)
 
 static __always_inline struct event_counters *counters(void)
 {
-	__u32 zero = 0;
+	__u32 cpu = bpf_get_smp_processor_id();
 
-	return bpf_map_lookup_elem(&event_counts, &zero);
+	return bpf_map_lookup_elem(&event_counts, &cpu);
 }
 
 static __always_inline struct reading *reading(__u32 slot)

@@ -1,8 +1,6 @@
 package bpf
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -41,36 +39,16 @@ func setSession(spec *ebpf.CollectionSpec) error {
 
 // kernelFunction is the number of a function in the kernel's types.
 func kernelFunction(name string) (btf.TypeID, error) {
-	raw, release, err := mapFile(vmlinuxTypes)
+	kernel, release, err := allKernelTypes()
 	if err != nil {
-		return 0, fmt.Errorf("looking for %s: %w", name, err)
+		return 0, err
 	}
 	defer release()
-	types, err := parseTypes(raw)
-	if err != nil {
-		return 0, fmt.Errorf("looking for %s: %w", name, err)
+	id, ok := kernel.functions(name)[name]
+	if !ok {
+		return 0, fmt.Errorf("this kernel has no function %s: %w", name, errors.ErrUnsupported)
 	}
-	return types.function(name)
-}
-
-// function is the id of a function.
-func (b *btfBlob) function(name string) (btf.TypeID, error) {
-	order := binary.LittleEndian
-	for id, at := range b.offsets[1:] {
-		if order.Uint32(b.types[at+4:])>>24&0x1f == btfFunc && b.isNamed(order.Uint32(b.types[at:]), name) {
-			return btf.TypeID(id + 1), nil
-		}
-	}
-	return 0, fmt.Errorf("this kernel has no function %s: %w", name, errors.ErrUnsupported)
-}
-
-// isNamed compares the name at an offset.
-func (b *btfBlob) isNamed(at uint32, name string) bool {
-	if int(at) >= len(b.strings) {
-		return false
-	}
-	text := b.strings[at:]
-	return len(text) > len(name) && text[len(name)] == 0 && bytes.HasPrefix(text, []byte(name))
+	return btf.TypeID(id), nil
 }
 
 // attachProbes loads the program for the functions of system calls, and attaches it; and at the

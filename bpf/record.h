@@ -65,7 +65,7 @@ struct counters {
 	__u64 load_failed;
 	__u64 truncated; /* of those recorded: longer than the snaplen */
 	__u64 dropped;	 /* of those seen: verdict 0 */
-};
+} __attribute__((aligned(64)));
 
 /* What is known of a packet before it is recorded: which socket it is for, where the
  * filter's offset 0 is in the bytes that the hook sees, and the verdict.
@@ -85,12 +85,24 @@ struct {
 	__type(value, struct record); /* puts the layout into BTF for bpf2go */
 } ring SEC(".maps");
 
+/* An element for each cpu, and no per-cpu array: that could not be mapped. While a system call
+ * looks into a map, the kernel runs no tracepoint's and no probe's program on its cpu, not
+ * even when it is preempted.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* set by Go */
+	__type(key, __u32);     /* cpu */
 	__type(value, struct counters);
 } counts SEC(".maps");
+
+static __always_inline struct counters *counts_here(void)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+
+	return bpf_map_lookup_elem(&counts, &cpu);
+}
 
 const volatile __u32 snaplen = 262144;
 

@@ -38,7 +38,6 @@ SEC("socket")
 int tap(struct __sk_buff *skb)
 {
 	struct arrival at = {};
-	__u32 zero = 0;
 	struct counters *c;
 	int decided;
 
@@ -51,7 +50,7 @@ int tap(struct __sk_buff *skb)
 		return -1; /* all of it */
 	if (leased && bpf_ktime_get_boot_ns() > *(volatile __u64 *)&lease_end)
 		return -1;
-	c = bpf_map_lookup_elem(&counts, &zero);
+	c = counts_here();
 	if (!c)
 		return decided;
 	count(&c->seen);

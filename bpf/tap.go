@@ -131,6 +131,7 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 	}
 	sizeRing(spec.Maps[tapMapRing], opts.RingSize)
 	err = errors.Join(
+		sizeCounts(spec.Maps[tapMapCounts]),
 		spec.Variables[tapVarSnaplen].Set(uint32(opts.Snaplen)),
 		spec.Variables[tapVarWantsLink].Set(flag(!opts.NoLink)),
 		spec.Variables[tapVarWakeupBytes].Set(uint64(opts.WakeupBytes)),
@@ -309,14 +310,12 @@ func (c Counters) Lost() uint64 { return c.RingFull + c.LoadFailed }
 
 // Counters reads the ledger as it stands, summed over all cpus.
 func (t *Tap) Counters() (Counters, error) {
-	var (
-		percpu []tapCounters
-		sum    Counters
-	)
-	if err := t.objects.Counts.Lookup(uint32(0), &percpu); err != nil {
+	var sum Counters
+	counts, err := readCounts[tapCounters](t.objects.Counts)
+	if err != nil {
 		return sum, fmt.Errorf("reading the tap's counters: %w", err)
 	}
-	for _, c := range percpu {
+	for _, c := range counts {
 		sum.Seen += c.Seen
 		sum.Recorded += c.Recorded
 		sum.RingFull += c.RingFull

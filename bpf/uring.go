@@ -1,8 +1,6 @@
 package bpf
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -23,7 +21,9 @@ type uring struct {
 // openURing loads the programs, with the maps that they share with Calls, and attaches them to
 // io_uring's tracepoints. Only processes that use io_uring pay for them.
 func openURing(spec *ebpf.CollectionSpec, types func() *btf.Spec, shared map[string]*ebpf.Map, opts CallsOptions, snaplen uint32) (_ *uring, err error) {
-	spec.Maps[uringMapEvents].MaxEntries = shared[uringMapEvents].MaxEntries()
+	for _, name := range []string{uringMapEvents, uringMapEventCounts} {
+		spec.Maps[name].MaxEntries = shared[name].MaxEntries()
+	}
 	if err := opts.choose(spec, snaplen); err != nil {
 		return nil, err
 	}
@@ -68,55 +68,19 @@ func openURing(spec *ebpf.CollectionSpec, types func() *btf.Spec, shared map[str
 // tracepointArguments reads from the kernel's BTF the names of the arguments of io_uring's
 // tracepoints: none for a tracepoint that does not exist.
 func tracepointArguments() (func(point string) []string, error) {
-	all, release, err := mapFile(vmlinuxTypes)
+	kernel, release, err := allKernelTypes()
 	if err != nil {
-		return nil, fmt.Errorf("reading the kernel's types: %w", err)
+		return nil, err
 	}
 	defer release()
-	kernel, err := parseTypes(all)
-	if err != nil {
-		return nil, fmt.Errorf("reading the kernel's types: %w", err)
-	}
 	const prefix = "__traceiter_io_uring_"
 	told := make(map[string][]string)
-	for name, names := range kernel.functions(prefix) {
-		if len(names) > 0 {
+	for name, id := range kernel.functions(prefix) {
+		if names := kernel.arguments(id); len(names) > 0 {
 			told[name[len(prefix):]] = names[1:] // the first is for the tracer
 		}
 	}
 	return func(point string) []string { return told[point] }, nil
-}
-
-// functions finds the functions whose names begin with a prefix, and the names of their
-// arguments.
-func (b *btfBlob) functions(prefix string) map[string][]string {
-	const function, prototype = 12, 13
-	word := func(at uint32) uint32 { return binary.LittleEndian.Uint32(b.types[at:]) }
-	kind := func(at uint32) uint32 { return word(at+4) >> 24 & 0x1f }
-	text := func(name uint32) string {
-		if int(name) >= len(b.strings) {
-			return ""
-		}
-		text, _, _ := bytes.Cut(b.strings[name:], []byte{0})
-		return string(text)
-	}
-	found := make(map[string][]string)
-	for _, at := range b.offsets[1:] {
-		if kind(at) != function || int(word(at)) >= len(b.strings) || !bytes.HasPrefix(b.strings[word(at):], []byte(prefix)) {
-			continue
-		}
-		id := word(at + 8)
-		if int(id) >= len(b.offsets) || id == 0 || kind(b.offsets[id]) != prototype {
-			continue
-		}
-		proto := b.offsets[id]
-		names := []string{}
-		for i := range word(proto+4) & 0xffff {
-			names = append(names, text(word(proto+btfTypeSize+8*i)))
-		}
-		found[text(word(at))] = names
-	}
-	return found
 }
 
 // findTracepoints finds those of io_uring's tracepoints that this kernel has, and tells the

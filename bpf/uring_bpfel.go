@@ -52,6 +52,7 @@ type uringEventCounters struct {
 	Fault     uint64
 	Truncated uint64
 	Missed    uint64
+	_         [16]byte
 }
 
 type uringProcessRow struct {
