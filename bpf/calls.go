@@ -59,6 +59,7 @@ type Calls struct {
 	probes  link.Link // those at functions, until they are detached
 	// unprobed counts the calls at which the kernel could not run the probes.
 	unprobed atomic.Uint64
+	counts   *counts[callsEventCounters]
 	ring     *ring
 	ends     sync.WaitGroup // links that are being closed
 	points   []callPoint    // not attached yet
@@ -145,6 +146,9 @@ func openCalls(
 	}
 	if c.ring, err = openRing(c.objects.maps[callsMapEvents]); err != nil {
 		return nil, fmt.Errorf("opening the ring of the system calls: %w", err)
+	}
+	if c.counts, err = openCounts[callsEventCounters](c.objects.maps[callsMapEventCounts]); err != nil {
+		return nil, err
 	}
 	// A kernel may lack what this needs: that matters only to processes that use io_uring.
 	var loading sync.WaitGroup
@@ -476,9 +480,9 @@ func (c CallCounters) Lost() uint64 { return c.RingFull + c.Fault }
 // Counters reads the ledger as it stands, summed over all cpus.
 func (c *Calls) Counters() (CallCounters, error) {
 	var sum CallCounters
-	counts, err := readCounts[callsEventCounters](c.objects.maps[callsMapEventCounts])
+	counts, err := c.counts.read()
 	if err != nil {
-		return sum, fmt.Errorf("reading the counters of the system calls: %w", err)
+		return sum, fmt.Errorf("the system calls: %w", err)
 	}
 	for _, n := range counts {
 		sum.Seen += n.Seen

@@ -7,29 +7,39 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// sizeCounts gives maps of counters an element for each cpu that there can be.
-func sizeCounts(specs ...*ebpf.MapSpec) error {
+// counts are counters in a map that has an element T for each cpu, read without a system call.
+// It may be used concurrently.
+type counts[T any] struct {
+	memory *ebpf.Memory
+	cpus   int
+}
+
+// sizeCounts gives the map of counters an element for each cpu that there can be.
+func sizeCounts(spec *ebpf.MapSpec) error {
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return fmt.Errorf("counting the cpus: %w", err)
 	}
-	for _, spec := range specs {
-		spec.MaxEntries = uint32(cpus)
-	}
+	spec.MaxEntries = uint32(cpus)
 	return nil
 }
 
-// readCounts reads such a map, without a system call.
-func readCounts[T any](m *ebpf.Map) ([]T, error) {
+// openCounts maps the memory of such a map. Map.Memory may not be called concurrently.
+func openCounts[T any](m *ebpf.Map) (*counts[T], error) {
 	memory, err := m.Memory()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("mapping the counters: %w", err)
 	}
-	raw := make([]byte, memory.Size())
-	if _, err := memory.ReadAt(raw, 0); err != nil {
-		return nil, err
+	return &counts[T]{memory, int(m.MaxEntries())}, nil
+}
+
+// read reads the counters of each cpu.
+func (c *counts[T]) read() ([]T, error) {
+	raw := make([]byte, c.memory.Size())
+	if _, err := c.memory.ReadAt(raw, 0); err != nil {
+		return nil, fmt.Errorf("reading the counters: %w", err)
 	}
-	all := make([]T, m.MaxEntries())
-	_, err = binary.Decode(raw, binary.NativeEndian, all)
+	all := make([]T, c.cpus)
+	_, err := binary.Decode(raw, binary.NativeEndian, all)
 	return all, err
 }

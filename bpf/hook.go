@@ -48,8 +48,9 @@ type Hook struct {
 	links   []io.Closer
 	// tap is the id of the tap's program, and canAsk tells whether the kernel can tell which
 	// program is a socket's filter.
-	tap    ebpf.ProgramID
-	canAsk bool
+	tap       ebpf.ProgramID
+	canAsk    bool
+	processes *ebpf.Memory // a byte for each number, not 0 if that process is followed
 }
 
 // OpenHook loads the hook into the kernel and attaches it at the root of the cgroup
@@ -101,6 +102,10 @@ func openHook(
 	})
 	if err != nil {
 		return nil, diagnoseHook(err)
+	}
+	// Here, since Map.Memory may not be called concurrently.
+	if h.processes, err = h.objects.maps[hookMapProcesses].Memory(); err != nil {
+		return nil, fmt.Errorf("mapping which processes are followed: %w", err)
 	}
 	small := []string{
 		hookProgCreated, hookProgBound4, hookProgBound6, hookProgConnects4, hookProgConnects6, hookProgFilterId,
@@ -362,12 +367,8 @@ func (h *Hook) Follows(pid uint32) bool {
 	if err != nil {
 		return false
 	}
-	processes, err := h.objects.maps[hookMapProcesses].Memory()
-	if err != nil {
-		return false
-	}
 	followed := make([]byte, 1)
-	_, err = processes.ReadAt(followed, int64(global))
+	_, err = h.processes.ReadAt(followed, int64(global))
 	return err == nil && followed[0] == followedAndSeen
 }
 
@@ -377,11 +378,7 @@ const followedAndSeen = 1
 // note sets whether a process is followed. It writes a single byte and not a row of the map,
 // because the programs write the other bytes at the same time.
 func (h *Hook) note(global uint32, followed bool) error {
-	processes, err := h.objects.maps[hookMapProcesses].Memory()
-	if err != nil {
-		return err
-	}
-	_, err = processes.WriteAt([]byte{byte(flag(followed))}, int64(global))
+	_, err := h.processes.WriteAt([]byte{byte(flag(followed))}, int64(global))
 	return err
 }
 

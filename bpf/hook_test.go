@@ -371,12 +371,8 @@ func TestHookForgetsProcesses(t *testing.T) {
 
 func follows(t *testing.T, hook *Hook, pid int) bool {
 	t.Helper()
-	processes, err := hook.objects.maps[hookMapProcesses].Memory()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var followed [1]byte
-	if _, err := processes.ReadAt(followed[:], int64(pid)); err != nil {
+	if _, err := hook.processes.ReadAt(followed[:], int64(pid)); err != nil {
 		t.Fatal(err)
 	}
 	return followed[0] != 0

@@ -81,6 +81,7 @@ type Tap struct {
 		Data *ebpf.Map `ebpf:".data"`
 	}
 	ring     *ring
+	counts   *counts[tapCounters]
 	deadline time.Time // of Read
 	ended    error     // what Read returns once the ring is empty
 	size     int
@@ -161,6 +162,9 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 		return nil, err
 	}
 	if t.ring, err = openRing(t.objects.Ring); err != nil {
+		return nil, err
+	}
+	if t.counts, err = openCounts[tapCounters](t.objects.Counts); err != nil {
 		return nil, err
 	}
 	if opts.Leased {
@@ -311,9 +315,9 @@ func (c Counters) Lost() uint64 { return c.RingFull + c.LoadFailed }
 // Counters reads the ledger as it stands, summed over all cpus.
 func (t *Tap) Counters() (Counters, error) {
 	var sum Counters
-	counts, err := readCounts[tapCounters](t.objects.Counts)
+	counts, err := t.counts.read()
 	if err != nil {
-		return sum, fmt.Errorf("reading the tap's counters: %w", err)
+		return sum, fmt.Errorf("the tap: %w", err)
 	}
 	for _, c := range counts {
 		sum.Seen += c.Seen

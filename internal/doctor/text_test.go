@@ -29,9 +29,12 @@ func example() Report {
 	m.Process.InitialUserNamespace = Finding{Answer: Yes}
 	m.Process.Seccomp = Finding{Yes, "a filter decides which system calls are let through"}
 	for _, f := range bpf.Features() {
-		m.Features = append(m.Features, Feature{f.Kind, f.Name, Finding{Unknown, "finding out needs CAP_BPF"}})
+		finding := Finding{Unknown, "finding out needs CAP_BPF"}
+		if f.Name == "ring buffer" {
+			finding = Finding{No, "not in this kernel"}
+		}
+		m.Features = append(m.Features, Feature{f.Kind, f.Name, finding})
 	}
-	m.Features[3].Finding = Finding{No, "not in this kernel"}
 	m.Cgroup = Cgroup{Finding{Yes, "/sys/fs/cgroup/unified"}, []Mount{{1, "/sys/fs/cgroup/cpu"}, {2, "/sys/fs/cgroup/unified"}, {1, "/\x1b[2J"}}}
 	m.Tools = []Tool{{Name: "tshark", Finding: Finding{Yes, "4.0.17, /usr/bin/tshark"}, Path: "/usr/bin/tshark", Version: "4.0.17"}}
 	m.Extcap = Extcap{Finding{No, "/nowhere does not exist"}, []string{"/nowhere"}}
