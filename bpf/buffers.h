@@ -40,7 +40,7 @@ struct found {
 	__u32 count;
 	__u32 more; /* there are more parts than these */
 	__u32 at;   /* index of the next part to copy */
-	__u32 pad;
+	__u32 open; /* the buffer is larger than these parts, nobody knows how large */
 };
 
 struct room {
@@ -218,6 +218,7 @@ __attribute__((noinline)) int find_buffers(__u32 slot, __u32 n, __u32 cflags)
 		 * request posts each completion at once.
 		 */
 		f->count = q->multishot && !q->bundle;
+		f->open = 1;
 		f->parts[0].base = f->entry.addr - n;
 		f->parts[0].len = n;
 		return 0;
@@ -294,6 +295,8 @@ static __always_inline void begin_found(struct reading *r, struct found *f, __u3
 		r->head.known &= ~EVENT_UNSEEN;
 	}
 	begin_message(r, n);
+	if (f->open || f->more)
+		r->head.room = ROOM_UNKNOWN;
 	r->head.result = size;
 	f->at = 0;
 }

@@ -32,10 +32,11 @@ enum call {
 	CALL_LISTEN,
 	CALL_FOUND, /* a socket of which there was no news yet is about to be read */
 	CALL_IO_URING, /* the process has set up an io_uring */
+	CALL_CONTROL, /* not a call: the ancillary data of the message whose event comes next */
 };
 
 #define EVENT_SEQ 1	/* seq is known */
-#define EVENT_SHORT 2	/* the kernel said that the message was longer than the buffer */
+#define EVENT_CONTROL 2 /* the message has ancillary data */
 #define EVENT_V6 4	/* local and peer are IPv6 addresses */
 #define EVENT_RING 8	/* of a request of io_uring, not of a system call */
 #define EVENT_UNSEEN 16 /* the bytes could not be located */
@@ -48,7 +49,8 @@ struct event {
 	__u64 cookie; /* of the socket, 0 if it has none yet */
 	__u64 lost;   /* events that this cpu has lost so far */
 	__s64 result; /* return value of the call; of recvmmsg, the length of one message */
-	__u32 call;
+	__u16 call;
+	__u16 name_len; /* of name */
 	__u32 cpu;
 	__u32 pid;
 	__u32 tid;
@@ -69,8 +71,23 @@ struct event {
 	__u8 local[16];	  /* the socket's own address; IPv4 in the first four bytes */
 	__u8 peer[16];
 	__u8 comm[16];	  /* news only: the thread's name, terminated by a zero */
-	__u32 name_len;
+	__u32 msg_flags;  /* as recvmsg and recvmmsg returned them, otherwise 0 */
 	__u8 name[NAME_MAX]; /* sender's struct sockaddr, as the call returned it */
+};
+
+#define CONTROLS 6 /* that are recorded of one message */
+
+/* What follows an event of CALL_CONTROL. It has the thread of the message's own event, which
+ * comes next, and the same count of lost events.
+ */
+struct control {
+	__u32 len; /* as in struct cmsghdr, so never 0 */
+	__s32 level, type;
+};
+struct controls {
+	__u32 segment; /* size of the segments that UDP_GRO tells of, otherwise 0 */
+	__u32 rest;    /* bytes of the control buffer behind those that are here */
+	struct control all[CONTROLS];
 };
 
 /* One set for each cpu. seen == recorded + ring_full + fault, always. */

@@ -22,13 +22,26 @@ type callsBegunCall struct {
 	Cookie    uint64
 }
 
+type callsControls struct {
+	_       structs.HostLayout
+	Segment uint32
+	Rest    uint32
+	All     [6]struct {
+		_     structs.HostLayout
+		Len   uint32
+		Level int32
+		Type  int32
+	}
+}
+
 type callsEvent struct {
 	_         structs.HostLayout
 	Time      uint64
 	Cookie    uint64
 	Lost      uint64
 	Result    int64
-	Call      uint32
+	Call      uint16
+	NameLen   uint16
 	Cpu       uint32
 	Pid       uint32
 	Tid       uint32
@@ -49,7 +62,7 @@ type callsEvent struct {
 	Local     [16]uint8
 	Peer      [16]uint8
 	Comm      [16]uint8
-	NameLen   uint32
+	MsgFlags  uint32
 	Name      [28]uint8
 }
 
@@ -82,7 +95,8 @@ type callsReading struct {
 	Header       uint64
 	Messages     uint64
 	MessageCount uint32
-	Pad          uint32
+	ControlLen   uint32
+	Control      uint64
 }
 
 type callsStreamPlace struct {

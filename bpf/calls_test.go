@@ -606,5 +606,8 @@ func FuzzDecodeEvent(f *testing.F) {
 			t.Errorf("%d bytes, caplen %d", len(p.Data), p.Caplen)
 		}
 		p.Peer()
+		if _, ok := p.Controls(); ok && p.Kind() != CallControl {
+			t.Errorf("%s has ancillary data", p.CallName())
+		}
 	})
 }

@@ -25,7 +25,10 @@ type EventHeader struct {
 	// errno if it failed.
 	Result int64
 	// Call is a Call; see Kind.
-	Call uint32
+	Call uint16
+	// NameLen is how many bytes there are of Name, the struct sockaddr that the call
+	// returned; see Sender.
+	NameLen uint16
 	// Cpu is the one on which the call ended.
 	Cpu uint32
 	// Pid and Tid are the process and the thread that made the call, in the pid namespace of
@@ -41,7 +44,7 @@ type EventHeader struct {
 	// Offset is that of this piece in the message, and Caplen its length.
 	Offset uint32
 	Caplen uint32
-	// Room is the size of the caller's buffer, all its parts together.
+	// Room is the size of the caller's buffer, all its parts together, or RoomUnknown.
 	Room uint32
 	// Seq is TCP's sequence number of the message's first byte; see StreamPlace.
 	Seq uint32
@@ -63,10 +66,10 @@ type EventHeader struct {
 	Peer  [16]uint8
 	// Comm is the thread's name, in news only; see Command.
 	Comm [16]uint8
-	// NameLen is how many bytes there are of Name, the struct sockaddr that the call
-	// returned; see Sender.
-	NameLen uint32
-	Name    [28]uint8
+	// MsgFlags are the flags that recvmsg or recvmmsg returned with the message, such as
+	// unix.MSG_TRUNC; 0 for other calls.
+	MsgFlags uint32
+	Name     [28]uint8
 }
 
 // The compiler compares the fields with those of struct event in calls.h.
@@ -109,11 +112,11 @@ func DecodeEvent(sample []byte, e *Event) error {
 
 // The flags of an event's Known.
 const (
-	eventSeq    = 1
-	eventShort  = 2
-	eventV6     = 4
-	eventRing   = 8
-	eventUnseen = 16
+	eventSeq     = 1
+	eventControl = 2
+	eventV6      = 4
+	eventRing    = 8
+	eventUnseen  = 16
 )
 
 // Kind is the system call that the event is of.
@@ -145,7 +148,16 @@ func (e *Event) Command() string { return unix.ByteSliceToString(e.Comm[:]) }
 
 // Short tells whether the kernel said that the message was longer than its buffer
 // (MSG_TRUNC of recvmsg).
-func (e *Event) Short() bool { return e.Known&eventShort != 0 }
+func (e *Event) Short() bool { return e.MsgFlags&unix.MSG_TRUNC != 0 }
+
+// HasControl tells whether the message has ancillary data, of which the event before it
+// tells, of the same thread and with the same Lost. If that is not there, the ring had no
+// room for it.
+func (e *Event) HasControl() bool { return e.Known&eventControl != 0 }
+
+// RoomUnknown is the Room of a buffer whose size is not known, such as one in too many parts
+// to add them up.
+const RoomUnknown = 0x7fffffff
 
 // Local is the socket's own address: invalid if it is no internet socket, unspecified if it is
 // bound to none.

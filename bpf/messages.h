@@ -6,6 +6,7 @@
 #pragma once
 
 #include "classes.h"
+#include "control.h"
 #include "sockets.h"
 
 /* Layouts of the system calls' arguments on 64-bit architectures. */
@@ -45,7 +46,8 @@ struct reading {
 	__u64 header; /* address of recvmsg's struct msghdr, where the call left its flags */
 	__u64 messages; /* address of recvmmsg's next struct mmsghdr */
 	__u32 message_count;
-	__u32 pad;
+	__u32 control_len; /* bytes of ancillary data, 0 if there is none */
+	__u64 control;
 };
 
 /* A slot for each program, with the call that it is working on. On a cpu a program is not
@@ -180,10 +182,9 @@ static __always_inline void copy_sender(struct reading *r, __u64 name, __u32 len
 }
 
 #define ROOM_PARTS 64 /* parts of a buffer that are added up */
+#define ROOM_UNKNOWN 0x7fffffff /* no more than the call returned will be copied */
 
-/* The size of a buffer, the sum of its parts. With more than ROOM_PARTS of them it is taken
- * for unlimited: no more than the call returned will be copied.
- */
+/* The size of a buffer, the sum of its parts, unless these are more than ROOM_PARTS. */
 static __attribute__((noinline)) __u32 room_of(__u64 iov, __u32 parts)
 {
 	struct user_iovec part;
@@ -195,8 +196,8 @@ static __attribute__((noinline)) __u32 room_of(__u64 iov, __u32 parts)
 			break;
 		room += part.len;
 	}
-	if (parts > ROOM_PARTS || room > 0x7fffffff)
-		return 0x7fffffff;
+	if (parts > ROOM_PARTS || room > ROOM_UNKNOWN)
+		return ROOM_UNKNOWN;
 	return room;
 }
 
@@ -208,14 +209,56 @@ static __always_inline void take_parts(struct reading *r, __u64 iov, __u64 parts
 	r->head.room = room_of(iov, r->iovs);
 }
 
-/* Takes a message's buffer, sender and flags from a struct msghdr. */
+/* Takes a message's flags and where its ancillary data is. */
+static __always_inline void take_ancillary(struct reading *r, __u32 flags, __u64 control, __u64 len)
+{
+	r->head.msg_flags = flags;
+	r->control = control;
+	r->control_len = control && len <= 0x7fffffff ? len : 0;
+	r->head.known &= ~EVENT_CONTROL;
+	if (r->control_len)
+		r->head.known |= EVENT_CONTROL;
+}
+
+/* Takes a message's buffer, sender, flags and ancillary data from a struct msghdr. */
 static __always_inline void take_header(struct reading *r, const struct user_msghdr *h)
 {
 	take_parts(r, h->iov, h->iovlen);
 	copy_sender(r, h->name, h->namelen);
-	r->head.known &= ~EVENT_SHORT;
-	if (h->flags & MSG_TRUNC)
-		r->head.known |= EVENT_SHORT;
+	take_ancillary(r, h->flags, h->control, h->controllen);
+}
+
+/* An event of CALL_CONTROL. */
+struct control_event {
+	struct event head;
+	struct controls controls;
+};
+
+/* Records which ancillary data the current message has. It comes before the message, since
+ * that ends with the last of its pieces. If there is no room, the message tells nevertheless
+ * that it has some: nothing else is lost, so this is not counted as a loss.
+ */
+__attribute__((noinline)) int record_control(__u32 slot)
+{
+	struct event_counters *c = counters();
+	struct reading *r = reading(slot);
+	struct control_event *rec;
+
+	if (!c || !r || !r->control_len)
+		return 0;
+	rec = bpf_ringbuf_reserve(&events, sizeof(*rec), 0);
+	if (!rec)
+		return 0;
+	rec->head = r->head;
+	rec->head.call = CALL_CONTROL;
+	rec->head.time = bpf_ktime_get_boot_ns();
+	rec->head.lost = c->ring_full + c->fault;
+	rec->head.offset = 0;
+	rec->head.wanted = rec->head.caplen = sizeof(rec->controls);
+	__builtin_memset(&rec->controls, 0, sizeof(rec->controls));
+	read_controls(&rec->controls, r->control, r->control_len);
+	bpf_ringbuf_submit(rec, wakeup());
+	return 0;
 }
 
 /* Begins the next message of recvmmsg. */
@@ -263,6 +306,7 @@ __attribute__((noinline)) int record(__u32 slot)
 		if (!r->bytes) {
 			if (!next_message(slot))
 				return 0;
+			record_control(slot);
 			if (!r->bytes)
 				piece(slot, 0);
 			continue;
@@ -293,6 +337,8 @@ __attribute__((noinline)) int record_call(__u32 slot)
 
 	if (!r)
 		return 0;
+	if (r->control_len)
+		record_control(slot);
 	if (!r->bytes)
 		piece(slot, 0);
 	for (i = 0; i < RUNS; i++) {
@@ -352,7 +398,7 @@ static __always_inline void describe_buffer(struct reading *r, __u32 call)
 	case CALL_RECVFROM:
 		r->at = r->arguments[1];
 		r->left = r->arguments[2];
-		r->head.room = r->left > 0x7fffffff ? 0x7fffffff : r->left;
+		r->head.room = r->left > ROOM_UNKNOWN ? ROOM_UNKNOWN : r->left;
 		if (call == CALL_RECVFROM) {
 			r->head.flags = r->arguments[3];
 			copy_sender(r, r->arguments[4], length_at(r->arguments[5]));

@@ -31,6 +31,9 @@ const (
 	CallFound
 	// CallIOUring: the process has set up an io_uring.
 	CallIOUring
+	// CallControl is not a call: it tells of the ancillary data of the message whose event
+	// comes next; see Event.HasControl.
+	CallControl
 )
 
 // Receives tells whether the call receives data.
@@ -68,8 +71,11 @@ var syscalls = []syscall{
 
 // String is the system call's name.
 func (c Call) String() string {
-	if c == CallFound {
+	switch c {
+	case CallFound:
 		return "found"
+	case CallControl:
+		return "control"
 	}
 	for _, s := range syscalls {
 		if s.call == c {

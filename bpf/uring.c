@@ -275,24 +275,31 @@ __attribute__((noinline)) int find_bytes(__u32 slot, __u32 n, __u32 cflags)
 		return 0;
 	f->count = 0;
 	f->more = 0;
+	f->open = 0;
 	if (q->select) {
 		if (cflags & CQE_BUFFER)
 			find_buffers(slot, n, cflags);
+		else
+			f->open = 1; /* the kernel took none: there was nothing to put in it */
 		return 0;
 	}
 	if (has_parts(q)) {
 		key.object = complete_req != NOWHERE ? q->req : q->ctx;
 		key.tag = complete_req != NOWHERE ? 0 : q->user_data;
 		p = bpf_map_lookup_elem(&vectors, &key);
-		if (!p)
+		if (!p) {
+			f->open = 1;
 			return 0;
+		}
 		__builtin_memcpy(f->parts, p->parts, sizeof(f->parts));
 		f->more = q->part_count > REQUEST_PARTS;
 		f->count = f->more ? REQUEST_PARTS : q->part_count;
 		return 0;
 	}
-	if (q->call >= CALL_SPLICE || q->unseen)
+	if (q->call >= CALL_SPLICE || q->unseen) {
+		f->open = 1;
 		return 0;
+	}
 	f->parts[0].base = q->addr;
 	f->parts[0].len = q->len;
 	f->count = 1;
@@ -326,11 +333,16 @@ __attribute__((noinline)) __u32 take_message_out(__u32 slot, __u32 n)
 	if (len > q->name_len)
 		len = q->name_len;
 	copy_sender(r, base + sizeof(out), len);
-	if (out.flags & MSG_TRUNC)
-		r->head.known |= EVENT_SHORT;
+	len = out.controllen;
+	if (len > q->control_len)
+		len = q->control_len;
+	take_ancillary(r, out.flags, base + sizeof(out) + q->name_len, len);
 	r->head.result = out.payloadlen;
 	f->parts[0].base = base + before;
-	f->parts[0].len = n - before;
+	if (f->parts[0].len >= n)
+		f->parts[0].len -= before;
+	else
+		f->parts[0].len = n - before;
 	return n - before;
 }
 
@@ -344,8 +356,7 @@ __attribute__((noinline)) int take_message(__u32 slot)
 	if (!q || !r || bpf_probe_read_user(&h, sizeof(h), (void *)q->addr))
 		return 0;
 	copy_sender(r, h.name, h.namelen);
-	if (h.flags & MSG_TRUNC)
-		r->head.known |= EVENT_SHORT;
+	take_ancillary(r, h.flags, h.control, h.controllen);
 	return 0;
 }
 
@@ -399,6 +410,7 @@ __attribute__((noinline)) int done(__u32 slot, __s32 res, __u32 cflags)
 		n = take_message_out(slot, n);
 	else if (q->opcode == OP_RECVMSG)
 		take_message(slot);
+	record_control(slot);
 	record_found(slot, n);
 	return 0;
 }

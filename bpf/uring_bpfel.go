@@ -19,7 +19,8 @@ type uringEvent struct {
 	Cookie    uint64
 	Lost      uint64
 	Result    int64
-	Call      uint32
+	Call      uint16
+	NameLen   uint16
 	Cpu       uint32
 	Pid       uint32
 	Tid       uint32
@@ -40,7 +41,7 @@ type uringEvent struct {
 	Local     [16]uint8
 	Peer      [16]uint8
 	Comm      [16]uint8
-	NameLen   uint32
+	MsgFlags  uint32
 	Name      [28]uint8
 }
 
@@ -73,7 +74,8 @@ type uringReading struct {
 	Header       uint64
 	Messages     uint64
 	MessageCount uint32
-	Pad          uint32
+	ControlLen   uint32
+	Control      uint64
 }
 
 type uringRequest struct {
@@ -138,7 +140,7 @@ type uringRoom struct {
 		Count uint32
 		More  uint32
 		At    uint32
-		Pad   uint32
+		Open  uint32
 	}
 }
 
