@@ -455,7 +455,8 @@ func (c *collector) user(d *delivery) {
 		receipt = endOf(d.err)
 	}
 	receipt.Peeked = d.Peek
-	c.packet.Receipt = receipt
+	c.packet.Receipt, c.packet.Reception = receipt, d.reception
+	c.packet.Reception.complete(d, &m, r.kind.stream)
 	if at := r.at(ViewUser, &c.packet); at != nil {
 		c.add(&c.packet, at, !empty && !d.Peek)
 	}

@@ -15,6 +15,9 @@ type delivery struct {
 	out   bool  // a copy of an outgoing packet
 	err   error // error of the call; then there is no Data
 	end   bool  // end of stream
+	// reception is what the call said; its Controls are the batch's.
+	reception Reception
+	callFlags uint32
 
 	// Known only for calls of other processes.
 	call     string
@@ -22,12 +25,13 @@ type delivery struct {
 	lost     uint64 // calls that were lost since the previous delivery
 }
 
-// batch is deliveries ordered by time, and the memory for their bytes.
+// batch is deliveries ordered by time, and the memory for their bytes and ancillary data.
 type batch struct {
 	deliveries []delivery
 	chunks     [][]byte // of chunkSize, or larger for a larger message
 	used       int      // chunks that are full
 	bytes      int
+	controls   []Control // memory for those of deliveries
 	// Messages that were received and discarded, because no view needs them.
 	discarded discarded
 }
@@ -52,7 +56,14 @@ const (
 // put appends a copy of a delivery and its bytes.
 func (b *batch) put(d *delivery, data []byte) {
 	b.deliveries = append(b.deliveries, *d)
-	b.deliveries[len(b.deliveries)-1].Data = b.copy(data)
+	last := &b.deliveries[len(b.deliveries)-1]
+	last.Data = b.copy(data)
+	if n := len(d.reception.Controls); n > 0 {
+		// Where this moves, those before keep the memory that they have.
+		b.controls = append(b.controls, d.reception.Controls...)
+		end := len(b.controls)
+		last.reception.Controls = b.controls[end-n : end : end]
+	}
 }
 
 func (b *batch) copy(data []byte) []byte {
@@ -81,7 +92,7 @@ func (b *batch) emptied() batch {
 	for i, chunk := range kept {
 		kept[i] = chunk[:0]
 	}
-	return batch{deliveries: b.deliveries[:0], chunks: kept}
+	return batch{deliveries: b.deliveries[:0], chunks: kept, controls: b.controls[:0]}
 }
 
 // mailboxLimit bounds the memory, in bytes, of deliveries that wait for the collector. When it

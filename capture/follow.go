@@ -13,11 +13,15 @@ import (
 // follower turns the events of other processes' system calls into deliveries. It belongs to the
 // collector's goroutine.
 type follower struct {
-	live    *Live
-	event   bpf.Event
-	parts   map[uint32]*parts // incomplete messages, by thread
-	lost    losses            // of events
-	spliced uint64            // bytes
+	live  *Live
+	event bpf.Event
+	parts map[uint32]*parts // incomplete messages, by thread
+	// controls are the ancillary data of messages whose own event has not come, by thread, and
+	// listed that of the event that was just read.
+	controls map[uint32]waitingControls
+	listed   []Control
+	lost     losses // of events
+	spliced  uint64 // bytes
 
 	aim     bpf.Place // position in the ring to read up to
 	aimed   int64     // boot time when it was read
@@ -35,7 +39,7 @@ type parts struct {
 }
 
 func newFollower(l *Live) *follower {
-	return &follower{live: l, parts: make(map[uint32]*parts)}
+	return &follower{live: l, parts: make(map[uint32]*parts), controls: make(map[uint32]waitingControls)}
 }
 
 // routeOf finds the route of a packet.
@@ -108,6 +112,8 @@ func (f *follower) incomplete(b *batch, last bool) (horizon int64) {
 func (f *follower) takeEvent(b *batch) {
 	e := &f.event
 	switch kind := e.Kind(); {
+	case kind == bpf.CallControl:
+		f.noteControls(e)
 	case kind == bpf.CallIOUring:
 		f.live.uring.Store(true)
 	case kind == bpf.CallListen || kind == bpf.CallBind:
@@ -149,6 +155,7 @@ func (f *follower) part(b *batch) {
 		if !ok {
 			return
 		}
+		d.reception.Controls = slices.Clone(d.reception.Controls)
 		m = &parts{delivery: d, wanted: e.Wanted}
 		f.parts[e.Tid] = m
 	}
@@ -179,6 +186,7 @@ func (f *follower) delivery() (d delivery, ok bool) {
 	d.Time, d.Full, d.Cookie, d.Peek = int64(e.Time), int(max(e.Result, 0)), e.Cookie, e.Flags&unix.MSG_PEEK != 0
 	d.From, d.To = e.Peer(), e.Local()
 	d.Seq, d.Sequenced = e.StreamPlace()
+	d.reception, d.callFlags = f.receptionOf(e, at.kind.stream), e.Flags
 	if at.kind.listens {
 		// A read into an empty buffer returns 0, too.
 		d.end = e.Result == 0 && (e.Room > 0 || e.Unseen() || e.Flags&unix.MSG_TRUNC != 0)
@@ -190,7 +198,7 @@ func (f *follower) delivery() (d delivery, ok bool) {
 		if sender := e.Sender(); sender.IsValid() {
 			d.From = sender
 		}
-		d.Cut = e.Short() || e.Room > 0 && e.Wanted >= e.Room && e.Kind() != bpf.CallRecvmsg && e.Kind() != bpf.CallRecvmmsg
+		d.Cut = e.Short() || !e.Unseen() && e.Wanted >= e.Room && e.Kind() != bpf.CallRecvmsg && e.Kind() != bpf.CallRecvmmsg
 	}
 	return d, true
 }

@@ -162,7 +162,11 @@ func (t *tally) deliver(d *delivery, m *pair.Match, beyond bool) {
 		t.before++
 	}
 	t.delivered++
-	t.bytes += uint64(d.Full)
+	got := d.Full
+	if d.reception.HasBuffer {
+		got = min(got, int(d.reception.Buffer)) // MSG_TRUNC returns the length of the message
+	}
+	t.bytes += uint64(got)
 }
 
 // dropCount bounds how many packets sockets have dropped, by their own 32-bit counter, which

@@ -193,10 +193,22 @@ type Packet struct {
 	Meta Meta
 	// Verdict is what the socket's filter decided (kernel view only).
 	Verdict Verdict
-	// Receipt is how userspace got the bytes (user view only).
-	Receipt Receipt
+	// Receipt is how userspace got the bytes, and Reception what the Call was given and said
+	// (user view only).
+	Receipt   Receipt
+	Reception Reception
 	// PID and TID are the process and thread that made the Call, zero when unknown.
 	PID, TID uint32
+}
+
+// Got is how many bytes of a packet of the user view userspace got. With MSG_TRUNC, calls return
+// the length of the whole message instead, which then is Len.
+func (p *Packet) Got() int {
+	n := max(p.Len, len(p.Data))
+	if p.Reception.Cut {
+		n = min(n, int(p.Reception.Buffer))
+	}
+	return n
 }
 
 // Sink takes the packets of a capture, in the order of their times.

@@ -21,6 +21,9 @@ const (
 	receiveSize = 68 << 10
 	// receiveMessages is how many messages one call returns at most.
 	receiveMessages = 64
+	// oobSize holds the ancillary data of a message: the count of drops, and as many
+	// descriptors as a unix socket passes at once (SCM_MAX_FD).
+	oobSize = 24 + 16 + 253*4 + 4
 )
 
 // receiver reads what a socket has received, several messages at a time: recvmmsg(2) does for
@@ -37,7 +40,9 @@ type receiver struct {
 	count int    // messages that the last call returned
 	err   error  // of the last call
 	last  uint32 // the socket's count of drops
-	drops uint64 // drops since the socket got the filter
+	// controls are those of the message that is looked at.
+	controls []Control
+	drops    uint64 // drops since the socket got the filter
 }
 
 // message is struct mmsghdr of recvmmsg(2).
@@ -50,18 +55,21 @@ type message struct {
 // envelope is what a message's header points to.
 type envelope struct {
 	name unix.RawSockaddrInet6
-	oob  [64]byte
+	oob  [oobSize]byte
 	iov  unix.Iovec
 }
 
 func newReceiver(s *socket, kind *Kind, discards bool) *receiver {
 	r := &receiver{socket: s, discards: discards, last: s.before.high}
 	n := receiveMessages
+	if kind.domain == unix.AF_UNIX {
+		r.flags = unix.MSG_CMSG_CLOEXEC // of descriptors; packet sockets refuse it
+	}
 	switch {
 	case !kind.stream:
-		r.flags = unix.MSG_TRUNC // return the message's own length
+		r.flags |= unix.MSG_TRUNC // return the message's own length
 	case discards && kind.protocol == unix.IPPROTO_TCP:
-		r.flags = unix.MSG_TRUNC // discard the bytes
+		r.flags |= unix.MSG_TRUNC // discard the bytes
 	}
 	size := n * receiveSize
 	switch {
@@ -145,7 +153,7 @@ func (r *receiver) put(b *batch, home *route, now int64, ended bool) {
 	for i := range r.messages[:r.count] {
 		m := &r.messages[i]
 		d.Full = int(m.length)
-		r.countDrops(overflow(r.envelope[i].oob[:m.header.Controllen]))
+		d.reception = r.reception(i)
 		d.Drops = r.drops
 		if r.discards && !ended {
 			b.discarded.add(home, &d.Delivery)
@@ -218,23 +226,6 @@ func networkOrder(field uint16) uint16 {
 	var b [2]byte
 	binary.NativeEndian.PutUint16(b[:], field)
 	return binary.BigEndian.Uint16(b[:])
-}
-
-// overflow returns the count of SO_RXQ_OVFL among control messages. It is absent while it is 0,
-// and for sockets that do not count.
-func overflow(oob []byte) uint32 {
-	for len(oob) >= unix.SizeofCmsghdr {
-		header := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
-		n := int(header.Len)
-		if n < unix.SizeofCmsghdr || n > len(oob) {
-			return 0
-		}
-		if header.Level == unix.SOL_SOCKET && header.Type == unix.SO_RXQ_OVFL && n >= unix.CmsgLen(4) {
-			return binary.NativeEndian.Uint32(oob[unix.CmsgLen(0):])
-		}
-		oob = oob[min(unix.CmsgSpace(n-unix.CmsgLen(0)), len(oob)):]
-	}
-	return 0
 }
 
 // receiveAll reads a socket to its end, or until stop.

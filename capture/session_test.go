@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,7 @@ func (m *memory) WritePacket(p *Packet) error {
 	defer m.mu.Unlock()
 	kept := *p
 	kept.Data = bytes.Clone(p.Data)
+	kept.Reception.Controls = slices.Clone(p.Reception.Controls)
 	m.packets = append(m.packets, kept)
 	return nil
 }

@@ -73,6 +73,7 @@ var targets = map[string]func(args []string) error{
 	"client":    targetClient,
 	"exit":      func(args []string) error { os.Exit(3); return nil },
 	"joiner":    targetJoiner,
+	"reception": targetReception,
 	"confined":  targetConfined,
 }
 

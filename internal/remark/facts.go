@@ -6,6 +6,8 @@ import (
 	"sync"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
@@ -68,6 +70,32 @@ var (
 			read: func(sentence string, p *capture.Packet) bool {
 				p.Receipt.Peeked = p.Receipt.Peeked || sentence == peeked
 				return sentence == peeked
+			},
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Reception.Cut },
+			say:   sayCutByBuffer,
+			read:  readCutByBuffer,
+		},
+		{
+			holds: saysDatagrams,
+			say:   sayDatagrams,
+			read:  readDatagrams,
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Reception.Descriptors() > 0 },
+			say:   sayDescriptors,
+			read:  readDescriptors,
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Reception.Flags&unix.MSG_CTRUNC != 0 },
+			say:   func(b []byte, _ *capture.Packet) []byte { return append(b, ancillaryCut...) },
+			read: func(sentence string, p *capture.Packet) bool {
+				if sentence != ancillaryCut {
+					return false
+				}
+				p.Reception.Flags |= unix.MSG_CTRUNC
+				return true
 			},
 		},
 		{
@@ -248,8 +276,10 @@ const FactsSize = 4096
 // HasFacts tells whether a packet's comment has a sentence about its Verdict, its Receipt
 // or its being Truncated.
 func HasFacts(p *capture.Packet) bool {
-	r := &p.Receipt
-	return p.Verdict.Dropped || p.Verdict.Of > 0 || p.Truncated || r.Peeked || r.End || r.Errno != 0 ||
+	r, said := &p.Receipt, &p.Reception
+	// Most packets have nothing of a Reception that is worth a look: one comparison tells.
+	return (said.Flags|said.Segment|uint32(len(said.Controls)) != 0 || said.Cut) && mentionsReception(p) ||
+		p.Verdict.Dropped || p.Verdict.Of > 0 || p.Truncated || r.Peeked || r.End || r.Errno != 0 ||
 		isMissing(r.Missing) || r.BeforeTap > 0 || !r.Fed.Empty() || r.Later || r.QueueDropped > 0
 }
 

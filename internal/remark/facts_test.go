@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
@@ -21,6 +23,17 @@ func fromKernel(v capture.Verdict, truncated bool) capture.Packet {
 
 func toUser(r capture.Receipt) capture.Packet {
 	return capture.Packet{Interface: userView, Call: "recvmsg", Receipt: r}
+}
+
+func withReception(r capture.Reception, length int) capture.Packet {
+	p := toUser(capture.Receipt{})
+	p.Reception, p.Data, p.Len = r, make([]byte, length), length
+	return p
+}
+
+func peekedAt(p capture.Packet) capture.Packet {
+	p.Receipt.Peeked = true
+	return p
 }
 
 func ids(ranges ...[2]uint64) capture.IDs { return capture.IDs{Ranges: ranges} }
@@ -53,6 +66,14 @@ var said = map[string]capture.Packet{
 	"the receive queue dropped 3 before this one":                                      toUser(capture.Receipt{QueueDropped: 3}),
 	"the receive queue dropped 3 before this one: packets 4-5, 18446744073709551615":   toUser(capture.Receipt{QueueDropped: 3, DroppedIDs: ids([2]uint64{4, 5}, [2]uint64{1<<64 - 1, 1<<64 - 1})}),
 	"the receive queue dropped 90 before this one: packets 4 and 1 ranges more, to 17": toUser(capture.Receipt{QueueDropped: 90, DroppedIDs: capture.IDs{Ranges: [][2]uint64{{4, 4}}, More: 1, Last: 17}}),
+	"cut to 4 of 1200 by the buffer":                                                   withReception(capture.Reception{Buffer: 4, HasBuffer: true, Cut: true, Whole: 1200}, 4),
+	"cut to 4 by the buffer":                                                           withReception(capture.Reception{Buffer: 4, HasBuffer: true, Cut: true}, 4),
+	"cut to 0 of 1 by the buffer":                                                      withReception(capture.Reception{HasBuffer: true, Cut: true, Whole: 1}, 0),
+	"4 datagrams of 100 bytes, the last of 50 (UDP_GRO)":                               withReception(capture.Reception{Segment: 100}, 350),
+	"2 datagrams of 100 bytes (UDP_GRO)":                                               withReception(capture.Reception{Segment: 100}, 200),
+	"peeked at (MSG_PEEK), and left in the queue; cut to 150 of 200 by the buffer; 2 datagrams of 100 bytes, the last of 50 (UDP_GRO)": peekedAt(withReception(capture.Reception{Buffer: 150, HasBuffer: true, Cut: true, Whole: 200, Segment: 100}, 150)),
+	"1 descriptor came with it (SCM_RIGHTS)":                                             withReception(capture.Reception{Controls: []capture.Control{{Level: 1, Type: 1, Len: 4}}}, 4),
+	"253 descriptors came with it (SCM_RIGHTS); its ancillary data was cut (MSG_CTRUNC)": withReception(capture.Reception{Flags: unix.MSG_CTRUNC, Controls: []capture.Control{{Level: 1, Type: 1, Len: 4 * 253}}}, 4),
 	"end of stream":                             toUser(capture.Receipt{End: true}),
 	"the peer reset the connection":             toUser(capture.Receipt{Errno: syscall.ECONNRESET}),
 	"recvmsg: connection refused":               toUser(capture.Receipt{Errno: syscall.ECONNREFUSED}),
@@ -63,7 +84,7 @@ var said = map[string]capture.Packet{
 
 // unsaid is a packet without its facts.
 func unsaid(p capture.Packet, comment string) *capture.Packet {
-	p.Verdict, p.Truncated, p.Receipt, p.Comment = capture.Verdict{}, false, capture.Receipt{}, comment
+	p.Verdict, p.Truncated, p.Receipt, p.Reception, p.Comment = capture.Verdict{}, false, capture.Receipt{}, capture.Reception{}, comment
 	return &p
 }
 
@@ -179,6 +200,11 @@ func TestFactsSize(t *testing.T) {
 	p := toUser(capture.Receipt{
 		Peeked: true, BeforeTap: 1<<63 - 1, Missing: capture.MissingAmbiguous, Fed: long, Later: true, QueueDropped: 1<<64 - 1, DroppedIDs: long, End: true, Errno: syscall.EILSEQ,
 	})
+	p.Len = 1<<32 - 2
+	p.Reception = capture.Reception{
+		Buffer: 1<<32 - 2, HasBuffer: true, Cut: true, Whole: 1<<32 - 1, Segment: 1<<31 + 1, Flags: unix.MSG_CTRUNC,
+		Controls: []capture.Control{{Level: unix.SOL_SOCKET, Type: unix.SCM_RIGHTS, Len: 4 << 16}},
+	}
 	if n := len(Facts(&p)); n >= FactsSize {
 		t.Errorf("%d bytes", n)
 	}
@@ -215,6 +241,7 @@ func FuzzFacts(f *testing.F) {
 			if flag(4) && b > 0 {
 				p.Receipt.DroppedIDs = list
 			}
+			p.Reception = receptionOf(flag, a, b)
 			if call != "" && !strings.ContainsAny(call, ";\n") {
 				p.Receipt.Errno = syscall.Errno(errno)
 			}
@@ -229,6 +256,23 @@ func FuzzFacts(f *testing.F) {
 			t.Errorf("%q is read as %+v, want %+v", Facts(&p), read, p)
 		}
 	})
+}
+
+// receptionOf has what sentences say of a Reception, for a packet without bytes.
+func receptionOf(flag func(int) bool, a, b uint64) (r capture.Reception) {
+	if flag(5) {
+		r = capture.Reception{Buffer: uint32(a), HasBuffer: true, Cut: true}
+		if whole := uint32(b); whole > r.Buffer {
+			r.Whole = whole
+		}
+	}
+	if n := uint32(a % 255); flag(6) && n > 0 {
+		r.Controls = []capture.Control{{Level: unix.SOL_SOCKET, Type: unix.SCM_RIGHTS, Len: 4 * n}}
+	}
+	if flag(7) {
+		r.Flags = unix.MSG_CTRUNC
+	}
+	return r
 }
 
 // For any comment, writing the facts again restores what was cut out, and nothing else is

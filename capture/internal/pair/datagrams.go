@@ -98,7 +98,7 @@ func (q *Datagrams) Delivered(d *Delivery) Match {
 	number, found := q.find(s, min(expected, q.next))
 	if found && d.Peek {
 		w := q.waiting.at(number)
-		return Match{ID: w.id, Src: w.src, Dst: w.dst}
+		return Match{ID: w.id, Src: w.src, Dst: w.dst, Whole: w.whole(d)}
 	}
 	q.received++
 	if !found {
@@ -115,7 +115,7 @@ func (q *Datagrams) Delivered(d *Delivery) Match {
 	if w.place < q.unsure && q.several(s, number) {
 		m.ID, m.Missing = 0, Ambiguous
 	} else {
-		m.After = m.ID == 0
+		m.After, m.Whole = m.ID == 0, w.whole(d)
 		if dropped > 0 && exact {
 			m.DroppedIDs = q.skipped(w.place)
 		}

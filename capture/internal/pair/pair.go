@@ -66,6 +66,9 @@ type Match struct {
 	// Src and Dst are the packet's own addresses, which the socket may not know
 	// exactly; invalid if they are unknown.
 	Src, Dst netip.AddrPort
+	// Whole is the length of a message of which the buffer had room for a part only (Cut), in
+	// bytes; 0 if it is not known to be longer than what was delivered.
+	Whole int
 	// Missing says why there is no ID, or why some of the packets are not known.
 	Missing Missing
 	// MissingBytes is how many bytes of a stream came before its first packet that was seen.

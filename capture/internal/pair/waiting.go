@@ -152,6 +152,14 @@ func (w *datagram) brought(s *sought) bool {
 	return bytes.Equal(s.Data[:known], w.head[:known])
 }
 
+// whole is the Whole of the delivery that the datagram brought.
+func (w *datagram) whole(d *Delivery) int {
+	if d.Cut && int(w.keep) > d.Full {
+		return int(w.keep)
+	}
+	return 0
+}
+
 // sameAddr compares addresses and, where both have one, ports: raw sockets report none. If the
 // sender is not known (b is invalid), any address is the same.
 func sameAddr(a, b netip.AddrPort) bool {
