@@ -77,7 +77,7 @@ func (c *copier) writeItem(item *Item) error {
 	c.leaveOfPacket(item.Packet)
 	c.leaveOfTime(item)
 	if item.block != nil {
-		c.leaveOptions(item.block)
+		c.leaveOptions(item.Packet, item.block)
 	}
 	return nil
 }
@@ -132,6 +132,9 @@ func (c *copier) leaveOfPacket(p *capture.Packet) {
 			c.leave(packetMarks)
 		}
 	}
+	if hasReception(p) {
+		c.leave(receptions)
+	}
 	m := &p.Meta
 	if m.Tagged() && !(c.format.tags && restoresTag(p)) {
 		c.leave(vlanTags)
@@ -159,7 +162,7 @@ func (c *copier) leaveOfTime(item *Item) {
 }
 
 // leaveOptions counts the options of a packet that capture.Packet has no field for.
-func (c *copier) leaveOptions(b *block) {
+func (c *copier) leaveOptions(p *capture.Packet, b *block) {
 	o := optionsOf(b.options, b.order)
 	for code, value, ok := o.next(); ok; code, value, ok = o.next() {
 		switch code {
@@ -170,6 +173,10 @@ func (c *copier) leaveOptions(b *block) {
 			}
 		case packetHash:
 			if !isFlowHash(value) {
+				c.leave(otherPacketOptions)
+			}
+		case customBytes:
+			if p.Interface.View != capture.ViewUser || !isReception(value, b.order) {
 				c.leave(otherPacketOptions)
 			}
 		case packetQueue:

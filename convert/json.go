@@ -41,6 +41,16 @@ import (
 //	queue       queue_mapping: one more than the number of the receive queue
 //	call        system call that returned the bytes
 //	pid, tid    process and thread that made the call
+//	errno       name of the error with which the call failed, such as "ECONNREFUSED"
+//	buffer      size of the buffer that the call was given
+//	cut_by_buffer  true if that had no room for the whole message
+//	message_length  length of such a message, where it is known
+//	msg_flags   names of the flags that recvmsg returned, such as ["MSG_TRUNC"]
+//	gro_size    bytes of each of the datagrams that one call returned together, but for the
+//	            last one, which may have less
+//	ancillary   control messages that came with the message: for each of them name, level,
+//	            type and length of its data, and for SCM_RIGHTS the number of descriptors
+//	ancillary_rest  bytes of ancillary data besides those
 //	comment     what there is to say about the packet
 //	data        the observer's own bytes in hexadecimal, without any synthetic header
 //	            or tag
@@ -48,6 +58,9 @@ import (
 // time, interface, layer, length, captured and data are in every object, the
 // others where they are known. New fields may come; these keep their meaning.
 type jsonWriter struct{ packetForm }
+
+// jsonControl is an upper bound on the length of a control message.
+const jsonControl = 192
 
 func createJSON(w io.Writer, _ WriteOptions) (PacketWriter, error) {
 	return &jsonWriter{packetForm{output{w: w, buf: make([]byte, 0, bufferSize), whole: wholeObjects}}}, nil
@@ -83,7 +96,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	// Escaping makes a character at most six times as long.
 	comment := remark.Facts(p)
 	texts := len(p.Interface.Label) + 2*len(p.Interface.Kind) + len(p.Call) + len(comment)
-	if err := w.out.reserve(1024 + 2*len(p.Data) + 6*texts); err != nil {
+	if err := w.out.reserve(1024 + 2*len(p.Data) + 6*texts + jsonControl*len(p.Reception.Controls)); err != nil {
 		return err
 	}
 	b := append(w.out.buf, `{"time":"`...)
@@ -114,6 +127,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	}
 	b = appendJSONNumberIf(b, "pid", uint64(p.PID))
 	b = appendJSONNumberIf(b, "tid", uint64(p.TID))
+	b = appendJSONReception(b, p)
 	if comment != "" {
 		b = appendJSONText(b, "comment", comment)
 	}

@@ -15,6 +15,7 @@ const (
 	vlanTags
 	packetMetadata
 	flowMetadata
+	receptions
 	otherPacketOptions
 	interfaceBlocks
 	statisticsBlocks
@@ -49,7 +50,9 @@ var detailTexts = [details]struct{ one, many string }{
 	vlanTags: roomless("VLAN tag beside the bytes", "VLAN tags beside the bytes"),
 	packetMetadata: roomless("packet mark, priority or size of segments",
 		"packet marks, priorities and sizes of segments"),
-	flowMetadata:       roomless("flow hash or queue number", "flow hashes and queue numbers"),
+	flowMetadata: roomless("flow hash or queue number", "flow hashes and queue numbers"),
+	receptions: roomless("buffer size, with flags and ancillary data of a call",
+		"buffer sizes, with flags and ancillary data of calls"),
 	otherPacketOptions: roomless("other packet option", "other packet options"),
 	interfaceBlocks:    roomless("interface description", "interface descriptions"),
 	statisticsBlocks:   roomless("interface statistics block", "interface statistics blocks"),

@@ -94,7 +94,7 @@ func readBack(t *testing.T, path string, want ...*capture.Packet) {
 	for n, p := range packets {
 		w := want[n]
 		if !bytes.Equal(p.Data, w.Data) || p.Len != w.Len || p.Meta != w.Meta || p.Comment != w.Comment ||
-			p.Verdict != w.Verdict || p.Truncated != w.Truncated || !reflect.DeepEqual(p.Receipt, w.Receipt) || *p.Interface != *w.Interface {
+			p.Verdict != w.Verdict || p.Truncated != w.Truncated || !reflect.DeepEqual(p.Receipt, w.Receipt) || !reflect.DeepEqual(p.Reception, w.Reception) || *p.Interface != *w.Interface {
 			t.Errorf("packet %d: %+v of %+v, want %+v", n, p, p.Interface, w)
 		}
 	}

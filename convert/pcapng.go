@@ -51,9 +51,9 @@ const (
 	linkEBHSCR   = 279
 )
 
-// maxPacketOptions is the maximum size of a packet's options: flags, drop count, id,
-// process, hash, queue, comment, end.
-const maxPacketOptions = (4 + 4) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 4) + (optionSpace + maxOption) + 4
+// maxPacketOptions is the maximum size of a packet's options: Reception, flags, drop count,
+// id, process, hash, queue, comment, end.
+const maxPacketOptions = maxReception + (4 + 4) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 4) + (optionSpace + maxOption) + 4
 
 // Writer writes packets as one section of pcapng (draft-ietf-opsawg-pcapng), little
 // endian, with timestamps in nanoseconds. A buffer of 1 MiB collects packets until it is
@@ -218,6 +218,9 @@ func appendPacketOptions(b []byte, p *capture.Packet) []byte {
 	}
 	if p.Meta.Hash|p.Meta.Queue != 0 {
 		b = appendMetaOptions(b, p)
+	}
+	if hasReception(p) {
+		b = appendReception(b, &p.Reception)
 	}
 	if hasComment(p) {
 		b = appendComment(b, p)

@@ -56,6 +56,7 @@ type pcapngReader struct {
 	options    ReadOptions
 	large      []byte // a block larger than the window
 	scratch    []byte
+	controls   [capture.ControlsMax + 1]capture.Control // memory for those of the packet
 }
 
 func isPcapng(head []byte) bool {
@@ -331,6 +332,9 @@ func (r *pcapngReader) packetBlock(body []byte) error {
 	r.packetOptions(p, r.block.options)
 	parseMeta(p, i)
 	r.strip.packet(p, i)
+	if p.Interface.View != capture.ViewUser {
+		p.Reception = capture.Reception{} // somebody else's option
+	}
 	if p.Comment != "" {
 		remark.CutFacts(p) // after the call and the length are known, on which it depends
 	}
@@ -363,6 +367,8 @@ func (r *pcapngReader) packetOptions(p *capture.Packet, b []byte) {
 			p.Meta.Queue = r.order.Uint32(value) + 1 // see parseMeta
 		case code == packetProcess && len(value) == 8:
 			p.PID, p.TID = r.order.Uint32(value), r.order.Uint32(value[4:])
+		case code == customBytes && isReception(value, r.order):
+			p.Reception = parseReception(value, r.controls[:0])
 		}
 	}
 	switch comments {

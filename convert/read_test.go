@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,7 +50,7 @@ func drain(r Reader) (packets []*capture.Packet, err error) {
 			return packets, err
 		}
 		kept := *p
-		kept.Data = bytes.Clone(p.Data)
+		kept.Data, kept.Reception.Controls = bytes.Clone(p.Data), slices.Clone(p.Reception.Controls)
 		packets = append(packets, &kept)
 	}
 }
