@@ -8,12 +8,13 @@ import (
 
 // readDatagram handles a read of a datagram, which names the packet that brought it.
 func (s *socket) readDatagram(e *entry, p *capture.Packet) {
-	length := max(p.Len, len(p.Data))
+	length := p.Got()
 	from, equal := s.locate(e, p)
 	compared := overlap(e.data, from, p.Data)
 	e.delivered = true
 	e.gotFrom = from
 	e.got += uint64(length)
+	e.short = e.short || p.Reception.Cut
 	e.reads++
 	e.addPart(p, s.reads, from, 0, length)
 	s.latencies.add(p.Time - e.time)
@@ -67,7 +68,7 @@ func overlap(packet []byte, from int, read []byte) int {
 // tried: that of the last read, the one that a filter's verdict leaves, the end of the
 // headers, the beginning, the end of the packet, and then any other.
 func (s *socket) locate(e *entry, p *capture.Packet) (from int, equal bool) {
-	length := max(p.Len, len(p.Data))
+	length := p.Got()
 	if length == 0 {
 		return min(e.payload, e.end), true
 	}

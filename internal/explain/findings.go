@@ -12,7 +12,7 @@ import (
 func (s *socket) findings() []Finding {
 	topics := []func() Finding{
 		s.sayBegins, s.out.sayReach, s.out.sayMetadata, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
-		s.sayMapping, s.sayLatency, s.sayTap,
+		s.sayMapping, s.out.sayCalls, s.sayLatency, s.sayTap,
 	}
 	all := []Finding{}
 	for _, say := range topics {
@@ -250,7 +250,7 @@ func (s *socket) sayUnseen() Finding {
 // complete tells whether the file has reads of everything that could be read.
 func (s *socket) complete() bool {
 	u := &s.out.Undelivered
-	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.Trimmed.Packets + u.InPart.Packets
+	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.Trimmed.Packets + u.ByBuffer.Packets + u.InPart.Packets
 	return s.paired() && s.out.Delivered.Bytes > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{}
 }
 
@@ -271,6 +271,7 @@ func (s *socket) sayLost() Finding {
 	say(u.Trimmed, fmt.Sprintf("truncated by the filter, by %s in all", bytesOf(u.Trimmed.Bytes)))
 	say(u.ByQueue, "dropped by the receive queue, which was full")
 	say(u.PassedOver, "passed over: later ones are joined to reads, and the file does not say why "+plural(u.PassedOver.Packets, "this is", "these are")+" not")
+	say(u.ByBuffer, fmt.Sprintf("cut by a buffer that was too small, by %s in all", bytesOf(u.ByBuffer.Bytes)))
 	say(u.InPart, fmt.Sprintf("read in part, without %s", bytesOf(u.InPart.Bytes)))
 	if l.Late > 0 {
 		say(u.AtEnd, "joined to no read that is near enough to be followed")

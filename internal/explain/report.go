@@ -90,6 +90,8 @@ type Socket struct {
 	Comparison Comparison `json:"comparison"`
 	// Mapping tells how reads and packets correspond.
 	Mapping Mapping `json:"mapping"`
+	// Calls is what the reads said besides the bytes. It is absent if that is nothing.
+	Calls *Calls `json:"calls,omitempty"`
 	// Latency is absent if no read belongs to a packet, and without real times.
 	Latency *Latency `json:"latency,omitempty"`
 	// Losses are the packets that are not in the file.
@@ -194,6 +196,9 @@ type Undelivered struct {
 	// Trimmed was trimmed by a filter whose verdict was smaller than the packet. Bytes
 	// counts what userspace did not get.
 	Trimmed Count `json:"truncated_by_filter"`
+	// ByBuffer was cut since the buffer of the call had no room for all of it. Bytes counts
+	// what userspace did not get.
+	ByBuffer Count `json:"cut_by_buffer"`
 	// InPart reached userspace partly for another reason.
 	InPart Count `json:"in_part"`
 }
@@ -276,7 +281,7 @@ type Losses struct {
 // Finding is a statement about a topic.
 type Finding struct {
 	// Topic is "begins", "reach", "beside", "direction", "ids", "bytes", "unseen", "lost",
-	// "mapping", "latency" or "tap".
+	// "mapping", "calls", "latency" or "tap".
 	Topic string `json:"topic"`
 	// Warning says that something is wrong.
 	Warning bool `json:"warning"`

@@ -182,7 +182,7 @@ func (g *shown) said() []string {
 		if p.failed {
 			line += "an error"
 		} else {
-			line += bytesOf(uint64(p.whole))
+			line += bytesOf(uint64(p.whole)) + p.into
 		}
 		if p.length < p.whole {
 			line += fmt.Sprintf(", %s of them from here", digits(uint64(p.length)))

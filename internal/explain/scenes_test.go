@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
@@ -252,6 +254,22 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.read(tcpUser, 2, "cdef")
 		r.segment(1006, header.ACK, "ghijkl")
 		r.read(tcpUser, 3, "gh")
+		return r.explain(t)
+	},
+	// Calls say more than bytes: of a buffer that was too small, of several datagrams, of
+	// what came with them, and of errors.
+	"reception": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.datagram("aaaaaaaaaa")
+		r.read(udpUser, 1, "aaaa").Reception = capture.Reception{
+			Buffer: 4, HasBuffer: true, Cut: true, Whole: 10, Flags: unix.MSG_TRUNC | unix.MSG_CTRUNC | unix.MSG_EOR,
+			Controls: []capture.Control{{Level: unix.SOL_SOCKET, Type: unix.SCM_RIGHTS, Len: 8}}, ControlRest: 9,
+		}
+		r.datagram("bbbbbbbb")
+		r.read(udpUser, 2, "bbbbbbbb").Reception = capture.Reception{
+			Segment: 3, Controls: []capture.Control{{Level: 17, Type: 104, Len: 4}, {Level: 99, Type: -1}},
+		}
+		r.read(udpUser, 0, "").Receipt.Errno = syscall.ECONNREFUSED
 		return r.explain(t)
 	},
 	"mixed": func(t testing.TB) *Explanation {

@@ -14,7 +14,7 @@ import (
 )
 
 // sayings are the files that have the sentences.
-var sayings = []string{"findings.go", "settle.go", "rows.go", "shown.go", "text.go", "page.go", "layermap.go"}
+var sayings = []string{"findings.go", "settle.go", "rows.go", "shown.go", "text.go", "page.go", "layermap.go", "calls.go"}
 
 // sentences has every sentence of an explanation as it is in the code, and the scenes in
 // which it is true. In all others it must not be said. A list that begins with "all but"
@@ -70,10 +70,19 @@ var sentences = map[string]string{
 	"truncated by the filter, by %s in all":                                                                   "verdicts",
 	"dropped by the receive queue, which was full":                                                            "queue",
 	"passed over: later ones are joined to reads, and the file does not say why ":                             "forgotten, queue",
+	"cut by a buffer that was too small, by %s in all":                                                        "reception",
+	"%s had no room for the whole message":                                                                    "reception",
+	"%s got several datagrams at once (UDP_GRO), at most %s":                                                  "reception",
+	"ancillary data came with reads: ":                                                                        "reception",
+	"%s came with messages (SCM_RIGHTS)":                                                                      "reception",
+	"the ancillary data of %s was cut (MSG_CTRUNC)":                                                           "reception",
+	"the errors of reads were ":                                                                               "ends, reception",
+	" into a buffer of ":                                                                                      "reception",
+	"more ancillary data":                                                                                     "reception",
 	"read in part, without %s":                                                                                "long, no room, small buffers",
 	"joined to no read that is near enough to be followed":                                                    "forgotten",
 	"joined to no read up to the end of the file":                                                             "long, nothing read, peeks, queue, views",
-	"Not read from this socket as far as the file tells, or not whole: ":                                      "copies dropped, forgotten, kernel only, long, no room, nothing read, peeks, queue, small buffers, verdicts, views",
+	"Not read from this socket as far as the file tells, or not whole: ":                                      "copies dropped, forgotten, kernel only, long, no room, nothing read, peeks, queue, small buffers, verdicts, views, reception",
 	" What this socket gets are copies: the packets themselves went on.":                                      "copies dropped",
 	"All payload reached userspace.":                                                                          "before its packet, before the tap, client, conversation, damaged, cut off, ends, half a ledger, messages, net only, padding, printed, raw, request at once, selected, snaplen, splice",
 	" The receive queue counted %s that it dropped.":                                                          "queue",
@@ -81,15 +90,15 @@ var sentences = map[string]string{
 	"got one whole packet":                                                                                    "all but same stream twice, copies dropped, frames, kernel only, long, mixed, never filtered, no packets, not ours, not ours alone, nothing read, other bytes, peeks, same ids, selected, small buffers, user only, verdicts",
 	"got one whole packet each":                                                                               "before its packet",
 	"got several packets at once, at most ":                                                                   "conversation, damaged, cut off, half a ledger, selected",
-	"got a part of one packet":                                                                                "conversation, damaged, cut off, half a ledger, long, selected, small buffers, verdicts",
+	"got a part of one packet":                                                                                "conversation, damaged, cut off, half a ledger, long, selected, small buffers, verdicts, reception",
 	"got the end of a stream":                                                                                 "conversation, damaged, cut off, half a ledger",
-	"got an error":                                                                                            "ends",
+	"got an error":                                                                                            "ends, reception",
 	"got bytes that came before the tap":                                                                      "before the tap",
 	"looked at bytes and left them in the queue (MSG_PEEK)":                                                   "peeks",
 	" %s fed several reads, at most %s.":                                                                      "conversation, damaged, cut off, half a ledger, selected, small buffers",
 	"Not both views have real times, so there is no latency to tell.":                                         "printed",
 	"From the filter to the return of the read: ":                                                             "all but same stream twice, copies dropped, frames, kernel only, mixed, never filtered, no packets, not ours, not ours alone, nothing read, peeks, printed, same ids, user only",
-	"From the filter to the return of the read: median %s, 99th percentile %s, from %s to %s (%s).":           "before its packet, conversation, damaged, cut off, ends, half a ledger, messages, selected, small buffers",
+	"From the filter to the return of the read: median %s, 99th percentile %s, from %s to %s (%s).":           "before its packet, conversation, damaged, cut off, ends, half a ledger, messages, selected, small buffers, reception",
 	" %s came before %s and %s not counted.":                                                                  "before its packet, no room",
 	"The tap lost %s.":                                                                                        "kernel only",
 	"The tap lost %s: what userspace got of %s cannot be compared.":                                           "lost",
@@ -100,17 +109,17 @@ var sentences = map[string]string{
 	"The tap lost nothing: what the filter saw is all in the file (%s).":                                      "conversation, damaged, raw",
 	" Not in the file whole: %s of the kernel view.":                                                          "long, snaplen",
 	"no read of the file is joined to it":                                                                     "client, ends, forgotten, long, nothing read, peeks, queue, views",
-	"no packet of the file is joined to it":                                                                   "same stream twice, before the tap, lost, never filtered, user only",
+	"no packet of the file is joined to it":                                                                   "same stream twice, before the tap, lost, never filtered, user only, reception",
 	"the filter kept it from this socket: its verdict was 0":                                                  "copies dropped, kernel only, verdicts",
 	"userspace gets a message without bytes":                                                                  "messages",
 	"the receive queue was full and dropped it":                                                               "queue",
 	", but to later ones; the file does not say why":                                                          "queue",
 	"userspace gets other bytes":                                                                              "other bytes",
 	"the %s view has %s, userspace gets all of them":                                                          "messages, raw",
-	"the %s view has %s, userspace gets the last %s":                                                          "before its packet, before the tap, client, conversation, damaged, cut off, ends, half a ledger, lost, net only, no room, printed, queue, request at once, selected, small buffers, snaplen, splice, views",
+	"the %s view has %s, userspace gets the last %s":                                                          "before its packet, before the tap, client, conversation, damaged, cut off, ends, half a ledger, lost, net only, no room, printed, queue, request at once, selected, small buffers, snaplen, splice, views, reception",
 	"the %s view has %s, of which userspace gets %s":                                                          "padding",
 	"the filter keeps %s of %s, userspace gets %s":                                                            "verdicts",
-	"userspace gets only %s of %s":                                                                            "long, no room, small buffers",
+	"userspace gets only %s of %s":                                                                            "long, no room, small buffers, reception",
 	"its payload was there before: userspace sees nothing of it":                                              "same stream twice, ends",
 	"part of the handshake: userspace sees nothing of it":                                                     "client, conversation, damaged, cut off, half a ledger, kernel only, request at once, selected",
 	"the end of the stream":                                                                                   "client, conversation, damaged, cut off, ends, half a ledger",
@@ -145,7 +154,7 @@ var sentences = map[string]string{
 	"packet of the kernel view":             "before the tap, frames, long, lost, not ours, not ours alone, nothing read, other bytes, padding, peeks, printed, raw, small buffers, snaplen, splice",
 	"packets of the kernel view":            "all but before the tap, frames, lost, net only, not ours alone, nothing read, other bytes, padding, peeks, printed, raw, snaplen, splice, user only",
 	"read by userspace":                     "client, long, net only, never filtered, other bytes, padding, printed, queue, raw, request at once, small buffers, snaplen, splice, user only, verdicts, views",
-	"reads by userspace":                    "same stream twice, before its packet, before the tap, conversation, damaged, copies dropped, cut off, ends, forgotten, half a ledger, lost, messages, no packets, no room, nothing read, peeks, same ids, selected, small buffers",
+	"reads by userspace":                    "same stream twice, before its packet, before the tap, conversation, damaged, copies dropped, cut off, ends, forgotten, half a ledger, lost, messages, no packets, no room, nothing read, peeks, same ids, selected, small buffers, reception",
 	"byte it got":                           "no room",
 	"bytes it got":                          "all but frames, kernel only, mixed, no room, not ours, not ours alone",
 	"from filter to read, median":           "all but same stream twice, copies dropped, frames, kernel only, mixed, never filtered, no packets, not ours, not ours alone, nothing read, peeks, printed, same ids, user only",
@@ -246,7 +255,7 @@ func TestNumbersWithoutUserView(t *testing.T) {
 				continue
 			}
 			var b strings.Builder
-			if err := json.NewEncoder(&b).Encode([]any{s.Delivered, s.Undelivered.ByQueue, s.Undelivered.PassedOver, s.Undelivered.AtEnd, s.Undelivered.Trimmed, s.Undelivered.InPart, s.Comparison, s.Mapping, s.Latency}); err != nil {
+			if err := json.NewEncoder(&b).Encode([]any{s.Delivered, s.Undelivered.ByQueue, s.Undelivered.PassedOver, s.Undelivered.AtEnd, s.Undelivered.Trimmed, s.Undelivered.ByBuffer, s.Undelivered.InPart, s.Calls, s.Comparison, s.Mapping, s.Latency}); err != nil {
 				t.Fatal(err)
 			}
 			if regexp.MustCompile(`[1-9]`).MatchString(b.String()) {

@@ -73,7 +73,11 @@ func (e *entry) settleRead() (fate string) {
 	if kept < could {
 		out.Undelivered.Trimmed.add(e.id, could-kept)
 	}
-	if e.got < kept {
+	switch {
+	case e.got >= kept:
+	case e.short:
+		out.Undelivered.ByBuffer.add(e.id, kept-e.got)
+	default:
 		out.Undelivered.InPart.add(e.id, kept-e.got)
 	}
 	switch {

@@ -67,6 +67,8 @@ type part struct {
 	failed   bool
 	time     int64 // as shown.time
 	comment  string
+	// into is what is known of the buffer, and with what else the message came.
+	into string
 }
 
 // noteComment keeps a packet's comment.
@@ -116,8 +118,9 @@ func (e *entry) addPart(p *capture.Packet, read uint64, from, readFrom, length i
 	}
 	data := p.Data[min(readFrom, len(p.Data)):min(readFrom+length, len(p.Data))]
 	g.parts = append(g.parts, part{
-		read: read, from: from, readFrom: readFrom, length: length, whole: max(p.Len, len(p.Data)),
+		read: read, from: from, readFrom: readFrom, length: length, whole: p.Got(),
 		data: bytes.Clone(data[:min(len(data), shownBytes)]), call: p.Call, failed: failed(p), time: p.Time, comment: remark.Facts(p),
+		into: receptionText(&p.Reception),
 	})
 }
 

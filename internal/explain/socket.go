@@ -74,7 +74,7 @@ type view struct {
 func newSocket(a *analysis, kind string) *socket {
 	s := &socket{
 		analysis: a, open: make(map[uint64]*entry), usual: -1,
-		protocols: make(map[uint8]bool), ambiguous: make(map[uint64]bool), late: make(map[uint64]bool), out: &Socket{Kind: kind, Timed: true},
+		protocols: make(map[uint8]bool), ambiguous: make(map[uint64]bool), late: make(map[uint64]bool), out: &Socket{Kind: kind, Timed: true, Calls: &Calls{}},
 	}
 	if k, ok := capture.KindByName(kind); ok {
 		s.out.Summary = k.Summary
@@ -293,7 +293,7 @@ func (s *socket) userPacket(p *capture.Packet) {
 	s.out.Mapping.Reads++
 	s.passOver(e, &p.Receipt.DroppedIDs)
 	s.out.Losses.Queue += p.Drops
-	bytesRead := max(p.Len, len(p.Data))
+	bytesRead := p.Got()
 	if bytesRead > 0 {
 		s.out.Comparison.Reads++
 		s.out.Comparison.Bytes += uint64(bytesRead)
@@ -304,6 +304,7 @@ func (s *socket) userPacket(p *capture.Packet) {
 	case bytesRead == 0 && (s.stream || p.Receipt.End):
 		s.out.Mapping.Ends++
 	}
+	s.out.Calls.count(p)
 	if p.Receipt.Missing == capture.MissingBeforeTap {
 		s.out.Mapping.Before++
 		s.out.Comparison.Unknown++
@@ -332,7 +333,7 @@ func (s *socket) missed(p *capture.Packet) {
 	switch {
 	case p.ID == 0 || p.ID > s.highest:
 	case s.ambiguous[p.ID]:
-		if max(p.Len, len(p.Data)) > 0 {
+		if p.Got() > 0 {
 			s.unsure++
 		}
 	default:
@@ -351,7 +352,7 @@ func (s *socket) enterRead(p *capture.Packet) {
 	}
 	e.seen[capture.ViewUser] = true
 	s.enter(e)
-	e.addPart(p, s.reads, 0, 0, max(p.Len, len(p.Data)))
+	e.addPart(p, s.reads, 0, 0, p.Got())
 }
 
 // passOver advances to the packet that was delivered, and marks those before it. dropped
@@ -415,6 +416,9 @@ func (s *socket) finish() {
 	slices.SortFunc(out.Protocols, cmp.Compare)
 	out.Protocols = out.Protocols[:min(len(out.Protocols), 8)]
 	out.Summary = s.summary()
+	if out.Calls.empty() {
+		out.Calls = nil
+	}
 	if !s.user() {
 		out.Delivered = Count{}
 		out.Undelivered = Undelivered{ByFilter: out.Undelivered.ByFilter}

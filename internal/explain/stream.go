@@ -142,7 +142,7 @@ func (s *socket) readStream(e *entry, p *capture.Packet) (ok bool) {
 	if e != nil && e.stream != nil {
 		st = e.stream
 	}
-	length := max(p.Len, len(p.Data))
+	length := p.Got()
 	if length == 0 {
 		if e != nil {
 			e.ended, e.delivered, e.failed = true, true, failed(p)

@@ -40,6 +40,7 @@ type entry struct {
 	gotFrom    int  // offset in the first view of the bytes that userspace got
 	ended      bool // a read returned the end of the stream here
 	failed     bool // and it returned an error
+	short      bool // the buffer of a read had no room for the rest
 	dropped    bool // by the receive queue
 	passed     bool // a later packet was delivered
 	repeated   bool
