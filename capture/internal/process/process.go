@@ -120,13 +120,27 @@ func (p *Process) Lives() bool {
 // ending tells from a thread's stat (proc(5)) whether it has begun to exit.
 func ending(stat string) bool {
 	const exiting = 0x4 // PF_EXITING of the kernel
+	flags, ok := taskFlags(stat)
+	return !ok || flags&exiting != 0
+}
+
+// taskFlags are the kernel's flags of a task, in its stat.
+func taskFlags(stat string) (flags uint64, ok bool) {
 	// After the name, which may contain any character.
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 7 {
-		return true
+		return 0, false
 	}
 	flags, err := strconv.ParseUint(fields[6], 10, 64)
-	return err != nil || flags&exiting != 0
+	return flags, err == nil
+}
+
+// OfKernel tells whether it is a thread of the kernel, which has no descriptors.
+func (p *Process) OfKernel() bool {
+	const kernelThread = 0x200000 // PF_KTHREAD
+	stat, err := os.ReadFile(p.proc("stat"))
+	flags, ok := taskFlags(string(stat))
+	return err == nil && ok && flags&kernelThread != 0
 }
 
 // CopyDescriptor duplicates a descriptor of the process into this one.
