@@ -194,9 +194,9 @@ func socketNotes(s *capture.Socket, instructions bool) []string {
 		program := ""
 		switch {
 		case s.Reuseport.ID != 0:
-			program = ", chosen by program" + programText(s.Reuseport)
+			program = ", one chosen by program" + programText(s.Reuseport)
 		case len(s.ReuseportClassic) > 0:
-			program = ", chosen by a classic program of " + plural(len(s.ReuseportClassic), "instruction", "instructions")
+			program = ", one chosen by a classic program of " + plural(len(s.ReuseportClassic), "instruction", "instructions")
 		}
 		note(s.ReuseportClassic, "reuseport group of %s%s", plural(s.ReuseportSockets, "socket", "sockets"), program)
 	}
