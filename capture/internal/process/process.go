@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,7 @@ type Process struct {
 	PID     int
 	Command string // as ps shows it, printable
 	pidfd   int
+	class   func() error // once: whether copies change the class of its sockets
 }
 
 // Open opens a process. ESRCH means that it has ended, or never existed.
@@ -42,6 +44,7 @@ func Open(pid int) (*Process, error) {
 		return nil, fmt.Errorf("opening process %d: %w", pid, err)
 	}
 	p := &Process{PID: pid, pidfd: fd}
+	p.class = sync.OnceValue(p.changesClass)
 	if name, err := os.ReadFile(p.proc("comm")); err == nil {
 		p.Command = terminal.Plain(strings.TrimSpace(string(name)))
 	}
@@ -143,8 +146,12 @@ func (p *Process) OfKernel() bool {
 	return err == nil && ok && flags&kernelThread != 0
 }
 
-// CopyDescriptor duplicates a descriptor of the process into this one.
+// CopyDescriptor duplicates a descriptor of the process into this one. It refuses to if that would
+// change something for the process.
 func (p *Process) CopyDescriptor(fd int) (int, error) {
+	if err := p.class(); err != nil {
+		return -1, err
+	}
 	copied, err := unix.PidfdGetfd(p.pidfd, fd, 0)
 	switch {
 	case err == nil:
