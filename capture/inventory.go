@@ -115,6 +115,7 @@ type lister struct {
 	inspector *bpf.Inspector // nil if it cannot be had
 	clock     clock
 	network   uint32         // our network namespace, 0 if it is not known
+	foreign   bool           // the process that is looked into is in another one
 	places    map[uint64]int // of sockets in the Inventory, by inode; unchosen for others
 	looked    int            // processes
 	chosen    int            // sockets that the Descriptors choose
@@ -178,6 +179,7 @@ func (l *lister) sockets(p *process.Process) error {
 	if err != nil {
 		return err
 	}
+	l.foreign = p.ForeignNetwork()
 	slices.SortFunc(files, func(a, b process.Descriptor) int { return cmp.Compare(a.FD, b.FD) })
 	for _, f := range files {
 		inode, ok := f.Inode()
@@ -225,17 +227,17 @@ func (l *lister) look(p *process.Process, fd int, inode uint64) (at int, ok bool
 	if len(l.config.Kinds) > 0 && !slices.Contains(l.config.Kinds, s.Kind) {
 		return unchosen, true, nil
 	}
-	ours := !p.ForeignNetwork()
 	if l.inspector != nil {
 		found, err := l.inspector.Inspect(copied)
 		if err != nil {
 			return 0, false, err
 		}
 		s.attached(&found, l.clock)
-		ours = found.Network == l.network
+		s.Elsewhere = found.Network != l.network
+	} else {
+		s.Elsewhere = l.foreign // as its process, mostly
 	}
-	s.Elsewhere = !ours
-	s.Local, s.Peer = info.addresses(ours)
+	s.Local, s.Peer = info.addresses(!s.Elsewhere)
 	if len(l.config.Ports) > 0 && !s.hasPort(l.config.Ports) {
 		return unchosen, true, nil
 	}
