@@ -144,20 +144,26 @@ func TestInventoryKinds(t *testing.T) {
 		}
 		want = append(want, p.known(fd, c.kind, state, c.local))
 	}
+	p.compare(want)
+}
+
+// compare hands the sockets to a process, and compares what is listed of it.
+func (p *pool) compare(want []knownSocket) {
+	p.t.Helper()
 	other := p.hand()
-	all := mustInventory(t, InventoryConfig{PIDs: []int{other.Process.Pid}}).Sockets
+	all := mustInventory(p.t, InventoryConfig{PIDs: []int{other.Process.Pid}}).Sockets
 	if len(all) != len(want) {
-		t.Fatalf("%d sockets, want %d", len(all), len(want))
+		p.t.Fatalf("%d sockets, want %d", len(all), len(want))
 	}
 	for i, s := range all {
 		name := s.Local.String()
 		s.Local = Address{}
 		want[i].socket.Owners = []Owner{{other.Process.Pid, "exe", []int{3 + i}}}
 		if fmt.Sprint(s) != fmt.Sprint(want[i].socket) || name != want[i].local {
-			t.Errorf("got  %+v %s\nwant %+v %s", s, name, want[i].socket, want[i].local)
+			p.t.Errorf("got  %+v %s\nwant %+v %s", s, name, want[i].socket, want[i].local)
 		}
 		if !IsKindName(s.Kind) {
-			t.Errorf("%s cannot be chosen", s.Kind)
+			p.t.Errorf("%s cannot be chosen", s.Kind)
 		}
 	}
 }

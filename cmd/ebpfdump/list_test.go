@@ -101,7 +101,6 @@ type ssSocket struct {
 	netid, state, local, peer string
 	cookie                    uint64
 	filter                    []string
-	descriptors               []int
 }
 
 var (
