@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -22,14 +23,26 @@ func cgroupRoot() (*os.File, error) {
 }
 
 // CgroupMount is where the whole cgroup2 hierarchy is mounted; not ok if it is not.
-func CgroupMount() (path string, ok bool) {
+func CgroupMount() (path string, ok bool) { return findMount(cgroup2Mount) }
+
+// ControllerMount is where the whole hierarchy of a controller of cgroup version 1, such as
+// "net_cls", is mounted; not ok if it is not.
+func ControllerMount(controller string) (path string, ok bool) {
+	return findMount(func(line string) (string, bool) {
+		path, kind, options, ok := wholeMount(line)
+		return path, ok && kind == "cgroup" && slices.Contains(strings.Split(options, ","), controller)
+	})
+}
+
+// findMount finds the first mount that a function accepts a line of /proc/PID/mountinfo of.
+func findMount(accept func(line string) (path string, ok bool)) (path string, ok bool) {
 	mounts, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return "", false
 	}
 	defer mounts.Close()
 	for lines := bufio.NewScanner(mounts); lines.Scan(); {
-		if path, ok := cgroup2Mount(lines.Text()); ok {
+		if path, ok := accept(lines.Text()); ok {
 			return path, true
 		}
 	}
@@ -39,12 +52,20 @@ func CgroupMount() (path string, ok bool) {
 // cgroup2Mount finds the mount point of the whole cgroup2 hierarchy in a line of
 // /proc/PID/mountinfo (proc_pid_mountinfo(5)).
 func cgroup2Mount(line string) (path string, ok bool) {
-	mount, kind, ok := strings.Cut(line, " - ")
-	fields := strings.Fields(mount)
-	if !ok || !strings.HasPrefix(kind, "cgroup2 ") || len(fields) < 5 || fields[3] != "/" {
-		return "", false
+	if path, kind, _, ok := wholeMount(line); ok && kind == "cgroup2" {
+		return path, true
 	}
-	return mountPath.Replace(fields[4]), true
+	return "", false
+}
+
+// wholeMount takes a line apart; not ok if only a part of the file system is mounted.
+func wholeMount(line string) (path, kind, options string, ok bool) {
+	mount, system, ok := strings.Cut(line, " - ")
+	at, of := strings.Fields(mount), strings.Fields(system)
+	if !ok || len(at) < 5 || at[3] != "/" || len(of) < 3 {
+		return "", "", "", false
+	}
+	return mountPath.Replace(at[4]), of[0], of[2], true
 }
 
 // mountPath decodes the escapes of mountinfo.

@@ -247,6 +247,9 @@ func TestClassicOfTcpdump(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, want, _ := strings.Cut(text, "\n"); strings.Join(ClassicText(program), "\n")+"\n" != want {
+		t.Errorf("it is printed as\n%q\nwant\n%q", ClassicText(program), want)
+	}
 	instructions, err := translate(program)
 	if err != nil {
 		t.Fatal(err)

@@ -69,6 +69,17 @@ func parseClassic(text string) ([]unix.SockFilter, error) {
 	return program, nil
 }
 
+// ClassicText is a classic filter as tcpdump -ddd prints it, without the number of instructions in
+// the first line: a line for each, with its code, the two jumps and k in decimal. ReadClassic
+// takes it.
+func ClassicText(program []unix.SockFilter) []string {
+	lines := make([]string, len(program))
+	for i, ins := range program {
+		lines[i] = fmt.Sprintf("%d %d %d %d", ins.Code, ins.Jt, ins.Jf, ins.K)
+	}
+	return lines
+}
+
 // errNoClassic is the error for a text without instructions.
 var errNoClassic = errors.New("it has no instructions: write them with tcpdump -ddd")
 

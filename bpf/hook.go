@@ -261,14 +261,8 @@ func diagnoseHook(err error) error {
 			Err:  err,
 		}
 	}
-	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, btf.ErrNotFound) {
-		if _, berr := os.Stat("/sys/kernel/btf/vmlinux"); errors.Is(berr, os.ErrNotExist) {
-			return &MissingError{
-				What: doing + " needs the kernel's BTF, which is not at /sys/kernel/btf/vmlinux",
-				Hint: "mount sysfs there, or use a kernel built with CONFIG_DEBUG_INFO_BTF",
-				Err:  err,
-			}
-		}
+	if missing := lacksTypes(doing, err); missing != nil {
+		return missing
 	}
 	return Diagnose(doing, err)
 }

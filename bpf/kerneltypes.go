@@ -48,6 +48,22 @@ func kernelTypes(specs ...*ebpf.CollectionSpec) *btf.Spec {
 	return types
 }
 
+// lacksTypes is the error of programs that could not be relocated because there are no types of
+// the kernel; nil if that is not why they could not be loaded.
+func lacksTypes(doing string, err error) error {
+	if !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, btf.ErrNotFound) {
+		return nil
+	}
+	if _, missing := os.Stat(vmlinuxTypes); !errors.Is(missing, os.ErrNotExist) {
+		return nil
+	}
+	return &MissingError{
+		What: doing + " needs the kernel's BTF, which is not at " + vmlinuxTypes,
+		Hint: "mount sysfs there, or use a kernel built with CONFIG_DEBUG_INFO_BTF",
+		Err:  err,
+	}
+}
+
 // mapFile maps a file that does not change, or reads it if it cannot be mapped.
 func mapFile(path string) (content []byte, release func(), err error) {
 	f, err := os.Open(path)

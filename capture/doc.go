@@ -21,6 +21,8 @@
 // them. In the user view, the ID is that of the packet that brought what a system call
 // returned; if it is not known, the ID is 0, and [Receipt] says why.
 //
+// [TakeInventory] captures nothing: it lists the sockets of processes, and what is on each.
+//
 // # Units
 //
 // Times are nanoseconds since the Unix epoch; [Session.ClockError] bounds their error.
@@ -43,6 +45,7 @@
 //
 // [Open] and [Attach] need Linux 5.8 and CAP_BPF, raw and packet sockets CAP_NET_RAW too.
 // [Join] and [Start] need a kernel with BTF, CAP_PERFMON and CAP_NET_ADMIN, and CAP_SYS_PTRACE
-// and CAP_DAC_READ_SEARCH for processes of others. Once a capture is open, its
+// and CAP_DAC_READ_SEARCH for processes of others. [TakeInventory] needs nothing for a program's own
+// user, and says what it lacks for more. Once a capture is open, its
 // Capabilities are all that it needs until the end.
 package capture

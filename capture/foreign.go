@@ -21,6 +21,7 @@ type foreign struct {
 	listening             bool
 	local, peer           netip.AddrPort // IPv4 in IPv6 addresses as IPv4
 	path                  string         // of a unix socket; begins with @ if it is abstract
+	name, peerName        unix.Sockaddr  // as the kernel says them; nil if it does not
 }
 
 func inspect(fd int) (foreign, error) {
@@ -38,7 +39,7 @@ func inspect(fd int) (foreign, error) {
 		return f, fmt.Errorf("asking a socket what it is: %w", err)
 	}
 	if sa, err := unix.Getsockname(fd); err == nil {
-		f.local = unmapped(addrPort(sa))
+		f.name, f.local = sa, unmapped(addrPort(sa))
 		if named, ok := sa.(*unix.SockaddrUnix); ok {
 			f.path = named.Name
 		}
@@ -47,7 +48,7 @@ func inspect(fd int) (foreign, error) {
 		return f, nil
 	}
 	if sa, err := unix.Getpeername(fd); err == nil {
-		f.peer = unmapped(addrPort(sa))
+		f.peerName, f.peer = sa, unmapped(addrPort(sa))
 	}
 	return f, nil
 }

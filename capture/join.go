@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -105,7 +104,7 @@ func Join(config JoinConfig) (_ *Live, err error) {
 		return l, nil
 	}
 	if config.byDescriptor() {
-		return nil, fmt.Errorf("joining %s: none of the descriptors %s is a socket that takes a filter", whose, strings.Trim(fmt.Sprint(config.Descriptors), "[]"))
+		return nil, fmt.Errorf("joining %s: %w", whose, &DescriptorError{config.Descriptors, "a socket that takes a filter"})
 	}
 	l.config.Notice(fmt.Sprintf("no socket of %s fits yet: those that are made from now on are taken", l.scope))
 	return l, nil

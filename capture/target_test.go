@@ -69,6 +69,7 @@ var targets = map[string]func(args []string) error{
 	"taker":     targetTaker,
 	"takers":    targetTakers,
 	"mapped":    targetMapped,
+	"many":      targetMany,
 	"idle":      func([]string) error { return untilStdinEnds("idle") },
 	"client":    targetClient,
 	"exit":      func(args []string) error { os.Exit(3); return nil },

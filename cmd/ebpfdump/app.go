@@ -176,7 +176,7 @@ the capture was fine.`,
 	})
 	// Help is wrapped for terminals of 80 columns.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
-	root.AddCommand(a.captureCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
+	root.AddCommand(a.captureCommand(), a.listCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
 		a.surveyCommand(), a.doctorCommand())
 	return root
 }

@@ -101,6 +101,7 @@ SIGUSR1 prints the counts.
 	flags.BoolVarP(&f.hex, "hex", "x", false, "without -o, print each packet's bytes as well")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no counter and no closing lines")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself")
+	completeSelection(cmd, &f.live)
 	return cmd
 }
 

@@ -51,8 +51,8 @@ type liveFlags struct {
 func (f *liveFlags) register(flags *pflag.FlagSet) {
 	flags.StringSliceVarP(&f.pids, "pid", "p", nil, "join the running process `PID`, or all that are called so, and their children")
 	flags.StringVar(&f.cgroup, "cgroup", "", "follow the processes of the cgroup `PATH`, a folder or a path in the cgroup2 file system")
-	flags.IntSliceVar(&f.fds, "fd", nil, "with --pid: only the socket that is descriptor `N` of the process")
-	flags.IntSliceVar(&f.ports, "port", nil, "with --pid, --cgroup or a command: only sockets whose own or peer's port is `P`")
+	flags.IntSliceVar(&f.fds, "fd", nil, "with --pid: only the socket that is descriptor `N` of the process, as list shows")
+	flags.IntSliceVar(&f.ports, "port", nil, "with --pid, --cgroup or a command: only sockets whose own or peer's port is `P`, as list shows")
 	flags.StringVarP(&f.user, "user", "Z", "", "run the command as `USER` (default who called sudo)")
 	flags.BoolVar(&f.replaceFilter, "replace-filter", false, "put the tap in the place of filters that sockets have, which then get everything;\nclassic ones are put back at the end")
 	flags.BoolVar(&f.allowDrop, "allow-drop", false, "with --pid, --cgroup or a command: let --filter, --filter-cbpf or --verdict change what the process gets")
@@ -104,18 +104,35 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 		PIDs: pids, Cgroup: f.live.cgroup, Descriptors: f.live.fds, ReplaceFilter: f.live.replaceFilter,
 		Options: p.config.Options,
 	}
-	for _, fd := range f.live.fds {
+	config.Ports, err = f.live.numbers()
+	return p, config, err
+}
+
+// numbers checks the descriptors, and returns the ports.
+func (f *liveFlags) numbers() (ports []uint16, err error) {
+	for _, fd := range f.fds {
 		if fd < 0 {
-			return p, config, usagef("--fd %d: descriptors count from 0", fd)
+			return nil, usagef("--fd %d: descriptors count from 0", fd)
 		}
 	}
-	for _, port := range f.live.ports {
+	for _, port := range f.ports {
 		if port < 1 || port > 65535 {
-			return p, config, usagef("--port %d: ports are from 1 to 65535", port)
+			return nil, usagef("--port %d: ports are from 1 to 65535", port)
 		}
-		config.Ports = append(config.Ports, uint16(port))
+		ports = append(ports, uint16(port))
 	}
-	return p, config, nil
+	return ports, nil
+}
+
+// whose refuses a process or a cgroup without a name.
+func (f *liveFlags) whose(cmd *cobra.Command) error {
+	switch {
+	case cmd.Flags().Changed("cgroup") && f.cgroup == "":
+		return usagef("--cgroup needs the folder of a cgroup, such as /sys/fs/cgroup/system.slice")
+	case cmd.Flags().Changed("pid") && (len(f.pids) == 0 || slices.Contains(f.pids, "")):
+		return usagef("--pid needs the number or the name of a process, or several with commas between them")
+	}
+	return nil
 }
 
 // contradiction refuses flags that contradict each other.
@@ -133,6 +150,9 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 			return usagef("--%s changes what the other process gets, and what it drops is lost to it: add --allow-drop if you want that", name)
 		}
 	}
+	if err := f.whose(cmd); err != nil {
+		return err
+	}
 	pid, cgroup := cmd.Flags().Changed("pid"), cmd.Flags().Changed("cgroup")
 	if len(f.command) > 0 {
 		var cannot *exec.Error
@@ -147,10 +167,6 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 		return usagef("follow a cgroup (--cgroup), or a process (--pid) or a command: not both")
 	case !pid && !cgroup && len(f.command) == 0:
 		return usagef("which process? Give --pid PID, or --cgroup PATH, or a command behind --")
-	case cgroup && f.cgroup == "":
-		return usagef("--cgroup needs the folder of a cgroup, such as /sys/fs/cgroup/system.slice")
-	case pid && (len(f.pids) == 0 || slices.Contains(f.pids, "")):
-		return usagef("--pid needs the number or the name of a process, or several with commas between them")
 	case (pid || cgroup) && f.user != "":
 		return usagef("--user is for a command: a running process has its user")
 	case cgroup && len(f.fds) > 0:
@@ -203,7 +219,7 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 		}
 		live, err := a.openLive(config, f)
 		if err != nil {
-			return source{}, withFlags(err)
+			return source{}, withFlags(pointToList(err, config.PIDs))
 		}
 		run := func(ctx context.Context, sink capture.Sink) error {
 			defer func() { status = live.Status() }()

@@ -134,7 +134,7 @@ func TestExamineAsNobody(t *testing.T) {
 			if v.Answer != No || v.Mend == "" {
 				t.Errorf("%s: %+v", name, v)
 			}
-		case "convert", "explain", "doctor":
+		case "list", "convert", "explain", "doctor":
 			if v.Answer != Yes {
 				t.Errorf("%s: %+v", name, v)
 			}

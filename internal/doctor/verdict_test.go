@@ -71,6 +71,7 @@ func TestDiagnose(t *testing.T) {
 		"other processes": {machine(ordinary, lacks(SystemCalls, "CAP_PERFMON"), lacks(OtherProcess, "CAP_SYS_PTRACE")), true, map[string]Verdict{
 			"capture --pid PID":              {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"capture --user USER -- COMMAND": {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_setuid,cap_setgid,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
+			"list --pid PID":                 {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"capture -- COMMAND":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 		}},
 		"several capabilities": {machine(capability.Privilege{}, lacks(RawSocket, "CAP_NET_RAW"), lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
@@ -92,6 +93,7 @@ func TestDiagnose(t *testing.T) {
 			"capture -l ADDR:80":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --pid PID":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture -- COMMAND":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"list --pid PID":                 {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"survey":                         {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"replay":                         {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 		}},
@@ -205,7 +207,7 @@ func TestDiagnoseNothing(t *testing.T) {
 	}
 	for name, v := range verdicts(r) {
 		want := Unknown
-		if name == "convert" || name == "explain" || name == "doctor" {
+		if name == "list" || name == "convert" || name == "explain" || name == "doctor" {
 			want = Yes
 		}
 		if v.Answer != want {
@@ -217,13 +219,13 @@ func TestDiagnoseNothing(t *testing.T) {
 func TestNeededFor(t *testing.T) {
 	t.Parallel()
 	for capability, want := range map[capability.Cap]string{
-		unix.CAP_BPF:              "capture, replay, survey",
+		unix.CAP_BPF:              "capture, list --pid PID, replay, survey",
 		unix.CAP_NET_RAW:          "capture --sock raw, capture --sock packet, survey",
 		unix.CAP_SYS_ADMIN:        "capture --isolate, survey",
 		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --pid PID, capture -- COMMAND, survey",
 		unix.CAP_NET_BIND_SERVICE: "capture -l ADDR:80",
-		unix.CAP_PERFMON:          "capture --pid PID, capture -- COMMAND",
-		unix.CAP_SYS_PTRACE:       "capture --pid PID, capture --user USER -- COMMAND",
+		unix.CAP_PERFMON:          "capture --pid PID, capture -- COMMAND, list --pid PID",
+		unix.CAP_SYS_PTRACE:       "capture --pid PID, capture --user USER -- COMMAND, list --pid PID",
 	} {
 		if got := strings.Join(neededFor(capability), ", "); got != want {
 			t.Errorf("%s is needed for %s, want %s", capability, got, want)

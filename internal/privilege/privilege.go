@@ -38,8 +38,8 @@ type Use struct {
 	Kind string
 	// Probe, Isolate, LowPort: the flags, and a port below 1024.
 	Probe, Isolate, LowPort bool
-	// Join is --pid with a process of another user or with more privileges, Run is --
-	// COMMAND.
+	// Join is --pid with a process of another user or with more privileges, all of whose sockets
+	// are to be seen; Run is -- COMMAND.
 	Join, Run bool
 	// OtherUser: is the command to run as another user?
 	OtherUser bool
@@ -73,6 +73,10 @@ var table = []Requirement{
 		Needs:   caps(unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
 		Example: Use{Command: "capture", Run: true, OtherUser: true},
 		applies: func(u Use) bool { return u.Run && u.OtherUser }},
+	{Command: "list", Example: Use{Command: "list"}},
+	{Command: "list", Form: "--pid PID", Needs: caps(unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
+		Example: Use{Command: "list", Join: true},
+		applies: func(u Use) bool { return u.Join }},
 	{Command: "replay", Needs: caps(unix.CAP_BPF), Example: Use{Command: "replay"}}, // for a long packet it loads a tap
 	{Command: "convert", Example: Use{Command: "convert"}},
 	{Command: "survey", Needs: caps(unix.CAP_BPF, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN), Example: Use{Command: "survey"}},

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,7 @@ type Process struct {
 	PID     int
 	Command string // as ps shows it, printable
 	pidfd   int
+	class   func() error // once: whether copies change the class of its sockets
 }
 
 // Open opens a process. ESRCH means that it has ended, or never existed.
@@ -42,6 +44,7 @@ func Open(pid int) (*Process, error) {
 		return nil, fmt.Errorf("opening process %d: %w", pid, err)
 	}
 	p := &Process{PID: pid, pidfd: fd}
+	p.class = sync.OnceValue(p.changesClass)
 	if name, err := os.ReadFile(p.proc("comm")); err == nil {
 		p.Command = terminal.Plain(strings.TrimSpace(string(name)))
 	}
@@ -120,17 +123,35 @@ func (p *Process) Lives() bool {
 // ending tells from a thread's stat (proc(5)) whether it has begun to exit.
 func ending(stat string) bool {
 	const exiting = 0x4 // PF_EXITING of the kernel
+	flags, ok := taskFlags(stat)
+	return !ok || flags&exiting != 0
+}
+
+// taskFlags are the kernel's flags of a task, in its stat.
+func taskFlags(stat string) (flags uint64, ok bool) {
 	// After the name, which may contain any character.
 	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 7 {
-		return true
+		return 0, false
 	}
 	flags, err := strconv.ParseUint(fields[6], 10, 64)
-	return err != nil || flags&exiting != 0
+	return flags, err == nil
 }
 
-// CopyDescriptor duplicates a descriptor of the process into this one.
+// OfKernel tells whether it is a thread of the kernel, which has no descriptors.
+func (p *Process) OfKernel() bool {
+	const kernelThread = 0x200000 // PF_KTHREAD
+	stat, err := os.ReadFile(p.proc("stat"))
+	flags, ok := taskFlags(string(stat))
+	return err == nil && ok && flags&kernelThread != 0
+}
+
+// CopyDescriptor duplicates a descriptor of the process into this one. It refuses to if that would
+// change something for the process.
 func (p *Process) CopyDescriptor(fd int) (int, error) {
+	if err := p.class(); err != nil {
+		return -1, err
+	}
 	copied, err := unix.PidfdGetfd(p.pidfd, fd, 0)
 	switch {
 	case err == nil:
