@@ -48,4 +48,5 @@ package bpf
 //go:generate go tool bpf2go -target bpfel -type record -type counters tap tap.c
 //go:generate go tool bpf2go -target bpfel -type mark -type mptcp_listener hook hook.c
 //go:generate go tool bpf2go -target bpfel -type event -type event_counters -type begun_call calls calls.c
+//go:generate go tool bpf2go -target bpfel sends sends.c
 //go:generate go tool bpf2go -target bpfel uring uring.c
