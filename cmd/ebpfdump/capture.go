@@ -87,7 +87,7 @@ SIGUSR1 prints the counts.
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
 	flags.StringVarP(&f.output, "output", "o", "", "write pcapng to `FILE`, or to stdout if it is -")
 	flags.StringVarP(&f.output, "write", "w", "", "`FILE`, the same as --output")
-	flags.StringVar(&f.views, "view", "kernel,user", "`LIST` of views: kernel, user, net, link")
+	flags.StringVar(&f.views, "view", "kernel,user", "`LIST` of views: "+capture.ViewNames())
 	f.filter.add(flags)
 	flags.BoolVar(&f.echo, "echo", false, "send back what was received")
 	flags.BoolVar(&f.probe, "probe", false, "send the reference traffic, and end when it has been seen")
@@ -215,7 +215,7 @@ func parseViews(list string) ([]capture.View, error) {
 	for name := range strings.SplitSeq(list, ",") {
 		v, ok := capture.ViewByName(strings.TrimSpace(name))
 		if !ok || v == capture.ViewWire {
-			return nil, usagef("there is no view %q: choose some of kernel, user, net, link", name)
+			return nil, usagef("there is no view %q: choose some of %s", name, capture.ViewNames())
 		}
 		if !seen[v] {
 			views = append(views, v)
