@@ -19,7 +19,7 @@ type delivery struct {
 	err   error // error of the call; then there is no Data
 	end   bool  // end of stream
 
-	call     string // empty for ownCall
+	call string // empty for ownCall
 	// Known only for calls of other processes.
 	Ack      uint32 // TCP's sequence number of the next byte in the other direction
 	pid, tid uint32
