@@ -150,14 +150,14 @@ func appendHeader(b []byte, p *capture.Packet) []byte {
 }
 
 // appendPacketData appends a packet's header and bytes, and returns its captured and its
-// original length.
-func appendPacketData(b []byte, p *capture.Packet) (_ []byte, captured, original uint32) {
+// original length. before appends the header.
+func appendPacketData(b []byte, p *capture.Packet, before func([]byte, *capture.Packet) []byte) (_ []byte, captured, original uint32) {
 	start := len(b)
 	data := p.Data
 	if restoresTag(p) {
 		b, data = appendTag(append(b, data[:tagPlace]...), &p.Meta), data[tagPlace:]
 	} else {
-		b = appendHeader(b, p)
+		b = before(b, p)
 	}
 	added := len(b) - start - (len(p.Data) - len(data))
 	b = append(b, data[:min(len(data), limitOf(p.Interface)-(len(b)-start))]...)
@@ -169,7 +169,7 @@ func appendPacketData(b []byte, p *capture.Packet) (_ []byte, captured, original
 func appendSizedData(b []byte, p *capture.Packet) []byte {
 	lengths := len(b)
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-	b, captured, original := appendPacketData(b, p)
+	b, captured, original := appendPacketData(b, p, appendHeader)
 	order.PutUint32(b[lengths:], captured)
 	order.PutUint32(b[lengths+4:], original)
 	return pad(b, int(captured))

@@ -41,7 +41,11 @@ func isSegment(p *capture.Packet) bool {
 // appendSegmentHeader appends everything before the payload.
 func appendSegmentHeader(b []byte, p *capture.Packet) []byte {
 	b = appendPDUText(b, pduDissector, "ip")
-	b = appendPDUCall(b, p)
+	return appendSegmentIP(appendPDUCall(b, p), p)
+}
+
+// appendSegmentIP appends the headers of IP and TCP or UDP.
+func appendSegmentIP(b []byte, p *capture.Packet) []byte {
 	payload := originalLength(p)
 	size := udpHeaderSize
 	if p.Protocol == protocolTCP {
