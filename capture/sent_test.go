@@ -391,4 +391,3 @@ func checkAcknowledged(t *testing.T, sink *memory) {
 		return
 	}
 }
-

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -132,6 +133,9 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	}
 	if err := f.common(&p); err != nil {
 		return p, err
+	}
+	if slices.Contains(p.config.Views, capture.ViewSent) && !f.echo && !f.probe {
+		return p, usagef("a socket of its own sends nothing without --echo, so that the view sent would stay empty")
 	}
 	p.config.Verdict, err = f.filter.read()
 	return p, err
