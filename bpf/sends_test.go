@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -197,7 +198,9 @@ func checkSendsSeeStreams(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Close(server)
+	// Once: by then, another test may have the number.
+	closeServer := sync.OnceFunc(func() { unix.Close(server) })
+	defer closeServer()
 	r := mustFollow(t, CallsOptions{RingSize: MinRingSize, Sends: true}, client)
 	name := t.TempDir() + "/file"
 	if err := os.WriteFile(name, []byte("from a file"), 0o600); err != nil {
@@ -240,7 +243,7 @@ func checkSendsSeeStreams(t *testing.T) {
 	if got := readFully(t, server, len(want)); string(got) != want {
 		t.Errorf("the peer got %d bytes, and not those that were sent", len(got))
 	}
-	unix.Close(server)
+	closeServer()
 	failing := send{name: "after the end", call: CallSendto, errno: unix.EPIPE, do: func() error {
 		for range 1000 {
 			if err := unix.Send(client, []byte("x"), unix.MSG_NOSIGNAL); err != nil {
