@@ -14,6 +14,7 @@
 
 #include "news.h"
 #include "places.h"
+#include "points.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -33,19 +34,6 @@ struct {
 	__type(value, struct begun_call);
 } begun SEC(".maps");
 
-/* The contexts of the tracepoints of a single system call. */
-struct begin_context {
-	__u64 common;
-	__s32 nr;
-	__u32 pad; /* the arguments follow */
-};
-struct end_context {
-	__u64 common;
-	__s32 nr;
-	__u32 pad;
-	__s64 result;
-};
-
 /* Where a task can be preempted in the middle of a raw tracepoint's program, a second copy
  * runs after the first and handles what the first was skipped for: the first notes here,
  * for each thread, that it ran.
@@ -59,28 +47,13 @@ struct {
 
 __u32 twice;
 
+/* Whether a read says where the other direction of its stream is: what was sent is recorded too. */
+const volatile __u32 wants_ack;
+
 /* Whether the raw tracepoint is only for calls that began before they were followed, because
  * called sees all others.
  */
 __u32 probed;
-
-static __always_inline __u64 register_at(__u64 regs, __u32 offset)
-{
-	__u64 value = 0;
-
-	bpf_probe_read_kernel(&value, sizeof(value), (void *)(regs + offset));
-	return value;
-}
-
-static __always_inline __u32 call_number(__s32 nr)
-{
-	__u32 n = nr;
-
-	if (n >= NUMBERS)
-		return 0;
-	asm volatile("" : "+r"(n)); /* otherwise clang may check one register and use another */
-	return call_of[n & (NUMBERS - 1)];
-}
 
 static __always_inline int receives(__u32 call)
 {
@@ -139,6 +112,8 @@ static __always_inline void place_in_stream(struct reading *r, const struct begu
 	if (!next_byte(sk, &next))
 		return;
 	r->head.known |= EVENT_SEQ;
+	if (wants_ack)
+		r->head.ack = FIELD((struct tcp_sock *)sk, write_seq);
 	if (!b->sk) {
 		r->head.seq = next - (r->head.flags & MSG_PEEK ? 0 : r->head.result);
 		return;
@@ -219,10 +194,7 @@ static __always_inline int ended(__u32 slot, const struct begun_call *b, __s64 r
 	return announce_chosen(slot, b->call, b->arguments[0]);
 }
 
-/* The beginning of a call. The kernel refuses to attach a program that reads more of the
- * context than this system call has arguments, although there is memory for all six. So
- * they are copied with a helper, whose reads are not checked at that time.
- */
+/* The beginning of a call. */
 SEC("tracepoint/syscalls/begins")
 int begins(struct begin_context *ctx)
 {
@@ -231,7 +203,7 @@ int begins(struct begin_context *ctx)
 	if (!followed(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	fresh.call = call_number(ctx->nr);
-	if (bpf_probe_read_kernel(fresh.arguments, sizeof(fresh.arguments), (void *)ctx + sizeof(*ctx)))
+	if (copy_arguments(fresh.arguments, ctx))
 		return 0;
 	begin(SLOT_ENTERED, &fresh);
 	return 0;
@@ -258,25 +230,6 @@ int ends(struct end_context *ctx)
 	return ended(SLOT_RETURNED, &b, ctx->result);
 }
 
-static __always_inline int load_arguments(__u32 slot, struct begun_call *b, __u64 regs)
-{
-	struct reading *r = reading(slot);
-	__u32 size = registers_size;
-	int i;
-
-	if (!r)
-		return -1;
-	/* All at once, because each call of the helper costs. */
-	if (size > sizeof(r->registers))
-		size = sizeof(r->registers);
-	if (bpf_probe_read_kernel(r->registers, size, (void *)regs))
-		return -1;
-#pragma unroll
-	for (i = 0; i < 6; i++)
-		b->arguments[i] = r->registers[argument_at[i] / 8 & (REGISTERS_MAX - 1)];
-	return 0;
-}
-
 SEC("raw_tp/sys_enter")
 int entered(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -284,7 +237,7 @@ int entered(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!fresh.call || !followed(bpf_get_current_pid_tgid() >> 32))
 		return 0;
-	if (!load_arguments(SLOT_ENTERED, &fresh, ctx->args[0]))
+	if (!load_arguments(SLOT_ENTERED, fresh.arguments, ctx->args[0]))
 		begin(SLOT_ENTERED, &fresh);
 	return 0;
 }
@@ -330,7 +283,7 @@ static __always_inline int raw_exit(__u32 slot, struct bpf_raw_tracepoint_args *
 	} else {
 		/* Its beginning was missed, but its arguments are still in the registers. */
 		b.call = call;
-		if (load_arguments(slot, &b, ctx->args[0]))
+		if (load_arguments(slot, b.arguments, ctx->args[0]))
 			return 0;
 	}
 	return ended(slot, &b, ctx->args[1]);
@@ -348,16 +301,6 @@ int returned_again(struct bpf_raw_tracepoint_args *ctx)
 	return raw_exit(SLOT_AGAIN, ctx);
 }
 
-/* A kfunc, which tells whether a probed function returns. Go puts in its number: before Linux
- * 7.0 it has no argument, and does not look at this one.
- */
-extern _Bool bpf_session_is_return(void *ctx) __weak __ksym;
-
-/* Where the context of a probe, a struct pt_regs, has a function's first argument, and what
- * it returned.
- */
-const volatile __u32 parameter_at, returned_at;
-
 /* Runs at the beginning of the function of a system call, and when it returns 0, at the end.
  * The function's argument is the address of the registers with those of the system call; the
  * cookie of the probe is which call it is.
@@ -373,7 +316,7 @@ int called(void *ctx)
 		return 1;
 	if (!bpf_session_is_return(ctx)) {
 		b.call = bpf_get_attach_cookie(ctx);
-		if (load_arguments(SLOT_ENTERED, &b, register_at((__u64)ctx, parameter_at)))
+		if (load_arguments(SLOT_ENTERED, b.arguments, register_at((__u64)ctx, parameter_at)))
 			return 1;
 		return !begin(SLOT_ENTERED, &b);
 	}

@@ -47,9 +47,13 @@ type CallsOptions struct {
 	// NewsOfAll asks for an event for every new socket. Default: only for those that the
 	// Hook does not mark when they are created.
 	NewsOfAll bool
+	// Sends also records what sending system calls take. Default: they are not followed, and
+	// cost nothing.
+	Sends bool
 }
 
-// Calls records what the processes of a Hook get from receiving system calls.
+// Calls records what the processes of a Hook get from receiving system calls, and on demand
+// what they send.
 //
 // Needs Linux 5.8 with BTF, CAP_BPF and CAP_PERFMON.
 type Calls struct {
@@ -67,6 +71,7 @@ type Calls struct {
 	uring    *uring
 	// noURing is why there is no uring.
 	noURing error
+	sends   *sends // nil if nobody asked for it
 }
 
 // way is where the programs are attached.
@@ -101,17 +106,27 @@ func OpenCalls(hook *Hook, opts CallsOptions) (*Calls, error) {
 
 // openCallsOf tries one way, and then the raw tracepoints.
 func openCallsOf(hook *Hook, opts CallsOptions, first way) (*Calls, error) {
-	specs, err := readObjects(loadCalls, loadUring)
+	specs, err := readObjects(opts.objects()...)
 	if err != nil {
 		return nil, err
 	}
 	types := sync.OnceValue(func() *btf.Spec { return kernelTypes(specs...) })
-	return openCalls(specs[0], specs[1], types, hook.objects.maps[hookMapProcesses], opts, first)
+	return openCalls(specs, types, hook.objects.maps[hookMapProcesses], opts, first)
+}
+
+// objects are those that the options need, in the order in which openCalls takes them.
+func (opts CallsOptions) objects() []func() (*ebpf.CollectionSpec, error) {
+	all := []func() (*ebpf.CollectionSpec, error){loadCalls, loadUring}
+	if opts.Sends {
+		all = append(all, loadSends)
+	}
+	return all
 }
 
 func openCalls(
-	spec, uring *ebpf.CollectionSpec, types func() *btf.Spec, processes *ebpf.Map, opts CallsOptions, first way,
+	specs []*ebpf.CollectionSpec, types func() *btf.Spec, processes *ebpf.Map, opts CallsOptions, first way,
 ) (_ *Calls, err error) {
+	spec := specs[0]
 	sizes, err := Options{RingSize: opts.RingSize, Snaplen: opts.Snaplen}.withDefaults()
 	if err != nil {
 		return nil, err
@@ -121,7 +136,7 @@ func openCalls(
 	if err := sizeCounts(spec.Maps[callsMapEventCounts]); err != nil {
 		return nil, err
 	}
-	if first == atFunctions && setSession(spec) != nil {
+	if first == atFunctions && setSession(spec, callsProgCalled) != nil {
 		first = atRawTracepoints
 	}
 	if err := opts.set(spec, uint32(sizes.Snaplen)); err != nil {
@@ -153,8 +168,16 @@ func openCalls(
 	// A kernel may lack what this needs: that matters only to processes that use io_uring.
 	var loading sync.WaitGroup
 	shared = c.objects.some(uringMapEvents, uringMapEventCounts, uringMapProcesses, uringMapKnown, uringMapPlaces)
-	loading.Go(func() { c.uring, c.noURing = openURing(uring, types, shared, opts, uint32(sizes.Snaplen)) })
-	defer loading.Wait()
+	loading.Go(func() { c.uring, c.noURing = openURing(specs[1], types, shared, opts, uint32(sizes.Snaplen)) })
+	var noSends error
+	if opts.Sends {
+		shared := c.objects.some(sendsMapEvents, sendsMapProcesses, sendsMapKnown)
+		loading.Go(func() { c.sends, noSends = openSends(specs[2], types, shared, opts, uint32(sizes.Snaplen), first) })
+	}
+	defer func() {
+		loading.Wait()
+		err = errors.Join(err, noSends)
+	}()
 	switch {
 	case first == atTracepoints && c.loadSingle() == nil:
 		if opening.Wait(); noSingle == nil && c.attachSingle() == nil {
@@ -171,8 +194,7 @@ func openCalls(
 }
 
 func (opts CallsOptions) set(spec *ebpf.CollectionSpec, snaplen uint32) error {
-	number, size, arguments, ok := registers()
-	if !ok {
+	if _, _, _, ok := registers(); !ok {
 		return &MissingError{
 			What:    "following system calls is not supported on " + runtime.GOARCH,
 			Hint:    "choose no CallsOptions",
@@ -180,16 +202,30 @@ func (opts CallsOptions) set(spec *ebpf.CollectionSpec, snaplen uint32) error {
 			Err:     errors.ErrUnsupported,
 		}
 	}
+	err := errors.Join(
+		opts.choose(spec, snaplen),
+		setPoints(spec, syscalls),
+		spec.Variables[callsVarWantsAck].Set(flag(opts.Sends)),
+	)
+	if err != nil {
+		return fmt.Errorf("setting up the programs: %w", err)
+	}
+	return nil
+}
+
+// setPoints sets the variables of the programs at system calls: where the registers are, and
+// which calls they follow.
+func setPoints(spec *ebpf.CollectionSpec, table []syscall) error {
+	number, size, arguments, _ := registers()
 	parameter, returned := functionRegisters()
 	var callOf [1024]uint8
-	for _, s := range syscalls {
+	for _, s := range table {
 		if nr, ok := numbers[s.name]; ok && nr < len(callOf) {
 			callOf[nr] = uint8(s.call)
 		}
 	}
 	v := spec.Variables
-	err := errors.Join(
-		opts.choose(spec, snaplen),
+	return errors.Join(
 		v[callsVarNumberAt].Set(number),
 		v[callsVarRegistersSize].Set(size),
 		v[callsVarArgumentAt].Set(arguments),
@@ -197,10 +233,6 @@ func (opts CallsOptions) set(spec *ebpf.CollectionSpec, snaplen uint32) error {
 		v[callsVarParameterAt].Set(parameter),
 		v[callsVarReturnedAt].Set(returned),
 	)
-	if err != nil {
-		return fmt.Errorf("setting up the programs: %w", err)
-	}
-	return nil
 }
 
 // choose sets the variables that the programs of both objects have.
@@ -455,69 +487,6 @@ func (c *Calls) At() Place { return c.ring.next }
 // End ends reading in place, and releases the events that Next has returned.
 func (c *Calls) End() { c.ring.end(c.ring.next) }
 
-// CallCounters is the ledger of Calls: Seen = Recorded + RingFull + Fault.
-type CallCounters struct {
-	// Seen counts the events that were to be recorded.
-	Seen uint64
-	// Recorded counts the events that went into the ring.
-	Recorded uint64
-	// RingFull counts the events that found no room in the ring.
-	RingFull uint64
-	// Fault counts the events whose bytes could not be read from the process's memory.
-	Fault uint64
-	// Truncated counts the messages whose bytes were more than the snaplen or in too many pieces.
-	Truncated uint64
-	// Missed counts the calls, of all processes, for which the kernel skipped the programs,
-	// and those whose arguments could not be stored. Most are calls that would not have
-	// been recorded.
-	Missed uint64
-}
-
-// Lost is the number of events that should be in the capture and are not. Some of those missed
-// may add to it.
-func (c CallCounters) Lost() uint64 { return c.RingFull + c.Fault }
-
-// Counters reads the ledger as it stands, summed over all cpus.
-func (c *Calls) Counters() (CallCounters, error) {
-	var sum CallCounters
-	counts, err := c.counts.read()
-	if err != nil {
-		return sum, fmt.Errorf("the system calls: %w", err)
-	}
-	for _, n := range counts {
-		sum.Seen += n.Seen
-		sum.Recorded += n.Recorded
-		sum.RingFull += n.RingFull
-		sum.Fault += n.Fault
-		sum.Truncated += n.Truncated
-		sum.Missed += n.Missed
-	}
-	missed := func(program string) uint64 {
-		stats, err := c.objects.programs[program].Stats()
-		if err != nil {
-			return 0 // before Linux 5.12 the kernel does not count them
-		}
-		return stats.RecursionMisses
-	}
-	switch {
-	case c.way == atFunctions:
-		// What the raw tracepoint misses, of all calls of the machine, is of no interest but for
-		// those that were in progress when they began to be followed: they are too few to tell.
-		sum.Missed += missed(callsProgCalled) + c.countUnprobed()
-	case c.way == atTracepoints:
-		sum.Missed += missed(callsProgBegins) + missed(callsProgEnds)
-	case Preemptible():
-		// A call is missed if both copies miss it.
-		sum.Missed += min(missed(callsProgReturned), missed(callsProgReturnedAgain))
-	default:
-		sum.Missed += missed(callsProgReturned)
-	}
-	if c.uring != nil {
-		sum.Missed += c.uring.missed()
-	}
-	return sum, nil
-}
-
 // Stop ends the recording. What is in the ring stays readable. The programs are detached
 // in the background until Close.
 func (c *Calls) Stop() error {
@@ -529,6 +498,12 @@ func (c *Calls) Stop() error {
 			return err
 		}
 		c.uring.detach(&c.ends)
+	}
+	if c.sends != nil {
+		if err := c.sends.stop(); err != nil {
+			return err
+		}
+		c.sends.detach(&c.ends)
 	}
 	c.detach()
 	return nil
@@ -550,10 +525,16 @@ func (c *Calls) Close() error {
 	if c.uring != nil {
 		c.uring.detach(&c.ends)
 	}
+	if c.sends != nil {
+		c.sends.detach(&c.ends)
+	}
 	c.ends.Wait()
 	var err error
+	if c.sends != nil {
+		err = c.sends.close()
+	}
 	if c.holder != nil {
-		err = c.holder.Close()
+		err = errors.Join(err, c.holder.Close())
 	}
 	if c.ring != nil {
 		err = errors.Join(err, c.ring.close())

@@ -33,6 +33,14 @@ enum call {
 	CALL_FOUND, /* a socket of which there was no news yet is about to be read */
 	CALL_IO_URING, /* the process has set up an io_uring */
 	CALL_CONTROL, /* not a call: the ancillary data of the message whose event comes next */
+	CALL_WRITE, /* from here on: calls that send */
+	CALL_WRITEV,
+	CALL_PWRITEV2,
+	CALL_SENDTO,
+	CALL_SENDMSG,
+	CALL_SENDMMSG,
+	CALL_SENDFILE,	/* only the length of what it moved is known */
+	CALL_SPLICE_TO, /* likewise */
 };
 
 #define EVENT_SEQ 1	/* seq is known */
@@ -46,9 +54,10 @@ enum call {
  */
 struct event {
 	__u64 time;   /* CLOCK_BOOTTIME, nanoseconds, when the call ended */
+	__u64 began;  /* and when it began, of calls that send */
 	__u64 cookie; /* of the socket, 0 if it has none yet */
 	__u64 lost;   /* events that this cpu has lost so far */
-	__s64 result; /* return value of the call; of recvmmsg, the length of one message */
+	__s64 result; /* return value of the call; of recvmmsg and sendmmsg, the length of one message */
 	__u16 call;
 	__u16 name_len; /* of name */
 	__u32 cpu;
@@ -61,6 +70,7 @@ struct event {
 	__u32 caplen;
 	__u32 room;   /* size of the buffer, the sum of its parts as far as they were read */
 	__u32 seq;    /* TCP's sequence number of the message's first byte */
+	__u32 ack;    /* and of the next byte in the other direction */
 	__u16 family; /* of the socket: AF_INET, ... */
 	__u16 type;
 	__u16 protocol;
@@ -72,7 +82,7 @@ struct event {
 	__u8 peer[16];
 	__u8 comm[16];	  /* news only: the thread's name, terminated by a zero */
 	__u32 msg_flags;  /* as recvmsg and recvmmsg returned them, otherwise 0 */
-	__u8 name[NAME_MAX]; /* sender's struct sockaddr, as the call returned it */
+	__u8 name[NAME_MAX]; /* struct sockaddr of the sender, as the call returned it, or of the destination */
 };
 
 #define CONTROLS 6 /* that are recorded of one message */

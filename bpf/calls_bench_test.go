@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -54,4 +55,82 @@ func BenchmarkCalls(b *testing.B) {
 			})
 		}
 	}
+}
+
+// BenchmarkSends is what the view of what is sent costs: a write to a file and a send, when
+// nobody looks, when only what is received is followed, and with what is sent, in a process that
+// is not followed and in one that is. Nobody reads what is sent: the receive queue is full.
+func BenchmarkSends(b *testing.B) {
+	requirePrivilege(b)
+	_, sender := udpPair(b)
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer null.Close()
+	file := int(null.Fd())
+	small, large := make([]byte, 64), make([]byte, 16384)
+	calls := []struct {
+		name string
+		fd   int
+		data []byte
+	}{{"a write to a file", file, small}, {"a send of 64 bytes", sender, small}, {"a send of 16384 bytes", sender, large}}
+	for _, state := range []string{"off", "others without sends", "followed without sends", "others with sends", "followed with sends"} {
+		for _, call := range calls {
+			b.Run(state+"/"+call.name, func(b *testing.B) {
+				if state != "off" {
+					hook := mustHook(b, mustOpen(b, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen}), HookOptions{Record: true})
+					c, err := OpenCalls(hook, CallsOptions{Sends: strings.HasSuffix(state, "with sends"), RingSize: 64 << 20})
+					if err != nil {
+						b.Fatal(err)
+					}
+					defer c.Close()
+					if strings.HasPrefix(state, "followed") {
+						if err := hook.Follow(uint32(os.Getpid()), nil); err != nil {
+							b.Fatal(err)
+						}
+					}
+					stop := drainCalls(c)
+					defer stop()
+				}
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
+				before := cpuTime(b)
+				for b.Loop() {
+					if _, err := unix.Write(call.fd, call.data); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op") // also of a busy machine
+			})
+		}
+	}
+}
+
+// cpuTime is what the thread has used so far.
+func cpuTime(b *testing.B) int64 {
+	var used unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &used); err != nil {
+		b.Fatal(err)
+	}
+	return used.Utime.Nano() + used.Stime.Nano()
+}
+
+// drainCalls reads events until stop is called, so that the ring does not fill up.
+func drainCalls(c *Calls) (stop func()) {
+	ending, over := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		for e := new(Event); ; {
+			select {
+			case <-ending:
+				return
+			default:
+			}
+			for c.Read(e) == nil {
+			}
+			_ = unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+		}
+	}()
+	return func() { close(ending); <-over }
 }

@@ -37,6 +37,7 @@ type callsControls struct {
 type callsEvent struct {
 	_         structs.HostLayout
 	Time      uint64
+	Began     uint64
 	Cookie    uint64
 	Lost      uint64
 	Result    int64
@@ -52,6 +53,7 @@ type callsEvent struct {
 	Caplen    uint32
 	Room      uint32
 	Seq       uint32
+	Ack       uint32
 	Family    uint16
 	Type      uint16
 	Protocol  uint16
@@ -64,6 +66,7 @@ type callsEvent struct {
 	Comm      [16]uint8
 	MsgFlags  uint32
 	Name      [28]uint8
+	_         [4]byte
 }
 
 type callsEventCounters struct {
@@ -141,6 +144,7 @@ const (
 	callsVarRings          = "rings"
 	callsVarTwice          = "twice"
 	callsVarWakesReader    = "wakes_reader"
+	callsVarWantsAck       = "wants_ack"
 )
 
 // loadCalls returns the embedded CollectionSpec for calls.
@@ -228,6 +232,7 @@ type callsVariableSpecs struct {
 	Rings          *ebpf.VariableSpec `ebpf:"rings"`
 	Twice          *ebpf.VariableSpec `ebpf:"twice"`
 	WakesReader    *ebpf.VariableSpec `ebpf:"wakes_reader"`
+	WantsAck       *ebpf.VariableSpec `ebpf:"wants_ack"`
 }
 
 // callsObjects contains all objects after they have been loaded into the kernel.
@@ -294,6 +299,7 @@ type callsVariables struct {
 	Rings          *ebpf.Variable `ebpf:"rings"`
 	Twice          *ebpf.Variable `ebpf:"twice"`
 	WakesReader    *ebpf.Variable `ebpf:"wakes_reader"`
+	WantsAck       *ebpf.Variable `ebpf:"wants_ack"`
 }
 
 // callsPrograms contains all programs after they have been loaded into the kernel.

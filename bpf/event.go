@@ -17,17 +17,19 @@ type EventHeader struct {
 	// Time is when the call ended, in nanoseconds of CLOCK_BOOTTIME. All pieces of a
 	// message have the same.
 	Time uint64
+	// Began is when it began, of a call that sends.
+	Began uint64
 	// Cookie identifies the socket (SO_COOKIE); 0 if it has none yet.
 	Cookie uint64
 	// Lost counts the events that this cpu has lost so far.
 	Lost uint64
-	// Result is what the call returned, for recvmmsg the length of one message; a negative
-	// errno if it failed.
+	// Result is what the call returned, for recvmmsg and sendmmsg the length of one message; a
+	// negative errno if it failed.
 	Result int64
 	// Call is a Call; see Kind.
 	Call uint16
-	// NameLen is how many bytes there are of Name, the struct sockaddr that the call
-	// returned; see Sender.
+	// NameLen is how many bytes there are of Name, the struct sockaddr of the sender that the
+	// call returned, or of a send's destination; see Sender and Destination.
 	NameLen uint16
 	// Cpu is the one on which the call ended.
 	Cpu uint32
@@ -48,6 +50,9 @@ type EventHeader struct {
 	Room uint32
 	// Seq is TCP's sequence number of the message's first byte; see StreamPlace.
 	Seq uint32
+	// Ack is that of the next byte in the other direction. For calls that receive it is known
+	// only with CallsOptions.Sends.
+	Ack uint32
 	// Family is the socket's, unix.AF_INET, ...; Type unix.SOCK_STREAM, ...; Protocol
 	// unix.IPPROTO_TCP, ...
 	Family   uint16
@@ -70,12 +75,13 @@ type EventHeader struct {
 	// unix.MSG_TRUNC; 0 for other calls.
 	MsgFlags uint32
 	Name     [28]uint8
+	_        [4]byte
 }
 
 // The compiler compares the fields with those of struct event in calls.h.
 var _ = EventHeader(callsEvent{})
 
-// Event is a piece of what a system call of a followed process returned, or news of one of
+// Event is a piece of what a system call of a followed process returned or sent, or news of one of
 // its sockets.
 type Event struct {
 	EventHeader
@@ -182,7 +188,12 @@ func (e *Event) address(bytes [16]byte, port uint16) netip.AddrPort {
 }
 
 // Sender is the address that the call returned; invalid if it returned none.
-func (e *Event) Sender() netip.AddrPort {
+func (e *Event) Sender() netip.AddrPort { return e.named() }
+
+// Destination is the address that a call that sends was given; invalid if it was given none.
+func (e *Event) Destination() netip.AddrPort { return e.named() }
+
+func (e *Event) named() netip.AddrPort {
 	name := e.Name[:e.NameLen]
 	switch {
 	case len(name) >= unix.SizeofSockaddrInet4 && family(name) == unix.AF_INET:

@@ -97,12 +97,14 @@ struct socket {
 } KERNEL;
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	void *icsk_ulp_ops; /* of the protocol above TCP, such as TLS in the kernel */
 } KERNEL;
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u32 copied_seq; /* the next byte to be read */
 	__u32 rcv_nxt;	  /* the next byte expected from the peer */
 	__u32 urg_seq;	  /* the last urgent byte */
+	__u32 write_seq;  /* the next byte to be written */
 } KERNEL;
 
 /* Reads a field; zero if it cannot be read. */

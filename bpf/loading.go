@@ -168,7 +168,7 @@ func OpenFollowing(tap Options, hook HookOptions, calls *CallsOptions) (_ *Follo
 	f := &Following{}
 	objects := []func() (*ebpf.CollectionSpec, error){loadHook}
 	if calls != nil {
-		objects = append(objects, loadCalls, loadUring)
+		objects = append(objects, calls.objects()...)
 	}
 	specs, err := readObjects(objects...)
 	if err != nil {
@@ -183,7 +183,7 @@ func OpenFollowing(tap Options, hook HookOptions, calls *CallsOptions) (_ *Follo
 	if missing == nil {
 		defer processes.Close()
 		if calls != nil {
-			worker.Go(func() { f.Calls, callsErr = openCalls(specs[1], specs[2], types, processes, *calls, bestWay()) })
+			worker.Go(func() { f.Calls, callsErr = openCalls(specs[1:], types, processes, *calls, bestWay()) })
 		}
 	}
 	// The tap first, because all of them need what it needs: its error is the one to report.

@@ -44,7 +44,7 @@ struct reading {
 	__u32 iovs;  /* number of parts left */
 	__u32 bytes; /* of the message left to copy */
 	__u64 header; /* address of recvmsg's struct msghdr, where the call left its flags */
-	__u64 messages; /* address of recvmmsg's next struct mmsghdr */
+	__u64 messages; /* address of the next struct mmsghdr of recvmmsg or sendmmsg */
 	__u32 message_count;
 	__u32 control_len; /* bytes of ancillary data, 0 if there is none */
 	__u64 control;
@@ -261,7 +261,7 @@ __attribute__((noinline)) int record_control(__u32 slot)
 	return 0;
 }
 
-/* Begins the next message of recvmmsg. */
+/* Begins the next message of recvmmsg or sendmmsg. */
 __attribute__((noinline)) int next_message(__u32 slot)
 {
 	struct reading *r = reading(slot);
@@ -272,6 +272,8 @@ __attribute__((noinline)) int next_message(__u32 slot)
 	r->message_count--;
 	r->messages += sizeof(m);
 	take_header(r, &m.hdr);
+	if (r->head.call == CALL_SENDMMSG)
+		r->head.seq += r->head.result; /* behind the message before */
 	begin_message(r, m.len);
 	return 1;
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -19,16 +20,16 @@ var functionPrefixes = map[string]string{
 	"riscv64": "__riscv_sys_",
 }
 
-// setSession puts the number of bpf_session_is_return into the program for the functions of
+// setSession puts the number of bpf_session_is_return into a program for the functions of
 // system calls. The library could do that too, but it would read all of the kernel's types
 // first, and take the argument amiss that the function has from Linux 7.0 on.
-func setSession(spec *ebpf.CollectionSpec) error {
+func setSession(spec *ebpf.CollectionSpec, program string) error {
 	const name = "bpf_session_is_return"
 	id, err := kernelFunction(name)
 	if err != nil {
 		return err
 	}
-	code := spec.Programs[callsProgCalled].Instructions
+	code := spec.Programs[program].Instructions
 	for i := range code {
 		if ins := &code[i]; ins.IsKfuncCall() && ins.Reference() == name {
 			*ins = asm.Instruction{OpCode: ins.OpCode, Src: asm.PseudoKfuncCall, Constant: int64(id)}.WithSource(ins.Source())
@@ -84,10 +85,15 @@ func (c *Calls) attachProbes() error {
 // countUnprobed counts the calls at which the kernel could not run the probes, as long as they
 // are attached.
 func (c *Calls) countUnprobed() uint64 {
-	if c.probes != nil {
-		if info, err := c.probes.Info(); err == nil && info.KprobeMulti() != nil {
-			c.unprobed.Store(info.KprobeMulti().Missed)
-		}
-	}
+	countUnprobed(c.probes, &c.unprobed)
 	return c.unprobed.Load()
+}
+
+func countUnprobed(probes link.Link, count *atomic.Uint64) {
+	if probes == nil {
+		return
+	}
+	if info, err := probes.Info(); err == nil && info.KprobeMulti() != nil {
+		count.Store(info.KprobeMulti().Missed)
+	}
 }

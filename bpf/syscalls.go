@@ -34,13 +34,28 @@ const (
 	// CallControl is not a call: it tells of the ancillary data of the message whose event
 	// comes next; see Event.HasControl.
 	CallControl
+	// These send data.
+	CallWrite
+	CallWritev
+	CallPwritev2
+	CallSendto
+	CallSendmsg
+	CallSendmmsg
+	// CallSendfile and CallSpliceTo send as well, but only the length of the data is known.
+	CallSendfile
+	CallSpliceTo
 )
 
 // Receives tells whether the call receives data.
 func (c Call) Receives() bool { return c >= CallRead && c <= CallZerocopy }
 
-// Unseen tells whether the call receives data of which only the length is known.
-func (c Call) Unseen() bool { return c == CallSplice || c == CallZerocopy }
+// Sends tells whether the call sends data.
+func (c Call) Sends() bool { return c >= CallWrite && c <= CallSpliceTo }
+
+// Unseen tells whether the call moves data of which only the length is known.
+func (c Call) Unseen() bool {
+	return c == CallSplice || c == CallZerocopy || c == CallSendfile || c == CallSpliceTo
+}
 
 // syscall is a system call that is followed.
 type syscall struct {
@@ -50,7 +65,7 @@ type syscall struct {
 	optional bool
 }
 
-// syscalls is the table of them, from which names, tracepoints and the programs' table of
+// syscalls is the table of those that receive or tell of sockets, from which names, tracepoints and the programs' table of
 // numbers are made.
 var syscalls = []syscall{
 	{call: CallRead, name: "read"},
@@ -77,9 +92,11 @@ func (c Call) String() string {
 	case CallControl:
 		return "control"
 	}
-	for _, s := range syscalls {
-		if s.call == c {
-			return s.name
+	for _, table := range [][]syscall{syscalls, sendingCalls} {
+		for _, s := range table {
+			if s.call == c {
+				return s.name
+			}
 		}
 	}
 	return fmt.Sprintf("call %d", uint32(c))
@@ -91,4 +108,6 @@ var numbers = map[string]int{
 	"recvmsg": unix.SYS_RECVMSG, "recvmmsg": unix.SYS_RECVMMSG, "splice": unix.SYS_SPLICE,
 	"getsockopt": unix.SYS_GETSOCKOPT, "socket": unix.SYS_SOCKET, "accept": unix.SYS_ACCEPT, "accept4": unix.SYS_ACCEPT4,
 	"bind": unix.SYS_BIND, "listen": unix.SYS_LISTEN, "io_uring_setup": unix.SYS_IO_URING_SETUP,
+	"write": unix.SYS_WRITE, "writev": unix.SYS_WRITEV, "pwritev2": unix.SYS_PWRITEV2, "sendto": unix.SYS_SENDTO,
+	"sendmsg": unix.SYS_SENDMSG, "sendmmsg": unix.SYS_SENDMMSG, "sendfile": unix.SYS_SENDFILE,
 }

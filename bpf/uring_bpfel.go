@@ -16,6 +16,7 @@ import (
 type uringEvent struct {
 	_         structs.HostLayout
 	Time      uint64
+	Began     uint64
 	Cookie    uint64
 	Lost      uint64
 	Result    int64
@@ -31,6 +32,7 @@ type uringEvent struct {
 	Caplen    uint32
 	Room      uint32
 	Seq       uint32
+	Ack       uint32
 	Family    uint16
 	Type      uint16
 	Protocol  uint16
@@ -43,6 +45,7 @@ type uringEvent struct {
 	Comm      [16]uint8
 	MsgFlags  uint32
 	Name      [28]uint8
+	_         [4]byte
 }
 
 type uringEventCounters struct {

@@ -35,8 +35,11 @@ func Attach(conn syscall.Conn, options Options) (*Session, error) {
 	if err := options.check(); err != nil {
 		return nil, err
 	}
-	if options.wants(ViewUser) {
-		return nil, fmt.Errorf("attaching the tap: only who reads the socket knows its view %v: choose some of %v, %v and %v", ViewUser, ViewKernel, ViewNet, ViewLink)
+	for _, v := range []View{ViewUser, ViewSent} {
+		if !options.wants(v) {
+			continue
+		}
+		return nil, fmt.Errorf("attaching the tap: only the owner of the socket knows its view %v: choose some of %v, %v and %v", v, ViewKernel, ViewNet, ViewLink)
 	}
 	if len(options.Views) == 0 {
 		options.Views = []View{ViewKernel}

@@ -37,6 +37,8 @@ type collector struct {
 	noted   pair.Packet
 	batch   batch
 	spare   batch      // an emptied batch, for reuse
+	held    []batch    // earlier ones, whose memory has bytes of waiting
+	flows   *flows     // nil without ViewSent
 	waiting []delivery // of batch, not paired yet
 	got     int64      // boot time up to which deliveries have been taken
 	took    bool       // the last take returned some
@@ -46,19 +48,18 @@ type collector struct {
 	scratch []byte
 	flushed time.Time
 
-	counts    [viewCount]atomic.Uint64
+	counts    [ViewCount]atomic.Uint64
 	written   atomic.Uint64            // packets that the sink took
 	queue     atomic.Uint64            // messages that receive queues dropped, according to deliveries so far
 	trimmed   atomic.Uint64            // packets of which the verdict keeps only a part
 	records   uint64                   // that were read
 	filtered  uint64                   // of records: packets that the verdict dropped
-	unreached [viewCount]atomic.Uint64 // headers below offset 0 that the filter could not reach
+	unreached [ViewCount]atomic.Uint64 // headers below offset 0 that the filter could not reach
 	peeks     atomic.Uint64            // deliveries that the process only peeked at
 	empty     atomic.Uint64            // calls that returned no message where there are messages
+	refused   atomic.Uint64            // sends that failed
 	forgotten atomic.Uint64            // packets whose sockets are not known any more
 }
-
-const viewCount = ViewWire + 1
 
 func (c *collector) full() bool { return c.limit > 0 && c.counts[ViewKernel].Load() >= c.limit }
 
@@ -133,16 +134,23 @@ func (c *collector) look(last bool) (err error) {
 
 // take appends the new deliveries to those that are left from the last time.
 func (c *collector) take(last bool) {
-	next, horizon := c.origin.take(c.spare, last)
+	next, horizon := c.origin.take(c.spare, last, c.flows != nil && hurries(c.tap, c.ring.done))
 	c.took = len(next.deliveries) > 0
-	if len(c.waiting) > 0 {
-		// There are few, if any; calls of other processes among the new ones may be older.
-		for i := range c.waiting {
-			next.put(&c.waiting[i], c.waiting[i].Data)
-		}
-		slices.SortStableFunc(next.deliveries, func(x, y delivery) int { return cmp.Compare(x.Time, y.Time) })
+	next.latest = math.MinInt64
+	if n := len(next.deliveries); n > 0 {
+		next.latest = next.deliveries[n-1].Time
 	}
-	c.spare = c.batch.emptied()
+	c.spare = batch{}
+	if len(c.waiting) > 0 {
+		// Calls of other processes among the new ones may be older.
+		c.held = append(c.held, c.batch)
+		next.deliveries = append(next.deliveries, c.waiting...)
+		slices.SortStableFunc(next.deliveries, byTime)
+		c.release(c.waiting[0].Time)
+	} else {
+		c.held = c.held[:0]
+		c.spare = c.batch.emptied()
+	}
 	c.batch, c.waiting, c.got = next, next.deliveries, horizon
 	if c.batch.discarded.messages > 0 {
 		c.discard(&c.batch.discarded)
@@ -152,6 +160,17 @@ func (c *collector) take(last bool) {
 // roundBytes bounds how much of the ring one look processes, so that room is released and
 // deliveries are processed under any load.
 const roundBytes = 2 << 20
+
+// release reuses one of the batches whose deliveries all came before a time, and drops the others.
+func (c *collector) release(before int64) {
+	c.held = slices.DeleteFunc(c.held, func(b batch) bool {
+		if b.latest >= before {
+			return false
+		}
+		c.spare = b.emptied()
+		return true
+	})
+}
 
 // merge processes records and deliveries up to a time on the boot clock, ordered by time: a
 // delivery comes after the packets that brought it.
@@ -238,6 +257,9 @@ func (c *collector) kernel() {
 			c.trimmed.Add(1)
 		}
 		c.views(r, p, rec)
+	}
+	if _, ours := c.origin.(*own); ours && c.flows != nil && r.kind.stream {
+		c.flows.saw(p, rec.Data)
 	}
 	r.pairer.Saw(&c.noted, int(c.lostAll-r.lost))
 	r.lost = c.lostAll
@@ -400,6 +422,10 @@ const ownCall = "recvmsg"
 
 // user processes a delivery.
 func (c *collector) user(d *delivery) {
+	if d.sent {
+		c.send(d)
+		return
+	}
 	r := d.route
 	var m pair.Match
 	var receipt Receipt
@@ -457,6 +483,9 @@ func (c *collector) user(d *delivery) {
 	receipt.Peeked = d.Peek
 	c.packet.Receipt, c.packet.Reception = receipt, d.reception
 	c.packet.Reception.complete(d, &m, r.kind.stream)
+	if c.flows != nil {
+		c.flows.read(&c.packet, d)
+	}
 	if at := r.at(ViewUser, &c.packet); at != nil {
 		c.add(&c.packet, at, !empty && !d.Peek)
 	}

@@ -1,6 +1,8 @@
 package capture
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 	"unsafe"
 
@@ -13,23 +15,27 @@ type delivery struct {
 	pair.Delivery
 	route *route
 	out   bool  // a copy of an outgoing packet
+	sent  bool  // it went the other way: a call that sends, From the socket To somewhere
 	err   error // error of the call; then there is no Data
 	end   bool  // end of stream
 	// reception is what the call said; its Controls are the batch's.
 	reception Reception
 	callFlags uint32
 
+	call string // empty for ownCall
 	// Known only for calls of other processes.
-	call     string
+	Ack      uint32 // TCP's sequence number of the next byte in the other direction
 	pid, tid uint32
 	lost     uint64 // calls that were lost since the previous delivery
 }
 
-// batch is deliveries ordered by time, and the memory for their bytes and ancillary data.
+// batch is deliveries ordered by time, and the memory for their bytes and ancillary data, which
+// deliveries of a later batch may use as well.
 type batch struct {
 	deliveries []delivery
 	chunks     [][]byte // of chunkSize, or larger for a larger message
 	used       int      // chunks that are full
+	latest     int64    // time of the last of its deliveries
 	bytes      int
 	controls   []Control // memory for those of deliveries
 	// Messages that were received and discarded, because no view needs them.
@@ -42,6 +48,8 @@ type discarded struct {
 	messages, bytes uint64
 	last            pair.Delivery // without its bytes
 }
+
+func byTime(x, y delivery) int { return cmp.Compare(x.Time, y.Time) }
 
 // size is the memory that a batch needs, in bytes.
 func (b *batch) size() int { return b.bytes + len(b.deliveries)*int(unsafe.Sizeof(delivery{})) }
@@ -104,6 +112,7 @@ const mailboxLimit = 16 << 20
 type mailbox struct {
 	mu     sync.Mutex
 	room   sync.Cond
+	times  sendTimes
 	filled batch
 	closed bool
 	// put calls wake if the collector rests.
@@ -111,8 +120,8 @@ type mailbox struct {
 	wake func()
 }
 
-func newMailbox(wake func()) *mailbox {
-	m := &mailbox{wake: wake}
+func newMailbox(wake func(), times sendTimes) *mailbox {
+	m := &mailbox{wake: wake, times: times}
 	m.room.L = &m.mu
 	return m
 }
@@ -140,14 +149,26 @@ func (m *mailbox) rests() bool {
 	return m.rest
 }
 
+// putSent adds a send of our own that has ended.
+func (m *mailbox) putSent(d *delivery, began int64, data []byte) {
+	m.put(func(b *batch, now int64) {
+		d.Time = m.times.of(began, now)
+		b.put(d, data)
+	})
+}
+
 // take swaps the filled batch for an emptied one. Later deliveries have a time after the
 // horizon.
-func (m *mailbox) take(emptied batch) (taken batch, horizon int64) {
+func (m *mailbox) take(emptied batch, hurry bool) (taken batch, horizon int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	taken, m.filled, m.rest = m.filled, emptied, false
 	m.room.Broadcast()
-	return taken, bootNow()
+	horizon = m.times.horizon(bootNow(), hurry)
+	if m.times.slack > 0 {
+		slices.SortStableFunc(taken.deliveries, byTime) // a send may stand before what was received during it
+	}
+	return taken, horizon
 }
 
 // close ends the blocking of receivers.

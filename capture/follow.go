@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"cmp"
 	"math"
 	"slices"
 
@@ -22,6 +21,9 @@ type follower struct {
 	listed   []Control
 	lost     losses // of events
 	spliced  uint64 // bytes
+	times    sendTimes
+	unsent   losses // of events of sends
+	moved    uint64 // bytes that were sent, of which only the number is known
 
 	aim     bpf.Place // position in the ring to read up to
 	aimed   int64     // boot time when it was read
@@ -32,6 +34,7 @@ type follower struct {
 // parts is a message that comes in several pieces.
 type parts struct {
 	delivery
+	ended  uint64 // the Time of its pieces
 	bytes  []byte
 	offset uint32
 	wanted uint32
@@ -39,7 +42,9 @@ type parts struct {
 }
 
 func newFollower(l *Live) *follower {
-	return &follower{live: l, parts: make(map[uint32]*parts), controls: make(map[uint32]waitingControls)}
+	return &follower{
+		live: l, parts: make(map[uint32]*parts), controls: make(map[uint32]waitingControls), times: newSendTimes(l.config.Views),
+	}
 }
 
 // routeOf finds the route of a packet.
@@ -58,13 +63,13 @@ func (f *follower) rests() bool {
 const takenBytes = 2 << 20
 
 // take reads what processes got, ordered by time.
-func (f *follower) take(b batch, last bool) (taken batch, horizon int64) {
+func (f *follower) take(b batch, last, hurry bool) (taken batch, horizon int64) {
 	calls := f.live.calls
 	if calls == nil {
 		return b, math.MaxInt64
 	}
 	if err := calls.Begin(); err != nil {
-		return b, f.horizon
+		return b, f.times.horizon(f.horizon, hurry)
 	}
 	defer calls.End()
 	if !f.aiming {
@@ -89,8 +94,8 @@ func (f *follower) take(b batch, last bool) (taken batch, horizon int64) {
 		// Hardly any event after it is older.
 		f.horizon = max(f.horizon, newest)
 	}
-	horizon = f.incomplete(&b, last)
-	slices.SortStableFunc(b.deliveries, func(x, y delivery) int { return cmp.Compare(x.Time, y.Time) })
+	horizon = f.times.horizon(f.incomplete(&b, last), hurry)
+	slices.SortStableFunc(b.deliveries, byTime)
 	return b, horizon
 }
 
@@ -125,8 +130,13 @@ func (f *follower) takeEvent(b *batch) {
 		case e.Type != unix.SOCK_STREAM:
 			f.live.scanner.ask(request{pid: int(e.Pid), fd: int(e.Fd), cookie: e.Cookie, bound: true})
 		}
-	case !kind.Receives():
+	case !kind.Receives() && !kind.Sends():
 		f.live.scanner.ask(request{pid: int(e.Pid), fd: int(e.Fd), cookie: e.Cookie})
+	case kind.Sends() && e.Unseen():
+		f.moved += uint64(max(e.Result, 0))
+		if d, ok := f.delivery(); ok {
+			b.put(&d, nil)
+		}
 	case e.Unseen():
 		f.spliced += uint64(max(e.Result, 0))
 		// TCP_ZEROCOPY_RECEIVE may return nothing when the process has to do something else.
@@ -146,7 +156,7 @@ func (f *follower) takeEvent(b *batch) {
 func (f *follower) part(b *batch) {
 	e := &f.event
 	m := f.parts[e.Tid]
-	if m != nil && (m.Time != int64(e.Time) || e.Offset == 0) {
+	if m != nil && (m.ended != e.Time || e.Offset == 0) {
 		f.give(b, m)
 		m = nil
 	}
@@ -156,7 +166,7 @@ func (f *follower) part(b *batch) {
 			return
 		}
 		d.reception.Controls = slices.Clone(d.reception.Controls)
-		m = &parts{delivery: d, wanted: e.Wanted}
+		m = &parts{delivery: d, ended: e.Time, wanted: e.Wanted}
 		f.parts[e.Tid] = m
 	}
 	if e.Offset == m.offset { // else a piece was lost, and those after it are useless
@@ -182,11 +192,15 @@ func (f *follower) delivery() (d delivery, ok bool) {
 	if at == nil {
 		return d, false
 	}
+	if e.Kind().Sends() {
+		return f.send(at), true
+	}
 	d = delivery{route: at, call: e.CallName(), pid: e.Pid, tid: e.Tid, lost: f.lost.since(e.Cpu, e.Lost)}
 	d.Time, d.Full, d.Cookie, d.Peek = int64(e.Time), int(max(e.Result, 0)), e.Cookie, e.Flags&unix.MSG_PEEK != 0
 	d.From, d.To = e.Peer(), e.Local()
 	d.Seq, d.Sequenced = e.StreamPlace()
 	d.reception, d.callFlags = f.receptionOf(e, at.kind.stream), e.Flags
+	d.Ack = e.Ack
 	if at.kind.listens {
 		// A read into an empty buffer returns 0, too.
 		d.end = e.Result == 0 && (e.Room > 0 || e.Unseen() || e.Flags&unix.MSG_TRUNC != 0)
@@ -201,4 +215,20 @@ func (f *follower) delivery() (d delivery, ok bool) {
 		d.Cut = e.Short() || !e.Unseen() && e.Wanted >= e.Room && e.Kind() != bpf.CallRecvmsg && e.Kind() != bpf.CallRecvmmsg
 	}
 	return d, true
+}
+
+// send is delivery for a call that sends.
+func (f *follower) send(at *route) delivery {
+	e := &f.event
+	d := delivery{route: at, sent: true, call: e.CallName(), pid: e.Pid, tid: e.Tid, lost: f.unsent.since(e.Cpu, e.Lost), Ack: e.Ack}
+	d.Time, d.Full, d.Cookie = f.times.of(int64(e.Began), int64(e.Time)), int(max(e.Result, 0)), e.Cookie
+	d.From, d.To = e.Local(), e.Peer()
+	if to := e.Destination(); to.IsValid() && !at.kind.stream {
+		d.To = to
+	}
+	d.Seq, d.Sequenced = e.StreamPlace()
+	if e.Result < 0 {
+		d.err = unix.Errno(-e.Result)
+	}
+	return d
 }

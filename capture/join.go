@@ -185,8 +185,10 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 func (l *Live) load() error {
 	c := &l.config
 	var calls *bpf.CallsOptions
-	if c.wants(ViewUser) || c.changes() {
-		calls = &bpf.CallsOptions{RingSize: c.RingSize, Snaplen: c.Snaplen, Ports: c.Ports, NewsOfAll: c.changes()}
+	if c.wants(ViewUser) || c.wants(ViewSent) || c.changes() {
+		calls = &bpf.CallsOptions{
+			RingSize: c.RingSize, Snaplen: c.Snaplen, Ports: c.Ports, NewsOfAll: c.changes(), Sends: c.wants(ViewSent),
+		}
 		switch {
 		case c.byDescriptor():
 			calls.Choose = bpf.ChooseKnown
@@ -201,7 +203,7 @@ func (l *Live) load() error {
 		calls,
 	)
 	if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) && missing.Setting == bpf.SettingCalls {
-		missing.Hint, missing.Setting = "choose views without ViewUser", SettingViews
+		missing.Hint, missing.Setting = "choose views without ViewUser and ViewSent", SettingViews
 	}
 	if err != nil {
 		return err
@@ -414,6 +416,12 @@ func (l *Live) Remarks() []string {
 	}
 	if n := l.follower.spliced; n > 0 {
 		all = append(all, fmt.Sprintf("%d bytes went by splice, without a copy or into buffers that nobody can find: the user view has their length only", n))
+	}
+	if n := l.follower.moved; n > 0 {
+		all = append(all, fmt.Sprintf("%d bytes were sent by sendfile or splice: the sent view has their length only", n))
+	}
+	if l.uring.Load() && l.config.wants(ViewSent) {
+		all = append(all, "the process uses io_uring: what it sent that way is not in the sent view")
 	}
 	if n := l.collector.forgotten.Load(); n > 0 {
 		all = append(all, fmt.Sprintf("%d packets were of sockets that nobody knows: they are not in the capture", n))

@@ -99,6 +99,11 @@ func (k *Kind) countsFiltered() bool {
 // may send it again, which runs the filter again.
 func (k *Kind) blocksSender() bool { return k.domain == unix.AF_UNIX || k.domain == unix.AF_NETLINK }
 
+// segments tells whether what goes through such a socket is the payload of TCP or UDP.
+func (k *Kind) segments() bool {
+	return k.layer == LayerTransport && (k.Protocol() == unix.IPPROTO_TCP || k.Protocol() == unix.IPPROTO_UDP)
+}
+
 // Loopback is the kind's default address, with the port of the probe.
 func (k *Kind) Loopback() netip.AddrPort {
 	if k.IPv6() {
@@ -116,7 +121,7 @@ func (k *Kind) Family() int { return k.domain }
 // newInterface describes one view of the kind. clockError bounds the error of its times, in
 // nanoseconds.
 func (k *Kind) newInterface(view View, clockError int64) Interface {
-	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6(), HasMeta: view != ViewUser, Source: SourceTap}
+	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6(), HasMeta: view != ViewUser && view != ViewSent, Source: SourceTap}
 	switch view {
 	case ViewKernel:
 		i.Layer, i.ClockError = k.layer, clockError
@@ -125,6 +130,11 @@ func (k *Kind) newInterface(view View, clockError int64) Interface {
 		}
 	case ViewUser:
 		i.Layer = LayerMessage
+	case ViewSent:
+		i.Layer = LayerMessage
+		if k.segments() {
+			i.Header = HeaderSegment
+		}
 	case ViewNet:
 		i.Layer = LayerNetwork
 	case ViewLink:

@@ -33,11 +33,19 @@ type Counts struct {
 	// Empty counts the calls on sockets read as messages that returned an error, or the end of a
 	// connection, instead. They are not in Delivered.
 	Empty uint64
+	// Sent counts the sending calls that took something, in the sent view, and Failed those that
+	// returned an error instead. The latter are in the view, too.
+	Sent, Failed uint64
 	// Tap is the ledger of the tap.
 	Tap bpf.Counters
-	// Calls is the ledger of the system calls of other processes.
-	Calls bpf.CallCounters
+	// Calls is the ledger of the receiving system calls of other processes, and Sends that of
+	// the sending ones.
+	Calls, Sends bpf.CallCounters
 }
+
+// Lost is the number of packets and calls of which there was no record. Some of Missed may add
+// to it.
+func (c *Counts) Lost() uint64 { return c.Tap.Lost() + c.Calls.Lost() + c.Sends.Lost() }
 
 // Account says what became of the packets that a filter saw, each of which userspace gets as
 // one message or not at all. It balances to the packet:
@@ -132,6 +140,7 @@ type tally struct {
 	delivered uint64 // messages, without peeks
 	before    uint64 // of delivered: had been in the queue before the socket got the tap
 	bytes     uint64 // that were delivered, also of streams
+	sent      uint64 // bytes
 
 	drops  dropCount // of the sockets whose count could be read
 	closed uint64    // sockets whose count could not be read at the end
@@ -242,10 +251,15 @@ func (g *ledger) counts() (Counts, error) {
 		QueueDropped: c.queue.Load(),
 		Peeked:       c.peeks.Load(),
 		Empty:        c.empty.Load(),
+		Sent:         c.counts[ViewSent].Load(),
+		Failed:       c.refused.Load(),
 	}
 	var err error
 	if g.calls != nil {
 		if counts.Calls, err = g.calls.Counters(); err != nil {
+			return counts, err
+		}
+		if counts.Sends, err = g.calls.SendCounters(); err != nil {
 			return counts, err
 		}
 	}
@@ -274,8 +288,11 @@ func (g *ledger) statistics() ([]Statistics, error) {
 				if at == p.lanes[v] && accounts != nil {
 					st.balance(accounts[n])
 				}
-				if v == ViewUser {
+				switch v {
+				case ViewUser:
 					st.Bytes = p.tally.bytes
+				case ViewSent:
+					st.Bytes = p.tally.sent
 				}
 				all = append(all, st)
 			}
@@ -312,6 +329,8 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 	case !first:
 	case at.View == ViewUser:
 		st.Dropped = counts.Calls.Lost()
+	case at.View == ViewSent:
+		st.Dropped = counts.Sends.Lost()
 	default:
 		// Losses after the last packet that was asked for do not count, as far as they are
 		// known.
@@ -334,6 +353,7 @@ func (st *Statistics) balance(a *Account) {
 	case a == nil:
 	case st.Interface.View == ViewUser:
 		st.OSDropped, st.Account, st.Comment = a.Queue+a.Unseen, a, a.String()
+	case st.Interface.View == ViewSent: // it is about what comes
 	default:
 		st.OSDropped = a.Unseen
 	}

@@ -3,6 +3,7 @@ package capture
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
@@ -10,7 +11,9 @@ import (
 // Options say how a capture records, whatever it captures. The zero value is usable: all of
 // each packet, in the views kernel and user, without a limit.
 type Options struct {
-	// Views to hand to the sink, each once. Default: ViewKernel and ViewUser.
+	// Views to hand to the sink, each once. Default: ViewKernel and ViewUser. Without the
+	// kernel's views, those of the bytes that went through TCP and UDP sockets have
+	// HeaderSegment if ViewSent is among them.
 	Views []View
 	// Packets ends the capture after so many packets of the kernel view, and their deliveries
 	// to userspace. Default: 0, no limit.
@@ -44,12 +47,24 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// captured are the views that a capture can have.
+var captured = []View{ViewKernel, ViewUser, ViewNet, ViewLink, ViewSent}
+
+// ViewNames lists the views that a capture can have, for people.
+func ViewNames() string {
+	var names []string
+	for _, v := range captured {
+		names = append(names, v.String())
+	}
+	return strings.Join(names, ", ")
+}
+
 // check refuses views that no capture has.
 func (o *Options) check() error {
 	for n, v := range o.Views {
 		switch {
-		case v < ViewKernel || v >= ViewWire:
-			return fmt.Errorf("there is no view %d of a socket: choose some of %v, %v, %v and %v", v, ViewKernel, ViewUser, ViewNet, ViewLink)
+		case !slices.Contains(captured, v):
+			return fmt.Errorf("there is no view %d of a socket: choose some of %v", v, ViewNames())
 		case slices.Contains(o.Views[:n], v):
 			return fmt.Errorf("the view %v is chosen twice", v)
 		}

@@ -12,8 +12,9 @@ type origin interface {
 	routeOf(rec *bpf.Record) *route
 	// take returns what userspace has got since the last time, ordered by time, in a batch that
 	// may reuse the memory of the emptied one. All later deliveries have a time after horizon.
-	// The last time it also returns what is incomplete.
-	take(emptied batch, last bool) (taken batch, horizon int64)
+	// The last time it also returns what is incomplete. In a hurry it does not wait for sends
+	// that have begun.
+	take(emptied batch, last, hurry bool) (taken batch, horizon int64)
 	// rests tells whether there is nothing to take. Then the next delivery ends the tap's
 	// Sleep.
 	rests() bool
@@ -35,8 +36,8 @@ func (o *own) outlets() []*outlet { return []*outlet{o.home.outlet} }
 
 func (o *own) rests() bool { return o.mailbox.rests() }
 
-func (o *own) take(emptied batch, _ bool) (batch, int64) {
-	taken, horizon := o.mailbox.take(emptied)
+func (o *own) take(emptied batch, _, hurry bool) (batch, int64) {
+	taken, horizon := o.mailbox.take(emptied, hurry)
 	if o.loss != nil {
 		counters, err := o.tap.Counters()
 		o.loss.Unrecorded(counters.Lost(), err == nil)

@@ -16,6 +16,11 @@ const (
 	ViewLink
 	// ViewWire is what an AF_PACKET socket on the interface gets.
 	ViewWire
+	// ViewSent is what a sending system call took.
+	ViewSent
+
+	// ViewCount is more than the number of any view, to index arrays.
+	ViewCount
 )
 
 var viewNames = map[View]string{
@@ -24,6 +29,7 @@ var viewNames = map[View]string{
 	ViewNet:    "net",
 	ViewLink:   "link",
 	ViewWire:   "wire",
+	ViewSent:   "sent",
 }
 
 // String is the name used on the command line and in interface names.
@@ -121,6 +127,10 @@ const (
 	// HeaderInvented is the same for packets whose addresses are not known, so that these are
 	// invented, too.
 	HeaderInvented
+	// HeaderSegment is for payloads (LayerMessage) that were passed to or from a TCP or UDP
+	// socket. In a file they get an IP header and one of TCP or UDP, made of their addresses and
+	// their Segment, so that readers put the bytes of both directions together.
+	HeaderSegment
 )
 
 // Times says what the times of packets are.
@@ -187,14 +197,17 @@ type Packet struct {
 	Src, Dst netip.AddrPort
 	// Protocol is the IP protocol number, such as 6 for TCP; zero when there is none.
 	Protocol uint8
-	// Call is the system call that returned the bytes (user view only), such as "recvfrom".
+	// Segment is where the bytes are in a TCP connection, on interfaces with HeaderSegment.
+	Segment Segment
+	// Call is the system call that returned the bytes or took them (user and sent views only),
+	// such as "recvfrom".
 	Call string
 	// Meta is what the kernel kept in addition to the bytes (views of the kernel's side only).
 	Meta Meta
 	// Verdict is what the socket's filter decided (kernel view only).
 	Verdict Verdict
 	// Receipt is how userspace got the bytes, and Reception what the Call was given and said
-	// (user view only).
+	// (user view only). In the sent view Receipt has the Errno with which a call has failed.
 	Receipt   Receipt
 	Reception Reception
 	// PID and TID are the process and thread that made the Call, zero when unknown.
@@ -209,6 +222,20 @@ func (p *Packet) Got() int {
 		n = min(n, int(p.Reception.Buffer))
 	}
 	return n
+}
+
+// Segment is what the header says that bytes get in a file which went through a TCP or UDP
+// socket.
+type Segment struct {
+	// Known is false for what moved no bytes, or none to stay: it gets no such header.
+	Known bool
+	// Seq is TCP's sequence number of the first byte.
+	Seq uint32
+	// Ack is that of the next byte in the other direction, if Acks says that it is known.
+	Ack  uint32
+	Acks bool
+	// Ends says that no byte follows.
+	Ends bool
 }
 
 // Sink takes the packets of a capture, in the order of their times.
@@ -248,8 +275,8 @@ type Statistics struct {
 	Delivered uint64
 	// Written counts all packets that the Sink took. It is not in a file.
 	Written uint64
-	// Bytes counts what userspace got, in its view: for streams it is the only sum. It is not
-	// in a file.
+	// Bytes counts what userspace got or sent, in its views: for streams it is the only sum. It
+	// is not in a file.
 	Bytes uint64
 	// Comment is a remark in words, or empty: in the user view the Account.
 	Comment string

@@ -272,7 +272,7 @@ func probePing(p *probing) error {
 	if p.kind.IPv6() {
 		typ = 128
 	}
-	return p.session.main.send(echoRequest(typ, p.payload), p.addr)
+	return p.session.main.send(echoRequest(typ, p.payload), p.addr, p.session.sent)
 }
 
 // probeWire sends a UDP datagram over lo, to a socket that is bound there.

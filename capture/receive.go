@@ -271,10 +271,32 @@ func (s *Session) receiveAll(socket *socket) {
 func (s *Session) echo(r *receiver) {
 	for i := range r.count {
 		from := r.sender(i)
-		if err := r.socket.send(r.data(i), from); err != nil && !s.stopping.Load() {
+		if err := r.socket.send(r.data(i), from, s.sent); err != nil && !s.stopping.Load() {
 			s.config.Notice(fmt.Sprintf("sending back to %s: %v", from, err))
 		}
 	}
+}
+
+// sending is a call of ours that has sent something, or failed to.
+type sending struct {
+	socket *socket
+	to     netip.AddrPort
+	began  int64 // on the boot clock
+	data   []byte
+	err    error
+}
+
+// sent notes what was sent back, if somebody wants to see it.
+func (s *Session) sent(did *sending) {
+	if !s.config.wants(ViewSent) {
+		return
+	}
+	d := delivery{route: s.own.home, sent: true, call: "sendto", err: did.err}
+	if did.socket.connected {
+		d.call = "sendmsg"
+	}
+	d.Cookie, d.Full, d.From, d.To = did.socket.cookie, len(did.data), did.socket.local, did.to
+	s.own.mailbox.putSent(&d, did.began, did.data)
 }
 
 const (

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -45,10 +46,10 @@ func (r *route) at(view View, p *Packet) *lane { return r.outlet.at(view, p) }
 type outlet struct {
 	kind  *Kind
 	tally tally
-	lanes [viewCount]*lane // nil where the view was not asked for
+	lanes [ViewCount]*lane // nil where the view was not asked for
 	// For IPv4 packets of an IPv6 socket: in a file, each interface has one link type. They are
 	// made when the first such packet comes.
-	mapped [viewCount]*lane
+	mapped [ViewCount]*lane
 }
 
 // lane is one interface, and the counts of its packets.
@@ -72,7 +73,17 @@ func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 	for _, v := range views {
 		p.lanes[v] = &lane{Interface: kind.newInterface(v, clockError)}
 	}
+	if user := p.lanes[ViewUser]; user != nil && readsSegments(views) && kind.segments() {
+		user.Header = HeaderSegment
+	}
 	return p
+}
+
+// readsSegments tells whether the user view is the other direction of the sent view. If a view of
+// the kernel is there, that one is: twice the same bytes would look like a retransmission.
+func readsSegments(views []View) bool {
+	kernel := func(v View) bool { return v != ViewUser && v != ViewSent }
+	return slices.Contains(views, ViewSent) && !slices.ContainsFunc(views, kernel)
 }
 
 // owner is the descriptions of a process and of its sockets, for people.

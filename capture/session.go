@@ -169,6 +169,7 @@ func newCollector(options Options, tap *bpf.Tap, clock clock) *collector {
 		clock:     clock,
 		limit:     options.Packets,
 		poll:      pollInterval,
+		flows:     newFlows(options.Views),
 		snaplen:   options.Snaplen,
 		immediate: options.Immediate,
 	}
@@ -181,7 +182,7 @@ func newCollector(options Options, tap *bpf.Tap, clock clock) *collector {
 // newOwn makes the origin of a session's own socket.
 func newOwn(config *Config, tap *bpf.Tap, clockError int64) *own {
 	kind := config.Kind
-	o := &own{tap: tap, mailbox: newMailbox(func() { _ = tap.Nudge() })}
+	o := &own{tap: tap, mailbox: newMailbox(func() { _ = tap.Nudge() }, newSendTimes(config.Views))}
 	o.home = newRoute(kind, newOutlet(kind, config.Views, clockError))
 	o.home.protocol, o.home.listens = uint8(config.Protocol), kind.listens
 	mayDrop := config.Verdict != nil && kind.countsFiltered()

@@ -294,12 +294,14 @@ func (s *socket) accept(poll bool) (*socket, error) {
 	return conn, nil
 }
 
-// send writes all of data to the socket, or to an address unless connected.
-func (s *socket) send(data []byte, to netip.AddrPort) error {
+// send writes all of data to the socket, or to an address unless connected. did is called for
+// each call that has sent something, or failed.
+func (s *socket) send(data []byte, to netip.AddrPort, did func(*sending)) error {
 	var err error
 	werr := s.conn.Write(func(fd uintptr) bool {
 		for {
 			var n int
+			began := bootNow()
 			if s.connected {
 				n, err = unix.SendmsgN(int(fd), data, nil, nil, unix.MSG_NOSIGNAL)
 			} else {
@@ -307,9 +309,13 @@ func (s *socket) send(data []byte, to netip.AddrPort) error {
 			}
 			switch {
 			case errors.Is(err, unix.EINTR):
+			case errors.Is(err, unix.EAGAIN):
+				return false
 			case err != nil:
-				return !errors.Is(err, unix.EAGAIN)
+				did(&sending{s, to, began, nil, err})
+				return true
 			default:
+				did(&sending{s, to, began, data[:n], nil})
 				data = data[n:]
 				if len(data) == 0 {
 					return true

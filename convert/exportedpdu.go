@@ -42,9 +42,12 @@ const (
 
 // appendPDUHeader appends the header of a message: tags of type(2), length(2) and value,
 // all big endian, for the dissector, the addresses and ports, and the text of the
-// protocol column. The ports do not select a dissector, but conversations and filters
+// protocol column. A segment has headers instead of addresses. The ports do not select a dissector, but conversations and filters
 // need them.
 func appendPDUHeader(b []byte, p *capture.Packet) []byte {
+	if isSegment(p) {
+		return appendSegmentHeader(b, p)
+	}
 	b = appendPDUText(b, pduDissector, "data")
 	b = appendPDUAddress(b, pduIPv4Source, pduIPv6Source, p.Src.Addr())
 	b = appendPDUAddress(b, pduIPv4Destination, pduIPv6Destination, p.Dst.Addr())
@@ -57,6 +60,11 @@ func appendPDUHeader(b []byte, p *capture.Packet) []byte {
 			b = appendPDUUint32(b, pduDestinationPort, uint32(p.Dst.Port()))
 		}
 	}
+	return appendPDUCall(b, p)
+}
+
+// appendPDUCall appends the last tags: the call in the protocol column, the direction, the end.
+func appendPDUCall(b []byte, p *capture.Packet) []byte {
 	if p.Call != "" {
 		b = appendPDUText(b, pduProtocolColumn, cut(p.Call, maxColumn))
 	}

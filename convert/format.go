@@ -31,6 +31,9 @@ type Format struct {
 	// link returns the link type of an interface in such a file; nil if it is the same as
 	// in pcapng.
 	link func(*capture.Interface) (uint16, error)
+	// fits tells whether a file has room for a packet of an interface that fits; nil if it has
+	// room for all of them.
+	fits func(*capture.Packet) bool
 	// keeps has a bit for each detail that a file has room for.
 	keeps uint32
 	// tags says that a frame's VLAN tag is put back into its bytes.
@@ -59,7 +62,7 @@ func init() {
 		},
 		{
 			Name: "pcap", Summary: "one view, for tcpdump and everything else on libpcap; IP without a link header as RAW (101)", suffixes: []string{".pcap", ".cap", ".dmp"},
-			OneView: true, tags: true, link: pcapLinkType, detect: isPcap, open: openPcap, create: createPcap, latest: math.MaxUint32*1e9 + 999_999_999,
+			OneView: true, tags: true, link: pcapLinkType, fits: fitsPcap, detect: isPcap, open: openPcap, create: createPcap, latest: math.MaxUint32*1e9 + 999_999_999,
 		},
 		{
 			Name: "json", Summary: "one object a line", suffixes: []string{".json", ".jsonl", ".ndjson"},

@@ -39,7 +39,9 @@ import (
 //	gso_segs    how many segments it stands for
 //	hash        of the flow
 //	queue       queue_mapping: one more than the number of the receive queue
-//	call        system call that returned the bytes
+//	seq, ack    TCP's sequence numbers of the first byte of data, and of the next byte in the
+//	            other direction, in the views user and sent where they are together
+//	call        system call that returned the bytes, or took them
 //	pid, tid    process and thread that made the call
 //	errno       name of the error with which the call failed, such as "ECONNREFUSED"
 //	buffer      size of the buffer that the call was given
@@ -121,6 +123,12 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	b = appendJSONNumber(b, "captured", uint64(len(p.Data)))
 	b = appendJSONNumberIf(b, "drops", p.Drops)
 	b = appendJSONHeaders(b, p)
+	if isSegment(p) && p.Protocol == protocolTCP {
+		b = appendJSONNumber(b, "seq", uint64(p.Segment.Seq))
+		if p.Segment.Acks {
+			b = appendJSONNumber(b, "ack", uint64(p.Segment.Ack))
+		}
+	}
 	b = appendJSONMeta(b, &p.Meta)
 	if p.Call != "" {
 		b = appendJSONText(b, "call", p.Call)

@@ -28,13 +28,20 @@ const (
 // with two interfaces of this type.
 const linkRaw = 101
 
-// pcapLinkType returns the link type of an interface's packets in pcap.
+// pcapLinkType returns the link type of an interface's packets in pcap. Segments are there
+// without what is for Wireshark alone.
 func pcapLinkType(i *capture.Interface) (uint16, error) {
 	link, err := linkType(i)
-	if link == linkIPv4 || link == linkIPv6 {
+	if link == linkIPv4 || link == linkIPv6 || i.Header == capture.HeaderSegment {
 		link = linkRaw
 	}
 	return link, err
+}
+
+// fitsPcap tells whether pcap has room for a packet: not for a call that failed, on an
+// interface whose packets are written as segments.
+func fitsPcap(p *capture.Packet) bool {
+	return p.Interface.Header != capture.HeaderSegment || isSegment(p)
 }
 
 // pcapReader reads pcap of either byte order, with timestamps in micro- or nanoseconds.
@@ -201,6 +208,9 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	if err := w.begin(link); err != nil {
 		return err
 	}
+	if !fitsPcap(p) {
+		return fmt.Errorf("writing packet of %s: it moved no bytes, and pcap has room for nothing else", p.Interface.Name())
+	}
 	if link != w.link {
 		return fmt.Errorf("writing packet of %s: its link type is %d, and pcap has room for one, which is %d", p.Interface.Name(), link, w.link)
 	}
@@ -213,7 +223,11 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	b := order.AppendUint32(w.out.buf, uint32(min(t/1e9, math.MaxUint32)))
 	b = order.AppendUint32(b, uint32(t%1e9))
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-	b, captured, original := appendPacketData(b, p)
+	before := appendHeader
+	if link == linkRaw && isSegment(p) {
+		before = appendSegmentIP
+	}
+	b, captured, original := appendPacketData(b, p, before)
 	order.PutUint32(b[start+8:], captured)
 	order.PutUint32(b[start+12:], original)
 	w.out.buf = b

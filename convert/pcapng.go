@@ -100,8 +100,8 @@ func newWriter(w io.Writer, size int, header []byte) (*Writer, error) {
 // block if it is the interface's first packet. It does not keep p.
 //
 // Packets of LayerTransport get a synthetic IP header made from their addresses, packets
-// of LayerMessage an exported PDU header with the addresses and their Call, and packets
-// of LayerLink the VLAN tag of their Meta, if the interface has metadata. The result is
+// of LayerMessage an exported PDU header with the addresses and their Call, or with an IP
+// header and one of TCP or UDP if they have a Segment, and packets of LayerLink the VLAN tag of their Meta, if the interface has metadata. The result is
 // truncated to 262144 bytes, or to nearly 1 MiB for the link types of which Wireshark
 // reads such packets; the original length shows it.
 func (w *Writer) WritePacket(p *capture.Packet) error {
@@ -132,7 +132,7 @@ func checkHeader(p *capture.Packet) error {
 }
 
 // maxHeader is the maximum that appendHeader appends.
-const maxHeader = max(ipv4HeaderSize, ipv6HeaderSize+jumboHeaderSize, maxPDUHeader)
+const maxHeader = max(ipv4HeaderSize, ipv6HeaderSize+jumboHeaderSize, maxPDUHeader, maxSegmentHeader)
 
 // appendHeader appends the header that the interface's link type requires before the
 // packet's own bytes.
@@ -150,14 +150,14 @@ func appendHeader(b []byte, p *capture.Packet) []byte {
 }
 
 // appendPacketData appends a packet's header and bytes, and returns its captured and its
-// original length.
-func appendPacketData(b []byte, p *capture.Packet) (_ []byte, captured, original uint32) {
+// original length. before appends the header.
+func appendPacketData(b []byte, p *capture.Packet, before func([]byte, *capture.Packet) []byte) (_ []byte, captured, original uint32) {
 	start := len(b)
 	data := p.Data
 	if restoresTag(p) {
 		b, data = appendTag(append(b, data[:tagPlace]...), &p.Meta), data[tagPlace:]
 	} else {
-		b = appendHeader(b, p)
+		b = before(b, p)
 	}
 	added := len(b) - start - (len(p.Data) - len(data))
 	b = append(b, data[:min(len(data), limitOf(p.Interface)-(len(b)-start))]...)
@@ -169,7 +169,7 @@ func appendPacketData(b []byte, p *capture.Packet) (_ []byte, captured, original
 func appendSizedData(b []byte, p *capture.Packet) []byte {
 	lengths := len(b)
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
-	b, captured, original := appendPacketData(b, p)
+	b, captured, original := appendPacketData(b, p, appendHeader)
 	order.PutUint32(b[lengths:], captured)
 	order.PutUint32(b[lengths+4:], original)
 	return pad(b, int(captured))

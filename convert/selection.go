@@ -46,7 +46,14 @@ func (s *Selection) Takes(p *capture.Packet) bool {
 	if !s.wants(i) {
 		return false
 	}
-	if s.Format == nil || !s.Format.OneView || i == s.first {
+	if s.Format == nil || !s.Format.OneView {
+		return true
+	}
+	if s.Format.fits != nil && !s.Format.fits(p) {
+		s.leaveOut(i)
+		return false
+	}
+	if i == s.first {
 		return true
 	}
 	if s.first == nil {

@@ -25,7 +25,7 @@ func (s *stripper) packet(p *capture.Packet, i *fileInterface) {
 	p.Interface = i.own
 	if i.own != i.plain && !s.strip(p) {
 		p.Interface = i.plain
-		p.Src, p.Dst, p.Protocol, p.Call = netip.AddrPort{}, netip.AddrPort{}, 0, ""
+		p.Src, p.Dst, p.Protocol, p.Call, p.Segment = netip.AddrPort{}, netip.AddrPort{}, 0, "", capture.Segment{}
 	}
 	stripTag(p)
 	if p.Interface.Layer == capture.LayerLink || p.Interface.Layer == capture.LayerNetwork {
@@ -99,6 +99,14 @@ func (s *stripper) parsePDU(p *capture.Packet) int {
 	b := p.Data
 	for len(b) >= 4 {
 		tag, length := be.Uint16(b), int(be.Uint16(b[2:]))
+		if tag == pduEnd && p.Segment.Known {
+			p.Segment = capture.Segment{}
+			at := len(p.Data) - len(b) + 4
+			if size := parseSegment(p, p.Data[at:]); size > 0 {
+				return at + size
+			}
+			return 0
+		}
 		if tag == pduEnd {
 			p.Src, p.Dst = netip.AddrPortFrom(src, uint16(ports[0])), netip.AddrPortFrom(dst, uint16(ports[1]))
 			return len(p.Data) - len(b) + 4
@@ -109,6 +117,8 @@ func (s *stripper) parsePDU(p *capture.Packet) int {
 		value := b[4 : 4+length]
 		b = b[4+length:]
 		switch {
+		case tag == pduDissector:
+			p.Segment.Known = p.Interface.Header == capture.HeaderSegment && string(bytes.TrimRight(value, "\x00")) == "ip"
 		case (tag == pduIPv4Source || tag == pduIPv6Source) && addressSize(length):
 			src, _ = netip.AddrFromSlice(value)
 		case (tag == pduIPv4Destination || tag == pduIPv6Destination) && addressSize(length):

@@ -52,6 +52,8 @@ func (w *textWriter) WritePacket(p *capture.Packet) error {
 	switch p.Interface.View {
 	case capture.ViewUser:
 		head = text.UserHead
+	case capture.ViewSent:
+		return fmt.Errorf("writing packet of %s: text is for what was received", p.Interface.Name())
 	case 0:
 		return fmt.Errorf("writing packet of interface %q: text is for the views of sockets", p.Interface.Name())
 	default:

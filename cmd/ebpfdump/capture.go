@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,7 +88,7 @@ SIGUSR1 prints the counts.
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
 	flags.StringVarP(&f.output, "output", "o", "", "write pcapng to `FILE`, or to stdout if it is -")
 	flags.StringVarP(&f.output, "write", "w", "", "`FILE`, the same as --output")
-	flags.StringVar(&f.views, "view", "kernel,user", "`LIST` of views: kernel, user, net, link")
+	flags.StringVar(&f.views, "view", "kernel,user", "`LIST` of views: "+capture.ViewNames())
 	f.filter.add(flags)
 	flags.BoolVar(&f.echo, "echo", false, "send back what was received")
 	flags.BoolVar(&f.probe, "probe", false, "send the reference traffic, and end when it has been seen")
@@ -133,6 +134,9 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	}
 	if err := f.common(&p); err != nil {
 		return p, err
+	}
+	if slices.Contains(p.config.Views, capture.ViewSent) && !f.echo && !f.probe {
+		return p, usagef("a socket of its own sends nothing without --echo, so that the view sent would stay empty")
 	}
 	p.config.Verdict, err = f.filter.read()
 	return p, err
@@ -216,7 +220,7 @@ func parseViews(list string) ([]capture.View, error) {
 	for name := range strings.SplitSeq(list, ",") {
 		v, ok := capture.ViewByName(strings.TrimSpace(name))
 		if !ok || v == capture.ViewWire {
-			return nil, usagef("there is no view %q: choose some of kernel, user, net, link", name)
+			return nil, usagef("there is no view %q: choose some of %s", name, capture.ViewNames())
 		}
 		if !seen[v] {
 			views = append(views, v)

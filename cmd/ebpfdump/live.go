@@ -22,8 +22,8 @@ import (
 const liveHelp = `
 With --pid, joins running processes and their children: the kernel view is what
 a filter on their sockets gets, recorded just before their own filters, and the
-user view is what their own receiving system calls return. They notice nothing
-of it, before, during or after, unless --allow-drop or --replace-filter changes
+user view is what their own receiving system calls return; with --view sent,
+what their sending ones take is there as well. They notice nothing of it, before, during or after, unless --allow-drop or --replace-filter changes
 what they get. The capture ends when all of those that --pid names have ended.
 With --cgroup, does so for all that is in a cgroup, or comes to it, and in
 those below it, until the cgroup is removed: a service, a container, a session.
@@ -308,6 +308,10 @@ func (r *reporter) liveLines(c capture.Counts) {
 	if c.Calls.Lost()+c.Calls.Truncated+c.Calls.Missed > 0 {
 		r.printf("system calls: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d calls missed at most",
 			c.Calls.Seen, c.Calls.Recorded, c.Calls.RingFull, c.Calls.Fault, c.Calls.Truncated, c.Calls.Missed)
+	}
+	if c.Sends.Lost()+c.Sends.Truncated+c.Sends.Missed > 0 {
+		r.printf("sends: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d calls missed at most",
+			c.Sends.Seen, c.Sends.Recorded, c.Sends.RingFull, c.Sends.Fault, c.Sends.Truncated, c.Sends.Missed)
 	}
 	for _, remark := range live.Remarks() {
 		r.printf("%s", remark)

@@ -136,8 +136,8 @@ func (r *reporter) end(out *captureOutput, failure error) error {
 		return failure
 	case failure != nil || err != nil:
 		return firstError(failure, err)
-	case r.plan.failOnDrop && counts.Tap.Lost()+counts.Calls.Lost() > 0:
-		return lossError{counts.Tap.Lost() + counts.Calls.Lost()}
+	case r.plan.failOnDrop && counts.Lost() > 0:
+		return lossError{counts.Lost()}
 	}
 	return cerr
 }
@@ -180,7 +180,7 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 				before = fmt.Sprintf(", %d dropped before the filter ran", n)
 			}
 			r.printf("%s: %d packets, %d dropped by the receive queue%s", sum.name, sum.packets, sum.account.Queue, before)
-		case sum.view == capture.ViewUser:
+		case sum.view == capture.ViewUser || sum.view == capture.ViewSent:
 			r.printf("%s: %d packets, %d bytes", sum.name, sum.packets, sum.bytes)
 		default:
 			r.printf("%s: %d packets", sum.name, sum.packets)
@@ -237,6 +237,9 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	}
 	if c.Empty > 0 {
 		r.printf("%d calls returned an error or the end of a connection: they are in the user view, and not in its count", c.Empty)
+	}
+	if c.Failed > 0 {
+		r.printf("%d sends failed: they are in the sent view, and not in its count", c.Failed)
 	}
 	r.liveLines(c)
 	if c.Unreached > 0 {

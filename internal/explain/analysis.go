@@ -52,6 +52,8 @@ type Explanation struct {
 	omitted uint64
 	// lone says that they include reads without a packet.
 	lone bool
+	// sends says that they include calls that sent something.
+	sends bool
 }
 
 // ErrForeign is the error for a file that has packets, but no interface that is a view of
@@ -92,7 +94,7 @@ func Read(source Source, o Options) (*Explanation, error) {
 		a.report.CutOff = &CutOff{Offset: at.Offset, Rest: at.Rest}
 	}
 	a.finish(section, statistics, err)
-	return &Explanation{Report: a.report, packets: a.explained(), omitted: a.entries - uint64(len(a.shown)), lone: a.lone > 0}, err
+	return &Explanation{Report: a.report, packets: a.explained(), omitted: a.entries - uint64(len(a.shown)), lone: a.lone > 0, sends: a.sends > 0}, err
 }
 
 // analysis is the state of reading a capture.
@@ -105,6 +107,7 @@ type analysis struct {
 	shown   []*entry
 	entries uint64 // distinct packets so far
 	lone    uint64 // those that are reads without a packet
+	sends   uint64 // those that are calls that sent something
 	first   int64  // earliest time, in nanoseconds since the epoch
 	last    int64
 }
@@ -149,6 +152,10 @@ func (a *analysis) packet(p *capture.Packet) {
 		s.userPacket(p)
 		return
 	}
+	if p.Interface.View == capture.ViewSent {
+		s.sentPacket(p)
+		return
+	}
 	s.kernelPacket(p)
 }
 
@@ -190,7 +197,10 @@ func (a *analysis) foreign(name string) {
 // enter adds a new packet.
 func (a *analysis) enter(e *entry) {
 	a.entries++
-	if e.first == nil {
+	switch {
+	case e.sent:
+		a.sends++
+	case e.first == nil:
 		a.lone++
 	}
 	if a.options.Packets < 0 || len(a.shown) < a.options.Packets {

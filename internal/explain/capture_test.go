@@ -25,6 +25,8 @@ var (
 	tcpLink   = &capture.Interface{Kind: "tcp", View: capture.ViewLink, Layer: capture.LayerLink}
 	udpKernel = &capture.Interface{Kind: "udp", View: capture.ViewKernel, Layer: capture.LayerTransport, Description: synthetic}
 	udpUser   = &capture.Interface{Kind: "udp", View: capture.ViewUser, Layer: capture.LayerMessage, Description: "what recvmsg returned"}
+	tcpSent   = &capture.Interface{Kind: "tcp", View: capture.ViewSent, Layer: capture.LayerMessage}
+	udpSent   = &capture.Interface{Kind: "udp", View: capture.ViewSent, Layer: capture.LayerMessage}
 	client    = netip.MustParseAddrPort("127.0.0.1:52638")
 	server    = netip.MustParseAddrPort("127.0.0.1:16962")
 )
@@ -80,6 +82,13 @@ func (r *recording) read(i *capture.Interface, id uint64, payload string) *captu
 		protocol = header.ProtocolUDP
 	}
 	return r.add(&capture.Packet{Interface: i, ID: id, Data: []byte(payload), Protocol: protocol, Call: "recvmsg"})
+}
+
+// send adds what a call took.
+func (r *recording) send(i *capture.Interface, call, payload string) *capture.Packet {
+	p := r.read(i, 0, payload)
+	p.Src, p.Dst, p.Direction, p.Call = server, client, capture.Outbound, call
+	return p
 }
 
 // file is the recording as pcapng.

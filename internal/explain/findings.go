@@ -12,7 +12,7 @@ import (
 func (s *socket) findings() []Finding {
 	topics := []func() Finding{
 		s.sayBegins, s.out.sayReach, s.out.sayMetadata, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
-		s.sayMapping, s.out.sayCalls, s.sayLatency, s.sayTap,
+		s.sayMapping, s.out.sayCalls, s.sayLatency, s.saySent, s.sayTap,
 	}
 	all := []Finding{}
 	for _, say := range topics {
@@ -155,7 +155,7 @@ func (s *socket) sayIDs() Finding {
 // one that replaces it.
 func (s *socket) reference() string {
 	for _, v := range s.out.Views {
-		if s.out.Begins == "" && v.Name != "user" && v.Packets > 0 {
+		if s.out.Begins == "" && v.Name != "user" && v.Name != "sent" && v.Packets > 0 {
 			return v.Name + " view"
 		}
 	}

@@ -110,7 +110,7 @@ func (m *layerMap) bars(g *shown, scale scale) {
 		}
 		m.bar(p.label(), "user", scale.at(p.from), scale.at(p.from+p.length), p.length)
 	}
-	if len(g.parts) == 0 && g.user {
+	if len(g.parts) == 0 && g.user && !g.sent {
 		m.bar("reads", "nothing", scale.edges[0], scale.edges[0], 0)
 	}
 }

@@ -100,6 +100,11 @@ func (o *Socket) page() pageSocket {
 			figure{digits(reads), plural(reads, "read by userspace", "reads by userspace")},
 			figure{digits(c.Bytes), plural(c.Bytes, "byte it got", "bytes it got")})
 	}
+	if o.Sent != nil {
+		s.Figures = append(s.Figures,
+			figure{digits(o.Sent.Calls), plural(o.Sent.Calls, "call that sent", "calls that sent")},
+			figure{digits(o.Sent.Bytes), plural(o.Sent.Bytes, "byte sent", "bytes sent")})
+	}
 	if o.Latency != nil && o.Ambiguous.Packets == 0 {
 		s.Figures = append(s.Figures, figure{duration(o.Latency.Median), "from filter to read, median"})
 	}

@@ -106,12 +106,20 @@ func (g *shown) alone(rows []row) []row {
 	return rows
 }
 
-// label names the read in at most 8 columns.
+// label names the read or send in at most 8 columns.
 func (p *part) label() string {
-	if p.read < 1000 {
-		return fmt.Sprintf("read %d", p.read)
+	if p.sent {
+		return cutLabel("sent %d", p.read)
 	}
-	return fmt.Sprintf("r%d", p.read%1e7)
+	return cutLabel("read %d", p.read)
+}
+
+// cutLabel makes a label of a word and a number.
+func cutLabel(format string, number uint64) string {
+	if number < 1000 {
+		return fmt.Sprintf(format, number)
+	}
+	return fmt.Sprintf("%.1s%d", format, number%1e7)
 }
 
 // hex returns the bytes in hexadecimal, and ascii as characters, both indented to line up
@@ -151,6 +159,9 @@ func (g *shown) title() (name string, details []string) {
 	if g.read {
 		name = "a read"
 	}
+	if g.sent {
+		name = "a send"
+	}
 	details = append(details, printable(g.kind))
 	if direction := directionNames[g.direction]; direction != "" {
 		details = append(details, direction)
@@ -175,6 +186,10 @@ func (g *shown) said() []string {
 	}
 	for i := range g.parts {
 		p := &g.parts[i]
+		if p.sent {
+			lines = append(lines, p.saidSent())
+			continue
+		}
 		line := fmt.Sprintf("read %d: ", p.read)
 		if p.call != "" {
 			line += p.call + " returned "

@@ -19,6 +19,25 @@ import (
 // most captures.
 var scenes = map[string]func(testing.TB) *Explanation{
 	"conversation": func(t testing.TB) *Explanation { return conversation().explain(t) },
+	"sends": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.send(tcpSent, "sendto", "GET / HTTP/1.0\r\n\r\n")
+		r.send(tcpSent, "sendto", "more")
+		r.send(tcpSent, "sendfile", "").Len = 100
+		r.send(tcpSent, "sendto", "").Receipt.Errno = syscall.EPIPE
+		r.statistics = []capture.Statistics{{Interface: tcpSent, Received: 5, Accepted: 5, Delivered: 3, Dropped: 2}}
+		return explained(t, r.file(t), Options{Packets: 1})
+	},
+	"nothing sent": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.send(udpSent, "sendmsg", "").Receipt.Errno = syscall.ECONNREFUSED
+		return r.explain(t)
+	},
+	"one send": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.send(udpSent, "sendto", "!")
+		return explained(t, r.file(t), Options{})
+	},
 	"kernel only": func(t testing.TB) *Explanation {
 		r := conversation()
 		r.section.Comment = "ebpfdump capture\nebpfdump convert"

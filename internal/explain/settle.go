@@ -14,6 +14,9 @@ const unread = "no read of the file is joined to it"
 // settle counts the fate of a packet, and describes it in a few words. told says that it
 // is known even without a user view.
 func (e *entry) settle() (fate string, told bool) {
+	if e.sent {
+		return "what was handed to the kernel to be sent", true
+	}
 	if e.first == nil {
 		return "no packet of the file is joined to it", true
 	}

@@ -31,7 +31,8 @@ type shown struct {
 	fate      string
 	told      bool // fate is known even without a user view
 	user      bool // there is a user view
-	read      bool // not a packet, but a read without one
+	read      bool // not a packet, but a read without one, or a send
+	sent      bool // a send
 	notes     []string
 	meta      capture.Meta
 
@@ -65,6 +66,7 @@ type part struct {
 	data     []byte
 	call     string
 	failed   bool
+	sent     bool  // it was not a read that got it, but a call that sent it, with this number
 	time     int64 // as shown.time
 	comment  string
 	// into is what is known of the buffer, and with what else the message came.
@@ -119,7 +121,7 @@ func (e *entry) addPart(p *capture.Packet, read uint64, from, readFrom, length i
 	data := p.Data[min(readFrom, len(p.Data)):min(readFrom+length, len(p.Data))]
 	g.parts = append(g.parts, part{
 		read: read, from: from, readFrom: readFrom, length: length, whole: p.Got(),
-		data: bytes.Clone(data[:min(len(data), shownBytes)]), call: p.Call, failed: failed(p), time: p.Time, comment: remark.Facts(p),
+		data: bytes.Clone(data[:min(len(data), shownBytes)]), call: p.Call, failed: failed(p), sent: e.sent, time: p.Time, comment: remark.Facts(p),
 		into: receptionText(&p.Reception),
 	})
 }
@@ -130,7 +132,10 @@ func (e *entry) show(fate string) {
 	g.kind, g.id, g.direction, g.src, g.dst, g.fate = e.socket.out.Kind, e.id, e.direction, e.src, e.dst, fate
 	g.time, g.lasted = e.time-e.socket.analysis.first, e.socket.out.Timed
 	view := capture.ViewUser
-	if e.first != nil {
+	switch {
+	case e.sent:
+		view, g.sent = capture.ViewSent, true
+	case e.first != nil:
 		view = e.first.View
 	}
 	g.timed = !e.socket.views[view].untimed

@@ -16,7 +16,7 @@ type socket struct {
 	// stream says that reads are matched with segments by sequence number instead of
 	// packet id.
 	stream bool
-	views  [viewCount]*view
+	views  [capture.ViewCount]*view
 	// open holds the packets of the window by id.
 	open    map[uint64]*entry
 	streams connections
@@ -25,7 +25,7 @@ type socket struct {
 	unpassed, newest *entry
 	highest          uint64 // id
 	entries          uint64
-	reads            uint64
+	reads, sends     uint64
 	usual            int // offset of the last read's bytes in its packet, from offset 0
 	latencies        histogram
 	// known are the ids so far, and ambiguous those of several packets.
@@ -113,7 +113,7 @@ func (s *socket) view(i *capture.Interface) *view {
 func (v *view) take(i *capture.Interface) {
 	v.last = i
 	v.printed = v.printed || i.Source == capture.SourceTrace
-	synthetic := i.Header != capture.HeaderRecorded
+	synthetic := i.Header == capture.HeaderSynthetic || i.Header == capture.HeaderInvented
 	v.made = i.Layer == capture.LayerTransport && synthetic
 	v.strange = i.Layer == capture.LayerForeign || i.Layer != capture.LayerTransport && synthetic
 	v.invents = v.made && i.Header == capture.HeaderInvented
@@ -408,6 +408,7 @@ func (s *socket) finish() {
 	if v := s.views[capture.ViewUser]; v != nil && v.out.Statistics != nil {
 		out.Losses.Queue = max(out.Losses.Queue, v.out.Statistics.OSDropped)
 	}
+	s.finishSent()
 	for protocol := range s.protocols {
 		if protocol != 0 {
 			out.Protocols = append(out.Protocols, protocolName(protocol))

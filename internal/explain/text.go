@@ -77,7 +77,10 @@ func (e *Explanation) leftOut() string {
 		return ""
 	}
 	what := packetsOf(e.omitted)
-	if e.lone {
+	switch {
+	case e.sends:
+		what = quantity(e.omitted, "packet, read or send", "packets, reads and sends")
+	case e.lone:
 		what = digits(e.omitted) + " packets, and reads that belong to none,"
 	}
 	if len(e.packets) == 0 {

@@ -21,7 +21,7 @@ type entry struct {
 	first  *capture.Interface
 	data   []byte
 	length int
-	seen   [viewCount]bool
+	seen   [capture.ViewCount]bool
 	// offset0 is the offset in the first view at which the kernel view begins. It is
 	// negative if the first view begins within the kernel view.
 	offset0 int
@@ -36,6 +36,7 @@ type entry struct {
 	// them.
 	got, reads uint64
 	delivered  bool
+	sent       bool // it is a call that sent something
 	differs    bool // userspace got other bytes
 	gotFrom    int  // offset in the first view of the bytes that userspace got
 	ended      bool // a read returned the end of the stream here
@@ -54,8 +55,6 @@ type entry struct {
 	next  *entry // of the same socket
 	shown *shown // nil if the packet is not shown
 }
-
-const viewCount = capture.ViewWire + 1
 
 // size is the memory of an entry's packet in bytes.
 func (e *entry) size() int { return len(e.data) }

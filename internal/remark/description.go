@@ -27,6 +27,7 @@ const (
 	noTimes       = "there are no times"
 	lentTimes     = "times are those of the packets that brought it"
 	ofProcess     = between + "process "
+	ofSegments    = "headers of IP and TCP or UDP are synthetic"
 	processEnd    = "), "
 )
 
@@ -85,9 +86,18 @@ func ofTap(i *capture.Interface) string {
 		default:
 			b.WriteString("what recvmsg returned to userspace")
 		}
+	case capture.ViewSent:
+		if joined {
+			b.WriteString("what the process handed to sending system calls" + between + "times are those when the calls began, or ended if they took longer than 20 ms")
+		} else {
+			b.WriteString("what was sent back")
+		}
 	case capture.ViewNet, capture.ViewLink:
 		layer := map[capture.View]string{capture.ViewNet: "network", capture.ViewLink: "link"}[i.View]
 		b.WriteString("the same packets from the " + layer + " header on, which the filter reaches with bpf_skb_load_bytes_relative")
+	}
+	if i.Header == capture.HeaderSegment {
+		b.WriteString(between + "the " + ofSegments + ", so that both directions can be put together" + between + "addresses and sequence numbers are real where the kernel tells them")
 	}
 	if joined {
 		b.WriteString(between + i.Process + ", " + i.Sockets)
@@ -134,6 +144,8 @@ func ReadDescription(text string, i *capture.Interface) {
 	}
 	says := func(words string) bool { return strings.Contains(i.Description, words) }
 	switch {
+	case says(ofSegments):
+		i.Header = capture.HeaderSegment
 	case says(invented):
 		i.Header = capture.HeaderInvented
 	case says(synthetic):

@@ -346,7 +346,7 @@ func CutFacts(p *capture.Packet) {
 	switch p.Interface.View {
 	case 0:
 		return
-	case capture.ViewUser:
+	case capture.ViewUser, capture.ViewSent:
 		facts = userFacts
 	}
 	comment := p.Comment

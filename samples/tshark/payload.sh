@@ -6,13 +6,15 @@ set -eu
 . "$(dirname "$0")/views.sh"
 need user "it does not tell what userspace got"
 
-rows frame.len frame.cap_len data.data
+# Beside the view of what was sent, what was read is behind headers of TCP or UDP.
+rows frame.len frame.cap_len data.data tcp.payload udp.payload
 awk -F'\t' -v absent="$work/absent" '
 	BEGIN { for (i = 0; i < 256; i++) octal[sprintf("%02x", i)] = sprintf("\\%03o", i) }
-	$2 !~ /:user$/ || $7 ~ /^peeked at / { next }
+	$2 !~ /:user$/ || $9 ~ /^peeked at / { next }
 	{
 		missing += $4 - $5
-		for (i = 1; i < length($6); i += 2) printf "%s", octal[substr($6, i, 2)]
+		payload = $7 != "" ? $7 : $8 != "" ? $8 : $6
+		for (i = 1; i < length(payload); i += 2) printf "%s", octal[substr(payload, i, 2)]
 		print ""
 	}
 	END { if (missing) print missing >absent }' "$work/rows" |

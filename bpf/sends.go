@@ -1,0 +1,202 @@
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+)
+
+// sends records what sending system calls take, into the ring of Calls. It has programs and an
+// account of its own, and is attached in the same ways.
+type sends struct {
+	objects *loaded
+	counts  *counts[callsEventCounters]
+	links   []io.Closer
+	way     way
+	probes  link.Link     // those at functions, until they are detached
+	holder  *holder       // of the tracepoints' perf events; may be nil
+	missed  atomic.Uint64 // calls at which the kernel could not run the probes
+}
+
+// openSends loads the programs, with the maps that they share with Calls, and attaches them in
+// one way, or else at the raw tracepoints.
+func openSends(
+	spec *ebpf.CollectionSpec, types func() *btf.Spec, shared map[string]*ebpf.Map, opts CallsOptions, snaplen uint32, first way,
+) (_ *sends, err error) {
+	spec.Maps[sendsMapEvents].MaxEntries = shared[sendsMapEvents].MaxEntries()
+	if err := sizeCounts(spec.Maps[sendsMapEventCounts]); err != nil {
+		return nil, err
+	}
+	if first == atFunctions && setSession(spec, sendsProgCalledToSend) != nil {
+		first = atRawTracepoints
+	}
+	if err := errors.Join(opts.choose(spec, snaplen), setPoints(spec, sendingCalls)); err != nil {
+		return nil, fmt.Errorf("setting up the programs: %w", err)
+	}
+	s := &sends{way: first}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.objects, err = newLoaded(spec, types, shared); err != nil {
+		return nil, diagnoseCalls(err)
+	}
+	if s.counts, err = openCounts[callsEventCounters](s.objects.maps[sendsMapEventCounts]); err != nil {
+		return nil, err
+	}
+	switch {
+	case first == atTracepoints && s.attachSingle() == nil:
+	case first == atFunctions && s.attachProbes() == nil:
+	default:
+		var ends sync.WaitGroup
+		s.detach(&ends)
+		ends.Wait()
+		s.way = atRawTracepoints
+		err = s.attachRaw()
+	}
+	return s, err
+}
+
+// attachSingle attaches to the tracepoints of the single system calls.
+func (s *sends) attachSingle() error {
+	t, err := openTracefs()
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	if s.holder, err = newHolder(2 * len(sendingCalls)); err != nil {
+		return err
+	}
+	if err := s.objects.load([]string{sendsProgEndsToSend}, []string{sendsProgBeginsToSend}); err != nil {
+		return err
+	}
+	for _, point := range []struct{ name, program string }{{"exit", sendsProgEndsToSend}, {"enter", sendsProgBeginsToSend}} {
+		for _, call := range sendingCalls {
+			event, err := t.open("syscalls/sys_" + point.name + "_" + call.kernelName())
+			if err != nil {
+				return err
+			}
+			s.links = append(s.links, event)
+			if err := event.attach(s.objects.programs[point.program]); err != nil {
+				return err
+			}
+			s.holder.hold(event)
+		}
+	}
+	return nil
+}
+
+// attachProbes attaches to the functions of the system calls.
+func (s *sends) attachProbes() error {
+	if err := s.objects.load([]string{sendsProgCalledToSend}); err != nil {
+		return err
+	}
+	all := link.KprobeMultiOptions{Session: true}
+	for _, call := range sendingCalls {
+		all.Symbols = append(all.Symbols, functionPrefixes[runtime.GOARCH]+call.kernelName())
+		all.Cookies = append(all.Cookies, uint64(call.call))
+	}
+	probes, err := link.KprobeMulti(s.objects.programs[sendsProgCalledToSend], all)
+	if err != nil {
+		return err
+	}
+	s.links, s.probes = append(s.links, probes), probes
+	return nil
+}
+
+// attachRaw attaches to the raw tracepoints of all system calls.
+func (s *sends) attachRaw() error {
+	for _, p := range []attachment{{"sys_exit", sendsProgReturnedToSend}, {"sys_enter", sendsProgEnteredToSend}} {
+		if err := s.objects.load([]string{p.program}); err != nil {
+			return diagnoseCalls(err)
+		}
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: p.tracepoint, Program: s.objects.programs[p.program]})
+		if err != nil {
+			return diagnoseCalls(err)
+		}
+		s.links = append(s.links, l)
+	}
+	return nil
+}
+
+// counters reads the account of the sends.
+func (s *sends) counters() (CallCounters, error) {
+	sum, err := sumCallCounters(s.counts)
+	if err != nil {
+		return sum, err
+	}
+	programs := map[way][]string{
+		atTracepoints:    {sendsProgBeginsToSend, sendsProgEndsToSend},
+		atRawTracepoints: {sendsProgEnteredToSend, sendsProgReturnedToSend},
+		atFunctions:      {sendsProgCalledToSend},
+	}
+	for _, name := range programs[s.way] {
+		sum.Missed += s.objects.recursionMisses(name)
+	}
+	sum.Missed += s.countUnprobed()
+	return sum, nil
+}
+
+// countUnprobed counts the calls at which the kernel could not run the probes, as long as they
+// are attached.
+func (s *sends) countUnprobed() uint64 {
+	countUnprobed(s.probes, &s.missed)
+	return s.missed.Load()
+}
+
+// stop ends the recording.
+func (s *sends) stop() error {
+	if err := s.objects.variables[sendsVarFollowing].Set(uint32(0)); err != nil {
+		return fmt.Errorf("stopping to follow sends: %w", err)
+	}
+	return nil
+}
+
+// detach begins to detach the programs.
+func (s *sends) detach(ends *sync.WaitGroup) {
+	s.countUnprobed()
+	for _, l := range s.links {
+		ends.Go(func() { _ = l.Close() })
+	}
+	s.links = nil
+}
+
+// close releases everything, after detach.
+func (s *sends) close() error {
+	var ends sync.WaitGroup
+	s.detach(&ends)
+	ends.Wait()
+	var err error
+	if s.holder != nil {
+		err = s.holder.Close()
+	}
+	return errors.Join(err, s.objects.Close())
+}
+
+// kernelName is the name of the call in the kernel.
+func (s *syscall) kernelName() string {
+	if s.call == CallSendfile {
+		return "sendfile64" // that of 64-bit programs
+	}
+	return s.name
+}
+
+// sendingCalls is the table of the calls that send.
+var sendingCalls = []syscall{
+	{call: CallWrite, name: "write"},
+	{call: CallWritev, name: "writev"},
+	{call: CallPwritev2, name: "pwritev2"},
+	{call: CallSendto, name: "sendto"},
+	{call: CallSendmsg, name: "sendmsg"},
+	{call: CallSendmmsg, name: "sendmmsg"},
+	{call: CallSendfile, name: "sendfile"},
+	{call: CallSpliceTo, name: "splice"},
+}
