@@ -299,10 +299,9 @@ func checkCallsSeeRecvmmsg(t *testing.T) {
 	receiver, sender := udpPair(t)
 	r := mustFollow(t, CallsOptions{RingSize: MinRingSize}, receiver)
 	texts := []string{"one", "", "three"}
+	barrier := newBarrier(t)
 	for _, text := range texts {
-		if err := unix.Send(sender, []byte(text), 0); err != nil {
-			t.Fatal(err)
-		}
+		barrier.send(t, sender, []byte(text))
 	}
 	const room = 8
 	var (
