@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -63,8 +64,10 @@ func (c *Calls) attachProbes() error {
 	all := link.KprobeMultiOptions{Session: true}
 	for _, s := range syscalls {
 		function := functionPrefixes[runtime.GOARCH] + s.name
-		if _, err := kernelFunction(function); s.optional && err != nil {
-			continue
+		if s.optional {
+			if _, err := kernelFunction(function); err != nil {
+				continue
+			}
 		}
 		all.Symbols = append(all.Symbols, function)
 		all.Cookies = append(all.Cookies, uint64(s.call))
@@ -77,17 +80,34 @@ func (c *Calls) attachProbes() error {
 		return err
 	}
 	c.links = append(c.links, probes)
-	c.probes = probes
+	c.probes.link = probes
 	return nil
 }
 
-// countUnprobed counts the calls at which the kernel could not run the probes, as long as they
-// are attached.
-func (c *Calls) countUnprobed() uint64 {
-	if c.probes != nil {
-		if info, err := c.probes.Info(); err == nil && info.KprobeMulti() != nil {
-			c.unprobed.Store(info.KprobeMulti().Missed)
+// probes are those at the functions of system calls. Somebody may ask for their count while
+// they are detached.
+type probes struct {
+	mu   sync.Mutex
+	link link.Link // nil when they are detached
+	last uint64
+}
+
+// missed counts the calls at which the kernel could not run the probes.
+func (p *probes) missed() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link != nil {
+		if info, err := p.link.Info(); err == nil && info.KprobeMulti() != nil {
+			p.last = info.KprobeMulti().Missed
 		}
 	}
-	return c.unprobed.Load()
+	return p.last
+}
+
+// release keeps the count before the link is closed.
+func (p *probes) release() {
+	p.missed()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.link = nil
 }
