@@ -35,7 +35,7 @@ func (c *Calls) Counters() (CallCounters, error) {
 	case c.way == atFunctions:
 		// What the raw tracepoint misses, of all calls of the machine, is of no interest but for
 		// those that were in progress when they began to be followed: they are too few to tell.
-		sum.Missed += missed(callsProgCalled) + c.countUnprobed()
+		sum.Missed += missed(callsProgCalled) + c.probes.missed()
 	case c.way == atTracepoints:
 		sum.Missed += missed(callsProgBegins) + missed(callsProgEnds)
 	case Preemptible():

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -60,15 +59,13 @@ type Calls struct {
 	objects *loaded
 	links   []io.Closer
 	way     way
-	probes  link.Link // those at functions, until they are detached
-	// unprobed counts the calls at which the kernel could not run the probes.
-	unprobed atomic.Uint64
-	counts   *counts[callsEventCounters]
-	ring     *ring
-	ends     sync.WaitGroup // links that are being closed
-	points   []callPoint    // not attached yet
-	holder   *holder        // of their perf events; may be nil
-	uring    *uring
+	probes  probes
+	counts  *counts[callsEventCounters]
+	ring    *ring
+	ends    sync.WaitGroup // links that are being closed
+	points  []callPoint    // not attached yet
+	holder  *holder        // of their perf events; may be nil
+	uring   *uring
 	// noURing is why there is no uring.
 	noURing error
 	sends   *sends // nil if nobody asked for it
@@ -512,7 +509,7 @@ func (c *Calls) Stop() error {
 // detach begins to detach the programs, concurrently: for each the kernel waits until no cpu
 // runs it any more, and these waits overlap.
 func (c *Calls) detach() {
-	c.countUnprobed()
+	c.probes.release()
 	for _, l := range c.links {
 		c.ends.Go(func() { _ = l.Close() })
 	}

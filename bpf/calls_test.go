@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"runtime"
 	"slices"
 	"sync/atomic"
@@ -13,7 +12,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/capability"
@@ -84,34 +82,6 @@ func TestCallsEndSleep(t *testing.T) {
 		}
 		for e := new(Event); f.Calls.Read(e) == nil; {
 		}
-	}
-}
-
-// ways are those to hear of system calls.
-var ways = map[string]way{"tracepoints": atTracepoints, "raw": atRawTracepoints, "functions": atFunctions}
-
-// wayOf is the way that eachWay tests, or the best.
-func wayOf(tb testing.TB) way {
-	if w, ok := ways[path.Base(tb.Name())]; ok {
-		return w
-	}
-	return bestWay()
-}
-
-func hasSessions() bool { return features.HaveBPFLinkKprobeSession() == nil }
-
-// eachWay tests each way to hear of system calls that is taken on this kernel, and probes where
-// it has them.
-func eachWay(t *testing.T, test func(t *testing.T)) {
-	t.Parallel()
-	for name, way := range ways {
-		if way == atTracepoints && Preemptible() || way == atFunctions && !hasSessions() {
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t)
-		})
 	}
 }
 
@@ -299,10 +269,9 @@ func checkCallsSeeRecvmmsg(t *testing.T) {
 	receiver, sender := udpPair(t)
 	r := mustFollow(t, CallsOptions{RingSize: MinRingSize}, receiver)
 	texts := []string{"one", "", "three"}
+	barrier := newBarrier(t)
 	for _, text := range texts {
-		if err := unix.Send(sender, []byte(text), 0); err != nil {
-			t.Fatal(err)
-		}
+		barrier.send(t, sender, []byte(text))
 	}
 	const room = 8
 	var (

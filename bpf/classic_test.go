@@ -143,6 +143,7 @@ func TestClassicAgainstKernel(t *testing.T) {
 	for range 150 {
 		program := randomClassic(random)
 		receivers, sender := twins(t)
+		barrier := newBarrier(t)
 		kernelErr := attachClassic(receivers[0], program)
 		instructions, err := translate(program)
 		if (kernelErr == nil) != (err == nil) {
@@ -164,9 +165,7 @@ func TestClassicAgainstKernel(t *testing.T) {
 			for i := range payload {
 				payload[i] = byte(random.UintN(256)) >> random.UintN(8)
 			}
-			if err := unix.Send(sender, payload, 0); err != nil {
-				t.Fatal(err)
-			}
+			barrier.send(t, sender, payload)
 			want, got := passed(receivers[0]), passed(receivers[1])
 			if want > 0 {
 				kept++

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync/atomic"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -64,8 +64,10 @@ func (c *Calls) attachProbes() error {
 	all := link.KprobeMultiOptions{Session: true}
 	for _, s := range syscalls {
 		function := functionPrefixes[runtime.GOARCH] + s.name
-		if _, err := kernelFunction(function); s.optional && err != nil {
-			continue
+		if s.optional {
+			if _, err := kernelFunction(function); err != nil {
+				continue
+			}
 		}
 		all.Symbols = append(all.Symbols, function)
 		all.Cookies = append(all.Cookies, uint64(s.call))
@@ -78,22 +80,34 @@ func (c *Calls) attachProbes() error {
 		return err
 	}
 	c.links = append(c.links, probes)
-	c.probes = probes
+	c.probes.link = probes
 	return nil
 }
 
-// countUnprobed counts the calls at which the kernel could not run the probes, as long as they
-// are attached.
-func (c *Calls) countUnprobed() uint64 {
-	countUnprobed(c.probes, &c.unprobed)
-	return c.unprobed.Load()
+// probes are those at the functions of system calls. Somebody may ask for their count while
+// they are detached.
+type probes struct {
+	mu   sync.Mutex
+	link link.Link // nil when they are detached
+	last uint64
 }
 
-func countUnprobed(probes link.Link, count *atomic.Uint64) {
-	if probes == nil {
-		return
+// missed counts the calls at which the kernel could not run the probes.
+func (p *probes) missed() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.link != nil {
+		if info, err := p.link.Info(); err == nil && info.KprobeMulti() != nil {
+			p.last = info.KprobeMulti().Missed
+		}
 	}
-	if info, err := probes.Info(); err == nil && info.KprobeMulti() != nil {
-		count.Store(info.KprobeMulti().Missed)
-	}
+	return p.last
+}
+
+// release keeps the count before the link is closed.
+func (p *probes) release() {
+	p.missed()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.link = nil
 }

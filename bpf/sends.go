@@ -6,7 +6,6 @@ import (
 	"io"
 	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -20,9 +19,8 @@ type sends struct {
 	counts  *counts[callsEventCounters]
 	links   []io.Closer
 	way     way
-	probes  link.Link     // those at functions, until they are detached
-	holder  *holder       // of the tracepoints' perf events; may be nil
-	missed  atomic.Uint64 // calls at which the kernel could not run the probes
+	probes  probes
+	holder  *holder // of the tracepoints' perf events; may be nil
 }
 
 // openSends loads the programs, with the maps that they share with Calls, and attaches them in
@@ -108,7 +106,8 @@ func (s *sends) attachProbes() error {
 	if err != nil {
 		return err
 	}
-	s.links, s.probes = append(s.links, probes), probes
+	s.links = append(s.links, probes)
+	s.probes.link = probes
 	return nil
 }
 
@@ -141,15 +140,8 @@ func (s *sends) counters() (CallCounters, error) {
 	for _, name := range programs[s.way] {
 		sum.Missed += s.objects.recursionMisses(name)
 	}
-	sum.Missed += s.countUnprobed()
+	sum.Missed += s.probes.missed()
 	return sum, nil
-}
-
-// countUnprobed counts the calls at which the kernel could not run the probes, as long as they
-// are attached.
-func (s *sends) countUnprobed() uint64 {
-	countUnprobed(s.probes, &s.missed)
-	return s.missed.Load()
 }
 
 // stop ends the recording.
@@ -162,7 +154,7 @@ func (s *sends) stop() error {
 
 // detach begins to detach the programs.
 func (s *sends) detach(ends *sync.WaitGroup) {
-	s.countUnprobed()
+	s.probes.release()
 	for _, l := range s.links {
 		ends.Go(func() { _ = l.Close() })
 	}

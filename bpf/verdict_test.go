@@ -24,10 +24,9 @@ func decided(t *testing.T, v *Verdict, payloads ...string) (verdicts []int32, re
 	if err := tap.Attach(receiver); err != nil {
 		t.Fatal(err)
 	}
+	barrier := newBarrier(t)
 	for _, p := range payloads {
-		if err := unix.Send(sender, []byte(p), 0); err != nil {
-			t.Fatal(err)
-		}
+		barrier.send(t, sender, []byte(p))
 		buf := make([]byte, 256)
 		n, _, err := unix.Recvfrom(receiver, buf, unix.MSG_DONTWAIT)
 		switch {
@@ -117,9 +116,7 @@ func TestFilterMaps(t *testing.T) {
 		if err := tap.Attach(receiver); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Send(sender, []byte("x"), 0); err != nil {
-			t.Fatal(err)
-		}
+		newBarrier(t).send(t, sender, []byte("x"))
 		from, err := unix.Getsockname(sender)
 		if err != nil {
 			t.Fatal(err)
@@ -369,9 +366,7 @@ func TestVerdict(t *testing.T) {
 		if err := tap.Attach(receiver); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Send(sender, []byte("0123456789\n"), 0); err != nil {
-			t.Fatal(err)
-		}
+		newBarrier(t).send(t, sender, []byte("0123456789\n"))
 		buf := make([]byte, 64)
 		n, _, err := unix.Recvfrom(receiver, buf, unix.MSG_DONTWAIT)
 		if err != nil || string(buf[:n]) != test.user {
@@ -392,9 +387,7 @@ func TestVerdictDrops(t *testing.T) {
 	if err := tap.Attach(receiver); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Send(sender, []byte("dropped"), 0); err != nil {
-		t.Fatal(err)
-	}
+	newBarrier(t).send(t, sender, []byte("dropped"))
 	if n, _, err := unix.Recvfrom(receiver, make([]byte, 16), unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("received %d bytes, %v through a verdict that drops all", n, err)
 	}

@@ -3,6 +3,7 @@ package pair
 import (
 	"bytes"
 	"hash/maphash"
+	"slices"
 )
 
 // Found pairs reads of streams whose connection is not known: it is the one whose next bytes
@@ -12,18 +13,28 @@ type Found struct {
 	used    connection // by the last read
 	fronts  fronts
 	// ready are connections of which userspace has read everything but the end, oldest first.
-	ready []connection
+	ready []ended
 	// fresh are the connections with new packets since asked was set: for the pending read, all
 	// others have been tried.
 	fresh []connection
 	asked bool
 }
 
+// ended is an entry of ready. It is stale if the connection has another stream by now, or none.
+type ended struct {
+	key    connection
+	stream *stream
+}
+
+// endedRoom is how many entries of ready there may be beside one per connection before stale ones
+// are removed.
+const endedRoom = 64
+
 // NewFound makes an empty Found.
 func NewFound() *Found {
 	streams := NewStreams()
 	streams.keepBytes = true
-	return &Found{streams: streams, fronts: fronts{streams: streams, versions: make(map[connection]uint64), lists: make(map[front][]listed)}}
+	return &Found{streams: streams, fronts: fronts{streams: streams, lists: make(map[front][]listed)}}
 }
 
 // Saw adds a packet.
@@ -38,14 +49,25 @@ func (f *Found) Saw(p *Packet) {
 
 // changed notes that a connection may have something new to read.
 func (f *Found) changed(key connection) {
-	st := f.streams.open[key]
-	if st == nil {
-		f.fronts.remove(key)
-		return
+	if st := f.streams.open[key]; st != nil {
+		f.fronts.put(key, st)
+		if st.atEnd() && !st.ready {
+			st.ready = true
+			f.ready = append(f.ready, ended{key, st})
+		}
 	}
-	f.fronts.put(key, st)
-	if st.last != 0 && st.read >= st.end {
-		f.ready = append(f.ready, key)
+	f.tidy()
+}
+
+// tidy removes stale entries once they are many: also where nobody reads, memory is bounded by
+// the connections that are kept. Its cost per entry is that of inserting it.
+func (f *Found) tidy() {
+	kept := len(f.streams.open)
+	if f.fronts.entries > frontsRoom*(kept+frontsTried) {
+		f.fronts.tidy()
+	}
+	if len(f.ready) > 2*(kept+endedRoom) {
+		f.ready = slices.DeleteFunc(f.ready, func(e ended) bool { return f.streams.open[e.key] != e.stream })
 	}
 }
 
@@ -90,7 +112,8 @@ func (f *Found) find(d *Delivery) (found connection, ok bool) {
 		}
 	case fits(f.used):
 	case d.Over:
-		for len(f.ready) > 0 && !fits(f.ready[0]) {
+		for len(f.ready) > 0 && (f.streams.open[f.ready[0].key] != f.ready[0].stream || !fits(f.ready[0].key)) {
+			f.ready[0].stream.ready = false
 			f.ready = f.ready[1:]
 		}
 	default:
@@ -103,7 +126,7 @@ func (f *Found) find(d *Delivery) (found connection, ok bool) {
 // are known.
 func (st *stream) continues(d *Delivery) bool {
 	if d.Over {
-		return st.last != 0 && st.read >= st.end
+		return st.atEnd()
 	}
 	from, to := st.read, st.read+int64(d.Full)
 	if to > st.end {
@@ -120,15 +143,17 @@ func (st *stream) continues(d *Delivery) bool {
 	return same && compared > 0
 }
 
+// atEnd tells whether userspace has read all of the stream but its end.
+func (st *stream) atEnd() bool { return st.last != 0 && st.read >= st.end }
+
 // fronts finds connections by the next bytes that userspace gets from them. Each is listed
 // under its first 1, 4, 16 ... bytes, as far as they are known: a read is looked up under as
 // many as it has, and fewer.
 type fronts struct {
-	streams  *Streams
-	lists    map[front][]listed
-	versions map[connection]uint64 // of the connections that are listed
-	entries  int                   // in all lists
-	next     uint64                // version
+	streams *Streams
+	lists   map[front][]listed
+	entries int    // in all lists
+	last    uint64 // version
 }
 
 // front is the key of a list: a hash of some first bytes, and whether more of the connection
@@ -139,7 +164,7 @@ type front struct {
 	more bool
 }
 
-// listed is an entry of a list. It is stale if the connection has another version.
+// listed is an entry of a list. It is stale if the stream of the connection has another version.
 type listed struct {
 	key     connection
 	version uint64
@@ -159,36 +184,22 @@ const (
 func (f *fronts) put(key connection, st *stream) {
 	var room [256]byte
 	known := st.front(room[:0])
-	if len(known) == 0 {
-		f.remove(key)
-		return
-	}
-	f.next++
-	f.versions[key] = f.next
+	f.last++
+	st.listed = f.last
 	for i, size := range frontSizes {
 		if size > len(known) {
 			break
 		}
 		more := i+1 < len(frontSizes) && frontSizes[i+1] <= len(known)
 		at := front{maphash.Bytes(seed, known[:size]), size, more}
-		f.lists[at] = append(f.lists[at], listed{key, f.next})
+		f.lists[at] = append(f.lists[at], listed{key, f.last})
 		f.entries++
-	}
-	if f.entries > frontsRoom*(len(f.versions)+frontsTried) {
-		f.tidy()
 	}
 }
 
-func (f *fronts) remove(key connection) { delete(f.versions, key) }
-
-// tidy removes all stale entries. Its cost per entry is that of inserting it.
+// tidy removes all stale entries.
 func (f *fronts) tidy() {
 	f.entries = 0
-	for key := range f.versions {
-		if f.streams.open[key] == nil {
-			delete(f.versions, key)
-		}
-	}
 	for at, list := range f.lists {
 		kept := list[:0]
 		for _, entry := range list {
@@ -248,7 +259,8 @@ func (f *fronts) walk(at front, fits func(connection) bool) (found bool) {
 
 // current tells whether an entry is not stale.
 func (f *fronts) current(entry listed) bool {
-	return f.versions[entry.key] == entry.version && f.streams.open[entry.key] != nil
+	st := f.streams.open[entry.key]
+	return st != nil && st.listed == entry.version
 }
 
 // front appends the next bytes of a stream, as far as they are known and there is room.

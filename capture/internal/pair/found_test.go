@@ -2,26 +2,53 @@ package pair
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 )
 
-// More connections than anybody reads.
+// More connections than anybody reads, and connections of the same addresses one after another:
+// nothing is kept of those that are forgotten.
 func TestFoundForgets(t *testing.T) {
 	t.Parallel()
-	f := NewFound()
-	for i := range 3 * streamsLimit / 2 {
-		from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 16), byte(i >> 8)}), uint16(i))
-		for n, flags := range []byte{tcpACK, tcpACK | tcpFIN} {
-			p := segmentPacket(uint64(2*i+n+1), uint32(n+1), flags, "x"[n:])
-			p.Src = from
-			f.Saw(p)
-		}
-	}
-	if open := len(f.streams.open); open > streamsLimit || len(f.fronts.versions) > 3*streamsLimit/2-1 {
-		t.Errorf("%d connections are kept, and %d listed", open, len(f.fronts.versions))
-	}
-	if _, _, ok := f.Brought(Delivery{Data: []byte("x"), Full: 1}, false); !ok {
-		t.Error("the newest connections are forgotten")
+	for _, row := range []struct {
+		name  string
+		peers int
+		read  bool // all but the end
+	}{
+		{"nobody reads", 3 * streamsLimit / 2, false},
+		{"nobody reads the end", 3 * streamsLimit / 2, true},
+		{"one peer", 1, true},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			f, payload := NewFound(), strings.Repeat("x", 300)
+			for i := range 3 * streamsLimit / 2 {
+				who := i % row.peers
+				from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(who >> 16), byte(who >> 8)}), uint16(who))
+				for n, p := range []*Packet{
+					segmentPacket(0, uint32(i), tcpSYN, ""),
+					segmentPacket(0, uint32(i+1), tcpACK, payload),
+					segmentPacket(0, uint32(i+1+len(payload)), tcpACK|tcpFIN, ""),
+				} {
+					p.ID, p.Src = uint64(3*i+n+1), from
+					f.Saw(p)
+				}
+				if row.read {
+					f.Brought(Delivery{Data: []byte(payload), Full: len(payload)}, true)
+				}
+				open := len(f.streams.open)
+				if open > streamsLimit || f.fronts.entries > frontsRoom*(open+frontsTried) || len(f.ready) > 2*(open+endedRoom) {
+					t.Fatalf("after %d connections %d are kept, %d entries are listed, and %d are ready", i, open, f.fronts.entries, len(f.ready))
+				}
+			}
+			next := Delivery{Data: []byte(payload), Full: len(payload)}
+			if row.read {
+				next = Delivery{}
+			}
+			if _, _, ok := f.Brought(next, true); !ok {
+				t.Error("the newest connections are forgotten")
+			}
+		})
 	}
 }
 

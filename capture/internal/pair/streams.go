@@ -59,6 +59,8 @@ type stream struct {
 	taken    bool   // userspace has read something
 	// forgotten says that the stream is not in streams any more.
 	forgotten bool
+	listed    uint64 // version of its entries in fronts
+	ready     bool   // it has an entry in Found.ready
 }
 
 // NewStreams makes a Pairer of all TCP connections.
