@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/capability"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // mustFollow follows sockets of the test itself.
@@ -269,9 +270,9 @@ func checkCallsSeeRecvmmsg(t *testing.T) {
 	receiver, sender := udpPair(t)
 	r := mustFollow(t, CallsOptions{RingSize: MinRingSize}, receiver)
 	texts := []string{"one", "", "three"}
-	barrier := newBarrier(t)
+	barrier := testutil.NewBarrier(t)
 	for _, text := range texts {
-		barrier.send(t, sender, []byte(text))
+		barrier.Send(t, sender, []byte(text))
 	}
 	const room = 8
 	var (

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/asm"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -143,7 +144,7 @@ func TestClassicAgainstKernel(t *testing.T) {
 	for range 150 {
 		program := randomClassic(random)
 		receivers, sender := twins(t)
-		barrier := newBarrier(t)
+		barrier := testutil.NewBarrier(t)
 		kernelErr := attachClassic(receivers[0], program)
 		instructions, err := translate(program)
 		if (kernelErr == nil) != (err == nil) {
@@ -165,7 +166,7 @@ func TestClassicAgainstKernel(t *testing.T) {
 			for i := range payload {
 				payload[i] = byte(random.UintN(256)) >> random.UintN(8)
 			}
-			barrier.send(t, sender, payload)
+			barrier.Send(t, sender, payload)
 			want, got := passed(receivers[0]), passed(receivers[1])
 			if want > 0 {
 				kept++

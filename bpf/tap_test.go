@@ -74,9 +74,9 @@ func TestTapSeesEverySize(t *testing.T) {
 	}
 
 	sizes := []int{0, 1, 7, 55, 56, 57, 119, 120, 121, 1400, 2039, 2040, 2041, 39991, 39992, 39993, 60000}
-	barrier := newBarrier(t)
+	barrier := testutil.NewBarrier(t)
 	for _, size := range sizes {
-		barrier.send(t, sender, bytes.Repeat([]byte{byte(size)}, size))
+		barrier.Send(t, sender, bytes.Repeat([]byte{byte(size)}, size))
 	}
 	var i int
 	readAll(t, tap, func(rec *Record) {
@@ -119,9 +119,9 @@ func TestTapCountsWhatTheRingLoses(t *testing.T) {
 		t.Fatal(err)
 	}
 	const sent = 100
-	barrier := newBarrier(t)
+	barrier := testutil.NewBarrier(t)
 	for range sent {
-		barrier.send(t, sender, make([]byte, 30000))
+		barrier.Send(t, sender, make([]byte, 30000))
 	}
 	n := readAll(t, tap, nil)
 	c, err := tap.Counters()
@@ -132,7 +132,7 @@ func TestTapCountsWhatTheRingLoses(t *testing.T) {
 		t.Errorf("read %d records, counters %+v", n, c)
 	}
 
-	barrier.send(t, sender, nil)
+	barrier.Send(t, sender, nil)
 	readAll(t, tap, func(rec *Record) {
 		if rec.Lost != c.RingFull {
 			t.Logf("cpu %d has lost %d of %d", rec.Cpu, rec.Lost, c.RingFull)
@@ -289,7 +289,7 @@ func TestTapStop(t *testing.T) {
 // checkOff holds that a tap on the receiver keeps everything and records nothing.
 func checkOff(t *testing.T, tap *Tap, receiver, sender int) {
 	t.Helper()
-	newBarrier(t).send(t, sender, []byte("kept"))
+	testutil.NewBarrier(t).Send(t, sender, []byte("kept"))
 	if n := readAll(t, tap, nil); n != 0 {
 		t.Errorf("recorded %d packets after Stop", n)
 	}
@@ -307,7 +307,7 @@ func TestLease(t *testing.T) {
 	if err := tap.Attach(receiver); err != nil {
 		t.Fatal(err)
 	}
-	newBarrier(t).send(t, sender, []byte("dropped"))
+	testutil.NewBarrier(t).Send(t, sender, []byte("dropped"))
 	if n := readAll(t, tap, nil); n != 1 {
 		t.Errorf("recorded %d packets", n)
 	}
@@ -322,7 +322,7 @@ func TestReject(t *testing.T) {
 	if err := tap.Rejection().Attach(receiver); err != nil {
 		t.Fatal(err)
 	}
-	newBarrier(t).send(t, sender, []byte("dropped"))
+	testutil.NewBarrier(t).Send(t, sender, []byte("dropped"))
 	if n, _, err := unix.Recvfrom(receiver, make([]byte, 16), unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("received %d bytes, %v through a filter that rejects all", n, err)
 	}

@@ -24,9 +24,9 @@ func decided(t *testing.T, v *Verdict, payloads ...string) (verdicts []int32, re
 	if err := tap.Attach(receiver); err != nil {
 		t.Fatal(err)
 	}
-	barrier := newBarrier(t)
+	barrier := testutil.NewBarrier(t)
 	for _, p := range payloads {
-		barrier.send(t, sender, []byte(p))
+		barrier.Send(t, sender, []byte(p))
 		buf := make([]byte, 256)
 		n, _, err := unix.Recvfrom(receiver, buf, unix.MSG_DONTWAIT)
 		switch {
@@ -116,7 +116,7 @@ func TestFilterMaps(t *testing.T) {
 		if err := tap.Attach(receiver); err != nil {
 			t.Fatal(err)
 		}
-		newBarrier(t).send(t, sender, []byte("x"))
+		testutil.NewBarrier(t).Send(t, sender, []byte("x"))
 		from, err := unix.Getsockname(sender)
 		if err != nil {
 			t.Fatal(err)
@@ -366,7 +366,7 @@ func TestVerdict(t *testing.T) {
 		if err := tap.Attach(receiver); err != nil {
 			t.Fatal(err)
 		}
-		newBarrier(t).send(t, sender, []byte("0123456789\n"))
+		testutil.NewBarrier(t).Send(t, sender, []byte("0123456789\n"))
 		buf := make([]byte, 64)
 		n, _, err := unix.Recvfrom(receiver, buf, unix.MSG_DONTWAIT)
 		if err != nil || string(buf[:n]) != test.user {
@@ -387,7 +387,7 @@ func TestVerdictDrops(t *testing.T) {
 	if err := tap.Attach(receiver); err != nil {
 		t.Fatal(err)
 	}
-	newBarrier(t).send(t, sender, []byte("dropped"))
+	testutil.NewBarrier(t).Send(t, sender, []byte("dropped"))
 	if n, _, err := unix.Recvfrom(receiver, make([]byte, 16), unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {
 		t.Errorf("received %d bytes, %v through a verdict that drops all", n, err)
 	}

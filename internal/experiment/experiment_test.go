@@ -40,10 +40,9 @@ func TestLegacyLoads(t *testing.T) {
 		if err := load.Attach(receiver); err != nil {
 			t.Fatal(err)
 		}
+		barrier := testutil.NewBarrier(t)
 		for range 3 {
-			if err := unix.Send(sender, []byte("x"), 0); err != nil {
-				t.Fatal(err)
-			}
+			barrier.Send(t, sender, []byte("x"))
 		}
 		reach, err := load.Reach()
 		if err != nil {
@@ -84,10 +83,9 @@ func TestFields(t *testing.T) {
 	if err := reader.Attach(receiver); err != nil {
 		t.Fatal(err)
 	}
+	barrier := testutil.NewBarrier(t)
 	for i := range fieldRuns + 3 {
-		if err := unix.Send(sender, make([]byte, i), 0); err != nil {
-			t.Fatal(err)
-		}
+		barrier.Send(t, sender, make([]byte, i))
 	}
 	values, err := reader.Values()
 	if err != nil {

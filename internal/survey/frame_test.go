@@ -56,6 +56,7 @@ func TestDescribeValues(t *testing.T) {
 		{"len", []uint64{1, 2, 3, 4, 5, 6, 7, 8}, "1, 2, 3, 4, 5, 6 and 2 more"},
 		{"hash", []uint64{77, 0, 78}, "0, set"},
 		{"protocol", []uint64{0x0008}, "0x0800"},
+		{"gso_segs", []uint64{1, 0, 3}, "0 or 1, 3"},
 		{"sk.src_ip4", []uint64{0x0100007f}, "127.0.0.1"},
 	} {
 		if got := describeValues(test.name, test.held); got != test.want {

@@ -16,6 +16,11 @@ var fleeting = []string{"hash", "napi_id", "tstamp", "hwtstamp", "sk.dst_port"}
 // agree on.
 const accidental = "sk.rx_queue_mapping"
 
+// single is what gso_segs holds in a packet that is one: 1 if a TCP socket sent it, and 0
+// otherwise, also if what is left of a connection answered. Which of both sends the last ACK
+// depends on how soon the other side closes.
+const single = "0 or 1"
+
 // shownValues limits the distinct values of a field that are listed.
 const shownValues = 6
 
@@ -44,6 +49,10 @@ func describeValues(name string, held []uint64) string {
 // formatValue formats a value in its customary notation.
 func formatValue(name string, v uint64) string {
 	switch name {
+	case "gso_segs":
+		if v <= 1 {
+			return single
+		}
 	case "protocol", "vlan_proto":
 		// An EtherType in network byte order.
 		b := networkBytes(v)

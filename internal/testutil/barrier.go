@@ -1,4 +1,4 @@
-package bpf
+package testutil
 
 import (
 	"runtime"
@@ -7,19 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// barrier sends datagrams and waits until the kernel has brought them to their sockets, or
+// Barrier sends datagrams and waits until the kernel has brought them to their sockets, or
 // dropped them. On a busy cpu it does that later than send returns, in ksoftirqd, but in the
 // order in which they were sent on that cpu: so a datagram through sockets without a filter
 // comes last.
-type barrier struct{ receiver, sender int }
+type Barrier struct{ receiver, sender int }
 
-func newBarrier(tb testing.TB) barrier {
+// NewBarrier makes the sockets without a filter.
+func NewBarrier(tb testing.TB) Barrier {
 	tb.Helper()
-	receiver, sender := udpPair(tb)
-	return barrier{receiver, sender}
+	receiver, sender := UDPPair(tb)
+	return Barrier{receiver, sender}
 }
 
-func (b barrier) send(tb testing.TB, fd int, payload []byte) {
+// Send sends a datagram over a connected socket, and waits.
+func (b Barrier) Send(tb testing.TB, fd int, payload []byte) {
 	tb.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
