@@ -49,6 +49,10 @@ var receptionRows = []receptionRow{
 	{data: "abcd", reception: capture.Reception{Controls: []capture.Control{timestamp, pktinfo, {Level: -1, Type: 1 << 30, Len: 1<<32 - 1}}, ControlRest: 30}},
 	{data: "abcd", reception: capture.Reception{Controls: []capture.Control{timestamp, rights}, Flags: unix.MSG_EOR}, comment: "3 descriptors came with it (SCM_RIGHTS)"},
 	{data: "abcd", reception: capture.Reception{Controls: []capture.Control{{Level: 1, Type: 1, Len: 4}}, Flags: unix.MSG_CTRUNC}, comment: "1 descriptor came with it (SCM_RIGHTS); its ancillary data was cut (MSG_CTRUNC)"},
+	// Nobody but a file of others says these.
+	{data: "abcd", reception: capture.Reception{Buffer: 4, HasBuffer: true, Cut: true, Whole: 3}, comment: "cut to 4 of 3 by the buffer"},
+	{data: "abcd", reception: capture.Reception{Buffer: 2, HasBuffer: true, Cut: true}, comment: "cut to 2 by the buffer"},
+	{data: "abcd", reception: capture.Reception{Controls: []capture.Control{{Level: 1, Type: 1, Len: 1<<32 - 4}, rights}}, comment: "1073741826 descriptors came with it (SCM_RIGHTS)"},
 	{data: "abcd", reception: capture.Reception{Controls: slices.Repeat([]capture.Control{pktinfo}, capture.ControlsMax), ControlRest: 1}},
 }
 

@@ -60,7 +60,6 @@ func appendSegmentIP(b []byte, p *capture.Packet) []byte {
 	at := len(b)
 	be := binary.BigEndian
 	b = be.AppendUint16(be.AppendUint16(b, p.Src.Port()), p.Dst.Port())
-	sum := at + 16
 	if p.Protocol == protocolTCP {
 		b = be.AppendUint32(be.AppendUint32(b, p.Segment.Seq), p.Segment.Ack)
 		b = append(b, tcpHeaderSize/4<<4, segmentFlags(p))
@@ -71,14 +70,21 @@ func appendSegmentIP(b []byte, p *capture.Packet) []byte {
 			length = 0 // as of a jumbogram
 		}
 		b = append(be.AppendUint16(b, uint16(length)), 0, 0)
-		sum = at + 6
 	}
 	// Of a part of the bytes there is no checksum: 0 in UDP says so, and readers ignore what they
 	// cannot verify.
 	if len(p.Data) == payload && len(p.Data)+maxSegmentHeader <= snaplen {
-		be.PutUint16(b[sum:], checksum(src, dst, p.Protocol, b[at:], p.Data))
+		be.PutUint16(segmentChecksum(b, p.Protocol), checksum(src, dst, p.Protocol, b[at:], p.Data))
 	}
 	return b
+}
+
+// segmentChecksum is the checksum in a header that ends with that of TCP or UDP.
+func segmentChecksum(b []byte, protocol uint8) []byte {
+	if protocol == protocolTCP {
+		return b[len(b)-tcpHeaderSize+16:][:2]
+	}
+	return b[len(b)-udpHeaderSize+6:]
 }
 
 func segmentFlags(p *capture.Packet) (flags byte) {

@@ -6,12 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/internal/remark"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // segments is an interface whose packets become segments.
@@ -148,6 +150,40 @@ func TestSegmentsReadBack(t *testing.T) {
 	}
 	if again := rewrite(t, file); !bytes.Equal(again, file) {
 		t.Error("written again it differs")
+	}
+}
+
+// Another program may cut segments, after which their checksums are of more than is there: what
+// is left is read as before.
+func TestSegmentsCut(t *testing.T) {
+	t.Parallel()
+	const kept = 150
+	all := slices.Concat(newTalk("tcp", client4, server4, protocolTCP).http().all, newTalk("tcp6", client6, server6, protocolTCP).http().all)
+	for _, kind := range []string{"udp", "udp6"} {
+		client, server := client4, server4
+		if kind == "udp6" {
+			client, server = client6, server6
+		}
+		k := newTalk(kind, client, server, protocolUDP)
+		k.send(strings.Repeat("0123456789", 30), 0)
+		all = append(all, k.all...)
+	}
+	testutil.RequireTool(t, "editcap")
+	path := filepath.Join(t.TempDir(), "cut.pcapng")
+	run(t, "editcap", "-s", strconv.Itoa(kept), writeFile(t, all...), path)
+	cut := 0
+	for n, p := range packetsOf(t, path) {
+		want := all[n]
+		if p.Segment != want.Segment || p.Src != want.Src || p.Dst != want.Dst || p.Protocol != want.Protocol || p.Call != want.Call ||
+			p.Len != want.Len || p.Interface.View != want.Interface.View || !bytes.HasPrefix(want.Data, p.Data) {
+			t.Errorf("packet %d:\n got %+v of %s\nwant %+v", n, *p, p.Interface.Name(), *want)
+		}
+		if len(p.Data) < len(want.Data) {
+			cut++
+		}
+	}
+	if want := strings.Count(run(t, "tshark", "-r", path, "-Y", "frame.cap_len == "+strconv.Itoa(kept)), "\n"); cut != want || cut < 4 {
+		t.Errorf("%d packets are cut, tshark finds %d", cut, want)
 	}
 }
 

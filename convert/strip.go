@@ -48,7 +48,12 @@ func (s *stripper) strip(p *capture.Packet) bool {
 	}
 	p.Data, p.Len = whole[size:], max(length-size, len(whole)-size)
 	if checkHeader(p) == nil {
-		if s.header = appendHeader(s.header[:0], p); bytes.Equal(s.header, whole[:size]) {
+		s.header = appendHeader(s.header[:0], p)
+		if isSegment(p) && len(p.Data) < originalLength(p) && len(s.header) == size {
+			// Another program may have cut the packet since. Of what is left, there is no checksum.
+			copy(segmentChecksum(s.header, p.Protocol), segmentChecksum(whole[:size], p.Protocol))
+		}
+		if bytes.Equal(s.header, whole[:size]) {
 			return true
 		}
 	}

@@ -40,9 +40,10 @@ func readCutByBuffer(sentence string, p *capture.Packet) bool {
 		whole = 0
 		buffer, ok = numberIn(sentence, cutTo, byTheBuffer)
 	} else {
-		ok = buffer < whole
+		ok = whole > 0
 	}
-	if ok = ok && max(buffer, whole) <= 1<<32-1 && uint64(len(p.Data)) <= buffer; ok {
+	// A file of others may say more than is possible: it is read back as it is said.
+	if ok = ok && max(buffer, whole) <= 1<<32-1; ok {
 		r := &p.Reception
 		r.Buffer, r.HasBuffer, r.Cut, r.Whole = uint32(buffer), true, true, uint32(whole)
 	}
@@ -105,11 +106,11 @@ func readDescriptors(sentence string, p *capture.Packet) bool {
 	} else {
 		ok = n > 1
 	}
-	if !ok || n > 1<<16 {
+	if !ok {
 		return false
 	}
 	// The file may list the ancillary data itself.
-	if r := &p.Reception; r.Descriptors() == 0 && len(r.Controls) < capture.ControlsMax {
+	if r := &p.Reception; r.Descriptors() == 0 && len(r.Controls) < capture.ControlsMax && n <= (1<<32-1)/4 {
 		r.Controls = append(r.Controls, capture.Control{Level: unix.SOL_SOCKET, Type: unix.SCM_RIGHTS, Len: uint32(4 * n)})
 	}
 	return p.Reception.Descriptors() == int(n)
