@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // familyNames are the address families of socket(2) by name: AF_UNIX is "unix".
@@ -98,18 +96,20 @@ type Address struct {
 	// Port is 0 if there is none.
 	Port uint16
 	// Name is the address in another family: a path or an abstract name after @, interface and
-	// ethertype, protocol and port id, context id and port. Others choose it, of any bytes.
+	// ethertype, protocol and port id, context id and port. Others choose it, of any bytes; an
+	// abstract name can have zero bytes.
 	Name string
 }
 
 // IsZero tells whether it is none.
 func (a Address) IsZero() bool { return a == Address{} }
 
-// String is the address in printable characters, empty if it is none.
+// String is the address in printable characters, empty if it is none. Zero bytes of an abstract
+// name are @, as in ss.
 func (a Address) String() string {
 	switch {
 	case !a.IP.IsValid():
-		return terminal.Plain(a.Name)
+		return plainUnixName(a.Name)
 	case a.Port == 0:
 		return a.IP.String()
 	}
@@ -144,9 +144,6 @@ func (f *foreign) addressOf(sa unix.Sockaddr, ip netip.AddrPort, ours bool) Addr
 		}
 		return a
 	case *unix.SockaddrUnix:
-		if sa.Name == "@" {
-			return Address{} // how x/sys reads one without a name
-		}
 		return Address{Name: sa.Name}
 	case *unix.SockaddrLinklayer:
 		return Address{Name: wildcard(sa.Ifindex == 0, func() string { return device(sa.Ifindex) }) + " " + etherType(networkOrder(sa.Protocol))}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/internal/capability"
-	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // foreign is what a duplicated descriptor tells about a socket of another process.
@@ -20,7 +19,7 @@ type foreign struct {
 	cookie                uint64
 	listening             bool
 	local, peer           netip.AddrPort // IPv4 in IPv6 addresses as IPv4
-	path                  string         // of a unix socket; begins with @ if it is abstract
+	path                  string         // of a unix socket; as in unixAddress
 	name, peerName        unix.Sockaddr  // as the kernel says them; nil if it does not
 }
 
@@ -38,7 +37,7 @@ func inspect(fd int) (foreign, error) {
 	if err := errors.Join(errs[:]...); err != nil {
 		return f, fmt.Errorf("asking a socket what it is: %w", err)
 	}
-	if sa, err := unix.Getsockname(fd); err == nil {
+	if sa, err := socketAddress(unix.SYS_GETSOCKNAME, fd, f.domain); err == nil {
 		f.name, f.local = sa, unmapped(addrPort(sa))
 		if named, ok := sa.(*unix.SockaddrUnix); ok {
 			f.path = named.Name
@@ -47,7 +46,7 @@ func inspect(fd int) (foreign, error) {
 	if f.listening {
 		return f, nil
 	}
-	if sa, err := unix.Getpeername(fd); err == nil {
+	if sa, err := socketAddress(unix.SYS_GETPEERNAME, fd, f.domain); err == nil {
 		f.peerName, f.peer = sa, unmapped(addrPort(sa))
 	}
 	return f, nil
@@ -75,7 +74,7 @@ func (f *foreign) String() string {
 		words = append(words, "on "+f.local.String())
 	}
 	if f.path != "" {
-		words = append(words, "on "+terminal.Plain(f.path))
+		words = append(words, "on "+plainUnixName(f.path))
 	}
 	if f.peer.IsValid() {
 		words = append(words, "connected to "+f.peer.String())

@@ -28,29 +28,39 @@ type group struct {
 const procs = "cgroup.procs"
 
 // groupFolder returns the folder of a cgroup, given that folder or its path in the cgroup2
-// hierarchy; empty for none.
+// hierarchy, which may begin with / as in /proc/PID/cgroup; empty for none.
 func groupFolder(path string) (string, error) {
-	folder := path
-	if path != "" && !filepath.IsAbs(path) {
-		root, ok := bpf.CgroupMount()
-		if !ok {
-			return "", fmt.Errorf("following cgroup %s: no cgroup2 file system is mounted that it could be in: name its folder from / on", terminal.Plain(path))
-		}
-		folder = filepath.Join(root, path)
-	}
-	if folder == "" {
+	if path == "" {
 		return "", nil
 	}
-	if _, err := os.Stat(filepath.Join(folder, procs)); err != nil {
-		return "", fmt.Errorf("following cgroup %s: it is none: %w", terminal.Plain(path), err)
+	var folders []string
+	if filepath.IsAbs(path) {
+		folders = append(folders, filepath.Clean(path))
 	}
-	return filepath.Clean(folder), nil
+	root, mounted := bpf.CgroupMount()
+	if mounted {
+		folders = append(folders, filepath.Join(root, path))
+	}
+	none := errors.New("no cgroup2 file system is mounted that it could be in: name its folder from / on")
+	for i, folder := range folders {
+		_, err := os.Stat(filepath.Join(folder, procs))
+		if err == nil {
+			return folder, nil
+		}
+		if i == 0 {
+			none = fmt.Errorf("it is none: %w", err)
+		}
+	}
+	return "", fmt.Errorf("cgroup %s: %w", terminal.Plain(path), none)
 }
 
 // newGroup takes the folder of a cgroup.
 func newGroup(folder string) *group { return &group{folder: folder, held: make(held)} }
 
 func (g *group) String() string { return "cgroup " + terminal.Plain(g.folder) }
+
+// names is nil: the user has named none of its processes.
+func (g *group) names() map[int]string { return nil }
 
 // each lists the processes again until there are no new ones: children that a process forked
 // before it was followed are in a later list.

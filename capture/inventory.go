@@ -95,7 +95,7 @@ func (c *InventoryConfig) processes() ([]int, error) {
 	case c.Cgroup != "":
 		folder, err := groupFolder(c.Cgroup)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("listing sockets of %w", err)
 		}
 		pids := newGroup(folder).list()
 		slices.Sort(pids)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -332,12 +333,21 @@ func TestInventoryOwners(t *testing.T) {
 	for _, pid := range pids {
 		enterGroup(t, folder, pid)
 	}
-	for _, config := range []InventoryConfig{{PIDs: pids}, {Cgroup: folder}} {
+	root, ok := bpf.CgroupMount()
+	if !ok {
+		t.Fatal("no cgroup2 file system is mounted")
+	}
+	path := strings.TrimPrefix(folder, root) // as in /proc/PID/cgroup
+	for _, config := range []InventoryConfig{{PIDs: pids}, {Cgroup: folder}, {Cgroup: path}, {Cgroup: path[1:]}} {
 		if got := one(t, config).Owners; fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("%+v: got %v, want %v", config, got, want)
 		}
 	}
 	// Of the whole machine, too, where others have sockets as well; but not this process.
+	// Not while another test starts a process: until it becomes its program it has copies of all
+	// that we have.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	found := false
 	for _, s := range mustInventory(t, InventoryConfig{Kinds: []string{"udp"}}).Sockets {
 		found = found || fmt.Sprint(s.Owners) == fmt.Sprint(want)
@@ -368,22 +378,37 @@ func targetMany(args []string) error {
 	return untilStdinEnds("many")
 }
 
+// ownDescriptors are the descriptors of this process, but for the one that lists them. Others are
+// closed at any time: the files of tests that have ended, by the garbage collector.
+func ownDescriptors(t *testing.T) map[string]string {
+	t.Helper()
+	folder, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]string)
+	for _, entry := range folder {
+		if file, err := os.Readlink("/proc/self/fd/" + entry.Name()); err == nil {
+			all[entry.Name()] = file
+		}
+	}
+	return all
+}
+
 // All sockets of a process that has many, with no descriptor left over.
 func TestInventoryMany(t *testing.T) {
 	testutil.RequirePrivilege(t)
 	const n = 10000
 	other := startTarget(t, "many", fmt.Sprint(n))
-	open := func() int {
-		files, err := os.ReadDir("/proc/self/fd")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return len(files)
-	}
-	before := open()
+	before := ownDescriptors(t)
 	all := mustInventory(t, InventoryConfig{PIDs: []int{other.Process.Pid}})
-	if len(all.Sockets) != n || open() != before {
-		t.Errorf("%d sockets of %d, and %d descriptors of ours where there were %d", len(all.Sockets), n, open(), before)
+	if len(all.Sockets) != n {
+		t.Errorf("%d sockets of %d", len(all.Sockets), n)
+	}
+	for fd, file := range ownDescriptors(t) {
+		if before[fd] != file {
+			t.Errorf("descriptor %s is left, %s", fd, file)
+		}
 	}
 	cookies := make(map[uint64]bool)
 	for _, s := range all.Sockets {
@@ -411,6 +436,11 @@ func TestInventoryRefuses(t *testing.T) {
 		_, err := TakeInventory(test.config)
 		if err == nil || !strings.Contains(err.Error(), test.want) || test.is != nil && !errors.Is(err, test.is) {
 			t.Errorf("%s: got %v, want %q", name, err, test.want)
+		}
+	}
+	if root, ok := bpf.CgroupMount(); ok {
+		if folder, err := groupFolder("/"); err != nil || folder != root {
+			t.Errorf("the root is %q, %v, want %q", folder, err, root)
 		}
 	}
 	for name, want := range map[string]bool{

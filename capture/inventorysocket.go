@@ -59,7 +59,7 @@ type Socket struct {
 // Owner is a process that has a socket.
 type Owner struct {
 	PID int
-	// Name is the one that ps shows, in printable characters.
+	// Name is that of ps, as the process chose it, of any bytes.
 	Name string
 	// Descriptors are all that the process has of the socket.
 	Descriptors []int

@@ -15,7 +15,6 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture/internal/process"
-	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // JoinConfig is what a Live session captures.
@@ -135,7 +134,7 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Command = terminal.Plain(command.Args[0])
+	p.Command = process.NameOf(command.Args[0]) // as the kernel will call it
 	l.follows(newFamilies(p))
 	if err := l.follow(p); err != nil {
 		return nil, err
@@ -146,7 +145,7 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 // follows sets the scope, before the first process is followed.
 func (l *Live) follows(s scope) {
 	l.scope = s
-	l.roster.whose = s.String()
+	l.roster.whose, l.roster.named = s.String(), s.names()
 }
 
 // newLive makes a session that does not follow any process yet.
@@ -155,7 +154,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 		return nil, err
 	}
 	if config.Cgroup, err = groupFolder(config.Cgroup); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("following %w", err)
 	}
 	config.Options = config.Options.withDefaults()
 	l := &Live{config: config, said: make(map[string]bool)}

@@ -2,15 +2,19 @@ package capture
 
 import (
 	"bufio"
+	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
 // target is a process to join.
@@ -132,7 +136,8 @@ func skipMissed(tb testing.TB, l *Live) {
 	sound.Add(1)
 }
 
-// quiet waits until nothing has come for a while.
+// quiet waits until nothing has come for a while, and the processes that were joined have nothing to
+// do: on a busy machine they may wait for a processor for longer than that.
 func quiet(tb testing.TB, l *Live) {
 	tb.Helper()
 	var last Counts
@@ -142,8 +147,35 @@ func quiet(tb testing.TB, l *Live) {
 			tb.Fatal(err)
 		}
 		counts.Calls.Missed, counts.Sends.Missed = 0, 0 // of the whole machine
-		if counts != last {
+		if counts != last || busy(l.config.PIDs...) {
 			last, since = counts, time.Now()
 		}
 	}
+}
+
+// busy tells whether a thread of processes or their children is not asleep.
+func busy(pids ...int) bool {
+	for _, pid := range pids {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		for _, name := range threads {
+			stat, err := os.ReadFile(name)
+			if err != nil {
+				continue // it has ended
+			}
+			// After the name, which may contain any character.
+			if state := stat[bytes.LastIndexByte(stat, ')')+2]; state == 'R' || state == 'D' {
+				return true
+			}
+		}
+		p, err := process.Open(pid)
+		if err != nil {
+			continue
+		}
+		children := p.Children()
+		p.Close()
+		if busy(children...) {
+			return true
+		}
+	}
+	return false
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"reflect"
 	"runtime"
+	"syscall"
 	"testing"
 	"unsafe"
 
@@ -518,6 +519,9 @@ func TestOwnReception(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
+	// Not while another test starts a process, which has a copy of w until it becomes its program.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	waiting := []unix.PollFd{{Fd: int32(r.Fd()), Events: unix.POLLIN}}
 	if n, err := unix.Poll(waiting, 0); n != 1 || err != nil || waiting[0].Revents&unix.POLLHUP == 0 {
 		t.Errorf("somebody has the descriptors still: %d, %v, %+v", n, err, waiting)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
-	"github.com/ebpfdump/ebpfdump/internal/terminal"
+	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
 const (
@@ -32,8 +32,9 @@ const (
 type roster struct {
 	views      []View
 	clockError int64
-	whose      string        // the process that is followed, for people; set before the first socket is entered
-	streams    *pair.Streams // the Pairer of all TCP connections
+	whose      string         // the process that is followed, for people; set before the first socket is entered
+	named      map[int]string // the processes that the user has named, by number; likewise
+	streams    *pair.Streams  // the Pairer of all TCP connections
 
 	mu      sync.Mutex
 	own     map[uint64]*route // by cookie: of listeners, bound sockets, and those that have the tap
@@ -269,7 +270,7 @@ func (r *roster) news(e *bpf.Event) {
 	if listens {
 		what = "listening on"
 	}
-	whose := owner{fmt.Sprintf("process %d (%s)", e.Pid, terminal.Plain(e.Command())), fmt.Sprintf("descriptor %d, %s %s", e.Fd, what, e.Local())}
+	whose := owner{r.caller(e), fmt.Sprintf("descriptor %d, %s %s", e.Fd, what, e.Local())}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e.Protocol == unix.IPPROTO_MPTCP {
@@ -289,6 +290,15 @@ func (r *roster) news(e *bpf.Event) {
 		own.outlet.describe(whose)
 		own.port, own.address, own.listens = e.LocalPort, e.Local().Addr(), listens
 	}
+}
+
+// caller is the process that made a call, for people. The kernel tells the name of the thread, which
+// is the process's only if it is the first thread.
+func (r *roster) caller(e *bpf.Event) string {
+	if text, ok := r.named[int(e.Pid)]; ok && e.Tid != e.Pid {
+		return text
+	}
+	return (&process.Process{PID: int(e.Pid), Command: e.Command()}).String()
 }
 
 // list adds the description of a socket for Sockets.

@@ -21,6 +21,8 @@ import (
 type scope interface {
 	// String describes what the user has asked for, for people.
 	String() string
+	// names are the processes that the user has named, by number, for people.
+	names() map[int]string
 	// each calls do for every process of the scope, a parent before its children are listed: if
 	// do follows it, none of them can be missed. It stops at the first error of do.
 	each(do func(*process.Process) error) error
@@ -149,9 +151,17 @@ func (f *families) String() string {
 			break
 		}
 		b.WriteString([]string{"processes ", ", "}[min(i, 1)])
-		fmt.Fprintf(&b, "%d (%s)", p.PID, p.Command)
+		b.WriteString(p.Label())
 	}
 	return b.String()
+}
+
+func (f *families) names() map[int]string {
+	all := make(map[int]string)
+	for _, p := range f.heads {
+		all[p.PID] = p.String()
+	}
+	return all
 }
 
 func (f *families) each(do func(*process.Process) error) error {

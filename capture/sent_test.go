@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -87,6 +88,7 @@ func sendAll(conn *net.TCPConn) error {
 	if err := unix.Send(fd, []byte("x"), unix.MSG_NOSIGNAL); !errors.Is(err, unix.EPIPE) {
 		return fmt.Errorf("sending to nobody: %w", err)
 	}
+	fmt.Println("gone")
 	return nil
 }
 
@@ -177,6 +179,9 @@ func TestSentStreams(t *testing.T) {
 			})
 		}
 		workers.Wait()
+		for range conns {
+			server.line(t) // one of them has noticed that nobody is there
+		}
 	})
 	failures := 0
 	for i, conn := range conns {
@@ -259,7 +264,13 @@ func TestSentConversation(t *testing.T) {
 			}
 		}
 		for _, conn := range conns {
-			conn.Close()
+			// The server reads the end before it closes its side.
+			if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			if rest, err := io.ReadAll(conn); len(rest) > 0 || err != nil {
+				t.Fatalf("after all that was sent: %q, %v", rest, err)
+			}
 		}
 	})
 	for _, conn := range conns {

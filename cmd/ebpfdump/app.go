@@ -158,6 +158,8 @@ the capture was fine.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		// Of every command, before it looks at its flags.
+		PersistentPreRunE: requireValues,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usagef("there is no command %q: see ebpfdump --help", args[0])

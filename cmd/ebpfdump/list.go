@@ -44,6 +44,7 @@ that say nothing left out:
   cookie, inode                  the kernel's numbers of the socket
   network_namespace              its inode
   local, local_port, peer, peer_port
+                                 unix: a path, or @ and an abstract name
   owners                         pid, name, descriptors of each
   classic_filter                 instructions as tcpdump -ddd prints them
   ebpf_filter                    id, name, loaded; {} if it is not known which
@@ -67,7 +68,7 @@ Exit status: 0 listed; 4 no process may be looked into.`,
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringSliceVarP(&f.live.pids, "pid", "p", nil, "list the sockets of process `PID`, or of all that are called so")
+	flags.VarP(processNames{&f.live.pids}, "pid", "p", "list the sockets of process `PID`, or of all that are called so")
 	flags.StringVar(&f.live.cgroup, "cgroup", "", "list those of the cgroup `PATH`, a folder or a path in the cgroup2 file system")
 	flags.IntSliceVar(&f.live.fds, "fd", nil, "with --pid: only the socket that is descriptor `N` of the process")
 	flags.IntSliceVar(&f.live.ports, "port", nil, "only sockets whose own or peer's port is `P`")
@@ -88,9 +89,6 @@ func (f *listFlags) config(cmd *cobra.Command) (config capture.InventoryConfig, 
 		return config, usagef("--json has the instructions without --instructions: leave that out")
 	case !pid && len(f.live.fds) > 0:
 		return config, usagef("--fd is for --pid: every process has a descriptor of that number")
-	}
-	if err := f.live.whose(cmd); err != nil {
-		return config, err
 	}
 	for _, kind := range f.kinds {
 		if !capture.IsKindName(kind) {
@@ -213,7 +211,9 @@ func socketNotes(s *capture.Socket, instructions bool) []string {
 	case s.MPTCP == nil:
 	case s.MPTCP.Fallback:
 		note(nil, "fell back to TCP")
-	case s.MPTCP.Subflows > 0:
+	case s.MPTCP.Subflows == 0:
+		note(nil, "the first subflow only")
+	default:
 		note(nil, "%s", plural(s.MPTCP.Subflows, "more subflow", "more subflows"))
 	}
 	if s.Elsewhere && s.Network != 0 {
@@ -243,7 +243,9 @@ type ownerGroup struct {
 	pids              []string
 }
 
-func (g *ownerGroup) String() string { return g.name + " " + strings.Join(g.pids, ", ") }
+func (g *ownerGroup) String() string {
+	return terminal.Plain(g.name) + " " + strings.Join(g.pids, ", ")
+}
 
 func ownerGroups(owners []capture.Owner) []ownerGroup {
 	var all []ownerGroup

@@ -54,6 +54,9 @@ all.append(opened(socket.AF_PACKET, socket.SOCK_RAW, 0, ("lo", 3)))
 attach(all[-1], 26, (40, 0, 0, 12), (21, 0, 1, 2048), (6, 0, 0, 262144), (6, 0, 0, 0))
 all.append(opened(socket.AF_UNIX, socket.SOCK_STREAM, at="\0collector-%d" % os.getpid()))
 all[-1].listen()
+for name in "one", "two":
+    all.append(opened(socket.AF_UNIX, socket.SOCK_STREAM, at="\0collector-%d\0%s" % (os.getpid(), name)))
+    all[-1].listen()
 all += socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 all.append(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
 print("ready", flush=True)
@@ -181,7 +184,7 @@ func TestListBesideSS(t *testing.T) {
 		if !slices.Contains(kinds[w.netid], s.Kind) || w.cookie != 0 && s.Cookie != w.cookie {
 			t.Errorf("ss says %+v of %s", w, line)
 		}
-		address := s.Local
+		address := capture.Address{Name: s.Local}.String()
 		if s.LocalPort != 0 {
 			address = capture.Address{IP: mustAddr(t, s.Local), Port: s.LocalPort}.String()
 		}
@@ -193,6 +196,11 @@ func TestListBesideSS(t *testing.T) {
 		}
 		if len(s.Classic) != len(w.filter) || !slices.Equal(decimal(t, w.filter), s.Classic) {
 			t.Errorf("ss says the filter %q, and the list %q", w.filter, s.Classic)
+		}
+	}
+	for _, name := range []string{"one", "two"} { // which a program gets as it is
+		if whole := fmt.Sprintf(`"local":"@collector-%d\u0000%s"`, pid, name); !strings.Contains(got.stdout, whole) {
+			t.Errorf("no %s in\n%s", whole, got.stdout)
 		}
 	}
 	if seen != len(want) {
@@ -287,7 +295,7 @@ func TestListTable(t *testing.T) {
 		return capture.Address{IP: netip.MustParseAddr("127.0.0.1"), Port: port}
 	}
 	inet := capture.Socket{Kind: "tcp", Family: unix.AF_INET, Type: unix.SOCK_STREAM, State: "estab", Cookie: 1234567, Local: loopback(50000), Peer: loopback(60000), Owners: owners[1:2]}
-	long, mptcp, raw, file := inet, inet, inet, inet
+	long, mptcp, single, raw, file := inet, inet, inet, inet, inet
 	inet.Classic, inet.Locked = classic, true
 	inet.Sockmaps = []bpf.Sockmap{{ID: 5, Name: "proxy"}, {ID: 6}}
 	inet.ULP = "tls"
@@ -295,11 +303,12 @@ func TestListTable(t *testing.T) {
 	long.Extended, long.Filter, long.Owners = true, program, owners
 	mptcp.Kind, mptcp.MPTCP, mptcp.Extended = "mptcp", &capture.MPTCP{Subflows: 1}, true
 	mptcp.ReuseportSockets, mptcp.Reuseport = 4, program
+	single.Kind, single.MPTCP = "mptcp", &capture.MPTCP{}
 	raw = capture.Socket{Kind: "raw", Family: unix.AF_INET, Type: unix.SOCK_RAW, Protocol: 89, Cookie: 9, Local: loopback(0), Owners: owners[:1], Network: 4026532000, Elsewhere: true}
 	raw.ReuseportSockets, raw.ReuseportClassic = 1, classic[1:]
 	file = capture.Socket{Kind: "unix-seqpacket", Family: unix.AF_UNIX, Cookie: 10, Peer: capture.Address{Name: "/run/a\nfile"}, Owners: owners[:1], Locked: true, ULP: "x", MPTCP: &capture.MPTCP{Fallback: true}}
 	var b bytes.Buffer
-	for _, sockets := range [][]capture.Socket{nil, {inet, long, mptcp, raw, file}, {inet}} {
+	for _, sockets := range [][]capture.Socket{nil, {inet, long, mptcp, single, raw, file}, {inet}} {
 		if err := writeListTable(&b, sockets, len(sockets) == 1); err != nil {
 			t.Fatal(err)
 		}

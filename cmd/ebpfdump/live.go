@@ -49,7 +49,7 @@ type liveFlags struct {
 }
 
 func (f *liveFlags) register(flags *pflag.FlagSet) {
-	flags.StringSliceVarP(&f.pids, "pid", "p", nil, "join the running process `PID`, or all that are called so, and their children")
+	flags.VarP(processNames{&f.pids}, "pid", "p", "join the running process `PID`, or all that are called so, and their children")
 	flags.StringVar(&f.cgroup, "cgroup", "", "follow the processes of the cgroup `PATH`, a folder or a path in the cgroup2 file system")
 	flags.IntSliceVar(&f.fds, "fd", nil, "with --pid: only the socket that is descriptor `N` of the process, as list shows")
 	flags.IntSliceVar(&f.ports, "port", nil, "with --pid, --cgroup or a command: only sockets whose own or peer's port is `P`, as list shows")
@@ -124,17 +124,6 @@ func (f *liveFlags) numbers() (ports []uint16, err error) {
 	return ports, nil
 }
 
-// whose refuses a process or a cgroup without a name.
-func (f *liveFlags) whose(cmd *cobra.Command) error {
-	switch {
-	case cmd.Flags().Changed("cgroup") && f.cgroup == "":
-		return usagef("--cgroup needs the folder of a cgroup, such as /sys/fs/cgroup/system.slice")
-	case cmd.Flags().Changed("pid") && (len(f.pids) == 0 || slices.Contains(f.pids, "")):
-		return usagef("--pid needs the number or the name of a process, or several with commas between them")
-	}
-	return nil
-}
-
 // contradiction refuses flags that contradict each other.
 func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 	if cmd.Flags().Changed("sock") {
@@ -149,9 +138,6 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 		if cmd.Flags().Changed(name) && !f.allowDrop {
 			return usagef("--%s changes what the other process gets, and what it drops is lost to it: add --allow-drop if you want that", name)
 		}
-	}
-	if err := f.whose(cmd); err != nil {
-		return err
 	}
 	pid, cgroup := cmd.Flags().Changed("pid"), cmd.Flags().Changed("cgroup")
 	if len(f.command) > 0 {
@@ -183,6 +169,8 @@ func (f *liveFlags) processes() ([]int, error) {
 	for _, text := range f.pids {
 		pid, err := strconv.Atoi(text)
 		switch {
+		case text == "":
+			return nil, usagef("--pid needs %s", valueNames["pid"])
 		case err == nil && pid < 1:
 			return nil, usagef("--pid %d: processes count from 1", pid)
 		case pid == os.Getpid():

@@ -77,7 +77,7 @@ func counted(counts map[string]uint64, name string) map[string]uint64 {
 func listed(counts map[string]uint64) string {
 	var words []string
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		words = append(words, fmt.Sprintf("%s (%s)", printable(name), digits(counts[name])))
+		words = append(words, fmt.Sprintf("%s (%s)", shortened(name), digits(counts[name])))
 	}
 	return list(words)
 }

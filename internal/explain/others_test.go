@@ -79,8 +79,15 @@ func TestSocketsOfProcess(t *testing.T) {
 	equal(t, "received", s.Views[0].Statistics.Received, 5)
 	equal(t, "dropped", s.Views[0].Statistics.Dropped, 1)
 	wants(t, text(t, e, false), "tcp: sockets of process 12 (nginx)\n")
+	// It has run another program, of a name that a terminal must not get.
+	renamed := *tcpKernel
+	renamed.Description += "; process 12 (\x1b[31m), descriptor 8, listening on [::]:81"
+	r.segment(1006, header.ACK, "again").Interface = &renamed
+	e = r.explain(t)
+	wants(t, text(t, e, false), `tcp: sockets of process 12 (nginx, \x1b[31m)`+"\n")
+	equal(t, "summary", e.only(t).Summary, "sockets of process 12 (nginx, \x1b[31m)")
 	third := *tcpKernel
 	third.Description += "; process 13 (nginx), its other sockets"
-	r.segment(1006, header.ACK, "three").Interface = &third
+	r.segment(1011, header.ACK, "three").Interface = &third
 	wants(t, text(t, r.explain(t), false), "tcp: sockets of several processes\n")
 }

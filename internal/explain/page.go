@@ -86,7 +86,7 @@ func (o *Socket) view(name string) *View {
 }
 
 func (o *Socket) page() pageSocket {
-	s := pageSocket{Kind: printable(o.Kind), Summary: o.Summary}
+	s := pageSocket{Kind: printable(o.Kind), Summary: printable(o.Summary)}
 	for _, f := range o.Findings {
 		f.Text = printable(f.Text)
 		s.Findings = append(s.Findings, f)

@@ -37,13 +37,13 @@ func (s *socket) sentPacket(p *capture.Packet) {
 	if failed(p) {
 		sent.Failed++
 		if sent.Error == "" {
-			sent.Error = printable(remark.Facts(p))
+			sent.Error = remark.Facts(p)
 		}
 	} else {
 		sent.Calls++
 		sent.Bytes += uint64(length)
 		sent.Unseen += uint64(length - len(p.Data))
-		if name := printable(p.Call); name != "" && len(sent.Names) < namesLimit && !slices.Contains(sent.Names, name) {
+		if name := shortened(p.Call); name != "" && len(sent.Names) < namesLimit && !slices.Contains(sent.Names, name) {
 			sent.Names = append(sent.Names, name)
 		}
 	}

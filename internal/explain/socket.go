@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/internal/header"
@@ -38,9 +39,10 @@ type socket struct {
 	unsure uint64
 	// fins and resets are those of Unseen, by whether a read returned them.
 	fins, resets ends
-	// process names the owner of the sockets; several says that there are more owners,
-	// own that an interface names none.
+	// process is the owner of the sockets, and names are those that it had; several says that
+	// there are more owners, own that an interface names none.
 	process      string
+	names        []string
 	several, own bool
 	protocols    map[uint8]bool
 }
@@ -100,12 +102,25 @@ func (s *socket) view(i *capture.Interface) *view {
 	switch {
 	case i.Process == "":
 		s.own = true
-	case s.process == "":
-		s.process = i.Process
 	default:
-		s.several = s.several || s.process != i.Process
+		s.ownedBy(i.Process)
 	}
 	return v
+}
+
+// ownedBy notes an owner, such as "process 12 (nginx)". The number says which it is: a process gets
+// another name when it runs another program.
+func (s *socket) ownedBy(process string) {
+	number, name, _ := strings.Cut(process, " (")
+	name = strings.TrimSuffix(name, ")")
+	switch {
+	case s.process == "":
+		s.process, s.names = number, []string{name}
+	case s.process != number:
+		s.several = true
+	case len(s.names) < namesLimit && !slices.Contains(s.names, name):
+		s.names = append(s.names, name)
+	}
 }
 
 // take sets the interface of the next packets. A view may have several: of different
@@ -134,7 +149,7 @@ func (s *socket) summary() string {
 	case s.several:
 		return "sockets of several processes"
 	}
-	return "sockets of " + printable(s.process)
+	return "sockets of " + s.process + " (" + strings.Join(s.names, ", ") + ")"
 }
 
 func (v *view) count(p *capture.Packet) {

@@ -162,7 +162,7 @@ func (r *Report) foreign() string {
 func (p *printer) socket(s *Socket) {
 	title := printable(s.Kind)
 	if s.Summary != "" {
-		title += ": " + s.Summary
+		title += ": " + printable(s.Summary)
 	}
 	p.wrapped("", title, bold)
 	for _, f := range s.Findings {

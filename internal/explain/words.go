@@ -67,8 +67,13 @@ const longest = 1000
 // printable is the beginning of a text from the file, with everything escaped that a
 // terminal would act on.
 func printable(s string) string {
+	return terminal.Plain(shortened(s))
+}
+
+// shortened is the beginning of a text from the file as it is. Whoever shows it escapes it.
+func shortened(s string) string {
 	if len(s) > longest {
 		s = strings.ToValidUTF8(s[:longest], "") + "..."
 	}
-	return terminal.Plain(s)
+	return s
 }

@@ -6,6 +6,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // commMax is how many bytes of a name the kernel keeps (TASK_COMM_LEN, without its zero).
@@ -24,8 +28,15 @@ func All() []int {
 	return all
 }
 
+// NameOf is the name that a process gets from the program that it runs.
+func NameOf(program string) string {
+	base := filepath.Base(program)
+	return base[:min(len(base), commMax)]
+}
+
 // Named lists the processes with a name, in ascending order, without this one: by the name that
-// ps and pidof show, in full where the kernel only keeps its beginning.
+// ps and pidof show, in full where the kernel only keeps its beginning. Of a name that cannot be
+// printed as it is, what ps or Label makes of it will do.
 func Named(name string) []int {
 	return slices.DeleteFunc(All(), func(pid int) bool {
 		p := &Process{PID: pid, pidfd: -1}
@@ -34,14 +45,49 @@ func Named(name string) []int {
 }
 
 func (p *Process) isCalled(name string) bool {
-	comm, err := os.ReadFile(p.proc("comm"))
-	if err != nil || strings.TrimSuffix(string(comm), "\n") != name[:min(len(name), commMax)] {
+	comm, err := p.comm()
+	if err != nil {
 		return false
 	}
-	if len(name) <= commMax {
+	if readsAs(comm, name) {
 		return true
+	}
+	if len(comm) < commMax || len(name) <= commMax {
+		return false
 	}
 	line, err := os.ReadFile(p.proc("cmdline"))
 	program, _, _ := strings.Cut(string(line), "\x00")
-	return err == nil && filepath.Base(program) == name
+	base := filepath.Base(program)
+	return err == nil && len(base) > commMax && NameOf(program) == comm && readsAs(base, name)
+}
+
+// readsAs tells whether text is a name, or what stands for it where it is printed.
+func readsAs(name, text string) bool {
+	return terminal.Plain(text) == terminal.Plain(name) || text == inUTF8(name) || text == inASCII(name)
+}
+
+// inUTF8 is a name as ps prints it in a UTF-8 locale: a question mark stands for each character that
+// cannot be printed, and for each byte that is of no character.
+func inUTF8(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, name)
+}
+
+// inASCII is a name as ps prints it in the locale C: a full stop stands for each control character,
+// and a question mark for each byte beyond ASCII.
+func inASCII(name string) string {
+	b := []byte(name)
+	for i, c := range b {
+		switch {
+		case c >= utf8.RuneSelf:
+			b[i] = '?'
+		case c < ' ' || c > '~':
+			b[i] = '.'
+		}
+	}
+	return string(b)
 }

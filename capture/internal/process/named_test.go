@@ -1,11 +1,29 @@
 package process
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
+
+// psName is the name of a process that ps prints in a locale.
+func psName(t *testing.T, pid int, locale string) string {
+	t.Helper()
+	testutil.RequireTool(t, "ps")
+	ps := exec.Command("ps", "-o", "comm=", "-p", strconv.Itoa(pid))
+	ps.Env = []string{"LC_ALL=" + locale}
+	text, err := ps.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(string(text), "\n")
+}
 
 // Processes are found by the names that ps shows, also by those of which the kernel keeps
 // the beginning only.
@@ -35,19 +53,35 @@ func TestNamed(t *testing.T) {
 		})
 		return child.Process.Pid
 	}
-	short, long := start("a short cat"), start("a cat with a long name")
+	// Of this test only: others may run at the same time.
+	id := fmt.Sprintf("%07d", os.Getpid())
+	short, long := start(id+"a cat"), start(id+" a cat with a long name")
+	evil := start("\x1b[31m\n" + id)
 	for name, want := range map[string][]int{
-		"a short cat":             {short},
-		"a cat with a long name":  {long},
-		"a cat with a long":       nil,
-		"a cat with a l":          nil,
-		"a cat with a lo":         {long}, // all that the kernel keeps
-		"a cat with a long name2": nil,
-		"":                        nil,
+		id + "a cat":                    {short},
+		id + " a cat with a long name":  {long},
+		id + " a cat with a long":       nil,
+		id + " a cat ":                  nil,
+		id + " a cat w":                 {long}, // all that the kernel keeps
+		id + " a cat with a long name2": nil,
+		"":                              nil,
+		"\x1b[31m\n" + id:               {evil},
+		`\x1b[31m\n` + id:               {evil}, // as Label has it
+		`\x1b[31m` + id:                 nil,
+		psName(t, evil, "C"):            {evil},
+		psName(t, evil, "C.UTF-8"):      {evil},
 	} {
 		if got := Named(name); !slices.Equal(got, want) {
 			t.Errorf("%q is the name of %v, want %v", name, got, want)
 		}
+	}
+	p, err := Open(evil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if want := fmt.Sprintf(`%d (\x1b[31m\n%s)`, evil, id); p.Label() != want {
+		t.Errorf("labelled %s, want %s", p.Label(), want)
 	}
 	own, err := os.ReadFile("/proc/self/comm")
 	if err != nil {

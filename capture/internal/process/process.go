@@ -29,7 +29,7 @@ import (
 // Process is another process, held by a pidfd, so that a reused pid is not mistaken for it.
 type Process struct {
 	PID     int
-	Command string // as ps shows it, printable
+	Command string // its name, which it chooses, of any bytes
 	pidfd   int
 	class   func() error // once: whether copies change the class of its sockets
 }
@@ -45,13 +45,20 @@ func Open(pid int) (*Process, error) {
 	}
 	p := &Process{PID: pid, pidfd: fd}
 	p.class = sync.OnceValue(p.changesClass)
-	if name, err := os.ReadFile(p.proc("comm")); err == nil {
-		p.Command = terminal.Plain(strings.TrimSpace(string(name)))
-	}
+	p.Command, _ = p.comm() // empty if it has ended by now
 	return p, nil
 }
 
-func (p *Process) String() string { return fmt.Sprintf("process %d (%s)", p.PID, p.Command) }
+func (p *Process) String() string { return "process " + p.Label() }
+
+// Label is its number and name, for people.
+func (p *Process) Label() string { return fmt.Sprintf("%d (%s)", p.PID, terminal.Plain(p.Command)) }
+
+// comm is the name that the kernel has of the process.
+func (p *Process) comm() (string, error) {
+	text, err := os.ReadFile(p.proc("comm"))
+	return strings.TrimSuffix(string(text), "\n"), err // the last line break is the kernel's
+}
 
 // Close closes the pidfd. It is safe to call it twice.
 func (p *Process) Close() {
