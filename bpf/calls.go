@@ -46,6 +46,9 @@ type CallsOptions struct {
 	// NewsOfAll asks for an event for every new socket. Default: only for those that the
 	// Hook does not mark when they are created.
 	NewsOfAll bool
+	// NewsOnly leaves out what receiving system calls return: of them there is only news of
+	// sockets, and what they bring is not copied.
+	NewsOnly bool
 	// Sends also records what sending system calls take. Default: they are not followed, and
 	// cost nothing.
 	Sends bool
@@ -246,6 +249,7 @@ func (opts CallsOptions) choose(spec *ebpf.CollectionSpec, snaplen uint32) error
 		v[callsVarPorts].Set(ports),
 		v[callsVarPortCount].Set(uint32(len(opts.Ports))),
 		v[callsVarNewsOfAll].Set(flag(opts.NewsOfAll)),
+		v[callsVarRecordsReceived].Set(flag(!opts.NewsOnly)),
 	}
 	if st, nested := pidNamespace(); nested {
 		errs = append(errs, v[callsVarNamespaceInode].Set(uint32(st.Ino)))

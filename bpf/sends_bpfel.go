@@ -56,8 +56,8 @@ type sendsEvent struct {
 	Peer      [16]uint8
 	Comm      [16]uint8
 	MsgFlags  uint32
+	Control   uint32
 	Name      [28]uint8
-	_         [4]byte
 }
 
 type sendsEventCounters struct {
@@ -119,6 +119,7 @@ const (
 	sendsVarParameterAt     = "parameter_at"
 	sendsVarPortCount       = "port_count"
 	sendsVarPorts           = "ports"
+	sendsVarRecordsReceived = "records_received"
 	sendsVarRegistersSize   = "registers_size"
 	sendsVarReturnedAt      = "returned_at"
 	sendsVarRings           = "rings"
@@ -190,21 +191,22 @@ type sendsMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sendsVariableSpecs struct {
-	ArgumentAt     *ebpf.VariableSpec `ebpf:"argument_at"`
-	CallOf         *ebpf.VariableSpec `ebpf:"call_of"`
-	Choose         *ebpf.VariableSpec `ebpf:"choose"`
-	Following      *ebpf.VariableSpec `ebpf:"following"`
-	MessageSnaplen *ebpf.VariableSpec `ebpf:"message_snaplen"`
-	NamespaceInode *ebpf.VariableSpec `ebpf:"namespace_inode"`
-	NewsOfAll      *ebpf.VariableSpec `ebpf:"news_of_all"`
-	NumberAt       *ebpf.VariableSpec `ebpf:"number_at"`
-	ParameterAt    *ebpf.VariableSpec `ebpf:"parameter_at"`
-	PortCount      *ebpf.VariableSpec `ebpf:"port_count"`
-	Ports          *ebpf.VariableSpec `ebpf:"ports"`
-	RegistersSize  *ebpf.VariableSpec `ebpf:"registers_size"`
-	ReturnedAt     *ebpf.VariableSpec `ebpf:"returned_at"`
-	Rings          *ebpf.VariableSpec `ebpf:"rings"`
-	WakesReader    *ebpf.VariableSpec `ebpf:"wakes_reader"`
+	ArgumentAt      *ebpf.VariableSpec `ebpf:"argument_at"`
+	CallOf          *ebpf.VariableSpec `ebpf:"call_of"`
+	Choose          *ebpf.VariableSpec `ebpf:"choose"`
+	Following       *ebpf.VariableSpec `ebpf:"following"`
+	MessageSnaplen  *ebpf.VariableSpec `ebpf:"message_snaplen"`
+	NamespaceInode  *ebpf.VariableSpec `ebpf:"namespace_inode"`
+	NewsOfAll       *ebpf.VariableSpec `ebpf:"news_of_all"`
+	NumberAt        *ebpf.VariableSpec `ebpf:"number_at"`
+	ParameterAt     *ebpf.VariableSpec `ebpf:"parameter_at"`
+	PortCount       *ebpf.VariableSpec `ebpf:"port_count"`
+	Ports           *ebpf.VariableSpec `ebpf:"ports"`
+	RecordsReceived *ebpf.VariableSpec `ebpf:"records_received"`
+	RegistersSize   *ebpf.VariableSpec `ebpf:"registers_size"`
+	ReturnedAt      *ebpf.VariableSpec `ebpf:"returned_at"`
+	Rings           *ebpf.VariableSpec `ebpf:"rings"`
+	WakesReader     *ebpf.VariableSpec `ebpf:"wakes_reader"`
 }
 
 // sendsObjects contains all objects after they have been loaded into the kernel.
@@ -250,21 +252,22 @@ func (m *sendsMaps) Close() error {
 //
 // It can be passed to loadSendsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sendsVariables struct {
-	ArgumentAt     *ebpf.Variable `ebpf:"argument_at"`
-	CallOf         *ebpf.Variable `ebpf:"call_of"`
-	Choose         *ebpf.Variable `ebpf:"choose"`
-	Following      *ebpf.Variable `ebpf:"following"`
-	MessageSnaplen *ebpf.Variable `ebpf:"message_snaplen"`
-	NamespaceInode *ebpf.Variable `ebpf:"namespace_inode"`
-	NewsOfAll      *ebpf.Variable `ebpf:"news_of_all"`
-	NumberAt       *ebpf.Variable `ebpf:"number_at"`
-	ParameterAt    *ebpf.Variable `ebpf:"parameter_at"`
-	PortCount      *ebpf.Variable `ebpf:"port_count"`
-	Ports          *ebpf.Variable `ebpf:"ports"`
-	RegistersSize  *ebpf.Variable `ebpf:"registers_size"`
-	ReturnedAt     *ebpf.Variable `ebpf:"returned_at"`
-	Rings          *ebpf.Variable `ebpf:"rings"`
-	WakesReader    *ebpf.Variable `ebpf:"wakes_reader"`
+	ArgumentAt      *ebpf.Variable `ebpf:"argument_at"`
+	CallOf          *ebpf.Variable `ebpf:"call_of"`
+	Choose          *ebpf.Variable `ebpf:"choose"`
+	Following       *ebpf.Variable `ebpf:"following"`
+	MessageSnaplen  *ebpf.Variable `ebpf:"message_snaplen"`
+	NamespaceInode  *ebpf.Variable `ebpf:"namespace_inode"`
+	NewsOfAll       *ebpf.Variable `ebpf:"news_of_all"`
+	NumberAt        *ebpf.Variable `ebpf:"number_at"`
+	ParameterAt     *ebpf.Variable `ebpf:"parameter_at"`
+	PortCount       *ebpf.Variable `ebpf:"port_count"`
+	Ports           *ebpf.Variable `ebpf:"ports"`
+	RecordsReceived *ebpf.Variable `ebpf:"records_received"`
+	RegistersSize   *ebpf.Variable `ebpf:"registers_size"`
+	ReturnedAt      *ebpf.Variable `ebpf:"returned_at"`
+	Rings           *ebpf.Variable `ebpf:"rings"`
+	WakesReader     *ebpf.Variable `ebpf:"wakes_reader"`
 }
 
 // sendsPrograms contains all programs after they have been loaded into the kernel.
