@@ -56,7 +56,7 @@ struct reading {
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 3);
+	__uint(max_entries, 4);
 	__type(key, __u32);
 	__type(value, struct reading);
 } readings SEC(".maps");
@@ -64,6 +64,7 @@ struct {
 #define SLOT_RETURNED 0
 #define SLOT_ENTERED 1
 #define SLOT_AGAIN 2
+#define SLOT_ENTERED_AGAIN 3
 
 static __always_inline void count(__u64 *counter)
 {

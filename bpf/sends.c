@@ -62,7 +62,7 @@ static __always_inline __s32 descriptor_of(const struct begun_send *s)
 /* The beginning of a sending call, which most often is a write to a file. Returns 0 if its end
  * is of no interest.
  */
-static __always_inline int begin_send(struct begun_send *fresh)
+static __always_inline int begin_send(__u32 slot, struct begun_send *fresh)
 {
 	struct sock *sk = socket_of(descriptor_of(fresh));
 	__u32 thread = bpf_get_current_pid_tgid();
@@ -78,7 +78,7 @@ static __always_inline int begin_send(struct begun_send *fresh)
 	fresh->cookie = cookie_of(sk);
 	fresh->began = bpf_ktime_get_boot_ns();
 	place_send(fresh, sk);
-	announce_unknown(SLOT_ENTERED, sk, fresh->cookie, descriptor_of(fresh));
+	announce_unknown(slot, sk, fresh->cookie, descriptor_of(fresh));
 	if (before) {
 		*before = *fresh;
 		return 1;
@@ -248,7 +248,7 @@ int begins_to_send(struct begin_context *ctx)
 		return 0;
 	fresh.call = call_number(ctx->nr);
 	if (!copy_arguments(fresh.arguments, ctx))
-		begin_send(&fresh);
+		begin_send(SLOT_ENTERED, &fresh);
 	return 0;
 }
 
@@ -260,27 +260,53 @@ int ends_to_send(struct end_context *ctx)
 	return end_send(SLOT_RETURNED, call_number(ctx->nr), ctx->result);
 }
 
-SEC("raw_tp/sys_enter")
-int entered_to_send(struct bpf_raw_tracepoint_args *ctx)
+/* Where a task can be preempted in the middle of a raw tracepoint's program, there are two copies
+ * of each, as in calls.c: if neither was skipped, the second notes the same beginning once more, and
+ * finds that the end is over.
+ */
+static __always_inline int raw_enter(__u32 slot, struct bpf_raw_tracepoint_args *ctx)
 {
 	struct begun_send fresh = {.call = call_number(ctx->args[1])};
 
 	if (!fresh.call || !followed(bpf_get_current_pid_tgid() >> 32))
 		return 0;
-	if (!load_arguments(SLOT_ENTERED, fresh.arguments, ctx->args[0]))
-		begin_send(&fresh);
+	if (!load_arguments(slot, fresh.arguments, ctx->args[0]))
+		begin_send(slot, &fresh);
 	return 0;
 }
 
-SEC("raw_tp/sys_exit")
-int returned_to_send(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int raw_exit(__u32 slot, struct bpf_raw_tracepoint_args *ctx)
 {
 	__u32 call;
 
 	if (!followed(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	call = call_number(register_at(ctx->args[0], number_at));
-	return call ? end_send(SLOT_RETURNED, call, ctx->args[1]) : 0;
+	return call ? end_send(slot, call, ctx->args[1]) : 0;
+}
+
+SEC("raw_tp/sys_enter")
+int entered_to_send(struct bpf_raw_tracepoint_args *ctx)
+{
+	return raw_enter(SLOT_ENTERED, ctx);
+}
+
+SEC("raw_tp/sys_enter")
+int entered_to_send_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return raw_enter(SLOT_ENTERED_AGAIN, ctx);
+}
+
+SEC("raw_tp/sys_exit")
+int returned_to_send(struct bpf_raw_tracepoint_args *ctx)
+{
+	return raw_exit(SLOT_RETURNED, ctx);
+}
+
+SEC("raw_tp/sys_exit")
+int returned_to_send_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return raw_exit(SLOT_AGAIN, ctx);
 }
 
 /* At the function of the system call, as called in calls.c. */
@@ -298,5 +324,5 @@ int called_to_send(void *ctx)
 	fresh.call = bpf_get_attach_cookie(ctx);
 	if (load_arguments(SLOT_ENTERED, fresh.arguments, register_at((__u64)ctx, parameter_at)))
 		return 1;
-	return !begin_send(&fresh);
+	return !begin_send(SLOT_ENTERED, &fresh);
 }

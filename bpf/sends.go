@@ -95,7 +95,11 @@ func (s *sends) attachProbes() error {
 
 // attachRaw attaches to the raw tracepoints of all system calls.
 func (s *sends) attachRaw() error {
-	for _, p := range []attachment{{"sys_exit", sendsProgReturnedToSend}, {"sys_enter", sendsProgEnteredToSend}} {
+	programs := []attachment{{"sys_exit", sendsProgReturnedToSend}, {"sys_enter", sendsProgEnteredToSend}}
+	if Preemptible() {
+		programs = append(programs, attachment{"sys_exit", sendsProgReturnedToSendAgain}, attachment{"sys_enter", sendsProgEnteredToSendAgain})
+	}
+	for _, p := range programs {
 		if err := s.objects.load([]string{p.program}); err != nil {
 			return diagnoseCalls(err)
 		}
@@ -114,15 +118,19 @@ func (s *sends) counters() (CallCounters, error) {
 	if err != nil {
 		return sum, err
 	}
-	programs := map[way][]string{
-		atTracepoints:    {sendsProgBeginsToSend, sendsProgEndsToSend},
-		atRawTracepoints: {sendsProgEnteredToSend, sendsProgReturnedToSend},
-		atFunctions:      {sendsProgCalledToSend},
+	missed := s.objects.recursionMisses
+	switch {
+	case s.way == atFunctions:
+		sum.Missed += missed(sendsProgCalledToSend) + s.probes.missed()
+	case s.way == atTracepoints:
+		sum.Missed += missed(sendsProgBeginsToSend) + missed(sendsProgEndsToSend)
+	case Preemptible():
+		// As in Calls, a call is missed if both copies miss it.
+		sum.Missed += min(missed(sendsProgEnteredToSend), missed(sendsProgEnteredToSendAgain))
+		sum.Missed += min(missed(sendsProgReturnedToSend), missed(sendsProgReturnedToSendAgain))
+	default:
+		sum.Missed += missed(sendsProgEnteredToSend) + missed(sendsProgReturnedToSend)
 	}
-	for _, name := range programs[s.way] {
-		sum.Missed += s.objects.recursionMisses(name)
-	}
-	sum.Missed += s.probes.missed()
 	return sum, nil
 }
 

@@ -97,33 +97,35 @@ type sendsReading struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	sendsMapBegunSends      = "begun_sends"
-	sendsMapEventCounts     = "event_counts"
-	sendsMapEvents          = "events"
-	sendsMapKnown           = "known"
-	sendsMapProcesses       = "processes"
-	sendsMapReadings        = "readings"
-	sendsProgBeginsToSend   = "begins_to_send"
-	sendsProgCalledToSend   = "called_to_send"
-	sendsProgEndsToSend     = "ends_to_send"
-	sendsProgEnteredToSend  = "entered_to_send"
-	sendsProgReturnedToSend = "returned_to_send"
-	sendsVarArgumentAt      = "argument_at"
-	sendsVarCallOf          = "call_of"
-	sendsVarChoose          = "choose"
-	sendsVarFollowing       = "following"
-	sendsVarMessageSnaplen  = "message_snaplen"
-	sendsVarNamespaceInode  = "namespace_inode"
-	sendsVarNewsOfAll       = "news_of_all"
-	sendsVarNumberAt        = "number_at"
-	sendsVarParameterAt     = "parameter_at"
-	sendsVarPortCount       = "port_count"
-	sendsVarPorts           = "ports"
-	sendsVarRecordsReceived = "records_received"
-	sendsVarRegistersSize   = "registers_size"
-	sendsVarReturnedAt      = "returned_at"
-	sendsVarRings           = "rings"
-	sendsVarWakesReader     = "wakes_reader"
+	sendsMapBegunSends           = "begun_sends"
+	sendsMapEventCounts          = "event_counts"
+	sendsMapEvents               = "events"
+	sendsMapKnown                = "known"
+	sendsMapProcesses            = "processes"
+	sendsMapReadings             = "readings"
+	sendsProgBeginsToSend        = "begins_to_send"
+	sendsProgCalledToSend        = "called_to_send"
+	sendsProgEndsToSend          = "ends_to_send"
+	sendsProgEnteredToSend       = "entered_to_send"
+	sendsProgEnteredToSendAgain  = "entered_to_send_again"
+	sendsProgReturnedToSend      = "returned_to_send"
+	sendsProgReturnedToSendAgain = "returned_to_send_again"
+	sendsVarArgumentAt           = "argument_at"
+	sendsVarCallOf               = "call_of"
+	sendsVarChoose               = "choose"
+	sendsVarFollowing            = "following"
+	sendsVarMessageSnaplen       = "message_snaplen"
+	sendsVarNamespaceInode       = "namespace_inode"
+	sendsVarNewsOfAll            = "news_of_all"
+	sendsVarNumberAt             = "number_at"
+	sendsVarParameterAt          = "parameter_at"
+	sendsVarPortCount            = "port_count"
+	sendsVarPorts                = "ports"
+	sendsVarRecordsReceived      = "records_received"
+	sendsVarRegistersSize        = "registers_size"
+	sendsVarReturnedAt           = "returned_at"
+	sendsVarRings                = "rings"
+	sendsVarWakesReader          = "wakes_reader"
 )
 
 // loadSends returns the embedded CollectionSpec for sends.
@@ -168,11 +170,13 @@ type sendsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sendsProgramSpecs struct {
-	BeginsToSend   *ebpf.ProgramSpec `ebpf:"begins_to_send"`
-	CalledToSend   *ebpf.ProgramSpec `ebpf:"called_to_send"`
-	EndsToSend     *ebpf.ProgramSpec `ebpf:"ends_to_send"`
-	EnteredToSend  *ebpf.ProgramSpec `ebpf:"entered_to_send"`
-	ReturnedToSend *ebpf.ProgramSpec `ebpf:"returned_to_send"`
+	BeginsToSend        *ebpf.ProgramSpec `ebpf:"begins_to_send"`
+	CalledToSend        *ebpf.ProgramSpec `ebpf:"called_to_send"`
+	EndsToSend          *ebpf.ProgramSpec `ebpf:"ends_to_send"`
+	EnteredToSend       *ebpf.ProgramSpec `ebpf:"entered_to_send"`
+	EnteredToSendAgain  *ebpf.ProgramSpec `ebpf:"entered_to_send_again"`
+	ReturnedToSend      *ebpf.ProgramSpec `ebpf:"returned_to_send"`
+	ReturnedToSendAgain *ebpf.ProgramSpec `ebpf:"returned_to_send_again"`
 }
 
 // sendsMapSpecs contains maps before they are loaded into the kernel.
@@ -274,11 +278,13 @@ type sendsVariables struct {
 //
 // It can be passed to loadSendsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sendsPrograms struct {
-	BeginsToSend   *ebpf.Program `ebpf:"begins_to_send"`
-	CalledToSend   *ebpf.Program `ebpf:"called_to_send"`
-	EndsToSend     *ebpf.Program `ebpf:"ends_to_send"`
-	EnteredToSend  *ebpf.Program `ebpf:"entered_to_send"`
-	ReturnedToSend *ebpf.Program `ebpf:"returned_to_send"`
+	BeginsToSend        *ebpf.Program `ebpf:"begins_to_send"`
+	CalledToSend        *ebpf.Program `ebpf:"called_to_send"`
+	EndsToSend          *ebpf.Program `ebpf:"ends_to_send"`
+	EnteredToSend       *ebpf.Program `ebpf:"entered_to_send"`
+	EnteredToSendAgain  *ebpf.Program `ebpf:"entered_to_send_again"`
+	ReturnedToSend      *ebpf.Program `ebpf:"returned_to_send"`
+	ReturnedToSendAgain *ebpf.Program `ebpf:"returned_to_send_again"`
 }
 
 func (p *sendsPrograms) Close() error {
@@ -287,7 +293,9 @@ func (p *sendsPrograms) Close() error {
 		p.CalledToSend,
 		p.EndsToSend,
 		p.EnteredToSend,
+		p.EnteredToSendAgain,
 		p.ReturnedToSend,
+		p.ReturnedToSendAgain,
 	)
 }
 
