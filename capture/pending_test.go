@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
 // Deliveries come in the order of their times, and of two with the same one, that which came
@@ -94,5 +96,37 @@ func BenchmarkBacklog(b *testing.B) {
 				c.waiting.pop()
 			}
 		})
+	}
+}
+
+// Ancillary data is shown for its own message only, and what nobody takes is forgotten in the order
+// in which it came.
+func TestWaitingControls(t *testing.T) {
+	t.Parallel()
+	var f follower
+	for tid := range uint32(3 * controlsKept) {
+		f.controls.put(tid, waitingControls{cpu: 1, number: tid + 1})
+	}
+	if n := len(f.controls.recent) + len(f.controls.earlier); n > controlsKept {
+		t.Errorf("%d wait", n)
+	}
+	const newest = 3*controlsKept - 1
+	for _, row := range []struct {
+		tid, cpu, number uint32
+		found            bool
+	}{
+		{newest, 1, newest + 1, true},
+		{newest, 1, newest + 1, false},     // it was taken
+		{newest - 1, 1, newest + 1, false}, // that of an earlier message
+		{newest - 2, 1, 0, false},          // the ring had no room for its own
+		{newest - 3, 0, newest - 2, false}, // another cpu counts for itself
+		{newest - controlsKept/4, 1, newest + 1 - controlsKept/4, true},
+		{0, 1, 1, false},
+	} {
+		var r Reception
+		e := bpf.Event{EventHeader: bpf.EventHeader{Tid: row.tid, Cpu: row.cpu, Control: row.number}}
+		if f.takeControls(&e, &r); (r.ControlRest == 0) != row.found {
+			t.Errorf("%+v: %+v", row, r)
+		}
 	}
 }
