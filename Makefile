@@ -58,7 +58,7 @@ samples: ## records the samples anew, on this kernel
 
 bench: ## what a packet costs, in the kernel, in the reader and in the writer, and how long a capture takes to begin and to end
 	go test -run '^$$' -bench . -benchtime 200000x -count 3 ./bpf
-	go test -run '^$$' -bench Flood -benchtime 200000x -count 3 ./capture
+	go test -run '^$$' -bench 'Flood|Backlog' -benchtime 200000x -count 3 ./capture
 	go test -run '^$$' -bench Forks -benchtime 5x ./capture
 	go test -run '^$$' -bench . -benchtime 50000x ./capture/internal/pair
 	go test -run '^$$' -bench . -count 3 ./convert

@@ -25,6 +25,7 @@ struct begun_call {
 	__u64 arguments[6];
 	__u64 sk;     /* address of the descriptor's struct sock, 0 if its beginning was missed */
 	__u64 cookie; /* that the socket had at the beginning */
+	__u64 placed; /* whether seq is known */
 };
 
 struct {
@@ -71,7 +72,7 @@ static __always_inline int begins_to_receive(__u32 slot, struct begun_call *b)
 		return 0;
 	b->sk = (__u64)sk;
 	b->cookie = cookie_of(sk);
-	next_byte(sk, &b->seq);
+	b->placed = next_byte(sk, &b->seq);
 	announce_unknown(slot, sk, b->cookie, b->arguments[0]);
 	return 1;
 }
@@ -88,7 +89,7 @@ static __always_inline int begin(__u32 slot, struct begun_call *fresh)
 	before = bpf_map_lookup_elem(&begun, &thread);
 	if (fresh->call == CALL_ACCEPT)
 		begins_to_accept(slot, socket_of(fresh->arguments[0]), fresh->arguments[0]);
-	if (receives(fresh->call) && !begins_to_receive(slot, fresh)) {
+	if (receives(fresh->call) && (!begins_to_receive(slot, fresh) || !records_received)) {
 		if (before)
 			before->call = 0;
 		return 0;
@@ -114,8 +115,11 @@ static __always_inline void place_in_stream(struct reading *r, const struct begu
 	r->head.known |= EVENT_SEQ;
 	if (wants_ack)
 		r->head.ack = FIELD((struct tcp_sock *)sk, write_seq);
-	if (!b->sk) {
-		r->head.seq = next - (r->head.flags & MSG_PEEK ? 0 : r->head.result);
+	if (!b->placed) {
+		/* The call is older than the capture, or than the connection. */
+		r->head.seq = next;
+		if (!(r->head.flags & MSG_PEEK))
+			r->head.seq -= r->head.result + past_fin(sk, next);
 		return;
 	}
 	/* Not computed back from next, which may include the FIN, or bytes that another
@@ -180,7 +184,7 @@ static __always_inline int ended(__u32 slot, const struct begun_call *b, __s64 r
 	if (ignored(result))
 		return 0;
 	if (receives(b->call))
-		return received(slot, b, result);
+		return records_received ? received(slot, b, result) : 0;
 	if (result < 0)
 		return 0;
 	if (b->call == CALL_ACCEPT)

@@ -46,9 +46,14 @@ type CallsOptions struct {
 	// NewsOfAll asks for an event for every new socket. Default: only for those that the
 	// Hook does not mark when they are created.
 	NewsOfAll bool
+	// NewsOnly leaves out what receiving system calls return: of them there is only news of
+	// sockets, and what they bring is not copied.
+	NewsOnly bool
 	// Sends also records what sending system calls take. Default: they are not followed, and
 	// cost nothing.
 	Sends bool
+
+	attach attachFunc // to the tracepoints of single calls; nil but in tests
 }
 
 // Calls records what the processes of a Hook get from receiving system calls, and on demand
@@ -63,8 +68,7 @@ type Calls struct {
 	counts  *counts[callsEventCounters]
 	ring    *ring
 	ends    sync.WaitGroup // links that are being closed
-	points  []callPoint    // not attached yet
-	holder  *holder        // of their perf events; may be nil
+	single  singlePoints
 	uring   *uring
 	// noURing is why there is no uring.
 	noURing error
@@ -150,7 +154,7 @@ func openCalls(
 	// In the background, since the first tracepoint takes the kernel tens of milliseconds.
 	noSingle := errors.ErrUnsupported
 	if first == atTracepoints {
-		opening.Go(func() { noSingle = c.openSingle() })
+		opening.Go(func() { noSingle = c.single.open(syscalls) })
 	}
 	shared := map[string]*ebpf.Map{callsMapProcesses: processes}
 	if c.objects, err = newLoaded(spec, types, shared, callsMapTaken); err != nil {
@@ -177,7 +181,7 @@ func openCalls(
 	}()
 	switch {
 	case first == atTracepoints && c.loadSingle() == nil:
-		if opening.Wait(); noSingle == nil && c.attachSingle() == nil {
+		if opening.Wait(); noSingle == nil && c.attachSingle(opts.attach) == nil {
 			return c, nil
 		}
 	case first == atFunctions && c.attachProbes() == nil:
@@ -185,8 +189,9 @@ func openCalls(
 		return c, nil
 	}
 	opening.Wait()
-	c.way, c.points = atRawTracepoints, nil
+	c.way = atRawTracepoints
 	c.detach()
+	c.ends.Wait() // a call that both see would be recorded twice
 	return c, c.attachRaw()
 }
 
@@ -246,6 +251,7 @@ func (opts CallsOptions) choose(spec *ebpf.CollectionSpec, snaplen uint32) error
 		v[callsVarPorts].Set(ports),
 		v[callsVarPortCount].Set(uint32(len(opts.Ports))),
 		v[callsVarNewsOfAll].Set(flag(opts.NewsOfAll)),
+		v[callsVarRecordsReceived].Set(flag(!opts.NewsOnly)),
 	}
 	if st, nested := pidNamespace(); nested {
 		errs = append(errs, v[callsVarNamespaceInode].Set(uint32(st.Ino)))
@@ -289,53 +295,14 @@ func (c *Calls) attachTo(programs []attachment) error {
 	return nil
 }
 
-// callPoint is the tracepoint of the beginning or the end of a call.
-type callPoint struct {
-	*perfEvent
-	program string // to attach
-}
-
-// openSingle opens the tracepoints of the single system calls.
-func (c *Calls) openSingle() error {
-	t, err := openTracefs()
-	if err != nil {
-		return err
-	}
-	defer t.close()
-	if c.holder, err = newHolder(2 * len(syscalls)); err != nil {
-		return err
-	}
-	for _, s := range syscalls {
-		for name, program := range map[string]string{"enter": callsProgBegins, "exit": callsProgEnds} {
-			event, err := t.open("syscalls/sys_" + name + "_" + s.name)
-			if s.optional && errors.Is(err, unix.ENOENT) {
-				continue
-			}
-			if err != nil {
-				return err
-			}
-			c.links = append(c.links, event)
-			c.points = append(c.points, callPoint{event, program})
-		}
-	}
-	return nil
-}
-
-// loadSingle loads the programs for them.
+// loadSingle loads the programs for the tracepoints of single system calls.
 func (c *Calls) loadSingle() error {
 	return c.objects.load([]string{callsProgEnds}, []string{callsProgBegins})
 }
 
 // attachSingle attaches them.
-func (c *Calls) attachSingle() error {
-	for _, point := range c.points {
-		if err := point.attach(c.objects.programs[point.program]); err != nil {
-			return err
-		}
-		c.holder.hold(point.perfEvent)
-	}
-	c.points = nil
-	return nil
+func (c *Calls) attachSingle(attach attachFunc) error {
+	return c.single.attach(c.objects.programs[callsProgBegins], c.objects.programs[callsProgEnds], attach)
 }
 
 // Preemptible tells whether a task can be preempted in the middle of a tracepoint's program,
@@ -510,6 +477,7 @@ func (c *Calls) Stop() error {
 // runs it any more, and these waits overlap.
 func (c *Calls) detach() {
 	c.probes.release()
+	c.single.detach(&c.ends)
 	for _, l := range c.links {
 		c.ends.Go(func() { _ = l.Close() })
 	}
@@ -530,9 +498,7 @@ func (c *Calls) Close() error {
 	if c.sends != nil {
 		err = c.sends.close()
 	}
-	if c.holder != nil {
-		err = errors.Join(err, c.holder.Close())
-	}
+	err = errors.Join(err, c.single.close())
 	if c.ring != nil {
 		err = errors.Join(err, c.ring.close())
 	}

@@ -82,13 +82,14 @@ struct event {
 	__u8 peer[16];
 	__u8 comm[16];	  /* news only: the thread's name, terminated by a zero */
 	__u32 msg_flags;  /* as recvmsg and recvmmsg returned them, otherwise 0 */
+	__u32 control;	  /* number of the message's CALL_CONTROL, 0 if there is none; see struct controls */
 	__u8 name[NAME_MAX]; /* struct sockaddr of the sender, as the call returned it, or of the destination */
 };
 
 #define CONTROLS 6 /* that are recorded of one message */
 
-/* What follows an event of CALL_CONTROL. It has the thread of the message's own event, which
- * comes next, and the same count of lost events.
+/* What follows an event of CALL_CONTROL. The message's own event comes next of its thread, and
+ * has the same number in control, which two messages of a thread on one cpu never have.
  */
 struct control {
 	__u32 len; /* as in struct cmsghdr, so never 0 */
@@ -151,6 +152,9 @@ const volatile __u32 choose = CHOOSE_ALL;
  * they are created.
  */
 const volatile __u32 news_of_all = 0;
+
+/* Whether what is received is recorded, or only news of sockets. */
+const volatile __u32 records_received = 1;
 
 /* Set when a followed process may use io_uring. */
 __u32 rings;

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkCalls is what a system call costs: when nobody looks, in a process
-// that is not followed, and in one that is; and what a receiving one costs there.
+// BenchmarkCalls is what a system call costs: when nobody looks, in a process that is not
+// followed, in one of which only the news are, and in one that is; and what a receiving one costs
+// there.
 func BenchmarkCalls(b *testing.B) {
 	requirePrivilege(b)
 	receiver, sender := udpPair(b)
@@ -26,21 +27,21 @@ func BenchmarkCalls(b *testing.B) {
 			}
 		},
 	}
-	states := []string{"off", "others tracepoints", "followed tracepoints", "others raw", "followed raw"}
+	states := []string{"off", "others tracepoints", "news tracepoints", "followed tracepoints", "others raw", "news raw", "followed raw"}
 	if hasSessions() {
-		states = append(states, "others functions", "followed functions")
+		states = append(states, "others functions", "news functions", "followed functions")
 	}
 	for _, state := range states {
 		for name, call := range calls {
 			b.Run(state+"/"+name, func(b *testing.B) {
 				if state != "off" {
 					hook := mustHook(b, mustOpen(b, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen}), HookOptions{Record: true})
-					c, err := openCallsOf(hook, CallsOptions{}, ways[strings.Fields(state)[1]])
+					c, err := openCallsOf(hook, CallsOptions{NewsOnly: strings.HasPrefix(state, "news")}, ways[strings.Fields(state)[1]])
 					if err != nil {
 						b.Fatal(err)
 					}
 					defer c.Close()
-					if strings.HasPrefix(state, "followed") {
+					if !strings.HasPrefix(state, "others") {
 						if _, err := hook.Mark(receiver); err != nil {
 							b.Fatal(err)
 						}
@@ -49,9 +50,13 @@ func BenchmarkCalls(b *testing.B) {
 						}
 					}
 				}
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
+				before := cpuTime(b)
 				for b.Loop() {
 					call()
 				}
+				b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op") // also of a busy machine
 			})
 		}
 	}

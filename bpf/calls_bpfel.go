@@ -20,6 +20,7 @@ type callsBegunCall struct {
 	Arguments [6]uint64
 	Sk        uint64
 	Cookie    uint64
+	Placed    uint64
 }
 
 type callsControls struct {
@@ -65,8 +66,8 @@ type callsEvent struct {
 	Peer      [16]uint8
 	Comm      [16]uint8
 	MsgFlags  uint32
+	Control   uint32
 	Name      [28]uint8
-	_         [4]byte
 }
 
 type callsEventCounters struct {
@@ -113,38 +114,39 @@ type callsStreamPlace struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	callsMapBegun          = "begun"
-	callsMapEventCounts    = "event_counts"
-	callsMapEvents         = "events"
-	callsMapKnown          = "known"
-	callsMapPlaces         = "places"
-	callsMapProcesses      = "processes"
-	callsMapReadings       = "readings"
-	callsMapTaken          = "taken"
-	callsProgBegins        = "begins"
-	callsProgCalled        = "called"
-	callsProgEnds          = "ends"
-	callsProgEntered       = "entered"
-	callsProgReturned      = "returned"
-	callsProgReturnedAgain = "returned_again"
-	callsVarArgumentAt     = "argument_at"
-	callsVarCallOf         = "call_of"
-	callsVarChoose         = "choose"
-	callsVarFollowing      = "following"
-	callsVarMessageSnaplen = "message_snaplen"
-	callsVarNamespaceInode = "namespace_inode"
-	callsVarNewsOfAll      = "news_of_all"
-	callsVarNumberAt       = "number_at"
-	callsVarParameterAt    = "parameter_at"
-	callsVarPortCount      = "port_count"
-	callsVarPorts          = "ports"
-	callsVarProbed         = "probed"
-	callsVarRegistersSize  = "registers_size"
-	callsVarReturnedAt     = "returned_at"
-	callsVarRings          = "rings"
-	callsVarTwice          = "twice"
-	callsVarWakesReader    = "wakes_reader"
-	callsVarWantsAck       = "wants_ack"
+	callsMapBegun           = "begun"
+	callsMapEventCounts     = "event_counts"
+	callsMapEvents          = "events"
+	callsMapKnown           = "known"
+	callsMapPlaces          = "places"
+	callsMapProcesses       = "processes"
+	callsMapReadings        = "readings"
+	callsMapTaken           = "taken"
+	callsProgBegins         = "begins"
+	callsProgCalled         = "called"
+	callsProgEnds           = "ends"
+	callsProgEntered        = "entered"
+	callsProgReturned       = "returned"
+	callsProgReturnedAgain  = "returned_again"
+	callsVarArgumentAt      = "argument_at"
+	callsVarCallOf          = "call_of"
+	callsVarChoose          = "choose"
+	callsVarFollowing       = "following"
+	callsVarMessageSnaplen  = "message_snaplen"
+	callsVarNamespaceInode  = "namespace_inode"
+	callsVarNewsOfAll       = "news_of_all"
+	callsVarNumberAt        = "number_at"
+	callsVarParameterAt     = "parameter_at"
+	callsVarPortCount       = "port_count"
+	callsVarPorts           = "ports"
+	callsVarProbed          = "probed"
+	callsVarRecordsReceived = "records_received"
+	callsVarRegistersSize   = "registers_size"
+	callsVarReturnedAt      = "returned_at"
+	callsVarRings           = "rings"
+	callsVarTwice           = "twice"
+	callsVarWakesReader     = "wakes_reader"
+	callsVarWantsAck        = "wants_ack"
 )
 
 // loadCalls returns the embedded CollectionSpec for calls.
@@ -215,24 +217,25 @@ type callsMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type callsVariableSpecs struct {
-	ArgumentAt     *ebpf.VariableSpec `ebpf:"argument_at"`
-	CallOf         *ebpf.VariableSpec `ebpf:"call_of"`
-	Choose         *ebpf.VariableSpec `ebpf:"choose"`
-	Following      *ebpf.VariableSpec `ebpf:"following"`
-	MessageSnaplen *ebpf.VariableSpec `ebpf:"message_snaplen"`
-	NamespaceInode *ebpf.VariableSpec `ebpf:"namespace_inode"`
-	NewsOfAll      *ebpf.VariableSpec `ebpf:"news_of_all"`
-	NumberAt       *ebpf.VariableSpec `ebpf:"number_at"`
-	ParameterAt    *ebpf.VariableSpec `ebpf:"parameter_at"`
-	PortCount      *ebpf.VariableSpec `ebpf:"port_count"`
-	Ports          *ebpf.VariableSpec `ebpf:"ports"`
-	Probed         *ebpf.VariableSpec `ebpf:"probed"`
-	RegistersSize  *ebpf.VariableSpec `ebpf:"registers_size"`
-	ReturnedAt     *ebpf.VariableSpec `ebpf:"returned_at"`
-	Rings          *ebpf.VariableSpec `ebpf:"rings"`
-	Twice          *ebpf.VariableSpec `ebpf:"twice"`
-	WakesReader    *ebpf.VariableSpec `ebpf:"wakes_reader"`
-	WantsAck       *ebpf.VariableSpec `ebpf:"wants_ack"`
+	ArgumentAt      *ebpf.VariableSpec `ebpf:"argument_at"`
+	CallOf          *ebpf.VariableSpec `ebpf:"call_of"`
+	Choose          *ebpf.VariableSpec `ebpf:"choose"`
+	Following       *ebpf.VariableSpec `ebpf:"following"`
+	MessageSnaplen  *ebpf.VariableSpec `ebpf:"message_snaplen"`
+	NamespaceInode  *ebpf.VariableSpec `ebpf:"namespace_inode"`
+	NewsOfAll       *ebpf.VariableSpec `ebpf:"news_of_all"`
+	NumberAt        *ebpf.VariableSpec `ebpf:"number_at"`
+	ParameterAt     *ebpf.VariableSpec `ebpf:"parameter_at"`
+	PortCount       *ebpf.VariableSpec `ebpf:"port_count"`
+	Ports           *ebpf.VariableSpec `ebpf:"ports"`
+	Probed          *ebpf.VariableSpec `ebpf:"probed"`
+	RecordsReceived *ebpf.VariableSpec `ebpf:"records_received"`
+	RegistersSize   *ebpf.VariableSpec `ebpf:"registers_size"`
+	ReturnedAt      *ebpf.VariableSpec `ebpf:"returned_at"`
+	Rings           *ebpf.VariableSpec `ebpf:"rings"`
+	Twice           *ebpf.VariableSpec `ebpf:"twice"`
+	WakesReader     *ebpf.VariableSpec `ebpf:"wakes_reader"`
+	WantsAck        *ebpf.VariableSpec `ebpf:"wants_ack"`
 }
 
 // callsObjects contains all objects after they have been loaded into the kernel.
@@ -282,24 +285,25 @@ func (m *callsMaps) Close() error {
 //
 // It can be passed to loadCallsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type callsVariables struct {
-	ArgumentAt     *ebpf.Variable `ebpf:"argument_at"`
-	CallOf         *ebpf.Variable `ebpf:"call_of"`
-	Choose         *ebpf.Variable `ebpf:"choose"`
-	Following      *ebpf.Variable `ebpf:"following"`
-	MessageSnaplen *ebpf.Variable `ebpf:"message_snaplen"`
-	NamespaceInode *ebpf.Variable `ebpf:"namespace_inode"`
-	NewsOfAll      *ebpf.Variable `ebpf:"news_of_all"`
-	NumberAt       *ebpf.Variable `ebpf:"number_at"`
-	ParameterAt    *ebpf.Variable `ebpf:"parameter_at"`
-	PortCount      *ebpf.Variable `ebpf:"port_count"`
-	Ports          *ebpf.Variable `ebpf:"ports"`
-	Probed         *ebpf.Variable `ebpf:"probed"`
-	RegistersSize  *ebpf.Variable `ebpf:"registers_size"`
-	ReturnedAt     *ebpf.Variable `ebpf:"returned_at"`
-	Rings          *ebpf.Variable `ebpf:"rings"`
-	Twice          *ebpf.Variable `ebpf:"twice"`
-	WakesReader    *ebpf.Variable `ebpf:"wakes_reader"`
-	WantsAck       *ebpf.Variable `ebpf:"wants_ack"`
+	ArgumentAt      *ebpf.Variable `ebpf:"argument_at"`
+	CallOf          *ebpf.Variable `ebpf:"call_of"`
+	Choose          *ebpf.Variable `ebpf:"choose"`
+	Following       *ebpf.Variable `ebpf:"following"`
+	MessageSnaplen  *ebpf.Variable `ebpf:"message_snaplen"`
+	NamespaceInode  *ebpf.Variable `ebpf:"namespace_inode"`
+	NewsOfAll       *ebpf.Variable `ebpf:"news_of_all"`
+	NumberAt        *ebpf.Variable `ebpf:"number_at"`
+	ParameterAt     *ebpf.Variable `ebpf:"parameter_at"`
+	PortCount       *ebpf.Variable `ebpf:"port_count"`
+	Ports           *ebpf.Variable `ebpf:"ports"`
+	Probed          *ebpf.Variable `ebpf:"probed"`
+	RecordsReceived *ebpf.Variable `ebpf:"records_received"`
+	RegistersSize   *ebpf.Variable `ebpf:"registers_size"`
+	ReturnedAt      *ebpf.Variable `ebpf:"returned_at"`
+	Rings           *ebpf.Variable `ebpf:"rings"`
+	Twice           *ebpf.Variable `ebpf:"twice"`
+	WakesReader     *ebpf.Variable `ebpf:"wakes_reader"`
+	WantsAck        *ebpf.Variable `ebpf:"wants_ack"`
 }
 
 // callsPrograms contains all programs after they have been loaded into the kernel.

@@ -242,7 +242,7 @@ func TestCallsGoTheBestWay(t *testing.T) {
 	case bestWay() == atFunctions:
 		t.Errorf("way %v: the functions of system calls cannot be probed: %v", r.way, r.attachProbes())
 	default:
-		t.Errorf("way %v: the tracepoints of single calls are not to be had: %v", r.way, r.attachSingle())
+		t.Errorf("way %v: the tracepoints of single calls are not to be had: %v", r.way, errors.Join(r.single.open(syscalls), r.attachSingle(nil)))
 	}
 }
 

@@ -44,7 +44,7 @@ func checkCallsSeeAncillaryData(t *testing.T) {
 			continue
 		}
 		h, ok := got[0].Controls()
-		if len(got) != 2 || !ok || got[0].Tid != message.Tid || got[0].Lost != message.Lost || got[0].Cpu != message.Cpu || h.Rest != 0 {
+		if len(got) != 2 || !ok || got[0].Tid != message.Tid || got[0].Control != message.Control || message.Control == 0 || got[0].Cpu != message.Cpu || h.Rest != 0 {
 			t.Fatalf("%+v: %+v", got, h)
 		}
 		for i, c := range h.All {

@@ -74,8 +74,10 @@ type EventHeader struct {
 	// MsgFlags are the flags that recvmsg or recvmmsg returned with the message, such as
 	// unix.MSG_TRUNC; 0 for other calls.
 	MsgFlags uint32
-	Name     [28]uint8
-	_        [4]byte
+	// Control is the number of the CallControl that has the message's ancillary data: of two
+	// messages of one thread on one cpu it is not the same. 0 if there is none.
+	Control uint32
+	Name    [28]uint8
 }
 
 // The compiler compares the fields with those of struct event in calls.h.
@@ -157,8 +159,8 @@ func (e *Event) Command() string { return unix.ByteSliceToString(e.Comm[:]) }
 func (e *Event) Short() bool { return e.MsgFlags&unix.MSG_TRUNC != 0 }
 
 // HasControl tells whether the message has ancillary data, of which the event before it
-// tells, of the same thread and with the same Lost. If that is not there, the ring had no
-// room for it.
+// tells, of the same thread and cpu and with the same Control. If that is 0, the ring had no room
+// for it.
 func (e *Event) HasControl() bool { return e.Known&eventControl != 0 }
 
 // RoomUnknown is the Room of a buffer whose size is not known, such as one in too many parts

@@ -56,7 +56,7 @@ struct reading {
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 3);
+	__uint(max_entries, 4);
 	__type(key, __u32);
 	__type(value, struct reading);
 } readings SEC(".maps");
@@ -64,6 +64,7 @@ struct {
 #define SLOT_RETURNED 0
 #define SLOT_ENTERED 1
 #define SLOT_AGAIN 2
+#define SLOT_ENTERED_AGAIN 3
 
 static __always_inline void count(__u64 *counter)
 {
@@ -215,16 +216,25 @@ static __always_inline void take_ancillary(struct reading *r, __u32 flags, __u64
 	r->head.msg_flags = flags;
 	r->control = control;
 	r->control_len = control && len <= 0x7fffffff ? len : 0;
+	r->head.control = 0;
 	r->head.known &= ~EVENT_CONTROL;
 	if (r->control_len)
 		r->head.known |= EVENT_CONTROL;
 }
 
-/* Takes a message's buffer, sender, flags and ancillary data from a struct msghdr. */
-static __always_inline void take_header(struct reading *r, const struct user_msghdr *h)
+/* Takes a message's buffer and address from a struct msghdr. */
+static __always_inline void take_buffer(struct reading *r, const struct user_msghdr *h)
 {
 	take_parts(r, h->iov, h->iovlen);
 	copy_sender(r, h->name, h->namelen);
+}
+
+/* Takes the flags and the ancillary data as well: those of a message that was received. To send
+ * one, only the caller has filled them in.
+ */
+static __always_inline void take_received(struct reading *r, const struct user_msghdr *h)
+{
+	take_buffer(r, h);
 	take_ancillary(r, h->flags, h->control, h->controllen);
 }
 
@@ -249,6 +259,8 @@ __attribute__((noinline)) int record_control(__u32 slot)
 	rec = bpf_ringbuf_reserve(&events, sizeof(*rec), 0);
 	if (!rec)
 		return 0;
+	/* Whatever comes between two messages of a thread on one cpu, the piece of the first is. */
+	r->head.control = c->seen + 1;
 	rec->head = r->head;
 	rec->head.call = CALL_CONTROL;
 	rec->head.time = bpf_ktime_get_boot_ns();
@@ -271,9 +283,12 @@ __attribute__((noinline)) int next_message(__u32 slot)
 		return 0;
 	r->message_count--;
 	r->messages += sizeof(m);
-	take_header(r, &m.hdr);
-	if (r->head.call == CALL_SENDMMSG)
+	if (r->head.call == CALL_SENDMMSG) {
+		take_buffer(r, &m.hdr);
 		r->head.seq += r->head.result; /* behind the message before */
+	} else {
+		take_received(r, &m.hdr);
+	}
 	begin_message(r, m.len);
 	return 1;
 }
@@ -413,7 +428,7 @@ static __always_inline void describe_buffer(struct reading *r, __u32 call)
 	case CALL_RECVMSG:
 		r->head.flags = r->arguments[2];
 		if (!bpf_probe_read_user(&h, sizeof(h), (void *)r->arguments[1]))
-			take_header(r, &h);
+			take_received(r, &h);
 		break;
 	case CALL_RECVMMSG:
 		r->head.flags = r->arguments[3];

@@ -19,7 +19,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 struct begun_send {
 	__u32 call; /* 0 when it is over */
 	__u32 seq;  /* TCP's sequence number of the next byte to be sent */
-	__u32 ack;  /* and of the next byte to be read */
+	__u32 ack;  /* and of the next byte to be read, 0 if there is none yet */
 	__u32 placed; /* AT_BEGIN, AT_END, or 0 if there are none */
 	__u64 arguments[6];
 	__u64 sk; /* address of the descriptor's struct sock */
@@ -28,7 +28,7 @@ struct begun_send {
 };
 
 #define AT_BEGIN 1 /* seq is that at the beginning of the call */
-#define AT_END 2   /* the call connects (MSG_FASTOPEN), and seq is to be computed back from its end */
+#define AT_END 2   /* the call connects (TCP Fast Open), and seq is to be computed back from its end */
 
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -36,8 +36,6 @@ struct {
 	__type(key, __u32); /* thread */
 	__type(value, struct begun_send);
 } begun_sends SEC(".maps");
-
-#define TCP_CLOSE 7
 
 /* Finds where a connection's next bytes are, in both directions. What goes through an upper
  * layer protocol (TLS in the kernel) is not what goes into the stream.
@@ -47,10 +45,13 @@ static __always_inline void place_send(struct begun_send *s, struct sock *sk)
 	struct inet_connection_sock *connection = (void *)sk;
 	struct tcp_sock *tcp = (void *)sk;
 
-	if (!next_byte(sk, &s->ack) || FIELD(connection, icsk_ulp_ops))
+	if (!is_tcp(sk) || FIELD(connection, icsk_ulp_ops))
 		return;
+	s->placed = AT_END;
+	if (FIELD(sk, __sk_common.skc_state) == TCP_CLOSE || !next_byte(sk, &s->ack))
+		return; /* there is no SYN yet, or none that the peer has answered */
+	s->placed = AT_BEGIN;
 	s->seq = FIELD(tcp, write_seq);
-	s->placed = FIELD(sk, __sk_common.skc_state) == TCP_CLOSE ? AT_END : AT_BEGIN;
 }
 
 static __always_inline __s32 descriptor_of(const struct begun_send *s)
@@ -61,7 +62,7 @@ static __always_inline __s32 descriptor_of(const struct begun_send *s)
 /* The beginning of a sending call, which most often is a write to a file. Returns 0 if its end
  * is of no interest.
  */
-static __always_inline int begin_send(struct begun_send *fresh)
+static __always_inline int begin_send(__u32 slot, struct begun_send *fresh)
 {
 	struct sock *sk = socket_of(descriptor_of(fresh));
 	__u32 thread = bpf_get_current_pid_tgid();
@@ -77,7 +78,7 @@ static __always_inline int begin_send(struct begun_send *fresh)
 	fresh->cookie = cookie_of(sk);
 	fresh->began = bpf_ktime_get_boot_ns();
 	place_send(fresh, sk);
-	announce_unknown(SLOT_ENTERED, sk, fresh->cookie, descriptor_of(fresh));
+	announce_unknown(slot, sk, fresh->cookie, descriptor_of(fresh));
 	if (before) {
 		*before = *fresh;
 		return 1;
@@ -115,9 +116,58 @@ static __always_inline void describe_sent(struct reading *r)
 	case CALL_SENDMMSG: /* its first message */
 		r->head.flags = r->arguments[r->head.call == CALL_SENDMSG ? 2 : 3];
 		if (!bpf_probe_read_user(&h, sizeof(h), (void *)r->arguments[1]))
-			take_header(r, &h);
+			take_buffer(r, &h);
 		break;
 	}
+}
+
+#define MESSAGES_MAX 1024 /* of one call */
+
+/* Goes back in the stream from the end of what sendmmsg has sent to the beginning, by the
+ * lengths that the kernel has noted at each message.
+ */
+__attribute__((noinline)) int go_back(__u32 slot)
+{
+	struct reading *r = reading(slot);
+	__u32 len;
+	__u64 at;
+	int i;
+
+	if (!r)
+		return 0;
+	at = r->messages + __builtin_offsetof(struct user_mmsghdr, len);
+	for (i = 0; i <= MESSAGES_MAX; i++) {
+		if (i >= r->message_count)
+			return 0;
+		if (bpf_probe_read_user(&len, sizeof(len), (void *)at))
+			break;
+		r->head.seq -= len;
+		at += sizeof(struct user_mmsghdr);
+	}
+	r->head.known &= ~EVENT_SEQ;
+	return 0;
+}
+
+/* Sets the place in the stream of what a call has sent. */
+static __always_inline void place_sent(__u32 slot, struct reading *r, const struct begun_send *s, __u32 result)
+{
+	struct sock *sk = (void *)s->sk;
+	struct tcp_sock *tcp = (void *)sk;
+
+	r->head.known |= EVENT_SEQ;
+	r->head.seq = s->seq;
+	r->head.ack = s->ack;
+	if (s->placed == AT_BEGIN)
+		return;
+	next_byte(sk, &r->head.ack);
+	r->head.seq = FIELD(tcp, write_seq);
+	if (s->call != CALL_SENDMMSG) {
+		r->head.seq -= result;
+		return;
+	}
+	r->messages = s->arguments[1];
+	r->message_count = result;
+	go_back(slot);
 }
 
 /* Records what a call has sent, or how it failed. A global function is verified once, and not
@@ -152,7 +202,6 @@ __attribute__((noinline)) int record_sent(__u32 slot)
 static __always_inline int sent(__u32 slot, const struct begun_send *s, __s64 result)
 {
 	struct sock *sk = (void *)s->sk;
-	struct tcp_sock *tcp = (void *)sk;
 	struct reading *r;
 
 	if (ignored(result) || (result < 0 && s->call == CALL_SPLICE_TO)) /* which may be about the pipe */
@@ -167,10 +216,8 @@ static __always_inline int sent(__u32 slot, const struct begun_send *s, __s64 re
 		/* It was closed meanwhile, and another socket has its memory. */
 		__builtin_memset(&r->head.seq, 0, sizeof(r->head) - __builtin_offsetof(struct event, seq));
 		r->head.cookie = s->cookie;
-	} else if (s->placed) {
-		r->head.known |= EVENT_SEQ;
-		r->head.ack = s->ack;
-		r->head.seq = s->placed == AT_END ? FIELD(tcp, write_seq) - result : s->seq;
+	} else if (s->placed && result >= 0) { /* what failed is nowhere in the stream */
+		place_sent(slot, r, s, result);
 	}
 	record_sent(slot);
 	return 0;
@@ -201,7 +248,7 @@ int begins_to_send(struct begin_context *ctx)
 		return 0;
 	fresh.call = call_number(ctx->nr);
 	if (!copy_arguments(fresh.arguments, ctx))
-		begin_send(&fresh);
+		begin_send(SLOT_ENTERED, &fresh);
 	return 0;
 }
 
@@ -213,27 +260,53 @@ int ends_to_send(struct end_context *ctx)
 	return end_send(SLOT_RETURNED, call_number(ctx->nr), ctx->result);
 }
 
-SEC("raw_tp/sys_enter")
-int entered_to_send(struct bpf_raw_tracepoint_args *ctx)
+/* Where a task can be preempted in the middle of a raw tracepoint's program, there are two copies
+ * of each, as in calls.c: if neither was skipped, the second notes the same beginning once more, and
+ * finds that the end is over.
+ */
+static __always_inline int raw_enter(__u32 slot, struct bpf_raw_tracepoint_args *ctx)
 {
 	struct begun_send fresh = {.call = call_number(ctx->args[1])};
 
 	if (!fresh.call || !followed(bpf_get_current_pid_tgid() >> 32))
 		return 0;
-	if (!load_arguments(SLOT_ENTERED, fresh.arguments, ctx->args[0]))
-		begin_send(&fresh);
+	if (!load_arguments(slot, fresh.arguments, ctx->args[0]))
+		begin_send(slot, &fresh);
 	return 0;
 }
 
-SEC("raw_tp/sys_exit")
-int returned_to_send(struct bpf_raw_tracepoint_args *ctx)
+static __always_inline int raw_exit(__u32 slot, struct bpf_raw_tracepoint_args *ctx)
 {
 	__u32 call;
 
 	if (!followed(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	call = call_number(register_at(ctx->args[0], number_at));
-	return call ? end_send(SLOT_RETURNED, call, ctx->args[1]) : 0;
+	return call ? end_send(slot, call, ctx->args[1]) : 0;
+}
+
+SEC("raw_tp/sys_enter")
+int entered_to_send(struct bpf_raw_tracepoint_args *ctx)
+{
+	return raw_enter(SLOT_ENTERED, ctx);
+}
+
+SEC("raw_tp/sys_enter")
+int entered_to_send_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return raw_enter(SLOT_ENTERED_AGAIN, ctx);
+}
+
+SEC("raw_tp/sys_exit")
+int returned_to_send(struct bpf_raw_tracepoint_args *ctx)
+{
+	return raw_exit(SLOT_RETURNED, ctx);
+}
+
+SEC("raw_tp/sys_exit")
+int returned_to_send_again(struct bpf_raw_tracepoint_args *ctx)
+{
+	return raw_exit(SLOT_AGAIN, ctx);
 }
 
 /* At the function of the system call, as called in calls.c. */
@@ -251,5 +324,5 @@ int called_to_send(void *ctx)
 	fresh.call = bpf_get_attach_cookie(ctx);
 	if (load_arguments(SLOT_ENTERED, fresh.arguments, register_at((__u64)ctx, parameter_at)))
 		return 1;
-	return !begin_send(&fresh);
+	return !begin_send(SLOT_ENTERED, &fresh);
 }

@@ -20,7 +20,7 @@ type sends struct {
 	links   []io.Closer
 	way     way
 	probes  probes
-	holder  *holder // of the tracepoints' perf events; may be nil
+	single  singlePoints
 }
 
 // openSends loads the programs, with the maps that they share with Calls, and attaches them in
@@ -51,7 +51,7 @@ func openSends(
 		return nil, err
 	}
 	switch {
-	case first == atTracepoints && s.attachSingle() == nil:
+	case first == atTracepoints && s.attachSingle(opts.attach) == nil:
 	case first == atFunctions && s.attachProbes() == nil:
 	default:
 		var ends sync.WaitGroup
@@ -64,32 +64,14 @@ func openSends(
 }
 
 // attachSingle attaches to the tracepoints of the single system calls.
-func (s *sends) attachSingle() error {
-	t, err := openTracefs()
-	if err != nil {
-		return err
-	}
-	defer t.close()
-	if s.holder, err = newHolder(2 * len(sendingCalls)); err != nil {
+func (s *sends) attachSingle(attach attachFunc) error {
+	if err := s.single.open(sendingCalls); err != nil {
 		return err
 	}
 	if err := s.objects.load([]string{sendsProgEndsToSend}, []string{sendsProgBeginsToSend}); err != nil {
 		return err
 	}
-	for _, point := range []struct{ name, program string }{{"exit", sendsProgEndsToSend}, {"enter", sendsProgBeginsToSend}} {
-		for _, call := range sendingCalls {
-			event, err := t.open("syscalls/sys_" + point.name + "_" + call.kernelName())
-			if err != nil {
-				return err
-			}
-			s.links = append(s.links, event)
-			if err := event.attach(s.objects.programs[point.program]); err != nil {
-				return err
-			}
-			s.holder.hold(event)
-		}
-	}
-	return nil
+	return s.single.attach(s.objects.programs[sendsProgBeginsToSend], s.objects.programs[sendsProgEndsToSend], attach)
 }
 
 // attachProbes attaches to the functions of the system calls.
@@ -113,7 +95,11 @@ func (s *sends) attachProbes() error {
 
 // attachRaw attaches to the raw tracepoints of all system calls.
 func (s *sends) attachRaw() error {
-	for _, p := range []attachment{{"sys_exit", sendsProgReturnedToSend}, {"sys_enter", sendsProgEnteredToSend}} {
+	programs := []attachment{{"sys_exit", sendsProgReturnedToSend}, {"sys_enter", sendsProgEnteredToSend}}
+	if Preemptible() {
+		programs = append(programs, attachment{"sys_exit", sendsProgReturnedToSendAgain}, attachment{"sys_enter", sendsProgEnteredToSendAgain})
+	}
+	for _, p := range programs {
 		if err := s.objects.load([]string{p.program}); err != nil {
 			return diagnoseCalls(err)
 		}
@@ -132,15 +118,19 @@ func (s *sends) counters() (CallCounters, error) {
 	if err != nil {
 		return sum, err
 	}
-	programs := map[way][]string{
-		atTracepoints:    {sendsProgBeginsToSend, sendsProgEndsToSend},
-		atRawTracepoints: {sendsProgEnteredToSend, sendsProgReturnedToSend},
-		atFunctions:      {sendsProgCalledToSend},
+	missed := s.objects.recursionMisses
+	switch {
+	case s.way == atFunctions:
+		sum.Missed += missed(sendsProgCalledToSend) + s.probes.missed()
+	case s.way == atTracepoints:
+		sum.Missed += missed(sendsProgBeginsToSend) + missed(sendsProgEndsToSend)
+	case Preemptible():
+		// As in Calls, a call is missed if both copies miss it.
+		sum.Missed += min(missed(sendsProgEnteredToSend), missed(sendsProgEnteredToSendAgain))
+		sum.Missed += min(missed(sendsProgReturnedToSend), missed(sendsProgReturnedToSendAgain))
+	default:
+		sum.Missed += missed(sendsProgEnteredToSend) + missed(sendsProgReturnedToSend)
 	}
-	for _, name := range programs[s.way] {
-		sum.Missed += s.objects.recursionMisses(name)
-	}
-	sum.Missed += s.probes.missed()
 	return sum, nil
 }
 
@@ -155,6 +145,7 @@ func (s *sends) stop() error {
 // detach begins to detach the programs.
 func (s *sends) detach(ends *sync.WaitGroup) {
 	s.probes.release()
+	s.single.detach(ends)
 	for _, l := range s.links {
 		ends.Go(func() { _ = l.Close() })
 	}
@@ -166,11 +157,7 @@ func (s *sends) close() error {
 	var ends sync.WaitGroup
 	s.detach(&ends)
 	ends.Wait()
-	var err error
-	if s.holder != nil {
-		err = s.holder.Close()
-	}
-	return errors.Join(err, s.objects.Close())
+	return errors.Join(s.single.close(), s.objects.Close())
 }
 
 // kernelName is the name of the call in the kernel.

@@ -56,8 +56,8 @@ type sendsEvent struct {
 	Peer      [16]uint8
 	Comm      [16]uint8
 	MsgFlags  uint32
+	Control   uint32
 	Name      [28]uint8
-	_         [4]byte
 }
 
 type sendsEventCounters struct {
@@ -97,32 +97,35 @@ type sendsReading struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	sendsMapBegunSends      = "begun_sends"
-	sendsMapEventCounts     = "event_counts"
-	sendsMapEvents          = "events"
-	sendsMapKnown           = "known"
-	sendsMapProcesses       = "processes"
-	sendsMapReadings        = "readings"
-	sendsProgBeginsToSend   = "begins_to_send"
-	sendsProgCalledToSend   = "called_to_send"
-	sendsProgEndsToSend     = "ends_to_send"
-	sendsProgEnteredToSend  = "entered_to_send"
-	sendsProgReturnedToSend = "returned_to_send"
-	sendsVarArgumentAt      = "argument_at"
-	sendsVarCallOf          = "call_of"
-	sendsVarChoose          = "choose"
-	sendsVarFollowing       = "following"
-	sendsVarMessageSnaplen  = "message_snaplen"
-	sendsVarNamespaceInode  = "namespace_inode"
-	sendsVarNewsOfAll       = "news_of_all"
-	sendsVarNumberAt        = "number_at"
-	sendsVarParameterAt     = "parameter_at"
-	sendsVarPortCount       = "port_count"
-	sendsVarPorts           = "ports"
-	sendsVarRegistersSize   = "registers_size"
-	sendsVarReturnedAt      = "returned_at"
-	sendsVarRings           = "rings"
-	sendsVarWakesReader     = "wakes_reader"
+	sendsMapBegunSends           = "begun_sends"
+	sendsMapEventCounts          = "event_counts"
+	sendsMapEvents               = "events"
+	sendsMapKnown                = "known"
+	sendsMapProcesses            = "processes"
+	sendsMapReadings             = "readings"
+	sendsProgBeginsToSend        = "begins_to_send"
+	sendsProgCalledToSend        = "called_to_send"
+	sendsProgEndsToSend          = "ends_to_send"
+	sendsProgEnteredToSend       = "entered_to_send"
+	sendsProgEnteredToSendAgain  = "entered_to_send_again"
+	sendsProgReturnedToSend      = "returned_to_send"
+	sendsProgReturnedToSendAgain = "returned_to_send_again"
+	sendsVarArgumentAt           = "argument_at"
+	sendsVarCallOf               = "call_of"
+	sendsVarChoose               = "choose"
+	sendsVarFollowing            = "following"
+	sendsVarMessageSnaplen       = "message_snaplen"
+	sendsVarNamespaceInode       = "namespace_inode"
+	sendsVarNewsOfAll            = "news_of_all"
+	sendsVarNumberAt             = "number_at"
+	sendsVarParameterAt          = "parameter_at"
+	sendsVarPortCount            = "port_count"
+	sendsVarPorts                = "ports"
+	sendsVarRecordsReceived      = "records_received"
+	sendsVarRegistersSize        = "registers_size"
+	sendsVarReturnedAt           = "returned_at"
+	sendsVarRings                = "rings"
+	sendsVarWakesReader          = "wakes_reader"
 )
 
 // loadSends returns the embedded CollectionSpec for sends.
@@ -167,11 +170,13 @@ type sendsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sendsProgramSpecs struct {
-	BeginsToSend   *ebpf.ProgramSpec `ebpf:"begins_to_send"`
-	CalledToSend   *ebpf.ProgramSpec `ebpf:"called_to_send"`
-	EndsToSend     *ebpf.ProgramSpec `ebpf:"ends_to_send"`
-	EnteredToSend  *ebpf.ProgramSpec `ebpf:"entered_to_send"`
-	ReturnedToSend *ebpf.ProgramSpec `ebpf:"returned_to_send"`
+	BeginsToSend        *ebpf.ProgramSpec `ebpf:"begins_to_send"`
+	CalledToSend        *ebpf.ProgramSpec `ebpf:"called_to_send"`
+	EndsToSend          *ebpf.ProgramSpec `ebpf:"ends_to_send"`
+	EnteredToSend       *ebpf.ProgramSpec `ebpf:"entered_to_send"`
+	EnteredToSendAgain  *ebpf.ProgramSpec `ebpf:"entered_to_send_again"`
+	ReturnedToSend      *ebpf.ProgramSpec `ebpf:"returned_to_send"`
+	ReturnedToSendAgain *ebpf.ProgramSpec `ebpf:"returned_to_send_again"`
 }
 
 // sendsMapSpecs contains maps before they are loaded into the kernel.
@@ -190,21 +195,22 @@ type sendsMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type sendsVariableSpecs struct {
-	ArgumentAt     *ebpf.VariableSpec `ebpf:"argument_at"`
-	CallOf         *ebpf.VariableSpec `ebpf:"call_of"`
-	Choose         *ebpf.VariableSpec `ebpf:"choose"`
-	Following      *ebpf.VariableSpec `ebpf:"following"`
-	MessageSnaplen *ebpf.VariableSpec `ebpf:"message_snaplen"`
-	NamespaceInode *ebpf.VariableSpec `ebpf:"namespace_inode"`
-	NewsOfAll      *ebpf.VariableSpec `ebpf:"news_of_all"`
-	NumberAt       *ebpf.VariableSpec `ebpf:"number_at"`
-	ParameterAt    *ebpf.VariableSpec `ebpf:"parameter_at"`
-	PortCount      *ebpf.VariableSpec `ebpf:"port_count"`
-	Ports          *ebpf.VariableSpec `ebpf:"ports"`
-	RegistersSize  *ebpf.VariableSpec `ebpf:"registers_size"`
-	ReturnedAt     *ebpf.VariableSpec `ebpf:"returned_at"`
-	Rings          *ebpf.VariableSpec `ebpf:"rings"`
-	WakesReader    *ebpf.VariableSpec `ebpf:"wakes_reader"`
+	ArgumentAt      *ebpf.VariableSpec `ebpf:"argument_at"`
+	CallOf          *ebpf.VariableSpec `ebpf:"call_of"`
+	Choose          *ebpf.VariableSpec `ebpf:"choose"`
+	Following       *ebpf.VariableSpec `ebpf:"following"`
+	MessageSnaplen  *ebpf.VariableSpec `ebpf:"message_snaplen"`
+	NamespaceInode  *ebpf.VariableSpec `ebpf:"namespace_inode"`
+	NewsOfAll       *ebpf.VariableSpec `ebpf:"news_of_all"`
+	NumberAt        *ebpf.VariableSpec `ebpf:"number_at"`
+	ParameterAt     *ebpf.VariableSpec `ebpf:"parameter_at"`
+	PortCount       *ebpf.VariableSpec `ebpf:"port_count"`
+	Ports           *ebpf.VariableSpec `ebpf:"ports"`
+	RecordsReceived *ebpf.VariableSpec `ebpf:"records_received"`
+	RegistersSize   *ebpf.VariableSpec `ebpf:"registers_size"`
+	ReturnedAt      *ebpf.VariableSpec `ebpf:"returned_at"`
+	Rings           *ebpf.VariableSpec `ebpf:"rings"`
+	WakesReader     *ebpf.VariableSpec `ebpf:"wakes_reader"`
 }
 
 // sendsObjects contains all objects after they have been loaded into the kernel.
@@ -250,32 +256,35 @@ func (m *sendsMaps) Close() error {
 //
 // It can be passed to loadSendsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sendsVariables struct {
-	ArgumentAt     *ebpf.Variable `ebpf:"argument_at"`
-	CallOf         *ebpf.Variable `ebpf:"call_of"`
-	Choose         *ebpf.Variable `ebpf:"choose"`
-	Following      *ebpf.Variable `ebpf:"following"`
-	MessageSnaplen *ebpf.Variable `ebpf:"message_snaplen"`
-	NamespaceInode *ebpf.Variable `ebpf:"namespace_inode"`
-	NewsOfAll      *ebpf.Variable `ebpf:"news_of_all"`
-	NumberAt       *ebpf.Variable `ebpf:"number_at"`
-	ParameterAt    *ebpf.Variable `ebpf:"parameter_at"`
-	PortCount      *ebpf.Variable `ebpf:"port_count"`
-	Ports          *ebpf.Variable `ebpf:"ports"`
-	RegistersSize  *ebpf.Variable `ebpf:"registers_size"`
-	ReturnedAt     *ebpf.Variable `ebpf:"returned_at"`
-	Rings          *ebpf.Variable `ebpf:"rings"`
-	WakesReader    *ebpf.Variable `ebpf:"wakes_reader"`
+	ArgumentAt      *ebpf.Variable `ebpf:"argument_at"`
+	CallOf          *ebpf.Variable `ebpf:"call_of"`
+	Choose          *ebpf.Variable `ebpf:"choose"`
+	Following       *ebpf.Variable `ebpf:"following"`
+	MessageSnaplen  *ebpf.Variable `ebpf:"message_snaplen"`
+	NamespaceInode  *ebpf.Variable `ebpf:"namespace_inode"`
+	NewsOfAll       *ebpf.Variable `ebpf:"news_of_all"`
+	NumberAt        *ebpf.Variable `ebpf:"number_at"`
+	ParameterAt     *ebpf.Variable `ebpf:"parameter_at"`
+	PortCount       *ebpf.Variable `ebpf:"port_count"`
+	Ports           *ebpf.Variable `ebpf:"ports"`
+	RecordsReceived *ebpf.Variable `ebpf:"records_received"`
+	RegistersSize   *ebpf.Variable `ebpf:"registers_size"`
+	ReturnedAt      *ebpf.Variable `ebpf:"returned_at"`
+	Rings           *ebpf.Variable `ebpf:"rings"`
+	WakesReader     *ebpf.Variable `ebpf:"wakes_reader"`
 }
 
 // sendsPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadSendsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type sendsPrograms struct {
-	BeginsToSend   *ebpf.Program `ebpf:"begins_to_send"`
-	CalledToSend   *ebpf.Program `ebpf:"called_to_send"`
-	EndsToSend     *ebpf.Program `ebpf:"ends_to_send"`
-	EnteredToSend  *ebpf.Program `ebpf:"entered_to_send"`
-	ReturnedToSend *ebpf.Program `ebpf:"returned_to_send"`
+	BeginsToSend        *ebpf.Program `ebpf:"begins_to_send"`
+	CalledToSend        *ebpf.Program `ebpf:"called_to_send"`
+	EndsToSend          *ebpf.Program `ebpf:"ends_to_send"`
+	EnteredToSend       *ebpf.Program `ebpf:"entered_to_send"`
+	EnteredToSendAgain  *ebpf.Program `ebpf:"entered_to_send_again"`
+	ReturnedToSend      *ebpf.Program `ebpf:"returned_to_send"`
+	ReturnedToSendAgain *ebpf.Program `ebpf:"returned_to_send_again"`
 }
 
 func (p *sendsPrograms) Close() error {
@@ -284,7 +293,9 @@ func (p *sendsPrograms) Close() error {
 		p.CalledToSend,
 		p.EndsToSend,
 		p.EnteredToSend,
+		p.EnteredToSendAgain,
 		p.ReturnedToSend,
+		p.ReturnedToSendAgain,
 	)
 }
 

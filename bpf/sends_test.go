@@ -17,7 +17,7 @@ import (
 // sendsOf takes the sends that are in the ring, without those of other tests' sockets.
 func sendsOf(tb testing.TB, r *Calls) []Event {
 	tb.Helper()
-	all := slices.DeleteFunc(events(tb, r), func(e Event) bool { return !e.Kind().Sends() })
+	all := slices.DeleteFunc(events(tb, r), func(e Event) bool { return !e.Kind().Sends() && e.Kind() != CallControl })
 	c, err := r.SendCounters()
 	if err != nil {
 		tb.Fatal(err)
@@ -55,6 +55,9 @@ func (s *send) check(t *testing.T, r *Calls, fd int) []Event {
 		if e.Kind() != s.call || int(e.Fd) != fd || e.Pid != uint32(os.Getpid()) || e.Tid == 0 || e.Began == 0 || e.Began > e.Time {
 			t.Errorf("%s: event %d is %+v", s.name, n, e.EventHeader)
 		}
+		if e.MsgFlags != 0 || e.HasControl() || e.Control != 0 {
+			t.Errorf("%s: what only a receiving call returns: %+v", s.name, e.EventHeader)
+		}
 		if e.Destination() != s.to {
 			t.Errorf("%s: to %v, want %v", s.name, e.Destination(), s.to)
 		}
@@ -84,7 +87,12 @@ func (s *send) check(t *testing.T, r *Calls, fd int) []Event {
 
 // sendmmsg sends messages, to an address unless it is nil.
 func sendmmsg(fd int, to *unix.RawSockaddrInet4, messages ...string) error {
+	return sendmmsgFlags(fd, to, unix.MSG_NOSIGNAL, messages...)
+}
+
+func sendmmsgFlags(fd int, to *unix.RawSockaddrInet4, flags int, messages ...string) error {
 	all := make([]mmsghdr, len(messages))
+	tos := typeOfService()
 	for i, m := range messages {
 		half := len(m) / 2
 		b := []byte(m)
@@ -95,10 +103,14 @@ func sendmmsg(fd int, to *unix.RawSockaddrInet4, messages ...string) error {
 		all[i].hdr.SetIovlen(2)
 		all[i].hdr.Flags = unix.MSG_TRUNC // what is left in there must not matter
 		if to != nil {
+			all[i].hdr.Control = &tos[0]
+			all[i].hdr.SetControllen(len(tos))
+		}
+		if to != nil {
 			all[i].hdr.Name, all[i].hdr.Namelen = (*byte)(unsafe.Pointer(to)), unix.SizeofSockaddrInet4
 		}
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&all[0])), uintptr(len(all)), unix.MSG_NOSIGNAL, 0, 0)
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&all[0])), uintptr(len(all)), uintptr(flags), 0, 0)
 	if errno != 0 {
 		return errno
 	}
@@ -106,6 +118,15 @@ func sendmmsg(fd int, to *unix.RawSockaddrInet4, messages ...string) error {
 		return errors.New("not all were sent")
 	}
 	return nil
+}
+
+// typeOfService is ancillary data of which the kernel makes a field of the IP header.
+func typeOfService() []byte {
+	oob := make([]byte, unix.CmsgSpace(4))
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[0]))
+	h.Level, h.Type = unix.SOL_IP, unix.IP_TOS
+	h.SetLen(unix.CmsgLen(4))
+	return oob
 }
 
 func errOf[T any](_ T, err error) error { return err }
@@ -138,6 +159,9 @@ func checkSendsSeeEachCall(t *testing.T) {
 		{name: "an empty datagram", call: CallWrite, data: []string{""}, do: func() error { return errOf(unix.Write(connected, nil)) }},
 		{name: "send", call: CallSendto, data: []string{"sent"}, do: func() error { return unix.Send(connected, []byte("sent"), 0) }},
 		{name: "sendmsg to the peer", call: CallSendmsg, data: []string{"a message"}, do: func() error { return unix.Sendmsg(connected, []byte("a message"), nil, nil, 0) }},
+		{name: "sendmsg with ancillary data", call: CallSendmsg, data: []string{"a message"}, do: func() error {
+			return unix.Sendmsg(connected, []byte("a message"), typeOfService(), nil, 0)
+		}},
 		{name: "too long", call: CallWrite, errno: unix.EMSGSIZE, do: func() error { return errOf(unix.Write(connected, make([]byte, 1<<16))) }},
 		{name: "sendto", call: CallSendto, to: there, data: []string{"there"}, do: func() error { return unix.Sendto(bare, []byte("there"), 0, to) }},
 		{name: "sendmsg", call: CallSendmsg, to: there, data: []string{"to there"}, do: func() error { return unix.Sendmsg(bare, []byte("to there"), nil, to, 0) }},
@@ -254,6 +278,112 @@ func checkSendsSeeStreams(t *testing.T) {
 		return nil
 	}}
 	failing.check(t, r, client)
+}
+
+// What fails, or is before a connection, has no place in its stream; and what makes one has that
+// of its bytes.
+func TestSendsMakeConnections(t *testing.T) { eachWay(t, checkSendsMakeConnections) }
+
+func checkSendsMakeConnections(t *testing.T) {
+	listener, _ := tcpPair(t)
+	at, err := unix.Getsockname(listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := at.(*unix.SockaddrInet4)
+	there := netip.AddrPortFrom(netip.AddrFrom4(to.Addr), uint16(to.Port))
+	raw := &unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr, Port: uint16(to.Port)>>8 | uint16(to.Port)<<8}
+	var fds [3]int
+	for i := range fds {
+		if fds[i], err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fds[i])
+	}
+	r := mustFollow(t, CallsOptions{RingSize: MinRingSize, Sends: true}, fds[:]...)
+	const fastOpen = 0x20000000 // MSG_FASTOPEN
+	makes := []send{
+		{name: "fast open", call: CallSendto, data: []string{"a request"}, to: there, do: func() error { return unix.Sendto(fds[0], []byte("a request"), fastOpen, to) }},
+		{name: "one message", call: CallSendmmsg, data: []string{"a longer request"}, to: there, do: func() error { return sendmmsgFlags(fds[1], raw, fastOpen, "a longer request") }},
+		{name: "messages", call: CallSendmmsg, data: []string{"one", "and another"}, to: there, do: func() error {
+			// Where the peer's cookie is known, this connects later, with the first bytes.
+			if err := errors.Join(unix.SetsockoptInt(fds[2], unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1), unix.Connect(fds[2], to)); err != nil {
+				return err
+			}
+			return sendmmsg(fds[2], raw, "one", "and another")
+		}},
+	}
+	for i, s := range makes {
+		fd := fds[i]
+		checkUnconnected(t, r, fd)
+		end := uint32(0)
+		made := s.check(t, r, fd)
+		for n, e := range made {
+			seq, ok := e.StreamPlace()
+			if !ok || n > 0 && e.Offset == 0 && seq != end {
+				t.Errorf("%s: is at %d (%v), and the message before ended at %d", s.name, seq, ok, end)
+			}
+			end = seq + uint32(e.Result)
+		}
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1); err != nil {
+			t.Fatal(err)
+		}
+		out, in := placesOf(t, fd)
+		if ack := made[0].Ack; end != out || ack != 0 && ack != in {
+			t.Errorf("%s: ends at %d and acknowledges %d, and the kernel is at %d and %d", s.name, end, ack, out, in)
+		}
+		after := send{name: "after " + s.name, call: CallWrite, data: []string{"x"}, do: func() error { return errOf(unix.Write(fd, []byte("x"))) }}
+		for _, e := range after.check(t, r, fd) {
+			if seq, ok := e.StreamPlace(); !ok || seq != out || e.Ack != in {
+				t.Errorf("%s: is at %d (%v) and acknowledges %d, and the kernel was at %d and %d", after.name, seq, ok, e.Ack, out, in)
+			}
+		}
+	}
+}
+
+// checkUnconnected uses a socket that is not connected.
+func checkUnconnected(t *testing.T, r *Calls, fd int) {
+	t.Helper()
+	early := send{name: "unconnected", call: CallSendto, errno: unix.EPIPE, do: func() error { return unix.Send(fd, []byte("x"), unix.MSG_NOSIGNAL) }}
+	all := early.check(t, r, fd)
+	if _, _, err := unix.Recvfrom(fd, make([]byte, 1), 0); !errors.Is(err, unix.ENOTCONN) {
+		t.Errorf("receiving before a connection: %v", err)
+	}
+	if n, err := unix.Read(fd, nil); n != 0 || err != nil { // it looks at nothing
+		t.Errorf("reading nothing before a connection: %d, %v", n, err)
+	}
+	all = append(all, pieces(t, r)...)
+	for _, e := range all {
+		if _, ok := e.StreamPlace(); ok || e.Ack != 0 {
+			t.Errorf("a place in a stream that is not there: %+v", e.EventHeader)
+		}
+	}
+	if len(all) != 3 {
+		t.Errorf("%d calls", len(all))
+	}
+}
+
+// placesOf asks the kernel where the next byte of each direction is.
+func placesOf(t *testing.T, fd int) (out, in uint32) {
+	t.Helper()
+	set := func(option, value int) {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, option, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	get := func(queue int) uint32 {
+		set(unix.TCP_REPAIR_QUEUE, queue)
+		seq, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return uint32(seq)
+	}
+	const receive, send = 1, 2 // TCP_RECV_QUEUE, TCP_SEND_QUEUE
+	set(unix.TCP_REPAIR, unix.TCP_REPAIR_ON)
+	out, in = get(send), get(receive)
+	set(unix.TCP_REPAIR, unix.TCP_REPAIR_OFF_NO_WP)
+	return out, in
 }
 
 // A socket that takes a part of what it is given takes the beginning, and one that takes

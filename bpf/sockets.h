@@ -99,13 +99,24 @@ static __attribute__((noinline)) void describe_socket(struct event *e, struct so
 	bpf_probe_read_kernel(e->peer, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
 }
 
-/* Gets the sequence number of the next byte to be read. Returns 0 for sockets other than TCP. */
+#define TCP_SYN_SENT 2
+#define TCP_CLOSE 7
+
+static __always_inline int is_tcp(struct sock *sk)
+{
+	return FIELD(sk, sk_type) == SOCK_STREAM && FIELD(sk, sk_protocol) == IPPROTO_TCP &&
+	       is_inet(FIELD(sk, __sk_common.skc_family));
+}
+
+/* Gets the sequence number of the next byte to be read. Returns 0 for sockets other than TCP,
+ * and before the peer has said where its bytes begin: until then the number is none, or that
+ * of an earlier connection.
+ */
 static __always_inline int next_byte(struct sock *sk, __u32 *seq)
 {
 	struct tcp_sock *tcp = (void *)sk;
 
-	if (FIELD(sk, sk_type) != SOCK_STREAM || FIELD(sk, sk_protocol) != IPPROTO_TCP ||
-	    !is_inet(FIELD(sk, __sk_common.skc_family)))
+	if (!is_tcp(sk) || !FIELD(sk, __sk_common.skc_dport) || FIELD(sk, __sk_common.skc_state) == TCP_SYN_SENT)
 		return 0;
 	*seq = FIELD(tcp, copied_seq);
 	return 1;

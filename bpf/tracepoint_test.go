@@ -1,8 +1,12 @@
 package bpf
 
 import (
+	"errors"
+	"slices"
+	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -13,8 +17,8 @@ import (
 func TestCallsLeaveNothing(t *testing.T) {
 	t.Parallel()
 	calls := mustFollow(t, CallsOptions{RingSize: MinRingSize})
-	if calls.holder == nil && calls.way == atTracepoints || calls.holder != nil && int(calls.holder.next) != len(calls.links) {
-		t.Errorf("of %d tracepoints the holder has %+v", len(calls.links), calls.holder)
+	if s := &calls.single; s.holder == nil && calls.way == atTracepoints || s.holder != nil && int(s.holder.next) != len(s.points) {
+		t.Errorf("of %d tracepoints the holder has %+v", len(s.points), s.holder)
 	}
 	awaitGone(t, calls)
 }
@@ -46,6 +50,85 @@ func awaitGone(t *testing.T, calls *Calls) {
 			}
 		}
 	}
+}
+
+// Where attaching to the tracepoints of single calls fails midway, nothing stays attached there
+// beside the raw ones: neither as a link, nor as before Linux 5.15, when a program belonged to the
+// perf event.
+func TestCallsFallBack(t *testing.T) {
+	t.Parallel()
+	if Preemptible() {
+		t.Skip("these tracepoints are not used from Linux 7.0 on")
+	}
+	requirePrivilege(t)
+	for name, attach := range map[string]attachFunc{"link": (*perfEvent).attach, "event": func(p *perfEvent, program *ebpf.Program) error {
+		return unix.IoctlSetInt(p.fd, unix.PERF_EVENT_IOC_SET_BPF, program.FD())
+	}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			receiver, sender := udpPair(t)
+			refused := errors.New("refused")
+			attached := make(map[ebpf.ProgramID]string) // to a tracepoint
+			var mu sync.Mutex
+			opts := CallsOptions{RingSize: MinRingSize, Sends: true, attach: func(p *perfEvent, program *ebpf.Program) error {
+				if p.name == "syscalls/sys_enter_accept4" || p.name == "syscalls/sys_enter_sendmmsg" {
+					return refused
+				}
+				info, err := program.Info()
+				if err != nil {
+					return err
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				id, _ := info.ID()
+				attached[id] = p.name
+				return attach(p, program)
+			}}
+			r := mustFollow(t, opts, receiver, sender)
+			if r.way != atRawTracepoints || r.sends.way != atRawTracepoints || len(attached) != 4 {
+				t.Fatalf("attached in the ways %v and %v after %v", r.way, r.sends.way, attached)
+			}
+			for id, name := range attached {
+				if slices.Contains(programsAt(t, name), id) {
+					t.Errorf("program %d is still at %s", id, name)
+				}
+			}
+			if err := unix.Send(sender, []byte("once"), 0); err != nil {
+				t.Fatal(err)
+			}
+			if n, err := unix.Read(receiver, make([]byte, 10)); n != 4 || err != nil {
+				t.Fatal(n, err)
+			}
+			all := slices.DeleteFunc(events(t, r), func(e Event) bool { return !e.Kind().Receives() && !e.Kind().Sends() })
+			if len(all) != 2 || all[0].Kind() != CallSendto || all[1].Kind() != CallRead {
+				t.Errorf("%d calls: %+v", len(all), all)
+			}
+		})
+	}
+}
+
+// programsAt asks the kernel which programs are attached to a tracepoint.
+func programsAt(t *testing.T, name string) []ebpf.ProgramID {
+	t.Helper()
+	tracing, err := openTracefs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tracing.close()
+	event, err := tracing.open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer event.Close()
+	query := struct { // struct perf_event_query_bpf
+		room, count uint32
+		ids         [64]ebpf.ProgramID // as many as may be attached
+	}{room: 64}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(event.fd), unix.PERF_EVENT_IOC_QUERY_BPF, uintptr(unsafe.Pointer(&query)))
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	return query.ids[:query.count]
 }
 
 func TestParseBlocked(t *testing.T) {

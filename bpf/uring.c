@@ -230,6 +230,10 @@ int submitted(struct bpf_raw_tracepoint_args *args)
 		if (!sk || (call <= CALL_ZEROCOPY && !chosen(sk)))
 			return 0;
 	}
+	if (call <= CALL_ZEROCOPY && !records_received) {
+		announce_unknown(SLOT_ENTERED, sk, cookie_of(sk), s.opcode == OP_SPLICE ? s.other_fd : s.fd);
+		return 0;
+	}
 	__builtin_memset(q, 0, sizeof(*q));
 	q->req = (__u64)req;
 	q->ctx = (__u64)ctx;
@@ -510,7 +514,7 @@ int woken(struct bpf_raw_tracepoint_args *args)
 	struct sock *sk;
 	__u32 flags;
 
-	if (!*(volatile __u32 *)&following)
+	if (!records_received || !*(volatile __u32 *)&following)
 		return 0;
 	fresh.opcode = FIELD(req, opcode);
 	if (fresh.opcode != OP_RECV && fresh.opcode != OP_RECVMSG)

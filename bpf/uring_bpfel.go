@@ -44,8 +44,8 @@ type uringEvent struct {
 	Peer      [16]uint8
 	Comm      [16]uint8
 	MsgFlags  uint32
+	Control   uint32
 	Name      [28]uint8
-	_         [4]byte
 }
 
 type uringEventCounters struct {
@@ -187,6 +187,7 @@ const (
 	uringVarNumberAt         = "number_at"
 	uringVarPortCount        = "port_count"
 	uringVarPorts            = "ports"
+	uringVarRecordsReceived  = "records_received"
 	uringVarRegistersSize    = "registers_size"
 	uringVarRings            = "rings"
 	uringVarSubmitReq        = "submit_req"
@@ -276,6 +277,7 @@ type uringVariableSpecs struct {
 	NumberAt         *ebpf.VariableSpec `ebpf:"number_at"`
 	PortCount        *ebpf.VariableSpec `ebpf:"port_count"`
 	Ports            *ebpf.VariableSpec `ebpf:"ports"`
+	RecordsReceived  *ebpf.VariableSpec `ebpf:"records_received"`
 	RegistersSize    *ebpf.VariableSpec `ebpf:"registers_size"`
 	Rings            *ebpf.VariableSpec `ebpf:"rings"`
 	SubmitReq        *ebpf.VariableSpec `ebpf:"submit_req"`
@@ -347,6 +349,7 @@ type uringVariables struct {
 	NumberAt         *ebpf.Variable `ebpf:"number_at"`
 	PortCount        *ebpf.Variable `ebpf:"port_count"`
 	Ports            *ebpf.Variable `ebpf:"ports"`
+	RecordsReceived  *ebpf.Variable `ebpf:"records_received"`
 	RegistersSize    *ebpf.Variable `ebpf:"registers_size"`
 	Rings            *ebpf.Variable `ebpf:"rings"`
 	SubmitReq        *ebpf.Variable `ebpf:"submit_req"`

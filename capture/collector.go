@@ -8,7 +8,6 @@ import (
 	"math"
 	"net/netip"
 	"os"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -35,16 +34,13 @@ type collector struct {
 	record  bpf.Record
 	packet  Packet
 	noted   pair.Packet
-	batch   batch
-	spare   batch      // an emptied batch, for reuse
-	held    []batch    // earlier ones, whose memory has bytes of waiting
-	flows   *flows     // nil without ViewSent
-	waiting []delivery // of batch, not paired yet
-	got     int64      // boot time up to which deliveries have been taken
-	took    bool       // the last take returned some
-	lost    losses     // of packets
-	lostAll uint64     // losses up to the newest record
-	drops   uint64     // losses since the last packet of the kernel view
+	flows   *flows  // nil without ViewSent
+	waiting pending // deliveries, not paired yet
+	got     int64   // boot time up to which deliveries have been taken
+	took    bool    // the last take returned some
+	lost    losses  // of packets
+	lostAll uint64  // losses up to the newest record
+	drops   uint64  // losses since the last packet of the kernel view
 	scratch []byte
 	flushed time.Time
 
@@ -80,7 +76,7 @@ func (c *collector) round() error {
 // more: a wakeup for each packet would cost more than everything else that is done for it. The
 // first after a silence is processed at once.
 func (c *collector) rest() error {
-	if c.ring.empty() && len(c.waiting) == 0 && c.origin.rests() {
+	if c.ring.empty() && c.waiting.first() == nil && c.origin.rests() {
 		begin := time.Now()
 		if err := c.tap.Sleep(c.nextFlush()); err != nil {
 			return err
@@ -122,7 +118,7 @@ func (c *collector) look(last bool) (err error) {
 		return fmt.Errorf("reading the ring: %w", err)
 	}
 	defer func() { c.tap.End(c.ring.free(c.tap)) }()
-	if len(c.waiting) == 0 || c.waiting[0].Time > c.got || last {
+	if d := c.waiting.first(); d == nil || d.Time > c.got || last {
 		c.take(last)
 	}
 	horizon := min(c.ring.scan(c.tap, last), c.got)
@@ -132,45 +128,21 @@ func (c *collector) look(last bool) (err error) {
 	return c.merge(horizon, last)
 }
 
-// take appends the new deliveries to those that are left from the last time.
+// take adds the new deliveries to those that are left from the last time, some of which may be
+// later: a send stands where it began.
 func (c *collector) take(last bool) {
-	next, horizon := c.origin.take(c.spare, last, c.flows != nil && hurries(c.tap, c.ring.done))
+	next := c.waiting.spare()
+	next.batch, c.got = c.origin.take(next.batch, last, c.flows != nil && hurries(c.tap, c.ring.done))
 	c.took = len(next.deliveries) > 0
-	next.latest = math.MinInt64
-	if n := len(next.deliveries); n > 0 {
-		next.latest = next.deliveries[n-1].Time
+	if next.discarded.messages > 0 {
+		c.discard(&next.discarded)
 	}
-	c.spare = batch{}
-	if len(c.waiting) > 0 {
-		// Calls of other processes among the new ones may be older.
-		c.held = append(c.held, c.batch)
-		next.deliveries = append(next.deliveries, c.waiting...)
-		slices.SortStableFunc(next.deliveries, byTime)
-		c.release(c.waiting[0].Time)
-	} else {
-		c.held = c.held[:0]
-		c.spare = c.batch.emptied()
-	}
-	c.batch, c.waiting, c.got = next, next.deliveries, horizon
-	if c.batch.discarded.messages > 0 {
-		c.discard(&c.batch.discarded)
-	}
+	c.waiting.add(next)
 }
 
 // roundBytes bounds how much of the ring one look processes, so that room is released and
 // deliveries are processed under any load.
 const roundBytes = 2 << 20
-
-// release reuses one of the batches whose deliveries all came before a time, and drops the others.
-func (c *collector) release(before int64) {
-	c.held = slices.DeleteFunc(c.held, func(b batch) bool {
-		if b.latest >= before {
-			return false
-		}
-		c.spare = b.emptied()
-		return true
-	})
-}
 
 // merge processes records and deliveries up to a time on the boot clock, ordered by time: a
 // delivery comes after the packets that brought it.
@@ -178,10 +150,11 @@ func (c *collector) merge(until int64, all bool) error {
 	for budget := bpf.Place(roundBytes); ; {
 		next, ok := c.ring.first()
 		ok = ok && next.time <= until
+		d := c.waiting.first()
 		switch {
-		case len(c.waiting) > 0 && c.waiting[0].Time <= until && (!ok || c.waiting[0].Time < next.time):
-			c.user(&c.waiting[0])
-			c.waiting = c.waiting[1:]
+		case d != nil && d.Time <= until && (!ok || d.Time < next.time):
+			c.user(d)
+			c.waiting.pop()
 		case !ok:
 			return nil
 		case !all && next.end-next.at > budget:

@@ -97,10 +97,10 @@ func TestNothingIsAllocated(t *testing.T) {
 		c.kernel()
 		o.mailbox.put(put)
 		c.take(false)
-		for i := range c.waiting {
-			c.user(&c.waiting[i])
+		for d := c.waiting.first(); d != nil; d = c.waiting.first() {
+			c.user(d)
+			c.waiting.pop()
 		}
-		c.waiting = nil
 	}
 	for range 1000 {
 		packet()

@@ -29,13 +29,11 @@ type delivery struct {
 	lost     uint64 // calls that were lost since the previous delivery
 }
 
-// batch is deliveries ordered by time, and the memory for their bytes and ancillary data, which
-// deliveries of a later batch may use as well.
+// batch is deliveries ordered by time, and the memory for their bytes and ancillary data.
 type batch struct {
 	deliveries []delivery
 	chunks     [][]byte // of chunkSize, or larger for a larger message
 	used       int      // chunks that are full
-	latest     int64    // time of the last of its deliveries
 	bytes      int
 	controls   []Control // memory for those of deliveries
 	// Messages that were received and discarded, because no view needs them.

@@ -12,15 +12,13 @@ import (
 // follower turns the events of other processes' system calls into deliveries. It belongs to the
 // collector's goroutine.
 type follower struct {
-	live  *Live
-	event bpf.Event
-	parts map[uint32]*parts // incomplete messages, by thread
-	// controls are the ancillary data of messages whose own event has not come, by thread, and
-	// listed that of the event that was just read.
-	controls map[uint32]waitingControls
-	listed   []Control
-	lost     losses // of events
-	spliced  uint64 // bytes
+	live     *Live
+	event    bpf.Event
+	parts    map[uint32]*parts // incomplete messages, by thread
+	controls controlTable
+	listed   []Control // the ancillary data of the event that was just read
+	lost     losses    // of events
+	spliced  uint64    // bytes
 	times    sendTimes
 	unsent   losses // of events of sends
 	moved    uint64 // bytes that were sent, of which only the number is known
@@ -42,9 +40,7 @@ type parts struct {
 }
 
 func newFollower(l *Live) *follower {
-	return &follower{
-		live: l, parts: make(map[uint32]*parts), controls: make(map[uint32]waitingControls), times: newSendTimes(l.config.Views),
-	}
+	return &follower{live: l, parts: make(map[uint32]*parts), times: newSendTimes(l.config.Views)}
 }
 
 // routeOf finds the route of a packet.

@@ -186,7 +186,7 @@ func (l *Live) load() error {
 	var calls *bpf.CallsOptions
 	if c.wants(ViewUser) || c.wants(ViewSent) || c.changes() {
 		calls = &bpf.CallsOptions{
-			RingSize: c.RingSize, Snaplen: c.Snaplen, Ports: c.Ports, NewsOfAll: c.changes(), Sends: c.wants(ViewSent),
+			RingSize: c.RingSize, Snaplen: c.Snaplen, Ports: c.Ports, NewsOfAll: c.changes(), NewsOnly: !c.wants(ViewUser), Sends: c.wants(ViewSent),
 		}
 		switch {
 		case c.byDescriptor():
@@ -207,7 +207,7 @@ func (l *Live) load() error {
 	if err != nil {
 		return err
 	}
-	l.tap, l.hook, l.calls, l.untapped = f.Tap, f.Hook, f.Calls, f.Calls == nil
+	l.tap, l.hook, l.calls, l.untapped = f.Tap, f.Hook, f.Calls, !c.wants(ViewUser)
 	ctx, cancel := context.WithCancel(context.Background())
 	l.wanted = cancel
 	// Now, since loading the rest may have taken as long as the lease lasts.

@@ -83,14 +83,33 @@ func (f *follower) receptionOf(e *bpf.Event, stream bool) (r Reception) {
 
 // waitingControls is the ancillary data of a message that is to come.
 type waitingControls struct {
-	cpu     uint32
-	lost    uint64
-	headers bpf.ControlHeaders
+	cpu, number uint32 // of the event, which the message has, too
+	headers     bpf.ControlHeaders
 }
 
 // controlsKept bounds the ancillary data whose messages do not come, since the ring had no room
-// for them.
+// for them: that which waits for longest is forgotten.
 const controlsKept = 1 << 10
+
+// controlTable is the ancillary data of messages whose own event has not come, by thread.
+type controlTable struct{ recent, earlier map[uint32]waitingControls }
+
+func (t *controlTable) put(tid uint32, w waitingControls) {
+	if t.recent == nil || len(t.recent) >= controlsKept/2 {
+		t.earlier, t.recent = t.recent, make(map[uint32]waitingControls)
+	}
+	t.recent[tid] = w
+}
+
+// take removes what waits for a thread's message.
+func (t *controlTable) take(tid uint32) (w waitingControls, ok bool) {
+	if w, ok = t.recent[tid]; !ok {
+		w, ok = t.earlier[tid]
+	}
+	delete(t.recent, tid)
+	delete(t.earlier, tid)
+	return w, ok
+}
 
 // noteControls keeps the ancillary data that the event tells of.
 func (f *follower) noteControls(e *bpf.Event) {
@@ -98,18 +117,14 @@ func (f *follower) noteControls(e *bpf.Event) {
 	if !ok {
 		return
 	}
-	if len(f.controls) >= controlsKept {
-		clear(f.controls)
-	}
-	f.controls[e.Tid] = waitingControls{cpu: e.Cpu, lost: e.Lost, headers: headers}
+	f.controls.put(e.Tid, waitingControls{cpu: e.Cpu, number: e.Control, headers: headers})
 }
 
 // takeControls adds the ancillary data of the event's message. If it was lost, this is said by
 // a rest.
 func (f *follower) takeControls(e *bpf.Event, r *Reception) {
-	w, ok := f.controls[e.Tid]
-	delete(f.controls, e.Tid)
-	if !ok || w.cpu != e.Cpu || w.lost != e.Lost {
+	w, ok := f.controls.take(e.Tid)
+	if !ok || e.Control == 0 || w.cpu != e.Cpu || w.number != e.Control {
 		r.ControlRest = unix.SizeofCmsghdr
 		return
 	}

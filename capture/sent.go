@@ -93,17 +93,19 @@ func (c *collector) send(d *delivery) {
 	}
 }
 
-// flowKey is a socket, or one of our own connections, of which packets tell before its cookie is
-// known.
+// flowKey is a connection: of a socket, which may have several, one after the other; or one of
+// our own, of which packets tell before its cookie is known.
 type flowKey struct {
-	cookie uint64
-	peer   netip.AddrPort
+	cookie      uint64
+	local, peer netip.AddrPort
 }
 
 func (d *delivery) flow() flowKey {
 	switch {
+	case d.pid != 0 && d.sent:
+		return flowKey{d.Cookie, d.From, d.To}
 	case d.pid != 0:
-		return flowKey{cookie: d.Cookie}
+		return flowKey{d.Cookie, d.To, d.From}
 	case d.sent:
 		return flowKey{peer: d.To}
 	}
@@ -164,6 +166,9 @@ func (f *flows) sent(p *Packet, d *delivery) {
 		p.Segment.Known = p.addressed() && d.err == nil
 		return
 	}
+	if d.err != nil {
+		return // it has no place, and says nothing of that of others
+	}
 	p.Segment.Known = p.addressed() && d.Full > 0
 	at := f.of(d.flow())
 	if !d.Sequenced {
@@ -174,7 +179,7 @@ func (f *flows) sent(p *Packet, d *delivery) {
 	switch {
 	case at.in.known && (f.reads || !d.Sequenced):
 		p.Segment.Ack, p.Segment.Acks = at.in.next, true
-	case d.Sequenced:
+	case d.Sequenced && d.Ack != 0: // else the peer has said nothing yet
 		p.Segment.Ack, p.Segment.Acks = d.Ack, true
 		at.in.known, at.in.next = true, d.Ack
 	}
@@ -189,7 +194,10 @@ func (f *flows) read(p *Packet, d *delivery) {
 		p.Segment.Known = whole
 		return
 	}
-	p.Segment.Known, p.Segment.Ends = whole && (d.Full > 0 || d.end), d.end
+	if d.err != nil || d.Full == 0 && !d.end {
+		return // as in sent
+	}
+	p.Segment.Known, p.Segment.Ends = whole, d.end
 	at := f.of(d.flow())
 	seq := d.Seq
 	if !d.Sequenced || at.counted {
@@ -243,7 +251,7 @@ func (f *flows) noteLocal(d *delivery, p *Packet) {
 		if len(f.locals) >= flowsLimit/2 {
 			f.localsBefore, f.locals = f.locals, make(map[flowKey]netip.Addr)
 		}
-		f.locals[flowKey{d.Cookie, p.Src}] = p.Dst.Addr()
+		f.locals[flowKey{cookie: d.Cookie, peer: p.Src}] = p.Dst.Addr()
 	}
 }
 
@@ -252,7 +260,7 @@ func (f *flows) localOf(cookie uint64, local, peer netip.AddrPort) netip.AddrPor
 	if !local.Addr().IsUnspecified() {
 		return local
 	}
-	key := flowKey{cookie, peer}
+	key := flowKey{cookie: cookie, peer: peer}
 	known, ok := f.locals[key]
 	if !ok {
 		known, ok = f.localsBefore[key]

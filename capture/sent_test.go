@@ -8,10 +8,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -334,18 +336,172 @@ func TestSentDatagrams(t *testing.T) {
 	checkSentLedger(t, l, sink)
 }
 
-// Only what somebody asked for is there, and it costs those who did not ask nothing.
+// targetRedialer uses two sockets before they are connected, and connects one of them twice. It
+// says of each connection at which port it is, and where its two directions begin.
+func targetRedialer([]string) error {
+	fmt.Println("ready")
+	var port int
+	if _, err := fmt.Scan(&port); err != nil {
+		return err
+	}
+	to := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: port}
+	buf := make([]byte, 16)
+	for _, times := range []int{2, 1} {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		if _, _, err := unix.Recvfrom(fd, buf, 0); !errors.Is(err, unix.ENOTCONN) {
+			return fmt.Errorf("receiving from nobody: %w", err)
+		}
+		if err := unix.Send(fd, buf, unix.MSG_NOSIGNAL); !errors.Is(err, unix.EPIPE) {
+			return fmt.Errorf("sending to nobody: %w", err)
+		}
+		for range times {
+			if err := unix.Connect(fd, to); err != nil {
+				return err
+			}
+			at, err := unix.Getsockname(fd)
+			if err != nil {
+				return err
+			}
+			out, in, err := placesOf(fd)
+			if err != nil {
+				return err
+			}
+			fmt.Println(at.(*unix.SockaddrInet4).Port, out, in)
+			if times > 1 {
+				if _, err := unix.Write(fd, []byte("to and fro")); err != nil {
+					return err
+				}
+			}
+			if _, err := unix.Read(fd, buf); err != nil {
+				return err
+			}
+			nobody := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+			if _, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody)); errno != 0 {
+				return fmt.Errorf("disconnecting: %w", errno)
+			}
+		}
+	}
+	return untilStdinEnds("over")
+}
+
+// placesOf asks the kernel where the next byte of each direction is.
+func placesOf(fd int) (out, in uint32, err error) {
+	set := func(option, value int) {
+		err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, option, value))
+	}
+	get := func(queue int) uint32 {
+		set(unix.TCP_REPAIR_QUEUE, queue)
+		seq, failed := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ)
+		err = errors.Join(err, failed)
+		return uint32(seq)
+	}
+	const receive, send = 1, 2 // TCP_RECV_QUEUE, TCP_SEND_QUEUE
+	set(unix.TCP_REPAIR, unix.TCP_REPAIR_ON)
+	out, in = get(send), get(receive)
+	set(unix.TCP_REPAIR, unix.TCP_REPAIR_OFF_NO_WP)
+	return out, in, err
+}
+
+// A connection begins where the kernel says, whatever its socket was used for before.
+func TestSentPlaces(t *testing.T) {
+	t.Parallel()
+	client := startTarget(t, "redialer")
+	peer := listenIn(t, client.ns)
+	l := mustJoin(t, JoinConfig{PIDs: []int{client.Process.Pid}, Options: Options{Views: []View{ViewUser, ViewSent}}})
+	type beginning struct {
+		port    uint16
+		out, in uint32
+	}
+	var begins [3]beginning
+	sink := runLive(t, l, func() {
+		fmt.Fprintln(client.stdin, peer.Addr().(*net.TCPAddr).Port)
+		for n := range begins {
+			conn, err := peer.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			at := &begins[n]
+			if _, err := fmt.Sscan(client.line(t), &at.port, &at.out, &at.in); err != nil {
+				t.Fatal(err)
+			}
+			if n < 2 { // at the last one, it is the peer who speaks first
+				if _, err := io.ReadFull(conn, make([]byte, len("to and fro"))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := io.WriteString(conn, "an answer"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		client.line(t)
+	})
+	failed := 0
+	for _, p := range sink.packets {
+		if p.Receipt.Errno != 0 {
+			failed++
+			if p.Segment != (Segment{}) {
+				t.Errorf("%s of nobody is %+v", p.Call, p.Segment)
+			}
+		}
+	}
+	if failed != 4 {
+		t.Errorf("%d calls failed", failed)
+	}
+	for n, at := range begins {
+		want := []Segment{{Known: true, Seq: at.out, Ack: at.in, Acks: true}, {Known: true, Seq: at.in, Ack: at.out + uint32(len("to and fro")), Acks: true}}
+		if n == 2 {
+			want = []Segment{{Known: true, Seq: at.in, Ack: at.out, Acks: true}}
+		}
+		var got []Segment
+		for _, p := range sink.packets {
+			if p.Receipt.Errno == 0 && (p.Src.Port() == at.port || p.Dst.Port() == at.port) {
+				got = append(got, p.Segment)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("connection %d: %+v, want %+v", n, got, want)
+		}
+	}
+}
+
+// Only what somebody asked for is there, and nothing else is copied.
 func TestSentOnDemand(t *testing.T) {
 	t.Parallel()
-	server := startTarget(t, "echo", "tcp4", "127.0.0.1:0")
-	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
-	sink := runLive(t, l, func() { exchange(t, server.dial(t, "tcp", server.address), "echo") })
-	counts, err := l.Counts()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := len(sink.view(ViewSent)); n > 0 || counts.Sends.Seen > 0 || counts.Sent > 0 {
-		t.Errorf("%d packets, %+v", n, counts)
+	for _, views := range [][]View{{ViewKernel, ViewUser}, {ViewKernel, ViewSent}} {
+		t.Run(views[1].String(), func(t *testing.T) {
+			t.Parallel()
+			server := startTarget(t, "echo", "tcp4", "127.0.0.1:0")
+			l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, Options: Options{Views: views}})
+			const times = 100
+			sink := runLive(t, l, func() {
+				conn := server.dial(t, "tcp", server.address)
+				for range times {
+					exchange(t, conn, "echo")
+				}
+			})
+			counts, err := l.Counts()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(sink.view(ViewKernel)) < times {
+				t.Errorf("%d packets of the kernel view", len(sink.view(ViewKernel)))
+			}
+			read, sent := len(sink.view(ViewUser)), len(sink.view(ViewSent))
+			wantRead, wantSent := times, 0
+			if views[1] == ViewSent {
+				wantRead, wantSent = 0, times
+			}
+			if read != wantRead || sent != wantSent || counts.Delivered != uint64(wantRead) || counts.Sent != uint64(wantSent) || counts.Sends.Seen != uint64(wantSent) {
+				t.Errorf("%d read and %d sent, %+v", read, sent, counts)
+			}
+			if news := counts.Calls.Seen - uint64(wantRead); news > times/2 {
+				t.Errorf("%d events of what is received, of %d", counts.Calls.Seen, wantRead)
+			}
+		})
 	}
 }
 

@@ -60,6 +60,7 @@ var targets = map[string]func(args []string) error{
 	"locked":    func([]string) error { return targetFilter(true) },
 	"filter":    func([]string) error { return targetFilter(false) },
 	"sink":      targetSink,
+	"redialer":  targetRedialer,
 	"sender":    targetSender,
 	"splice":    targetSplice,
 	"unheld":    targetUnheld,
