@@ -144,10 +144,7 @@ func (f *foreign) addressOf(sa unix.Sockaddr, ip netip.AddrPort, ours bool) Addr
 		}
 		return a
 	case *unix.SockaddrUnix:
-		if sa.Name == "@" {
-			return Address{} // how x/sys reads one without a name
-		}
-		return Address{Name: sa.Name}
+		return Address{Name: unixName(sa)}
 	case *unix.SockaddrLinklayer:
 		return Address{Name: wildcard(sa.Ifindex == 0, func() string { return device(sa.Ifindex) }) + " " + etherType(networkOrder(sa.Protocol))}
 	case *unix.SockaddrNetlink:

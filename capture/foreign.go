@@ -20,7 +20,7 @@ type foreign struct {
 	cookie                uint64
 	listening             bool
 	local, peer           netip.AddrPort // IPv4 in IPv6 addresses as IPv4
-	path                  string         // of a unix socket; begins with @ if it is abstract
+	path                  string         // of a unix socket that is not unnamed; begins with @ if it is abstract
 	name, peerName        unix.Sockaddr  // as the kernel says them; nil if it does not
 }
 
@@ -41,7 +41,7 @@ func inspect(fd int) (foreign, error) {
 	if sa, err := unix.Getsockname(fd); err == nil {
 		f.name, f.local = sa, unmapped(addrPort(sa))
 		if named, ok := sa.(*unix.SockaddrUnix); ok {
-			f.path = named.Name
+			f.path = unixName(named)
 		}
 	}
 	if f.listening {
@@ -80,10 +80,21 @@ func (f *foreign) String() string {
 	if f.peer.IsValid() {
 		words = append(words, "connected to "+f.peer.String())
 	}
-	if len(words) == 0 {
-		return "without an address"
+	switch {
+	case len(words) > 0:
+		return strings.Join(words, " ")
+	case f.domain == unix.AF_UNIX:
+		return "unnamed"
 	}
-	return strings.Join(words, " ")
+	return "without an address"
+}
+
+// unixName is the name of a unix socket, empty for one that is unnamed, as which x/sys reads "@".
+func unixName(sa *unix.SockaddrUnix) string {
+	if sa.Name == "@" {
+		return ""
+	}
+	return sa.Name
 }
 
 // filter is the filter of a socket.
