@@ -102,7 +102,7 @@ type flowKey struct {
 
 func (d *delivery) flow() flowKey {
 	switch {
-	case d.pid != 0:
+	case d.pid != 0 && d.Cookie != 0:
 		return flowKey{cookie: d.Cookie}
 	case d.sent:
 		return flowKey{peer: d.To}
