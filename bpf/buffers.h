@@ -344,7 +344,7 @@ __attribute__((noinline)) int record_found(__u32 slot, __u32 n)
 	begin_found(r, f, room_found(slot), n);
 	if (r->bytes)
 		record_pieces(slot);
-	else
+	else if (!without_effect(r))
 		piece(slot, 0);
 	if (r->bytes)
 		truncated();

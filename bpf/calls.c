@@ -142,6 +142,8 @@ static __always_inline int received(__u32 slot, const struct begun_call *b, __s6
 	}
 	if (b->call == CALL_ZEROCOPY && (b->arguments[1] != IPPROTO_TCP || b->arguments[2] != 35))
 		return 0;
+	if (b->call == CALL_SPLICE && !b->arguments[4])
+		return 0; /* as without_effect */
 	r = begin_event(slot, b->call, b->arguments[0], result);
 	if (!r)
 		return 0;

@@ -68,7 +68,7 @@ struct event {
 	__u32 wanted; /* bytes of the message to be copied, in all its pieces */
 	__u32 offset; /* of this piece in the message */
 	__u32 caplen;
-	__u32 room;   /* size of the buffer, the sum of its parts as far as they were read */
+	__u32 room;   /* size of the buffer, the sum of its parts; of splice, what it was asked for */
 	__u32 seq;    /* TCP's sequence number of the message's first byte */
 	__u32 ack;    /* and of the next byte in the other direction */
 	__u16 family; /* of the socket: AF_INET, ... */

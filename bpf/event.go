@@ -46,7 +46,8 @@ type EventHeader struct {
 	// Offset is that of this piece in the message, and Caplen its length.
 	Offset uint32
 	Caplen uint32
-	// Room is the size of the caller's buffer, all its parts together, or RoomUnknown.
+	// Room is the size of the caller's buffer, all its parts together, or RoomUnknown. Of splice
+	// it is how many bytes were asked for.
 	Room uint32
 	// Seq is TCP's sequence number of the message's first byte; see StreamPlace.
 	Seq uint32
@@ -163,8 +164,8 @@ func (e *Event) Short() bool { return e.MsgFlags&unix.MSG_TRUNC != 0 }
 // for it.
 func (e *Event) HasControl() bool { return e.Known&eventControl != 0 }
 
-// RoomUnknown is the Room of a buffer whose size is not known, such as one in too many parts
-// to add them up.
+// RoomUnknown is the Room of a buffer whose size is not known, such as that of a request of
+// io_uring in many parts.
 const RoomUnknown = 0x7fffffff
 
 // Local is the socket's own address: invalid if it is no internet socket, unspecified if it is

@@ -146,6 +146,28 @@ __attribute__((noinline)) int piece(__u32 slot, __u32 n)
 	return 0;
 }
 
+/* Tells whether a call that returned 0 has done nothing. The kernel does not ask the socket
+ * when read or readv want no bytes, or when writev, sendfile or splice have none. It does for
+ * write, recv and the others. A stream has no empty messages to send.
+ */
+static __always_inline int without_effect(const struct reading *r)
+{
+	if (r->head.result)
+		return 0;
+	switch (r->head.call) {
+	case CALL_READ:
+	case CALL_READV:
+	case CALL_PREADV2:
+		return !r->head.room;
+	case CALL_WRITEV:
+	case CALL_PWRITEV2:
+	case CALL_SENDFILE:
+	case CALL_SPLICE_TO:
+		return 1;
+	}
+	return r->head.call >= CALL_WRITE && r->head.type == SOCK_STREAM;
+}
+
 /* Begins a message of so many bytes. */
 static __always_inline void begin_message(struct reading *r, __s64 result)
 {
@@ -159,6 +181,8 @@ static __always_inline void begin_message(struct reading *r, __s64 result)
 	 */
 	if (wanted > r->head.room)
 		wanted = r->head.room;
+	if (r->head.call == CALL_SPLICE)
+		wanted = 0; /* it is in a pipe */
 	if (wanted > message_snaplen) {
 		wanted = message_snaplen;
 		truncated();
@@ -182,30 +206,32 @@ static __always_inline void copy_sender(struct reading *r, __u64 name, __u32 len
 		r->head.name_len = len;
 }
 
-#define ROOM_PARTS 64 /* parts of a buffer that are added up */
+#define ROOM_PARTS 1024 /* most parts that a buffer can have (UIO_MAXIOV) */
 #define ROOM_UNKNOWN 0x7fffffff /* no more than the call returned will be copied */
 
-/* The size of a buffer, the sum of its parts, unless these are more than ROOM_PARTS. */
-static __attribute__((noinline)) __u32 room_of(__u64 iov, __u32 parts)
+/* The size of a buffer, the sum of its parts. Global, so that its loop is verified once. */
+__attribute__((noinline)) __u32 room_of(__u64 iov, __u32 parts)
 {
 	struct user_iovec part;
 	__u64 room = 0;
 	int i;
 
 	for (i = 0; i < ROOM_PARTS; i++) {
-		if (i >= parts || bpf_probe_read_user(&part, sizeof(part), (void *)(iov + i * sizeof(part))))
+		if (i >= parts)
 			break;
+		if (bpf_probe_read_user(&part, sizeof(part), (void *)(iov + i * sizeof(part))))
+			return ROOM_UNKNOWN;
 		room += part.len;
+		if (room > ROOM_UNKNOWN)
+			return ROOM_UNKNOWN;
 	}
-	if (parts > ROOM_PARTS || room > ROOM_UNKNOWN)
-		return ROOM_UNKNOWN;
 	return room;
 }
 
 static __always_inline void take_parts(struct reading *r, __u64 iov, __u64 parts)
 {
 	r->iov = iov;
-	r->iovs = parts > 1024 ? 1024 : parts;
+	r->iovs = parts > ROOM_PARTS ? ROOM_PARTS : parts;
 	r->left = 0;
 	r->head.room = room_of(iov, r->iovs);
 }
@@ -324,7 +350,7 @@ __attribute__((noinline)) int record(__u32 slot)
 			if (!next_message(slot))
 				return 0;
 			record_control(slot);
-			if (!r->bytes)
+			if (!r->bytes && !without_effect(r))
 				piece(slot, 0);
 			continue;
 		}
@@ -356,7 +382,7 @@ __attribute__((noinline)) int record_call(__u32 slot)
 		return 0;
 	if (r->control_len)
 		record_control(slot);
-	if (!r->bytes)
+	if (!r->bytes && !without_effect(r))
 		piece(slot, 0);
 	for (i = 0; i < RUNS; i++) {
 		if (!record(slot))
@@ -435,6 +461,8 @@ static __always_inline void describe_buffer(struct reading *r, __u32 call)
 		r->messages = r->arguments[1];
 		break;
 	case CALL_SPLICE:
+		r->head.room = r->arguments[4] > ROOM_UNKNOWN ? ROOM_UNKNOWN : r->arguments[4];
+		break;
 	case CALL_ZEROCOPY:
 		r->head.room = 0;
 		break;

@@ -39,6 +39,7 @@ type send struct {
 	do     func() error
 	errno  unix.Errno
 	data   []string // of each message
+	idle   bool     // nothing is sent, and nothing is to be seen
 	unseen int      // bytes of which only the number is known
 	to     netip.AddrPort
 }
@@ -79,7 +80,7 @@ func (s *send) check(t *testing.T, r *Calls, fd int) []Event {
 			data[len(data)-1] += string(e.Data)
 		}
 	}
-	if len(got) == 0 || !slices.Equal(data, s.data) {
+	if (len(got) == 0) != s.idle || !slices.Equal(data, s.data) {
 		t.Errorf("%s: %d events, %.300q, want %.300q", s.name, len(got), data, s.data)
 	}
 	return got
@@ -147,6 +148,12 @@ func checkSendsSeeEachCall(t *testing.T) {
 	to := at.(*unix.SockaddrInet4)
 	there := netip.AddrPortFrom(netip.AddrFrom4(to.Addr), uint16(to.Port))
 	raw := &unix.RawSockaddrInet4{Family: unix.AF_INET, Addr: to.Addr, Port: uint16(to.Port)>>8 | uint16(to.Port)<<8}
+	empty, err := os.Create(t.TempDir() + "/empty")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer empty.Close()
+	var sent []string
 	r := mustFollow(t, CallsOptions{RingSize: MinRingSize, Sends: true}, connected, bare)
 	for _, s := range []send{
 		{name: "write", call: CallWrite, data: []string{"a write"}, do: func() error { return errOf(unix.Write(connected, []byte("a write"))) }},
@@ -157,6 +164,10 @@ func checkSendsSeeEachCall(t *testing.T) {
 			return errOf(unix.Pwritev2(connected, [][]byte{[]byte("and "), []byte("flags")}, -1, 0))
 		}},
 		{name: "an empty datagram", call: CallWrite, data: []string{""}, do: func() error { return errOf(unix.Write(connected, nil)) }},
+		{name: "an empty message", call: CallSendmsg, data: []string{""}, do: func() error { return unix.Sendmsg(connected, nil, nil, nil, 0) }},
+		{name: "writev of nothing", idle: true, do: func() error { return errOf(unix.Writev(connected, [][]byte{{}, {}})) }},
+		{name: "pwritev2 of nothing", idle: true, do: func() error { return errOf(unix.Pwritev2(connected, [][]byte{{}}, -1, 0)) }},
+		{name: "sendfile of nothing", idle: true, do: func() error { return errOf(unix.Sendfile(connected, int(empty.Fd()), nil, 100)) }},
 		{name: "send", call: CallSendto, data: []string{"sent"}, do: func() error { return unix.Send(connected, []byte("sent"), 0) }},
 		{name: "sendmsg to the peer", call: CallSendmsg, data: []string{"a message"}, do: func() error { return unix.Sendmsg(connected, []byte("a message"), nil, nil, 0) }},
 		{name: "sendmsg with ancillary data", call: CallSendmsg, data: []string{"a message"}, do: func() error {
@@ -178,6 +189,15 @@ func checkSendsSeeEachCall(t *testing.T) {
 				t.Errorf("%s: a datagram has a place in a stream", s.name)
 			}
 		}
+		sent = append(sent, s.data...)
+	}
+	var received []string
+	b := make([]byte, 100)
+	for n, _, err := unix.Recvfrom(receiver, b, unix.MSG_DONTWAIT); err == nil; n, _, err = unix.Recvfrom(receiver, b, unix.MSG_DONTWAIT) {
+		received = append(received, string(b[:n]))
+	}
+	if !slices.Equal(received, sent) {
+		t.Errorf("seen: %q, received: %q", sent, received)
 	}
 }
 
@@ -253,6 +273,10 @@ func checkSendsSeeStreams(t *testing.T) {
 			}
 			return errOf(unix.Splice(pipe[0], nil, client, nil, 4, 0))
 		}},
+		{name: "write of nothing", idle: true, do: func() error { return errOf(unix.Write(client, nil)) }},
+		{name: "send of nothing", idle: true, do: func() error { return unix.Send(client, nil, 0) }},
+		{name: "sendmsg of nothing", idle: true, do: func() error { return unix.Sendmsg(client, nil, nil, nil, 0) }},
+		{name: "the end of the file", idle: true, do: func() error { return errOf(unix.Sendfile(client, int(file.Fd()), nil, 100)) }},
 		{name: "a long one", call: CallSendto, data: []string{long}, do: func() error { return unix.Send(client, []byte(long), 0) }},
 	} {
 		for _, e := range s.check(t, r, client) {

@@ -290,6 +290,8 @@ __attribute__((noinline)) int find_bytes(__u32 slot, __u32 n, __u32 cflags)
 	if (has_parts(q)) {
 		key.object = complete_req != NOWHERE ? q->req : q->ctx;
 		key.tag = complete_req != NOWHERE ? 0 : q->user_data;
+		if (!q->part_count && !q->unseen)
+			return 0; /* it has no parts */
 		p = bpf_map_lookup_elem(&vectors, &key);
 		if (!p) {
 			f->open = 1;
@@ -440,6 +442,8 @@ static __always_inline int completed(__u32 slot, struct request_key *key, __u64 
 	}
 	if (ignored(res) || res == -ECANCELED || res == -ENOBUFS)
 		return 0;
+	if (q->opcode == OP_SPLICE && !q->len)
+		return 0; /* as without_effect */
 	if (q->call <= CALL_ZEROCOPY)
 		return done(slot, res, cflags);
 	if (res < 0 || q->fixed)

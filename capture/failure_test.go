@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // limited is a Sink that keeps so many packets of a view and then is full.
@@ -176,4 +178,36 @@ func TestFailuresOfJoined(t *testing.T) {
 		t.Errorf("%d packets, and Run returned %v", len(all.view(ViewKernel)), err)
 	}
 	checkNoFilter(t, process.Process.Pid)
+}
+
+// A socket that gives nothing but an error ends its session, which says so and has the packets
+// that came before.
+func TestSocketThatOnlyFails(t *testing.T) {
+	t.Parallel()
+	testutil.RequirePrivilege(t)
+	var notices []string
+	config := Config{Kind: mustKind(t, "udp"), Namespace: mustNamespace(t), Options: Options{RingSize: smallRing, Notice: func(s string) { notices = append(notices, s) }}}
+	s, err := Open(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	// In its place comes one that is not connected, of which the kernel refuses to read.
+	other, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(other)
+	replace := func(fd uintptr) { err = unix.Dup3(other, int(fd), unix.O_CLOEXEC) }
+	if cerr := s.main.conn.Control(replace); err != nil || cerr != nil {
+		t.Fatal(err, cerr)
+	}
+	var sink memory
+	err = s.Run(t.Context(), &sink)
+	if !errors.Is(err, unix.EINVAL) || !strings.HasPrefix(err.Error(), "receiving: invalid argument") || len(notices) != 1 {
+		t.Errorf("%v, notices %q", err, notices)
+	}
+	if failed := sink.view(ViewUser); len(failed) != failsMost || failed[0].Receipt.Errno != unix.EINVAL {
+		t.Errorf("%d packets", len(failed))
+	}
 }

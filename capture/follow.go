@@ -135,8 +135,9 @@ func (f *follower) takeEvent(b *batch) {
 		}
 	case e.Unseen():
 		f.spliced += uint64(max(e.Result, 0))
-		// TCP_ZEROCOPY_RECEIVE may return nothing when the process has to do something else.
-		if d, ok := f.delivery(); ok && (d.Full > 0 || d.end && kind == bpf.CallSplice) {
+		// TCP_ZEROCOPY_RECEIVE may return nothing when the process has to do something else. Where
+		// splice has, it took an empty datagram, or the stream has ended.
+		if d, ok := f.delivery(); ok && (d.Full > 0 || e.Result == 0 && kind == bpf.CallSplice) {
 			b.put(&d, nil) // its bytes were not read
 		}
 	case e.Offset == 0 && e.Caplen == e.Wanted:
@@ -208,9 +209,21 @@ func (f *follower) delivery() (d delivery, ok bool) {
 		if sender := e.Sender(); sender.IsValid() {
 			d.From = sender
 		}
-		d.Cut = e.Short() || !e.Unseen() && e.Wanted >= e.Room && e.Kind() != bpf.CallRecvmsg && e.Kind() != bpf.CallRecvmmsg
+		d.Cut = e.Short() || mayBeCut(e)
 	}
 	return d, true
+}
+
+// mayBeCut tells whether a message may have been longer than the buffer, of a call to which the
+// kernel does not say that.
+func mayBeCut(e *bpf.Event) bool {
+	switch kind := e.Kind(); {
+	case kind == bpf.CallRecvmsg || kind == bpf.CallRecvmmsg:
+		return false
+	case e.Unseen() && kind != bpf.CallSplice:
+		return false // nothing is known of the buffer
+	}
+	return e.Room == bpf.RoomUnknown || e.Result >= int64(e.Room)
 }
 
 // send is delivery for a call that sends.

@@ -19,7 +19,7 @@ type foreign struct {
 	cookie                uint64
 	listening             bool
 	local, peer           netip.AddrPort // IPv4 in IPv6 addresses as IPv4
-	path                  string         // of a unix socket; as in unixAddress
+	path                  string         // of a unix socket, as in unixAddress; empty if it is unnamed
 	name, peerName        unix.Sockaddr  // as the kernel says them; nil if it does not
 }
 
@@ -100,10 +100,13 @@ func (f *foreign) String() string {
 	if f.peer.IsValid() {
 		words = append(words, "connected to "+f.peer.String())
 	}
-	if len(words) == 0 {
-		return "without an address"
+	switch {
+	case len(words) > 0:
+		return strings.Join(words, " ")
+	case f.domain == unix.AF_UNIX:
+		return "unnamed"
 	}
-	return strings.Join(words, " ")
+	return "without an address"
 }
 
 // filter is the filter of a socket.

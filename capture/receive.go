@@ -39,6 +39,7 @@ type receiver struct {
 
 	count int    // messages that the last call returned
 	err   error  // of the last call
+	fails int    // calls in a row that returned just this error
 	last  uint32 // the socket's count of drops
 	// controls are those of the message that is looked at.
 	controls []Control
@@ -122,15 +123,32 @@ func (r *receiver) receive(fd int) {
 			uintptr(len(r.messages)), r.flags|unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
-			r.count, r.err = int(n), nil
+			r.count, r.err, r.fails = int(n), nil, 0
 			return
 		case unix.EINTR:
 		default:
-			r.count, r.err = 0, errno
+			r.failed(errno)
 			return
 		}
 	}
 }
+
+// failed notes how the last call failed.
+func (r *receiver) failed(errno unix.Errno) {
+	if errno != r.err || errno == unix.EAGAIN {
+		r.fails = 0
+	}
+	r.count, r.err = 0, errno
+	r.fails++
+}
+
+// failsMost is how often in a row a receiving call may fail in the same way. What a socket has
+// to tell (an ICMP message, an interface that is down), the first call takes away, and the next
+// one waits: so what comes this often comes for ever.
+const failsMost = 16
+
+// stuck tells whether the socket gives nothing but the same error any more.
+func (r *receiver) stuck() bool { return r.fails >= failsMost && r.err != unix.EAGAIN }
 
 // reset prepares the header for another message, because the kernel overwrites the lengths.
 func (m *message) reset() {
@@ -228,7 +246,8 @@ func networkOrder(field uint16) uint16 {
 	return binary.BigEndian.Uint16(b[:])
 }
 
-// receiveAll reads a socket to its end, or until stop.
+// receiveAll reads a socket to its end, or until stop. A socket that can be read no more ends the
+// session.
 func (s *Session) receiveAll(socket *socket) {
 	r := newReceiver(socket, s.config.Kind, s.config.discards())
 	var (
@@ -254,8 +273,14 @@ func (s *Session) receiveAll(socket *socket) {
 			s.forget(socket)
 			return
 		}
+		if r.stuck() {
+			s.unreadable(fmt.Errorf("receiving: %w, however often it is tried", err))
+			return
+		}
 		if err != nil {
-			s.config.Notice("receiving: " + err.Error())
+			if r.fails == 1 {
+				s.config.Notice("receiving: " + err.Error())
+			}
 			continue
 		}
 		if s.config.Echo && !s.stopping.Load() {

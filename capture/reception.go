@@ -11,7 +11,8 @@ import (
 // its sender. The zero Reception is that of a call of which nothing is known.
 type Reception struct {
 	// Buffer is the size of the buffer that the call was given, in bytes, all its parts
-	// together, if it is known (HasBuffer).
+	// together, if it is known (HasBuffer). It is not for a call that put nothing there: one
+	// that failed, or that discarded bytes of a stream (MSG_TRUNC).
 	Buffer    uint32
 	HasBuffer bool
 	// Cut says that the buffer had no room for the whole message, and Whole is how many bytes

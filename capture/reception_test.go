@@ -11,15 +11,19 @@ import (
 	"os"
 	"reflect"
 	"runtime"
+	"strconv"
 	"syscall"
 	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
 // outcome is what a program knows of a call that it made.
 type outcome struct {
+	Kind      string // of the socket
 	Call      string
 	Got       int // bytes in its buffer
 	Errno     unix.Errno
@@ -27,10 +31,14 @@ type outcome struct {
 	Peeked    bool
 	Paired    bool // its packet is recorded
 	Unsure    bool // or it is not: a unix socket gets its tap some time after it was made
+	Unread    bool // its bytes are nowhere to be seen
 }
 
 // receptions are the calls that a process makes, and what it knows of them.
-type receptions struct{ outcomes []outcome }
+type receptions struct {
+	kind     string // of the sockets that are received from
+	outcomes []outcome
+}
 
 // targetReception makes the calls when it is told to, and says what it got.
 func targetReception([]string) error {
@@ -55,8 +63,10 @@ func targetReception([]string) error {
 
 // pair makes a datagram socket and one that is connected to it.
 func (r *receptions) pair(domain int) (receiver, sender int, err error) {
+	r.kind = "udp"
 	var address unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
 	if domain == unix.AF_INET6 {
+		r.kind = "udp6"
 		address = &unix.SockaddrInet6{Addr: [16]byte{15: 1}}
 	}
 	receiver, err1 := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -70,7 +80,7 @@ func (r *receptions) pair(domain int) (receiver, sender int, err error) {
 
 // noted keeps what is known of a call that returned n for a message of so many bytes.
 func (r *receptions) noted(call string, n int, err error, buffer, sent int, more ...func(*outcome)) {
-	o := outcome{Call: call, Got: min(n, buffer), Paired: true}
+	o := outcome{Kind: r.kind, Call: call, Got: min(n, buffer), Paired: true}
 	if !errors.As(err, &o.Errno) {
 		o.Reception = Reception{Buffer: uint32(buffer), HasBuffer: true, Cut: sent > buffer}
 		if o.Reception.Cut {
@@ -147,13 +157,25 @@ func (r *receptions) sizes() error {
 		send()
 		recvfrom(unix.MSG_PEEK, func(o *outcome) { o.Peeked = true })
 		recvfrom(unix.MSG_TRUNC)
-		if size > 0 { // of which read asks no socket
+		if size > 0 {
 			send()
 			n, rerr := unix.Read(fd, b[:size])
 			r.noted("read", n, rerr, size, long)
 			send()
-			n, rerr = unix.Readv(fd, [][]byte{b[:1], b[long : long+size-1]})
-			r.noted("readv", n, rerr, size, long)
+			n, rerr = unix.Preadv2(fd, [][]byte{b[:1], b[long : long+size-1]}, -1, 0)
+			r.noted("preadv2", n, rerr, size, long)
+			for _, most := range []int{2, 64, 65, 1024} {
+				send()
+				n, rerr = unix.Readv(fd, split(b[:size], most))
+				r.noted("readv", n, rerr, size, long)
+			}
+			send()
+			err = errors.Join(err, r.spliced(fd, size, long))
+		} else {
+			send()
+			err = errors.Join(err, r.idle(fd))
+			recvfrom(0)
+			err = errors.Join(err, unix.Send(sender, nil, 0), r.spliced(fd, 10, 0))
 		}
 		for _, flags := range []int{0, unix.MSG_TRUNC | unix.MSG_CMSG_CLOEXEC} {
 			send()
@@ -268,7 +290,12 @@ func (r *receptions) coalesced() error {
 
 // unix receives descriptors and the sender's identity.
 func (r *receptions) unix() error {
-	for _, kind := range []int{unix.SOCK_DGRAM, unix.SOCK_SEQPACKET} {
+	// More than one of a kind, since they may share an interface, and the other kind has another.
+	for _, kind := range []int{unix.SOCK_DGRAM, unix.SOCK_SEQPACKET, unix.SOCK_DGRAM, unix.SOCK_SEQPACKET} {
+		r.kind = "unix-dgram"
+		if kind == unix.SOCK_SEQPACKET {
+			r.kind = "unix-seqpacket"
+		}
 		both, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
@@ -321,6 +348,7 @@ func (r *receptions) errors() error {
 		return err
 	}
 	// Not connected yet.
+	r.kind = "tcp"
 	_, rerr := unix.Read(client, make([]byte, 10))
 	r.noted("read", 0, rerr, 10, 0, unpaired)
 	address := netip.MustParseAddrPort(l.Addr().String())
@@ -336,6 +364,9 @@ func (r *receptions) errors() error {
 	}
 	n, rerr := unix.Read(client, make([]byte, 2))
 	r.noted("read", n, rerr, 2, 0)
+	if err := r.idle(client); err != nil { // this is not the end
+		return err
+	}
 	n, rerr = unix.Read(client, make([]byte, 10))
 	r.noted("read", n, rerr, 10, 0)
 	if err := errors.Join(server.SetLinger(0), server.Close()); err != nil {
@@ -381,8 +412,19 @@ func (r *receptions) ringed() error {
 		c, rerr = ring.do(sqe{opcode: opRecvmsg, fd: int32(fd), addr: uint64(uintptr(unsafe.Pointer(&h))), len: 1})
 		r.noted("io_uring recvmsg", int(c.res), rerr, size, 1200, said(&h, oob))
 		runtime.KeepAlive(&h)
-		if rerr != nil {
-			return rerr
+		// In more parts than are recorded, but for those that are empty.
+		vectors := make([]unix.Iovec, 20)
+		vectors[0] = vector
+		err = unix.Send(sender, make([]byte, 1200), 0)
+		c, readv := ring.do(sqe{opcode: opReadv, fd: int32(fd), addr: uint64(uintptr(unsafe.Pointer(&vectors[0]))), len: uint32(len(vectors))})
+		r.noted("io_uring readv", int(c.res), readv, size, 1200, func(o *outcome) {
+			if !o.Reception.Cut {
+				o.Reception = Reception{}
+			}
+		})
+		runtime.KeepAlive(vectors)
+		if err = errors.Join(err, rerr, readv); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -424,8 +466,17 @@ func (r *receptions) multishot() error {
 // What the user view says of each call is what the process knows of it.
 func TestReception(t *testing.T) {
 	t.Parallel()
+	for _, snaplen := range []int{bpf.MaxSnaplen, 60} {
+		t.Run(strconv.Itoa(snaplen), func(t *testing.T) {
+			t.Parallel()
+			checkReception(t, snaplen)
+		})
+	}
+}
+
+func checkReception(t *testing.T, snaplen int) {
 	target := startTarget(t, "reception")
-	l := mustJoin(t, JoinConfig{PIDs: []int{target.Process.Pid}})
+	l := mustJoin(t, JoinConfig{PIDs: []int{target.Process.Pid}, Options: Options{Snaplen: snaplen}})
 	var want []outcome
 	sink := runLive(t, l, func() {
 		fmt.Fprintln(target.stdin, "go")
@@ -444,14 +495,18 @@ func TestReception(t *testing.T) {
 	for i, p := range got[:min(len(got), len(want))] {
 		w := want[i]
 		o := outcome{
-			Call: p.Call, Got: p.Got(), Errno: p.Receipt.Errno, Reception: p.Reception, Peeked: p.Receipt.Peeked,
+			Kind: p.Interface.Kind, Unread: w.Unread, Call: p.Call, Got: p.Got(), Errno: p.Receipt.Errno, Reception: p.Reception, Peeked: p.Receipt.Peeked,
 			Paired: p.ID != 0 && !w.Unsure, Unsure: w.Unsure,
 		}
 		if !reflect.DeepEqual(o, w) {
 			t.Errorf("call %d:\n got %+v\nwant %+v", i, o, w)
 		}
-		if p.Receipt.Errno == 0 && len(p.Data) != w.Got {
-			t.Errorf("call %d: %d bytes, the process has %d", i, len(p.Data), w.Got)
+		known := min(w.Got, snaplen)
+		if w.Unread {
+			known = 0
+		}
+		if p.Receipt.Errno == 0 && len(p.Data) != known || p.Receipt.End {
+			t.Errorf("call %d: %d bytes, %+v, the process has %d", i, len(p.Data), p.Receipt, w.Got)
 		}
 	}
 	checkLiveLedger(t, l)

@@ -36,12 +36,13 @@ type roster struct {
 	named      map[int]string // the processes that the user has named, by number; likewise
 	streams    *pair.Streams  // the Pairer of all TCP connections
 
-	mu      sync.Mutex
+	mu sync.Mutex
+	// Sockets without a cookie are in none of those that are by cookie: 0 is that of many.
 	own     map[uint64]*route // by cookie: of listeners, bound sockets, and those that have the tap
 	shared  map[*Kind]*route  // by kind: of all other sockets
 	recent  map[uint64]*route // by cookie: of datagram sockets that share interfaces, because each has its own queue
 	earlier map[uint64]*route // the previous generation of recent
-	texts   map[uint16]owner  // of MPTCP listeners, by port: their packets have other sockets
+	texts   map[text]owner    // of MPTCP listeners: their packets have other sockets
 	outlets []*outlet
 	owned   int
 	sockets []string // descriptions of the sockets that were found, for people
@@ -52,9 +53,15 @@ func newRoster(views []View, clockError int64) *roster {
 	r := &roster{
 		views: views, clockError: clockError, streams: pair.NewStreams(),
 		own: make(map[uint64]*route), shared: make(map[*Kind]*route),
-		recent: make(map[uint64]*route), earlier: make(map[uint64]*route), texts: make(map[uint16]owner),
+		recent: make(map[uint64]*route), earlier: make(map[uint64]*route), texts: make(map[text]owner),
 	}
 	return r
+}
+
+// text identifies the listeners whose description is the same: those of a kind at a port.
+type text struct {
+	kind *Kind
+	port uint16
 }
 
 // identity is how the kernel describes a socket in each record and event.
@@ -63,6 +70,8 @@ type identity struct {
 	listening             bool
 	local, peer           uint16 // ports
 }
+
+func (id *identity) kind() *Kind { return kindOf(id.family, id.typ, id.protocol) }
 
 // ofRecord finds the route of a packet. nil is for a socket with the tap that is not known any
 // more.
@@ -92,15 +101,20 @@ func (r *roster) ofTap(rec *bpf.Record) *route {
 	if known := r.remembered(rec.Cookie); known != nil {
 		return known
 	}
-	var p Packet
+	p := Packet{Protocol: unix.IPPROTO_TCP} // as over IPv6, where address does not look for it
 	address(&p, rec, LayerTransport)
 	if !p.Dst.IsValid() {
 		return nil
 	}
-	if at := r.listenerOf(p.Dst, false); at != nil {
-		return at
+	for i := range kinds {
+		// A listener over IPv6, behind that over IPv4 in the table, may have taken it as well.
+		if k := &kinds[i]; k.stream && k.Protocol() == p.Protocol {
+			if at := r.listenerOf(p.Dst, k); at != nil {
+				return at
+			}
+		}
 	}
-	return r.listenerOf(p.Dst, true)
+	return nil
 }
 
 // tcpListen is the state of a listening socket, TCP_LISTEN of the kernel.
@@ -118,20 +132,20 @@ func (r *roster) ofEvent(e *bpf.Event) *route {
 	if known := r.own[e.Cookie]; known != nil {
 		return known
 	}
-	if e.Type == unix.SOCK_STREAM && !id.listening {
-		if at := r.listenerOf(e.Local(), e.Family == unix.AF_INET6); at != nil {
+	if e.Type == unix.SOCK_STREAM && !id.listening && e.LocalPort != 0 {
+		if at := r.listenerOf(e.Local(), id.kind()); at != nil {
 			return at
 		}
 	}
 	return r.of(e.Cookie, id)
 }
 
-// listenerOf finds the listener that accepts connections to an address: the one bound to it, or
-// else one bound to any address. It is only a guess where several share a port, and only for
-// connections of which no packet has been seen.
-func (r *roster) listenerOf(local netip.AddrPort, v6 bool) (found *route) {
+// listenerOf finds the listener of a kind that accepts connections to an address: the one bound
+// to it, or else one bound to any address. It is only a guess where several share a port, and
+// only for connections of which no packet has been seen.
+func (r *roster) listenerOf(local netip.AddrPort, kind *Kind) (found *route) {
 	for _, own := range r.own {
-		if own.port != local.Port() || !own.listens || own.kind.IPv6() != v6 {
+		if own.port != local.Port() || !own.listens || own.kind != kind {
 			continue
 		}
 		if found == nil || own.address == local.Addr() {
@@ -144,15 +158,19 @@ func (r *roster) listenerOf(local netip.AddrPort, v6 bool) (found *route) {
 // of finds or makes the route of a socket without interfaces of its own. A listener, or a bound
 // socket without a peer, gets its own if there is room.
 func (r *roster) of(cookie uint64, id identity) *route {
-	kind := kindOf(id.family, id.typ, id.protocol)
-	if kind == nil {
+	kind := id.kind()
+	switch {
+	case kind == nil:
 		return nil
+	case cookie == 0:
+		// It gets one with its mark or its tap, so no filter has seen what it has got.
+		return r.sharedRoute(kind)
 	}
 	if known := r.remembered(cookie); known != nil {
 		return known
 	}
 	if (id.listening || !kind.stream && id.peer == 0 && id.local != 0) && r.owned < ownPlaces {
-		whose, known := r.texts[id.local]
+		whose, known := r.texts[text{kind, id.local}]
 		if !known {
 			whose = owner{r.whose, fmt.Sprintf("on port %d", id.local)} // until the scanner or an event describes it
 		}
@@ -237,13 +255,13 @@ func (r *roster) add(found *foreign, whose func() owner, tapped bool) bool {
 	kind := found.kind()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.own[found.cookie] != nil || kind == nil {
+	if found.cookie == 0 || r.own[found.cookie] != nil || kind == nil {
 		return false
 	}
 	bound := found.local.Port() != 0 || found.domain == unix.AF_UNIX
 	mptcp := found.protocol == unix.IPPROTO_MPTCP
 	if found.listening && mptcp {
-		r.texts[found.local.Port()] = whose()
+		r.texts[text{kind, found.local.Port()}] = whose()
 		return true
 	}
 	single := tapped || found.listening || bound && !kind.stream && !found.peer.IsValid()
@@ -263,8 +281,8 @@ func (r *roster) add(found *foreign, whose func() owner, tapped bool) bool {
 func (r *roster) news(e *bpf.Event) {
 	kind := kindOf(int(e.Family), int(e.Type), int(e.Protocol))
 	listens := e.Kind() == bpf.CallListen
-	if kind == nil || kind.stream != listens {
-		return
+	if kind == nil || kind.stream != listens || e.Cookie == 0 {
+		return // one without a cookie the scanner enters when it has one
 	}
 	what := "on"
 	if listens {
@@ -274,9 +292,9 @@ func (r *roster) news(e *bpf.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e.Protocol == unix.IPPROTO_MPTCP {
-		r.texts[e.LocalPort] = whose
+		r.texts[text{kind, e.LocalPort}] = whose
 		for _, own := range r.own {
-			if own.port == e.LocalPort && own.kind.stream {
+			if own.port == e.LocalPort && own.kind == kind {
 				own.outlet.describe(whose)
 			}
 		}

@@ -68,6 +68,7 @@ type Session struct {
 	own      *own
 
 	receivers sync.WaitGroup
+	broken    atomic.Pointer[error] // why main can be read no more
 	stopping  atomic.Bool
 	accepted  atomic.Int64 // connections that have their filter
 	mu        sync.Mutex
@@ -254,11 +255,25 @@ func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
 	}
 	defer context.AfterFunc(ctx, func() { _ = s.tap.Flush() })()
 
-	for ctx.Err() == nil && !s.collector.full() && err == nil {
+	for ctx.Err() == nil && s.readable() == nil && !s.collector.full() && err == nil {
 		err = s.collector.round()
 	}
 	// Even after an error, what was captured is still written, unless the error is the sink's.
-	return errors.Join(err, s.stop(), s.collector.finish(), s.ledger().close(), s.checkClock())
+	return errors.Join(err, s.stop(), s.readable(), s.collector.finish(), s.ledger().close(), s.checkClock())
+}
+
+// unreadable ends Run, since the socket gives nothing any more.
+func (s *Session) unreadable(err error) {
+	s.broken.Store(&err)
+	_ = s.tap.Flush()
+}
+
+// readable returns the error of unreadable.
+func (s *Session) readable() error {
+	if err := s.broken.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // stop closes the sockets to further packets and lets the receivers read what is in their

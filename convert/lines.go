@@ -33,7 +33,8 @@ type LineOptions struct {
 // These are the time, the interface's name, the addresses, the TCP flags (or the
 // protocol, or the system call that returned the bytes), the packet's length in bytes,
 // and as much of the payload as fits: text as it is, other bytes in hexadecimal after 0x.
-// A comment follows after a semicolon, in full even if that makes the line longer.
+// A comment follows after a semicolon, in full even if that makes the line longer. The payload
+// gives way to it: the bytes are in the hexadecimal dump, the comment is nowhere else.
 //
 // No byte of a packet is printed as a control character. Each packet is one Write, so
 // that lines are never torn.
