@@ -41,7 +41,7 @@ func pcapLinkType(i *capture.Interface) (uint16, error) {
 // fitsPcap tells whether pcap has room for a packet: not for a call that failed, on an
 // interface whose packets are written as segments.
 func fitsPcap(p *capture.Packet) bool {
-	return p.Interface.Header != capture.HeaderSegment || isSegment(p)
+	return p.Interface.Header != capture.HeaderSegment || isPlaced(p)
 }
 
 // pcapReader reads pcap of either byte order, with timestamps in micro- or nanoseconds.
@@ -224,7 +224,7 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	b = order.AppendUint32(b, uint32(t%1e9))
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 	before := appendHeader
-	if link == linkRaw && isSegment(p) {
+	if link == linkRaw && isPlaced(p) {
 		before = appendSegmentIP
 	}
 	b, captured, original := appendPacketData(b, p, before)

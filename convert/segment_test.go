@@ -131,6 +131,12 @@ func TestSegmentsReadBack(t *testing.T) {
 	k.read(query)
 	k.send("", 0)
 	all = append(all, k.all...)
+	// What another view has as a segment keeps its place.
+	k = newTalk("tcp6", client6, server6, protocolTCP).http()
+	for _, p := range k.all {
+		p.Segment.Elsewhere = p.Segment.Known
+	}
+	all = append(all, k.all...)
 	path := writeFile(t, all...)
 	file, err := os.ReadFile(path)
 	if err != nil {
