@@ -193,8 +193,11 @@ func (f *flows) read(p *Packet, d *delivery) {
 	p.Segment.Known, p.Segment.Ends = whole && (d.Full > 0 || d.end), d.end
 	at := f.of(d.flow())
 	seq := d.Seq
-	if !d.Sequenced || at.counted || d.end && at.in.known {
-		seq = at.in.begin() // the kernel counts a FIN, which the call before may have taken already
+	switch {
+	case !d.Sequenced || at.counted:
+		seq = at.in.begin()
+	case d.end && at.in.known && seq == at.in.next+1:
+		seq-- // the kernel counts a FIN, which the call before may have taken already
 	}
 	p.Segment.Seq = seq
 	if !at.out.known && d.Sequenced && !at.counted && d.Ack != 0 {
