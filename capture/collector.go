@@ -231,11 +231,20 @@ func (c *collector) kernel() {
 		}
 		c.views(r, p, rec)
 	}
-	if _, ours := c.origin.(*own); ours && c.flows != nil && r.kind.stream {
-		c.flows.saw(p, rec.Data)
+	if c.flows != nil && r.kind.stream && p.Protocol == unix.IPPROTO_TCP {
+		c.segment(p, rec.Data)
 	}
 	r.pairer.Saw(&c.noted, int(c.lostAll-r.lost))
 	r.lost = c.lostAll
+}
+
+// segment takes from a segment of TCP what the sent view needs to know of its connection.
+func (c *collector) segment(p *Packet, segment []byte) {
+	if _, ours := c.origin.(*own); ours {
+		c.flows.saw(p, segment)
+		return
+	}
+	c.flows.courses.arrived(course{p.Src, p.Dst}, segment)
 }
 
 func direction(pktType uint32) Direction {

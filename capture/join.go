@@ -177,6 +177,9 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	l.collector = newCollector(config.Options, l.tap, clock)
 	l.follower = newFollower(l)
 	l.collector.origin = l.follower
+	if l.collector.flows != nil {
+		l.collector.flows.courses.receives = l.roster.receives
+	}
 	return l, nil
 }
 

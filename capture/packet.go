@@ -236,6 +236,9 @@ type Segment struct {
 	Acks bool
 	// Ends says that no byte follows.
 	Ends bool
+	// Elsewhere says that a view of the connection's other end has the bytes behind headers
+	// already. So they get none in a file that has room for both views.
+	Elsewhere bool
 }
 
 // Sink takes the packets of a capture, in the order of their times.

@@ -20,6 +20,8 @@ const (
 	ownPlaces = 64
 	// routesLimit bounds the datagram sockets that are remembered.
 	routesLimit = 1 << 14
+	// connectedLimit bounds the connections that are remembered because they were found.
+	connectedLimit = 1 << 16
 )
 
 // roster is the register of other processes' sockets: which interfaces their packets go to, and
@@ -46,7 +48,9 @@ type roster struct {
 	outlets []*outlet
 	owned   int
 	sockets []string // descriptions of the sockets that were found, for people
-	mapped  atomic.Bool
+	// connected are the courses whose receivers were found.
+	connected map[course]struct{}
+	mapped    atomic.Bool
 }
 
 func newRoster(views []View, clockError int64) *roster {
@@ -54,6 +58,7 @@ func newRoster(views []View, clockError int64) *roster {
 		views: views, clockError: clockError, streams: pair.NewStreams(),
 		own: make(map[uint64]*route), shared: make(map[*Kind]*route),
 		recent: make(map[uint64]*route), earlier: make(map[uint64]*route), texts: make(map[text]owner),
+		connected: make(map[course]struct{}),
 	}
 	return r
 }
@@ -255,6 +260,9 @@ func (r *roster) add(found *foreign, whose func() owner, tapped bool) bool {
 	kind := found.kind()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if kind != nil && kind.Protocol() == unix.IPPROTO_TCP && found.peer.IsValid() && len(r.connected) < connectedLimit {
+		r.connected[course{found.peer, found.local}] = struct{}{}
+	}
 	if found.cookie == 0 || r.own[found.cookie] != nil || kind == nil {
 		return false
 	}
@@ -317,6 +325,14 @@ func (r *roster) caller(e *bpf.Event) string {
 		return text
 	}
 	return (&process.Process{PID: int(e.Pid), Command: e.Command()}).String()
+}
+
+// receives tells whether the receiver of a course was found among the sockets that are followed.
+func (r *roster) receives(c course) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, found := r.connected[c]
+	return found
 }
 
 // list adds the description of a socket for Sockets.

@@ -131,7 +131,7 @@ const flowsLimit = 1 << 14
 // flows gives the bytes that processes read and write their places in the streams, so that a
 // reader of the file sees one conversation. Those that were idle for longest are forgotten.
 type flows struct {
-	reads           bool // what was read is in the file as segments
+	courses         courses
 	recent, earlier map[flowKey]*flow
 	// Addresses of datagram sockets that are bound to none, by where their packets came from.
 	locals, localsBefore map[flowKey]netip.Addr
@@ -141,7 +141,7 @@ func newFlows(views []View) *flows {
 	if !slices.Contains(views, ViewSent) {
 		return nil
 	}
-	return &flows{reads: readsSegments(views), recent: make(map[flowKey]*flow), locals: make(map[flowKey]netip.Addr)}
+	return &flows{courses: newCourses(views), recent: make(map[flowKey]*flow), locals: make(map[flowKey]netip.Addr)}
 }
 
 func (f *flows) of(key flowKey) *flow {
@@ -177,13 +177,14 @@ func (f *flows) sent(p *Packet, d *delivery) {
 	}
 	p.Segment.Seq = d.Seq
 	switch {
-	case at.in.known && (f.reads || !d.Sequenced):
+	case at.in.known && (f.courses.reads || !d.Sequenced):
 		p.Segment.Ack, p.Segment.Acks = at.in.next, true
 	case d.Sequenced && d.Ack != 0: // else the peer has said nothing yet
 		p.Segment.Ack, p.Segment.Acks = d.Ack, true
 		at.in.known, at.in.next = true, d.Ack
 	}
 	at.out = stream{d.Seq + uint32(d.Full), true}
+	f.courses.place(p, f.courses.sent)
 }
 
 // read sets the place of what was read.
@@ -200,8 +201,11 @@ func (f *flows) read(p *Packet, d *delivery) {
 	p.Segment.Known, p.Segment.Ends = whole, d.end
 	at := f.of(d.flow())
 	seq := d.Seq
-	if !d.Sequenced || at.counted {
+	switch {
+	case !d.Sequenced || at.counted:
 		seq = at.in.begin()
+	case d.end && at.in.known && seq == at.in.next+1:
+		seq-- // the kernel counts a FIN, which the call before may have taken already
 	}
 	p.Segment.Seq = seq
 	if !at.out.known && d.Sequenced && !at.counted && d.Ack != 0 {
@@ -211,6 +215,7 @@ func (f *flows) read(p *Packet, d *delivery) {
 	if !d.Peek {
 		at.in = stream{seq + uint32(d.Full), true}
 	}
+	f.courses.place(p, f.courses.read)
 }
 
 // addressed tells whether an IP header can be made for a packet.

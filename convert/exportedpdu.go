@@ -36,8 +36,8 @@ const (
 	// maxColumn limits the text of the protocol column, in bytes.
 	maxColumn = 64
 	// maxPDUHeader is the size in bytes of a header with all tags: dissector, IPv6
-	// addresses, port type and ports, column, direction, end.
-	maxPDUHeader = 8 + 2*20 + 3*8 + (4 + maxColumn) + 8 + 4
+	// addresses, port type and ports, place, column, direction, end.
+	maxPDUHeader = 8 + 2*20 + 3*8 + (4 + (pduTCPInfoSize+3)&^3) + (4 + maxColumn) + 8 + 4
 )
 
 // appendPDUHeader appends the header of a message: tags of type(2), length(2) and value,
@@ -59,6 +59,9 @@ func appendPDUHeader(b []byte, p *capture.Packet) []byte {
 		if p.Dst.IsValid() {
 			b = appendPDUUint32(b, pduDestinationPort, uint32(p.Dst.Port()))
 		}
+	}
+	if isPlaced(p) {
+		b = appendPlace(b, p)
 	}
 	return appendPDUCall(b, p)
 }

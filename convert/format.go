@@ -31,9 +31,9 @@ type Format struct {
 	// link returns the link type of an interface in such a file; nil if it is the same as
 	// in pcapng.
 	link func(*capture.Interface) (uint16, error)
-	// fits tells whether a file has room for a packet of an interface that fits; nil if it has
-	// room for all of them.
-	fits func(*capture.Packet) bool
+	// fits tells why a file has no room for a packet, whatever its interface's link type is; 0
+	// if it has. It is nil if it has room for all of them.
+	fits func(*capture.Packet) Reason
 	// keeps has a bit for each detail that a file has room for.
 	keeps uint32
 	// tags says that a frame's VLAN tag is put back into its bytes.
@@ -70,7 +70,7 @@ func init() {
 		},
 		{
 			Name: "text", Summary: "trace text for the kernel's views, server text for the user view", suffixes: []string{".txt", ".text", ".log"},
-			OneView: true, Text: true, create: createText, unit: 1000,
+			OneView: true, Text: true, create: createText, fits: fitsText, unit: 1000,
 		},
 		{
 			Name: "trace", Summary: "what a filter printed to the kernel's trace pipe", Text: true,

@@ -123,7 +123,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	b = appendJSONNumber(b, "captured", uint64(len(p.Data)))
 	b = appendJSONNumberIf(b, "drops", p.Drops)
 	b = appendJSONHeaders(b, p)
-	if isSegment(p) && p.Protocol == protocolTCP {
+	if isPlaced(p) && p.Protocol == protocolTCP {
 		b = appendJSONNumber(b, "seq", uint64(p.Segment.Seq))
 		if p.Segment.Acks {
 			b = appendJSONNumber(b, "ack", uint64(p.Segment.Ack))

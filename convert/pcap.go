@@ -38,10 +38,13 @@ func pcapLinkType(i *capture.Interface) (uint16, error) {
 	return link, err
 }
 
-// fitsPcap tells whether pcap has room for a packet: not for a call that failed, on an
-// interface whose packets are written as segments.
-func fitsPcap(p *capture.Packet) bool {
-	return p.Interface.Header != capture.HeaderSegment || isSegment(p)
+// fitsPcap tells why pcap has no room for a packet: a call that failed, on an interface whose
+// packets are written as segments.
+func fitsPcap(p *capture.Packet) Reason {
+	if p.Interface.Header != capture.HeaderSegment || isPlaced(p) {
+		return 0
+	}
+	return ReasonNoBytes
 }
 
 // pcapReader reads pcap of either byte order, with timestamps in micro- or nanoseconds.
@@ -208,7 +211,7 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	if err := w.begin(link); err != nil {
 		return err
 	}
-	if !fitsPcap(p) {
+	if fitsPcap(p) != 0 {
 		return fmt.Errorf("writing packet of %s: it moved no bytes, and pcap has room for nothing else", p.Interface.Name())
 	}
 	if link != w.link {
@@ -224,7 +227,7 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	b = order.AppendUint32(b, uint32(t%1e9))
 	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 	before := appendHeader
-	if link == linkRaw && isSegment(p) {
+	if link == linkRaw && isPlaced(p) {
 		before = appendSegmentIP
 	}
 	b, captured, original := appendPacketData(b, p, before)

@@ -133,11 +133,11 @@ func TestPcapHasOneLinkType(t *testing.T) {
 			}
 		}
 		left := s.LeftOut()
-		if taken != want || len(left) != 5-want || left[0] != (LeftOut{udpUser, 2}) {
+		if taken != want || len(left) != 5-want || left[0] != (LeftOut{udpUser, 2, ReasonView}) {
 			t.Errorf("%s: %d taken, %v left out", form, taken, left)
 		}
 		// A text does not say which version of IP it has.
-		if form == "text" && left[1] != (LeftOut{udp6Kernel, 1}) {
+		if form == "text" && left[1] != (LeftOut{udp6Kernel, 1, ReasonLinkType}) {
 			t.Errorf("%v left out", left)
 		}
 	}

@@ -33,10 +33,14 @@ const (
 	tcpACK = 0x10
 )
 
-// isSegment tells whether a packet is written as a segment.
-func isSegment(p *capture.Packet) bool {
+// isPlaced tells whether there are headers for a packet.
+func isPlaced(p *capture.Packet) bool {
 	return p.Segment.Known && p.Interface.Header == capture.HeaderSegment && p.Interface.Layer == capture.LayerMessage
 }
+
+// isSegment tells whether a packet is written as a segment where there may be other views. One
+// that is in another view as well is an ordinary message, whose place is beside its bytes.
+func isSegment(p *capture.Packet) bool { return isPlaced(p) && !p.Segment.Elsewhere }
 
 // appendSegmentHeader appends everything before the payload.
 func appendSegmentHeader(b []byte, p *capture.Packet) []byte {
@@ -137,6 +141,37 @@ func addWords(sum uint64, b []byte) uint64 {
 	return sum
 }
 
+// The place of a message is in the tag in which Wireshark hands on what TCP says of a stream:
+// version 1, sequence numbers of the first and of the next byte, acknowledgement, whether it was
+// put together from several segments, flags, urgent pointer.
+const (
+	pduTCPInfo     = 34
+	pduTCPInfoSize = 2 + 3*4 + 1 + 2 + 2
+)
+
+// appendPlace appends the place of a message whose headers are in another view.
+func appendPlace(b []byte, p *capture.Packet) []byte {
+	be := binary.BigEndian
+	b = appendPDUTag(b, pduTCPInfo, (pduTCPInfoSize+3)&^3)
+	b = be.AppendUint16(b, 1)
+	b = be.AppendUint32(b, p.Segment.Seq)
+	b = be.AppendUint32(b, p.Segment.Seq+uint32(originalLength(p)))
+	b = be.AppendUint32(b, p.Segment.Ack)
+	b = be.AppendUint16(append(b, 0), uint16(segmentFlags(p)))
+	return pad(be.AppendUint16(b, 0), pduTCPInfoSize)
+}
+
+func parsePlace(b []byte) capture.Segment {
+	be := binary.BigEndian
+	s := segmentOf(be.Uint32(b[2:]), be.Uint32(b[10:]), b[16])
+	s.Elsewhere = true
+	return s
+}
+
+func segmentOf(seq, ack uint32, flags byte) capture.Segment {
+	return capture.Segment{Known: true, Seq: seq, Ack: ack, Acks: flags&tcpACK != 0, Ends: flags&tcpFIN != 0}
+}
+
 // parseSegment reads what appendSegmentHeader has put behind the tags, and returns its size in
 // bytes, 0 if it is something else.
 func parseSegment(p *capture.Packet, b []byte) int {
@@ -154,10 +189,7 @@ func parseSegment(p *capture.Packet, b []byte) int {
 		p.Segment.Known = true
 		return size + udpHeaderSize
 	case p.Protocol == protocolTCP && len(rest) >= tcpHeaderSize:
-		flags := rest[13]
-		p.Segment = capture.Segment{
-			Known: true, Seq: be.Uint32(rest[4:]), Ack: be.Uint32(rest[8:]), Acks: flags&tcpACK != 0, Ends: flags&tcpFIN != 0,
-		}
+		p.Segment = segmentOf(be.Uint32(rest[4:]), be.Uint32(rest[8:]), rest[13])
 		return size + tcpHeaderSize
 	}
 	return 0

@@ -133,6 +133,12 @@ func TestSegmentsReadBack(t *testing.T) {
 	k.read(query)
 	k.send("", 0)
 	all = append(all, k.all...)
+	// What another view has as a segment keeps its place.
+	k = newTalk("tcp6", client6, server6, protocolTCP).http()
+	for _, p := range k.all {
+		p.Segment.Elsewhere = p.Segment.Known
+	}
+	all = append(all, k.all...)
 	path := writeFile(t, all...)
 	file, err := os.ReadFile(path)
 	if err != nil {
@@ -187,6 +193,66 @@ func TestSegmentsCut(t *testing.T) {
 	}
 }
 
+// Which view goes into an output with room for one does not depend on which packet comes first.
+func TestOneViewOfSeveral(t *testing.T) {
+	t.Parallel()
+	k := newTalk("udp", client4, server4, protocolUDP)
+	unix := segments("unix-dgram", capture.ViewSent)
+	unix.Header = capture.HeaderRecorded
+	unix.Description = remark.Description(&capture.Interface{Kind: "unix-dgram", View: capture.ViewSent, Source: capture.SourceTap})
+	local := &capture.Packet{Interface: unix, Data: []byte("local"), Len: 5, Call: "sendto"}
+	sent, failed, read := k.send(answer, 0), k.send("", 0), k.read(query)
+	failed.Segment, failed.Receipt.Errno = capture.Segment{}, syscall.EPIPE
+	kernel := datagram(t, udpKernel, client4, server4, probe)
+	left := func(i *capture.Interface, reason Reason) LeftOut { return LeftOut{i, 1, reason} }
+	for _, test := range []struct {
+		name, form string
+		views      []capture.View
+		all        []*capture.Packet
+		want       *capture.Packet
+		left       []LeftOut
+	}{
+		{"all", "pcap", nil, []*capture.Packet{failed, sent, read, kernel}, kernel, []LeftOut{{k.sent, 2, ReasonView}, left(k.user, ReasonView)}},
+		{"without the kernel", "pcap", nil, []*capture.Packet{sent, read}, read, []LeftOut{left(k.sent, ReasonView)}},
+		{"only sent", "pcap", nil, []*capture.Packet{local, sent}, sent, []LeftOut{left(unix, ReasonLinkType)}},
+		{"asked for", "pcap", []capture.View{capture.ViewSent}, []*capture.Packet{local, failed, read, sent, kernel}, sent, []LeftOut{left(unix, ReasonLinkType), left(k.sent, ReasonNoBytes)}},
+		{"local only", "pcap", []capture.View{capture.ViewSent}, []*capture.Packet{local, kernel}, local, nil},
+		{"text", "text", nil, []*capture.Packet{sent, read, kernel}, kernel, []LeftOut{left(k.sent, ReasonNotReceived), left(k.user, ReasonView)}},
+		{"text without the kernel", "text", nil, []*capture.Packet{sent, read}, read, []LeftOut{left(k.sent, ReasonNotReceived)}},
+		{"text of nothing", "text", nil, []*capture.Packet{sent}, nil, []LeftOut{left(k.sent, ReasonNotReceived)}},
+	} {
+		file, err := os.ReadFile(writeFile(t, test.all...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		form, _ := FormatByName(test.form)
+		s := Selection{Format: form, Views: test.views}
+		if !s.Considers() {
+			t.Errorf("%s: the input is not looked at", test.name)
+		}
+		s.Consider(bytes.NewReader(file), nil, ReadOptions{})
+		var taken []*capture.Packet
+		for _, p := range mustRead(t, bytes.NewReader(file), ReadOptions{}) {
+			if s.Takes(p) {
+				taken = append(taken, p)
+			}
+		}
+		if test.want == nil && len(taken) > 0 || test.want != nil && (len(taken) != 1 || taken[0].Interface.Name() != test.want.Interface.Name()) {
+			t.Errorf("%s: taken are %d", test.name, len(taken))
+		}
+		got := s.LeftOut()
+		if len(got) != len(test.left) {
+			t.Errorf("%s: left out: %v", test.name, got)
+			continue
+		}
+		for n, want := range test.left {
+			if got[n].Interface.Name() != want.Interface.Name() || got[n].Packets != want.Packets || got[n].Reason != want.Reason {
+				t.Errorf("%s: left out: %v of %s", test.name, got[n], got[n].Interface.Name())
+			}
+		}
+	}
+}
+
 // In pcap, segments are IP packets for all who read with libpcap, and what moved no bytes is
 // left out and counted. Text is for what was received.
 func TestSegmentsInOtherForms(t *testing.T) {
@@ -200,7 +266,7 @@ func TestSegmentsInOtherForms(t *testing.T) {
 			taken = append(taken, p)
 		}
 	}
-	if left := s.LeftOut(); len(left) != 1 || left[0] != (LeftOut{k.sent, 1}) {
+	if left := s.LeftOut(); len(left) != 1 || left[0] != (LeftOut{k.sent, 1, ReasonNoBytes}) {
 		t.Errorf("left out: %v", left)
 	}
 	var file bytes.Buffer

@@ -101,11 +101,11 @@ func (s *stripper) parsePDU(p *capture.Packet) int {
 	be := binary.BigEndian
 	var src, dst netip.Addr
 	var ports [2]uint32
+	segment := false
 	b := p.Data
 	for len(b) >= 4 {
 		tag, length := be.Uint16(b), int(be.Uint16(b[2:]))
-		if tag == pduEnd && p.Segment.Known {
-			p.Segment = capture.Segment{}
+		if tag == pduEnd && segment {
 			at := len(p.Data) - len(b) + 4
 			if size := parseSegment(p, p.Data[at:]); size > 0 {
 				return at + size
@@ -123,7 +123,7 @@ func (s *stripper) parsePDU(p *capture.Packet) int {
 		b = b[4+length:]
 		switch {
 		case tag == pduDissector:
-			p.Segment.Known = p.Interface.Header == capture.HeaderSegment && string(bytes.TrimRight(value, "\x00")) == "ip"
+			segment = p.Interface.Header == capture.HeaderSegment && string(bytes.TrimRight(value, "\x00")) == "ip"
 		case (tag == pduIPv4Source || tag == pduIPv6Source) && addressSize(length):
 			src, _ = netip.AddrFromSlice(value)
 		case (tag == pduIPv4Destination || tag == pduIPv6Destination) && addressSize(length):
@@ -134,6 +134,8 @@ func (s *stripper) parsePDU(p *capture.Packet) int {
 			ports[0] = be.Uint32(value)
 		case tag == pduDestinationPort && length == 4:
 			ports[1] = be.Uint32(value)
+		case tag == pduTCPInfo && length > pduTCPInfoSize:
+			p.Segment = parsePlace(value)
 		case tag == pduProtocolColumn:
 			p.Call = s.call(value)
 		}

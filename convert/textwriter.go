@@ -29,6 +29,15 @@ func createText(w io.Writer, o WriteOptions) (PacketWriter, error) {
 	return t, nil
 }
 
+// fitsText tells why text has no room for a packet: it is what filters and servers print of what
+// they get.
+func fitsText(p *capture.Packet) Reason {
+	if p.Interface.View == capture.ViewSent {
+		return ReasonNotReceived
+	}
+	return 0
+}
+
 // wholeTexts returns the size and the number of the packets in b that end within the
 // first n bytes. Each ends with an empty line, or one that ends with a space.
 func wholeTexts(b []byte, n int) (size, packets int) {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
 	"github.com/ebpfdump/ebpfdump/internal/confine"
 	"github.com/ebpfdump/ebpfdump/internal/outfile"
@@ -80,6 +81,26 @@ func (out *captureOutput) begin(from source) error {
 		return out.file.Reserve(out.Buffered())
 	}
 	return out.Release()
+}
+
+// End finishes the output, with the statistics of all interfaces. A view that was recorded and had
+// nothing of a socket is in the file as well, if another view of the socket is: otherwise nobody
+// could tell it from one that was not asked for.
+func (out *captureOutput) End(failure error, statistics ...capture.Statistics) error {
+	type sockets struct{ kind, process, which string }
+	of := func(s capture.Statistics) sockets {
+		return sockets{s.Interface.Kind, s.Interface.Process, s.Interface.Sockets}
+	}
+	seen := make(map[sockets]bool)
+	for _, s := range statistics {
+		seen[of(s)] = seen[of(s)] || s.Written > 0
+	}
+	for _, s := range statistics {
+		if seen[of(s)] && out.Begun() {
+			_ = out.AddInterface(s.Interface) // the next write returns the same error
+		}
+	}
+	return out.File.End(failure, statistics...)
 }
 
 // capabilities are those that the output still needs: a file held back may have to be

@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -266,11 +267,10 @@ func (a *app) convert(f convertFlags) (err error) {
 
 // run converts until the inputs end.
 func (c *conversion) run() error {
+	c.consider()
 	for _, in := range c.inputs {
-		options := c.plan.read
-		options.Name = in.name
+		options := c.optionsOf(in)
 		options.Doubt = in.doubt
-		options.CutOff = true
 		source, err := convert.Open(in, c.plan.from, options)
 		if err != nil {
 			return withHint(err)
@@ -292,6 +292,25 @@ func (c *conversion) run() error {
 		}
 		if err := c.out.WriteItem(item); err != nil {
 			return err
+		}
+	}
+}
+
+func (c *conversion) optionsOf(in *convertInput) convert.ReadOptions {
+	options := c.plan.read
+	options.Name, options.CutOff = in.name, true
+	return options
+}
+
+// consider finds the view for an output that has room for one. What comes through a pipe cannot be
+// read twice.
+func (c *conversion) consider() {
+	if !c.out.selection.Considers() || slices.ContainsFunc(c.inputs, func(in *convertInput) bool { return in.size == 0 }) {
+		return
+	}
+	for _, in := range c.inputs {
+		if at, err := in.file.Seek(0, io.SeekCurrent); err == nil {
+			c.out.selection.Consider(io.NewSectionReader(in.file, at, in.size-at), c.plan.from, c.optionsOf(in))
 		}
 	}
 }

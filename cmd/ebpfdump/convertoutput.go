@@ -86,7 +86,7 @@ func (o *convertOutput) WriteItem(item *convert.Item) error {
 
 func (o *convertOutput) count(i *capture.Interface) {
 	for n := range o.counts {
-		if o.counts[n].iface == i {
+		if known := o.counts[n].iface; known == i || known.Name() == i.Name() {
 			o.counts[n].packets++
 			return
 		}
@@ -100,6 +100,9 @@ func (o *convertOutput) end() error {
 	defer o.mu.Unlock()
 	if len(o.counts) > 0 || o.stopped {
 		return nil
+	}
+	if len(o.selection.LeftOut()) > 0 {
+		return fmt.Errorf("%s has no room for any of the packets", o.format.Name)
 	}
 	if o.read > 0 {
 		return fmt.Errorf("none of the %d packets is of a view that was asked for", o.read)

@@ -171,12 +171,8 @@ func (c *conversion) closingLines() {
 		c.app.noteCutOff(s)
 	}
 	for _, left := range c.out.selection.LeftOut() {
-		room := "one view, choose it with --view"
-		if left.Interface.View == 0 {
-			room = "one link type"
-		}
-		printf("%s of %s left out: %s has room for %s",
-			counted(left.Packets, "packet"), interfaceName(left.Interface), c.out.format.Name, room)
+		printf("%s of %s left out: %s %s",
+			counted(left.Packets, "packet"), interfaceName(left.Interface), c.out.format.Name, leftOutReasons[left.Reason])
 	}
 	for _, left := range c.out.file.LeftOut() {
 		if !left.Expected || !c.plan.quiet {
@@ -198,6 +194,14 @@ func (c *conversion) closingLines() {
 	for _, n := range c.out.counts {
 		printf("%s: %s", interfaceName(n.iface), counted(n.packets, "packet"))
 	}
+}
+
+// leftOutReasons say what is the matter with a format, behind its name.
+var leftOutReasons = map[convert.Reason]string{
+	convert.ReasonView:        "has room for one view, choose it with --view",
+	convert.ReasonLinkType:    "has room for one link type",
+	convert.ReasonNoBytes:     "has no packets for calls that failed or moved no bytes",
+	convert.ReasonNotReceived: "is for what was received",
 }
 
 func interfaceName(i *capture.Interface) string {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -225,10 +226,26 @@ func (r *reporter) unwritten(written uint64, statistics []capture.Statistics) {
 	r.printf("%d packets written of %d captured, all views together: the output has failed", written, captured)
 }
 
+// notAmongThem says what the three lines that are as tcpdump's do not count: they are about packets
+// that came in.
+func (r *reporter) notAmongThem(c capture.Counts) {
+	if n := c.Calls.Lost(); n > 0 {
+		r.printf("what calls returned is not among them: %s lost", counted(n, "piece"))
+	}
+	if !slices.Contains(r.plan.config.Views, capture.ViewSent) {
+		return
+	}
+	r.printf("what was sent is not among them: %s captured, %s lost", counted(c.Sent, "call"), counted(c.Sends.Lost(), "piece"))
+	if n := r.plan.packets; n > 0 && c.Captured >= n {
+		r.printf("the capture has ended with %s that came in (-c): what was sent does not count", counted(n, "packet"))
+	}
+}
+
 func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistics) {
 	r.printf("%d packets captured", c.Captured)
 	r.printf("%d packets received by filter", c.Tap.Seen)
 	r.printf("%d packets dropped by kernel", c.Tap.Lost())
+	r.notAmongThem(c)
 	r.printf("tap: %d seen = %d recorded + %d ring full + %d load failed",
 		c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed)
 	r.interfaceLines(c, statistics)

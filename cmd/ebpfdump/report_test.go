@@ -1,0 +1,85 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
+)
+
+// The first lines are as tcpdump's, and count what came in. Whatever else was lost is said beside
+// them.
+func TestClosingLinesOfCalls(t *testing.T) {
+	t.Parallel()
+	const besides = "0 packets captured\n0 packets received by filter\n0 packets dropped by kernel\n"
+	lost := bpf.CallCounters{Seen: 100, Recorded: 30, RingFull: 70}
+	for _, test := range []struct {
+		views  []capture.View
+		count  uint64
+		counts capture.Counts
+		want   string
+	}{
+		{[]capture.View{capture.ViewKernel, capture.ViewUser}, 1, capture.Counts{}, "tap: "},
+		{[]capture.View{capture.ViewUser}, 0, capture.Counts{Calls: lost}, "what calls returned is not among them: 70 pieces lost\ntap: "},
+		{[]capture.View{capture.ViewUser, capture.ViewSent}, 0, capture.Counts{Sent: 30, Sends: lost}, "what was sent is not among them: 30 calls captured, 70 pieces lost\ntap: "},
+		{[]capture.View{capture.ViewSent}, 1, capture.Counts{}, "what was sent is not among them: 0 calls captured, 0 pieces lost\ntap: "},
+		{
+			[]capture.View{capture.ViewSent}, 1, capture.Counts{Captured: 1, Sent: 1},
+			"what was sent is not among them: 1 call captured, 0 pieces lost\nthe capture has ended with 1 packet that came in (-c): what was sent does not count\ntap: ",
+		},
+	} {
+		var said bytes.Buffer
+		r := reporter{app: &app{stderr: terminal.NewWriter(&said)}}
+		r.plan.config.Views, r.plan.packets = test.views, test.count
+		r.closingLines(test.counts, nil)
+		want := besides + test.want
+		if test.counts.Captured > 0 {
+			want = strings.Replace(want, "0 packets captured", "1 packets captured", 1)
+		}
+		if !strings.HasPrefix(said.String(), want) {
+			t.Errorf("views %v:\n%s\nbegins otherwise than\n%s", test.views, &said, want)
+		}
+	}
+}
+
+// A view that had nothing of a socket is in the file if another view had something, with its
+// statistics.
+func TestViewsWithoutPackets(t *testing.T) {
+	t.Parallel()
+	lane := func(view capture.View, sockets string) *capture.Interface {
+		return &capture.Interface{Kind: "udp", View: view, Layer: capture.LayerMessage, Source: capture.SourceTap, Process: "process 12 (x)", Sockets: sockets}
+	}
+	user, sent, other := lane(capture.ViewUser, "descriptor 3"), lane(capture.ViewSent, "descriptor 3"), lane(capture.ViewUser, "descriptor 4")
+	var file bytes.Buffer
+	out := captureOutput{File: convert.NewStream(&file, convert.Pcapng())}
+	if err := out.Begin(convert.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.WritePacket(&capture.Packet{Interface: sent, Data: []byte("x"), Len: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.End(nil, capture.Statistics{Interface: user}, capture.Statistics{Interface: other}, capture.Statistics{Interface: sent, Written: 1, Delivered: 1}); err != nil {
+		t.Fatal(err)
+	}
+	source, err := convert.Open(&file, nil, convert.ReadOptions{})
+	for err == nil {
+		_, err = source.Next()
+	}
+	if !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, s := range source.Statistics() {
+		names = append(names, s.Interface.Name())
+	}
+	if !slices.Equal(names, []string{"udp:user", "udp:sent"}) || len(source.Interfaces()) != 2 {
+		t.Errorf("%d interfaces, statistics of %v", len(source.Interfaces()), names)
+	}
+}
