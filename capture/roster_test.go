@@ -81,3 +81,16 @@ func TestRosterPorts(t *testing.T) {
 		t.Errorf("a UDP socket at the port of an MPTCP listener is %q", whose)
 	}
 }
+
+func TestUnnamedUnixSocket(t *testing.T) {
+	t.Parallel()
+	both, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(both[0])
+	defer unix.Close(both[1])
+	if info, err := inspect(both[0]); err != nil || info.String() != "unnamed" || info.path != "" {
+		t.Errorf("%q at %q, %v", info.String(), info.path, err)
+	}
+}
