@@ -35,7 +35,7 @@ func inspect(fd int) (foreign, error) {
 	f.listening, errs[3] = listening != 0, err
 	f.cookie, errs[4] = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err := errors.Join(errs[:]...); err != nil {
-		return f, fmt.Errorf("asking a socket what it is: %w", err)
+		return f, notTold(err)
 	}
 	if sa, err := socketAddress(unix.SYS_GETSOCKNAME, fd, f.domain); err == nil {
 		f.name, f.local = sa, unmapped(addrPort(sa))
@@ -50,6 +50,27 @@ func inspect(fd int) (foreign, error) {
 		f.peerName, f.peer = sa, unmapped(addrPort(sa))
 	}
 	return f, nil
+}
+
+// notTold is the error of a socket that does not tell what it is.
+func notTold(err error) error {
+	const doing = "asking a socket for its kind"
+	for _, refusal := range []error{unix.EACCES, unix.EPERM} {
+		if errors.Is(err, refusal) { // one, not those of all questions
+			return &bpf.MissingError{
+				What: doing + " is not permitted, whatever capabilities are held",
+				Hint: "look for a security module (AppArmor, SELinux) or a seccomp profile of the container",
+				Err:  refusal,
+			}
+		}
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// isShutDown tells whether an error of inspect is that of a socket that is closed, or has nothing
+// left of what it was.
+func isShutDown(err error) bool {
+	return errors.Is(err, unix.EBADF) || errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.EINVAL)
 }
 
 // kind returns the Kind of the socket, nil if there is none.

@@ -34,11 +34,15 @@ type Inventory struct {
 	// Sockets are those that processes have descriptors of, by the lowest process id and
 	// descriptor that they have.
 	Sockets []Socket
-	// Denied is how many processes could not be looked into, and Denial why not one of them: a
-	// *bpf.MissingError. Their sockets are missing, unless another process has them as well,
-	// which then is not named as an owner.
+	// Denied is how many processes could not be looked into, or not at all of their sockets, and
+	// Denial why not one of them: a *bpf.MissingError if a privilege or a feature of the kernel is
+	// missing. Those sockets are missing, unless another process has them as well, and the process
+	// is not named as an owner.
 	Denied int
 	Denial error
+	// Hidden is why further processes are missing, which nobody can count, because /proc does not
+	// show them: a *bpf.MissingError; nil if there are none.
+	Hidden error
 	// Unattached is why eBPF programs and sockmaps, and the network namespaces, are missing from
 	// the Sockets; nil if they are there.
 	Unattached error
@@ -59,8 +63,9 @@ func (e *DescriptorError) Error() string {
 // TakeInventory lists the sockets of processes, and what is on each. It looks at each socket once,
 // by a copy of a descriptor that it closes at once, and changes nothing.
 //
-// Of processes, programs and maps that may not be looked at, the Inventory says why. An error is
-// a *bpf.MissingError if this was so for all processes, and unix.ESRCH if there is no such process.
+// Of processes, programs and maps that cannot be looked at, the Inventory says why. If this was so
+// for all processes, that is the error: a *bpf.MissingError if a privilege or a feature of the
+// kernel is missing. It is unix.ESRCH if there is no such process.
 func TakeInventory(config InventoryConfig) (_ *Inventory, err error) {
 	const doing = "listing sockets"
 	if len(config.PIDs) > 0 && config.Cgroup != "" {
@@ -75,14 +80,17 @@ func TakeInventory(config InventoryConfig) (_ *Inventory, err error) {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
 	defer l.close()
+	if len(config.PIDs) == 0 && config.Cgroup == "" {
+		l.Hidden = process.Hidden()
+	}
 	for _, pid := range pids {
 		if err := l.process(pid); err != nil {
 			return nil, fmt.Errorf("%s of process %d: %w", doing, pid, err)
 		}
 	}
 	switch {
-	case l.looked == 0 && l.Denied > 0:
-		return nil, l.Denial
+	case l.looked == 0 && cmp.Or(l.Denial, l.Hidden) != nil:
+		return nil, cmp.Or(l.Denial, l.Hidden)
 	case len(config.Descriptors) > 0 && l.chosen == 0:
 		return nil, fmt.Errorf("%s: %w", doing, &DescriptorError{config.Descriptors, "a socket"})
 	}
@@ -117,7 +125,7 @@ type lister struct {
 	network   uint32         // our network namespace, 0 if it is not known
 	foreign   bool           // the process that is looked into is in another one
 	places    map[uint64]int // of sockets in the Inventory, by inode; unchosen for others
-	looked    int            // processes
+	looked    int            // processes, at one socket at least if they have any
 	chosen    int            // sockets that the Descriptors choose
 }
 
@@ -147,37 +155,40 @@ func (l *lister) close() {
 // left out.
 func (l *lister) process(pid int) error {
 	p, err := process.Open(pid)
-	if errors.Is(err, unix.ESRCH) {
-		if len(l.config.PIDs) > 0 {
-			return unix.ESRCH
-		}
+	switch {
+	case errors.Is(err, unix.ESRCH) && len(l.config.PIDs) > 0:
+		return unix.ESRCH
+	case errors.Is(err, unix.ESRCH):
 		return nil
-	}
-	if err != nil {
-		return err
+	case err != nil:
+		l.deny(err)
+		return nil
 	}
 	defer p.Close()
-	err = l.sockets(p)
-	var missing *bpf.MissingError
-	switch {
-	case err == nil:
+	looked, err := l.sockets(p)
+	if looked {
 		l.looked++
-		return nil
-	case !p.Lives() || p.OfKernel():
-		return nil // nothing was missed
-	case errors.As(err, &missing):
-		l.Denied++
-		l.Denial = cmp.Or(l.Denial, err)
-		return nil
 	}
-	return err
+	// Of one that ends, and of the kernel's own threads, nothing is missed.
+	if err != nil && p.Lives() && !p.OfKernel() {
+		l.deny(err)
+	}
+	return nil
 }
 
-// sockets looks at the sockets of a process that are new, and makes it an owner of the others.
-func (l *lister) sockets(p *process.Process) error {
+// deny counts a process that cannot be looked into. The error names it.
+func (l *lister) deny(err error) {
+	l.Denied++
+	l.Denial = cmp.Or(l.Denial, err)
+}
+
+// sockets looks at the sockets of a process that are new, and makes it an owner of the others. The
+// error is that of the first one that cannot be looked at. looked tells whether others were, or
+// there are none.
+func (l *lister) sockets(p *process.Process) (looked bool, err error) {
 	files, err := p.Descriptors()
 	if err != nil {
-		return err
+		return false, err
 	}
 	l.foreign = p.ForeignNetwork()
 	slices.SortFunc(files, func(a, b process.Descriptor) int { return cmp.Compare(a.FD, b.FD) })
@@ -190,22 +201,25 @@ func (l *lister) sockets(p *process.Process) error {
 		at, seen := l.places[inode]
 		if !seen {
 			var ok bool
-			if at, ok, err = l.look(p, f.FD, inode); err != nil {
-				return err
+			var failed error
+			if at, ok, failed = l.look(p, f.FD, inode); failed != nil {
+				err = cmp.Or(err, failed)
 			}
 			if !ok {
-				continue // closed by now
+				continue // closed by now, or not to be looked at
 			}
 			l.places[inode] = at
 		}
+		looked = true
 		if at != unchosen {
 			l.Sockets[at].own(p, f.FD)
 		}
 	}
-	return nil
+	return looked || err == nil, err
 }
 
-// look looks at a socket, and returns its place. ok is false if it is closed.
+// look looks at a socket, and returns its place. ok is false if it is closed, or cannot be looked
+// at.
 func (l *lister) look(p *process.Process, fd int, inode uint64) (at int, ok bool, err error) {
 	copied, err := p.CopyDescriptor(fd)
 	if errors.Is(err, unix.EBADF) || errors.Is(err, unix.ESRCH) {
@@ -220,8 +234,11 @@ func (l *lister) look(p *process.Process, fd int, inode uint64) (at int, ok bool
 		return 0, false, nil // another file has the descriptor
 	}
 	info, err := inspect(copied)
+	if isShutDown(err) {
+		return 0, false, nil
+	}
 	if err != nil {
-		return 0, false, nil // shut down
+		return 0, false, fmt.Errorf("descriptor %d of %s: %w", fd, p, err)
 	}
 	s := newSocketFacts(&info, inode)
 	if len(l.config.Kinds) > 0 && !slices.Contains(l.config.Kinds, s.Kind) {
@@ -230,7 +247,7 @@ func (l *lister) look(p *process.Process, fd int, inode uint64) (at int, ok bool
 	if l.inspector != nil {
 		found, err := l.inspector.Inspect(copied)
 		if err != nil {
-			return 0, false, err
+			return 0, false, fmt.Errorf("descriptor %d of %s: %w", fd, p, err)
 		}
 		s.attached(&found, l.clock)
 		s.Elsewhere = found.Network != l.network

@@ -207,7 +207,11 @@ func (s *scanner) look(p *process.Process, fd int, inode, cookie uint64) error {
 	}
 	defer unix.Close(copied)
 	info, err := inspect(copied)
-	if err != nil || cookie != 0 && info.cookie != cookie {
+	switch {
+	case err != nil && !isShutDown(err):
+		s.live.refuse(fmt.Sprintf("descriptor %d of %s is left alone: %v", fd, p, err))
+		return nil
+	case err != nil || cookie != 0 && info.cookie != cookie:
 		return nil // shut down by now, or another socket
 	}
 	asked := inode == 0

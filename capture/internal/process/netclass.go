@@ -22,7 +22,7 @@ var classes = map[string]string{"net_cls": "net_cls.classid", "net_prio": "net_p
 // not see them.
 func (p *Process) changesClass() error {
 	for controller, file := range classes {
-		own, theirs := groupIn("/proc/self/cgroup", controller), groupIn(p.proc("cgroup"), controller)
+		own, theirs := groupIn("/proc/self/cgroup", controller), groupIn(p.living("cgroup"), controller)
 		if own == theirs {
 			continue
 		}

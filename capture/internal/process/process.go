@@ -31,6 +31,7 @@ type Process struct {
 	PID     int
 	Command string // its name, which it chooses, of any bytes
 	pidfd   int
+	other   copier       // once the first thread has ended
 	class   func() error // once: whether copies change the class of its sockets
 }
 
@@ -52,7 +53,12 @@ func Open(pid int) (*Process, error) {
 func (p *Process) String() string { return "process " + p.Label() }
 
 // Label is its number and name, for people.
-func (p *Process) Label() string { return fmt.Sprintf("%d (%s)", p.PID, terminal.Plain(p.Command)) }
+func (p *Process) Label() string {
+	if p.Command == "" { // it may not be read, or is empty
+		return strconv.Itoa(p.PID)
+	}
+	return fmt.Sprintf("%d (%s)", p.PID, terminal.Plain(p.Command))
+}
 
 // comm is the name that the kernel has of the process.
 func (p *Process) comm() (string, error) {
@@ -62,6 +68,7 @@ func (p *Process) comm() (string, error) {
 
 // Close closes the pidfd. It is safe to call it twice.
 func (p *Process) Close() {
+	p.other.close()
 	if p.pidfd >= 0 {
 		unix.Close(p.pidfd)
 		p.pidfd = -1
@@ -112,17 +119,14 @@ func (p *Process) AwaitExit(ctx context.Context) error {
 }
 
 // Lives tells whether the process has a thread that has not begun to exit: for such a process,
-// and no other, the kernel has yet to report the exit.
+// and no other, the kernel has yet to report the exit. One that /proc hides (hidepid of proc(5)) is
+// taken to have one until it has exited.
 func (p *Process) Lives() bool {
-	threads, err := os.ReadDir(p.proc("task"))
-	if err != nil {
-		return false
+	if _, err := os.Stat(p.proc("task/" + strconv.Itoa(p.PID) + "/stat")); err != nil {
+		return p.pidfd >= 0 && !p.Exited()
 	}
-	for _, thread := range threads {
-		text, err := os.ReadFile(p.proc("task/" + thread.Name() + "/stat"))
-		if err == nil && !ending(string(text)) {
-			return !p.Exited() // else the pid is another process's
-		}
+	for range p.threads() {
+		return !p.Exited() // else the pid is another process's
 	}
 	return false
 }
@@ -159,12 +163,15 @@ func (p *Process) CopyDescriptor(fd int) (int, error) {
 	if err := p.class(); err != nil {
 		return -1, err
 	}
-	copied, err := unix.PidfdGetfd(p.pidfd, fd, 0)
+	copied, err := p.copy(fd)
+	var missing *bpf.MissingError
 	switch {
 	case err == nil:
 		return copied, nil
-	case errors.Is(err, unix.EPERM):
-		return -1, p.notPermitted(err)
+	case errors.As(err, &missing):
+		return -1, err
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return -1, p.notCopied(err)
 	case errors.Is(err, unix.ENOSYS):
 		return -1, &bpf.MissingError{
 			What: "copying a socket of another process needs pidfd_getfd of Linux 5.6",
@@ -175,25 +182,48 @@ func (p *Process) CopyDescriptor(fd int) (int, error) {
 	return -1, fmt.Errorf("copying descriptor %d of %s: %w", fd, p, err)
 }
 
-func (p *Process) notPermitted(err error) error {
-	owner := ""
-	var st unix.Stat_t
-	if unix.Stat(p.proc(""), &st) == nil {
-		owner = fmt.Sprintf(" of user %d", st.Uid)
-	}
+// notListed says why the descriptors of the process may not be listed.
+func (p *Process) notListed(err error) error {
+	uid, owner := p.user()
 	// A process of our own user that cannot be accessed has more privileges than we.
-	if errors.Is(err, unix.EACCES) && !capability.Held(unix.CAP_DAC_READ_SEARCH) && int(st.Uid) != os.Geteuid() {
+	if errors.Is(err, unix.EACCES) && !capability.Held(unix.CAP_DAC_READ_SEARCH) && uid != os.Geteuid() {
 		return bpf.LacksCapability(unix.CAP_DAC_READ_SEARCH, fmt.Sprintf("listing the sockets of %s%s", p, owner), err)
 	}
+	return p.notAccessed(owner, err)
+}
+
+// notCopied says why a descriptor of the process may not be copied.
+func (p *Process) notCopied(err error) error {
+	_, owner := p.user()
+	if errors.Is(err, unix.EACCES) { // the kernel itself says EPERM
+		return p.forbidden(fmt.Sprintf("copying a socket of %s%s is not permitted, whatever capabilities are held", p, owner), err)
+	}
+	return p.notAccessed(owner, err)
+}
+
+func (p *Process) notAccessed(owner string, err error) error {
 	doing := fmt.Sprintf("copying the sockets of %s%s", p, owner)
 	if capability.Held(unix.CAP_SYS_PTRACE) {
-		return &bpf.MissingError{
-			What: doing + " is not permitted although CAP_SYS_PTRACE is held",
-			Hint: "look for another user namespace, a security module (AppArmor, SELinux, Yama) or a seccomp profile of the container",
-			Err:  err,
-		}
+		return p.forbidden(doing+" is not permitted although CAP_SYS_PTRACE is held", err)
 	}
 	return bpf.LacksCapability(unix.CAP_SYS_PTRACE, doing, err)
+}
+
+func (p *Process) forbidden(what string, err error) error {
+	return &bpf.MissingError{
+		What: what,
+		Hint: "look for another user namespace, a security module (AppArmor, SELinux, Yama) or a seccomp profile of the container",
+		Err:  err,
+	}
+}
+
+// user is the user of the process, and what to say of him; -1 and nothing if it is not known.
+func (p *Process) user() (uid int, owner string) {
+	var st unix.Stat_t
+	if unix.Stat(p.proc(""), &st) != nil {
+		return -1, ""
+	}
+	return int(st.Uid), fmt.Sprintf(" of user %d", st.Uid)
 }
 
 // Descriptor is an open descriptor of a process.
@@ -220,11 +250,27 @@ func (f Descriptor) IsURing() bool { return f.target == "anon_inode:[io_uring]" 
 
 // Descriptors lists the open descriptors of the process.
 func (p *Process) Descriptors() ([]Descriptor, error) {
-	folder, err := os.Open(p.proc("fd"))
-	if errors.Is(err, os.ErrPermission) {
-		return nil, p.notPermitted(err)
+	all, err := p.list(p.proc("fd"))
+	if len(all) > 0 || !p.ends(p.PID) {
+		return all, err
 	}
-	if err != nil {
+	for tid := range p.threads() {
+		if all, err = p.list(p.thread(tid, "fd")); len(all) > 0 || !p.ends(tid) {
+			break
+		}
+	}
+	return all, err
+}
+
+// list lists the descriptors in a folder of /proc.
+func (p *Process) list(path string) ([]Descriptor, error) {
+	folder, err := os.Open(path)
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return nil, p.notListed(err)
+	case p.hidden(err):
+		return nil, hides(p.String(), err)
+	case err != nil:
 		return nil, fmt.Errorf("listing the descriptors of %s: %w", p, err)
 	}
 	defer folder.Close()
@@ -241,7 +287,7 @@ func (p *Process) Descriptors() ([]Descriptor, error) {
 		}
 		n, err := unix.Readlinkat(int(folder.Fd()), name, target)
 		if errors.Is(err, os.ErrPermission) {
-			return nil, p.notPermitted(err)
+			return nil, p.notListed(err)
 		}
 		if err == nil {
 			all = append(all, Descriptor{fd, string(target[:n])})
@@ -254,7 +300,7 @@ func (p *Process) Descriptors() ([]Descriptor, error) {
 // ring of a packet socket, or pages of a TCP stream.
 func (p *Process) MappedSockets() iter.Seq[uint64] {
 	return func(yield func(uint64) bool) {
-		maps, err := os.Open(p.proc("maps"))
+		maps, err := os.Open(p.living("maps"))
 		if err != nil {
 			return
 		}
@@ -314,7 +360,7 @@ func (p *Process) Children() []int {
 
 // Is32Bit tells whether the program uses other system calls than the kernel's native ones.
 func (p *Process) Is32Bit() bool {
-	f, err := elf.Open(p.proc("exe"))
+	f, err := elf.Open(p.living("exe"))
 	if err != nil {
 		return false
 	}
@@ -329,6 +375,6 @@ func (p *Process) ForeignNetwork() bool {
 	if err != nil {
 		return false
 	}
-	theirs, err := os.Readlink(p.proc("ns/net"))
+	theirs, err := os.Readlink(p.living("ns/net"))
 	return err == nil && own != theirs
 }

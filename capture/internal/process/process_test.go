@@ -17,7 +17,7 @@ func TestNotPermitted(t *testing.T) {
 	t.Parallel()
 	var missing *bpf.MissingError
 	p := &Process{PID: os.Getpid(), Command: "x"}
-	if err := p.notPermitted(unix.EPERM); !errors.As(err, &missing) || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "CAP_SYS_PTRACE") {
+	if err := p.notCopied(unix.EPERM); !errors.As(err, &missing) || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "CAP_SYS_PTRACE") {
 		t.Errorf("%v", err)
 	}
 }
