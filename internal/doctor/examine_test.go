@@ -134,7 +134,11 @@ func TestExamineAsNobody(t *testing.T) {
 			if v.Answer != No || v.Mend == "" {
 				t.Errorf("%s: %+v", name, v)
 			}
-		case "list", "convert", "explain", "doctor":
+		case "list":
+			if v.Answer != r.Kernel.OwnProcesses.Answer {
+				t.Errorf("%s: %+v, and of one's own processes %+v", name, v, r.Kernel.OwnProcesses)
+			}
+		case "convert", "explain", "doctor":
 			if v.Answer != Yes {
 				t.Errorf("%s: %+v", name, v)
 			}

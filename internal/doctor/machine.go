@@ -62,7 +62,7 @@ func unreadable(name string, err error) Finding {
 func (w world) kernel(features []Feature) Kernel {
 	var name unix.Utsname
 	_ = unix.Uname(&name)
-	return Kernel{
+	k := Kernel{
 		Release:         unix.ByteSliceToString(name.Release[:]),
 		Architecture:    unix.ByteSliceToString(name.Machine[:]),
 		BPF:             systemCall(features),
@@ -70,6 +70,8 @@ func (w world) kernel(features []Feature) Kernel {
 		JIT:             w.jit(),
 		UnprivilegedBPF: w.unprivileged(),
 	}
+	k.OwnProcesses, k.noCopies = w.ownProcesses()
+	return k
 }
 
 func (w world) btf() Finding {
@@ -119,6 +121,29 @@ func (w world) unprivileged() Finding {
 		return Finding{No, "2: bpf(2) needs CAP_BPF"}
 	}
 	return Finding{Unknown, fmt.Sprintf("/%s holds %q", file, value)}
+}
+
+// ownProcesses reads Yama's setting. noCopies tells whether that lets nobody look into a process.
+func (w world) ownProcesses() (_ Finding, noCopies bool) {
+	const file = "proc/sys/kernel/yama/ptrace_scope"
+	value, err := w.read(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := fs.Stat(w.files, "proc/sys/kernel"); err == nil {
+			return Finding{Yes, "this kernel has no Yama: their sockets may be copied"}, false
+		}
+	}
+	if err != nil {
+		return unreadable(file, err), false
+	}
+	switch value {
+	case "0":
+		return Finding{Yes, "0: their sockets may be copied"}, false
+	case "1", "2":
+		return Finding{No, value + ": copying their sockets needs CAP_SYS_PTRACE (kernel.yama.ptrace_scope)"}, false
+	case "3":
+		return Finding{No, "3: nobody may copy sockets, until the next boot (kernel.yama.ptrace_scope)"}, true
+	}
+	return Finding{Unknown, fmt.Sprintf("/%s holds %q", file, value)}, false
 }
 
 func (w world) process(p capability.Privilege) Process {

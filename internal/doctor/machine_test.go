@@ -29,16 +29,18 @@ func TestSettings(t *testing.T) {
 		jit          = "proc/sys/net/core/bpf_jit_enable"
 		unprivileged = "proc/sys/kernel/unprivileged_bpf_disabled"
 		btf          = "sys/kernel/btf/vmlinux"
+		yama         = "proc/sys/kernel/yama/ptrace_scope"
 	)
 	for name, test := range map[string]struct {
-		files                  map[string]string
-		jit, unprivileged, btf Answer
+		files                       map[string]string
+		jit, unprivileged, btf, own Answer
 	}{
-		"nothing mounted": {nil, Unknown, Unknown, Unknown},
-		"usual":           {map[string]string{jit: "1\n", unprivileged: "2\n", btf: "x"}, Yes, No, Yes},
-		"old":             {map[string]string{jit: "0\n", unprivileged: "0\n", "sys/kernel/mm": ""}, No, Yes, No},
-		"debugging":       {map[string]string{jit: "2\n", unprivileged: "1\n"}, Yes, No, Unknown},
-		"strange":         {map[string]string{jit: "", unprivileged: "many\n"}, Unknown, Unknown, Unknown},
+		"nothing mounted": {nil, Unknown, Unknown, Unknown, Unknown},
+		"usual":           {map[string]string{jit: "1\n", unprivileged: "2\n", btf: "x", yama: "1\n"}, Yes, No, Yes, No},
+		"old":             {map[string]string{jit: "0\n", unprivileged: "0\n", "sys/kernel/mm": ""}, No, Yes, No, Yes},
+		"debugging":       {map[string]string{jit: "2\n", unprivileged: "1\n", yama: "0\n"}, Yes, No, Unknown, Yes},
+		"strict":          {map[string]string{jit: "1\n", unprivileged: "2\n", yama: "3\n"}, Yes, No, Unknown, No},
+		"strange":         {map[string]string{jit: "", unprivileged: "many\n", yama: "4\n"}, Unknown, Unknown, Unknown, Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -51,6 +53,7 @@ func TestSettings(t *testing.T) {
 				{"JIT", k.JIT, test.jit},
 				{"unprivileged", k.UnprivilegedBPF, test.unprivileged},
 				{"BTF", k.BTF, test.btf},
+				{"one's own processes", k.OwnProcesses, test.own},
 			} {
 				if f.Answer != f.want || f.Detail == "" {
 					t.Errorf("%s: %s (%s), want %s", f.name, f.Answer, f.Detail, f.want)

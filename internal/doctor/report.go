@@ -71,6 +71,11 @@ type Kernel struct {
 	// UnprivilegedBPF: does bpf(2) take anything from processes without CAP_BPF?
 	// The tap needs CAP_BPF whatever the setting.
 	UnprivilegedBPF Finding `json:"unprivileged_bpf"`
+	// OwnProcesses: may a process without CAP_SYS_PTRACE look into others of its user that are not
+	// its descendants? Yama's ptrace_scope decides.
+	OwnProcesses Finding `json:"own_processes"`
+
+	noCopies bool // whatever capabilities are held
 }
 
 // Process is what the process may do.

@@ -64,6 +64,7 @@ func (p *page) kernel(r Report) {
 	p.row(k.BTF.Answer, "BTF", k.BTF.Detail, false)
 	p.row(k.JIT.Answer, "JIT", k.JIT.Detail, false)
 	p.row(k.UnprivilegedBPF.Answer, "unprivileged bpf(2)", k.UnprivilegedBPF.Detail, false)
+	p.row(k.OwnProcesses.Answer, "one's own processes", k.OwnProcesses.Detail, false)
 	p.row(r.Cgroup.Answer, "cgroup version 2", r.Cgroup.Detail, false)
 	var paths []string
 	for _, m := range r.Cgroup.Mounts {

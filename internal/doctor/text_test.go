@@ -23,6 +23,7 @@ func example() Report {
 		BTF:             Finding{No, "there is no /sys/kernel/btf/vmlinux; a socket of our own does without, --pid and commands do not"},
 		JIT:             Finding{Yes, "1: filters are compiled"},
 		UnprivilegedBPF: Finding{No, "2: bpf(2) needs CAP_BPF"},
+		OwnProcesses:    Finding{No, "1: copying their sockets needs CAP_SYS_PTRACE (kernel.yama.ptrace_scope)"},
 	}
 	m.Process.Effective = "0000000000000000"
 	m.Process.Capabilities = capabilities(ordinary)

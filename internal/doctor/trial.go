@@ -300,6 +300,9 @@ func tryOthers(try func(pid int) error) error {
 	if err != nil {
 		return err
 	}
+	if _, err := os.Stat("/proc/1"); len(others) == 0 && errors.Is(err, os.ErrNotExist) {
+		return unix.EPERM // they are hidden (hidepid of proc(5))
+	}
 	if len(others) == 0 {
 		others = own
 	}

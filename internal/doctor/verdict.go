@@ -47,6 +47,7 @@ var (
 	alsoNeeds = map[string][]string{
 		"capture --pid PID":              {CgroupHook},
 		"capture -- COMMAND":             {CgroupHook},
+		"list":                           {ownProcesses},
 		"capture --user USER -- COMMAND": {CgroupHook},
 	}
 )
@@ -155,8 +156,32 @@ func (p Process) holds(c capability.Cap) bool {
 	return slices.ContainsFunc(p.Capabilities, func(held Capability) bool { return held.Name == c.String() && held.Held == Yes })
 }
 
+// ownProcesses stands for a trial of copying sockets of one's own processes, which can only be
+// inferred: there may be none but those that the kernel refuses for other reasons.
+const ownProcesses = "own processes"
+
+// trialOfOwn infers it from the setting.
+func (m Machine) trialOfOwn() Trial {
+	t := Trial{Name: ownProcesses, Finding: m.Kernel.OwnProcesses}
+	switch {
+	case t.Answer == "":
+		t.Answer = Unknown
+	case t.Answer != No:
+	case m.Kernel.noCopies:
+		t.Mend = "boot with another kernel.yama.ptrace_scope"
+	case m.Process.holds(unix.CAP_SYS_PTRACE):
+		t.Answer = Yes
+	default:
+		t.Lacks = capability.Cap(unix.CAP_SYS_PTRACE).String()
+	}
+	return t
+}
+
 // trial finds a trial by name; one that was not run is unknown.
 func (m Machine) trial(name string) Trial {
+	if name == ownProcesses {
+		return m.trialOfOwn()
+	}
 	for _, t := range m.Trials {
 		if t.Name == name {
 			return t

@@ -16,7 +16,7 @@ var ordinary = capability.Privilege{UID: 1000}
 
 // machine is one on which every trial succeeded except those given.
 func machine(p capability.Privilege, failed ...Trial) Machine {
-	m := Machine{Process: Process{UID: p.UID, nested: p.Nested}}
+	m := Machine{Process: Process{UID: p.UID, nested: p.Nested}, Kernel: Kernel{OwnProcesses: Finding{Answer: Yes}}}
 	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, CgroupHook, NetlinkMessage, OtherUser} {
 		m.Trials = append(m.Trials, Trial{Name: name, Finding: Finding{Answer: Yes}})
 	}
@@ -27,6 +27,12 @@ func machine(p capability.Privilege, failed ...Trial) Machine {
 			}
 		}
 	}
+	return m
+}
+
+// yama is the machine with a kernel.yama.ptrace_scope that is in the way.
+func yama(m Machine, noCopies bool) Machine {
+	m.Kernel.OwnProcesses, m.Kernel.noCopies = Finding{No, "a setting"}, noCopies
 	return m
 }
 
@@ -73,6 +79,13 @@ func TestDiagnose(t *testing.T) {
 			"capture --user USER -- COMMAND": {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_setuid,cap_setgid,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"list --pid PID":                 {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"capture -- COMMAND":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
+		}},
+		"own processes": {yama(machine(ordinary), false), false, map[string]Verdict{
+			"list": {Finding: Finding{No, "needs CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_sys_ptrace+ep on the ebpfdump binary"},
+		}},
+		"own processes, with the capability": {yama(machineOf(capability.Privilege{Effective: 1<<63 - 1}), false), true, nil},
+		"no processes": {yama(machineOf(capability.Privilege{Effective: 1<<63 - 1}), true), false, map[string]Verdict{
+			"list": {Finding: Finding{No, "a setting"}, Mend: "boot with another kernel.yama.ptrace_scope"},
 		}},
 		"several capabilities": {machine(capability.Privilege{}, lacks(RawSocket, "CAP_NET_RAW"), lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
 			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add BPF --cap-add NET_RAW"},
@@ -207,7 +220,7 @@ func TestDiagnoseNothing(t *testing.T) {
 	}
 	for name, v := range verdicts(r) {
 		want := Unknown
-		if name == "list" || name == "convert" || name == "explain" || name == "doctor" {
+		if name == "convert" || name == "explain" || name == "doctor" {
 			want = Yes
 		}
 		if v.Answer != want {
@@ -246,7 +259,7 @@ func TestNeededFor(t *testing.T) {
 // Every trial that a command names exists, and every capability that it needs is tried.
 func TestCommandsNameTrials(t *testing.T) {
 	t.Parallel()
-	made := map[string]bool{TapLoads: true, TapRecords: true}
+	made := map[string]bool{TapLoads: true, TapRecords: true, ownProcesses: true}
 	for _, trial := range trials {
 		made[trial.name] = true
 	}
