@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,8 +36,9 @@ on it: a classic or eBPF filter, a reuseport group and its program, sockmaps,
 kTLS, the state of MPTCP, another network namespace. A socket of several
 processes is listed once, with all of them that were looked into.
 
-Nothing is changed. What needs a privilege that is lacking is said at the end,
-and the rest is listed.
+Nothing is changed. What cannot be looked at, mostly for want of a privilege, is
+said at the end, and the rest is listed. Of a long list of descriptors the
+table has the first ones, --json all.
 
 With --json, each socket is one line, a JSON object with these fields, those
 that say nothing left out:
@@ -57,6 +60,7 @@ that say nothing left out:
 
 ` + privilegeHelp("list") + `
 "--pid PID" is a process of another user, with all that is on its sockets.
+Where kernel.yama.ptrace_scope is not 0, those of one's own need CAP_SYS_PTRACE.
 
 Exit status: 0 listed; 4 no process may be looked into.`,
 		Example: `  ebpfdump list --pid nginx
@@ -126,6 +130,9 @@ func (a *app) list(cmd *cobra.Command, f listFlags) error {
 	}
 	if all.Denied > 0 {
 		a.stderr.Line("ebpfdump: the sockets of %s are missing: %v", plural(all.Denied, "process", "processes"), use.Advise(all.Denial))
+	}
+	if all.Hidden != nil {
+		a.stderr.Line("ebpfdump: sockets of further processes may be missing: %v", use.Advise(all.Hidden))
 	}
 	if all.Unattached != nil {
 		a.stderr.Line("ebpfdump: %v", use.Advise(all.Unattached))
@@ -239,8 +246,9 @@ func inParentheses(name string) string {
 
 // ownerGroup is owners of a name that have a socket by the same descriptors.
 type ownerGroup struct {
-	descriptors, name string
-	pids              []string
+	descriptors []int
+	name        string
+	pids        []string
 }
 
 func (g *ownerGroup) String() string {
@@ -250,10 +258,10 @@ func (g *ownerGroup) String() string {
 func ownerGroups(owners []capture.Owner) []ownerGroup {
 	var all []ownerGroup
 	for _, o := range owners {
-		fds, pid := ranges(o.Descriptors), fmt.Sprint(o.PID)
-		at := slices.IndexFunc(all, func(g ownerGroup) bool { return g.descriptors == fds && g.name == o.Name })
+		pid := fmt.Sprint(o.PID)
+		at := slices.IndexFunc(all, func(g ownerGroup) bool { return g.name == o.Name && slices.Equal(g.descriptors, o.Descriptors) })
 		if at < 0 {
-			all = append(all, ownerGroup{fds, o.Name, []string{pid}})
+			all = append(all, ownerGroup{o.Descriptors, o.Name, []string{pid}})
 			continue
 		}
 		all[at].pids = append(all[at].pids, pid)
@@ -261,20 +269,30 @@ func ownerGroups(owners []capture.Owner) []ownerGroup {
 	return all
 }
 
-// ranges lists ascending numbers: 3-5,9.
-func ranges(numbers []int) string {
-	var parts []string
+// ranges lists ascending numbers: 3-5,9. If that takes more than so many columns, only the first
+// ones are there: 3-5,9,...
+func ranges(numbers []int, room int) string {
+	const more = ",..."
+	text, short := "", "" // short leaves room for more
 	for i := 0; i < len(numbers); {
 		end := i
 		for end+1 < len(numbers) && numbers[end+1] == numbers[end]+1 {
 			end++
 		}
-		part := fmt.Sprint(numbers[i])
-		if end > i {
-			part += fmt.Sprintf("-%d", numbers[end])
+		if i > 0 {
+			text += ","
 		}
-		parts = append(parts, part)
+		text += strconv.Itoa(numbers[i])
+		if end > i {
+			text += "-" + strconv.Itoa(numbers[end])
+		}
+		if len(text) > room {
+			return cmp.Or(short, strconv.Itoa(numbers[0])) + more
+		}
+		if len(text)+len(more) <= room {
+			short = text
+		}
 		i = end + 1
 	}
-	return strings.Join(parts, ",")
+	return text
 }

@@ -273,6 +273,10 @@ func TestListPrivileges(t *testing.T) {
 		if err := own.Start(); err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() {
+			_ = own.Process.Kill()
+			_ = own.Wait()
+		})
 		if line, err := bufio.NewReader(stdout).ReadString('\n'); line != "ready\n" {
 			t.Fatalf("no process to look into: %q, %v", line, err)
 		}
@@ -280,8 +284,30 @@ func TestListPrivileges(t *testing.T) {
 		if got.status != 0 || !strings.Contains(got.stderr, "ebpfdump: the sockets of 1 process are missing: copying the sockets of process "+strconv.Itoa(pid)) {
 			t.Errorf("uid %d: status %d\n%s%s", uid, got.status, got.stdout, got.stderr)
 		}
-		_ = own.Process.Kill()
-		_ = own.Wait()
+	}
+	p.checkHidden(ns, strconv.Itoa(pid))
+}
+
+// checkHidden looks into a process that /proc hides: what is missing is said, also to a capture, and
+// of the machine that there may be such processes.
+func (p *privileged) checkHidden(ns *capture.Namespace, pid string) {
+	p.Helper()
+	under := func(hidepid string) func(cmd *exec.Cmd) outcome {
+		return func(cmd *exec.Cmd) outcome {
+			const script = `mount -t proc -o "hidepid=$0" proc /proc && exec "$@"`
+			return p.runIn(ns, exec.Command("unshare", slices.Concat([]string{"--mount", "sh", "-c", script, hidepid}, cmd.Args)...))
+		}
+	}
+	for _, c := range []struct{ hidepid, command string }{{"1", "list"}, {"2", "list"}, {"2", "capture"}} {
+		rest := slices.DeleteFunc(privilege.Use{Command: c.command, Join: true}.Needs(), func(c capability.Cap) bool { return c == unix.CAP_SYS_PTRACE })
+		p.checkMissing(nobody, unix.CAP_SYS_PTRACE, rest, under(c.hidepid), []string{c.command, "--pid", pid})
+	}
+	got := under("2")(p.command(nobody, privilege.Use{Command: "list", Join: true}.Needs(), "list", "--pid", pid))
+	if got.status != 0 || got.stderr != "" || !strings.Contains(got.stdout, "classic filter of 1 instruction\n") {
+		p.Errorf("it is not hidden from everybody: status %d\n%s%s", got.status, got.stdout, got.stderr)
+	}
+	if got := under("2")(p.command(nobody, nil, "list")); !strings.Contains(got.stderr, "which /proc hides (hidepid), needs CAP_SYS_PTRACE: ") {
+		p.Errorf("of the machine: status %d\n%s%s", got.status, got.stdout, got.stderr)
 	}
 }
 
@@ -307,13 +333,31 @@ func TestListTable(t *testing.T) {
 	raw = capture.Socket{Kind: "raw", Family: unix.AF_INET, Type: unix.SOCK_RAW, Protocol: 89, Cookie: 9, Local: loopback(0), Owners: owners[:1], Network: 4026532000, Elsewhere: true}
 	raw.ReuseportSockets, raw.ReuseportClassic = 1, classic[1:]
 	file = capture.Socket{Kind: "unix-seqpacket", Family: unix.AF_UNIX, Cookie: 10, Peer: capture.Address{Name: "/run/a\nfile"}, Owners: owners[:1], Locked: true, ULP: "x", MPTCP: &capture.MPTCP{Fallback: true}}
+	// Of many descriptors, some, and in no other row anything of it.
+	scattered := raw
+	scattered.Owners = []capture.Owner{{PID: 7, Name: "a server", Descriptors: []int{3, 5, 7, 9, 11, 13}}, {PID: 9, Name: "a server", Descriptors: []int{1048570, 1048571}}}
+	for fd := range 6000 {
+		scattered.Owners[0].Descriptors = append(scattered.Owners[0].Descriptors, 100+2*fd)
+	}
 	var b bytes.Buffer
-	for _, sockets := range [][]capture.Socket{nil, {inet, long, mptcp, single, raw, file}, {inet}} {
+	for _, sockets := range [][]capture.Socket{nil, {inet, long, mptcp, single, raw, file}, {inet}, {inet, scattered}} {
 		if err := writeListTable(&b, sockets, len(sockets) == 1); err != nil {
 			t.Fatal(err)
 		}
 	}
 	testutil.Golden(t, "testdata/list.txt", b.String())
+	for _, c := range []struct {
+		numbers []int
+		want    string
+	}{
+		{nil, ""}, {[]int{3}, "3"}, {[]int{3, 4, 6}, "3-4,6"}, {[]int{1000, 1002, 1004}, "1000,..."},
+		{[]int{10, 12, 14, 16}, "10,12,14,16"}, {[]int{10, 12, 14, 16, 18}, "10,12,14,..."},
+		{[]int{123456, 123457}, "123456,..."}, {[]int{1073741815, 1073741816}, "1073741815,..."}, {[]int{1073741815}, "1073741815"},
+	} {
+		if got := ranges(c.numbers, descriptorRoom); got != c.want {
+			t.Errorf("%v: %s, want %s", c.numbers, got, c.want)
+		}
+	}
 	for line := range strings.Lines(b.String()) {
 		if len(line) > 81 && !strings.Contains(line, "2001:db8") {
 			t.Errorf("%d columns: %s", len(line)-1, line)

@@ -28,6 +28,8 @@ var columnTitles = [columns]string{"FD", "KIND", "STATE", "COOKIE", "ADDRESS", "
 
 const (
 	listWidth = 80
+	// descriptorRoom is the most that descriptors take, unless a single one takes more.
+	descriptorRoom = 12
 	// ownerRoom is the most that addresses leave for the owners, if those need it; addressRoom
 	// is what they have in any case.
 	ownerRoom, addressRoom = 22, 21
@@ -54,7 +56,7 @@ func writeListTable(w io.Writer, sockets []capture.Socket, instructions bool) er
 		groups := ownerGroups(s.Owners)
 		t.row(cells(s, &groups[0]))
 		for _, g := range groups[1:] {
-			t.row([columns]string{columnFD: g.descriptors, columnOwner: g.String()})
+			t.row([columns]string{columnFD: ranges(g.descriptors, descriptorRoom), columnOwner: g.String()})
 		}
 		for _, note := range socketNotes(s, instructions) {
 			indent := strings.Repeat(" ", t.from[columnKind]+len(note)-len(strings.TrimLeft(note, " ")))
@@ -67,7 +69,7 @@ func writeListTable(w io.Writer, sockets []capture.Socket, instructions bool) er
 
 func cells(s *capture.Socket, owner *ownerGroup) [columns]string {
 	return [columns]string{
-		columnFD: owner.descriptors, columnKind: s.Kind, columnState: s.State,
+		columnFD: ranges(owner.descriptors, descriptorRoom), columnKind: s.Kind, columnState: s.State,
 		columnCookie: strconv.FormatUint(s.Cookie, 10), columnAddress: socketAddress(s), columnOwner: owner.String(),
 	}
 }
