@@ -53,7 +53,7 @@ func TestUnixNames(t *testing.T) {
 			if want := printedName(t, fds[0]); local.String() != want {
 				t.Errorf("%s: %q, which the kernel prints as %q", name, local, want)
 			}
-			if said := own.String(); bind != "" && said != "on "+local.String() || bind == "" && said != "without an address" {
+			if said := own.String(); bind != "" && said != "on "+local.String() || bind == "" && said != "unnamed" {
 				t.Errorf("%s: described as %q", name, said)
 			}
 		}
