@@ -15,6 +15,11 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # 1.27 sometimes fails a target that found nothing (golang/go#75804).
 FUZZTIME = 60000x
 
+# How much make bench measures: packets and calls, captures, and how often.
+PACKETS = 200000
+CAPTURES = 15
+REPEAT = 3
+
 # When a test hangs, it is to be said which: on a busy machine the default is too short.
 TIMEOUT = -timeout 40m
 
@@ -57,12 +62,12 @@ samples: ## records the samples anew, on this kernel
 	./samples/make.sh
 
 bench: ## what a packet costs, in the kernel, in the reader and in the writer, and how long a capture takes to begin and to end
-	go test -run '^$$' -bench . -benchtime 200000x -count 3 ./bpf
-	go test -run '^$$' -bench 'Flood|Backlog' -benchtime 200000x -count 3 ./capture
+	go test -run '^$$' -bench . -benchtime $(PACKETS)x -count $(REPEAT) ./bpf
+	go test -run '^$$' -bench 'Flood|Backlog' -benchtime $(PACKETS)x -count $(REPEAT) ./capture
 	go test -run '^$$' -bench Forks -benchtime 5x ./capture
 	go test -run '^$$' -bench . -benchtime 50000x ./capture/internal/pair
-	go test -run '^$$' -bench . -count 3 ./convert
-	go test -run '^$$' -bench 'Live|Start|Watch' -benchtime 15x ./cmd/ebpfdump
+	go test -run '^$$' -bench . -count $(REPEAT) ./convert
+	go test -run '^$$' -bench 'Live|Start|Watch' -benchtime $(CAPTURES)x ./cmd/ebpfdump
 
 # PEERS are its options, such as "-rounds 9 -sending 2s"; build/peers -help lists them.
 bench-peers: build ## as root: what capturing costs beside tcpdump, dumpcap and a printing filter, into samples/bench; some ten minutes
