@@ -341,19 +341,28 @@ func floodSession(t *testing.T, config Config, buffer int, half bool, size int) 
 }
 
 // The capture ends in the middle of the flood: what the filter saw by then is
-// accounted for, and nothing else.
+// accounted for, and nothing else. Where the reader keeps up with the senders, as on an
+// emulated machine that runs one of them at a time, it may happen that nothing comes between the
+// last packet that was asked for and the end: such a run is not one of the three.
 func TestAccountEndsUnderLoad(t *testing.T) {
 	t.Parallel()
 	for _, limit := range []uint64{0, 3000} {
 		for _, ring := range []int{4 << 20, bpf.MinRingSize} {
-			for range 3 {
-				endUnderLoad(t, Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: oddOnes(t, 8), Packets: limit, RingSize: ring}})
+			runs := 0
+			for tries := 0; runs < 3 && tries < 20; tries++ {
+				if endUnderLoad(t, Config{Kind: mustKind(t, "udp"), Options: Options{Verdict: oddOnes(t, 8), Packets: limit, RingSize: ring}}) {
+					runs++
+				}
+			}
+			if runs < 3 {
+				t.Errorf("limit %d, ring %d: in %d runs only, packets came after the last one that was asked for", limit, ring, runs)
 			}
 		}
 	}
 }
 
-func endUnderLoad(t *testing.T, config Config) {
+// endUnderLoad tells whether the capture had no limit, or more came than that.
+func endUnderLoad(t *testing.T, config Config) bool {
 	t.Helper()
 	config.Namespace = mustNamespace(t)
 	s, err := Open(config)
@@ -400,7 +409,7 @@ func endUnderLoad(t *testing.T, config Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if most := config.Packets + counts.Tap.Lost(); config.Packets > 0 && (a.After == 0 || a.Seen-a.After < config.Packets || a.Seen-a.After > most) {
+	if most := config.Packets + counts.Tap.Lost(); config.Packets > 0 && (a.Seen-a.After < config.Packets || a.Seen-a.After > most) {
 		t.Errorf("%d packets were asked for: %s", config.Packets, a)
 	}
 	if drops := told(&sink); config.Packets == 0 && drops > a.Queue {
@@ -408,6 +417,7 @@ func endUnderLoad(t *testing.T, config Config) {
 	}
 	checkViews(t, all)
 	t.Logf("told %d, lost %d, %s", told(&sink), counts.Tap.Lost(), a)
+	return config.Packets == 0 || a.After > 0
 }
 
 // The other kinds that are read as messages. A raw socket whose queue is full does
