@@ -12,8 +12,9 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/asm"
-	"github.com/ebpfdump/ebpfdump/internal/testutil"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // classicText is a filter that passes datagrams whose payload begins with 0,
