@@ -211,3 +211,21 @@ func TestSocketThatOnlyFails(t *testing.T) {
 		t.Errorf("%d packets", len(failed))
 	}
 }
+
+// A listener that accepts nothing any more ends its session, too.
+func TestListenerThatOnlyFails(t *testing.T) {
+	t.Parallel()
+	testutil.RequirePrivilege(t)
+	s, err := Open(Config{Kind: mustKind(t, "tcp"), Namespace: mustNamespace(t), Options: Options{RingSize: smallRing}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if cerr := s.main.conn.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_RDWR) }); err != nil || cerr != nil {
+		t.Fatal(err, cerr)
+	}
+	err = s.Run(t.Context(), &memory{})
+	if !errors.Is(err, unix.EINVAL) || !strings.HasPrefix(err.Error(), "accepting a connection: invalid argument") {
+		t.Error(err)
+	}
+}

@@ -328,6 +328,7 @@ func (s *Session) forget(socket *socket) {
 	socket.file.Close()
 }
 
+// acceptAll accepts connections until stop. A socket that accepts no more ends the session.
 func (s *Session) acceptAll() {
 	short := false
 	for {
@@ -344,7 +345,10 @@ func (s *Session) acceptAll() {
 			continue // accept the connections that are waiting
 		}
 		if err != nil {
-			return // stopped
+			if !s.stopping.Load() && !errors.Is(err, os.ErrClosed) {
+				s.unreadable(err)
+			}
+			return
 		}
 		if s.config.Kind.adopts && !s.config.ListenerOnly && !s.stopping.Load() {
 			if err := conn.attach(s.config.Filter); err != nil {
