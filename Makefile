@@ -100,7 +100,7 @@ kernels: build/vmrun objects ## boots other kernels under QEMU and runs the test
 kernel-%:
 	@echo "Linux $*"
 	@EBPFDUMP_REQUIRE=1 EBPFDUMP_OBJECTS=$(CURDIR)/build/objects CGO_ENABLED=0 go test -count=1 -p 1 $(GUEST_TIMEOUT) \
-		-exec "$(CURDIR)/build/vmrun run -kernel $* -timeout 30m -memory 1024 -file $(CURDIR)/build/objects" ./bpf ./internal/experiment ./capture
+		-exec "$(CURDIR)/build/vmrun run -kernel $* -timeout 30m -memory 1536 -file $(CURDIR)/build/objects" ./bpf ./internal/experiment ./capture
 
 survey-kernels: build/vmrun ## surveys each of KERNELS, into samples/survey
 	./.ci/tools qemu-system-x86_64 qemu-system-x86

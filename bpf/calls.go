@@ -505,5 +505,5 @@ func (c *Calls) Close() error {
 	if c.uring != nil {
 		err = errors.Join(err, c.uring.objects.Close())
 	}
-	return errors.Join(err, c.objects.Close())
+	return errors.Join(err, c.counts.close(), c.objects.Close())
 }

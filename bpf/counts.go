@@ -10,7 +10,7 @@ import (
 // counts are counters in a map that has an element T for each cpu, read without a system call.
 // It may be used concurrently.
 type counts[T any] struct {
-	memory *ebpf.Memory
+	memory *mapping
 	cpus   int
 }
 
@@ -24,9 +24,9 @@ func sizeCounts(spec *ebpf.MapSpec) error {
 	return nil
 }
 
-// openCounts maps the memory of such a map. Map.Memory may not be called concurrently.
+// openCounts maps the memory of such a map, until close.
 func openCounts[T any](m *ebpf.Map) (*counts[T], error) {
-	memory, err := m.Memory()
+	memory, err := mapMemory(m)
 	if err != nil {
 		return nil, fmt.Errorf("mapping the counters: %w", err)
 	}
@@ -35,11 +35,19 @@ func openCounts[T any](m *ebpf.Map) (*counts[T], error) {
 
 // read reads the counters of each cpu.
 func (c *counts[T]) read() ([]T, error) {
-	raw := make([]byte, c.memory.Size())
+	raw := make([]byte, binary.Size(make([]T, c.cpus)))
 	if _, err := c.memory.ReadAt(raw, 0); err != nil {
 		return nil, fmt.Errorf("reading the counters: %w", err)
 	}
 	all := make([]T, c.cpus)
 	_, err := binary.Decode(raw, binary.NativeEndian, all)
 	return all, err
+}
+
+// close is safe to call for counts that were never opened.
+func (c *counts[T]) close() error {
+	if c == nil {
+		return nil
+	}
+	return c.memory.close()
 }

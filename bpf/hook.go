@@ -50,7 +50,7 @@ type Hook struct {
 	// program is a socket's filter.
 	tap       ebpf.ProgramID
 	canAsk    bool
-	processes *ebpf.Memory // a byte for each number, not 0 if that process is followed
+	processes *mapping // a byte for each number, not 0 if that process is followed
 }
 
 // OpenHook loads the hook into the kernel and attaches it at the root of the cgroup
@@ -103,8 +103,7 @@ func openHook(
 	if err != nil {
 		return nil, diagnoseHook(err)
 	}
-	// Here, since Map.Memory may not be called concurrently.
-	if h.processes, err = h.objects.maps[hookMapProcesses].Memory(); err != nil {
+	if h.processes, err = mapMemory(h.objects.maps[hookMapProcesses]); err != nil {
 		return nil, fmt.Errorf("mapping which processes are followed: %w", err)
 	}
 	small := []string{
@@ -420,5 +419,5 @@ func (h *Hook) Close() error {
 		errs = append(errs, l.Close())
 	}
 	h.links = nil
-	return errors.Join(append(errs, h.objects.Close())...)
+	return errors.Join(append(errs, h.processes.close(), h.objects.Close())...)
 }

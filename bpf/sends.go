@@ -157,7 +157,7 @@ func (s *sends) close() error {
 	var ends sync.WaitGroup
 	s.detach(&ends)
 	ends.Wait()
-	return errors.Join(s.single.close(), s.objects.Close())
+	return errors.Join(s.single.close(), s.counts.close(), s.objects.Close())
 }
 
 // kernelName is the name of the call in the kernel.

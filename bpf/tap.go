@@ -154,8 +154,12 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 		return nil, Diagnose("loading the tap", err)
 	}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, t.reject.program.Close(), t.objects.Data.Close(), t.objects.Close())
+		if err == nil {
+			return
+		}
+		err = errors.Join(err, t.reject.program.Close(), t.objects.Data.Close(), t.counts.close(), t.objects.Close())
+		if t.ring != nil {
+			err = errors.Join(err, t.ring.close())
 		}
 	}()
 	if t.reject, err = loadRejection(); err != nil {
@@ -169,7 +173,7 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 	}
 	if opts.Leased {
 		if err := t.Renew(); err != nil {
-			return nil, errors.Join(err, t.Close())
+			return nil, err
 		}
 	}
 	return t, nil
@@ -359,7 +363,7 @@ func (t *Tap) Renew() error {
 // to call it twice, and while a Read is waiting.
 func (t *Tap) Close() error {
 	t.filter.Close()
-	err := errors.Join(t.reject.program.Close(), t.objects.Data.Close(), t.objects.Close())
+	err := errors.Join(t.reject.program.Close(), t.objects.Data.Close(), t.counts.close(), t.objects.Close())
 	// Last, so that a reader that gets os.ErrClosed finds everything closed.
 	return errors.Join(err, t.ring.close())
 }

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -146,12 +148,26 @@ func runProgram(j job, report *reportWriter) (status byte, err error) {
 	if err != nil && !errors.As(err, &exit) && !errors.Is(err, exec.ErrWaitDelay) {
 		return 0, err
 	}
+	if killed := outOfMemory(); killed > 0 {
+		fmt.Fprintf(stderr, "vmrun: the guest ran out of memory, and its kernel killed %d of its processes: -memory gives it more\n", killed)
+	}
 	wait := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if wait.Signaled() {
 		fmt.Fprintf(stderr, "vmrun: %s: %v\n", filepath.Base(j.Args[0]), cmd.ProcessState)
 		return byte(128 + wait.Signal()), nil
 	}
 	return byte(wait.ExitStatus()), nil
+}
+
+// outOfMemory is how many processes the kernel has killed because there was no memory left.
+func outOfMemory() (killed int) {
+	counters, _ := os.ReadFile("/proc/vmstat")
+	for line := range strings.Lines(string(counters)) {
+		if count, ok := strings.CutPrefix(line, "oom_kill "); ok {
+			killed, _ = strconv.Atoi(strings.TrimSpace(count))
+		}
+	}
+	return killed
 }
 
 // sendOut writes a file or a folder as a tar stream, compressed because the port is slow.

@@ -124,6 +124,7 @@ func TestRunStatus(t *testing.T) {
 		stderr string // its beginning
 	}{
 		{"signal", []string{program, "abort"}, 128 + 9, "vmrun: guest: signal: killed\n"},
+		{"memory", []string{"-memory", "128", program, "fill"}, 128 + 9, "vmrun: the guest ran out of memory, and its kernel killed 1 of its processes: -memory gives it more\n"},
 		{"panic", []string{program, "panic"}, statusFailed, "vmrun: running guest on " + kernel + ": kernel panic: sysrq triggered crash"},
 		{"timeout", []string{"-timeout", "4s", program, "sleep"}, statusFailed, "vmrun: running guest on " + kernel + ": no end within 4s\n"},
 		{"no out", []string{"-out", "/none", program, "exit", "0"}, statusFailed, "vmrun: running guest on " + kernel + ": getting /none: "},

@@ -26,8 +26,19 @@ func main() {
 	case "sleep":
 		fmt.Println("sleeping")
 		time.Sleep(time.Hour)
+	case "fill":
+		fill()
 	case "write":
 		write(os.Args[2])
+	}
+}
+
+// fill takes memory until there is none left.
+func fill() {
+	for {
+		memory, err := syscall.Mmap(-1, 0, 16<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON|syscall.MAP_POPULATE)
+		must(err)
+		memory[0] = 1
 	}
 }
 
