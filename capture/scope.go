@@ -119,6 +119,9 @@ func openFamilies(pids []int) (_ *families, err error) {
 			return nil, err
 		}
 		f.add(p)
+		if p.OfKernel() {
+			return nil, fmt.Errorf("joining %s: it is a thread of the kernel, which has no descriptors", p)
+		}
 	}
 	return f, nil
 }

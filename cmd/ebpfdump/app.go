@@ -86,6 +86,7 @@ func exitStatus(err error) int {
 		missing *bpf.MissingError
 		differs differenceError
 		command commandError
+		cannot  *unrunnableError
 		same    *outfile.SameFileError
 	)
 	switch {
@@ -93,6 +94,8 @@ func exitStatus(err error) int {
 		return exitDone
 	case errors.As(err, &command):
 		return command.status
+	case errors.As(err, &cannot):
+		return cannot.status()
 	case errors.As(err, &usage), errors.As(err, &same):
 		return exitUsage
 	case errors.As(err, &loss):
@@ -154,7 +157,7 @@ Exit status: 0 done; 1 failed while running; 2 wrong usage; 3 finished but
 packets were lost, with --fail-on-drop; 4 a privilege or kernel feature is
 missing; 5 something is not as it was, or as it should be, with survey
 --compare and replay --expect. After capture -- COMMAND, the command's own if
-the capture was fine.`,
+the capture was fine; 127 if there is no such command, 126 if it cannot be run.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -180,7 +183,38 @@ the capture was fine.`,
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.AddCommand(a.captureCommand(), a.listCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
 		a.surveyCommand(), a.doctorCommand())
+	refuseUnknown(root)
 	return root
+}
+
+// refuseUnknown has the commands of cobra refuse what they do not know, and not show what they do
+// and call it done.
+func refuseUnknown(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			show := cmd.Run
+			cmd.Run = nil
+			cmd.RunE = func(cmd *cobra.Command, args []string) error {
+				if _, unknown, err := root.Find(args); err != nil || len(unknown) > 0 {
+					return usagef("there is no command %q: see ebpfdump --help", strings.Join(args, " "))
+				}
+				show(cmd, args)
+				return nil
+			}
+		case "completion":
+			cmd.Args = nil
+			cmd.RunE = func(cmd *cobra.Command, args []string) error {
+				if len(args) > 0 {
+					return usagef("there is no completion for %q: choose bash, fish, powershell or zsh", args[0])
+				}
+				_ = cmd.Help()
+				return usagef("which shell? Choose bash, fish, powershell or zsh")
+			}
+		}
+	}
 }
 
 // flagError says what is wrong with the number given to a flag.
@@ -188,6 +222,9 @@ func flagError(err error) error {
 	var bad *pflag.InvalidValueError
 	if !errors.As(err, &bad) {
 		return err
+	}
+	if errors.Is(err, errTwice) {
+		return errors.New("two outputs are given: choose one")
 	}
 	wanted := "a whole number"
 	if strings.HasPrefix(bad.GetFlag().Value.Type(), "uint") {
@@ -219,9 +256,12 @@ func version() string {
 }
 
 // commandLine is the command line, for the file's comment.
-func (a *app) commandLine() string {
-	words := []string{"ebpfdump"}
-	for _, arg := range a.args {
+func (a *app) commandLine() string { return "ebpfdump " + shellWords(a.args) }
+
+// shellWords is a command line that a shell takes apart into these words.
+func shellWords(args []string) string {
+	var words []string
+	for _, arg := range args {
 		if arg == "" || strings.ContainsAny(arg, " \t\n\"'\\$`*?;&|<>()") {
 			arg = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 		}
@@ -236,7 +276,7 @@ func untilSignal(parent context.Context) (ctx context.Context, cancel context.Ca
 	// Catch SIGPIPE, permanently, so that a write to a broken pipe fails with EPIPE
 	// instead. Likewise a write beyond the file size limit (ulimit -f).
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE, unix.SIGXFSZ)
-	ctx, cancel = signal.NotifyContext(parent, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
+	ctx, cancel = signal.NotifyContext(parent, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
 	context.AfterFunc(ctx, func() { time.AfterFunc(repeatedSignal, cancel) })
 	return ctx, cancel
 }
@@ -250,7 +290,7 @@ const repeatedSignal = 500 * time.Millisecond
 func untilSecondSignal(parent context.Context, first func(os.Signal)) (ctx context.Context, cancel context.CancelFunc) {
 	ctx, cancel = context.WithCancel(parent)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGPIPE)
+	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGPIPE)
 	go func() {
 		defer signal.Stop(signals)
 		var asked time.Time

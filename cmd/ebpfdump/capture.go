@@ -24,7 +24,8 @@ import (
 // captureFlags are the flags of capture as given.
 type captureFlags struct {
 	sock, listen, proto, views string
-	output, duration, buffer   string
+	duration, buffer           string
+	output                     once
 	snaplen                    int
 	packets                    uint64
 	echo, probe, isolate       bool
@@ -63,8 +64,8 @@ TCP or UDP header for tcp and udp, where a filter that tcpdump made for packets
 with a link or IP header looks in the wrong place. Of TCP and UDP the kernel
 keeps at least the header.
 
-Without -o it prints one line a packet. Stops at SIGINT, SIGTERM or SIGHUP;
-SIGUSR1 prints the counts.
+Without -o it prints one line a packet. Stops at SIGINT, SIGTERM,
+SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 
 ` + privilegeHelp("capture"),
 		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
@@ -86,8 +87,8 @@ SIGUSR1 prints the counts.
 	f.live.register(flags)
 	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962);\nan interface, a path or @NAME, netlink groups, a vsock port for kinds without")
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
-	flags.StringVarP(&f.output, "output", "o", "", "write pcapng to `FILE`, or to stdout if it is -")
-	flags.StringVarP(&f.output, "write", "w", "", "`FILE`, the same as --output")
+	flags.VarP(&f.output, "output", "o", "write pcapng to `FILE`, or to stdout if it is -")
+	flags.VarP(&f.output, "write", "w", "`FILE`, the same as --output")
 	flags.StringVar(&f.views, "view", "kernel,user", "`LIST` of views: "+capture.ViewNames())
 	f.filter.add(flags)
 	flags.BoolVar(&f.echo, "echo", false, "send back what was received")
@@ -148,7 +149,7 @@ func (f captureFlags) common(p *capturePlan) (err error) {
 	if p.config.Views, err = parseViews(f.views); err != nil {
 		return err
 	}
-	if f.hex && f.output != "" {
+	if f.hex && f.output.text != "" {
 		return usagef("-x prints packets on stdout: leave -o out, or read the file with tshark -x")
 	}
 	if f.snaplen < 0 || f.snaplen > bpf.MaxSnaplen {
@@ -175,6 +176,13 @@ func kindNames() string {
 func parseListen(s string, kind *capture.Kind) (netip.AddrPort, error) {
 	if s == "" {
 		return kind.Loopback(), nil
+	}
+	if strings.HasPrefix(s, ":") { // all addresses, as in Go
+		anywhere := "0.0.0.0"
+		if kind.IPv6() {
+			anywhere = "[::]"
+		}
+		s = anywhere + s
 	}
 	addr, err := netip.ParseAddrPort(s)
 	if ip, iperr := netip.ParseAddr(s); iperr == nil {
@@ -342,7 +350,7 @@ func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) 
 		defer cancel()
 	}
 	stopWatching := report.watch(ctx)
-	err = from.run(ctx, out)
+	err = out.whileRead(ctx, func(ctx context.Context) error { return from.run(ctx, out) })
 	stopWatching()
 	return report.end(out, err)
 }

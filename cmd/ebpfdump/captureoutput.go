@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +21,7 @@ type captureOutput struct {
 	app  *app
 	file *outfile.File // nil for stdout
 	live bool          // a terminal or a pipe, where packets should appear at once
+	to   io.Writer     // what file or stdout is
 }
 
 func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, error) {
@@ -27,13 +30,13 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 		a.files.Reads("-") // the command inherits it
 	}
 	out := &captureOutput{app: a}
-	switch p.output {
+	switch p.output.text {
 	case "":
 		stdout, err := a.results()
 		if err != nil {
 			return nil, err
 		}
-		out.live = true
+		out.live, out.to = true, a.data
 		out.File = convert.NewStream(stdout, convert.Lines(convert.LineOptions{Hex: p.hex}))
 	case "-":
 		if a.stdoutTerminal {
@@ -43,7 +46,7 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 		if err != nil {
 			return nil, err
 		}
-		out.live = true
+		out.live, out.to = true, a.data
 		out.File = convert.NewStream(stdout, convert.Pcapng())
 	default:
 		if len(p.live.command) > 0 {
@@ -52,11 +55,11 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 				return nil, err
 			}
 		}
-		file, err := a.files.Create(ctx, p.output)
+		file, err := a.files.Create(ctx, p.output.text)
 		if err != nil {
 			return nil, err
 		}
-		out.file, out.live = file, file.Pipe()
+		out.file, out.live, out.to = file, file.Pipe(), file
 		out.File = convert.NewFile(file, convert.Pcapng())
 	}
 	return out, nil
@@ -110,6 +113,19 @@ func (out *captureOutput) capabilities() []int {
 		return confine.NeedsToRemoveFrom(folder)
 	}
 	return nil
+}
+
+// whileRead runs a capture until it ends, or nobody reads the output any more, which is an error.
+func (out *captureOutput) whileRead(ctx context.Context, run func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	unread := fmt.Errorf("writing capture: nobody reads it any more: %w", unix.EPIPE)
+	defer outfile.AwaitUnread(out.to, func() { cancel(unread) })()
+	err := run(ctx)
+	if err == nil && errors.Is(context.Cause(ctx), unread) {
+		return unread
+	}
+	return err
 }
 
 // written is the number of packets in an output, whether it failed or not.

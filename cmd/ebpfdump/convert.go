@@ -21,11 +21,12 @@ import (
 
 // convertFlags are the flags of convert as given.
 type convertFlags struct {
-	inputs           []string
-	output, from, to string
-	sock, src, dst   string
-	bootTime, views  string
-	strict, quiet    bool
+	inputs          []string
+	output          once
+	from, to        string
+	sock, src, dst  string
+	bootTime, views string
+	strict, quiet   bool
 }
 
 // convertPlan is the interpretation of the flags.
@@ -86,8 +87,8 @@ clocks. What is left out of any output is counted in the closing lines.`,
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.StringVarP(&f.output, "output", "o", "", "write to `FILE`, or to stdout if it is -")
-	flags.StringVarP(&f.output, "write", "w", "", "the same as --output")
+	flags.VarP(&f.output, "output", "o", "write to `FILE`, or to stdout if it is -")
+	flags.VarP(&f.output, "write", "w", "the same as --output")
 	flags.StringVar(&f.from, "from", "", "`FORM` of the inputs: "+formNames(false))
 	flags.StringVar(&f.to, "to", "", "`FORM` of the output: "+formNames(true))
 	flags.StringVar(&f.sock, "sock", "", "`KIND` of socket that a text is about, if its bytes do not tell")
@@ -110,15 +111,15 @@ func formNames(writable bool) string {
 
 // plan checks the flags. Every error is a usage error.
 func (f convertFlags) plan(stdoutTerminal bool) (p convertPlan, err error) {
-	p = convertPlan{inputs: f.inputs, output: f.output, quiet: f.quiet}
+	p = convertPlan{inputs: f.inputs, output: f.output.text, quiet: f.quiet}
 	p.read.Strict = f.strict
-	if f.output == "" {
+	if f.output.text == "" {
 		return p, usagef("where to? Give -o FILE, or -o - for stdout")
 	}
 	if p.from, p.to, err = f.forms(); err != nil {
 		return p, err
 	}
-	if f.output == "-" && stdoutTerminal && !p.to.Text {
+	if f.output.text == "-" && stdoutTerminal && !p.to.Text {
 		return p, usagef("%s is no text for a terminal: give a file (-o FILE), pipe it on, or choose --to json", p.to.Name)
 	}
 	if f.sock != "" {
@@ -155,11 +156,11 @@ func (f convertFlags) forms() (from, to *convert.Format, err error) {
 		if to, ok = convert.FormatByName(f.to); !ok || !to.Writable() {
 			return nil, nil, usagef("--to %s: choose one of %s", f.to, formNames(true))
 		}
-	case f.output == "-":
+	case f.output.text == "-":
 		to, _ = convert.FormatByName("pcapng")
 	default:
-		if to, ok = convert.FormatByFileName(f.output); !ok {
-			return nil, nil, usagef("the name %s does not tell the form: give --to %s", f.output, formNames(true))
+		if to, ok = convert.FormatByFileName(f.output.text); !ok {
+			return nil, nil, usagef("the name %s does not tell the form: give --to %s", f.output.text, formNames(true))
 		}
 	}
 	return from, to, nil

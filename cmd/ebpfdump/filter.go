@@ -1,8 +1,10 @@
 package main
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -43,7 +45,11 @@ func (f filterFlags) read() (*bpf.Verdict, error) {
 		}
 		return verdict, err
 	case f.classic != "":
-		return bpf.ReadClassic(f.classic)
+		verdict, err := bpf.ReadClassic(f.classic)
+		if err != nil && isELF(f.classic) {
+			return nil, usagef("--filter-cbpf %s: it is a BPF object, which --filter takes", f.classic)
+		}
+		return verdict, err
 	case f.verdict != "":
 		return parseVerdict(f.verdict)
 	}
@@ -54,6 +60,18 @@ func (f filterFlags) read() (*bpf.Verdict, error) {
 func (f filterFlags) files() []string {
 	object, _ := splitProgram(f.object)
 	return []string{object, f.classic}
+}
+
+// isELF tells whether a file begins as an object does.
+func isELF(name string) bool {
+	file, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	var magic [len(elf.ELFMAG)]byte
+	_, err = io.ReadFull(file, magic[:])
+	return err == nil && string(magic[:]) == elf.ELFMAG
 }
 
 // splitProgram splits FILE:PROGRAM, unless there is a file of that whole name.

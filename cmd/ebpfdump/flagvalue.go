@@ -29,6 +29,30 @@ func requireValues(cmd *cobra.Command, _ []string) (err error) {
 	return err
 }
 
+// once is the value of a flag that may be given once: of two outputs one would be missing, and
+// nobody would be told.
+type once struct {
+	text  string
+	given bool
+}
+
+var _ pflag.Value = &once{}
+
+var errTwice = errors.New("it is given twice")
+
+func (o *once) Set(text string) error {
+	if o.given {
+		return errTwice
+	}
+	o.text, o.given = text, true
+	return nil
+}
+
+func (o *once) String() string { return o.text }
+
+// Type is that of a string in pflag.
+func (o *once) Type() string { return "string" }
+
 // processNames is the value of a flag that names processes, with commas between them. Quotes are
 // needed around a name with a comma, and nothing else is special.
 type processNames struct{ names *[]string }

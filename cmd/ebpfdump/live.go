@@ -61,17 +61,30 @@ func (f *liveFlags) register(flags *pflag.FlagSet) {
 // arguments accepts a command after --, and nothing else.
 func (f *liveFlags) arguments(cmd *cobra.Command, args []string) error {
 	at := cmd.ArgsLenAtDash()
-	if at < 0 {
-		return noArguments(cmd, args)
-	}
-	if at > 0 {
-		return noArguments(cmd, args[:at])
-	}
-	if len(args) == 0 {
+	switch {
+	case at < 0:
+		return loose(cmd, args)
+	case at > 0:
+		return loose(cmd, args[:at])
+	case len(args) == 0:
 		return usagef("which command? Give it behind --, as in ebpfdump capture -- curl http://127.0.0.1/")
 	}
 	f.command = args
 	return nil
+}
+
+// loose refuses arguments that are not behind --, and says how to give what they may be.
+func loose(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if _, ok := capture.KindByName(args[0]); ok && !cmd.Flags().Changed("sock") {
+		return usagef("%q is one argument too many: a kind of socket is given as --sock %[1]s", args[0])
+	}
+	if _, err := exec.LookPath(args[0]); err == nil {
+		return usagef("%q is one argument too many: a command to run goes behind --, as in %s -- %s", args[0], cmd.CommandPath(), shellWords(args))
+	}
+	return noArguments(cmd, args)
 }
 
 // wanted tells whether the user wants to capture from other processes.
@@ -127,7 +140,7 @@ func (f *liveFlags) numbers() (ports []uint16, err error) {
 // contradiction refuses flags that contradict each other.
 func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 	if cmd.Flags().Changed("sock") {
-		return usagef("a socket of our own (--sock), or those of another process (--pid, --cgroup, -- COMMAND): not both")
+		return f.besideOwn(cmd)
 	}
 	for _, name := range []string{"listen", "proto", "echo", "probe", "isolate"} {
 		if cmd.Flags().Changed(name) {
@@ -143,7 +156,7 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 	if len(f.command) > 0 {
 		var cannot *exec.Error
 		if _, err := exec.LookPath(f.command[0]); errors.As(err, &cannot) {
-			return usagef("the command %s cannot be run: %w", f.command[0], cannot.Err)
+			return &unrunnableError{f.command[0], cannot.Err}
 		}
 	}
 	switch {
@@ -161,6 +174,50 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 		return usagef("--fd is for --pid: a command has no descriptors yet")
 	}
 	return nil
+}
+
+// otherProcesses are the flags for sockets of other processes, and what is to be said of one that
+// comes with --sock.
+var otherProcesses = []struct{ flag, instead string }{
+	{"port", "--listen ADDR:PORT chooses the port"},
+	{"fd", "the socket is a new one"},
+	{"user", "no command is run"},
+	{"allow-drop", "nobody else reads the socket, so leave it out"},
+	{"replace-filter", "the socket has no other filter"},
+}
+
+// besideOwn refuses what does not go with a socket of our own.
+func (f *liveFlags) besideOwn(cmd *cobra.Command) error {
+	if !cmd.Flags().Changed("pid") && !cmd.Flags().Changed("cgroup") && len(f.command) == 0 {
+		for _, other := range otherProcesses {
+			if cmd.Flags().Changed(other.flag) {
+				return usagef("--%s is for sockets of other processes (--pid, --cgroup or a command): with --sock, %s",
+					other.flag, other.instead)
+			}
+		}
+	}
+	return usagef("a socket of our own (--sock), or those of another process (--pid, --cgroup, -- COMMAND): not both")
+}
+
+// unrunnableError says that the command cannot be run.
+type unrunnableError struct {
+	command string
+	err     error
+}
+
+func (e *unrunnableError) Error() string {
+	return fmt.Sprintf("the command %s cannot be run: %v", e.command, e.err)
+}
+
+func (e *unrunnableError) Unwrap() error { return e.err }
+
+// status is that of a shell, of env and of timeout: 127 if there is no such command, and 126 if
+// there is one.
+func (e *unrunnableError) status() int {
+	if errors.Is(e.err, exec.ErrNotFound) || errors.Is(e.err, os.ErrNotExist) {
+		return 127
+	}
+	return 126
 }
 
 // processes finds the processes that --pid names.
@@ -252,7 +309,7 @@ func (a *app) openLive(config capture.JoinConfig, f captureFlags) (*capture.Live
 		return capture.Join(config)
 	}
 	command := capture.Command{Args: f.live.command, Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
-	if f.output == "" || f.output == "-" {
+	if f.output.text == "" || f.output.text == "-" {
 		command.Stdout = os.Stderr // stdout is for the packets
 	}
 	account, err := runAs(f.live.user)

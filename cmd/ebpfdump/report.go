@@ -75,7 +75,7 @@ func (r *reporter) watch(ctx context.Context) (stop func()) {
 	var done sync.WaitGroup
 	done.Go(func() {
 		var tick, late <-chan time.Time
-		if r.app.stderrTerminal && !r.plan.quiet && r.plan.output != "" {
+		if r.app.stderrTerminal && !r.plan.quiet && r.plan.output.text != "" {
 			ticker := time.NewTicker(time.Second)
 			defer ticker.Stop()
 			tick = ticker.C

@@ -23,8 +23,9 @@ import (
 
 // surveyFlags are the flags of survey as given.
 type surveyFlags struct {
-	sock, output, read, compare, captures string
-	markdown, json, html, verbose         bool
+	sock, read, compare, captures string
+	output                        once
+	markdown, json, html, verbose bool
 }
 
 func (a *app) surveyCommand() *cobra.Command {
@@ -59,7 +60,7 @@ missing without which nothing can be tried.
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVar(&f.sock, "sock", "", "survey only a `LIST` of kinds, such as tcp,raw/udp")
-	flags.StringVarP(&f.output, "output", "o", "", "write to `FILE`, or to stdout if it is - or not given")
+	flags.VarP(&f.output, "output", "o", "write to `FILE`, or to stdout if it is - or not given")
 	flags.BoolVar(&f.markdown, "markdown", false, "print a page of Markdown")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object, of a form that stays the same")
 	flags.BoolVar(&f.html, "html", false, "print one HTML page with a drawing, which needs nothing else")
@@ -97,7 +98,7 @@ func (f surveyFlags) format() (surveyFormat, error) {
 		return chosen, nil
 	}
 	for _, c := range formats {
-		if filepath.Ext(f.output) == c.extension {
+		if filepath.Ext(f.output.text) == c.extension {
 			return c.format, nil
 		}
 	}
@@ -130,7 +131,7 @@ func (a *app) survey(f surveyFlags, args []string) (err error) {
 	ctx, cancel := untilSignal(context.Background())
 	defer cancel()
 	a.files.Reads(append(args, f.read, f.compare)...)
-	out, err := a.openReport(ctx, f.output)
+	out, err := a.openReport(ctx, f.output.text)
 	if err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ func ReadJSON(from io.Reader) (*Report, error) {
 		if limited.N == 0 {
 			return nil, fmt.Errorf("reading a survey: it has more than %d bytes", largestReport)
 		}
-		return nil, fmt.Errorf("reading a survey: %w", err)
+		return nil, fmt.Errorf("reading a survey: it is not one in JSON, as survey --json writes it: %w", err)
 	}
 	if r.Schema != Schema {
 		return nil, fmt.Errorf("reading a survey: it has schema %d, and this program knows %d", r.Schema, Schema)
