@@ -17,6 +17,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert"
 	"github.com/ebpfdump/ebpfdump/internal/confine"
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
 )
@@ -39,6 +40,7 @@ type captureFlags struct {
 type capturePlan struct {
 	captureFlags
 	config   capture.Config
+	form     *convert.Format // of the output, if that has a name
 	duration time.Duration
 }
 
@@ -64,7 +66,8 @@ TCP or UDP header for tcp and udp, where a filter that tcpdump made for packets
 with a link or IP header looks in the wrong place. Of TCP and UDP the kernel
 keeps at least the header.
 
-Without -o it prints one line a packet. Stops at SIGINT, SIGTERM,
+Without -o it prints one line a packet. Otherwise it writes pcapng, or what the
+file's name stands for: .json, or .pcap and .txt with room for one view. Stops at SIGINT, SIGTERM,
 SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 
 ` + privilegeHelp("capture"),
@@ -87,9 +90,9 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	f.live.register(flags)
 	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962);\nan interface, a path or @NAME, netlink groups, a vsock port for kinds without")
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
-	flags.VarP(&f.output, "output", "o", "write pcapng to `FILE`, or to stdout if it is -")
+	flags.VarP(&f.output, "output", "o", "write to `FILE`, or pcapng to stdout if it is -")
 	flags.VarP(&f.output, "write", "w", "`FILE`, the same as --output")
-	flags.StringVar(&f.views, "view", "kernel,user", "`LIST` of views: "+capture.ViewNames())
+	flags.StringVar(&f.views, "view", "", "`LIST` of views: "+capture.ViewNames()+" (default kernel,user)")
 	f.filter.add(flags)
 	flags.BoolVar(&f.echo, "echo", false, "send back what was received")
 	flags.BoolVar(&f.probe, "probe", false, "send the reference traffic, and end when it has been seen")
@@ -146,7 +149,8 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 // common checks the flags of all ways to capture.
 func (f captureFlags) common(p *capturePlan) (err error) {
 	p.config.Packets, p.config.Snaplen = f.packets, f.snaplen
-	if p.config.Views, err = parseViews(f.views); err != nil {
+	p.form = formOf(f.output.text)
+	if p.config.Views, err = f.chosenViews(p.form); err != nil {
 		return err
 	}
 	if f.hex && f.output.text != "" {
@@ -163,6 +167,29 @@ func (f captureFlags) common(p *capturePlan) (err error) {
 	}
 	p.duration, err = parseDuration(f.duration)
 	return err
+}
+
+// formOf is the form that a file's name stands for, and pcapng if it stands for none.
+func formOf(name string) *convert.Format {
+	if form, ok := convert.FormatByFileName(name); ok && form.Writable() {
+		return form
+	}
+	return convert.Pcapng()
+}
+
+// chosenViews are the views that the user wants, and for which the output has room.
+func (f captureFlags) chosenViews(form *convert.Format) ([]capture.View, error) {
+	switch {
+	case f.views == "" && form.OneView:
+		return []capture.View{capture.ViewKernel}, nil
+	case f.views == "":
+		return []capture.View{capture.ViewKernel, capture.ViewUser}, nil
+	}
+	views, err := parseViews(f.views)
+	if err == nil && form.OneView && len(views) > 1 {
+		return nil, usagef("--view %s: %s has room for one view: choose one, or write pcapng", f.views, form.Name)
+	}
+	return views, err
 }
 
 func kindNames() string {

@@ -14,14 +14,16 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/outfile"
 )
 
-// captureOutput is the destination of a capture's packets: a pcapng file, a pipe, or
-// lines on stdout.
+// captureOutput is the destination of a capture's packets: a file, a pipe, or lines on
+// stdout.
 type captureOutput struct {
 	*convert.File
 	app  *app
 	file *outfile.File // nil for stdout
 	live bool          // a terminal or a pipe, where packets should appear at once
 	to   io.Writer     // what file or stdout is
+	// selection chooses what a form with room for one view takes; nil for others.
+	selection *convert.Selection
 }
 
 func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, error) {
@@ -60,15 +62,29 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 			return nil, err
 		}
 		out.file, out.live, out.to = file, file.Pipe(), file
-		out.File = convert.NewFile(file, convert.Pcapng())
+		out.File = convert.NewFile(file, p.form)
+		if p.form.OneView {
+			out.selection = &convert.Selection{Views: p.config.Views, Format: p.form}
+		}
 	}
 	return out, nil
+}
+
+// WritePacket implements capture.Sink.
+func (out *captureOutput) WritePacket(p *capture.Packet) error {
+	if out.selection != nil && !out.selection.Takes(p) {
+		return nil
+	}
+	return out.File.WritePacket(p)
 }
 
 // begin writes the start of the output, once the tap is attached.
 func (out *captureOutput) begin(from source) error {
 	if err := out.Begin(convert.WriteOptions{Section: section(out.app.commandLine())}); err != nil {
 		return err
+	}
+	if out.selection != nil {
+		return nil // only the first packet tells what its header has
 	}
 	// A single interface may wait for its first packet. Several are written first,
 	// because reordercap cannot read a file that has them later.
@@ -99,7 +115,7 @@ func (out *captureOutput) End(failure error, statistics ...capture.Statistics) e
 		seen[of(s)] = seen[of(s)] || s.Written > 0
 	}
 	for _, s := range statistics {
-		if seen[of(s)] && out.Begun() {
+		if seen[of(s)] && out.Begun() && out.selection == nil {
 			_ = out.AddInterface(s.Interface) // the next write returns the same error
 		}
 	}

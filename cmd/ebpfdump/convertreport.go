@@ -170,10 +170,7 @@ func (c *conversion) closingLines() {
 	for _, s := range c.sources {
 		c.app.noteCutOff(s)
 	}
-	for _, left := range c.out.selection.LeftOut() {
-		printf("%s of %s left out: %s %s",
-			counted(left.Packets, "packet"), interfaceName(left.Interface), c.out.format.Name, leftOutReasons[left.Reason])
-	}
+	c.app.leftOut(&c.out.selection)
 	for _, left := range c.out.file.LeftOut() {
 		if !left.Expected || !c.plan.quiet {
 			printf("%v", left)
@@ -193,6 +190,14 @@ func (c *conversion) closingLines() {
 	}
 	for _, n := range c.out.counts {
 		printf("%s: %s", interfaceName(n.iface), counted(n.packets, "packet"))
+	}
+}
+
+// leftOut says for which packets the output's form has no room.
+func (a *app) leftOut(s *convert.Selection) {
+	for _, left := range s.LeftOut() {
+		a.stderr.Line("%s of %s left out: %s %s",
+			counted(left.Packets, "packet"), interfaceName(left.Interface), s.Format.Name, leftOutReasons[left.Reason])
 	}
 }
 

@@ -125,6 +125,9 @@ func (r *reporter) end(out *captureOutput, failure error) error {
 	statistics, serr := r.session.Statistics()
 	// What was captured is written even if the statistics are not available.
 	err := firstError(out.End(failure, statistics...), serr)
+	if out.selection != nil {
+		r.app.leftOut(out.selection)
+	}
 	counts, cerr := r.session.Counts()
 	if cerr == nil && !r.plan.quiet {
 		r.closingLines(counts, statistics)
