@@ -15,6 +15,8 @@ require (
 
 require github.com/tidwall/btree v1.8.2
 
+require github.com/klauspost/compress v1.20.4
+
 require (
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/mitchellh/colorstring v0.0.0-20190213212951-d06e56a500db // indirect

@@ -168,9 +168,10 @@ type Source struct {
 	Format *Format
 }
 
-// Open starts reading a file. If format is nil, it is detected from the content.
+// Open starts reading a file, which may be compressed with gzip or zstd. If format is nil, it is
+// detected from the content.
 func Open(r io.Reader, format *Format, o ReadOptions) (*Source, error) {
-	in := window.New(r)
+	in := window.New(newPlain(r))
 	if format == nil {
 		var err error
 		if format, err = detect(in); err != nil {

@@ -58,6 +58,9 @@ func captureSeeds(t testing.TB) [][]byte {
 		pcap := pcapFile(order, pcapNanoseconds, linkIPv4)
 		seeds = append(seeds, append(pcap, pcapPacket(order, 1, 2, 9, "first")...))
 	}
+	for _, packed := range compressed(t, ours) {
+		seeds = append(seeds, packed)
+	}
 	return seeds
 }
 

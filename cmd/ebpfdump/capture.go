@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -149,6 +150,9 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 // common checks the flags of all ways to capture.
 func (f captureFlags) common(p *capturePlan) (err error) {
 	p.config.Packets, p.config.Snaplen = f.packets, f.snaplen
+	if suffix := filepath.Ext(f.output.text); suffix == ".gz" || suffix == ".zst" {
+		return usagef("-o %s: a capture is not compressed while it is written: give -o - and pipe it through gzip or zstd", f.output.text)
+	}
 	p.form = formOf(f.output.text)
 	if p.config.Views, err = f.chosenViews(p.form); err != nil {
 		return err
