@@ -18,6 +18,9 @@ const (
 	ViewWire
 	// ViewSent is what a sending system call took.
 	ViewSent
+	// ViewCgroup is what the cgroup hooks get, from the IP header on: of what a socket receives
+	// and of what it sends.
+	ViewCgroup
 
 	// ViewCount is more than the number of any view, to index arrays.
 	ViewCount
@@ -30,6 +33,7 @@ var viewNames = map[View]string{
 	ViewLink:   "link",
 	ViewWire:   "wire",
 	ViewSent:   "sent",
+	ViewCgroup: "cgroup",
 }
 
 // String is the name used on the command line and in interface names.
