@@ -59,7 +59,7 @@ func Attach(conn syscall.Conn, options Options) (*Session, error) {
 	}
 	s, err := newSession(config.withDefaults(), func(s *Session) error {
 		return main.control(func(fd int) error {
-			if err := s.tap.Attach(fd); err != nil {
+			if err := s.config.Filter.Attach(fd); err != nil {
 				return err
 			}
 			main.describe(fd)
@@ -101,7 +101,7 @@ func (s *Session) giveBack() error {
 		return nil
 	}
 	s.released = true
-	stopped := s.tap.Stop()
+	stopped := s.stopRecording()
 	err := s.main.control(func(fd int) error {
 		f, err := getFilter(fd)
 		if err != nil || !f.extended {

@@ -1,6 +1,8 @@
 package capture
 
 import (
+	"cmp"
+	"errors"
 	"hash/maphash"
 	"sync/atomic"
 
@@ -145,4 +147,36 @@ func (c *collector) cgroup(r *route, p *Packet, whole []byte, length int) {
 	}
 	c.add(p, at, true)
 	p.Truncated, p.Drops = false, 0
+}
+
+// openHook opens the hook beside the tap, if its view is wanted, so that whatever gets the filter
+// is marked.
+func (s *Session) openHook() (err error) {
+	if !s.config.wants(ViewCgroup) {
+		return nil
+	}
+	s.hook, err = bpf.OpenHook(s.tap, bpf.HookOptions{
+		Snaplen: s.config.Snaplen, NoLink: true, Record: true, FromNetwork: true, Egress: true, Beside: true, NoProcesses: true,
+	})
+	if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) {
+		missing.Otherwise = cmp.Or(missing.Otherwise, "choose views without cgroup")
+	}
+	if err != nil {
+		return err
+	}
+	s.config.Filter = marking{s.config.Filter, s.hook}
+	return nil
+}
+
+// marking is a Filter whose sockets are marked for the hook.
+type marking struct {
+	Filter
+	hook *bpf.Hook
+}
+
+func (m marking) Attach(fd int) error {
+	if _, err := m.hook.Mark(fd); err != nil {
+		return err
+	}
+	return m.Filter.Attach(fd)
 }

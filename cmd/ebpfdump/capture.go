@@ -139,6 +139,9 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	if slices.Contains(p.config.Views, capture.ViewSent) && !f.echo && !f.probe {
 		return p, usagef("a socket of its own sends nothing without --echo, so that the view sent would stay empty")
 	}
+	if slices.Contains(p.config.Views, capture.ViewCgroup) && !kind.HasCgroupHooks() {
+		return p, usagef("the kernel runs no cgroup hook for a %s, so that the view cgroup would stay empty", kind.Summary)
+	}
 	p.config.Verdict, err = f.filter.read()
 	return p, err
 }
