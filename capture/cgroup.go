@@ -106,12 +106,19 @@ func (c *collector) arrived(whole []byte, length int) {
 // departed processes what the hook has recorded of a packet that a socket sends.
 func (c *collector) departed(whole []byte, length int) {
 	rec := &c.record
-	c.hooks.drops += c.hooks.lostSent.since(rec.Cpu, rec.Lost)
+	lost := c.hooks.lostSent.since(rec.Cpu, rec.Lost)
+	c.hooks.drops += lost
+	if c.departures != nil {
+		c.departures.noticed += lost
+	}
 	r := c.hooked()
 	if r == nil {
 		return
 	}
 	c.packet.Direction = Outbound
+	if c.departures != nil {
+		c.departures.saw(&c.packet, rec, r.kind)
+	}
 	c.cgroup(r, &c.packet, whole, length)
 }
 

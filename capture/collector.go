@@ -30,21 +30,23 @@ type collector struct {
 	immediate bool
 	observe   func(*bpf.Record) // may be nil
 
-	ring    arrivals
-	record  bpf.Record
-	packet  Packet
-	noted   pair.Packet
-	flows   *flows  // nil without ViewSent
-	waiting pending // deliveries, not paired yet
-	got     int64   // boot time up to which deliveries have been taken
-	took    bool    // the last take returned some
-	lost    losses  // of packets
-	lostAll uint64  // losses up to the newest record
-	drops   uint64  // losses since the last packet of the kernel view
-	ids     uint64  // the last one that was given
-	hooks   cgroupHooks
-	scratch []byte
-	flushed time.Time
+	ring   arrivals
+	record bpf.Record
+	packet Packet
+	noted  pair.Packet
+	flows  *flows // nil without ViewSent
+	// departures is nil unless what was sent is to be found in the cgroup view.
+	departures *departures
+	waiting    pending // deliveries, not paired yet
+	got        int64   // boot time up to which deliveries have been taken
+	took       bool    // the last take returned some
+	lost       losses  // of packets
+	lostAll    uint64  // losses up to the newest record
+	drops      uint64  // losses since the last packet of the kernel view
+	ids        uint64  // the last one that was given
+	hooks      cgroupHooks
+	scratch    []byte
+	flushed    time.Time
 
 	counts    [ViewCount]atomic.Uint64
 	written   atomic.Uint64            // packets that the sink took

@@ -177,6 +177,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	if config.changes() && config.wants(ViewCgroup) {
 		l.collector.hooks.beside = newBeside()
 	}
+	l.collector.departures.countLosses(l.hook)
 	l.follower = newFollower(l)
 	l.collector.origin = l.follower
 	if l.collector.flows != nil {

@@ -129,6 +129,7 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 	if s.hook != nil {
 		s.collector.hooks.beside = newBeside()
 	}
+	s.collector.departures.countLosses(s.hook)
 	s.own = newOwn(&config, s.tap, clock.bound)
 	s.own.home.cookie = s.main.cookie
 	s.collector.origin = s.own
@@ -175,13 +176,14 @@ func (c *Config) check() error {
 // newCollector makes a collector whose origin is not set yet.
 func newCollector(options Options, tap *bpf.Tap, clock clock) *collector {
 	c := &collector{
-		tap:       tap,
-		clock:     clock,
-		limit:     options.Packets,
-		poll:      pollInterval,
-		flows:     newFlows(options.Views),
-		snaplen:   options.Snaplen,
-		immediate: options.Immediate,
+		tap:        tap,
+		clock:      clock,
+		limit:      options.Packets,
+		poll:       pollInterval,
+		flows:      newFlows(options.Views),
+		departures: newDepartures(&options),
+		snaplen:    options.Snaplen,
+		immediate:  options.Immediate,
 	}
 	if options.Immediate {
 		c.poll = immediateInterval
