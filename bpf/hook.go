@@ -309,6 +309,13 @@ var hookPoints = []struct {
 	{ebpf.AttachCGroupInet6Connect, hookProgConnects6},
 }
 
+// HidesSYNACKs tells whether the kernel runs no egress hook for the SYN-ACKs that TCP sends over
+// IPv6, as before Linux 6.6.
+func HidesSYNACKs() bool {
+	major, minor := version()
+	return major < 6 || major == 6 && minor < 6
+}
+
 // attachingCgroup begins the errors of attaching to the cgroup.
 const attachingCgroup = "attaching to cgroup"
 

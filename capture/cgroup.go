@@ -6,6 +6,8 @@ import (
 	"hash/maphash"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
@@ -156,6 +158,9 @@ func (c *collector) cgroup(r *route, p *Packet, whole []byte, length int) {
 	p.Truncated, p.Drops = false, 0
 }
 
+// hiddenSYNACKs says what the kernel does not show the hook.
+const hiddenSYNACKs = "before Linux 6.6 the kernel shows cgroup_skb/egress no SYN-ACK over IPv6: the view cgroup has none"
+
 // openHook opens the hook beside the tap, if its view is wanted, so that whatever gets the filter
 // is marked.
 func (s *Session) openHook() (err error) {
@@ -170,6 +175,9 @@ func (s *Session) openHook() (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	if s.config.Kind == kindOf(unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP) && bpf.HidesSYNACKs() {
+		s.config.Notice(hiddenSYNACKs)
 	}
 	s.config.Filter = marking{s.config.Filter, s.hook}
 	return nil

@@ -33,10 +33,10 @@ type departed struct {
 	parts    []departedPart
 	// Of others:
 	datagrams []departedDatagram
-	taken     int // datagrams before this index were found by calls, or passed over
-	tid       uint32
-	several   bool // threads have sent
-	held      int  // bytes that calls have left to be sent with those of later ones (MSG_MORE)
+	taken     int    // datagrams before this index were found by calls, or passed over
+	tid       uint32 // of the last call, and when that ended
+	ended     int64
+	held      int // bytes that calls have left to be sent with those of later ones (MSG_MORE)
 }
 
 // departedPart is the bytes that a segment was the first to bring, from one sequence number to
@@ -248,9 +248,10 @@ func (d *departures) nameSegments(at *departed, p *Packet, of *delivery) {
 }
 
 func (d *departures) nameDatagram(at *departed, p *Packet, of *delivery) {
-	at.several = at.several || at.tid != 0 && at.tid != of.tid
-	at.tid = of.tid
-	if of.call == "sendmmsg" && !at.several {
+	// Two threads at once: then the order tells nothing.
+	together := at.tid != of.tid && at.ended > of.began
+	at.tid, at.ended = of.tid, of.Time
+	if of.call == "sendmmsg" && !together {
 		d.nameNext(at, p, of)
 		return
 	}

@@ -431,6 +431,9 @@ func (l *Live) Remarks() []string {
 	if l.uring.Load() && l.config.wants(ViewSent) {
 		all = append(all, "the process uses io_uring: what it sent that way is not in the sent view")
 	}
+	if l.config.wants(ViewCgroup) && bpf.HidesSYNACKs() && l.roster.hasKind(unix.AF_INET6, unix.SOCK_STREAM) {
+		all = append(all, hiddenSYNACKs)
+	}
 	if n := l.collector.forgotten.Load(); n > 0 {
 		all = append(all, fmt.Sprintf("%d packets were of sockets that nobody knows: they are not in the capture", n))
 	}
