@@ -395,6 +395,50 @@ func checkNames(t *testing.T, byID map[uint64]Packet, p *Packet, all bool) {
 	}
 }
 
+// Where the tap is on the sockets of a process, because it changes what they get, packets have two
+// records.
+func TestCgroupFiltered(t *testing.T) {
+	t.Parallel()
+	for name, target := range map[string][]string{"tcp": {"echo", "tcp4", "127.0.0.1:0"}, "udp": {"udp", "127.0.0.1:0"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := startTarget(t, target...)
+			l := joinWith(t, JoinConfig{
+				PIDs: []int{server.Process.Pid}, Options: Options{Views: cgroupViews, RingSize: 8 << 20, Verdict: bpf.Keep(-1)},
+			})
+			wire := tapWire(t, server.ns)
+			sink := runLive(t, l, func() { talk(t, server.dial(t, name, server.address)) })
+			in, out := wire.packets(t, ofPort(netip.MustParseAddrPort(server.address).Port()))
+			checkCgroup(t, sink, in, out)
+			checkHookLedger(t, l, sink)
+			checkLiveLedger(t, l)
+			checkNamed(t, sink, true)
+		})
+	}
+}
+
+// The owner of a socket goes on using it.
+func TestCgroupAttached(t *testing.T) {
+	t.Parallel()
+	ns := mustNamespace(t)
+	conn := mustListenUDP(t, ns, "udp4", "127.0.0.1:0")
+	s := mustAttach(t, conn, ViewKernel, ViewCgroup)
+	wire := tapWire(t, ns)
+	client := dialFrom(t, ns, "udp", conn.LocalAddr().String())
+	defer client.Close()
+	sink := collect(t, s, func() {
+		for i := range 3 {
+			sendAndRead(t, client, conn, fmt.Sprint("datagram ", i))
+			if _, err := conn.WriteTo([]byte("answer"), client.LocalAddr()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	in, out := wire.packets(t, ofPort(uint16(conn.LocalAddr().(*net.UDPAddr).Port)))
+	checkCgroup(t, sink, in, out)
+	checkHookLedger(t, s, sink)
+}
+
 // What does not leave at once, because nobody reads it, is said; and what is sent in parts, with
 // retransmissions or later, is never in packets that do not have it.
 func TestCgroupNamesOfStreams(t *testing.T) {
