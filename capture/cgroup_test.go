@@ -298,7 +298,7 @@ func TestCgroupJoined(t *testing.T) {
 
 func TestCgroupOwn(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"tcp", "tcp6", "udp", "udp6", "udplite", "raw", "raw6", "icmp", "icmp6"} {
+	for _, name := range []string{"tcp", "tcp6", "udp", "udp6", "raw", "raw6", "icmp", "icmp6"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			kind := mustKind(t, name)
