@@ -536,9 +536,7 @@ func TestCgroupNamesOfDatagrams(t *testing.T) {
 	})
 	var packets []Packet
 	var got, want []string
-	for _, p := range sink.view(ViewCgroup) {
-		packets = append(packets, p)
-	}
+	packets = append(packets, sink.view(ViewCgroup)...)
 	for _, p := range sink.view(ViewSent) {
 		said := "-"
 		for _, span := range p.Receipt.Packets.Ranges {
