@@ -509,5 +509,5 @@ func (h *Hook) Close() error {
 		errs = append(errs, l.Close())
 	}
 	h.links = nil
-	return errors.Join(append(errs, h.processes.close(), h.objects.Close())...)
+	return errors.Join(append(errs, h.processes.close(), h.arrived.close(), h.departed.close(), h.objects.Close())...)
 }
