@@ -147,6 +147,15 @@ static __always_inline int describe_owner(struct bpf_sock *sk, const struct mark
 	return wanted_port(at->local_port, at->peer_port);
 }
 
+/* Of the bytes from the filter's offset 0 on there are as many as without those before it.
+ */
+static __always_inline __u32 limit(const struct arrival *at)
+{
+	__u32 most = snaplen + at->before;
+
+	return most > PACKET_MAX ? PACKET_MAX : most;
+}
+
 SEC("cgroup_skb/ingress")
 int arrived(struct __sk_buff *skb)
 {
@@ -178,7 +187,7 @@ int arrived(struct __sk_buff *skb)
 		at.before = at.start;
 		at.start = 0;
 	}
-	record_packet(skb, c, &at);
+	record_packet(skb, c, &at, limit(&at));
 	return 1;
 }
 
@@ -209,7 +218,7 @@ int departed(struct __sk_buff *skb)
 	at.before = filter_offset(skb, &at);
 	if (at.before > skb->len)
 		at.before = 0;
-	record_packet(skb, c, &at);
+	record_packet(skb, c, &at, limit(&at));
 	return 1;
 }
 

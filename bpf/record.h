@@ -81,10 +81,10 @@ struct arrival {
 	struct counters *counters;
 	__u64 origin;
 	__u32 start;
-	__u32 before;
 	__s32 decided;
 	__u16 family, type, protocol, local_port, peer_port;
 	__u8 state, hook;
+	__u32 before;
 };
 
 struct {
@@ -265,8 +265,6 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 	rec->local_port = at->local_port;
 	rec->peer_port = at->peer_port;
 	rec->state = at->state;
-	rec->hook = at->hook;
-	rec->before = at->before;
 	rec->verdict = at->decided;
 	rec->caplen = caplen;
 	rec->lost = c->ring_full + c->load_failed;
@@ -285,23 +283,25 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 	return 0;
 }
 
-/* Records a packet. Of the bytes from the filter's offset 0 on there are as many as without
- * those before it.
- */
-static __always_inline void record_packet(struct __sk_buff *skb, struct counters *c, struct arrival *at)
+/* Records at most so many bytes of a packet. */
+static __always_inline void record_packet(struct __sk_buff *skb, struct counters *c, struct arrival *at, __u32 limit)
 {
 	__u32 caplen = skb->len - at->start, class;
 	struct record *rec;
 
 	at->counters = c;
-	if (caplen > snaplen + at->before)
-		caplen = snaplen + at->before;
-	if (caplen > PACKET_MAX)
-		caplen = PACKET_MAX;
+	if (caplen > limit)
+		caplen = limit;
 	class = class_for(caplen);
 	rec = bpf_ringbuf_reserve(&ring, sizeof(*rec) + class, 0);
-	if (rec)
-		fill(skb, rec, at, caplen, class);
-	else
+	if (!rec) {
 		count(&c->ring_full);
+		return;
+	}
+	/* Here, and the fields of struct arrival in that order: otherwise the verifier of 6.18 fails
+	 * (EFAULT) where a verdict of the user's loads bytes with BPF_LD_ABS.
+	 */
+	rec->hook = at->hook;
+	rec->before = at->before;
+	fill(skb, rec, at, caplen, class);
 }
