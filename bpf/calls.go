@@ -309,11 +309,16 @@ func (c *Calls) attachSingle(attach attachFunc) error {
 // as from Linux 7.0 on. Then the kernel skips the program for the next task, and its call is
 // missed.
 func Preemptible() bool {
-	var name unix.Utsname
-	_ = unix.Uname(&name)
-	var major int
-	_, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.", &major)
-	return err == nil && major >= 7
+	major, _ := version()
+	return major >= 7
+}
+
+// version is that of the kernel; zeros if it is not known.
+func version() (major, minor int) {
+	if _, err := fmt.Sscanf(release(), "%d.%d", &major, &minor); err != nil {
+		return 0, 0
+	}
+	return major, minor
 }
 
 func diagnoseCalls(err error) error {

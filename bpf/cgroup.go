@@ -74,12 +74,12 @@ var mountPath = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\1
 func mountCgroup() (*os.File, error) {
 	missing := func(err error) error {
 		if errors.Is(err, unix.EPERM) {
-			missing := LacksCapability(unix.CAP_SYS_ADMIN, "mounting the cgroup2 file system to follow sockets of other processes", err)
+			missing := LacksCapability(unix.CAP_SYS_ADMIN, "mounting the cgroup2 file system, whose hooks are needed,", err)
 			missing.Otherwise = "mount it: mount -t cgroup2 none /sys/fs/cgroup"
 			return missing
 		}
 		return &MissingError{
-			What: "following sockets of other processes needs the cgroup2 file system",
+			What: "the hooks of the cgroup2 file system are needed, and this kernel has none",
 			Hint: "use a kernel with CONFIG_CGROUP_BPF",
 			Err:  err,
 		}

@@ -49,8 +49,19 @@ struct {
 
 __u32 mptcp_listeners;
 
-/* Whether new sockets of followed processes are marked, and whether packets are recorded. */
-const volatile __u32 mark_new = 1, recording = 1;
+/* Whether new sockets of followed processes are marked, and whether packets are recorded:
+ * from the network header on, instead of from the filter's offset 0.
+ */
+const volatile __u32 mark_new = 1, recording = 1, from_network = 0;
+
+/* Like counts, for the packets that marked sockets send. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* set by Go */
+	__type(key, __u32);     /* cpu */
+	__type(value, struct counters);
+} egress_counts SEC(".maps");
 
 /* What find_process looks for, and what it found. */
 __u32 wanted_pid, found_pid;
@@ -121,10 +132,34 @@ static __attribute__((noinline)) struct mark *mark_subflow(struct bpf_sock *sk)
 	return bpf_sk_storage_get(&marks, sk, &fresh, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
+/* Describes a packet's socket, which is marked. Returns 0 if the packet is not to be recorded. */
+static __always_inline int describe_owner(struct bpf_sock *sk, const struct mark *mark, struct arrival *at)
+{
+	if (!recording || !*(volatile __u32 *)&following)
+		return 0;
+	at->origin = mark->origin;
+	at->family = sk->family;
+	at->type = sk->type;
+	at->protocol = sk->protocol;
+	at->local_port = sk->src_port;
+	at->peer_port = bpf_ntohs(sk->dst_port);
+	at->state = sk->state;
+	return wanted_port(at->local_port, at->peer_port);
+}
+
+/* Of the bytes from the filter's offset 0 on there are as many as without those before it.
+ */
+static __always_inline __u32 limit(const struct arrival *at)
+{
+	__u32 most = snaplen + at->before;
+
+	return most > PACKET_MAX ? PACKET_MAX : most;
+}
+
 SEC("cgroup_skb/ingress")
 int arrived(struct __sk_buff *skb)
 {
-	struct arrival at = {.decided = -1};
+	struct arrival at = {.decided = -1, .hook = HOOK_INGRESS};
 	struct counters *c;
 	struct bpf_sock *sk = skb->sk;
 	struct mark *mark;
@@ -137,16 +172,7 @@ int arrived(struct __sk_buff *skb)
 	mark = bpf_sk_storage_get(&marks, sk, 0, 0);
 	if (!mark && *(volatile __u32 *)&mptcp_listeners)
 		mark = mark_subflow(sk);
-	if (!mark || !recording || !*(volatile __u32 *)&following)
-		return 1;
-	at.origin = mark->origin;
-	at.family = sk->family;
-	at.type = sk->type;
-	at.protocol = sk->protocol;
-	at.local_port = sk->src_port;
-	at.peer_port = bpf_ntohs(sk->dst_port);
-	at.state = sk->state;
-	if (!wanted_port(at.local_port, at.peer_port))
+	if (!mark || !describe_owner(sk, mark, &at))
 		return 1;
 	c = counts_here();
 	if (!c)
@@ -157,7 +183,42 @@ int arrived(struct __sk_buff *skb)
 		count(&c->load_failed);
 		return 1;
 	}
-	record_packet(skb, c, &at);
+	if (from_network) {
+		at.before = at.start;
+		at.start = 0;
+	}
+	record_packet(skb, c, &at, limit(&at));
+	return 1;
+}
+
+/* What a marked socket sends, from the network header on. Also what the kernel sends in its
+ * name, such as acknowledgements.
+ */
+SEC("cgroup_skb/egress")
+int departed(struct __sk_buff *skb)
+{
+	struct arrival at = {.decided = -1, .hook = HOOK_EGRESS};
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct bpf_sock *sk = skb->sk;
+	struct counters *c;
+	struct mark *mark;
+
+	if (!sk)
+		return 1;
+	sk = bpf_sk_fullsock(sk);
+	if (!sk)
+		return 1;
+	mark = bpf_sk_storage_get(&marks, sk, 0, 0);
+	if (!mark || !describe_owner(sk, mark, &at))
+		return 1;
+	c = bpf_map_lookup_elem(&egress_counts, &cpu);
+	if (!c)
+		return 1;
+	count(&c->seen);
+	at.before = filter_offset(skb, &at);
+	if (at.before > skb->len)
+		at.before = 0;
+	record_packet(skb, c, &at, limit(&at));
 	return 1;
 }
 

@@ -27,6 +27,16 @@ type HookOptions struct {
 	NoLink bool
 	// Record records the packets of marked sockets into the ring of the Tap.
 	Record bool
+	// FromNetwork records packets from the network header on. Default: from offset 0 of the
+	// socket's filter on.
+	FromNetwork bool
+	// Egress also records the packets that marked sockets send.
+	Egress bool
+	// Beside is for sockets that have the Tap as well, which counts what arrives: then the Hook
+	// has Counters of its own for that. Default: what arrives is in the ledger of the Tap.
+	Beside bool
+	// NoProcesses only looks at sockets that Mark has marked, and at those that they accept.
+	NoProcesses bool
 	// MarkNew marks the sockets that followed processes create.
 	MarkNew bool
 	// Ports chooses packets by the socket's own or its peer's port. Default: all.
@@ -44,6 +54,7 @@ type HookOptions struct {
 //
 // Needs Linux 5.8 with BTF, CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
 type Hook struct {
+	doing   string // for errors
 	objects *loaded
 	links   []io.Closer
 	// tap is the id of the tap's program, and canAsk tells whether the kernel can tell which
@@ -51,6 +62,9 @@ type Hook struct {
 	tap       ebpf.ProgramID
 	canAsk    bool
 	processes *mapping // a byte for each number, not 0 if that process is followed
+	// arrived is the ledger of what arrives, nil if that is the tap's, and departed that of what
+	// is sent, nil without Egress.
+	arrived, departed *counts[tapCounters]
 }
 
 // OpenHook loads the hook into the kernel and attaches it at the root of the cgroup
@@ -64,12 +78,19 @@ func OpenHook(tap *Tap, opts HookOptions) (_ *Hook, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the hook's object: %w", err)
 	}
+	types := func() *btf.Spec { return kernelTypes(spec) }
+	if opts.NoProcesses {
+		_ = rlimit.RemoveMemlock() // as in Open
+		// No program that needs the whole map is loaded.
+		spec.Maps[hookMapProcesses].MaxEntries = 1
+		return openHook(tap, spec, types, nil, opts)
+	}
 	processes, err := newProcesses(spec)
 	if err != nil {
 		return nil, err
 	}
 	defer processes.Close()
-	return openHook(tap, spec, func() *btf.Spec { return kernelTypes(spec) }, processes, opts)
+	return openHook(tap, spec, types, processes, opts)
 }
 
 // newProcesses creates the map of followed processes. A Hook and Calls clone it, so it may be
@@ -78,7 +99,7 @@ func newProcesses(spec *ebpf.CollectionSpec) (*ebpf.Map, error) {
 	_ = rlimit.RemoveMemlock() // as in Open
 	processes, err := ebpf.NewMap(spec.Maps[hookMapProcesses])
 	if err != nil {
-		return nil, diagnoseHook(err)
+		return nil, diagnoseHook(followingSockets, err)
 	}
 	return processes, nil
 }
@@ -89,19 +110,27 @@ func openHook(
 	if err := opts.set(spec, tap); err != nil {
 		return nil, err
 	}
-	h := &Hook{}
+	h := &Hook{doing: followingSockets}
+	if opts.NoProcesses {
+		h.doing = "recording at the cgroup hooks"
+	}
 	defer func() {
 		if err != nil {
 			h.Close()
 		}
 	}()
-	sizeRing(spec.Maps[hookMapRing], tap.size)
-	spec.Maps[hookMapCounts].MaxEntries = tap.objects.Counts.MaxEntries()
-	h.objects, err = newLoaded(spec, types, map[string]*ebpf.Map{
-		hookMapRing: tap.objects.Ring, hookMapCounts: tap.objects.Counts, hookMapProcesses: processes,
-	})
-	if err != nil {
-		return nil, diagnoseHook(err)
+	if err := h.makeMaps(tap, spec, types, processes, opts); err != nil {
+		return nil, err
+	}
+	packets := []string{hookProgArrived}
+	if opts.Egress {
+		packets = append(packets, hookProgDeparted)
+	}
+	if opts.NoProcesses {
+		if err := h.objects.load(packets); err != nil {
+			return nil, h.diagnose(err)
+		}
+		return h, h.attach(nil)
 	}
 	if h.processes, err = mapMemory(h.objects.maps[hookMapProcesses]); err != nil {
 		return nil, fmt.Errorf("mapping which processes are followed: %w", err)
@@ -116,8 +145,8 @@ func openHook(
 	if _, nested := pidNamespace(); nested {
 		small = append(small, hookProgFindProcess)
 	}
-	if err := h.objects.load([]string{hookProgArrived}, small); err != nil {
-		return nil, diagnoseHook(err)
+	if err := h.objects.load(packets, small); err != nil {
+		return nil, h.diagnose(err)
 	}
 	info, err := tap.objects.Tap.Info()
 	if err != nil {
@@ -133,6 +162,36 @@ func openHook(
 		}
 	}
 	return h, h.attach(tasks)
+}
+
+// makeMaps creates the maps that are not the tap's.
+func (h *Hook) makeMaps(tap *Tap, spec *ebpf.CollectionSpec, types func() *btf.Spec, processes *ebpf.Map, opts HookOptions) (err error) {
+	shared := map[string]*ebpf.Map{hookMapRing: tap.objects.Ring}
+	if processes != nil {
+		shared[hookMapProcesses] = processes
+	}
+	cpus := tap.objects.Counts.MaxEntries()
+	spec.Maps[hookMapCounts].MaxEntries, spec.Maps[hookMapEgressCounts].MaxEntries = cpus, cpus
+	if !opts.Beside {
+		shared[hookMapCounts] = tap.objects.Counts
+	}
+	var without []string
+	if !opts.Egress {
+		without = append(without, hookMapEgressCounts)
+	}
+	sizeRing(spec.Maps[hookMapRing], tap.size)
+	if h.objects, err = newLoaded(spec, types, shared, without...); err != nil {
+		return h.diagnose(err)
+	}
+	if opts.Beside {
+		if h.arrived, err = openCounts[tapCounters](h.objects.maps[hookMapCounts]); err != nil {
+			return err
+		}
+	}
+	if opts.Egress {
+		h.departed, err = openCounts[tapCounters](h.objects.maps[hookMapEgressCounts])
+	}
+	return err
 }
 
 // choose follows what is in a cgroup. One of another hierarchy than cgroup2 it leaves out.
@@ -170,6 +229,7 @@ func (opts HookOptions) set(spec *ebpf.CollectionSpec, tap *Tap) error {
 		spec.Variables[hookVarWakeupBytes].Set(uint64(tap.wakeup)),
 		spec.Variables[hookVarWakesFirst].Set(flag(tap.first)),
 		spec.Variables[hookVarRecording].Set(flag(opts.Record)),
+		spec.Variables[hookVarFromNetwork].Set(flag(opts.FromNetwork)),
 		spec.Variables[hookVarMarkNew].Set(flag(opts.MarkNew)),
 		spec.Variables[hookVarPorts].Set(ports),
 		spec.Variables[hookVarPortCount].Set(uint32(len(opts.Ports))),
@@ -212,40 +272,58 @@ func (h *Hook) attach(tasks []attachment) error {
 		return err
 	}
 	defer root.Close()
-	for _, at := range []struct {
-		attach  ebpf.AttachType
-		program *ebpf.Program
-	}{
-		{ebpf.AttachCGroupInetIngress, h.objects.programs[hookProgArrived]},
-		{ebpf.AttachCGroupInetSockCreate, h.objects.programs[hookProgCreated]},
-		{ebpf.AttachCGroupInet4PostBind, h.objects.programs[hookProgBound4]},
-		{ebpf.AttachCGroupInet6PostBind, h.objects.programs[hookProgBound6]},
-		{ebpf.AttachCGroupInet4Connect, h.objects.programs[hookProgConnects4]},
-		{ebpf.AttachCGroupInet6Connect, h.objects.programs[hookProgConnects6]},
-	} {
+	for _, at := range hookPoints {
+		program := h.objects.programs[at.program]
+		if program == nil {
+			continue // it was not asked for
+		}
 		l, err := link.AttachCgroup(link.CgroupOptions{
-			Path: fmt.Sprintf("/proc/self/fd/%d", root.Fd()), Attach: at.attach, Program: at.program,
+			Path: fmt.Sprintf("/proc/self/fd/%d", root.Fd()), Attach: at.attach, Program: program,
 		})
 		if err != nil {
-			return diagnoseHook(fmt.Errorf("%s %s: %w", attachingCgroup, root.Name(), err))
+			return h.diagnose(fmt.Errorf("%s %s: %w", attachingCgroup, root.Name(), err))
 		}
 		h.links = append(h.links, l)
 	}
 	for _, at := range tasks {
 		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: at.tracepoint, Program: h.objects.programs[at.program]})
 		if err != nil {
-			return diagnoseHook(fmt.Errorf("attaching to %s: %w", at.tracepoint, err))
+			return h.diagnose(fmt.Errorf("attaching to %s: %w", at.tracepoint, err))
 		}
 		h.links = append(h.links, l)
 	}
 	return nil
 }
 
+// hookPoints are the programs that are attached to the cgroup.
+var hookPoints = []struct {
+	attach  ebpf.AttachType
+	program string
+}{
+	{ebpf.AttachCGroupInetIngress, hookProgArrived},
+	{ebpf.AttachCGroupInetEgress, hookProgDeparted},
+	{ebpf.AttachCGroupInetSockCreate, hookProgCreated},
+	{ebpf.AttachCGroupInet4PostBind, hookProgBound4},
+	{ebpf.AttachCGroupInet6PostBind, hookProgBound6},
+	{ebpf.AttachCGroupInet4Connect, hookProgConnects4},
+	{ebpf.AttachCGroupInet6Connect, hookProgConnects6},
+}
+
+// HidesSYNACKs tells whether the kernel runs no egress hook for the SYN-ACKs that TCP sends over
+// IPv6, as before Linux 6.6.
+func HidesSYNACKs() bool {
+	major, minor := version()
+	return major < 6 || major == 6 && minor < 6
+}
+
 // attachingCgroup begins the errors of attaching to the cgroup.
 const attachingCgroup = "attaching to cgroup"
 
-func diagnoseHook(err error) error {
-	const doing = "following sockets of other processes"
+const followingSockets = "following sockets of other processes"
+
+func (h *Hook) diagnose(err error) error { return diagnoseHook(h.doing, err) }
+
+func diagnoseHook(doing string, err error) error {
 	for _, c := range []int{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN} {
 		// Asked for all errors: if one is missing, the verifier refuses helpers otherwise
 		// than with EPERM.
@@ -386,7 +464,7 @@ func (h *Hook) globalPID(pid uint32) (uint32, error) {
 	}
 	it, err := link.AttachIter(link.IterOptions{Program: h.objects.programs[hookProgFindProcess]})
 	if err != nil {
-		return 0, diagnoseHook(fmt.Errorf("finding process %d: %w", pid, err))
+		return 0, h.diagnose(fmt.Errorf("finding process %d: %w", pid, err))
 	}
 	defer it.Close()
 	tasks, err := it.Open()
@@ -404,6 +482,18 @@ func (h *Hook) globalPID(pid uint32) (uint32, error) {
 	return global, nil
 }
 
+// Counters reads the ledgers of what arrived and of what was sent. The first is zero unless the
+// hook is Beside a Tap, whose ledger it would be otherwise, and the second without Egress.
+func (h *Hook) Counters() (arrived, departed Counters, err error) {
+	if arrived, err = sumCounters(h.arrived); err != nil {
+		return arrived, departed, fmt.Errorf("the hook: %w", err)
+	}
+	if departed, err = sumCounters(h.departed); err != nil {
+		return arrived, departed, fmt.Errorf("the hook: %w", err)
+	}
+	return arrived, departed, nil
+}
+
 // Stop ends all following and recording. What is in the ring stays readable.
 func (h *Hook) Stop() error {
 	if err := h.objects.variables[hookVarFollowing].Set(uint32(0)); err != nil {
@@ -419,5 +509,5 @@ func (h *Hook) Close() error {
 		errs = append(errs, l.Close())
 	}
 	h.links = nil
-	return errors.Join(append(errs, h.processes.close(), h.objects.Close())...)
+	return errors.Join(append(errs, h.processes.close(), h.arrived.close(), h.departed.close(), h.objects.Close())...)
 }

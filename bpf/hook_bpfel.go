@@ -69,11 +69,11 @@ type hookRecord struct {
 	LocalPort      uint16
 	PeerPort       uint16
 	State          uint8
-	Pad0           uint8
+	Hook           uint8
 	LinkLen        int16
 	NetLen         int16
 	Link           [14]uint8
-	Pad            [2]uint8
+	Before         uint16
 	Net            [64]uint8
 	_              [4]byte
 }
@@ -84,6 +84,7 @@ type hookRecord struct {
 const (
 	hookMapCgroups        = "cgroups"
 	hookMapCounts         = "counts"
+	hookMapEgressCounts   = "egress_counts"
 	hookMapMarks          = "marks"
 	hookMapMptcpPorts     = "mptcp_ports"
 	hookMapProcesses      = "processes"
@@ -94,6 +95,7 @@ const (
 	hookProgConnects4     = "connects4"
 	hookProgConnects6     = "connects6"
 	hookProgCreated       = "created"
+	hookProgDeparted      = "departed"
 	hookProgExecuted      = "executed"
 	hookProgExited        = "exited"
 	hookProgExitedAgain   = "exited_again"
@@ -103,6 +105,7 @@ const (
 	hookProgForkedAgain   = "forked_again"
 	hookVarFollowing      = "following"
 	hookVarFoundPid       = "found_pid"
+	hookVarFromNetwork    = "from_network"
 	hookVarMarkNew        = "mark_new"
 	hookVarMptcpListeners = "mptcp_listeners"
 	hookVarNamespaceInode = "namespace_inode"
@@ -164,6 +167,7 @@ type hookProgramSpecs struct {
 	Connects4   *ebpf.ProgramSpec `ebpf:"connects4"`
 	Connects6   *ebpf.ProgramSpec `ebpf:"connects6"`
 	Created     *ebpf.ProgramSpec `ebpf:"created"`
+	Departed    *ebpf.ProgramSpec `ebpf:"departed"`
 	Executed    *ebpf.ProgramSpec `ebpf:"executed"`
 	Exited      *ebpf.ProgramSpec `ebpf:"exited"`
 	ExitedAgain *ebpf.ProgramSpec `ebpf:"exited_again"`
@@ -177,12 +181,13 @@ type hookProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type hookMapSpecs struct {
-	Cgroups    *ebpf.MapSpec `ebpf:"cgroups"`
-	Counts     *ebpf.MapSpec `ebpf:"counts"`
-	Marks      *ebpf.MapSpec `ebpf:"marks"`
-	MptcpPorts *ebpf.MapSpec `ebpf:"mptcp_ports"`
-	Processes  *ebpf.MapSpec `ebpf:"processes"`
-	Ring       *ebpf.MapSpec `ebpf:"ring"`
+	Cgroups      *ebpf.MapSpec `ebpf:"cgroups"`
+	Counts       *ebpf.MapSpec `ebpf:"counts"`
+	EgressCounts *ebpf.MapSpec `ebpf:"egress_counts"`
+	Marks        *ebpf.MapSpec `ebpf:"marks"`
+	MptcpPorts   *ebpf.MapSpec `ebpf:"mptcp_ports"`
+	Processes    *ebpf.MapSpec `ebpf:"processes"`
+	Ring         *ebpf.MapSpec `ebpf:"ring"`
 }
 
 // hookVariableSpecs contains global variables before they are loaded into the kernel.
@@ -191,6 +196,7 @@ type hookMapSpecs struct {
 type hookVariableSpecs struct {
 	Following      *ebpf.VariableSpec `ebpf:"following"`
 	FoundPid       *ebpf.VariableSpec `ebpf:"found_pid"`
+	FromNetwork    *ebpf.VariableSpec `ebpf:"from_network"`
 	MarkNew        *ebpf.VariableSpec `ebpf:"mark_new"`
 	MptcpListeners *ebpf.VariableSpec `ebpf:"mptcp_listeners"`
 	NamespaceInode *ebpf.VariableSpec `ebpf:"namespace_inode"`
@@ -224,18 +230,20 @@ func (o *hookObjects) Close() error {
 //
 // It can be passed to loadHookObjects or ebpf.CollectionSpec.LoadAndAssign.
 type hookMaps struct {
-	Cgroups    *ebpf.Map `ebpf:"cgroups"`
-	Counts     *ebpf.Map `ebpf:"counts"`
-	Marks      *ebpf.Map `ebpf:"marks"`
-	MptcpPorts *ebpf.Map `ebpf:"mptcp_ports"`
-	Processes  *ebpf.Map `ebpf:"processes"`
-	Ring       *ebpf.Map `ebpf:"ring"`
+	Cgroups      *ebpf.Map `ebpf:"cgroups"`
+	Counts       *ebpf.Map `ebpf:"counts"`
+	EgressCounts *ebpf.Map `ebpf:"egress_counts"`
+	Marks        *ebpf.Map `ebpf:"marks"`
+	MptcpPorts   *ebpf.Map `ebpf:"mptcp_ports"`
+	Processes    *ebpf.Map `ebpf:"processes"`
+	Ring         *ebpf.Map `ebpf:"ring"`
 }
 
 func (m *hookMaps) Close() error {
 	return _HookClose(
 		m.Cgroups,
 		m.Counts,
+		m.EgressCounts,
 		m.Marks,
 		m.MptcpPorts,
 		m.Processes,
@@ -249,6 +257,7 @@ func (m *hookMaps) Close() error {
 type hookVariables struct {
 	Following      *ebpf.Variable `ebpf:"following"`
 	FoundPid       *ebpf.Variable `ebpf:"found_pid"`
+	FromNetwork    *ebpf.Variable `ebpf:"from_network"`
 	MarkNew        *ebpf.Variable `ebpf:"mark_new"`
 	MptcpListeners *ebpf.Variable `ebpf:"mptcp_listeners"`
 	NamespaceInode *ebpf.Variable `ebpf:"namespace_inode"`
@@ -272,6 +281,7 @@ type hookPrograms struct {
 	Connects4   *ebpf.Program `ebpf:"connects4"`
 	Connects6   *ebpf.Program `ebpf:"connects6"`
 	Created     *ebpf.Program `ebpf:"created"`
+	Departed    *ebpf.Program `ebpf:"departed"`
 	Executed    *ebpf.Program `ebpf:"executed"`
 	Exited      *ebpf.Program `ebpf:"exited"`
 	ExitedAgain *ebpf.Program `ebpf:"exited_again"`
@@ -289,6 +299,7 @@ func (p *hookPrograms) Close() error {
 		p.Connects4,
 		p.Connects6,
 		p.Created,
+		p.Departed,
 		p.Executed,
 		p.Exited,
 		p.ExitedAgain,

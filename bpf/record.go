@@ -22,7 +22,8 @@ type RecordHeader struct {
 	Lost uint64
 	// Cpu is the one that ran the filter.
 	Cpu uint32
-	// Len is the packet's length from the filter's offset 0 on (skb->len).
+	// Len is the packet's length from where the recorded bytes begin: the filter's offset 0, or
+	// Before bytes before that.
 	Len uint32
 	// Caplen is how many of them were recorded.
 	Caplen uint32
@@ -64,14 +65,17 @@ type RecordHeader struct {
 	PeerPort  uint16
 	// State is that of the socket, such as TCP_LISTEN (10).
 	State uint8
-	Pad0  uint8 // not used
+	// Hook is where the packet was seen.
+	Hook uint8
 	// LinkLen is how many bytes of Link are filled in, or a negative errno.
 	LinkLen int16
 	// NetLen is the same for Net.
 	NetLen int16
 	// Link holds the link header; see LinkHeader.
 	Link [14]uint8
-	Pad  [2]uint8 // not used
+	// Before is how many of the first recorded bytes come before the offset 0 that a filter of
+	// the socket has: in records of packets that were sent, and with HookOptions.FromNetwork.
+	Before uint16
 	// Net holds the network header; see NetHeader.
 	Net [64]uint8
 	_   [4]byte
@@ -80,10 +84,20 @@ type RecordHeader struct {
 // The compiler compares the fields with those of struct record in record.h.
 var _ = RecordHeader(tapRecord{})
 
+// Where a packet was seen, as RecordHeader.Hook has it.
+const (
+	// HookFilter: the tap has seen it, as the filter of a socket.
+	HookFilter = iota
+	// HookIngress: a Hook has seen it before the filter of the socket that receives it.
+	HookIngress
+	// HookEgress: a Hook has seen it as its socket sent it.
+	HookEgress
+)
+
 // Record is a packet as the tap recorded it.
 type Record struct {
 	RecordHeader
-	// Data holds the packet from offset 0 on: Caplen bytes of the Len that it had.
+	// Data holds the packet: Caplen bytes of the Len that it had.
 	Data []byte
 
 	raw []byte
@@ -107,6 +121,9 @@ func Decode(sample []byte, rec *Record) error {
 	}
 	if rec.Caplen > rec.Len {
 		return fmt.Errorf("%w: captured %d bytes of %d", errRecord, rec.Caplen, rec.Len)
+	}
+	if uint32(rec.Before) > rec.Len {
+		return fmt.Errorf("%w: %d bytes before offset 0 of a packet of %d", errRecord, rec.Before, rec.Len)
 	}
 	if int(rec.LinkLen) > len(rec.Link) || int(rec.NetLen) > len(rec.Net) {
 		return fmt.Errorf("%w: headers of %d and %d bytes", errRecord, rec.LinkLen, rec.NetLen)

@@ -14,10 +14,16 @@
 #include "classes.h"
 
 #define LINK_MAX 14 /* an Ethernet header */
+#define PACKET_MAX 262144
 #define NET_MAX 64  /* an IPv4 header with all its options, an IPv6 header with 24 bytes of extensions */
 
-/* What the tap says of one packet; the packet follows, from offset 0 on, in room of a
- * class. Go's RecordHeader has the same fields, as its
+/* Where a packet was seen: by the filter of its socket, or at a cgroup hook. */
+#define HOOK_FILTER 0
+#define HOOK_INGRESS 1
+#define HOOK_EGRESS 2
+
+/* What a hook says of one packet; the packet follows, from offset 0 on or from before it,
+ * in room of a class. Go's RecordHeader has the same fields, as its
  * compiler checks. Native byte order unless it says otherwise. No data[] at the end,
  * because Go would pad a struct that ends in it.
  */
@@ -27,7 +33,7 @@ struct record {
 	__u64 origin;	       /* at the cgroup hook: cookie of the marked socket, its listener or itself */
 	__u64 lost;	       /* packets that this cpu has lost so far */
 	__u32 cpu;	       /* that ran the filter */
-	__u32 len;	       /* skb->len: bytes from offset 0 on */
+	__u32 len;	       /* skb->len: bytes from where the recorded ones begin */
 	__u32 caplen;	       /* bytes that follow and are the packet's */
 	__s32 verdict;	       /* what the filter decided: bytes to keep, 0 drops */
 	__u32 pkt_type;	       /* PACKET_HOST, PACKET_OUTGOING, ... */
@@ -49,11 +55,11 @@ struct record {
 	__u16 local_port;      /* host byte order */
 	__u16 peer_port;       /* host byte order, 0 if not connected */
 	__u8 state;	       /* TCP_LISTEN, ... */
-	__u8 pad0;
+	__u8 hook;	       /* HOOK_FILTER, ... */
 	__s16 link_len;	      /* bytes in link[], or a negative errno */
 	__s16 net_len;	      /* bytes in net[], or a negative errno */
 	__u8 link[LINK_MAX];  /* from the link header on */
-	__u8 pad[2];
+	__u16 before;	      /* bytes that come before the filter's offset 0 and are recorded as well */
 	__u8 net[NET_MAX];    /* from the network header on */
 };
 
@@ -67,8 +73,9 @@ struct counters {
 	__u64 dropped;	 /* of those seen: verdict 0 */
 } __attribute__((aligned(64)));
 
-/* What is known of a packet before it is recorded: which socket it is for, where the
- * filter's offset 0 is in the bytes that the hook sees, and the verdict.
+/* What is known of a packet before it is recorded: which socket it is for, from where on
+ * the bytes that the hook sees are recorded, how many of those come before the filter's
+ * offset 0, and the verdict.
  */
 struct arrival {
 	struct counters *counters;
@@ -76,7 +83,8 @@ struct arrival {
 	__u32 start;
 	__s32 decided;
 	__u16 family, type, protocol, local_port, peer_port;
-	__u8 state;
+	__u8 state, hook;
+	__u32 before;
 };
 
 struct {
@@ -230,8 +238,6 @@ static __attribute__((noinline)) void describe(struct __sk_buff *skb, struct rec
 	rec->vlan_proto = skb->vlan_proto;
 	rec->gso_size = skb->gso_size;
 	rec->gso_segs = skb->gso_segs;
-	rec->pad[0] = 0;
-	rec->pad[1] = 0;
 	rec->link_len = 0;
 	if (wants_link) {
 		err = bpf_skb_load_bytes_relative(skb, 0, rec->link, LINK_MAX, BPF_HDR_START_MAC);
@@ -259,7 +265,6 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 	rec->local_port = at->local_port;
 	rec->peer_port = at->peer_port;
 	rec->state = at->state;
-	rec->pad0 = 0;
 	rec->verdict = at->decided;
 	rec->caplen = caplen;
 	rec->lost = c->ring_full + c->load_failed;
@@ -278,19 +283,25 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 	return 0;
 }
 
-/* Records a packet from the filter's offset 0 on. */
-static __always_inline void record_packet(struct __sk_buff *skb, struct counters *c, struct arrival *at)
+/* Records at most so many bytes of a packet. */
+static __always_inline void record_packet(struct __sk_buff *skb, struct counters *c, struct arrival *at, __u32 limit)
 {
 	__u32 caplen = skb->len - at->start, class;
 	struct record *rec;
 
 	at->counters = c;
-	if (caplen > snaplen)
-		caplen = snaplen;
+	if (caplen > limit)
+		caplen = limit;
 	class = class_for(caplen);
 	rec = bpf_ringbuf_reserve(&ring, sizeof(*rec) + class, 0);
-	if (rec)
-		fill(skb, rec, at, caplen, class);
-	else
+	if (!rec) {
 		count(&c->ring_full);
+		return;
+	}
+	/* Here, and the fields of struct arrival in that order: otherwise the verifier of 6.18 fails
+	 * (EFAULT) where a verdict of the user's loads bytes with BPF_LD_ABS.
+	 */
+	rec->hook = at->hook;
+	rec->before = at->before;
+	fill(skb, rec, at, caplen, class);
 }

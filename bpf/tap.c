@@ -57,6 +57,6 @@ int tap(struct __sk_buff *skb)
 	if (!decided)
 		count(&c->dropped);
 	at.decided = decided;
-	record_packet(skb, c, &at);
+	record_packet(skb, c, &at, snaplen);
 	return decided;
 }

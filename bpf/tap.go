@@ -318,10 +318,21 @@ func (c Counters) Lost() uint64 { return c.RingFull + c.LoadFailed }
 
 // Counters reads the ledger as it stands, summed over all cpus.
 func (t *Tap) Counters() (Counters, error) {
-	var sum Counters
-	counts, err := t.counts.read()
+	sum, err := sumCounters(t.counts)
 	if err != nil {
 		return sum, fmt.Errorf("the tap: %w", err)
+	}
+	return sum, nil
+}
+
+// sumCounters adds up a ledger, which may be nil, over all cpus.
+func sumCounters(ledger *counts[tapCounters]) (sum Counters, err error) {
+	if ledger == nil {
+		return sum, nil
+	}
+	counts, err := ledger.read()
+	if err != nil {
+		return sum, err
 	}
 	for _, c := range counts {
 		sum.Seen += c.Seen

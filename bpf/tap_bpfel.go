@@ -53,11 +53,11 @@ type tapRecord struct {
 	LocalPort      uint16
 	PeerPort       uint16
 	State          uint8
-	Pad0           uint8
+	Hook           uint8
 	LinkLen        int16
 	NetLen         int16
 	Link           [14]uint8
-	Pad            [2]uint8
+	Before         uint16
 	Net            [64]uint8
 	_              [4]byte
 }

@@ -16,8 +16,8 @@ import (
 // *net.TCPListener, who goes on using it as before: the session neither reads nor closes it.
 // Connections that a TCP listener accepts from then on have the tap as well.
 //
-// The views are those of the kernel's side: ViewKernel, which is the default, ViewNet and
-// ViewLink. What userspace gets is known only to the socket's reader. IDs count the packets.
+// The views are those of the kernel's side: ViewKernel, which is the default, ViewNet,
+// ViewLink and ViewCgroup. What userspace gets is known only to the socket's reader. IDs count the packets.
 // Every packet that arrives after Attach returns is captured, unless the ring has no room for
 // it; what is in the receive queue by then is not captured.
 //
@@ -39,7 +39,7 @@ func Attach(conn syscall.Conn, options Options) (*Session, error) {
 		if !options.wants(v) {
 			continue
 		}
-		return nil, fmt.Errorf("attaching the tap: only the owner of the socket knows its view %v: choose some of %v, %v and %v", v, ViewKernel, ViewNet, ViewLink)
+		return nil, fmt.Errorf("attaching the tap: only the owner of the socket knows its view %v: choose some of %v, %v, %v and %v", v, ViewKernel, ViewNet, ViewLink, ViewCgroup)
 	}
 	if len(options.Views) == 0 {
 		options.Views = []View{ViewKernel}
@@ -59,7 +59,7 @@ func Attach(conn syscall.Conn, options Options) (*Session, error) {
 	}
 	s, err := newSession(config.withDefaults(), func(s *Session) error {
 		return main.control(func(fd int) error {
-			if err := s.tap.Attach(fd); err != nil {
+			if err := s.config.Filter.Attach(fd); err != nil {
 				return err
 			}
 			main.describe(fd)
@@ -101,7 +101,7 @@ func (s *Session) giveBack() error {
 		return nil
 	}
 	s.released = true
-	stopped := s.tap.Stop()
+	stopped := s.stopRecording()
 	err := s.main.control(func(fd int) error {
 		f, err := getFilter(fd)
 		if err != nil || !f.extended {

@@ -30,19 +30,23 @@ type collector struct {
 	immediate bool
 	observe   func(*bpf.Record) // may be nil
 
-	ring    arrivals
-	record  bpf.Record
-	packet  Packet
-	noted   pair.Packet
-	flows   *flows  // nil without ViewSent
-	waiting pending // deliveries, not paired yet
-	got     int64   // boot time up to which deliveries have been taken
-	took    bool    // the last take returned some
-	lost    losses  // of packets
-	lostAll uint64  // losses up to the newest record
-	drops   uint64  // losses since the last packet of the kernel view
-	scratch []byte
-	flushed time.Time
+	ring   arrivals
+	record bpf.Record
+	packet Packet
+	noted  pair.Packet
+	flows  *flows // nil without ViewSent
+	// departures is nil unless what was sent is to be found in the cgroup view.
+	departures *departures
+	waiting    pending // deliveries, not paired yet
+	got        int64   // boot time up to which deliveries have been taken
+	took       bool    // the last take returned some
+	lost       losses  // of packets
+	lostAll    uint64  // losses up to the newest record
+	drops      uint64  // losses since the last packet of the kernel view
+	ids        uint64  // the last one that was given
+	hooks      cgroupHooks
+	scratch    []byte
+	flushed    time.Time
 
 	counts    [ViewCount]atomic.Uint64
 	written   atomic.Uint64            // packets that the sink took
@@ -190,12 +194,24 @@ func (c *collector) finish() error {
 // kernel processes the record that was just read.
 func (c *collector) kernel() {
 	rec := &c.record
+	whole, length := wholeOf(rec)
+	switch {
+	case rec.Hook == bpf.HookEgress:
+		c.departed(whole, length)
+		return
+	case rec.Hook == bpf.HookIngress && c.hooks.beside != nil:
+		c.arrived(whole, length)
+		return
+	}
 	if c.observe != nil {
 		c.observe(rec)
 	}
 	lost := c.lost.since(rec.Cpu, rec.Lost)
 	c.drops += lost
 	c.lostAll += lost
+	if c.hooks.beside == nil {
+		c.hooks.drops += lost
+	}
 	c.records++
 	if rec.Verdict == 0 {
 		c.filtered++
@@ -224,12 +240,16 @@ func (c *collector) kernel() {
 	wanted := !c.full()
 	r.outlet.tally.record(wanted, rec.Verdict)
 	if wanted {
-		c.noted.ID = c.counts[ViewKernel].Add(1)
+		c.counts[ViewKernel].Add(1)
+		c.noted.ID = c.idOf(rec, lost)
 		p.ID = c.noted.ID
 		if trims(rec.Verdict, rec.Len) {
 			c.trimmed.Add(1)
 		}
 		c.views(r, p, rec)
+		if rec.Hook == bpf.HookIngress {
+			c.cgroup(r, p, whole, length)
+		}
 	}
 	if c.flows != nil && r.kind.stream && p.Protocol == unix.IPPROTO_TCP {
 		c.segment(p, rec.Data)

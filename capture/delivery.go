@@ -25,6 +25,7 @@ type delivery struct {
 	call string // empty for ownCall
 	// Known only for calls of other processes.
 	Ack      uint32 // TCP's sequence number of the next byte in the other direction
+	began    int64  // when a call that sends began, on the boot clock
 	pid, tid uint32
 	lost     uint64 // calls that were lost since the previous delivery
 }
@@ -149,6 +150,7 @@ func (m *mailbox) rests() bool {
 
 // putSent adds a send of our own that has ended.
 func (m *mailbox) putSent(d *delivery, began int64, data []byte) {
+	d.began = began
 	m.put(func(b *batch, now int64) {
 		d.Time = m.times.of(began, now)
 		b.put(d, data)

@@ -231,6 +231,7 @@ func (f *follower) send(at *route) delivery {
 	e := &f.event
 	d := delivery{route: at, sent: true, call: e.CallName(), pid: e.Pid, tid: e.Tid, lost: f.unsent.since(e.Cpu, e.Lost), Ack: e.Ack}
 	d.Time, d.Full, d.Cookie = f.times.of(int64(e.Began), int64(e.Time)), int(max(e.Result, 0)), e.Cookie
+	d.began = int64(e.Began)
 	d.From, d.To = e.Local(), e.Peer()
 	if to := e.Destination(); to.IsValid() && !at.kind.stream {
 		d.To = to

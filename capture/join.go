@@ -52,7 +52,6 @@ func (c *JoinConfig) changes() bool { return c.Verdict != nil || c.ReplaceFilter
 type Live struct {
 	recording
 	config   JoinConfig
-	hook     *bpf.Hook
 	follower *follower
 	roster   *roster
 	scanner  *scanner
@@ -175,6 +174,10 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	l.started = bootNow()
 	l.roster = newRoster(config.Views, clock.bound)
 	l.collector = newCollector(config.Options, l.tap, clock)
+	if config.changes() && config.wants(ViewCgroup) {
+		l.collector.hooks.beside = newBeside()
+	}
+	l.collector.departures.countLosses(l.hook)
 	l.follower = newFollower(l)
 	l.collector.origin = l.follower
 	if l.collector.flows != nil {
@@ -198,10 +201,13 @@ func (l *Live) load() error {
 			calls.Choose = bpf.ChoosePorts
 		}
 	}
-	link := c.wants(ViewLink)
+	link, cgroup := c.wants(ViewLink), c.wants(ViewCgroup)
 	f, err := bpf.OpenFollowing(
 		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, WakeFirst: true, Verdict: c.Verdict, Leased: true},
-		bpf.HookOptions{Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports, Cgroup: c.Cgroup},
+		bpf.HookOptions{
+			Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes() || cgroup, FromNetwork: cgroup, Egress: cgroup, Beside: c.changes(),
+			MarkNew: !c.byDescriptor(), Ports: c.Ports, Cgroup: c.Cgroup,
+		},
 		calls,
 	)
 	if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) && missing.Setting == bpf.SettingCalls {
@@ -424,6 +430,9 @@ func (l *Live) Remarks() []string {
 	}
 	if l.uring.Load() && l.config.wants(ViewSent) {
 		all = append(all, "the process uses io_uring: what it sent that way is not in the sent view")
+	}
+	if l.config.wants(ViewCgroup) && bpf.HidesSYNACKs() && l.roster.hasKind(unix.AF_INET6, unix.SOCK_STREAM) {
+		all = append(all, hiddenSYNACKs)
 	}
 	if n := l.collector.forgotten.Load(); n > 0 {
 		all = append(all, fmt.Sprintf("%d packets were of sockets that nobody knows: they are not in the capture", n))

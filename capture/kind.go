@@ -99,6 +99,9 @@ func (k *Kind) countsFiltered() bool {
 // may send it again, which runs the filter again.
 func (k *Kind) blocksSender() bool { return k.domain == unix.AF_UNIX || k.domain == unix.AF_NETLINK }
 
+// HasCgroupHooks tells whether the kernel runs cgroup hooks for the packets of such a socket.
+func (k *Kind) HasCgroupHooks() bool { return k.domain == unix.AF_INET || k.domain == unix.AF_INET6 }
+
 // segments tells whether what goes through such a socket is the payload of TCP or UDP.
 func (k *Kind) segments() bool {
 	return k.layer == LayerTransport && (k.Protocol() == unix.IPPROTO_TCP || k.Protocol() == unix.IPPROTO_UDP)
@@ -135,7 +138,7 @@ func (k *Kind) newInterface(view View, clockError int64) Interface {
 		if k.segments() {
 			i.Header = HeaderSegment
 		}
-	case ViewNet:
+	case ViewNet, ViewCgroup:
 		i.Layer = LayerNetwork
 	case ViewLink:
 		i.Layer = LayerLink

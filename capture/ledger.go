@@ -36,8 +36,13 @@ type Counts struct {
 	// Sent counts the sending calls that took something, in the sent view, and Failed those that
 	// returned an error instead. The latter are in the view, too.
 	Sent, Failed uint64
+	// Hooked counts the packets of the cgroup view, and Departed those of them that were sent.
+	Hooked, Departed uint64
 	// Tap is the ledger of the tap.
 	Tap bpf.Counters
+	// Ingress is the ledger of what the cgroup hook saw arrive at sockets that have the tap as
+	// well; at others the tap's is. Egress is that of what it saw being sent.
+	Ingress, Egress bpf.Counters
 	// Calls is the ledger of the receiving system calls of other processes, and Sends that of
 	// the sending ones.
 	Calls, Sends bpf.CallCounters
@@ -45,7 +50,9 @@ type Counts struct {
 
 // Lost is the number of packets and calls of which there was no record. Some of Missed may add
 // to it.
-func (c *Counts) Lost() uint64 { return c.Tap.Lost() + c.Calls.Lost() + c.Sends.Lost() }
+func (c *Counts) Lost() uint64 {
+	return c.Tap.Lost() + c.Ingress.Lost() + c.Egress.Lost() + c.Calls.Lost() + c.Sends.Lost()
+}
 
 // Account says what became of the packets that a filter saw, each of which userspace gets as
 // one message or not at all. It balances to the packet:
@@ -235,6 +242,7 @@ type ledger struct {
 	outlets   []*outlet
 	started   int64 // on the boot clock
 	tap       *bpf.Tap
+	hook      *bpf.Hook  // nil if nothing is recorded at the cgroup hooks
 	calls     *bpf.Calls // nil if the calls of other processes are not followed
 	untapped  bool       // no account can balance
 }
@@ -253,8 +261,15 @@ func (g *ledger) counts() (Counts, error) {
 		Empty:        c.empty.Load(),
 		Sent:         c.counts[ViewSent].Load(),
 		Failed:       c.refused.Load(),
+		Hooked:       c.counts[ViewCgroup].Load(),
+		Departed:     c.hooks.sent.Load(),
 	}
 	var err error
+	if g.hook != nil {
+		if counts.Ingress, counts.Egress, err = g.hook.Counters(); err != nil {
+			return counts, err
+		}
+	}
 	if g.calls != nil {
 		if counts.Calls, err = g.calls.Counters(); err != nil {
 			return counts, err
@@ -331,6 +346,11 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 		st.Dropped = counts.Calls.Lost()
 	case at.View == ViewSent:
 		st.Dropped = counts.Sends.Lost()
+	case at.View == ViewCgroup:
+		st.Dropped = counts.Ingress.Lost() + counts.Egress.Lost()
+		if c.hooks.beside == nil {
+			st.Dropped += counts.Tap.Lost()
+		}
 	default:
 		// Losses after the last packet that was asked for do not count, as far as they are
 		// known.
@@ -353,7 +373,7 @@ func (st *Statistics) balance(a *Account) {
 	case a == nil:
 	case st.Interface.View == ViewUser:
 		st.OSDropped, st.Account, st.Comment = a.Queue+a.Unseen, a, a.String()
-	case st.Interface.View == ViewSent: // it is about what comes
+	case st.Interface.View == ViewSent, st.Interface.View == ViewCgroup: // it is about what the filter saw
 	default:
 		st.OSDropped = a.Unseen
 	}

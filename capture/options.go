@@ -11,7 +11,8 @@ import (
 // Options say how a capture records, whatever it captures. The zero value is usable: all of
 // each packet, in the views kernel and user, without a limit.
 type Options struct {
-	// Views to hand to the sink, each once. Default: ViewKernel and ViewUser. Without the
+	// Views to hand to the sink, each once; ViewCgroup needs a kernel with BTF, CAP_PERFMON and
+	// CAP_NET_ADMIN. Default: ViewKernel and ViewUser. Without the
 	// kernel's views, those of the bytes that went through TCP and UDP sockets have
 	// HeaderSegment if ViewSent is among them.
 	Views []View
@@ -48,7 +49,7 @@ func (o Options) withDefaults() Options {
 }
 
 // captured are the views that a capture can have.
-var captured = []View{ViewKernel, ViewUser, ViewNet, ViewLink, ViewSent}
+var captured = []View{ViewKernel, ViewUser, ViewNet, ViewLink, ViewSent, ViewCgroup}
 
 // ViewNames lists the views that a capture can have, for people.
 func ViewNames() string {

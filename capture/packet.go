@@ -18,6 +18,9 @@ const (
 	ViewWire
 	// ViewSent is what a sending system call took.
 	ViewSent
+	// ViewCgroup is what the cgroup hooks get, from the IP header on: of what a socket receives
+	// and of what it sends.
+	ViewCgroup
 
 	// ViewCount is more than the number of any view, to index arrays.
 	ViewCount
@@ -30,6 +33,7 @@ var viewNames = map[View]string{
 	ViewLink:   "link",
 	ViewWire:   "wire",
 	ViewSent:   "sent",
+	ViewCgroup: "cgroup",
 }
 
 // String is the name used on the command line and in interface names.
@@ -131,6 +135,10 @@ const (
 	// socket. In a file they get an IP header and one of TCP or UDP, made of their addresses and
 	// their Segment, so that readers put the bytes of both directions together.
 	HeaderSegment
+	// HeaderElsewhere is the same where another view (ViewCgroup) has the bytes behind their own
+	// headers already, which would look like a repetition: then only a file without room for that
+	// view gets such headers.
+	HeaderElsewhere
 )
 
 // Times says what the times of packets are.
@@ -152,6 +160,11 @@ func (i *Interface) Name() string {
 		return i.Label
 	}
 	return i.Kind + ":" + i.View.String()
+}
+
+// HasSegments tells whether the interface has payloads that can get the headers of a segment.
+func (i *Interface) HasSegments() bool {
+	return i.Header == HeaderSegment || i.Header == HeaderElsewhere
 }
 
 // Direction tells received packets from sent ones.
@@ -197,7 +210,7 @@ type Packet struct {
 	Src, Dst netip.AddrPort
 	// Protocol is the IP protocol number, such as 6 for TCP; zero when there is none.
 	Protocol uint8
-	// Segment is where the bytes are in a TCP connection, on interfaces with HeaderSegment.
+	// Segment is where the bytes are in a TCP connection, on interfaces where HasSegments is true.
 	Segment Segment
 	// Call is the system call that returned the bytes or took them (user and sent views only),
 	// such as "recvfrom".
@@ -207,7 +220,8 @@ type Packet struct {
 	// Verdict is what the socket's filter decided (kernel view only).
 	Verdict Verdict
 	// Receipt is how userspace got the bytes, and Reception what the Call was given and said
-	// (user view only). In the sent view Receipt has the Errno with which a call has failed.
+	// (user view only). In the sent view Receipt has the Errno with which a call has failed, and in
+	// which packets the bytes of the others are.
 	Receipt   Receipt
 	Reception Reception
 	// PID and TID are the process and thread that made the Call, zero when unknown.

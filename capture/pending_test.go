@@ -77,8 +77,10 @@ func (o *steady) take(b batch, _, _ bool) (batch, int64) {
 	return b, o.from
 }
 
-// BenchmarkBacklog is what a delivery costs while others wait, which come in twenty batches.
+// BenchmarkBacklog is what a delivery costs while others wait, which come in twenty batches; and
+// what a packet and a call cost that are joined by it, among what is remembered of others.
 func BenchmarkBacklog(b *testing.B) {
+	benchmarkDepartures(b)
 	for _, n := range []int64{100, 1000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("deliveries/waiting=%d", n), func(b *testing.B) {
 			const batches = 20

@@ -30,6 +30,12 @@ type Receipt struct {
 	// and this one, and DroppedIDs are their packets, where these are certain.
 	QueueDropped uint64
 	DroppedIDs   IDs
+	// Of a call that sent something, where the cgroup view is recorded as well: Packets are those
+	// in which its bytes have left, Waiting is how many bytes had not left when the call returned,
+	// and Partly says that it is not known of all others where they are.
+	Packets IDs
+	Waiting int64
+	Partly  bool
 }
 
 // IDs are packet ids, of which the first ranges are listed and the rest is counted, so that the

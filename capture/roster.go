@@ -354,6 +354,11 @@ func (r *roster) listOutlets() []*outlet {
 	return slices.Clone(r.outlets)
 }
 
+// hasKind tells whether there are interfaces for sockets of a family and type.
+func (r *roster) hasKind(domain, typ int) bool {
+	return slices.ContainsFunc(r.listOutlets(), func(at *outlet) bool { return at.kind.domain == domain && at.kind.typ == typ })
+}
+
 // outletOf returns the outlet of a socket, if it has interfaces of its own.
 func (r *roster) outletOf(cookie uint64) *outlet {
 	r.mu.Lock()
@@ -370,7 +375,9 @@ func (r *roster) eachLane(do func(*lane)) {
 	defer r.mu.Unlock()
 	for _, at := range r.outlets {
 		for _, v := range r.views {
-			do(at.lanes[v])
+			if own := at.lanes[v]; own != nil {
+				do(own)
+			}
 			if m := at.mapped[v]; m != nil {
 				do(m)
 			}

@@ -71,7 +71,13 @@ func (l *lane) record(verdict int32) {
 func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 	p := &outlet{kind: kind}
 	for _, v := range views {
+		if v == ViewCgroup && !kind.HasCgroupHooks() {
+			continue
+		}
 		p.lanes[v] = &lane{Interface: kind.newInterface(v, clockError)}
+	}
+	if sent := p.lanes[ViewSent]; sent != nil && p.lanes[ViewCgroup] != nil && sent.Header == HeaderSegment {
+		sent.Header = HeaderElsewhere
 	}
 	if user := p.lanes[ViewUser]; user != nil && readsSegments(views) && kind.segments() {
 		user.Header = HeaderSegment

@@ -267,6 +267,11 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 			return err
 		}
 	case tap && fresh:
+		if s.live.config.wants(ViewCgroup) && info.kind().HasCgroupHooks() {
+			if err := s.mark(copied, info); err != nil {
+				return err
+			}
+		}
 		s.attach(whose().String(), copied, info)
 	}
 	if fresh && !asked {

@@ -17,14 +17,14 @@ import (
 const sendSlack = 20 * time.Millisecond
 
 // sendTimes decides at which time a send stands: that at which it began, unless everything up to
-// then may have been written.
+// then may have been written. With the cgroup view it is where it ended, behind its packets.
 type sendTimes struct {
 	slack int64 // 0 if sends are not recorded
 	given int64 // the horizon that was given out last
 }
 
 func newSendTimes(views []View) sendTimes {
-	if slices.Contains(views, ViewSent) {
+	if slices.Contains(views, ViewSent) && !slices.Contains(views, ViewCgroup) {
 		return sendTimes{slack: sendSlack.Nanoseconds()}
 	}
 	return sendTimes{}
@@ -32,7 +32,7 @@ func newSendTimes(views []View) sendTimes {
 
 // of is the time of a send.
 func (s *sendTimes) of(began, ended int64) int64 {
-	if began > s.given {
+	if s.slack > 0 && began > s.given {
 		return began
 	}
 	return ended
@@ -86,7 +86,10 @@ func (c *collector) send(d *delivery) {
 		c.packet.Receipt = endOf(d.err)
 	}
 	if c.flows != nil {
-		c.flows.sent(&c.packet, d)
+		placed := c.flows.sent(&c.packet, d)
+		if c.departures != nil {
+			c.departures.name(&c.packet, d, placed)
+		}
 	}
 	if at := r.at(ViewSent, &c.packet); at != nil {
 		c.add(&c.packet, at, d.err == nil)
@@ -159,18 +162,20 @@ func (f *flows) of(key flowKey) *flow {
 	return known
 }
 
-// sent sets the place of what was sent, or the address that it came from.
-func (f *flows) sent(p *Packet, d *delivery) {
+// sent sets the place of what was sent, or the address that it came from. It tells whether TCP's
+// place is what the segments have.
+func (f *flows) sent(p *Packet, d *delivery) (placed bool) {
 	if p.Protocol != unix.IPPROTO_TCP {
 		p.Src = f.localOf(d.Cookie, p.Src, p.Dst)
 		p.Segment.Known = p.addressed() && d.err == nil
-		return
+		return false
 	}
 	if d.err != nil {
-		return // it has no place, and says nothing of that of others
+		return false // it has no place, and says nothing of that of others
 	}
 	p.Segment.Known = p.addressed() && d.Full > 0
 	at := f.of(d.flow())
+	placed = d.Sequenced || d.pid == 0 && at.out.known
 	if !d.Sequenced {
 		at.counted = at.counted || d.pid != 0
 		d.Seq = at.out.begin()
@@ -185,6 +190,7 @@ func (f *flows) sent(p *Packet, d *delivery) {
 	}
 	at.out = stream{d.Seq + uint32(d.Full), true}
 	f.courses.place(p, f.courses.sent)
+	return placed && !at.counted
 }
 
 // read sets the place of what was read.

@@ -96,6 +96,9 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 			s.Close()
 		}
 	}()
+	if config.wants(ViewCgroup) && !config.Kind.HasCgroupHooks() {
+		return nil, fmt.Errorf("the kernel runs no cgroup hook for a %s: choose views without %v", config.Kind.Summary, ViewCgroup)
+	}
 	s.tap, err = bpf.Open(bpf.Options{
 		RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict, WakeFirst: true,
 		NoLink: config.Observe == nil && !config.wants(ViewLink),
@@ -107,6 +110,9 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 		s.config.Filter = s.tap
 	}
 	s.untapped = s.config.Filter != Filter(s.tap)
+	if err := s.openHook(); err != nil {
+		return nil, err
+	}
 	clock, err := newClock()
 	if err != nil {
 		return nil, err
@@ -120,6 +126,10 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 	}
 	s.collector = newCollector(config.Options, s.tap, clock)
 	s.collector.observe = config.Observe
+	if s.hook != nil {
+		s.collector.hooks.beside = newBeside()
+	}
+	s.collector.departures.countLosses(s.hook)
 	s.own = newOwn(&config, s.tap, clock.bound)
 	s.own.home.cookie = s.main.cookie
 	s.collector.origin = s.own
@@ -166,13 +176,14 @@ func (c *Config) check() error {
 // newCollector makes a collector whose origin is not set yet.
 func newCollector(options Options, tap *bpf.Tap, clock clock) *collector {
 	c := &collector{
-		tap:       tap,
-		clock:     clock,
-		limit:     options.Packets,
-		poll:      pollInterval,
-		flows:     newFlows(options.Views),
-		snaplen:   options.Snaplen,
-		immediate: options.Immediate,
+		tap:        tap,
+		clock:      clock,
+		limit:      options.Packets,
+		poll:       pollInterval,
+		flows:      newFlows(options.Views),
+		departures: newDepartures(&options),
+		snaplen:    options.Snaplen,
+		immediate:  options.Immediate,
 	}
 	if options.Immediate {
 		c.poll = immediateInterval
@@ -299,7 +310,16 @@ func (s *Session) stop() error {
 	s.receivers.Wait()
 	drops.high = s.main.queueDrops()
 	s.own.home.outlet.tally.drops = drops.since(s.main.before)
-	return errors.Join(append(errs, s.tap.Stop())...)
+	return errors.Join(append(errs, s.stopRecording())...)
+}
+
+// stopRecording ends what is recorded anywhere.
+func (s *Session) stopRecording() error {
+	err := s.tap.Stop()
+	if s.hook != nil {
+		err = errors.Join(err, s.hook.Stop())
+	}
+	return err
 }
 
 func (s *Session) eachSocket(do func(*socket)) {
@@ -383,6 +403,9 @@ func (s *Session) Close() error {
 	var err error
 	if s.borrowed {
 		err = s.giveBack()
+	}
+	if s.hook != nil {
+		closers = append(closers, s.hook)
 	}
 	if s.tap != nil {
 		closers = append(closers, s.tap)

@@ -53,6 +53,10 @@ import (
 //	ancillary   control messages that came with the message: for each of them name, level,
 //	            type and length of its data, and for SCM_RIGHTS the number of descriptors
 //	ancillary_rest  bytes of ancillary data besides those
+//	sent_in     packets in which what was sent has left: pairs of the first and the last id
+//	sent_in_omitted  ranges beyond those
+//	sent_in_partly   true if it is not known of all other bytes where they are
+//	not_left    bytes that had not left when the call returned
 //	comment     what there is to say about the packet
 //	data        the observer's own bytes in hexadecimal, without any synthetic header
 //	            or tag
@@ -97,8 +101,9 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	}
 	// Escaping makes a character at most six times as long.
 	comment := remark.Facts(p)
+	const span = 2*20 + 4
 	texts := len(p.Interface.Label) + 2*len(p.Interface.Kind) + len(p.Call) + len(comment)
-	if err := w.out.reserve(1024 + 2*len(p.Data) + 6*texts + jsonControl*len(p.Reception.Controls)); err != nil {
+	if err := w.out.reserve(1024 + 2*len(p.Data) + 6*texts + jsonControl*len(p.Reception.Controls) + span*len(p.Receipt.Packets.Ranges)); err != nil {
 		return err
 	}
 	b := append(w.out.buf, `{"time":"`...)
@@ -136,6 +141,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	b = appendJSONNumberIf(b, "pid", uint64(p.PID))
 	b = appendJSONNumberIf(b, "tid", uint64(p.TID))
 	b = appendJSONReception(b, p)
+	b = appendJSONDeparture(b, &p.Receipt)
 	if comment != "" {
 		b = appendJSONText(b, "comment", comment)
 	}
@@ -172,6 +178,26 @@ func appendJSONMeta(b []byte, m *capture.Meta) []byte {
 	b = appendJSONNumberIf(b, "gso_segs", uint64(m.GSOSegs))
 	b = appendJSONNumberIf(b, "hash", uint64(m.Hash))
 	return appendJSONNumberIf(b, "queue", uint64(m.Queue))
+}
+
+// appendJSONDeparture appends where the bytes of a call are.
+func appendJSONDeparture(b []byte, r *capture.Receipt) []byte {
+	if !r.Packets.Empty() {
+		b = append(appendJSONName(b, "sent_in"), '[')
+		for i, span := range r.Packets.Ranges {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = strconv.AppendUint(append(b, '['), span[0], 10)
+			b = append(strconv.AppendUint(append(b, ','), span[1], 10), ']')
+		}
+		b = append(b, ']')
+		b = appendJSONNumberIf(b, "sent_in_omitted", uint64(r.Packets.More))
+		if r.Partly {
+			b = append(appendJSONName(b, "sent_in_partly"), "true"...)
+		}
+	}
+	return appendJSONNumberIf(b, "not_left", uint64(r.Waiting))
 }
 
 func appendJSONAddress(b []byte, name string, a netip.AddrPort) []byte {

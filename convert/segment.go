@@ -35,12 +35,14 @@ const (
 
 // isPlaced tells whether there are headers for a packet.
 func isPlaced(p *capture.Packet) bool {
-	return p.Segment.Known && p.Interface.Header == capture.HeaderSegment && p.Interface.Layer == capture.LayerMessage
+	return p.Segment.Known && p.Interface.HasSegments() && p.Interface.Layer == capture.LayerMessage
 }
 
 // isSegment tells whether a packet is written as a segment where there may be other views. One
 // that is in another view as well is an ordinary message, whose place is beside its bytes.
-func isSegment(p *capture.Packet) bool { return isPlaced(p) && !p.Segment.Elsewhere }
+func isSegment(p *capture.Packet) bool {
+	return isPlaced(p) && p.Interface.Header == capture.HeaderSegment && !p.Segment.Elsewhere
+}
 
 // appendSegmentHeader appends everything before the payload.
 func appendSegmentHeader(b []byte, p *capture.Packet) []byte {

@@ -35,7 +35,7 @@ var viewRanks = map[capture.View]rank{
 // rankOf ranks an interface. Of what was sent, that which becomes IP packets comes first.
 func rankOf(i *capture.Interface) rank {
 	rank := viewRanks[i.View]
-	if i.View == capture.ViewSent && i.Header != capture.HeaderSegment {
+	if i.View == capture.ViewSent && !i.HasSegments() {
 		rank++
 	}
 	return rank

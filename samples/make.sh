@@ -19,6 +19,9 @@ for kind in raw tcp udp; do
 	(cd text && "$work/ebpfdump" convert -q --boot-time "$boot" "$kind-kernelspace.txt" "$kind-userspace.txt" -o "$kind.pcapng")
 	chmod 644 "$kind.pcapng" "text/$kind.pcapng"
 done
+rm -f both.pcapng
+"$work/ebpfdump" capture --sock tcp --echo --probe --isolate --view user,sent,cgroup -q -o both.pcapng
+chmod 644 both.pcapng
 rm -f tcp.html
 "$work/ebpfdump" explain tcp.pcapng --html tcp.html
 chmod 644 tcp.html

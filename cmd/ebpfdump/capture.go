@@ -143,6 +143,9 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	if slices.Contains(p.config.Views, capture.ViewSent) && !f.echo && !f.probe {
 		return p, usagef("a socket of its own sends nothing without --echo, so that the view sent would stay empty")
 	}
+	if slices.Contains(p.config.Views, capture.ViewCgroup) && !kind.HasCgroupHooks() {
+		return p, usagef("the kernel runs no cgroup hook for a %s, so that the view cgroup would stay empty", kind.Summary)
+	}
 	p.config.Verdict, err = f.filter.read()
 	return p, err
 }
@@ -283,6 +286,12 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// wantsHooks tells whether --view has the view of the cgroup hooks.
+func (f captureFlags) wantsHooks() bool {
+	views, _ := parseViews(f.views)
+	return slices.Contains(views, capture.ViewCgroup)
+}
+
 // use describes what the flags ask for, to find the privileges that it needs.
 func (f captureFlags) use() privilege.Use {
 	listen, err := netip.ParseAddrPort(f.listen)
@@ -290,6 +299,7 @@ func (f captureFlags) use() privilege.Use {
 	return privilege.Use{
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
 		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
+		Hooks:   f.sock != "" && f.wantsHooks(),
 		Join:    len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, OtherUser: account != nil,
 	}
 }

@@ -23,7 +23,8 @@ const liveHelp = `
 With --pid, joins running processes and their children: the kernel view is what
 a filter on their sockets gets, recorded just before their own filters, and the
 user view is what their own receiving system calls return; with --view sent,
-what their sending ones take is there as well. They notice nothing of it, before, during or after, unless --allow-drop or --replace-filter changes
+what their sending ones take is there as well, and with --view cgroup each
+packet of both directions from the IP header on. They notice nothing of it, before, during or after, unless --allow-drop or --replace-filter changes
 what they get. The capture ends when all of those that --pid names have ended.
 With --cgroup, does so for all that is in a cgroup, or comes to it, and in
 those below it, until the cgroup is removed: a service, a container, a session.

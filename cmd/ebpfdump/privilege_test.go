@@ -143,6 +143,10 @@ func socketCases() []privilegeCase {
 			use:  privilege.Use{Command: "capture", Kind: "udp", Probe: true, LowPort: true},
 			args: []string{"capture", "--sock", "udp", "--probe", "-l", "127.0.0.1:80"}, seen: "udp:user",
 		},
+		privilegeCase{
+			use:  privilege.Use{Command: "capture", Kind: "udp", Probe: true, Hooks: true},
+			args: []string{"capture", "--sock", "udp", "--probe", "--view", "kernel,cgroup"}, seen: "udp:cgroup",
+		},
 	)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
@@ -184,6 +185,8 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 				before = fmt.Sprintf(", %d dropped before the filter ran", n)
 			}
 			r.printf("%s: %d packets, %d dropped by the receive queue%s", sum.name, sum.packets, sum.account.Queue, before)
+		case sum.view == capture.ViewCgroup && len(kinds) == 1:
+			r.printf("%s: %d packets, %d received and %d sent", sum.name, sum.packets, c.Hooked-c.Departed, c.Departed)
 		case sum.view == capture.ViewUser || sum.view == capture.ViewSent:
 			r.printf("%s: %d packets, %d bytes", sum.name, sum.packets, sum.bytes)
 		default:
@@ -235,6 +238,9 @@ func (r *reporter) notAmongThem(c capture.Counts) {
 	if n := c.Calls.Lost(); n > 0 {
 		r.printf("what calls returned is not among them: %s lost", counted(n, "piece"))
 	}
+	if slices.Contains(r.plan.config.Views, capture.ViewCgroup) {
+		r.printf("packets that were sent are not among them: %d captured, %d lost", c.Departed, c.Egress.Lost())
+	}
 	if !slices.Contains(r.plan.config.Views, capture.ViewSent) {
 		return
 	}
@@ -244,6 +250,21 @@ func (r *reporter) notAmongThem(c capture.Counts) {
 	}
 }
 
+// hookLines print the ledgers of the cgroup hooks. That of what arrives is the tap's unless the
+// sockets have the tap as well.
+func (r *reporter) hookLines(c capture.Counts) {
+	line := func(what string, c bpf.Counters) {
+		r.printf("cgroup_skb/%s: %d seen = %d recorded + %d ring full + %d load failed", what, c.Seen, c.Recorded, c.RingFull, c.LoadFailed)
+	}
+	if !slices.Contains(r.plan.config.Views, capture.ViewCgroup) {
+		return
+	}
+	if c.Ingress.Seen > 0 {
+		line("ingress", c.Ingress)
+	}
+	line("egress", c.Egress)
+}
+
 func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistics) {
 	r.printf("%d packets captured", c.Captured)
 	r.printf("%d packets received by filter", c.Tap.Seen)
@@ -251,6 +272,7 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	r.notAmongThem(c)
 	r.printf("tap: %d seen = %d recorded + %d ring full + %d load failed",
 		c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed)
+	r.hookLines(c)
 	r.interfaceLines(c, statistics)
 	if v := r.plan.config.Verdict; v != nil {
 		r.printf("filter: %d packets dropped, %d truncated (%s)", c.Tap.Dropped, c.Trimmed, v.Name())

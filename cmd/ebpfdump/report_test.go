@@ -29,6 +29,16 @@ func TestClosingLinesOfCalls(t *testing.T) {
 		{[]capture.View{capture.ViewKernel, capture.ViewUser}, 1, capture.Counts{}, "tap: "},
 		{[]capture.View{capture.ViewUser}, 0, capture.Counts{Calls: lost}, "what calls returned is not among them: 70 pieces lost\ntap: "},
 		{[]capture.View{capture.ViewUser, capture.ViewSent}, 0, capture.Counts{Sent: 30, Sends: lost}, "what was sent is not among them: 30 calls captured, 70 pieces lost\ntap: "},
+		{
+			[]capture.View{capture.ViewCgroup}, 0, capture.Counts{Hooked: 12, Departed: 5, Egress: bpf.Counters{Seen: 8, Recorded: 5, RingFull: 3}},
+			"packets that were sent are not among them: 5 captured, 3 lost\n" +
+				"tap: 0 seen = 0 recorded + 0 ring full + 0 load failed\ncgroup_skb/egress: 8 seen = 5 recorded + 3 ring full + 0 load failed\n",
+		},
+		{
+			[]capture.View{capture.ViewCgroup}, 0, capture.Counts{Ingress: bpf.Counters{Seen: 2, Recorded: 1, LoadFailed: 1}},
+			"packets that were sent are not among them: 0 captured, 0 lost\ntap: 0 seen = 0 recorded + 0 ring full + 0 load failed\n" +
+				"cgroup_skb/ingress: 2 seen = 1 recorded + 0 ring full + 1 load failed\ncgroup_skb/egress: 0 seen",
+		},
 		{[]capture.View{capture.ViewSent}, 1, capture.Counts{}, "what was sent is not among them: 0 calls captured, 0 pieces lost\ntap: "},
 		{
 			[]capture.View{capture.ViewSent}, 1, capture.Counts{Captured: 1, Sent: 1},

@@ -45,6 +45,7 @@ var (
 		"replay":                {TapRecords},
 	}
 	alsoNeeds = map[string][]string{
+		"capture --view cgroup":          {CgroupHook},
 		"capture --pid PID":              {CgroupHook},
 		"capture -- COMMAND":             {CgroupHook},
 		"list":                           {ownProcesses},

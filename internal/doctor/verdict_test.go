@@ -67,6 +67,7 @@ func TestDiagnose(t *testing.T) {
 			"capture --sock netlink --probe": {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
 			"capture --isolate":              {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo)"},
 			"capture --pid PID":              {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
+			"capture --view cgroup":          {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 			"capture -- COMMAND":             {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 			"capture --user USER -- COMMAND": {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_setuid,cap_setgid,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"survey":                         {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo)"},
@@ -78,6 +79,7 @@ func TestDiagnose(t *testing.T) {
 			"capture --pid PID":              {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"capture --user USER -- COMMAND": {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_setuid,cap_setgid,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"list --pid PID":                 {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
+			"capture --view cgroup":          {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 			"capture -- COMMAND":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 		}},
 		"own processes": {yama(machine(ordinary), false), false, map[string]Verdict{
@@ -105,6 +107,7 @@ func TestDiagnose(t *testing.T) {
 			"capture --isolate":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture -l ADDR:80":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --pid PID":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --view cgroup":          {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture -- COMMAND":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"list --pid PID":                 {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"survey":                         {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
@@ -235,9 +238,9 @@ func TestNeededFor(t *testing.T) {
 		unix.CAP_BPF:              "capture, list --pid PID, replay, survey",
 		unix.CAP_NET_RAW:          "capture --sock raw, capture --sock packet, survey",
 		unix.CAP_SYS_ADMIN:        "capture --isolate, survey",
-		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --pid PID, capture -- COMMAND, survey",
+		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --view cgroup, capture --pid PID, capture -- COMMAND, survey",
 		unix.CAP_NET_BIND_SERVICE: "capture -l ADDR:80",
-		unix.CAP_PERFMON:          "capture --pid PID, capture -- COMMAND, list --pid PID",
+		unix.CAP_PERFMON:          "capture --view cgroup, capture --pid PID, capture -- COMMAND, list --pid PID",
 		unix.CAP_SYS_PTRACE:       "capture --pid PID, capture --user USER -- COMMAND, list --pid PID",
 	} {
 		if got := strings.Join(neededFor(capability), ", "); got != want {

@@ -27,6 +27,7 @@ var (
 	udpUser   = &capture.Interface{Kind: "udp", View: capture.ViewUser, Layer: capture.LayerMessage, Description: "what recvmsg returned"}
 	tcpSent   = &capture.Interface{Kind: "tcp", View: capture.ViewSent, Layer: capture.LayerMessage}
 	udpSent   = &capture.Interface{Kind: "udp", View: capture.ViewSent, Layer: capture.LayerMessage}
+	tcpCgroup = &capture.Interface{Kind: "tcp", View: capture.ViewCgroup, Layer: capture.LayerNetwork}
 	client    = netip.MustParseAddrPort("127.0.0.1:52638")
 	server    = netip.MustParseAddrPort("127.0.0.1:16962")
 )
@@ -89,6 +90,25 @@ func (r *recording) send(i *capture.Interface, call, payload string) *capture.Pa
 	p := r.read(i, 0, payload)
 	p.Src, p.Dst, p.Direction, p.Call = server, client, capture.Outbound, call
 	return p
+}
+
+// hooked adds what a cgroup hook saw of a segment: of one that came in with the id and the bytes of a
+// packet of the kernel view, or of one that was sent.
+func (r *recording) hooked(d capture.Direction, of *capture.Packet) *capture.Packet {
+	head := ipv4Header(20 + len(of.Data))
+	head[9] = header.ProtocolTCP
+	p := r.add(&capture.Packet{Interface: tcpCgroup, ID: of.ID, Data: append(head, of.Data...), Protocol: header.ProtocolTCP})
+	if p.Direction = d; d == capture.Outbound {
+		p.Src, p.Dst = server, client
+	}
+	return p
+}
+
+// departs adds a segment that was sent.
+func (r *recording) departs(flags uint8, payload string) *capture.Packet {
+	p := r.segment(5000, flags, payload)
+	r.packets = r.packets[:len(r.packets)-1]
+	return r.hooked(capture.Outbound, p)
 }
 
 // file is the recording as pcapng.

@@ -91,3 +91,29 @@ func TestSocketsOfProcess(t *testing.T) {
 	r.segment(1011, header.ACK, "three").Interface = &third
 	wants(t, text(t, r.explain(t), false), "tcp: sockets of several processes\n")
 }
+
+// What was sent is told in both directions' account alone, and what the hook saw and the kernel view
+// lacks is none of what userspace did not read.
+func TestCgroupView(t *testing.T) {
+	t.Parallel()
+	both, alone := scenes["both directions"](t).only(t), conversation().explain(t).only(t)
+	c := both.Cgroup
+	equal(t, "received", c.Received, 10)
+	equal(t, "sent", c.Sent, 5)
+	for _, row := range []struct {
+		name string
+		got  Count
+		ids  string
+	}{
+		{"handshake", c.Handshake, "10"}, {"ack", c.ACK, "11"}, {"payload", c.Payload, "12"}, {"fin", c.FIN, "13"}, {"rst", c.RST, "14"},
+		{"alone", c.Alone, "15"},
+	} {
+		equal(t, row.name, row.got.IDs.String(), row.ids)
+	}
+	equal(t, "bytes sent", c.Payload.Bytes, 6)
+	equal(t, "lost", c.Lost, 2)
+	equal(t, "not read", both.Undelivered.AtEnd.Packets, alone.Undelivered.AtEnd.Packets)
+	equal(t, "comparison", both.Comparison.Same, alone.Comparison.Same)
+	equal(t, "acknowledgements", both.Unseen.ACK.Packets, alone.Unseen.ACK.Packets)
+	wants(t, both.finding("cgroup").Text, "The cgroup hooks saw 10 packets come in and 5 go out.")
+}

@@ -28,6 +28,8 @@ type page struct {
 	// Kernel and User say that there are such views, Below that a view begins before the
 	// kernel view.
 	Kernel, User, Below bool
+	// Departed says that there are packets of the cgroup view that were sent.
+	Departed bool
 }
 
 type pageSocket struct {
@@ -61,6 +63,7 @@ func (e *Explanation) WriteHTML(w io.Writer) error {
 	for _, s := range r.Sockets {
 		p.Sockets = append(p.Sockets, s.page())
 		p.Kernel = p.Kernel || s.Begins != ""
+		p.Departed = p.Departed || s.Cgroup != nil && s.Cgroup.Sent > 0
 		p.User = p.User || s.view("user") != nil
 		for _, v := range s.Views {
 			p.Below = p.Below || v.Before != nil && v.Before.Most > 0

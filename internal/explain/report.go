@@ -98,6 +98,8 @@ type Socket struct {
 	Losses Losses `json:"losses"`
 	// Sent is what was sent. It is absent if the file has no sent view.
 	Sent *Sent `json:"sent,omitempty"`
+	// Cgroup is what the cgroup hooks saw. It is absent if the file has no cgroup view.
+	Cgroup *Cgroup `json:"cgroup,omitempty"`
 	// Ambiguous are the packets that repeat the id of an earlier one of this kind, so
 	// that it is unknown which of them a read got.
 	Ambiguous Count `json:"ambiguous_ids"`
@@ -109,7 +111,7 @@ type Socket struct {
 
 // View is one view of a socket.
 type View struct {
-	// Name is "kernel", "user", "net", "link", "wire" or "sent".
+	// Name is "kernel", "user", "net", "link", "wire", "sent" or "cgroup".
 	Name string `json:"name"`
 	// Description is that of the first interface of this view.
 	Description string `json:"description,omitempty"`
@@ -283,7 +285,7 @@ type Losses struct {
 // Finding is a statement about a topic.
 type Finding struct {
 	// Topic is "begins", "reach", "beside", "direction", "ids", "bytes", "unseen", "lost",
-	// "mapping", "calls", "latency", "sent" or "tap".
+	// "mapping", "calls", "latency", "sent", "cgroup" or "tap".
 	Topic string `json:"topic"`
 	// Warning says that something is wrong.
 	Warning bool `json:"warning"`

@@ -38,6 +38,32 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.send(udpSent, "sendto", "!")
 		return explained(t, r.file(t), Options{})
 	},
+	"both directions": func(t testing.TB) *Explanation {
+		r := conversation()
+		for _, p := range r.packets {
+			if p.Interface == tcpKernel {
+				r.hooked(capture.Inbound, p)
+			}
+		}
+		r.departs(header.SYN|header.ACK, "")
+		r.departs(header.ACK, "")
+		r.departs(header.ACK|header.PSH, "answer")
+		r.departs(header.ACK|header.FIN, "")
+		r.departs(header.RST, "")
+		missed := r.segment(1019, header.ACK, "again")
+		r.packets = r.packets[:len(r.packets)-1]
+		r.hooked(capture.Inbound, missed).Drops = 2
+		return r.explain(t)
+	},
+	"hooks only": func(t testing.TB) *Explanation {
+		r := newRecording()
+		p := r.segment(1000, header.ACK, "question")
+		r.packets = nil
+		r.hooked(capture.Inbound, p)
+		r.read(tcpUser, p.ID, "question")
+		r.departs(header.ACK, "")
+		return r.explain(t)
+	},
 	"kernel only": func(t testing.TB) *Explanation {
 		r := conversation()
 		r.section.Comment = "ebpfdump capture\nebpfdump convert"

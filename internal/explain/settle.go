@@ -20,7 +20,14 @@ func (e *entry) settle() (fate string, told bool) {
 	if e.first == nil {
 		return "no packet of the file is joined to it", true
 	}
+	if e.departed {
+		return e.settleDeparted(), true
+	}
 	out := e.socket.out
+	if e.alone() {
+		out.Cgroup.Alone.add(e.id, 0)
+		return "the cgroup hook saw it come, and the kernel view does not have it", true
+	}
 	if e.delivered {
 		out.Delivered.add(e.id, e.got)
 	}

@@ -33,6 +33,7 @@ type shown struct {
 	user      bool // there is a user view
 	read      bool // not a packet, but a read without one, or a send
 	sent      bool // a send
+	departed  bool // a packet that was sent
 	notes     []string
 	meta      capture.Meta
 
@@ -161,13 +162,13 @@ func (e *entry) show(fate string) {
 	}
 	g.length = e.length - begin
 	g.offset0 = e.offset0 - begin
-	g.kernel = e.seen[capture.ViewKernel]
+	g.kernel, g.departed = e.seen[capture.ViewKernel], e.departed
 	g.spans = dissect(g.layer, g.protocol, g.frame, g.length).spans
 }
 
 // tell completes a packet once everything is known of its socket.
 func (s *socket) tell(g *shown) {
-	g.user = s.user()
+	g.user = s.user() && !g.departed
 	switch {
 	case g.told:
 	case !g.user:

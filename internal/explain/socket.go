@@ -193,8 +193,11 @@ func (v *view) addStatistics(s capture.Statistics) {
 	sum.Comment += s.Comment
 }
 
-// kernelPacket handles a packet of any view except the user view.
+// kernelPacket handles a packet of the kernel's views.
 func (s *socket) kernelPacket(p *capture.Packet) {
+	if p.Interface.View == capture.ViewCgroup && s.cgroupPacket(p) {
+		return
+	}
 	e := s.open[p.ID]
 	if p.Interface.View == capture.ViewWire && (e == nil || p.ID == 0) {
 		return // it passed the interface, but not this socket's filter
@@ -424,6 +427,7 @@ func (s *socket) finish() {
 		out.Losses.Queue = max(out.Losses.Queue, v.out.Statistics.OSDropped)
 	}
 	s.finishSent()
+	s.finishCgroup()
 	for protocol := range s.protocols {
 		if protocol != 0 {
 			out.Protocols = append(out.Protocols, protocolName(protocol))

@@ -37,6 +37,7 @@ type entry struct {
 	got, reads uint64
 	delivered  bool
 	sent       bool // it is a call that sent something
+	departed   bool // it is a packet that was sent
 	differs    bool // userspace got other bytes
 	gotFrom    int  // offset in the first view of the bytes that userspace got
 	ended      bool // a read returned the end of the stream here

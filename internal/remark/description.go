@@ -29,6 +29,8 @@ const (
 	ofProcess     = between + "process "
 	ofSegments    = "headers of IP and TCP or UDP are synthetic"
 	processEnd    = "), "
+
+	headersElsewhere = "no headers of IP and TCP or UDP here"
 )
 
 // Description is the description of an interface in a file.
@@ -88,16 +90,27 @@ func ofTap(i *capture.Interface) string {
 		}
 	case capture.ViewSent:
 		if joined {
-			b.WriteString("what the process handed to sending system calls" + between + "times are those when the calls began, or ended if they took longer than 20 ms")
+			b.WriteString("what the process handed to sending system calls" + between)
+			if i.Header == capture.HeaderElsewhere {
+				b.WriteString("times are those when the calls ended")
+			} else {
+				b.WriteString("times are those when the calls began, or ended if they took longer than 20 ms")
+			}
 		} else {
 			b.WriteString("what was sent back")
 		}
+	case capture.ViewCgroup:
+		b.WriteString(kind.Plural() + " from the IP header on, as the kernel's cgroup hooks see them" + between +
+			"cgroup_skb/ingress just before the socket's filter, cgroup_skb/egress as the socket sends them")
 	case capture.ViewNet, capture.ViewLink:
 		layer := map[capture.View]string{capture.ViewNet: "network", capture.ViewLink: "link"}[i.View]
 		b.WriteString("the same packets from the " + layer + " header on, which the filter reaches with bpf_skb_load_bytes_relative")
 	}
 	if i.Header == capture.HeaderSegment {
 		b.WriteString(between + "the " + ofSegments + ", so that both directions can be put together" + between + "addresses and sequence numbers are real where the kernel tells them")
+	}
+	if i.Header == capture.HeaderElsewhere {
+		b.WriteString(between + "the packets are in the view cgroup, so there are " + headersElsewhere)
 	}
 	if joined {
 		b.WriteString(between + i.Process + ", " + i.Sockets)
@@ -144,6 +157,8 @@ func ReadDescription(text string, i *capture.Interface) {
 	}
 	says := func(words string) bool { return strings.Contains(i.Description, words) }
 	switch {
+	case says(headersElsewhere):
+		i.Header = capture.HeaderElsewhere
 	case says(ofSegments):
 		i.Header = capture.HeaderSegment
 	case says(invented):

@@ -122,6 +122,24 @@ var (
 			read:  readFed,
 		},
 		{
+			holds: func(p *capture.Packet) bool { return !p.Receipt.Packets.Empty() },
+			say:   saySentIn,
+			read:  readSentIn,
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Receipt.Waiting > 0 },
+			say: func(b []byte, p *capture.Packet) []byte {
+				return append(strconv.AppendInt(append(b, ofItsBytes...), p.Receipt.Waiting, 10), hadNotLeft...)
+			},
+			read: func(sentence string, p *capture.Packet) bool {
+				n, ok := numberIn(sentence, ofItsBytes, hadNotLeft)
+				if ok = ok && 0 < n && n <= 1<<63-1; ok {
+					p.Receipt.Waiting = int64(n)
+				}
+				return ok
+			},
+		},
+		{
 			holds: func(p *capture.Packet) bool { return p.Receipt.QueueDropped > 0 },
 			say:   sayQueueDropped,
 			read:  readQueueDropped,
@@ -153,6 +171,11 @@ const (
 	firstBytes    = "the tap came after the packets of its first "
 	readFrom      = "read from packets "
 	andLater      = " and later ones"
+	sentIn        = "sent in packet "
+	sentInSeveral = "sent in packets "
+	asFarAsKnown  = ", as far as is known"
+	ofItsBytes    = "of its bytes "
+	hadNotLeft    = " had not left when the call returned"
 	queueDropped  = "the receive queue dropped "
 	beforeThisOne = " before this one"
 	whichPackets  = ": packets "
@@ -199,6 +222,37 @@ func readFed(sentence string, p *capture.Packet) bool {
 	ids, ok := parseIDs(list)
 	if ok = ok || later && list == ""; ok {
 		p.Receipt.Fed, p.Receipt.Later = ids, later
+	}
+	return ok
+}
+
+// single tells whether there is one id only.
+func single(ids *capture.IDs) bool {
+	return len(ids.Ranges) == 1 && ids.More == 0 && ids.Ranges[0][0] == ids.Ranges[0][1]
+}
+
+func saySentIn(b []byte, p *capture.Packet) []byte {
+	in := sentInSeveral
+	if single(&p.Receipt.Packets) {
+		in = sentIn
+	}
+	b = appendIDs(append(b, in...), &p.Receipt.Packets)
+	if p.Receipt.Partly {
+		b = append(b, asFarAsKnown...)
+	}
+	return b
+}
+
+func readSentIn(sentence string, p *capture.Packet) bool {
+	list, one := strings.CutPrefix(sentence, sentIn)
+	list, several := strings.CutPrefix(list, sentInSeveral)
+	if one == several {
+		return false
+	}
+	list, partly := strings.CutSuffix(list, asFarAsKnown)
+	ids, ok := parseIDs(list)
+	if ok = ok && one == single(&ids); ok {
+		p.Receipt.Packets, p.Receipt.Partly = ids, partly
 	}
 	return ok
 }
@@ -270,8 +324,8 @@ var errnos = sync.OnceValue(func() map[string]syscall.Errno {
 })
 
 // FactsSize is an upper bound on what AppendFacts adds to a comment besides the name of a
-// call: two lists of ids, and the sentences.
-const FactsSize = 4096
+// call: three lists of ids, and the sentences.
+const FactsSize = 6144
 
 // HasFacts tells whether a packet's comment has a sentence about its Verdict, its Receipt
 // or its being Truncated.
@@ -280,7 +334,8 @@ func HasFacts(p *capture.Packet) bool {
 	// Most packets have nothing of a Reception that is worth a look: one comparison tells.
 	return (said.Flags|said.Segment|uint32(len(said.Controls)) != 0 || said.Cut) && mentionsReception(p) ||
 		p.Verdict.Dropped || p.Verdict.Of > 0 || p.Truncated || r.Peeked || r.End || r.Errno != 0 ||
-		isMissing(r.Missing) || r.BeforeTap > 0 || !r.Fed.Empty() || r.Later || r.QueueDropped > 0
+		isMissing(r.Missing) || r.BeforeTap > 0 || !r.Fed.Empty() || r.Later || r.QueueDropped > 0 ||
+		!r.Packets.Empty() || r.Waiting > 0
 }
 
 // AppendFacts appends a packet's comment with the sentences about its facts, but not its

@@ -74,6 +74,11 @@ var said = map[string]capture.Packet{
 	"peeked at (MSG_PEEK), and left in the queue; cut to 150 of 200 by the buffer; 2 datagrams of 100 bytes, the last of 50 (UDP_GRO)": peekedAt(withReception(capture.Reception{Buffer: 150, HasBuffer: true, Cut: true, Whole: 200, Segment: 100}, 150)),
 	"1 descriptor came with it (SCM_RIGHTS)":                                             withReception(capture.Reception{Controls: []capture.Control{{Level: 1, Type: 1, Len: 4}}}, 4),
 	"253 descriptors came with it (SCM_RIGHTS); its ancillary data was cut (MSG_CTRUNC)": withReception(capture.Reception{Flags: unix.MSG_CTRUNC, Controls: []capture.Control{{Level: 1, Type: 1, Len: 4 * 253}}}, 4),
+	"sent in packets 7-9":     toUser(capture.Receipt{Packets: ids([2]uint64{7, 9})}),
+	"sent in packets 7-9, 11": toUser(capture.Receipt{Packets: ids([2]uint64{7, 9}, [2]uint64{11, 11})}),
+	"sent in packets 7 and 3 ranges more, to 99, as far as is known":          toUser(capture.Receipt{Packets: capture.IDs{Ranges: [][2]uint64{{7, 7}}, More: 3, Last: 99}, Partly: true}),
+	"sent in packet 7; of its bytes 1200 had not left when the call returned": toUser(capture.Receipt{Packets: ids([2]uint64{7, 7}), Waiting: 1200}),
+	"of its bytes 11 had not left when the call returned":                     toUser(capture.Receipt{Waiting: 11}),
 	"end of stream":                             toUser(capture.Receipt{End: true}),
 	"the peer reset the connection":             toUser(capture.Receipt{Errno: syscall.ECONNRESET}),
 	"recvmsg: connection refused":               toUser(capture.Receipt{Errno: syscall.ECONNREFUSED}),
@@ -148,7 +153,9 @@ func TestForeignSentences(t *testing.T) {
 	for _, text := range []string{
 		"verdict=0 (dropped by the filter)", "peeked at", "read from packets ", "read from packets 1-1", "read from packets 2-1", "read from packets 1,2",
 		"read from packets 1 and 0 ranges more, to 3", "read from packets 1 and x ranges more, to 3", "read from packets x", "read from packets 01",
-		"read from packets 18446744073709551616", "read from packets " + strings.Repeat("1, ", parsedRanges) + "1",
+		"read from packets 18446744073709551616", "sent in packets ", "sent in packets 7", "sent in packet 7-9", "sent in packet 7, as far as", "sent in packets 9-7",
+		"of its bytes 0 had not left when the call returned", "of its bytes 9223372036854775808 had not left when the call returned",
+		"read from packets " + strings.Repeat("1, ", parsedRanges) + "1",
 		"the receive queue dropped 0 before this one", "the receive queue dropped 3 before this one: packets ", "the receive queue dropped 3: packets 7",
 		"the tap came after the packets of its first 0 bytes", "the tap came after the packets of its first 9223372036854775808 bytes",
 		"recvmsg: ", "recvmsg: errno 111", "recvmsg: errno 0", "recvmsg: errno 0530", "recvmsg: no such error", "recvmsg: connection reset by peer",
@@ -198,7 +205,7 @@ func TestFactsSize(t *testing.T) {
 		long.Ranges = append(long.Ranges, [2]uint64{1<<64 - 2, 1<<64 - 1})
 	}
 	p := toUser(capture.Receipt{
-		Peeked: true, BeforeTap: 1<<63 - 1, Missing: capture.MissingAmbiguous, Fed: long, Later: true, QueueDropped: 1<<64 - 1, DroppedIDs: long, End: true, Errno: syscall.EILSEQ,
+		Peeked: true, BeforeTap: 1<<63 - 1, Missing: capture.MissingAmbiguous, Fed: long, Later: true, QueueDropped: 1<<64 - 1, DroppedIDs: long, Packets: long, Partly: true, Waiting: 1<<63 - 1, End: true, Errno: syscall.EILSEQ,
 	})
 	p.Len = 1<<32 - 2
 	p.Reception = capture.Reception{
@@ -237,6 +244,12 @@ func FuzzFacts(f *testing.F) {
 			}
 			if flag(3) {
 				p.Receipt.Fed = list
+			}
+			if flag(9) {
+				p.Receipt.Packets, p.Receipt.Partly = list, flag(10)
+			}
+			if flag(11) {
+				p.Receipt.Waiting = int64(b >> 1)
 			}
 			if flag(4) && b > 0 {
 				p.Receipt.DroppedIDs = list
