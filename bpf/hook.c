@@ -12,6 +12,7 @@
 #include "descriptor.h"
 #include "scope.h"
 #include "ports.h"
+#include "ownfilter.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -51,6 +52,9 @@ __u32 mptcp_listeners;
 
 /* Whether new sockets of followed processes are marked, and whether packets are recorded. */
 const volatile __u32 mark_new = 1, recording = 1;
+
+/* Whether records tell of the filter that a socket has of its own. */
+const volatile __u32 tells_filters = 0;
 
 /* What find_process looks for, and what it found. */
 __u32 wanted_pid, found_pid;
@@ -157,6 +161,8 @@ int arrived(struct __sk_buff *skb)
 		count(&c->load_failed);
 		return 1;
 	}
+	if (tells_filters)
+		at.filter = own_filter(address_of(sk), c);
 	record_packet(skb, c, &at);
 	return 1;
 }
@@ -293,6 +299,9 @@ int executed(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* What the last run of filter_id found. */
+struct own_program found_filter;
+
 /* Run on demand: returns the id of the eBPF program that is a socket's filter, or 0 if it
  * has none or a classic one. args[0] is the socket's descriptor in the calling process.
  */
@@ -309,7 +318,8 @@ int filter_id(struct bpf_raw_tracepoint_args *ctx)
 	filter = FIELD(sk, sk_filter);
 	program = FIELD(filter, prog);
 	aux = FIELD(program, aux);
-	return FIELD(aux, id);
+	tell_program(aux, &found_filter);
+	return found_filter.id;
 }
 
 struct bpf_iter__task {

@@ -27,6 +27,9 @@ type HookOptions struct {
 	NoLink bool
 	// Record records the packets of marked sockets into the ring of the Tap.
 	Record bool
+	// TellFilters also records which filter each socket has of its own: the Filter of a Record.
+	// A filter is told of in a record with Announces, before its first packet.
+	TellFilters bool
 	// MarkNew marks the sockets that followed processes create.
 	MarkNew bool
 	// Ports chooses packets by the socket's own or its peer's port. Default: all.
@@ -170,6 +173,7 @@ func (opts HookOptions) set(spec *ebpf.CollectionSpec, tap *Tap) error {
 		spec.Variables[hookVarWakeupBytes].Set(uint64(tap.wakeup)),
 		spec.Variables[hookVarWakesFirst].Set(flag(tap.first)),
 		spec.Variables[hookVarRecording].Set(flag(opts.Record)),
+		spec.Variables[hookVarTellsFilters].Set(flag(opts.TellFilters)),
 		spec.Variables[hookVarMarkNew].Set(flag(opts.MarkNew)),
 		spec.Variables[hookVarPorts].Set(ports),
 		spec.Variables[hookVarPortCount].Set(uint32(len(opts.Ports))),

@@ -35,6 +35,14 @@ type hookMptcpListener struct {
 	Port    uint32
 }
 
+type hookOwnProgram struct {
+	_      structs.HostLayout
+	Loaded uint64
+	Id     uint32
+	Uid    uint32
+	Name   [16]uint8
+}
+
 type hookProcessRow struct {
 	_        structs.HostLayout
 	Followed [64]uint8
@@ -46,6 +54,7 @@ type hookRecord struct {
 	Cookie         uint64
 	Origin         uint64
 	Lost           uint64
+	Filter         uint64
 	Cpu            uint32
 	Len            uint32
 	Caplen         uint32
@@ -69,7 +78,7 @@ type hookRecord struct {
 	LocalPort      uint16
 	PeerPort       uint16
 	State          uint8
-	Pad0           uint8
+	Announces      uint8
 	LinkLen        int16
 	NetLen         int16
 	Link           [14]uint8
@@ -82,6 +91,7 @@ type hookRecord struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	hookMapAnnounced      = "announced"
 	hookMapCgroups        = "cgroups"
 	hookMapCounts         = "counts"
 	hookMapMarks          = "marks"
@@ -102,6 +112,7 @@ const (
 	hookProgForked        = "forked"
 	hookProgForkedAgain   = "forked_again"
 	hookVarFollowing      = "following"
+	hookVarFoundFilter    = "found_filter"
 	hookVarFoundPid       = "found_pid"
 	hookVarMarkNew        = "mark_new"
 	hookVarMptcpListeners = "mptcp_listeners"
@@ -110,6 +121,7 @@ const (
 	hookVarPorts          = "ports"
 	hookVarRecording      = "recording"
 	hookVarSnaplen        = "snaplen"
+	hookVarTellsFilters   = "tells_filters"
 	hookVarWakesFirst     = "wakes_first"
 	hookVarWakeupBytes    = "wakeup_bytes"
 	hookVarWantedPid      = "wanted_pid"
@@ -177,6 +189,7 @@ type hookProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type hookMapSpecs struct {
+	Announced  *ebpf.MapSpec `ebpf:"announced"`
 	Cgroups    *ebpf.MapSpec `ebpf:"cgroups"`
 	Counts     *ebpf.MapSpec `ebpf:"counts"`
 	Marks      *ebpf.MapSpec `ebpf:"marks"`
@@ -190,6 +203,7 @@ type hookMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type hookVariableSpecs struct {
 	Following      *ebpf.VariableSpec `ebpf:"following"`
+	FoundFilter    *ebpf.VariableSpec `ebpf:"found_filter"`
 	FoundPid       *ebpf.VariableSpec `ebpf:"found_pid"`
 	MarkNew        *ebpf.VariableSpec `ebpf:"mark_new"`
 	MptcpListeners *ebpf.VariableSpec `ebpf:"mptcp_listeners"`
@@ -198,6 +212,7 @@ type hookVariableSpecs struct {
 	Ports          *ebpf.VariableSpec `ebpf:"ports"`
 	Recording      *ebpf.VariableSpec `ebpf:"recording"`
 	Snaplen        *ebpf.VariableSpec `ebpf:"snaplen"`
+	TellsFilters   *ebpf.VariableSpec `ebpf:"tells_filters"`
 	WakesFirst     *ebpf.VariableSpec `ebpf:"wakes_first"`
 	WakeupBytes    *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantedPid      *ebpf.VariableSpec `ebpf:"wanted_pid"`
@@ -224,6 +239,7 @@ func (o *hookObjects) Close() error {
 //
 // It can be passed to loadHookObjects or ebpf.CollectionSpec.LoadAndAssign.
 type hookMaps struct {
+	Announced  *ebpf.Map `ebpf:"announced"`
 	Cgroups    *ebpf.Map `ebpf:"cgroups"`
 	Counts     *ebpf.Map `ebpf:"counts"`
 	Marks      *ebpf.Map `ebpf:"marks"`
@@ -234,6 +250,7 @@ type hookMaps struct {
 
 func (m *hookMaps) Close() error {
 	return _HookClose(
+		m.Announced,
 		m.Cgroups,
 		m.Counts,
 		m.Marks,
@@ -248,6 +265,7 @@ func (m *hookMaps) Close() error {
 // It can be passed to loadHookObjects or ebpf.CollectionSpec.LoadAndAssign.
 type hookVariables struct {
 	Following      *ebpf.Variable `ebpf:"following"`
+	FoundFilter    *ebpf.Variable `ebpf:"found_filter"`
 	FoundPid       *ebpf.Variable `ebpf:"found_pid"`
 	MarkNew        *ebpf.Variable `ebpf:"mark_new"`
 	MptcpListeners *ebpf.Variable `ebpf:"mptcp_listeners"`
@@ -256,6 +274,7 @@ type hookVariables struct {
 	Ports          *ebpf.Variable `ebpf:"ports"`
 	Recording      *ebpf.Variable `ebpf:"recording"`
 	Snaplen        *ebpf.Variable `ebpf:"snaplen"`
+	TellsFilters   *ebpf.Variable `ebpf:"tells_filters"`
 	WakesFirst     *ebpf.Variable `ebpf:"wakes_first"`
 	WakeupBytes    *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantedPid      *ebpf.Variable `ebpf:"wanted_pid"`

@@ -20,6 +20,10 @@ type RecordHeader struct {
 	Origin uint64
 	// Lost counts the packets that this cpu has lost so far.
 	Lost uint64
+	// Filter identifies the filter that the socket has of its own, in records of a Hook: an
+	// eBPF program by its id, a classic one by its ClassicKey. 0 means that it has none, or that
+	// nobody can tell.
+	Filter uint64
 	// Cpu is the one that ran the filter.
 	Cpu uint32
 	// Len is the packet's length from the filter's offset 0 on (skb->len).
@@ -64,7 +68,9 @@ type RecordHeader struct {
 	PeerPort  uint16
 	// State is that of the socket, such as TCP_LISTEN (10).
 	State uint8
-	Pad0  uint8 // not used
+	// Announces is not 0 in a record that is no packet: it comes before the first packet of a
+	// socket with some Filter, and tells what that is; see Record.Announced.
+	Announces uint8
 	// LinkLen is how many bytes of Link are filled in, or a negative errno.
 	LinkLen int16
 	// NetLen is the same for Net.

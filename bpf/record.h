@@ -26,6 +26,7 @@ struct record {
 	__u64 cookie;	       /* of the socket that receives */
 	__u64 origin;	       /* at the cgroup hook: cookie of the marked socket, its listener or itself */
 	__u64 lost;	       /* packets that this cpu has lost so far */
+	__u64 filter;	       /* at the cgroup hook: the socket's own filter, see ownfilter.h; 0 if it has none */
 	__u32 cpu;	       /* that ran the filter */
 	__u32 len;	       /* skb->len: bytes from offset 0 on */
 	__u32 caplen;	       /* bytes that follow and are the packet's */
@@ -49,7 +50,7 @@ struct record {
 	__u16 local_port;      /* host byte order */
 	__u16 peer_port;       /* host byte order, 0 if not connected */
 	__u8 state;	       /* TCP_LISTEN, ... */
-	__u8 pad0;
+	__u8 announces;	       /* this is no packet: the bytes that follow tell of the filter */
 	__s16 link_len;	      /* bytes in link[], or a negative errno */
 	__s16 net_len;	      /* bytes in net[], or a negative errno */
 	__u8 link[LINK_MAX];  /* from the link header on */
@@ -73,6 +74,7 @@ struct counters {
 struct arrival {
 	struct counters *counters;
 	__u64 origin;
+	__u64 filter;
 	__u32 start;
 	__s32 decided;
 	__u16 family, type, protocol, local_port, peer_port;
@@ -259,7 +261,8 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 	rec->local_port = at->local_port;
 	rec->peer_port = at->peer_port;
 	rec->state = at->state;
-	rec->pad0 = 0;
+	rec->announces = 0;
+	rec->filter = at->filter;
 	rec->verdict = at->decided;
 	rec->caplen = caplen;
 	rec->lost = c->ring_full + c->load_failed;

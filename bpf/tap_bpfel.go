@@ -30,6 +30,7 @@ type tapRecord struct {
 	Cookie         uint64
 	Origin         uint64
 	Lost           uint64
+	Filter         uint64
 	Cpu            uint32
 	Len            uint32
 	Caplen         uint32
@@ -53,7 +54,7 @@ type tapRecord struct {
 	LocalPort      uint16
 	PeerPort       uint16
 	State          uint8
-	Pad0           uint8
+	Announces      uint8
 	LinkLen        int16
 	NetLen         int16
 	Link           [14]uint8
