@@ -59,6 +59,7 @@ type Live struct {
 	scope    scope
 	command  *process.Launcher // nil if the process was running already
 	uring    atomic.Bool       // a process has an io_uring
+	running  atomic.Bool       // Run was called
 	wanted   func()            // ends the renewal of the tap's lease
 
 	saidMu sync.Mutex
@@ -175,6 +176,9 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	l.started = bootNow()
 	l.roster = newRoster(config.Views, clock.bound)
 	l.collector = newCollector(config.Options, l.tap, clock)
+	if l.tellsFilters() {
+		l.collector.filters = newOwnFilters(func(text string) { l.tellOnce(text, l.config.Notice) })
+	}
 	l.follower = newFollower(l)
 	l.collector.origin = l.follower
 	if l.collector.flows != nil {
@@ -201,7 +205,7 @@ func (l *Live) load() error {
 	link := c.wants(ViewLink)
 	f, err := bpf.OpenFollowing(
 		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, WakeFirst: true, Verdict: c.Verdict, Leased: true},
-		bpf.HookOptions{Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes(), MarkNew: !c.byDescriptor(), Ports: c.Ports, Cgroup: c.Cgroup},
+		bpf.HookOptions{Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes(), TellFilters: l.tellsFilters(), MarkNew: !c.byDescriptor(), Ports: c.Ports, Cgroup: c.Cgroup},
 		calls,
 	)
 	if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) && missing.Setting == bpf.SettingCalls {
@@ -217,6 +221,19 @@ func (l *Live) load() error {
 	err = l.tap.Renew()
 	go l.renew(ctx)
 	return err
+}
+
+// tellsFilters tells whether packets are recorded just before the filters that sockets have of
+// their own, of which somebody wants to know.
+func (l *Live) tellsFilters() bool { return !l.config.changes() && l.config.wants(ViewKernel) }
+
+// OwnFilters lists the filters that the sockets have of their own. It may be called while the
+// capture goes on.
+func (l *Live) OwnFilters() []OwnFilter {
+	if l.collector.filters == nil {
+		return nil
+	}
+	return l.collector.filters.list()
 }
 
 // follow begins to follow a process. ESRCH means that it has ended.
@@ -274,6 +291,7 @@ func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
 	}
 	c := l.collector
 	c.sink = sink
+	l.running.Store(true)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var workers sync.WaitGroup
@@ -451,6 +469,9 @@ func (l *Live) Close() error {
 	}
 	if l.tap != nil {
 		closers = append(closers, l.tap)
+	}
+	if l.collector != nil && l.collector.filters != nil {
+		return errors.Join(append(l.collector.filters.close(), closeAll(closers))...)
 	}
 	return closeAll(closers)
 }

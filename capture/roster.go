@@ -364,6 +364,17 @@ func (r *roster) outletOf(cookie uint64) *outlet {
 	return nil
 }
 
+// hasFilter describes the filter that a socket has of its own, if it has interfaces of its own of
+// which there is no packet yet.
+func (r *roster) hasFilter(cookie, key uint64, words string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if own := r.own[cookie]; own != nil && own.outlet.filter == 0 {
+		own.outlet.filter = key
+		own.outlet.hasFilter(words)
+	}
+}
+
 // eachLane calls do for every interface.
 func (r *roster) eachLane(do func(*lane)) {
 	r.mu.Lock()

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
@@ -272,6 +273,9 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 	if fresh && !asked {
 		s.live.roster.list(fmt.Sprintf("%s %s (descriptor %d)", info.kind().Name, info, fd))
 	}
+	if fresh && !tap && s.live.collector.filters != nil && !s.live.running.Load() {
+		s.noteFilter(copied, info)
+	}
 	if counted {
 		before.high = queueDrops(copied)
 		s.count(p, fd, info, before)
@@ -281,6 +285,24 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 		return nil
 	}
 	return s.known(waiting(copied, info), info.cookie)
+}
+
+// noteFilter enters the filter that a socket has of its own, as long as the capture does not run:
+// later the first packet tells of it.
+func (s *scanner) noteFilter(copied int, info *foreign) {
+	f, err := getFilter(copied)
+	if err != nil || f.none() {
+		return // it is told of with the first packet
+	}
+	own := bpf.OwnFilter{Classic: f.classic}
+	if f.extended {
+		if own, err = s.live.hook.Extended(copied); err != nil || own.Program.ID == 0 {
+			return
+		}
+	}
+	if entered := s.live.collector.filters.enter(&own); entered != nil {
+		s.live.roster.hasFilter(info.cookie, own.Key(), entered.String())
+	}
 }
 
 // known tells the programs on system calls that sockets are marked.

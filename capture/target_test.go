@@ -59,6 +59,7 @@ var targets = map[string]func(args []string) error{
 	"churned":   targetChurned,
 	"locked":    func([]string) error { return targetFilter(true) },
 	"filter":    func([]string) error { return targetFilter(false) },
+	"owner":     targetOwner,
 	"sink":      targetSink,
 	"redialer":  targetRedialer,
 	"sender":    targetSender,

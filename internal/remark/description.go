@@ -29,6 +29,7 @@ const (
 	ofProcess     = between + "process "
 	ofSegments    = "headers of IP and TCP or UDP are synthetic"
 	processEnd    = "), "
+	hasFilter     = between + "the socket has a filter of its own: "
 )
 
 // Description is the description of an interface in a file.
@@ -76,6 +77,9 @@ func ofTap(i *capture.Interface) string {
 		fmt.Fprintf(&b, between+"times are within %d ns of the wall clock at the start", i.ClockError)
 		if family := kind.Family(); joined && (family == unix.AF_INET || family == unix.AF_INET6) {
 			b.WriteString(between + "recorded at the cgroup_skb/ingress hook, just before the socket's own filter")
+		}
+		if i.Filter != "" {
+			b.WriteString(hasFilter + i.Filter)
 		}
 	case capture.ViewUser:
 		switch {
@@ -162,6 +166,9 @@ func ReadDescription(text string, i *capture.Interface) {
 		i.Source = capture.SourceTrace
 	case says(serverPrinted):
 		i.Source = capture.SourceServer
+	}
+	if _, rest, ok := strings.Cut(i.Description, hasFilter); ok {
+		i.Filter, _, _ = strings.Cut(rest, between)
 	}
 	if _, rest, ok := strings.Cut(i.Description, ofProcess); ok {
 		if name, _, whole := strings.Cut(rest, processEnd); whole {

@@ -1,0 +1,269 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
+)
+
+// OwnFilter is what a capture knows of a filter that sockets of a followed process have of their
+// own, and what it decided.
+type OwnFilter struct {
+	// Filter says which one it is, such as "eBPF filter 12 (allow), loaded 2026-11-26 08:06:48 by
+	// uid 0" or "classic filter of 4 instructions".
+	Filter string
+	// Asked says that it was asked afterwards what it had decided on each packet. If not, Reason
+	// says why.
+	Asked  bool
+	Reason string
+	// Packets counts the packets of sockets with this filter that were recorded before it ran.
+	// Of them Unasked are those that it could not be asked about, Dropped those that it drops and
+	// Trimmed those of which it keeps a part.
+	Packets, Unasked, Dropped, Trimmed uint64
+	// Belied counts the packets of which the process got something else than the answer.
+	Belied uint64
+}
+
+const (
+	// filtersLimit bounds the filters that are remembered, and askersLimit those of them that
+	// are held to be asked.
+	filtersLimit, askersLimit = 1024, 64
+	// shownInstructions is up to how many instructions of a classic filter its description has.
+	shownInstructions = 64
+)
+
+// ownFilters is the register of the filters that sockets have of their own. The scanner enters
+// those that it finds before the capture runs. From then on it belongs to the collector, but for
+// what mu guards: the lists.
+type ownFilters struct {
+	known  map[uint64]*ownFilter // by key
+	askers int
+	mu     sync.Mutex
+	all    []*ownFilter // in the order in which they were found
+	// changed tells of a filter that came, or went, after the first packets.
+	changed func(string)
+}
+
+type ownFilter struct {
+	words  string
+	asker  *bpf.Asker // nil if it is not asked
+	reason string     // why not
+
+	packets, unasked, dropped, trimmed, belied atomic.Uint64
+}
+
+func newOwnFilters(changed func(string)) *ownFilters {
+	return &ownFilters{known: make(map[uint64]*ownFilter), changed: changed}
+}
+
+// enter enters a filter, and prepares to ask it. It may be called again for one that is known.
+func (o *ownFilters) enter(f *bpf.OwnFilter) *ownFilter {
+	key := f.Key()
+	if known := o.known[key]; known != nil || key == 0 || len(o.all) == filtersLimit {
+		return known
+	}
+	own := &ownFilter{words: describeFilter(f)}
+	if o.askers < askersLimit {
+		asker, err := bpf.OpenAsker(f)
+		if err != nil {
+			own.reason = reasonOf(err)
+		} else {
+			own.asker = asker
+			o.askers++
+		}
+	} else {
+		own.reason = fmt.Sprintf("%d others are asked", askersLimit)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.known[key] = own
+	o.all = append(o.all, own)
+	return own
+}
+
+// reasonOf is why a filter is not asked.
+func reasonOf(err error) string {
+	if why := (*bpf.UnaskedError)(nil); errors.As(err, &why) {
+		return why.Reason
+	}
+	return err.Error()
+}
+
+// of finds a filter by its key, nil if there is none or it is not known.
+func (o *ownFilters) of(key uint64) *ownFilter {
+	return o.known[key]
+}
+
+// answer asks the filter about a packet that was just recorded. asked is false if it cannot be.
+func (f *ownFilter) answer(rec *bpf.Record) (verdict int32, asked bool) {
+	f.packets.Add(1)
+	if f.asker == nil {
+		return rec.Verdict, false
+	}
+	// A filter may look at what the snaplen has cut off.
+	if rec.Caplen == rec.Len {
+		verdict, asked = f.asker.Ask(rec.Data, contextOf(rec))
+	}
+	switch {
+	case !asked:
+		f.unasked.Add(1)
+		return rec.Verdict, false
+	case verdict == 0:
+		f.dropped.Add(1)
+	case trims(verdict, rec.Len):
+		f.trimmed.Add(1)
+	}
+	return verdict, true
+}
+
+// contextOf is what a filter sees of a recorded packet besides its bytes.
+func contextOf(rec *bpf.Record) bpf.Context {
+	m := metaOf(rec)
+	return bpf.Context{
+		Protocol: fromNetworkOrder(rec.Protocol), Known: true,
+		VLANProto: m.VLANProto, VLANTCI: m.VLANTCI, Mark: m.Mark, Priority: m.Priority,
+		GSOSize: m.GSOSize, GSOSegs: m.GSOSegs, Hash: m.Hash, Queue: m.Queue,
+	}
+}
+
+// list lists what is known of each filter.
+func (o *ownFilters) list() []OwnFilter {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var all []OwnFilter
+	for _, f := range o.all {
+		all = append(all, OwnFilter{
+			Filter: f.words, Asked: f.reason == "", Reason: f.reason,
+			Packets: f.packets.Load(), Unasked: f.unasked.Load(), Dropped: f.dropped.Load(), Trimmed: f.trimmed.Load(),
+			Belied: f.belied.Load(),
+		})
+	}
+	return all
+}
+
+// close lets go of all filters, and keeps what is known of them.
+func (o *ownFilters) close() (errs []error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, f := range o.all {
+		if f.asker != nil {
+			errs = append(errs, f.asker.Close())
+			f.asker = nil
+		}
+	}
+	return errs
+}
+
+// describeFilter says in words which filter it is. Of a classic one that is not long it has the
+// instructions, as iptables and ip take them: their number, and code, jt, jf and k of each.
+func describeFilter(f *bpf.OwnFilter) string {
+	if f.Program.ID != 0 {
+		words := fmt.Sprintf("eBPF filter %d", f.Program.ID)
+		if f.Program.Name != "" {
+			words += " (" + terminal.Plain(f.Program.Name) + ")"
+		}
+		return fmt.Sprintf("%s, loaded %s by uid %d", words, loadedAt(f.Program.Loaded).Format(time.DateTime), f.UID)
+	}
+	n := len(f.Classic)
+	words := fmt.Sprintf("classic filter of %d instructions", n)
+	if n == 1 {
+		words = "classic filter of 1 instruction"
+	}
+	if n > shownInstructions {
+		return words
+	}
+	return words + " (" + instructionsText(f.Classic) + ")"
+}
+
+func instructionsText(program []unix.SockFilter) string {
+	var b strings.Builder
+	fmt.Fprint(&b, len(program))
+	for _, ins := range program {
+		fmt.Fprintf(&b, ",%d %d %d %d", ins.Code, ins.Jt, ins.Jf, ins.K)
+	}
+	return b.String()
+}
+
+// loadedAt is the time of the wall clock at a time of the boot clock.
+func loadedAt(boot int64) time.Time { return time.Now().Add(time.Duration(boot - bootNow())) }
+
+// announced enters a filter that the hook tells of.
+func (c *collector) announced(rec *bpf.Record) {
+	c.lostAll += c.lost.since(rec.Cpu, rec.Lost)
+	if f, err := rec.Announced(); err == nil && c.filters != nil {
+		c.filters.enter(&f)
+	}
+}
+
+// ownFilter finds the filter that a packet's socket had of its own, nil if it had none, and notes
+// it for the description of the interfaces.
+func (c *collector) ownFilter(r *route, rec *bpf.Record) *ownFilter {
+	if c.filters == nil {
+		return nil
+	}
+	own := c.filters.of(rec.Filter)
+	if rec.Filter != r.outlet.filter {
+		r.outlet.changes(rec.Filter, own, r.cookie == 0, c.filters.changed)
+	}
+	return own
+}
+
+// belied counts an answer that was wrong.
+func (c *collector) belied(r *route, m *pair.Match) {
+	if own := c.filters.of(m.Filter); own != nil {
+		own.belied.Add(1)
+	}
+	if m.Denied && r.outlet.tally.filtered > 0 {
+		r.outlet.tally.filtered--
+	}
+}
+
+// String says which filter it is, and how its verdicts are known.
+func (f *ownFilter) String() string {
+	if f.reason != "" {
+		return f.words + ", which is not asked what it decides: " + f.reason
+	}
+	return f.words + ", asked afterwards what it had decided"
+}
+
+// changes notes that the packets from now on are of sockets with another filter, or none (key 0).
+func (pl *outlet) changes(key uint64, own *ownFilter, shared bool, tell func(string)) {
+	before := pl.filter
+	pl.filter = key
+	kernel := pl.lanes[ViewKernel]
+	switch {
+	case kernel == nil || shared && (own == nil || kernel.Filter != ""):
+		return
+	case shared:
+		pl.hasFilter("that some of them have, such as " + own.String())
+		return
+	case kernel.handed == 0 && kernel.Filter == "" && own != nil:
+		pl.hasFilter(own.String())
+		return
+	}
+	whose := kernel.Process + ", " + kernel.Sockets
+	switch {
+	case own != nil:
+		tell(whose + " has got a filter of its own: " + own.String())
+	case before != 0 && key == 0:
+		tell(whose + " has no filter of its own any more")
+	}
+}
+
+// hasFilter describes the filter of the sockets.
+func (pl *outlet) hasFilter(words string) {
+	for _, at := range []*lane{pl.lanes[ViewKernel], pl.mapped[ViewKernel]} {
+		if at != nil {
+			at.Filter = words
+		}
+	}
+}
