@@ -155,14 +155,16 @@ int arrived(struct __sk_buff *skb)
 	c = counts_here();
 	if (!c)
 		return 1;
+	if (tells_filters)
+		at.filter = own_filter(address_of(sk), c);
+	if (at.filter && bpf_map_lookup_elem(&wrappers, &at.filter))
+		return 1; /* the tap records it */
 	count(&c->seen);
 	at.start = filter_offset(skb, &at);
 	if (at.start > skb->len) {
 		count(&c->load_failed);
 		return 1;
 	}
-	if (tells_filters)
-		at.filter = own_filter(address_of(sk), c);
 	record_packet(skb, c, &at);
 	return 1;
 }

@@ -98,6 +98,7 @@ const (
 	hookMapMptcpPorts     = "mptcp_ports"
 	hookMapProcesses      = "processes"
 	hookMapRing           = "ring"
+	hookMapWrappers       = "wrappers"
 	hookProgArrived       = "arrived"
 	hookProgBound4        = "bound4"
 	hookProgBound6        = "bound6"
@@ -196,6 +197,7 @@ type hookMapSpecs struct {
 	MptcpPorts *ebpf.MapSpec `ebpf:"mptcp_ports"`
 	Processes  *ebpf.MapSpec `ebpf:"processes"`
 	Ring       *ebpf.MapSpec `ebpf:"ring"`
+	Wrappers   *ebpf.MapSpec `ebpf:"wrappers"`
 }
 
 // hookVariableSpecs contains global variables before they are loaded into the kernel.
@@ -246,6 +248,7 @@ type hookMaps struct {
 	MptcpPorts *ebpf.Map `ebpf:"mptcp_ports"`
 	Processes  *ebpf.Map `ebpf:"processes"`
 	Ring       *ebpf.Map `ebpf:"ring"`
+	Wrappers   *ebpf.Map `ebpf:"wrappers"`
 }
 
 func (m *hookMaps) Close() error {
@@ -257,6 +260,7 @@ func (m *hookMaps) Close() error {
 		m.MptcpPorts,
 		m.Processes,
 		m.Ring,
+		m.Wrappers,
 	)
 }
 

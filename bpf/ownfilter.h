@@ -45,6 +45,14 @@ struct {
 	__type(value, __u32);
 } announced SEC(".maps");
 
+/* The programs that run such filters inside the tap, by their ids: what they see, they record. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __u32);
+} wrappers SEC(".maps");
+
 /* A socket's address as a number: the verifier allows no arithmetic with the pointer. */
 static __always_inline __u64 address_of(struct bpf_sock *sk)
 {
@@ -169,7 +177,7 @@ __attribute__((noinline)) __u64 own_filter_of(__u64 socket, __u64 lost)
 	aux = FIELD(program, aux);
 	key = FIELD(aux, id);
 	if (key) {
-		if (!bpf_map_lookup_elem(&announced, &key))
+		if (!bpf_map_lookup_elem(&announced, &key) && !bpf_map_lookup_elem(&wrappers, &key))
 			announce_program(key, (__u64)aux, lost);
 		return key;
 	}

@@ -20,9 +20,9 @@ type RecordHeader struct {
 	Origin uint64
 	// Lost counts the packets that this cpu has lost so far.
 	Lost uint64
-	// Filter identifies the filter that the socket has of its own, in records of a Hook: an
-	// eBPF program by its id, a classic one by its ClassicKey. 0 means that it has none, or that
-	// nobody can tell.
+	// Filter identifies the filter that the socket has of its own, in records of a Hook, or the
+	// one that a Wrapper runs: an eBPF program by its id, a classic one by its ClassicKey. 0 means
+	// that there is none, or that nobody can tell.
 	Filter uint64
 	// Cpu is the one that ran the filter.
 	Cpu uint32

@@ -78,6 +78,7 @@ const (
 	tapVarWakesFirst  = "wakes_first"
 	tapVarWakeupBytes = "wakeup_bytes"
 	tapVarWantsLink   = "wants_link"
+	tapVarWrapped     = "wrapped"
 )
 
 // loadTap returns the embedded CollectionSpec for tap.
@@ -145,6 +146,7 @@ type tapVariableSpecs struct {
 	WakesFirst  *ebpf.VariableSpec `ebpf:"wakes_first"`
 	WakeupBytes *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantsLink   *ebpf.VariableSpec `ebpf:"wants_link"`
+	Wrapped     *ebpf.VariableSpec `ebpf:"wrapped"`
 }
 
 // tapObjects contains all objects after they have been loaded into the kernel.
@@ -190,6 +192,7 @@ type tapVariables struct {
 	WakesFirst  *ebpf.Variable `ebpf:"wakes_first"`
 	WakeupBytes *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantsLink   *ebpf.Variable `ebpf:"wants_link"`
+	Wrapped     *ebpf.Variable `ebpf:"wrapped"`
 }
 
 // tapPrograms contains all programs after they have been loaded into the kernel.

@@ -228,7 +228,7 @@ func (c *collector) kernel() {
 		Time: int64(rec.Time), CPU: rec.Cpu, Cookie: rec.Cookie, Owner: r, Src: p.Src, Dst: p.Dst,
 		Data: rec.Data, Len: int(rec.Len), Verdict: int(rec.Verdict), Answered: answered, Filter: rec.Filter,
 	}
-	p.Verdict = Verdict{Asked: answered, Unasked: own != nil && own.asker != nil && !answered}
+	p.Verdict = Verdict{Asked: answered, Unasked: own != nil && own.asker != nil && rec.Family != 0 && !answered}
 	if rec.State == tcpListen || r.listens && rec.Cookie == r.cookie {
 		c.noted.Cookie = 0 // it is not the connection's
 	}

@@ -33,6 +33,11 @@ type JoinConfig struct {
 	// ReplaceFilter also captures sockets that have a filter already, where the tap must be
 	// attached to them. A classic one is restored at the end.
 	ReplaceFilter bool
+	// WrapFilter runs the filters that sockets have of their own inside the tap, which is put in
+	// their place: what they decide is recorded, and the process gets what it would get without.
+	// They are put back at the end. Packet and netlink sockets that have a filter are captured as
+	// well. It goes with neither a Verdict nor ReplaceFilter.
+	WrapFilter bool
 	// Filtered is called for each socket that is skipped because it has a filter already, which
 	// ReplaceFilter would replace. Default: Notice is called.
 	Filtered func(socket string)
@@ -76,6 +81,8 @@ func Join(config JoinConfig) (_ *Live, err error) {
 		return nil, errors.New("joining processes: JoinConfig has PIDs and a Cgroup: choose one")
 	case len(config.PIDs) == 0 && config.Cgroup == "":
 		return nil, errors.New("joining processes: JoinConfig.PIDs is empty: it names at least one")
+	case config.WrapFilter && config.changes():
+		return nil, errors.New("joining processes: JoinConfig.WrapFilter goes with neither a Verdict nor ReplaceFilter")
 	}
 	l, err := newLive(config)
 	if err != nil {
@@ -179,6 +186,9 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	if l.tellsFilters() {
 		l.collector.filters = newOwnFilters(func(text string) { l.tellOnce(text, l.config.Notice) })
 	}
+	if l.config.WrapFilter {
+		l.collector.filters.unwrapped = func(cookie uint64) { l.scanner.ask(request{cookie: cookie, wrap: true}) }
+	}
 	l.follower = newFollower(l)
 	l.collector.origin = l.follower
 	if l.collector.flows != nil {
@@ -191,7 +201,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 func (l *Live) load() error {
 	c := &l.config
 	var calls *bpf.CallsOptions
-	if c.wants(ViewUser) || c.wants(ViewSent) || c.changes() {
+	if c.wants(ViewUser) || c.wants(ViewSent) || c.changes() || c.WrapFilter {
 		calls = &bpf.CallsOptions{
 			RingSize: c.RingSize, Snaplen: c.Snaplen, Ports: c.Ports, NewsOfAll: c.changes(), NewsOnly: !c.wants(ViewUser), Sends: c.wants(ViewSent),
 		}
@@ -250,10 +260,18 @@ func (l *Live) follow(p *process.Process) error {
 // followed tells whether the kernel follows a process already.
 func (l *Live) followed(pid int) bool { return l.hook.Follows(uint32(pid)) }
 
-// taps tells whether the tap must be attached to a socket: if no cgroup hook sees its packets,
-// or if what the process receives is to be changed.
-func (l *Live) taps(info *foreign) bool {
-	return l.config.changes() || info.domain != unix.AF_INET && info.domain != unix.AF_INET6
+// taps tells whether the tap must be attached to a socket, given by our copy of its descriptor: if
+// no cgroup hook sees its packets, if what the process receives is to be changed, or if the socket
+// has a filter that is to run inside the tap.
+func (l *Live) taps(copied int, info *foreign) bool {
+	if l.config.changes() || info.domain != unix.AF_INET && info.domain != unix.AF_INET6 {
+		return true
+	}
+	if !l.config.WrapFilter {
+		return false
+	}
+	f, err := getFilter(copied)
+	return err == nil && !f.none()
 }
 
 // inherited tells whether a socket's filter is our tap.
@@ -262,6 +280,11 @@ func (l *Live) inherited(fd int, f *filter) bool {
 		return false
 	}
 	ours, err := l.hook.HasTap(fd)
+	if err == nil && !ours && l.config.WrapFilter {
+		var wrapper *bpf.Wrapper
+		wrapper, err = l.scanner.wrapperOn(fd)
+		ours = wrapper != nil
+	}
 	if err != nil {
 		l.refuse(err.Error())
 	}
@@ -470,8 +493,9 @@ func (l *Live) Close() error {
 	if l.tap != nil {
 		closers = append(closers, l.tap)
 	}
+	errs := l.scanner.closeWrappers()
 	if l.collector != nil && l.collector.filters != nil {
-		return errors.Join(append(l.collector.filters.close(), closeAll(closers))...)
+		errs = append(errs, l.collector.filters.close()...)
 	}
-	return closeAll(closers)
+	return errors.Join(append(errs, closeAll(closers))...)
 }

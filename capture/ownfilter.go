@@ -21,6 +21,9 @@ type OwnFilter struct {
 	// Filter says which one it is, such as "eBPF filter 12 (allow), loaded 2026-11-26 08:06:48 by
 	// uid 0" or "classic filter of 4 instructions".
 	Filter string
+	// Wrapped says that it ran inside the tap, at least for some packets: then what it decided is
+	// known.
+	Wrapped bool
 	// Asked says that it was asked afterwards what it had decided on each packet. If not, Reason
 	// says why.
 	Asked  bool
@@ -42,15 +45,19 @@ const (
 )
 
 // ownFilters is the register of the filters that sockets have of their own. The scanner enters
-// those that it finds before the capture runs. From then on it belongs to the collector, but for
-// what mu guards: the lists.
+// those that it finds, the collector those that it is told of; mu guards it, and is not held during
+// a system call. Askers belong to the collector's goroutine.
 type ownFilters struct {
+	mu     sync.RWMutex
 	known  map[uint64]*ownFilter // by key
+	all    []*ownFilter          // in the order in which they were found
 	askers int
-	mu     sync.Mutex
-	all    []*ownFilter // in the order in which they were found
 	// changed tells of a filter that came, or went, after the first packets.
 	changed func(string)
+	// unwrapped tells of a socket whose filter does not run inside the tap; nil if none does. It
+	// is called once for each, as long as sought has room.
+	unwrapped func(cookie uint64)
+	sought    map[uint64]struct{}
 }
 
 type ownFilter struct {
@@ -58,6 +65,7 @@ type ownFilter struct {
 	asker  *bpf.Asker // nil if it is not asked
 	reason string     // why not
 
+	wrapped                                    atomic.Bool
 	packets, unasked, dropped, trimmed, belied atomic.Uint64
 }
 
@@ -68,23 +76,30 @@ func newOwnFilters(changed func(string)) *ownFilters {
 // enter enters a filter, and prepares to ask it. It may be called again for one that is known.
 func (o *ownFilters) enter(f *bpf.OwnFilter) *ownFilter {
 	key := f.Key()
-	if known := o.known[key]; known != nil || key == 0 || len(o.all) == filtersLimit {
+	o.mu.RLock()
+	known, full, askers := o.known[key], len(o.all) >= filtersLimit, o.askers
+	o.mu.RUnlock()
+	if known != nil || key == 0 || full {
 		return known
 	}
 	own := &ownFilter{words: describeFilter(f)}
-	if o.askers < askersLimit {
-		asker, err := bpf.OpenAsker(f)
-		if err != nil {
-			own.reason = reasonOf(err)
-		} else {
-			own.asker = asker
-			o.askers++
-		}
-	} else {
+	var err error
+	if askers >= askersLimit {
 		own.reason = fmt.Sprintf("%d others are asked", askersLimit)
+	} else if own.asker, err = bpf.OpenAsker(f); err != nil {
+		own.asker, own.reason = nil, reasonOf(err)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if known := o.known[key]; known != nil { // the other one was faster
+		if own.asker != nil {
+			own.asker.Close()
+		}
+		return known
+	}
+	if own.asker != nil {
+		o.askers++
+	}
 	o.known[key] = own
 	o.all = append(o.all, own)
 	return own
@@ -100,29 +115,50 @@ func reasonOf(err error) string {
 
 // of finds a filter by its key, nil if there is none or it is not known.
 func (o *ownFilters) of(key uint64) *ownFilter {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
 	return o.known[key]
+}
+
+// soughtLimit bounds the sockets that are remembered because somebody looks for them.
+const soughtLimit = 1 << 12
+
+// seek has the filter of a socket run inside the tap.
+func (o *ownFilters) seek(cookie uint64) {
+	if _, sought := o.sought[cookie]; sought || cookie == 0 {
+		return
+	}
+	if len(o.sought) >= soughtLimit || o.sought == nil {
+		o.sought = make(map[uint64]struct{})
+	}
+	o.sought[cookie] = struct{}{}
+	o.unwrapped(cookie)
 }
 
 // answer asks the filter about a packet that was just recorded. asked is false if it cannot be.
 func (f *ownFilter) answer(rec *bpf.Record) (verdict int32, asked bool) {
 	f.packets.Add(1)
-	if f.asker == nil {
-		return rec.Verdict, false
-	}
-	// A filter may look at what the snaplen has cut off.
-	if rec.Caplen == rec.Len {
-		verdict, asked = f.asker.Ask(rec.Data, contextOf(rec))
-	}
+	verdict = rec.Verdict
 	switch {
-	case !asked:
+	case rec.Family == 0: // it has run inside the tap
+	case f.asker == nil:
+		return verdict, false
+	case rec.Caplen == rec.Len: // it may look at what the snaplen cuts off
+		if verdict, asked = f.asker.Ask(rec.Data, contextOf(rec)); asked {
+			break
+		}
+		fallthrough
+	default:
 		f.unasked.Add(1)
 		return rec.Verdict, false
+	}
+	switch {
 	case verdict == 0:
 		f.dropped.Add(1)
 	case trims(verdict, rec.Len):
 		f.trimmed.Add(1)
 	}
-	return verdict, true
+	return verdict, asked
 }
 
 // contextOf is what a filter sees of a recorded packet besides its bytes.
@@ -137,12 +173,12 @@ func contextOf(rec *bpf.Record) bpf.Context {
 
 // list lists what is known of each filter.
 func (o *ownFilters) list() []OwnFilter {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.mu.RLock()
+	defer o.mu.RUnlock()
 	var all []OwnFilter
 	for _, f := range o.all {
 		all = append(all, OwnFilter{
-			Filter: f.words, Asked: f.reason == "", Reason: f.reason,
+			Filter: f.words, Wrapped: f.wrapped.Load(), Asked: f.reason == "", Reason: f.reason,
 			Packets: f.packets.Load(), Unasked: f.unasked.Load(), Dropped: f.dropped.Load(), Trimmed: f.trimmed.Load(),
 			Belied: f.belied.Load(),
 		})
@@ -211,6 +247,9 @@ func (c *collector) ownFilter(r *route, rec *bpf.Record) *ownFilter {
 		return nil
 	}
 	own := c.filters.of(rec.Filter)
+	if own != nil && rec.Family != 0 && c.filters.unwrapped != nil {
+		c.filters.seek(rec.Cookie)
+	}
 	if rec.Filter != r.outlet.filter {
 		r.outlet.changes(rec.Filter, own, r.cookie == 0, c.filters.changed)
 	}
@@ -229,6 +268,9 @@ func (c *collector) belied(r *route, m *pair.Match) {
 
 // String says which filter it is, and how its verdicts are known.
 func (f *ownFilter) String() string {
+	if f.wrapped.Load() {
+		return f.words + ", run inside the tap"
+	}
 	if f.reason != "" {
 		return f.words + ", which is not asked what it decides: " + f.reason
 	}

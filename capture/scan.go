@@ -26,8 +26,9 @@ type scanner struct {
 	listening bool                // a listener was marked
 	taps      map[uint64]tapped   // by cookie
 	queues    []*queue
-	marked    []uint64 // cookies of the first scan that are not known to the programs yet
-	denied    error    // why a socket whose filter was to be replaced is skipped
+	marked    []uint64                // cookies of the first scan that are not known to the programs yet
+	wrappers  map[uint64]*bpf.Wrapper // by the key of the filter in them
+	denied    error                   // why a socket whose filter was to be replaced is skipped
 }
 
 // request asks to inspect a descriptor, which was a socket with that cookie, 0 if it had none.
@@ -35,6 +36,7 @@ type request struct {
 	pid, fd int
 	cookie  uint64
 	bound   bool // it is followed already, and was bound to an address
+	wrap    bool // it has got a filter that is to run inside the tap; nobody knows its descriptor
 }
 
 // tapped is what a socket had before it got the tap: its filter.
@@ -47,7 +49,7 @@ const tidyInterval = time.Second
 const requestsLimit = 4096
 
 func newScanner(l *Live) *scanner {
-	return &scanner{live: l, requests: make(chan request, requestsLimit), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped)}
+	return &scanner{live: l, requests: make(chan request, requestsLimit), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped), wrappers: make(map[uint64]*bpf.Wrapper)}
 }
 
 // ask requests to inspect a socket. If too many are waiting, that is reported.
@@ -79,6 +81,10 @@ func (s *scanner) run(ctx context.Context) {
 
 // glance serves a request.
 func (s *scanner) glance(r request) {
+	if r.wrap {
+		s.wrapLater(r.cookie)
+		return
+	}
 	p, err := s.live.scope.find(r.pid)
 	if err != nil {
 		return // it has ended
@@ -208,6 +214,10 @@ func (s *scanner) look(p *process.Process, fd int, inode, cookie uint64) error {
 	}
 	defer unix.Close(copied)
 	info, err := inspect(copied)
+	if s.live.config.WrapFilter && err == nil {
+		f, ferr := getFilter(copied)
+		info.filtered = ferr == nil && !f.none()
+	}
 	switch {
 	case err != nil && !isShutDown(err):
 		s.live.refuse(fmt.Sprintf("descriptor %d of %s is left alone: %v", fd, p, err))
@@ -254,7 +264,7 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 			return err
 		}
 	}
-	tap := s.live.taps(info)
+	tap := s.live.taps(copied, info)
 	whose := func() owner { return owner{p.String(), fmt.Sprintf("descriptor %d, %s", fd, info)} }
 	fresh := s.live.roster.add(info, whose, tap)
 	var before dropCount
@@ -371,7 +381,7 @@ func (s *scanner) chosen(p *process.Process, fd int, info *foreign) bool {
 	case unix.AF_UNIX:
 		return info.typ != unix.SOCK_STREAM // whose filter never runs
 	}
-	return false
+	return c.WrapFilter && info.filtered
 }
 
 // attach attaches the tap to a socket, if it takes one.
@@ -384,6 +394,10 @@ func (s *scanner) attach(what string, copied int, info *foreign) {
 	}
 	if !f.none() && l.inherited(copied, &f) {
 		s.taps[info.cookie] = tapped{}
+		return
+	}
+	if !f.none() && l.config.WrapFilter {
+		s.wrap(what, copied, info, &f)
 		return
 	}
 	if !f.none() && !l.config.ReplaceFilter {
@@ -453,6 +467,12 @@ func (s *scanner) release(copied int, _ uint64) error {
 	cookie, err := unix.GetsockoptUint64(copied, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err != nil {
 		return fmt.Errorf("asking a socket for its cookie: %w", err)
+	}
+	if wrapper, err := s.wrapperOn(copied); wrapper != nil || err != nil {
+		if err == nil {
+			err = wrapper.Restore(copied)
+		}
+		return err
 	}
 	t := s.taps[cookie]
 	return restoreFilter(copied, t.classic)
