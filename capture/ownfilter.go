@@ -21,6 +21,9 @@ type OwnFilter struct {
 	// Filter says which one it is, such as "eBPF filter 12 (allow), loaded 2026-11-26 08:06:48 by
 	// uid 0" or "classic filter of 4 instructions".
 	Filter string
+	// Instructions are those of a classic filter that is not long, as iptables and ip take them:
+	// their number, and code, jt, jf and k of each.
+	Instructions string
 	// Wrapped says that it ran inside the tap, at least for some packets: then what it decided is
 	// known.
 	Wrapped bool
@@ -40,7 +43,7 @@ const (
 	// filtersLimit bounds the filters that are remembered, and askersLimit those of them that
 	// are held to be asked.
 	filtersLimit, askersLimit = 1024, 64
-	// shownInstructions is up to how many instructions of a classic filter its description has.
+	// shownInstructions is up to how many instructions of a classic filter are listed.
 	shownInstructions = 64
 )
 
@@ -62,6 +65,7 @@ type ownFilters struct {
 
 type ownFilter struct {
 	words  string
+	listed string     // instructions
 	asker  *bpf.Asker // nil if it is not asked
 	reason string     // why not
 
@@ -82,7 +86,7 @@ func (o *ownFilters) enter(f *bpf.OwnFilter) *ownFilter {
 	if known != nil || key == 0 || full {
 		return known
 	}
-	own := &ownFilter{words: describeFilter(f)}
+	own := &ownFilter{words: describeFilter(f), listed: instructionsText(f.Classic)}
 	var err error
 	if askers >= askersLimit {
 		own.reason = fmt.Sprintf("%d others are asked", askersLimit)
@@ -178,7 +182,7 @@ func (o *ownFilters) list() []OwnFilter {
 	var all []OwnFilter
 	for _, f := range o.all {
 		all = append(all, OwnFilter{
-			Filter: f.words, Wrapped: f.wrapped.Load(), Asked: f.reason == "", Reason: f.reason,
+			Filter: f.words, Instructions: f.listed, Wrapped: f.wrapped.Load(), Asked: f.reason == "", Reason: f.reason,
 			Packets: f.packets.Load(), Unasked: f.unasked.Load(), Dropped: f.dropped.Load(), Trimmed: f.trimmed.Load(),
 			Belied: f.belied.Load(),
 		})
@@ -199,8 +203,7 @@ func (o *ownFilters) close() (errs []error) {
 	return errs
 }
 
-// describeFilter says in words which filter it is. Of a classic one that is not long it has the
-// instructions, as iptables and ip take them: their number, and code, jt, jf and k of each.
+// describeFilter says in words which filter it is.
 func describeFilter(f *bpf.OwnFilter) string {
 	if f.Program.ID != 0 {
 		words := fmt.Sprintf("eBPF filter %d", f.Program.ID)
@@ -214,13 +217,13 @@ func describeFilter(f *bpf.OwnFilter) string {
 	if n == 1 {
 		words = "classic filter of 1 instruction"
 	}
-	if n > shownInstructions {
-		return words
-	}
-	return words + " (" + instructionsText(f.Classic) + ")"
+	return words
 }
 
 func instructionsText(program []unix.SockFilter) string {
+	if len(program) == 0 || len(program) > shownInstructions {
+		return ""
+	}
 	var b strings.Builder
 	fmt.Fprint(&b, len(program))
 	for _, ins := range program {
@@ -268,13 +271,17 @@ func (c *collector) belied(r *route, m *pair.Match) {
 
 // String says which filter it is, and how its verdicts are known.
 func (f *ownFilter) String() string {
+	words := f.words
+	if f.listed != "" {
+		words += " (" + f.listed + ")"
+	}
 	if f.wrapped.Load() {
-		return f.words + ", run inside the tap"
+		return words + ", run inside the tap"
 	}
 	if f.reason != "" {
-		return f.words + ", which is not asked what it decides: " + f.reason
+		return words + ", which is not asked what it decides: " + f.reason
 	}
-	return f.words + ", asked afterwards what it had decided"
+	return words + ", asked afterwards what it had decided"
 }
 
 // changes notes that the packets from now on are of sockets with another filter, or none (key 0).

@@ -41,6 +41,9 @@ func (s *scanner) wrap(what string, copied int, info *foreign, f *filter) {
 		return
 	}
 	s.taps[info.cookie] = tapped{}
+	if info.domain == unix.AF_PACKET {
+		l.roster.wraps(info.cookie, own.Key())
+	}
 	known := l.collector.filters.wraps(&own)
 	if known != nil && !l.running.Load() {
 		l.roster.hasFilter(info.cookie, own.Key(), known.String())
