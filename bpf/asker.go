@@ -66,7 +66,7 @@ func askProgram(id uint32) (*Asker, error) {
 	program, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
 	switch {
 	case errors.Is(err, unix.EPERM):
-		return nil, unasked("taking hold of an eBPF program needs CAP_SYS_ADMIN: %w", err)
+		return nil, &UnaskedError{Reason: "taking hold of its program needs CAP_SYS_ADMIN", Err: err}
 	case err != nil:
 		return nil, unasked("the program is gone: %w", err)
 	}

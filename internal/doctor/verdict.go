@@ -45,10 +45,11 @@ var (
 		"replay":                {TapRecords},
 	}
 	alsoNeeds = map[string][]string{
-		"capture --pid PID":              {CgroupHook},
-		"capture -- COMMAND":             {CgroupHook},
-		"list":                           {ownProcesses},
-		"capture --user USER -- COMMAND": {CgroupHook},
+		"capture --pid PID":               {CgroupHook},
+		"capture --wrap-filter --pid PID": {CgroupHook},
+		"capture -- COMMAND":              {CgroupHook},
+		"list":                            {ownProcesses},
+		"capture --user USER -- COMMAND":  {CgroupHook},
 	}
 )
 
