@@ -53,6 +53,9 @@ func TestWrapFilter(t *testing.T) {
 	messages := []string{"keep it", "drop it", "trim it", "k", "drop it again", "trim", "last"}
 	for _, overUnix := range []bool{false, true} {
 		for _, kind := range []string{"classic", "bytes", "counts"} {
+			if overUnix && kind == "bytes" || !overUnix && kind == "classic" {
+				continue // the other one has it
+			}
 			t.Run(fmt.Sprintf("%s over unix %v", kind, overUnix), func(t *testing.T) {
 				server, conn, header := owned(t, kind, overUnix)
 				before := ownFiltersOf(t, server)
