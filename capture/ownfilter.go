@@ -269,6 +269,9 @@ func (c *collector) belied(r *route, m *pair.Match) {
 	}
 }
 
+// InsideTap ends the Filter of an interface whose sockets have the filter inside the tap.
+const InsideTap = ", run inside the tap"
+
 // String says which filter it is, and how its verdicts are known.
 func (f *ownFilter) String() string {
 	words := f.words
@@ -276,7 +279,7 @@ func (f *ownFilter) String() string {
 		words += " (" + f.listed + ")"
 	}
 	if f.wrapped.Load() {
-		return words + ", run inside the tap"
+		return words + InsideTap
 	}
 	if f.reason != "" {
 		return words + ", which is not asked what it decides: " + f.reason

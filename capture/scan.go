@@ -278,6 +278,12 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 			return err
 		}
 	case tap && fresh:
+		if inet := info.domain == unix.AF_INET || info.domain == unix.AF_INET6; inet && s.live.config.WrapFilter {
+			// For what comes when the process takes its filter off, or replaces it.
+			if err := s.mark(copied, info); err != nil {
+				return err
+			}
+		}
 		s.attach(whose().String(), copied, info)
 	}
 	if fresh && !asked {

@@ -75,7 +75,7 @@ func ofTap(i *capture.Interface) string {
 	case capture.ViewKernel:
 		b.WriteString(kind.Plural() + " as the socket filter sees them, from offset 0" + header(i))
 		fmt.Fprintf(&b, between+"times are within %d ns of the wall clock at the start", i.ClockError)
-		if family := kind.Family(); joined && (family == unix.AF_INET || family == unix.AF_INET6) {
+		if family := kind.Family(); joined && (family == unix.AF_INET || family == unix.AF_INET6) && !strings.HasSuffix(i.Filter, capture.InsideTap) {
 			b.WriteString(between + "recorded at the cgroup_skb/ingress hook, just before the socket's own filter")
 		}
 		if i.Filter != "" {
