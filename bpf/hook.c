@@ -12,6 +12,7 @@
 #include "descriptor.h"
 #include "scope.h"
 #include "ports.h"
+#include "ownfilter.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -62,6 +63,9 @@ struct {
 	__type(key, __u32);     /* cpu */
 	__type(value, struct counters);
 } egress_counts SEC(".maps");
+
+/* Whether records tell of the filter that a socket has of its own. */
+const volatile __u32 tells_filters = 0;
 
 /* What find_process looks for, and what it found. */
 __u32 wanted_pid, found_pid;
@@ -177,6 +181,10 @@ int arrived(struct __sk_buff *skb)
 	c = counts_here();
 	if (!c)
 		return 1;
+	if (tells_filters)
+		at.filter = own_filter(address_of(sk), c);
+	if (at.filter && bpf_map_lookup_elem(&wrappers, &at.filter))
+		return 1; /* the tap records it */
 	count(&c->seen);
 	at.start = filter_offset(skb, &at);
 	if (at.start > skb->len) {
@@ -354,6 +362,9 @@ int executed(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* What the last run of filter_id found. */
+struct own_program found_filter;
+
 /* Run on demand: returns the id of the eBPF program that is a socket's filter, or 0 if it
  * has none or a classic one. args[0] is the socket's descriptor in the calling process.
  */
@@ -370,7 +381,8 @@ int filter_id(struct bpf_raw_tracepoint_args *ctx)
 	filter = FIELD(sk, sk_filter);
 	program = FIELD(filter, prog);
 	aux = FIELD(program, aux);
-	return FIELD(aux, id);
+	tell_program(aux, &found_filter);
+	return found_filter.id;
 }
 
 struct bpf_iter__task {

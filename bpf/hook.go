@@ -37,6 +37,9 @@ type HookOptions struct {
 	Beside bool
 	// NoProcesses only looks at sockets that Mark has marked, and at those that they accept.
 	NoProcesses bool
+	// TellFilters also records which filter each socket has of its own: the Filter of a Record.
+	// A filter is told of in a record with HookNone, before its first packet.
+	TellFilters bool
 	// MarkNew marks the sockets that followed processes create.
 	MarkNew bool
 	// Ports chooses packets by the socket's own or its peer's port. Default: all.
@@ -230,6 +233,7 @@ func (opts HookOptions) set(spec *ebpf.CollectionSpec, tap *Tap) error {
 		spec.Variables[hookVarWakesFirst].Set(flag(tap.first)),
 		spec.Variables[hookVarRecording].Set(flag(opts.Record)),
 		spec.Variables[hookVarFromNetwork].Set(flag(opts.FromNetwork)),
+		spec.Variables[hookVarTellsFilters].Set(flag(opts.TellFilters)),
 		spec.Variables[hookVarMarkNew].Set(flag(opts.MarkNew)),
 		spec.Variables[hookVarPorts].Set(ports),
 		spec.Variables[hookVarPortCount].Set(uint32(len(opts.Ports))),

@@ -35,6 +35,14 @@ type hookMptcpListener struct {
 	Port    uint32
 }
 
+type hookOwnProgram struct {
+	_      structs.HostLayout
+	Loaded uint64
+	Id     uint32
+	Uid    uint32
+	Name   [16]uint8
+}
+
 type hookProcessRow struct {
 	_        structs.HostLayout
 	Followed [64]uint8
@@ -46,6 +54,7 @@ type hookRecord struct {
 	Cookie         uint64
 	Origin         uint64
 	Lost           uint64
+	Filter         uint64
 	Cpu            uint32
 	Len            uint32
 	Caplen         uint32
@@ -82,6 +91,7 @@ type hookRecord struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	hookMapAnnounced      = "announced"
 	hookMapCgroups        = "cgroups"
 	hookMapCounts         = "counts"
 	hookMapEgressCounts   = "egress_counts"
@@ -89,6 +99,7 @@ const (
 	hookMapMptcpPorts     = "mptcp_ports"
 	hookMapProcesses      = "processes"
 	hookMapRing           = "ring"
+	hookMapWrappers       = "wrappers"
 	hookProgArrived       = "arrived"
 	hookProgBound4        = "bound4"
 	hookProgBound6        = "bound6"
@@ -104,6 +115,7 @@ const (
 	hookProgForked        = "forked"
 	hookProgForkedAgain   = "forked_again"
 	hookVarFollowing      = "following"
+	hookVarFoundFilter    = "found_filter"
 	hookVarFoundPid       = "found_pid"
 	hookVarFromNetwork    = "from_network"
 	hookVarMarkNew        = "mark_new"
@@ -113,6 +125,7 @@ const (
 	hookVarPorts          = "ports"
 	hookVarRecording      = "recording"
 	hookVarSnaplen        = "snaplen"
+	hookVarTellsFilters   = "tells_filters"
 	hookVarWakesFirst     = "wakes_first"
 	hookVarWakeupBytes    = "wakeup_bytes"
 	hookVarWantedPid      = "wanted_pid"
@@ -181,6 +194,7 @@ type hookProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type hookMapSpecs struct {
+	Announced    *ebpf.MapSpec `ebpf:"announced"`
 	Cgroups      *ebpf.MapSpec `ebpf:"cgroups"`
 	Counts       *ebpf.MapSpec `ebpf:"counts"`
 	EgressCounts *ebpf.MapSpec `ebpf:"egress_counts"`
@@ -188,6 +202,7 @@ type hookMapSpecs struct {
 	MptcpPorts   *ebpf.MapSpec `ebpf:"mptcp_ports"`
 	Processes    *ebpf.MapSpec `ebpf:"processes"`
 	Ring         *ebpf.MapSpec `ebpf:"ring"`
+	Wrappers     *ebpf.MapSpec `ebpf:"wrappers"`
 }
 
 // hookVariableSpecs contains global variables before they are loaded into the kernel.
@@ -195,6 +210,7 @@ type hookMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type hookVariableSpecs struct {
 	Following      *ebpf.VariableSpec `ebpf:"following"`
+	FoundFilter    *ebpf.VariableSpec `ebpf:"found_filter"`
 	FoundPid       *ebpf.VariableSpec `ebpf:"found_pid"`
 	FromNetwork    *ebpf.VariableSpec `ebpf:"from_network"`
 	MarkNew        *ebpf.VariableSpec `ebpf:"mark_new"`
@@ -204,6 +220,7 @@ type hookVariableSpecs struct {
 	Ports          *ebpf.VariableSpec `ebpf:"ports"`
 	Recording      *ebpf.VariableSpec `ebpf:"recording"`
 	Snaplen        *ebpf.VariableSpec `ebpf:"snaplen"`
+	TellsFilters   *ebpf.VariableSpec `ebpf:"tells_filters"`
 	WakesFirst     *ebpf.VariableSpec `ebpf:"wakes_first"`
 	WakeupBytes    *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantedPid      *ebpf.VariableSpec `ebpf:"wanted_pid"`
@@ -230,6 +247,7 @@ func (o *hookObjects) Close() error {
 //
 // It can be passed to loadHookObjects or ebpf.CollectionSpec.LoadAndAssign.
 type hookMaps struct {
+	Announced    *ebpf.Map `ebpf:"announced"`
 	Cgroups      *ebpf.Map `ebpf:"cgroups"`
 	Counts       *ebpf.Map `ebpf:"counts"`
 	EgressCounts *ebpf.Map `ebpf:"egress_counts"`
@@ -237,10 +255,12 @@ type hookMaps struct {
 	MptcpPorts   *ebpf.Map `ebpf:"mptcp_ports"`
 	Processes    *ebpf.Map `ebpf:"processes"`
 	Ring         *ebpf.Map `ebpf:"ring"`
+	Wrappers     *ebpf.Map `ebpf:"wrappers"`
 }
 
 func (m *hookMaps) Close() error {
 	return _HookClose(
+		m.Announced,
 		m.Cgroups,
 		m.Counts,
 		m.EgressCounts,
@@ -248,6 +268,7 @@ func (m *hookMaps) Close() error {
 		m.MptcpPorts,
 		m.Processes,
 		m.Ring,
+		m.Wrappers,
 	)
 }
 
@@ -256,6 +277,7 @@ func (m *hookMaps) Close() error {
 // It can be passed to loadHookObjects or ebpf.CollectionSpec.LoadAndAssign.
 type hookVariables struct {
 	Following      *ebpf.Variable `ebpf:"following"`
+	FoundFilter    *ebpf.Variable `ebpf:"found_filter"`
 	FoundPid       *ebpf.Variable `ebpf:"found_pid"`
 	FromNetwork    *ebpf.Variable `ebpf:"from_network"`
 	MarkNew        *ebpf.Variable `ebpf:"mark_new"`
@@ -265,6 +287,7 @@ type hookVariables struct {
 	Ports          *ebpf.Variable `ebpf:"ports"`
 	Recording      *ebpf.Variable `ebpf:"recording"`
 	Snaplen        *ebpf.Variable `ebpf:"snaplen"`
+	TellsFilters   *ebpf.Variable `ebpf:"tells_filters"`
 	WakesFirst     *ebpf.Variable `ebpf:"wakes_first"`
 	WakeupBytes    *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantedPid      *ebpf.Variable `ebpf:"wanted_pid"`

@@ -16,10 +16,6 @@ struct bpf_prog_aux___named {
 	__u64 load_time;
 	char name[BPF_OBJ_NAME_LEN];
 } KERNEL;
-struct sock_fprog_kern {
-	__u16 len;
-	struct sock_filter *filter;
-} KERNEL;
 struct bpf_prog___named {
 	struct bpf_prog_aux___named *aux;
 	struct sock_fprog_kern *orig_prog; /* the instructions of a classic one */

@@ -74,11 +74,16 @@ struct sock_common {
 		__s64 counter;
 	} skc_cookie;
 } KERNEL;
+struct sock_fprog_kern {
+	__u16 len;
+	struct sock_filter *filter;
+} KERNEL;
 struct bpf_prog_aux {
 	__u32 id;
 } KERNEL;
 struct bpf_prog {
 	struct bpf_prog_aux *aux;
+	struct sock_fprog_kern *orig_prog; /* the instructions of a classic one */
 } KERNEL;
 struct sk_filter {
 	struct bpf_prog *prog;

@@ -20,6 +20,10 @@ type RecordHeader struct {
 	Origin uint64
 	// Lost counts the packets that this cpu has lost so far.
 	Lost uint64
+	// Filter identifies the filter that the socket has of its own, in records of a Hook, or the
+	// one that a Wrapper runs: an eBPF program by its id, a classic one by its ClassicKey. 0 means
+	// that there is none, or that nobody can tell.
+	Filter uint64
 	// Cpu is the one that ran the filter.
 	Cpu uint32
 	// Len is the packet's length from where the recorded bytes begin: the filter's offset 0, or
@@ -92,6 +96,9 @@ const (
 	HookIngress
 	// HookEgress: a Hook has seen it as its socket sent it.
 	HookEgress
+	// HookNone: it is no packet. The record comes before the first packet of a socket with some
+	// Filter, and tells what that is; see Record.Announced.
+	HookNone
 )
 
 // Record is a packet as the tap recorded it.

@@ -21,6 +21,7 @@
 #define HOOK_FILTER 0
 #define HOOK_INGRESS 1
 #define HOOK_EGRESS 2
+#define HOOK_NONE 3 /* no packet: the bytes that follow tell of the filter */
 
 /* What a hook says of one packet; the packet follows, from offset 0 on or from before it,
  * in room of a class. Go's RecordHeader has the same fields, as its
@@ -32,6 +33,7 @@ struct record {
 	__u64 cookie;	       /* of the socket that receives */
 	__u64 origin;	       /* at the cgroup hook: cookie of the marked socket, its listener or itself */
 	__u64 lost;	       /* packets that this cpu has lost so far */
+	__u64 filter;	       /* at the cgroup hook: the socket's own filter, see ownfilter.h; 0 if it has none */
 	__u32 cpu;	       /* that ran the filter */
 	__u32 len;	       /* skb->len: bytes from where the recorded ones begin */
 	__u32 caplen;	       /* bytes that follow and are the packet's */
@@ -80,6 +82,7 @@ struct counters {
 struct arrival {
 	struct counters *counters;
 	__u64 origin;
+	__u64 filter;
 	__u32 start;
 	__s32 decided;
 	__u16 family, type, protocol, local_port, peer_port;
@@ -265,6 +268,9 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 	rec->local_port = at->local_port;
 	rec->peer_port = at->peer_port;
 	rec->state = at->state;
+	rec->hook = at->hook;
+	rec->before = at->before;
+	rec->filter = at->filter;
 	rec->verdict = at->decided;
 	rec->caplen = caplen;
 	rec->lost = c->ring_full + c->load_failed;

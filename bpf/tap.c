@@ -21,6 +21,11 @@ __u32 enabled = 1;
 const volatile __u32 leased = 0;
 __u64 lease_end; /* CLOCK_BOOTTIME, nanoseconds */
 
+/* The filter that the socket has of its own, if verdict() runs it: then it goes on to decide
+ * when nothing is recorded any more. 0 if there is none. See ownfilter.h.
+ */
+const volatile __u64 wrapped = 0;
+
 __u32 unknown_zero; /* always 0, but the verifier cannot know that */
 
 /* Go replaces this function by the user's filter before it loads the tap. So the compiler
@@ -46,10 +51,8 @@ int tap(struct __sk_buff *skb)
 	 * constant that the filter returns.
 	 */
 	decided = verdict(skb) ^ *(volatile __u32 *)&unknown_zero;
-	if (!*(volatile __u32 *)&enabled)
-		return -1; /* all of it */
-	if (leased && bpf_ktime_get_boot_ns() > *(volatile __u64 *)&lease_end)
-		return -1;
+	if (!*(volatile __u32 *)&enabled || (leased && bpf_ktime_get_boot_ns() > *(volatile __u64 *)&lease_end))
+		return wrapped ? decided : -1; /* -1 is all of it */
 	c = counts_here();
 	if (!c)
 		return decided;
@@ -57,6 +60,7 @@ int tap(struct __sk_buff *skb)
 	if (!decided)
 		count(&c->dropped);
 	at.decided = decided;
+	at.filter = wrapped;
 	record_packet(skb, c, &at, snaplen);
 	return decided;
 }

@@ -79,14 +79,16 @@ type Tap struct {
 	objects struct {
 		tapObjects
 		Data *ebpf.Map `ebpf:".data"`
+		Bss  *ebpf.Map `ebpf:".bss"`
 	}
 	ring     *ring
 	counts   *counts[tapCounters]
 	deadline time.Time // of Read
 	ended    error     // what Read returns once the ring is empty
 	size     int
-	wakeup   int              // of the Options
-	first    bool             // of the Options: WakeFirst
+	wakeup   int  // of the Options
+	first    bool // of the Options: WakeFirst
+	options  Options
 	filter   *ebpf.Collection // what the Verdict's program refers to
 	reject   Rejection
 }
@@ -126,27 +128,11 @@ func open(opts Options) (*Tap, error) {
 
 // openWith is given the maps of the options' verdict, which are loaded already.
 func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
-	spec, err := loadTap()
+	spec, err := opts.spec(maps)
 	if err != nil {
-		return nil, fmt.Errorf("reading the tap's object: %w", err)
+		return nil, err
 	}
-	sizeRing(spec.Maps[tapMapRing], opts.RingSize)
-	err = errors.Join(
-		sizeCounts(spec.Maps[tapMapCounts]),
-		spec.Variables[tapVarSnaplen].Set(uint32(opts.Snaplen)),
-		spec.Variables[tapVarWantsLink].Set(flag(!opts.NoLink)),
-		spec.Variables[tapVarWakeupBytes].Set(uint64(opts.WakeupBytes)),
-		spec.Variables[tapVarWakesFirst].Set(flag(opts.WakeFirst)),
-		spec.Variables[tapVarLeased].Set(flag(opts.Leased)),
-	)
-	if opts.Verdict != nil {
-		err = errors.Join(err, opts.Verdict.splice(spec.Programs[tapProgTap], maps))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("setting up the tap: %w", err)
-	}
-
-	t := &Tap{size: opts.RingSize, wakeup: opts.WakeupBytes, first: opts.WakeFirst, filter: new(ebpf.Collection)}
+	t := &Tap{size: opts.RingSize, wakeup: opts.WakeupBytes, first: opts.WakeFirst, options: opts, filter: new(ebpf.Collection)}
 	if err := spec.LoadAndAssign(&t.objects, nil); err != nil {
 		if opts.Verdict != nil {
 			return nil, opts.Verdict.diagnose(err)
@@ -157,7 +143,7 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 		if err == nil {
 			return
 		}
-		err = errors.Join(err, t.reject.program.Close(), t.objects.Data.Close(), t.counts.close(), t.objects.Close())
+		err = errors.Join(err, t.reject.program.Close(), t.objects.Data.Close(), t.objects.Bss.Close(), t.counts.close(), t.objects.Close())
 		if t.ring != nil {
 			err = errors.Join(err, t.ring.close())
 		}
@@ -177,6 +163,30 @@ func openWith(opts Options, maps map[string]*ebpf.Map) (_ *Tap, err error) {
 		}
 	}
 	return t, nil
+}
+
+// spec is the tap's object with these options, and with the maps of the verdict.
+func (o Options) spec(maps map[string]*ebpf.Map) (*ebpf.CollectionSpec, error) {
+	spec, err := loadTap()
+	if err != nil {
+		return nil, fmt.Errorf("reading the tap's object: %w", err)
+	}
+	sizeRing(spec.Maps[tapMapRing], o.RingSize)
+	err = errors.Join(
+		sizeCounts(spec.Maps[tapMapCounts]),
+		spec.Variables[tapVarSnaplen].Set(uint32(o.Snaplen)),
+		spec.Variables[tapVarWantsLink].Set(flag(!o.NoLink)),
+		spec.Variables[tapVarWakeupBytes].Set(uint64(o.WakeupBytes)),
+		spec.Variables[tapVarWakesFirst].Set(flag(o.WakeFirst)),
+		spec.Variables[tapVarLeased].Set(flag(o.Leased)),
+	)
+	if o.Verdict != nil {
+		err = errors.Join(err, o.Verdict.splice(spec.Programs[tapProgTap], maps))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("setting up the tap: %w", err)
+	}
+	return spec, nil
 }
 
 // RingSize is the size of the ring in bytes.
@@ -374,7 +384,7 @@ func (t *Tap) Renew() error {
 // to call it twice, and while a Read is waiting.
 func (t *Tap) Close() error {
 	t.filter.Close()
-	err := errors.Join(t.reject.program.Close(), t.objects.Data.Close(), t.counts.close(), t.objects.Close())
+	err := errors.Join(t.reject.program.Close(), t.objects.Data.Close(), t.objects.Bss.Close(), t.counts.close(), t.objects.Close())
 	// Last, so that a reader that gets os.ErrClosed finds everything closed.
 	return errors.Join(err, t.ring.close())
 }

@@ -30,6 +30,7 @@ type tapRecord struct {
 	Cookie         uint64
 	Origin         uint64
 	Lost           uint64
+	Filter         uint64
 	Cpu            uint32
 	Len            uint32
 	Caplen         uint32
@@ -77,6 +78,7 @@ const (
 	tapVarWakesFirst  = "wakes_first"
 	tapVarWakeupBytes = "wakeup_bytes"
 	tapVarWantsLink   = "wants_link"
+	tapVarWrapped     = "wrapped"
 )
 
 // loadTap returns the embedded CollectionSpec for tap.
@@ -144,6 +146,7 @@ type tapVariableSpecs struct {
 	WakesFirst  *ebpf.VariableSpec `ebpf:"wakes_first"`
 	WakeupBytes *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantsLink   *ebpf.VariableSpec `ebpf:"wants_link"`
+	Wrapped     *ebpf.VariableSpec `ebpf:"wrapped"`
 }
 
 // tapObjects contains all objects after they have been loaded into the kernel.
@@ -189,6 +192,7 @@ type tapVariables struct {
 	WakesFirst  *ebpf.Variable `ebpf:"wakes_first"`
 	WakeupBytes *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantsLink   *ebpf.Variable `ebpf:"wants_link"`
+	Wrapped     *ebpf.Variable `ebpf:"wrapped"`
 }
 
 // tapPrograms contains all programs after they have been loaded into the kernel.

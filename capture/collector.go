@@ -29,6 +29,7 @@ type collector struct {
 	snaplen   int
 	immediate bool
 	observe   func(*bpf.Record) // may be nil
+	filters   *ownFilters       // that sockets have of their own; nil if nobody asks for them
 
 	ring   arrivals
 	record bpf.Record
@@ -196,6 +197,9 @@ func (c *collector) kernel() {
 	rec := &c.record
 	whole, length := wholeOf(rec)
 	switch {
+	case rec.Hook == bpf.HookNone:
+		c.announced(rec)
+		return
 	case rec.Hook == bpf.HookEgress:
 		c.departed(whole, length)
 		return
@@ -223,6 +227,11 @@ func (c *collector) kernel() {
 		c.forgotten.Add(1)
 		return
 	}
+	own := c.ownFilter(r, rec)
+	answered := false
+	if own != nil {
+		rec.Verdict, answered = own.answer(rec)
+	}
 	*p = Packet{
 		Time:      c.clock.wall(int64(rec.Time)),
 		Direction: direction(rec.PktType),
@@ -232,8 +241,9 @@ func (c *collector) kernel() {
 	address(p, rec, r.kind.layer)
 	c.noted = pair.Packet{
 		Time: int64(rec.Time), CPU: rec.Cpu, Cookie: rec.Cookie, Owner: r, Src: p.Src, Dst: p.Dst,
-		Data: rec.Data, Len: int(rec.Len), Verdict: int(rec.Verdict),
+		Data: rec.Data, Len: int(rec.Len), Verdict: int(rec.Verdict), Answered: answered, Filter: rec.Filter,
 	}
+	p.Verdict = Verdict{Asked: answered, Unasked: own != nil && own.asker != nil && rec.Family != 0 && !answered}
 	if rec.State == tcpListen || r.listens && rec.Cookie == r.cookie {
 		c.noted.Cookie = 0 // it is not the connection's
 	}
@@ -321,9 +331,13 @@ func hasPorts(protocol uint8) bool {
 func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 	// The first view has the losses.
 	p.Drops = c.drops
+	asked := p.Verdict
+	p.Verdict = Verdict{}
 	if at := r.at(ViewKernel, p); at != nil {
 		p.Data, p.Len = rec.Data, int(rec.Len)
 		p.Verdict, p.Truncated = verdictOf(rec.Verdict, rec.Len), rec.Caplen < rec.Len
+		p.Verdict.Asked = asked.Asked && p.Verdict != Verdict{}
+		p.Verdict.Unasked = asked.Unasked
 		at.record(rec.Verdict)
 		c.add(p, at, true)
 		c.drops, p.Drops = 0, 0
@@ -445,6 +459,9 @@ func (c *collector) user(d *delivery) {
 		r = owner
 	}
 	c.queue.Add(m.Dropped)
+	if m.Belied {
+		c.belied(r, &m)
+	}
 	beyond := m.ID == 0 && c.full() // of a packet beyond the limit
 	if !empty && !d.Peek {
 		r.outlet.tally.deliver(d, &m, beyond)

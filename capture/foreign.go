@@ -18,6 +18,7 @@ type foreign struct {
 	domain, typ, protocol int
 	cookie                uint64
 	listening             bool
+	filtered              bool           // it has a filter, if somebody wants to know
 	local, peer           netip.AddrPort // IPv4 in IPv6 addresses as IPv4
 	path                  string         // of a unix socket, as in unixAddress; empty if it is unnamed
 	name, peerName        unix.Sockaddr  // as the kernel says them; nil if it does not

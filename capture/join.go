@@ -33,6 +33,11 @@ type JoinConfig struct {
 	// ReplaceFilter also captures sockets that have a filter already, where the tap must be
 	// attached to them. A classic one is restored at the end.
 	ReplaceFilter bool
+	// WrapFilter runs the filters that sockets have of their own inside the tap, which is put in
+	// their place: what they decide is recorded, and the process gets what it would get without.
+	// They are put back at the end. Packet and netlink sockets that have a filter are captured as
+	// well. It goes with neither a Verdict nor ReplaceFilter.
+	WrapFilter bool
 	// Filtered is called for each socket that is skipped because it has a filter already, which
 	// ReplaceFilter would replace. Default: Notice is called.
 	Filtered func(socket string)
@@ -58,6 +63,7 @@ type Live struct {
 	scope    scope
 	command  *process.Launcher // nil if the process was running already
 	uring    atomic.Bool       // a process has an io_uring
+	running  atomic.Bool       // Run was called
 	wanted   func()            // ends the renewal of the tap's lease
 
 	saidMu sync.Mutex
@@ -147,6 +153,17 @@ func (l *Live) follows(s scope) {
 	l.roster.whose, l.roster.named = s.String(), s.names()
 }
 
+// check refuses what contradicts itself.
+func (c *JoinConfig) check() error {
+	switch {
+	case c.WrapFilter && c.changes():
+		return errors.New("joining processes: JoinConfig.WrapFilter goes with neither a Verdict nor ReplaceFilter")
+	case c.WrapFilter && c.wants(ViewCgroup):
+		return errors.New("joining processes: JoinConfig.WrapFilter does not go with the view cgroup")
+	}
+	return c.Options.check()
+}
+
 // newLive makes a session that does not follow any process yet.
 func newLive(config JoinConfig) (_ *Live, err error) {
 	if err := config.check(); err != nil {
@@ -178,6 +195,12 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 		l.collector.hooks.beside = newBeside()
 	}
 	l.collector.departures.countLosses(l.hook)
+	if l.tellsFilters() {
+		l.collector.filters = newOwnFilters(func(text string) { l.tellOnce(text, l.config.Notice) })
+	}
+	if l.config.WrapFilter {
+		l.collector.filters.unwrapped = func(cookie uint64) { l.scanner.ask(request{cookie: cookie, wrap: true}) }
+	}
 	l.follower = newFollower(l)
 	l.collector.origin = l.follower
 	if l.collector.flows != nil {
@@ -190,7 +213,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 func (l *Live) load() error {
 	c := &l.config
 	var calls *bpf.CallsOptions
-	if c.wants(ViewUser) || c.wants(ViewSent) || c.changes() {
+	if c.wants(ViewUser) || c.wants(ViewSent) || c.changes() || c.WrapFilter {
 		calls = &bpf.CallsOptions{
 			RingSize: c.RingSize, Snaplen: c.Snaplen, Ports: c.Ports, NewsOfAll: c.changes(), NewsOnly: !c.wants(ViewUser), Sends: c.wants(ViewSent),
 		}
@@ -206,7 +229,7 @@ func (l *Live) load() error {
 		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, WakeFirst: true, Verdict: c.Verdict, Leased: true},
 		bpf.HookOptions{
 			Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes() || cgroup, FromNetwork: cgroup, Egress: cgroup, Beside: c.changes(),
-			MarkNew: !c.byDescriptor(), Ports: c.Ports, Cgroup: c.Cgroup,
+			TellFilters: l.tellsFilters(), MarkNew: !c.byDescriptor(), Ports: c.Ports, Cgroup: c.Cgroup,
 		},
 		calls,
 	)
@@ -225,6 +248,19 @@ func (l *Live) load() error {
 	return err
 }
 
+// tellsFilters tells whether packets are recorded just before the filters that sockets have of
+// their own, of which somebody wants to know.
+func (l *Live) tellsFilters() bool { return !l.config.changes() && l.config.wants(ViewKernel) }
+
+// OwnFilters lists the filters that the sockets have of their own. It may be called while the
+// capture goes on.
+func (l *Live) OwnFilters() []OwnFilter {
+	if l.collector.filters == nil {
+		return nil
+	}
+	return l.collector.filters.list()
+}
+
 // follow begins to follow a process. ESRCH means that it has ended.
 func (l *Live) follow(p *process.Process) error {
 	if err := l.hook.Follow(uint32(p.PID), p.Lives); err != nil {
@@ -239,10 +275,18 @@ func (l *Live) follow(p *process.Process) error {
 // followed tells whether the kernel follows a process already.
 func (l *Live) followed(pid int) bool { return l.hook.Follows(uint32(pid)) }
 
-// taps tells whether the tap must be attached to a socket: if no cgroup hook sees its packets,
-// or if what the process receives is to be changed.
-func (l *Live) taps(info *foreign) bool {
-	return l.config.changes() || info.domain != unix.AF_INET && info.domain != unix.AF_INET6
+// taps tells whether the tap must be attached to a socket, given by our copy of its descriptor: if
+// no cgroup hook sees its packets, if what the process receives is to be changed, or if the socket
+// has a filter that is to run inside the tap.
+func (l *Live) taps(copied int, info *foreign) bool {
+	if l.config.changes() || info.domain != unix.AF_INET && info.domain != unix.AF_INET6 {
+		return true
+	}
+	if !l.config.WrapFilter {
+		return false
+	}
+	f, err := getFilter(copied)
+	return err == nil && !f.none()
 }
 
 // inherited tells whether a socket's filter is our tap.
@@ -251,6 +295,11 @@ func (l *Live) inherited(fd int, f *filter) bool {
 		return false
 	}
 	ours, err := l.hook.HasTap(fd)
+	if err == nil && !ours && l.config.WrapFilter {
+		var wrapper *bpf.Wrapper
+		wrapper, err = l.scanner.wrapperOn(fd)
+		ours = wrapper != nil
+	}
 	if err != nil {
 		l.refuse(err.Error())
 	}
@@ -280,6 +329,7 @@ func (l *Live) Run(ctx context.Context, sink Sink) (err error) {
 	}
 	c := l.collector
 	c.sink = sink
+	l.running.Store(true)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var workers sync.WaitGroup
@@ -461,5 +511,9 @@ func (l *Live) Close() error {
 	if l.tap != nil {
 		closers = append(closers, l.tap)
 	}
-	return closeAll(closers)
+	errs := l.scanner.closeWrappers()
+	if l.collector != nil && l.collector.filters != nil {
+		errs = append(errs, l.collector.filters.close()...)
+	}
+	return errors.Join(append(errs, closeAll(closers))...)
 }

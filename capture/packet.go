@@ -95,6 +95,9 @@ type Interface struct {
 	// Both are empty for a socket of our own; Sockets is also empty for an interface that was
 	// read from a file.
 	Process, Sockets string
+	// Filter is the filter that the sockets have of their own, and how its verdicts are known
+	// (kernel view of joined processes only); empty if there is none.
+	Filter string
 	// LinkType is what packets of LayerForeign begin with, a number of
 	// https://www.tcpdump.org/linktypes.html.
 	LinkType uint16

@@ -51,12 +51,21 @@ func countingNeeds(count func() (Counts, error)) []int {
 //	                     where their sockets have the tap
 //	CAP_BPF              to mark sockets, and to read the counters, where the kernel
 //	                     requires it
-//	CAP_NET_ADMIN        to restore a socket's own classic filter (ReplaceFilter)
+//	CAP_BPF              also to ask the filters that sockets get later, and to run them inside
+//	                     the tap (WrapFilter)
+//	CAP_SYS_ADMIN        to take hold of their eBPF filters (WrapFilter)
+//	CAP_NET_ADMIN        to restore a socket's own classic filter (ReplaceFilter, WrapFilter)
 //	CAP_KILL             to pass a signal on to another user's command
 func (l *Live) Capabilities() []int {
 	all := []int{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}
 	all = append(all, countingNeeds(l.Counts)...)
-	if l.config.ReplaceFilter {
+	if l.tellsFilters() {
+		all = append(all, unix.CAP_BPF)
+	}
+	if l.config.WrapFilter {
+		all = append(all, unix.CAP_SYS_ADMIN)
+	}
+	if l.config.ReplaceFilter || l.config.WrapFilter {
 		all = append(all, unix.CAP_NET_ADMIN)
 	}
 	if l.command != nil {

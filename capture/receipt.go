@@ -26,6 +26,9 @@ type Receipt struct {
 	// that packets beyond the limit of the capture did so as well.
 	Fed   IDs
 	Later bool
+	// Belied says that userspace got something else than the packet's filter had answered when it
+	// was asked afterwards, and Denied that it had answered to drop the packet.
+	Belied, Denied bool
 	// QueueDropped is how many messages the receive queue dropped between the previous message
 	// and this one, and DroppedIDs are their packets, where these are certain.
 	QueueDropped uint64
@@ -80,7 +83,7 @@ const (
 // receiptOf returns what a Match says about a delivery. Drops of the queue are only in the
 // receipt of a message whose packet is known: Packet.Drops counts them anyway.
 func receiptOf(m *pair.Match) Receipt {
-	r := Receipt{Missing: Missing(m.Missing), BeforeTap: m.MissingBytes}
+	r := Receipt{Missing: Missing(m.Missing), BeforeTap: m.MissingBytes, Belied: m.Belied, Denied: m.Denied}
 	switch {
 	case m.Missing != pair.NotMissing:
 	case !m.Fed.Empty() || m.Later:

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -45,6 +46,9 @@ type roster struct {
 	recent  map[uint64]*route // by cookie: of datagram sockets that share interfaces, because each has its own queue
 	earlier map[uint64]*route // the previous generation of recent
 	texts   map[text]owner    // of MPTCP listeners: their packets have other sockets
+	// wrapped are the packet sockets whose filters run inside the tap, by the key of the filter: a
+	// packet's own socket, if it has one, is that of who sent it.
+	wrapped map[uint64]*route
 	outlets []*outlet
 	owned   int
 	sockets []string // descriptions of the sockets that were found, for people
@@ -58,7 +62,7 @@ func newRoster(views []View, clockError int64) *roster {
 		views: views, clockError: clockError, streams: pair.NewStreams(),
 		own: make(map[uint64]*route), shared: make(map[*Kind]*route),
 		recent: make(map[uint64]*route), earlier: make(map[uint64]*route), texts: make(map[text]owner),
-		connected: make(map[course]struct{}),
+		connected: make(map[course]struct{}), wrapped: make(map[uint64]*route),
 	}
 	return r
 }
@@ -100,6 +104,9 @@ func (r *roster) ofRecord(rec *bpf.Record) *route {
 // identifies the socket: one that the scanner has found, or a connection that inherited the tap
 // from its listener.
 func (r *roster) ofTap(rec *bpf.Record) *route {
+	if known := r.wrapped[rec.Filter]; known != nil {
+		return known
+	}
 	if known := r.own[rec.Cookie]; known != nil {
 		return known
 	}
@@ -367,6 +374,26 @@ func (r *roster) outletOf(cookie uint64) *outlet {
 		return own.outlet
 	}
 	return nil
+}
+
+// hasFilter describes the filter that a socket has of its own, if it has interfaces of its own of
+// which there is no packet yet.
+func (r *roster) hasFilter(cookie, key uint64, words string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if own := r.own[cookie]; own != nil && own.outlet.filter == 0 {
+		own.outlet.filter = key
+		own.outlet.hasFilter(words)
+	}
+}
+
+// wraps notes that a packet socket's filter runs inside the tap.
+func (r *roster) wraps(cookie, key uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if own := cmp.Or(r.own[cookie], r.remembered(cookie)); own != nil {
+		r.wrapped[key] = own
+	}
 }
 
 // eachLane calls do for every interface.

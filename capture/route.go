@@ -50,6 +50,8 @@ type outlet struct {
 	// For IPv4 packets of an IPv6 socket: in a file, each interface has one link type. They are
 	// made when the first such packet comes.
 	mapped [ViewCount]*lane
+	// filter is the key of the filter that the socket of the last packet had of its own.
+	filter uint64
 }
 
 // lane is one interface, and the counts of its packets.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
@@ -25,8 +26,9 @@ type scanner struct {
 	listening bool                // a listener was marked
 	taps      map[uint64]tapped   // by cookie
 	queues    []*queue
-	marked    []uint64 // cookies of the first scan that are not known to the programs yet
-	denied    error    // why a socket whose filter was to be replaced is skipped
+	marked    []uint64                // cookies of the first scan that are not known to the programs yet
+	wrappers  map[uint64]*bpf.Wrapper // by the key of the filter in them
+	denied    error                   // why a socket whose filter was to be replaced is skipped
 }
 
 // request asks to inspect a descriptor, which was a socket with that cookie, 0 if it had none.
@@ -34,6 +36,7 @@ type request struct {
 	pid, fd int
 	cookie  uint64
 	bound   bool // it is followed already, and was bound to an address
+	wrap    bool // it has got a filter that is to run inside the tap; nobody knows its descriptor
 }
 
 // tapped is what a socket had before it got the tap: its filter.
@@ -46,7 +49,7 @@ const tidyInterval = time.Second
 const requestsLimit = 4096
 
 func newScanner(l *Live) *scanner {
-	return &scanner{live: l, requests: make(chan request, requestsLimit), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped)}
+	return &scanner{live: l, requests: make(chan request, requestsLimit), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped), wrappers: make(map[uint64]*bpf.Wrapper)}
 }
 
 // ask requests to inspect a socket. If too many are waiting, that is reported.
@@ -78,6 +81,10 @@ func (s *scanner) run(ctx context.Context) {
 
 // glance serves a request.
 func (s *scanner) glance(r request) {
+	if r.wrap {
+		s.wrapLater(r.cookie)
+		return
+	}
 	p, err := s.live.scope.find(r.pid)
 	if err != nil {
 		return // it has ended
@@ -207,6 +214,10 @@ func (s *scanner) look(p *process.Process, fd int, inode, cookie uint64) error {
 	}
 	defer unix.Close(copied)
 	info, err := inspect(copied)
+	if s.live.config.WrapFilter && err == nil {
+		f, ferr := getFilter(copied)
+		info.filtered = ferr == nil && !f.none()
+	}
 	switch {
 	case err != nil && !isShutDown(err):
 		s.live.refuse(fmt.Sprintf("descriptor %d of %s is left alone: %v", fd, p, err))
@@ -253,7 +264,7 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 			return err
 		}
 	}
-	tap := s.live.taps(info)
+	tap := s.live.taps(copied, info)
 	whose := func() owner { return owner{p.String(), fmt.Sprintf("descriptor %d, %s", fd, info)} }
 	fresh := s.live.roster.add(info, whose, tap)
 	var before dropCount
@@ -267,7 +278,8 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 			return err
 		}
 	case tap && fresh:
-		if s.live.config.wants(ViewCgroup) && info.kind().HasCgroupHooks() {
+		// With WrapFilter for what comes when the process takes its filter off, or replaces it.
+		if c := &s.live.config; (c.wants(ViewCgroup) || c.WrapFilter) && info.kind().HasCgroupHooks() {
 			if err := s.mark(copied, info); err != nil {
 				return err
 			}
@@ -276,6 +288,9 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 	}
 	if fresh && !asked {
 		s.live.roster.list(fmt.Sprintf("%s %s (descriptor %d)", info.kind().Name, info, fd))
+	}
+	if fresh && !tap && s.live.collector.filters != nil && !s.live.running.Load() {
+		s.noteFilter(copied, info)
 	}
 	if counted {
 		before.high = queueDrops(copied)
@@ -286,6 +301,24 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 		return nil
 	}
 	return s.known(waiting(copied, info), info.cookie)
+}
+
+// noteFilter enters the filter that a socket has of its own, as long as the capture does not run:
+// later the first packet tells of it.
+func (s *scanner) noteFilter(copied int, info *foreign) {
+	f, err := getFilter(copied)
+	if err != nil || f.none() {
+		return // it is told of with the first packet
+	}
+	own := bpf.OwnFilter{Classic: f.classic}
+	if f.extended {
+		if own, err = s.live.hook.Extended(copied); err != nil || own.Program.ID == 0 {
+			return
+		}
+	}
+	if entered := s.live.collector.filters.enter(&own); entered != nil {
+		s.live.roster.hasFilter(info.cookie, own.Key(), entered.String())
+	}
 }
 
 // known tells the programs on system calls that sockets are marked.
@@ -354,7 +387,7 @@ func (s *scanner) chosen(p *process.Process, fd int, info *foreign) bool {
 	case unix.AF_UNIX:
 		return info.typ != unix.SOCK_STREAM // whose filter never runs
 	}
-	return false
+	return c.WrapFilter && info.filtered
 }
 
 // attach attaches the tap to a socket, if it takes one.
@@ -367,6 +400,10 @@ func (s *scanner) attach(what string, copied int, info *foreign) {
 	}
 	if !f.none() && l.inherited(copied, &f) {
 		s.taps[info.cookie] = tapped{}
+		return
+	}
+	if !f.none() && l.config.WrapFilter {
+		s.wrap(what, copied, info, &f)
 		return
 	}
 	if !f.none() && !l.config.ReplaceFilter {
@@ -436,6 +473,12 @@ func (s *scanner) release(copied int, _ uint64) error {
 	cookie, err := unix.GetsockoptUint64(copied, unix.SOL_SOCKET, unix.SO_COOKIE)
 	if err != nil {
 		return fmt.Errorf("asking a socket for its cookie: %w", err)
+	}
+	if wrapper, err := s.wrapperOn(copied); wrapper != nil || err != nil {
+		if err == nil {
+			err = wrapper.Restore(copied)
+		}
+		return err
 	}
 	t := s.taps[cookie]
 	return restoreFilter(copied, t.classic)

@@ -59,6 +59,7 @@ var targets = map[string]func(args []string) error{
 	"churned":   targetChurned,
 	"locked":    func([]string) error { return targetFilter(true) },
 	"filter":    func([]string) error { return targetFilter(false) },
+	"owner":     targetOwner,
 	"sink":      targetSink,
 	"redialer":  targetRedialer,
 	"sender":    targetSender,
@@ -499,7 +500,11 @@ func targetJoiner(args []string) error {
 	if _, err := fmt.Sscan(args[0], &pid); err != nil {
 		return err
 	}
-	l, err := Join(JoinConfig{PIDs: []int{pid}, Options: Options{RingSize: smallRing, Verdict: bpf.Keep(0)}})
+	config := JoinConfig{PIDs: []int{pid}, Options: Options{RingSize: smallRing}}
+	if config.WrapFilter = len(args) > 1; !config.WrapFilter {
+		config.Verdict = bpf.Keep(0)
+	}
+	l, err := Join(config)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,10 @@ type Verdict struct {
 	// many the packet had, both counted from offset 0 of the kernel view. Both are 0 if it was
 	// not trimmed.
 	Keep, Of uint32
+	// Asked says that this is what the filter, which the socket has of its own, answered when it
+	// was asked afterwards: on the socket it may have decided otherwise. Unasked says that it is
+	// asked, but could not be asked about this packet.
+	Asked, Unasked bool
 }
 
 // trims tells whether a verdict keeps some bytes of a packet, but not all.

@@ -300,7 +300,7 @@ func (f captureFlags) use() privilege.Use {
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
 		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
 		Hooks:   f.sock != "" && f.wantsHooks(),
-		Join:    len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, OtherUser: account != nil,
+		Join:    len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, OtherUser: account != nil,
 	}
 }
 

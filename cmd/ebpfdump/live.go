@@ -24,8 +24,12 @@ With --pid, joins running processes and their children: the kernel view is what
 a filter on their sockets gets, recorded just before their own filters, and the
 user view is what their own receiving system calls return; with --view sent,
 what their sending ones take is there as well, and with --view cgroup each
-packet of both directions from the IP header on. They notice nothing of it, before, during or after, unless --allow-drop or --replace-filter changes
-what they get. The capture ends when all of those that --pid names have ended.
+packet of both directions from the IP header on. They notice nothing of it,
+before, during or after, unless --allow-drop or --replace-filter changes what
+they get. A filter that a socket has of its own is asked afterwards what it
+decided, as far as that is sure to change nothing; with --wrap-filter it runs
+inside the tap, which records what it decides, and is put back at the end. The
+capture ends when all of those that --pid names have ended.
 With --cgroup, does so for all that is in a cgroup, or comes to it, and in
 those below it, until the cgroup is removed: a service, a container, a session.
 With -- COMMAND, runs a command, from its first packet to its end; the exit
@@ -45,6 +49,7 @@ type liveFlags struct {
 	ports         []int
 	user          string
 	replaceFilter bool
+	wrapFilter    bool
 	allowDrop     bool
 	command       []string
 }
@@ -56,6 +61,7 @@ func (f *liveFlags) register(flags *pflag.FlagSet) {
 	flags.IntSliceVar(&f.ports, "port", nil, "with --pid, --cgroup or a command: only sockets whose own or peer's port is `P`, as list shows")
 	flags.StringVarP(&f.user, "user", "Z", "", "run the command as `USER` (default who called sudo)")
 	flags.BoolVar(&f.replaceFilter, "replace-filter", false, "put the tap in the place of filters that sockets have, which then get everything;\nclassic ones are put back at the end")
+	flags.BoolVar(&f.wrapFilter, "wrap-filter", false, "run the filters that sockets have of their own inside the tap, to record what they decide;\nthey are put back at the end")
 	flags.BoolVar(&f.allowDrop, "allow-drop", false, "with --pid, --cgroup or a command: let --filter, --filter-cbpf or --verdict change what the process gets")
 }
 
@@ -90,7 +96,7 @@ func loose(cmd *cobra.Command, args []string) error {
 
 // wanted tells whether the user wants to capture from other processes.
 func (f *liveFlags) wanted(cmd *cobra.Command) bool {
-	for _, name := range []string{"pid", "cgroup", "fd", "port", "user", "replace-filter", "allow-drop"} {
+	for _, name := range []string{"pid", "cgroup", "fd", "port", "user", "replace-filter", "wrap-filter", "allow-drop"} {
 		if cmd.Flags().Changed(name) {
 			return true
 		}
@@ -110,13 +116,17 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 	if p.config.Verdict, err = f.filter.read(); err != nil {
 		return p, config, err
 	}
+	if f.live.wrapFilter && slices.Contains(p.config.Views, capture.ViewCgroup) {
+		return p, config, usagef("--wrap-filter does not go with --view cgroup: choose one, or ask the filters afterwards (without --wrap-filter)")
+	}
 	pids, err := f.live.processes()
 	if err != nil {
 		return p, config, err
 	}
 	config = capture.JoinConfig{
 		PIDs: pids, Cgroup: f.live.cgroup, Descriptors: f.live.fds, ReplaceFilter: f.live.replaceFilter,
-		Options: p.config.Options,
+		WrapFilter: f.live.wrapFilter,
+		Options:    p.config.Options,
 	}
 	config.Ports, err = f.live.numbers()
 	return p, config, err
@@ -149,8 +159,13 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 		}
 	}
 	for _, name := range []string{"filter", "filter-cbpf", "verdict"} {
-		if cmd.Flags().Changed(name) && !f.allowDrop {
+		if cmd.Flags().Changed(name) && !f.allowDrop && !f.wrapFilter {
 			return usagef("--%s changes what the other process gets, and what it drops is lost to it: add --allow-drop if you want that", name)
+		}
+	}
+	for _, name := range []string{"filter", "filter-cbpf", "verdict", "replace-filter"} {
+		if f.wrapFilter && cmd.Flags().Changed(name) {
+			return usagef("--wrap-filter leaves the decision to the sockets' own filters, and --%s takes it from them: choose one", name)
 		}
 	}
 	pid, cgroup := cmd.Flags().Changed("pid"), cmd.Flags().Changed("cgroup")
@@ -185,6 +200,7 @@ var otherProcesses = []struct{ flag, instead string }{
 	{"user", "no command is run"},
 	{"allow-drop", "nobody else reads the socket, so leave it out"},
 	{"replace-filter", "the socket has no other filter"},
+	{"wrap-filter", "the socket has no filter but ours"},
 }
 
 // besideOwn refuses what does not go with a socket of our own.
@@ -261,7 +277,7 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 	err = a.record(p, func(report *reporter, immediate bool) (source, error) {
 		config.Notice, config.Immediate = report.notice, immediate
 		config.Filtered = func(socket string) {
-			report.notice(socket + " has a filter already, and is left alone: --replace-filter takes its place")
+			report.notice(socket + " has a filter already, and is left alone: --wrap-filter runs it inside the tap, --replace-filter takes its place")
 		}
 		live, err := a.openLive(config, f)
 		if err != nil {
@@ -359,9 +375,35 @@ func (r *reporter) liveLines(c capture.Counts) {
 		r.printf("sends: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d calls missed at most",
 			c.Sends.Seen, c.Sends.Recorded, c.Sends.RingFull, c.Sends.Fault, c.Sends.Truncated, c.Sends.Missed)
 	}
+	for _, f := range live.OwnFilters() {
+		if f.Packets > 0 {
+			r.printf("%s", ownFilterLine(&f))
+		}
+	}
 	for _, remark := range live.Remarks() {
 		r.printf("%s", remark)
 	}
+}
+
+// ownFilterLine says what a filter that sockets have of their own did.
+func ownFilterLine(f *capture.OwnFilter) string {
+	about := fmt.Sprintf("own filter: %s, %s", f.Filter, counted(f.Packets, "packet"))
+	switch {
+	case !f.Asked && !f.Wrapped:
+		return fmt.Sprintf("%s, not asked: %s (--wrap-filter records what it decides)", about, f.Reason)
+	case f.Wrapped:
+		about += ", run inside the tap"
+	default:
+		about += ", asked afterwards"
+	}
+	about += fmt.Sprintf(": %d dropped, %d truncated", f.Dropped, f.Trimmed)
+	if f.Unasked > 0 {
+		about += fmt.Sprintf(", %d that it could not be asked about", f.Unasked)
+	}
+	if f.Belied > 0 {
+		about += fmt.Sprintf("; of %d the process got something else than the answer", f.Belied)
+	}
+	return about
 }
 
 // snaplenBytes is the effective snaplen.

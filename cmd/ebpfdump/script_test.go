@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/hex"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -25,6 +27,8 @@ import (
 func TestMain(m *testing.M) {
 	capture.Reenter()
 	isolate()
+	// Scripts wait for other programs most of their time.
+	_ = flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
 	commands := maps.Clone(goPrograms)
 	commands["ebpfdump"] = main
 	testscript.Main(m, commands)

@@ -45,11 +45,12 @@ var (
 		"replay":                {TapRecords},
 	}
 	alsoNeeds = map[string][]string{
-		"capture --view cgroup":          {CgroupHook},
-		"capture --pid PID":              {CgroupHook},
-		"capture -- COMMAND":             {CgroupHook},
-		"list":                           {ownProcesses},
-		"capture --user USER -- COMMAND": {CgroupHook},
+		"capture --view cgroup":           {CgroupHook},
+		"capture --pid PID":               {CgroupHook},
+		"capture --wrap-filter --pid PID": {CgroupHook},
+		"capture -- COMMAND":              {CgroupHook},
+		"list":                            {ownProcesses},
+		"capture --user USER -- COMMAND":  {CgroupHook},
 	}
 )
 

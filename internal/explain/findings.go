@@ -11,7 +11,7 @@ import (
 // not what else may have happened.
 func (s *socket) findings() []Finding {
 	topics := []func() Finding{
-		s.sayBegins, s.out.sayReach, s.out.sayMetadata, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
+		s.sayBegins, s.out.sayReach, s.out.sayMetadata, s.sayOwnFilters, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
 		s.sayMapping, s.out.sayCalls, s.sayLatency, s.saySent, s.sayCgroup, s.sayTap,
 	}
 	all := []Finding{}

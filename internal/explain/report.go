@@ -94,6 +94,9 @@ type Socket struct {
 	Calls *Calls `json:"calls,omitempty"`
 	// Latency is absent if no read belongs to a packet, and without real times.
 	Latency *Latency `json:"latency,omitempty"`
+	// OwnFilters is what is known of filters that the sockets have of their own. It is absent if
+	// the file tells of none.
+	OwnFilters *OwnFilters `json:"own_filters,omitempty"`
 	// Losses are the packets that are not in the file.
 	Losses Losses `json:"losses"`
 	// Sent is what was sent. It is absent if the file has no sent view.
@@ -284,7 +287,7 @@ type Losses struct {
 
 // Finding is a statement about a topic.
 type Finding struct {
-	// Topic is "begins", "reach", "beside", "direction", "ids", "bytes", "unseen", "lost",
+	// Topic is "begins", "reach", "beside", "filter", "direction", "ids", "bytes", "unseen", "lost",
 	// "mapping", "calls", "latency", "sent", "cgroup" or "tap".
 	Topic string `json:"topic"`
 	// Warning says that something is wrong.

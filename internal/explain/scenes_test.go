@@ -138,6 +138,18 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.read(udpUser, 2, "0123")
 		return r.explain(t)
 	},
+	"own filter": func(t testing.TB) *Explanation {
+		r := newRecording()
+		kernel := *udpKernel
+		kernel.Description += "; the socket has a filter of its own: classic filter of 1 instruction, asked afterwards what it had decided"
+		for i, verdict := range []capture.Verdict{{Dropped: true, Asked: true}, {Unasked: true}, {Dropped: true, Asked: true}} {
+			p := r.datagram(fmt.Sprintf("datagram %d", i))
+			p.Interface, p.Verdict = &kernel, verdict
+		}
+		r.read(udpUser, 2, "datagram 1")
+		r.read(udpUser, 3, "datagram 2").Receipt = capture.Receipt{Belied: true, Denied: true}
+		return r.explain(t)
+	},
 	"queue": func(t testing.TB) *Explanation {
 		r := newRecording()
 		for i := range 5 {

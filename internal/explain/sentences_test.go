@@ -14,7 +14,7 @@ import (
 )
 
 // sayings are the files that have the sentences.
-var sayings = []string{"findings.go", "sent.go", "cgroup.go", "settle.go", "rows.go", "shown.go", "text.go", "page.go", "layermap.go", "calls.go"}
+var sayings = []string{"findings.go", "sent.go", "cgroup.go", "ownfilter.go", "settle.go", "rows.go", "shown.go", "text.go", "page.go", "layermap.go", "calls.go"}
 
 // sentences has every sentence of an explanation as it is in the code, and the scenes in
 // which it is true. In all others it must not be said. A list that begins with "all but"
@@ -66,7 +66,7 @@ var sentences = map[string]string{
 	"the FIN, with which no read ended":                                                                       "client, ends",
 	"Userspace never saw ":                                                                                    "all but same stream twice, copies dropped, frames, kernel only, messages, mixed, never filtered, no packets, not ours, not ours alone, nothing read, other bytes, peeks, raw, same ids, user only, nothing sent, one send, sends",
 	"Userspace got the packets as the filter saw them.":                                                       "messages, raw",
-	"dropped by the filter, whose verdict was 0":                                                              "copies dropped, kernel only, verdicts",
+	"dropped by the filter, whose verdict was 0":                                                              "copies dropped, kernel only, verdicts, own filter",
 	"truncated by the filter, by %s in all":                                                                   "verdicts",
 	"dropped by the receive queue, which was full":                                                            "queue",
 	"passed over: later ones are joined to reads, and the file does not say why ":                             "forgotten, queue",
@@ -82,13 +82,13 @@ var sentences = map[string]string{
 	"read in part, without %s":                                                                                "long, no room, small buffers",
 	"joined to no read that is near enough to be followed":                                                    "forgotten",
 	"joined to no read up to the end of the file":                                                             "long, nothing read, peeks, queue, views",
-	"Not read from this socket as far as the file tells, or not whole: ":                                      "copies dropped, forgotten, kernel only, long, no room, nothing read, peeks, queue, small buffers, verdicts, views, reception",
+	"Not read from this socket as far as the file tells, or not whole: ":                                      "copies dropped, forgotten, kernel only, long, no room, nothing read, peeks, queue, small buffers, verdicts, views, reception, own filter",
 	" What this socket gets are copies: the packets themselves went on.":                                      "copies dropped",
 	"All payload reached userspace.":                                                                          "before its packet, before the tap, client, conversation, damaged, cut off, ends, half a ledger, messages, net only, padding, printed, raw, request at once, selected, snaplen, splice, hooks only",
 	" The receive queue counted %s that it dropped.":                                                          "queue",
 	" Whose packets are forgotten, since more lies between than is kept: %s.":                                 "forgotten",
 	"got one whole packet":                                                                                    "all but same stream twice, copies dropped, frames, kernel only, long, mixed, never filtered, no packets, not ours, not ours alone, nothing read, other bytes, peeks, same ids, selected, small buffers, user only, verdicts, nothing sent, one send, sends",
-	"got one whole packet each":                                                                               "before its packet",
+	"got one whole packet each":                                                                               "before its packet, own filter",
 	"got several packets at once, at most ":                                                                   "conversation, damaged, cut off, half a ledger, selected, both directions",
 	"got a part of one packet":                                                                                "conversation, damaged, cut off, half a ledger, long, selected, small buffers, verdicts, reception, both directions",
 	"got the end of a stream":                                                                                 "conversation, damaged, cut off, half a ledger, both directions",
@@ -98,7 +98,7 @@ var sentences = map[string]string{
 	" %s fed several reads, at most %s.":                                                                      "conversation, damaged, cut off, half a ledger, selected, small buffers, both directions",
 	"Not both views have real times, so there is no latency to tell.":                                         "printed",
 	"From the filter to the return of the read: ":                                                             "all but same stream twice, copies dropped, frames, kernel only, mixed, never filtered, no packets, not ours, not ours alone, nothing read, peeks, printed, same ids, user only, nothing sent, one send, sends",
-	"From the filter to the return of the read: median %s, 99th percentile %s, from %s to %s (%s).":           "before its packet, conversation, damaged, cut off, ends, half a ledger, messages, selected, small buffers, reception, both directions",
+	"From the filter to the return of the read: median %s, 99th percentile %s, from %s to %s (%s).":           "before its packet, conversation, damaged, cut off, ends, half a ledger, messages, selected, small buffers, reception, both directions, own filter",
 	" %s came before %s and %s not counted.":                                                                  "before its packet, no room",
 	"The tap lost %s.":                                                                                        "kernel only",
 	"The tap lost %s: what userspace got of %s cannot be compared.":                                           "lost",
@@ -110,13 +110,13 @@ var sentences = map[string]string{
 	" Not in the file whole: %s of the kernel view.":                                                          "long, snaplen",
 	"no read of the file is joined to it":                                                                     "client, ends, forgotten, long, nothing read, peeks, queue, views",
 	"no packet of the file is joined to it":                                                                   "same stream twice, before the tap, lost, never filtered, user only, reception",
-	"the filter kept it from this socket: its verdict was 0":                                                  "copies dropped, kernel only, verdicts",
+	"the filter kept it from this socket: its verdict was 0":                                                  "copies dropped, kernel only, verdicts, own filter",
 	"userspace gets a message without bytes":                                                                  "messages",
 	"the receive queue was full and dropped it":                                                               "queue",
 	", but to later ones; the file does not say why":                                                          "queue",
 	"userspace gets other bytes":                                                                              "other bytes",
 	"the %s view has %s, userspace gets all of them":                                                          "messages, raw",
-	"the %s view has %s, userspace gets the last %s":                                                          "before its packet, before the tap, client, conversation, damaged, cut off, ends, half a ledger, lost, net only, no room, printed, queue, request at once, selected, small buffers, snaplen, splice, views, reception, both directions, hooks only",
+	"the %s view has %s, userspace gets the last %s":                                                          "before its packet, before the tap, client, conversation, damaged, cut off, ends, half a ledger, lost, net only, no room, printed, queue, request at once, selected, small buffers, snaplen, splice, views, reception, both directions, hooks only, own filter",
 	"the %s view has %s, of which userspace gets %s":                                                          "padding",
 	"the filter keeps %s of %s, userspace gets %s":                                                            "verdicts",
 	"userspace gets only %s of %s":                                                                            "long, no room, small buffers, reception",
@@ -165,7 +165,7 @@ var sentences = map[string]string{
 	"packet of the kernel view":                                         "before the tap, frames, long, lost, not ours, not ours alone, nothing read, other bytes, padding, peeks, printed, raw, small buffers, snaplen, splice",
 	"packets of the kernel view":                                        "all but before the tap, frames, lost, net only, not ours alone, nothing read, other bytes, padding, peeks, printed, raw, snaplen, splice, user only, nothing sent, one send, sends, hooks only",
 	"read by userspace":                                                 "client, long, net only, never filtered, other bytes, padding, printed, queue, raw, request at once, small buffers, snaplen, splice, user only, verdicts, views, hooks only",
-	"reads by userspace":                                                "same stream twice, before its packet, before the tap, conversation, damaged, copies dropped, cut off, ends, forgotten, half a ledger, lost, messages, no packets, no room, nothing read, peeks, same ids, selected, small buffers, reception, both directions",
+	"reads by userspace":                                                "same stream twice, before its packet, before the tap, conversation, damaged, copies dropped, cut off, ends, forgotten, half a ledger, lost, messages, no packets, no room, nothing read, peeks, same ids, selected, small buffers, reception, both directions, own filter",
 	"byte it got":                                                       "no room",
 	"bytes it got":                                                      "all but frames, kernel only, mixed, no room, not ours, not ours alone, nothing sent, one send, sends",
 	"from filter to read, median":                                       "all but same stream twice, copies dropped, frames, kernel only, mixed, never filtered, no packets, not ours, not ours alone, nothing read, peeks, printed, same ids, user only, nothing sent, one send, sends",
@@ -175,6 +175,10 @@ var sentences = map[string]string{
 	" The capture lost %s of what the hooks saw.":                       "both directions",
 	"the cgroup hook saw it come, and the kernel view does not have it": "both directions",
 	"; in packets that were sent, from their IP header on":              "both directions",
+	"The socket has a filter of its own: %s. ":                          "own filter",
+	"What is said of %s is its answer when it was asked afterwards. ":   "own filter",
+	"It could not be asked about %s. ":                                  "own filter",
+	"Of %s userspace got something else than it answered (%s): it has state, or depends on something that has changed.": "own filter",
 }
 
 var verb = regexp.MustCompile(`%[sdq]`)

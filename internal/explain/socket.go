@@ -99,6 +99,9 @@ func (s *socket) view(i *capture.Interface) *view {
 		s.out.Timed = s.out.Timed && i.Times == capture.TimesRecorded
 	}
 	v.take(i)
+	if i.Filter != "" {
+		s.hasFilter(i.Filter)
+	}
 	switch {
 	case i.Process == "":
 		s.own = true
@@ -198,6 +201,7 @@ func (s *socket) kernelPacket(p *capture.Packet) {
 	if p.Interface.View == capture.ViewCgroup && s.cgroupPacket(p) {
 		return
 	}
+	s.countAnswer(p)
 	e := s.open[p.ID]
 	if p.Interface.View == capture.ViewWire && (e == nil || p.ID == 0) {
 		return // it passed the interface, but not this socket's filter
@@ -299,6 +303,10 @@ func (s *socket) userPacket(p *capture.Packet) {
 	e := s.open[p.ID]
 	if p.ID == 0 {
 		e = nil
+	}
+	s.countAnswer(p)
+	if p.Receipt.Belied && e != nil {
+		e.verdict = keepAll
 	}
 	if p.Receipt.Peeked {
 		s.out.Mapping.Peeks++

@@ -29,6 +29,7 @@ const (
 	ofProcess     = between + "process "
 	ofSegments    = "headers of IP and TCP or UDP are synthetic"
 	processEnd    = "), "
+	hasFilter     = between + "the socket has a filter of its own: "
 
 	headersElsewhere = "no headers of IP and TCP or UDP here"
 )
@@ -76,8 +77,11 @@ func ofTap(i *capture.Interface) string {
 	case capture.ViewKernel:
 		b.WriteString(kind.Plural() + " as the socket filter sees them, from offset 0" + header(i))
 		fmt.Fprintf(&b, between+"times are within %d ns of the wall clock at the start", i.ClockError)
-		if family := kind.Family(); joined && (family == unix.AF_INET || family == unix.AF_INET6) {
+		if family := kind.Family(); joined && (family == unix.AF_INET || family == unix.AF_INET6) && !strings.HasSuffix(i.Filter, capture.InsideTap) {
 			b.WriteString(between + "recorded at the cgroup_skb/ingress hook, just before the socket's own filter")
+		}
+		if i.Filter != "" {
+			b.WriteString(hasFilter + i.Filter)
 		}
 	case capture.ViewUser:
 		switch {
@@ -177,6 +181,9 @@ func ReadDescription(text string, i *capture.Interface) {
 		i.Source = capture.SourceTrace
 	case says(serverPrinted):
 		i.Source = capture.SourceServer
+	}
+	if _, rest, ok := strings.Cut(i.Description, hasFilter); ok {
+		i.Filter, _, _ = strings.Cut(rest, between)
 	}
 	if _, rest, ok := strings.Cut(i.Description, ofProcess); ok {
 		if name, _, whole := strings.Cut(rest, processEnd); whole {

@@ -50,6 +50,10 @@ func described() map[string]capture.Interface {
 		"TCP segments as the socket filter sees them, from offset 0; the IPv6 header is synthetic, its addresses are real; times are within 7 ns of the wall clock at the start; " +
 			"recorded at the cgroup_skb/ingress hook, just before the socket's own filter; process 12 (nginx), its other sockets" + metaSaid: {
 			Kind: "tcp6", View: kernel, Layer: transport, IPv6: true, Source: tap, Header: synthetic, ClockError: 7, Process: "process 12 (nginx)", Sockets: "its other sockets", HasMeta: true},
+		"UDP datagrams as the socket filter sees them, from offset 0; times are within 7 ns of the wall clock at the start; recorded at the cgroup_skb/ingress hook, just before the socket's own filter; " +
+			"the socket has a filter of its own: classic filter of 1 instruction (1,6 0 0 9), asked afterwards what it had decided; process 12 (nginx), its other sockets": {
+			Kind: "udp", View: kernel, Layer: transport, Source: tap, ClockError: 7, Process: "process 12 (nginx)", Sockets: "its other sockets",
+			Filter: "classic filter of 1 instruction (1,6 0 0 9), asked afterwards what it had decided"},
 		"messages as the socket filter sees them, from offset 0; times are within 7 ns of the wall clock at the start; process 12 (nginx), its other sockets" + metaSaid: {
 			Kind: "unix-dgram", View: kernel, Layer: capture.LayerMessage, Source: tap, ClockError: 7, Process: "process 12 (nginx)", Sockets: "its other sockets", HasMeta: true},
 		"what receiving system calls returned to the process; process 12 (nginx), on port 53": {
@@ -81,7 +85,7 @@ func TestDescriptionComesBack(t *testing.T) {
 		if source == capture.SourceTap {
 			source = capture.SourceUnknown
 		}
-		if read.HasMeta != i.HasMeta || read.Header != i.Header || read.Times != i.Times || read.Process != i.Process || read.Source != source {
+		if read.HasMeta != i.HasMeta || read.Header != i.Header || read.Times != i.Times || read.Filter != i.Filter || read.Process != i.Process || read.Source != source {
 			t.Errorf("%q is read as %+v, want %+v", text, read, i)
 		}
 	}

@@ -26,23 +26,48 @@ type fact struct {
 var (
 	kernelFacts = []fact{
 		{
-			holds: func(p *capture.Packet) bool { return p.Verdict.Dropped },
-			say:   func(b []byte, _ *capture.Packet) []byte { return append(b, dropped...) },
+			holds: func(p *capture.Packet) bool { return p.Verdict.Unasked },
+			say:   func(b []byte, _ *capture.Packet) []byte { return append(b, unasked...) },
 			read: func(sentence string, p *capture.Packet) bool {
-				p.Verdict.Dropped = p.Verdict.Dropped || sentence == dropped
-				return sentence == dropped
+				p.Verdict.Unasked = p.Verdict.Unasked || sentence == unasked
+				return sentence == unasked
+			},
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Verdict.Dropped },
+			say: func(b []byte, p *capture.Packet) []byte {
+				if p.Verdict.Asked {
+					return append(b, droppedAsked...)
+				}
+				return append(b, dropped...)
+			},
+			read: func(sentence string, p *capture.Packet) bool {
+				if sentence != dropped && sentence != droppedAsked {
+					return false
+				}
+				p.Verdict.Dropped, p.Verdict.Asked = true, sentence == droppedAsked
+				return true
 			},
 		},
 		{
 			holds: func(p *capture.Packet) bool { return p.Verdict.Of > 0 },
 			say: func(b []byte, p *capture.Packet) []byte {
 				b = strconv.AppendUint(append(b, verdictIs...), uint64(p.Verdict.Keep), 10)
-				return append(strconv.AppendUint(append(b, " of "...), uint64(p.Verdict.Of), 10), byTheFilter...)
+				b = strconv.AppendUint(append(b, " of "...), uint64(p.Verdict.Of), 10)
+				if p.Verdict.Asked {
+					return append(b, byTheAsked...)
+				}
+				return append(b, byTheFilter...)
 			},
 			read: func(sentence string, p *capture.Packet) bool {
 				keep, of, ok := numbersIn(sentence, verdictIs, " of ", byTheFilter)
+				asked := false
+				if !ok {
+					keep, of, asked = numbersIn(sentence, verdictIs, " of ", byTheAsked)
+					ok = asked
+				}
 				if ok = ok && keep <= 1<<32-1 && 0 < of && of <= 1<<32-1; ok {
-					p.Verdict.Keep, p.Verdict.Of = uint32(keep), uint32(of)
+					p.Verdict.Keep, p.Verdict.Of, p.Verdict.Asked = uint32(keep), uint32(of), asked
 				}
 				return ok
 			},
@@ -95,6 +120,22 @@ var (
 					return false
 				}
 				p.Reception.Flags |= unix.MSG_CTRUNC
+				return true
+			},
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Receipt.Belied },
+			say: func(b []byte, p *capture.Packet) []byte {
+				if p.Receipt.Denied {
+					return append(b, deniedBelied...)
+				}
+				return append(b, belied...)
+			},
+			read: func(sentence string, p *capture.Packet) bool {
+				if sentence != deniedBelied && sentence != belied {
+					return false
+				}
+				p.Receipt.Belied, p.Receipt.Denied = true, sentence == deniedBelied
 				return true
 			},
 		},
@@ -164,6 +205,11 @@ const (
 	verdictIs    = "verdict="
 	byTheFilter  = " (truncated by the filter)"
 	dropped      = verdictIs + "0 (dropped by the filter)"
+	byTheAsked   = " (truncated by the filter, asked afterwards)"
+	droppedAsked = verdictIs + "0 (dropped by the filter, asked afterwards)"
+	unasked      = "the filter could not be asked about this packet"
+	deniedBelied = "its filter, asked afterwards, would have dropped this"
+	belied       = "its filter, asked afterwards, would have let another part of this through"
 	cutTo        = "cut to "
 	byTheSnaplen = " bytes by the snaplen"
 
@@ -333,7 +379,7 @@ func HasFacts(p *capture.Packet) bool {
 	r, said := &p.Receipt, &p.Reception
 	// Most packets have nothing of a Reception that is worth a look: one comparison tells.
 	return (said.Flags|said.Segment|uint32(len(said.Controls)) != 0 || said.Cut) && mentionsReception(p) ||
-		p.Verdict.Dropped || p.Verdict.Of > 0 || p.Truncated || r.Peeked || r.End || r.Errno != 0 ||
+		p.Verdict.Dropped || p.Verdict.Of > 0 || p.Verdict.Unasked || p.Truncated || r.Peeked || r.Belied || r.End || r.Errno != 0 ||
 		isMissing(r.Missing) || r.BeforeTap > 0 || !r.Fed.Empty() || r.Later || r.QueueDropped > 0 ||
 		!r.Packets.Empty() || r.Waiting > 0
 }

@@ -48,6 +48,13 @@ var said = map[string]capture.Packet{
 	"verdict=12 of 19 (truncated by the filter); cut to 10 of 19 bytes by the snaplen": fromKernel(capture.Verdict{Keep: 12, Of: 19}, true),
 	"verdict=0 (dropped by the filter); cut to 10 of 19 bytes by the snaplen":          fromKernel(capture.Verdict{Dropped: true}, true),
 
+	"the filter could not be asked about this packet":                                       fromKernel(capture.Verdict{Unasked: true}, false),
+	"the filter could not be asked about this packet; cut to 10 of 19 bytes by the snaplen": fromKernel(capture.Verdict{Unasked: true}, true),
+	"verdict=0 (dropped by the filter, asked afterwards)":                                   fromKernel(capture.Verdict{Dropped: true, Asked: true}, false),
+	"verdict=12 of 19 (truncated by the filter, asked afterwards)":                          fromKernel(capture.Verdict{Keep: 12, Of: 19, Asked: true}, false),
+	"its filter, asked afterwards, would have dropped this":                                 toUser(capture.Receipt{Belied: true, Denied: true}),
+	"its filter, asked afterwards, would have let another part of this through":             toUser(capture.Receipt{Belied: true}),
+
 	"peeked at (MSG_PEEK), and left in the queue":                                      toUser(capture.Receipt{Peeked: true}),
 	"peeked at (MSG_PEEK), and left in the queue; recvmsg: connection refused":         toUser(capture.Receipt{Peeked: true, Errno: syscall.ECONNREFUSED}),
 	"peeked at (MSG_PEEK), and left in the queue; end of stream":                       toUser(capture.Receipt{Peeked: true, End: true}),

@@ -29,6 +29,7 @@ type Datagrams struct {
 	// Loss tells the queue's drops from the filter's.
 	Loss QueueLoss
 
+	answers  answers
 	waiting  waiting
 	sought   sought // the delivery whose datagram is looked for
 	next     int    // position of the next packet
@@ -62,6 +63,9 @@ func (q *Datagrams) Saw(p *Packet, lost int) {
 		q.unsure = q.next + nearLoss
 	}
 	q.Loss.saw(p)
+	if p.Answered {
+		q.answers.add(p, q.HeaderLen)
+	}
 	if p.Verdict == 0 && !q.CountsFiltered {
 		return // it has no position
 	}
@@ -102,6 +106,10 @@ func (q *Datagrams) Delivered(d *Delivery) Match {
 	}
 	q.received++
 	if !found {
+		if m, belied := q.answers.belied(d); belied {
+			m.Dropped, _ = q.Loss.told(d, 0)
+			return m
+		}
 		dropped, _ := q.Loss.told(d, 0)
 		return Match{
 			Missing: NoPacket, Dropped: dropped,

@@ -29,6 +29,10 @@ type Packet struct {
 	Len int
 	// Verdict is how many bytes the filter keeps: 0 drops the packet, negative keeps all.
 	Verdict int
+	// Answered says that the Verdict is what the filter says when it is asked again, which it
+	// may not have said at the time. Filter identifies the filter then.
+	Answered bool
+	Filter   uint64
 	// Owner is returned with the deliveries of the packet's stream.
 	Owner any
 }
@@ -86,6 +90,11 @@ type Match struct {
 	Before bool
 	// After says that its packet is beyond those that were asked for.
 	After bool
+	// Belied says that the delivery shows that the verdict of its packet, which was Answered by
+	// Filter, was another one: userspace got another part of it, or got it although it was
+	// Denied, which means dropped.
+	Belied, Denied bool
+	Filter         uint64
 	// Owner is that of the stream's packets; nil if it is not known.
 	Owner any
 }

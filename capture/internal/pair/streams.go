@@ -54,6 +54,8 @@ type stream struct {
 	end      int64  // offset after the last byte seen
 	read     int64  // offset of the next byte that userspace gets
 	segments segments
+	// answered are the last segments that the filter would drop, says its answer.
+	answered []answeredSegment
 	last     uint64 // id of the segment that ended the stream, 0 before
 	owner    any    // of its packets
 	taken    bool   // userspace has read something
@@ -71,10 +73,16 @@ func NewStreams() *Streams {
 // Saw implements Pairer.
 func (s *Streams) Saw(p *Packet, _ int) {
 	h, ok := parseTCP(p.Data)
-	if !ok || p.Verdict == 0 {
+	if !ok {
 		return
 	}
 	key := connection{p.Src, p.Dst, p.Cookie}
+	if p.Verdict == 0 {
+		if p.Answered {
+			s.denied(s.find(key), h, p)
+		}
+		return
+	}
 	st := s.find(key)
 	if h.flags&tcpSYN != 0 {
 		if key.cookie != 0 && st != nil {
@@ -246,7 +254,11 @@ func (s *Streams) Delivered(d *Delivery) Match {
 	}
 	st.seek(d)
 	before := st.segments.len()
+	from := st.read
 	m := st.feed(d)
+	if m.Missing == NoSegments {
+		m = st.belied(m, from, st.read)
+	}
 	s.held += st.segments.len() - before
 	m.Owner = st.owner
 	return m

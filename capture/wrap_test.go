@@ -1,0 +1,210 @@
+package capture
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
+)
+
+// bpfFolder mounts a BPF file system where there is none.
+func bpfFolder(t *testing.T) {
+	t.Helper()
+	var fs unix.Statfs_t
+	if unix.Statfs("/sys/fs/bpf", &fs) == nil && fs.Type == unix.BPF_FS_MAGIC {
+		return
+	}
+	folder := t.TempDir()
+	if err := unix.Mount("bpf", folder, "bpf", 0, ""); err != nil {
+		testutil.Missing(t, "a BPF file system: %v", err)
+	}
+	t.Cleanup(func() { unix.Unmount(folder, unix.MNT_DETACH) })
+}
+
+// owned starts an owner of a filter on UDP, or on a unix socket, and connects to it.
+func owned(t *testing.T, kind string, overUnix bool) (*target, io.Writer, int) {
+	t.Helper()
+	if !overUnix {
+		server := startTarget(t, "owner", kind)
+		return server, server.dial(t, "udp", server.address), 8
+	}
+	server := startTarget(t, "owner", kind, filepath.Join(t.TempDir(), "socket"))
+	conn, err := net.Dial("unixgram", server.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return server, conn, 0
+}
+
+// A filter that runs inside the tap decides what it would without: what the process gets, what is
+// recorded and the state of the filter agree, and at the end it has its socket back.
+func TestWrapFilter(t *testing.T) {
+	bpfFolder(t)
+	messages := []string{"keep it", "drop it", "trim it", "k", "drop it again", "trim", "last"}
+	for _, overUnix := range []bool{false, true} {
+		for _, kind := range []string{"classic", "bytes", "counts"} {
+			if overUnix && kind == "bytes" || !overUnix && kind == "classic" {
+				continue // the other one has it
+			}
+			t.Run(fmt.Sprintf("%s over unix %v", kind, overUnix), func(t *testing.T) {
+				server, conn, header := owned(t, kind, overUnix)
+				before := ownFiltersOf(t, server)
+				l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: true})
+				if d := l.Interfaces()[0].Filter; !strings.HasSuffix(d, ", run inside the tap") {
+					t.Errorf("the filter is described as %q", d)
+				}
+				var got []string
+				sink := runLive(t, l, func() { got = server.sendAll(t, conn, messages...) })
+				want := []string{"keep it", "trim", "k", "trim", "last"}
+				if kind == "counts" {
+					want = []string{"keep it", "trim it", "drop it again", "last"}
+					if _, state := server.says(t, "state"); state != "7" {
+						t.Errorf("the filter has counted %s packets", state)
+					}
+				}
+				if recorded := byVerdict(sink, header); !slices.Equal(got, want) || !slices.Equal(recorded, want) {
+					t.Errorf("the process got %q, by the verdicts it would be %q, want %q", got, recorded, want)
+				}
+				if n := len(sink.view(ViewKernel)); n != len(messages) {
+					t.Errorf("%d packets", n)
+				}
+				for _, p := range sink.view(ViewKernel) {
+					if p.Verdict.Asked || p.Verdict.Unasked {
+						t.Errorf("%+v", p.Verdict)
+					}
+				}
+				checkPairs(t, sink)
+				checkLiveLedger(t, l)
+				if all := l.OwnFilters(); len(all) != 1 || !all[0].Wrapped || all[0].Packets != 7 || int(all[0].Packets-all[0].Dropped) != len(want) {
+					t.Errorf("%+v", all)
+				}
+				if after := ownFiltersOf(t, server); !slices.Equal(after, before) {
+					t.Errorf("filters before %v, after %v", before, after)
+				}
+			})
+		}
+	}
+}
+
+// ownFiltersOf says which filters the sockets of a process have, eBPF ones by their ids.
+func ownFiltersOf(t *testing.T, server *target) (all []string) {
+	t.Helper()
+	looked, err := TakeInventory(InventoryConfig{PIDs: []int{server.Process.Pid}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range looked.Sockets {
+		program := "none"
+		if s.Extended {
+			program = fmt.Sprint(s.Filter.ID, s.Filter.Name)
+		}
+		all = append(all, fmt.Sprint(s.Classic, program))
+	}
+	return all
+}
+
+// A filter that the socket gets during the capture comes into the tap, too.
+func TestWrapFilterLater(t *testing.T) {
+	bpfFolder(t)
+	server, conn, _ := owned(t, "none", false)
+	said := newNotices()
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: true, Options: Options{Notice: said.add}})
+	round := func() {
+		t.Helper()
+		if got := server.sendAll(t, conn, "1", "2", "3"); !slices.Equal(got, []string{"1", "3"}) {
+			t.Errorf("the process got %q", got)
+		}
+		if _, state := server.says(t, "state"); state != "3" {
+			t.Errorf("the filter has counted %s packets of 3", state)
+		}
+		server.says(t, "set 0")
+	}
+	sink := runLive(t, l, func() {
+		server.says(t, "filter counts")
+		for wrapped := false; !wrapped; time.Sleep(time.Millisecond) {
+			round()
+			wrapped = slices.ContainsFunc(l.OwnFilters(), func(f OwnFilter) bool { return f.Wrapped })
+		}
+		round()
+		round()
+	})
+	kernel := sink.view(ViewKernel)
+	for i, p := range kernel {
+		if i >= len(kernel)-6 && p.Verdict != (Verdict{Dropped: i%3 == 1}) {
+			t.Errorf("packet %d of %d: %+v", i, len(kernel), p.Verdict)
+		}
+	}
+	checkPairs(t, sink)
+	round()
+	if said := said.all(); strings.Contains(said, "cannot") {
+		t.Error(said)
+	}
+}
+
+// A filter that is locked stays where it is, which is said.
+func TestWrapFilterLocked(t *testing.T) {
+	bpfFolder(t)
+	server, conn, _ := owned(t, "counts", false)
+	server.says(t, "lock")
+	before := ownFiltersOf(t, server)
+	said := newNotices()
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: true, Options: Options{Notice: said.add}})
+	sink := runLive(t, l, func() { server.sendAll(t, conn, "1", "2", "3") })
+	if said := said.all(); !strings.Contains(said, "cannot run inside the tap: attaching the tap: the socket's owner has locked its filter (SO_LOCK_FILTER)") {
+		t.Errorf("it says %q", said)
+	}
+	if len(sink.view(ViewKernel)) != 3 || !slices.Equal(ownFiltersOf(t, server), before) {
+		t.Errorf("%d packets; filters before %v, after %v", len(sink.view(ViewKernel)), before, ownFiltersOf(t, server))
+	}
+	if _, state := server.says(t, "state"); state != "3" {
+		t.Errorf("the filter has counted %s packets", state)
+	}
+}
+
+// After kill -9 the socket goes on with its filter, and the next capture tidies what was left.
+func TestWrapFilterKilled(t *testing.T) {
+	bpfFolder(t)
+	for _, kind := range []string{"classic", "counts"} {
+		server, conn, _ := owned(t, kind, false)
+		joiner := startTarget(t, "joiner", fmt.Sprint(server.Process.Pid), "wrap")
+		expect := func(n int) {
+			t.Helper()
+			want := []string{"keep", "k", "trim", "last"}
+			if kind == "counts" {
+				want = []string{"keep", "k", "last"}
+			}
+			if got := server.sendAll(t, conn, "keep", "drop", "k", "trim it", "last"); !slices.Equal(got, want) {
+				t.Fatalf("%s: round %d: the process got %q, want %q", kind, n, got, want)
+			}
+			if kind == "counts" {
+				if _, state := server.says(t, "state"); state != "5" {
+					t.Errorf("round %d: the filter has counted %s packets", n, state)
+				}
+				server.says(t, "set 0")
+			}
+		}
+		expect(1)
+		if err := joiner.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		joiner.Wait()
+		expect(2)
+		time.Sleep(bpf.Lease + bpf.Lease/10)
+		expect(3)
+		if after := fmt.Sprint(ownFiltersOf(t, server)); !strings.Contains(after, "tap_wrapper") {
+			t.Errorf("%s: the wrapper is not there: %s", kind, after)
+		}
+		server.stdin.Close()
+		server.Wait()
+	}
+}
