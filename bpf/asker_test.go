@@ -68,6 +68,9 @@ func ownFilterCases() []ownFilterCase {
 	calls := func(helper asm.BuiltinFunc) asm.Instructions {
 		return asm.Instructions{helper.Call(), asm.Mov.Imm(asm.R0, -1), asm.Return()}
 	}
+	function := lookUp(asm.Mov.Imm(asm.R1, 1), asm.StoreXAdd(asm.R0, asm.R1, asm.Word), asm.Mov.Imm(asm.R0, 0), asm.Return())
+	function[0] = function[0].WithSymbol("function")
+	byFunction := append(asm.Instructions{asm.Call.Label("function"), asm.Mov.Imm(asm.R0, -1), asm.Return()}, function...)
 	return []ownFilterCase{
 		{name: "absolute loads", program: byByte},
 		{name: "loads into the stack", program: loaded},
@@ -76,6 +79,7 @@ func ownFilterCases() []ownFilterCase {
 		{name: "the hash", program: field(68)},
 		{name: "an array that it only reads", program: reads, kind: ebpf.Array},
 		{name: "a hash that it only reads", program: reads, kind: ebpf.Hash},
+		{name: "an array that a function of its own counts in", program: byFunction, kind: ebpf.Array, refused: "it may write to its map state"},
 		{name: "an array that counts", program: counts, kind: ebpf.Array, refused: "it may write to its map state"},
 		{name: "a hash that it updates", program: updates, kind: ebpf.Hash, refused: "it writes to its map state"},
 		{name: "a hash whose order it changes", program: reads, kind: ebpf.LRUHash, refused: "it may write to its map state"},

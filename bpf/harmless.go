@@ -96,15 +96,18 @@ func usedBy(program asm.Instructions) (u use) {
 	}
 	u.unsure = f.unsure
 	for i := range program {
+		// Without a state it is in a function of the program's own, of whose arguments nothing is
+		// known: the verifier leaves no trace of where that begins.
 		ins, state := &program[i], f.states[i]
 		class := ins.OpCode.Class()
 		switch {
 		case class.IsJump() && ins.OpCode.JumpOp() == asm.Call && ins.Src != asm.PseudoCall:
 			u.calls = append(u.calls, int64(int32(ins.Constant)))
-		case state == nil:
+		case class == asm.LdXClass && state == nil:
+			u.unsure = u.unsure || ins.Src != asm.RFP
 		case class == asm.LdXClass && state.isPacket(ins.Src):
 			u.loads = append(u.loads, *ins)
-		case class.IsStore() && ins.Dst != asm.RFP && !state.isPacket(ins.Dst):
+		case class.IsStore() && ins.Dst != asm.RFP && (state == nil || !state.isPacket(ins.Dst)):
 			u.stores = true
 		}
 	}
