@@ -3,6 +3,7 @@ package bpf
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -99,7 +100,7 @@ func ownFilterCases() []ownFilterCase {
 }
 
 // put puts the filter on a socket, and returns its map, nil if it has none.
-func (c *ownFilterCase) put(t *testing.T, fd int) (state *ebpf.Map) {
+func (c *ownFilterCase) put(t testing.TB, fd int) (state *ebpf.Map) {
 	t.Helper()
 	if c.classic != nil {
 		if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(c.classic)), Filter: &c.classic[0]}); err != nil {
@@ -229,6 +230,40 @@ func TestAskerSizes(t *testing.T) {
 		_, ok := asker.Ask(make([]byte, 40), Context{Protocol: 0x0800, Known: true, Hash: 7})
 		if reads := strings.Contains(c.name, "hash"); ok == reads {
 			t.Errorf("%s: asked about a packet with a hash: %v", c.name, ok)
+		}
+	}
+}
+
+// BenchmarkAsk measures what it costs to ask a filter what it has decided on a packet.
+func BenchmarkAsk(b *testing.B) {
+	for _, c := range ownFilterCases() {
+		if c.name != "absolute loads" && c.name != "classic" {
+			continue
+		}
+		for _, size := range []int{64, 1400} {
+			b.Run(fmt.Sprintf("%s/bytes=%d", c.name, size), func(b *testing.B) {
+				receiver, _ := testutil.UDPPair(b)
+				c.put(b, receiver)
+				tap := mustOpen(b, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen})
+				filter := OwnFilter{Classic: c.classic}
+				if c.classic == nil {
+					var err error
+					if filter, err = mustHook(b, tap, HookOptions{}).Extended(receiver); err != nil {
+						b.Fatal(err)
+					}
+				}
+				asker, err := OpenAsker(&filter)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer asker.Close()
+				packet := make([]byte, size)
+				for b.Loop() {
+					if _, ok := asker.Ask(packet, Context{Protocol: 0x0800, Known: true}); !ok {
+						b.Fatal("it was not asked")
+					}
+				}
+			})
 		}
 	}
 }
