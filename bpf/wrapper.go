@@ -202,7 +202,9 @@ func (w *Wrapper) Close() error {
 	// A socket lets go of its former filter some milliseconds later (RCU).
 	for range 100 {
 		if gone(w.id) {
-			err = errors.Join(err, os.Remove(w.pin))
+			if rerr := os.Remove(w.pin); !errors.Is(rerr, os.ErrNotExist) { // it may be unmounted by now
+				err = errors.Join(err, rerr)
+			}
 			break
 		}
 		time.Sleep(5 * time.Millisecond)

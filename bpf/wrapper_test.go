@@ -11,25 +11,12 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
-// bpfFolder mounts a BPF file system where there is none.
-func bpfFolder(t *testing.T) {
-	t.Helper()
-	if _, err := pinFolder(); err == nil {
-		return
-	}
-	folder := t.TempDir()
-	if err := unix.Mount("bpf", folder, "bpf", 0, ""); err != nil {
-		testutil.Missing(t, "a BPF file system: %v", err)
-	}
-	t.Cleanup(func() { unix.Unmount(folder, unix.MNT_DETACH) })
-}
-
 // TestWrapper holds what a socket gets with the wrapper against what it gets with the filter alone,
 // what the wrapper records against that, and the state of the filter's map against both: while it
 // records, after its lease has ended, after Stop and afterwards.
 func TestWrapper(t *testing.T) {
 	requirePrivilege(t)
-	bpfFolder(t)
+	testutil.BPFFileSystem(t)
 	payloads := []string{"keep this", "drop this", "trim this", "k", ""}
 	for _, c := range ownFilterCases() {
 		t.Run(c.name, func(t *testing.T) {

@@ -10,25 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
-
-// bpfFolder mounts a BPF file system where there is none.
-func bpfFolder(t *testing.T) {
-	t.Helper()
-	var fs unix.Statfs_t
-	if unix.Statfs("/sys/fs/bpf", &fs) == nil && fs.Type == unix.BPF_FS_MAGIC {
-		return
-	}
-	folder := t.TempDir()
-	if err := unix.Mount("bpf", folder, "bpf", 0, ""); err != nil {
-		testutil.Missing(t, "a BPF file system: %v", err)
-	}
-	t.Cleanup(func() { unix.Unmount(folder, unix.MNT_DETACH) })
-}
 
 // owned starts an owner of a filter on UDP, or on a unix socket, and connects to it.
 func owned(t *testing.T, kind string, overUnix bool) (*target, io.Writer, int) {
@@ -49,7 +33,7 @@ func owned(t *testing.T, kind string, overUnix bool) (*target, io.Writer, int) {
 // A filter that runs inside the tap decides what it would without: what the process gets, what is
 // recorded and the state of the filter agree, and at the end it has its socket back.
 func TestWrapFilter(t *testing.T) {
-	bpfFolder(t)
+	testutil.BPFFileSystem(t)
 	messages := []string{"keep it", "drop it", "trim it", "k", "drop it again", "trim", "last"}
 	for _, overUnix := range []bool{false, true} {
 		for _, kind := range []string{"classic", "bytes", "counts"} {
@@ -115,7 +99,7 @@ func ownFiltersOf(t *testing.T, server *target) (all []string) {
 
 // A filter that the socket gets during the capture comes into the tap, too.
 func TestWrapFilterLater(t *testing.T) {
-	bpfFolder(t)
+	testutil.BPFFileSystem(t)
 	server, conn, _ := owned(t, "none", false)
 	said := newNotices()
 	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: true, Options: Options{Notice: said.add}})
@@ -153,7 +137,7 @@ func TestWrapFilterLater(t *testing.T) {
 
 // A filter that is locked stays where it is, which is said.
 func TestWrapFilterLocked(t *testing.T) {
-	bpfFolder(t)
+	testutil.BPFFileSystem(t)
 	server, conn, _ := owned(t, "counts", false)
 	server.says(t, "lock")
 	before := ownFiltersOf(t, server)
@@ -173,7 +157,7 @@ func TestWrapFilterLocked(t *testing.T) {
 
 // After kill -9 the socket goes on with its filter, and the next capture tidies what was left.
 func TestWrapFilterKilled(t *testing.T) {
-	bpfFolder(t)
+	testutil.BPFFileSystem(t)
 	for _, kind := range []string{"classic", "counts"} {
 		server, conn, _ := owned(t, kind, false)
 		joiner := startTarget(t, "joiner", fmt.Sprint(server.Process.Pid), "wrap")

@@ -145,6 +145,29 @@ func Mounted(tb testing.TB, system, options string, f func(dir string) error) {
 	}
 }
 
+// BPFFileSystem mounts the BPF file system where it usually is, if it is not there. It stays
+// mounted, as with systemd: tests of other packages that run at the same time need it as well.
+func BPFFileSystem(tb testing.TB) {
+	tb.Helper()
+	RequireRoot(tb)
+	const usual = "/sys/fs/bpf"
+	folder, err := os.Open(usual)
+	if err != nil {
+		Missing(tb, "a BPF file system: %v", err)
+	}
+	defer folder.Close()
+	if err := unix.Flock(int(folder.Fd()), unix.LOCK_EX); err != nil {
+		tb.Fatal(err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(usual, &fs); err != nil || fs.Type == unix.BPF_FS_MAGIC {
+		return
+	}
+	if err := unix.Mount("bpf", usual, "bpf", 0, ""); err != nil {
+		Missing(tb, "a BPF file system: %v", err)
+	}
+}
+
 // Golden compares a text with a golden file, which EBPFDUMP_UPDATE=1 rewrites.
 func Golden(tb testing.TB, path, got string) {
 	tb.Helper()
