@@ -249,8 +249,9 @@ func (l *Live) load() error {
 }
 
 // tellsFilters tells whether packets are recorded just before the filters that sockets have of
-// their own, of which somebody wants to know.
-func (l *Live) tellsFilters() bool { return !l.config.changes() && l.config.wants(ViewKernel) }
+// their own. What those decide is asked for any view: without it, packets that a filter drops would
+// be missing in the account of the user view.
+func (l *Live) tellsFilters() bool { return !l.config.changes() }
 
 // OwnFilters lists the filters that the sockets have of their own. It may be called while the
 // capture goes on.
@@ -483,6 +484,9 @@ func (l *Live) Remarks() []string {
 	}
 	if l.config.wants(ViewCgroup) && bpf.HidesSYNACKs() && l.roster.hasKind(unix.AF_INET6, unix.SOCK_STREAM) {
 		all = append(all, hiddenSYNACKs)
+	}
+	if l.config.wants(ViewUser) && slices.ContainsFunc(l.roster.listOutlets(), func(at *outlet) bool { return !at.kind.readsFollowed() }) {
+		all = append(all, "what packet and netlink sockets read is not followed: the user view has none of it")
 	}
 	if n := l.collector.forgotten.Load(); n > 0 {
 		all = append(all, fmt.Sprintf("%d packets were of sockets that nobody knows: they are not in the capture", n))

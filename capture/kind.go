@@ -99,6 +99,11 @@ func (k *Kind) countsFiltered() bool {
 // may send it again, which runs the filter again.
 func (k *Kind) blocksSender() bool { return k.domain == unix.AF_UNIX || k.domain == unix.AF_NETLINK }
 
+// readsFollowed tells whether the reads of other processes are followed on such a socket.
+func (k *Kind) readsFollowed() bool {
+	return k.domain == unix.AF_INET || k.domain == unix.AF_INET6 || k.domain == unix.AF_UNIX
+}
+
 // HasCgroupHooks tells whether the kernel runs cgroup hooks for the packets of such a socket.
 func (k *Kind) HasCgroupHooks() bool { return k.domain == unix.AF_INET || k.domain == unix.AF_INET6 }
 

@@ -379,7 +379,8 @@ func (st *Statistics) balance(a *Account) {
 	}
 }
 
-// accounts returns the account of each outlet, nil for streams.
+// accounts returns the account of each outlet, nil for streams, and for sockets of others of whose
+// reads nothing is known.
 func (g *ledger) accounts(counts Counts) []*Account {
 	if g.untapped {
 		return nil
@@ -389,8 +390,9 @@ func (g *ledger) accounts(counts Counts) []*Account {
 	filtered := counts.Tap.Dropped - min(counts.Tap.Dropped, c.filtered)
 	all := make([]*Account, len(g.outlets))
 	heir := g.heir()
+	_, ours := c.origin.(*own)
 	for n, p := range g.outlets {
-		if p.kind.stream {
+		if p.kind.stream || !ours && !p.kind.readsFollowed() {
 			continue
 		}
 		var a Account

@@ -435,12 +435,29 @@ func (s *scanner) leave() error {
 	// Twice: connections inherit the tap while listeners still have it.
 	for range 2 {
 		errs = append(errs, s.leaveInherited())
-		_ = s.live.scope.each(func(p *process.Process) error {
-			errs = append(errs, p.EachSocket(s.release))
-			return nil
-		})
+		s.eachFollowed(func(p *process.Process) { errs = append(errs, p.EachSocket(s.release)) })
 	}
 	return errors.Join(errs...)
+}
+
+// eachFollowed calls do for each process of the scope, and for those that only the kernel knows to
+// be followed: their parents have ended.
+func (s *scanner) eachFollowed(do func(*process.Process)) {
+	seen := make(map[int]bool)
+	_ = s.live.scope.each(func(p *process.Process) error {
+		seen[p.PID] = true
+		do(p)
+		return nil
+	})
+	for _, pid := range process.All() {
+		if seen[pid] || !s.live.hook.Follows(uint32(pid)) {
+			continue
+		}
+		if p, err := process.Open(pid); err == nil {
+			do(p)
+			p.Close()
+		}
+	}
 }
 
 // leaveInherited removes the tap from the sockets that a command inherited from us, even after

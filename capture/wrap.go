@@ -22,6 +22,8 @@ func (s *scanner) wrap(what string, copied int, info *foreign, f *filter) {
 		own, err = l.hook.Extended(copied)
 	}
 	switch {
+	case err == nil && own.IsWrapper():
+		err = errors.New("it is that of another capture, which has the filter inside its tap or was killed then")
 	case err == nil && own.Key() == 0:
 		err = errors.New("this kernel does not say which program its filter is")
 	case err == nil:

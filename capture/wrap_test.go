@@ -80,6 +80,33 @@ func TestWrapFilter(t *testing.T) {
 	}
 }
 
+// Any view will do, and a second capture leaves the tap of the first one where it is: whichever ends
+// first, the socket has its filter back.
+func TestWrapFilterTwice(t *testing.T) {
+	testutil.BPFFileSystem(t)
+	server, conn, _ := owned(t, "counts", false)
+	before := ownFiltersOf(t, server)
+	first := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: true, Options: Options{Views: []View{ViewUser}}})
+	said := newNotices()
+	second := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: true, Options: Options{Notice: said.add}})
+	var got []string
+	sink := runLive(t, first, func() {
+		runLive(t, second, func() { got = server.sendAll(t, conn, "1", "2", "3") })
+	})
+	if want := []string{"1", "3"}; !slices.Equal(got, want) || len(sink.view(ViewUser)) != len(want) {
+		t.Errorf("the process got %q, and %d packets of the user view", got, len(sink.view(ViewUser)))
+	}
+	if said := said.all(); !strings.Contains(said, "it is that of another capture") {
+		t.Errorf("it says %q", said)
+	}
+	if after := ownFiltersOf(t, server); !slices.Equal(after, before) {
+		t.Errorf("filters before %v, after %v", before, after)
+	}
+	if _, state := server.says(t, "state"); state != "3" {
+		t.Errorf("the filter has counted %s packets", state)
+	}
+}
+
 // ownFiltersOf says which filters the sockets of a process have, eBPF ones by their ids.
 func ownFiltersOf(t *testing.T, server *target) (all []string) {
 	t.Helper()

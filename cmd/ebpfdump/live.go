@@ -377,7 +377,7 @@ func (r *reporter) liveLines(c capture.Counts) {
 	}
 	for _, f := range live.OwnFilters() {
 		if f.Packets > 0 {
-			r.printf("%s", ownFilterLine(&f))
+			r.printf("%s", ownFilterLine(&f, r.plan.live.wrapFilter))
 		}
 	}
 	for _, remark := range live.Remarks() {
@@ -386,11 +386,15 @@ func (r *reporter) liveLines(c capture.Counts) {
 }
 
 // ownFilterLine says what a filter that sockets have of their own did.
-func ownFilterLine(f *capture.OwnFilter) string {
+func ownFilterLine(f *capture.OwnFilter, wraps bool) string {
 	about := fmt.Sprintf("own filter: %s, %s", f.Filter, counted(f.Packets, "packet"))
 	switch {
 	case !f.Asked && !f.Wrapped:
-		return fmt.Sprintf("%s, not asked: %s (--wrap-filter records what it decides)", about, f.Reason)
+		about += ", not asked: " + f.Reason
+		if !wraps {
+			about += " (--wrap-filter records what it decides)"
+		}
+		return about
 	case f.Wrapped:
 		about += ", run inside the tap"
 	default:
