@@ -53,6 +53,7 @@ var targets = map[string]func(args []string) error{
 	"udp":       targetUDP,
 	"held":      targetHeld,
 	"prefork":   targetPrefork,
+	"leaver":    targetLeaver,
 	"worker":    targetWorker,
 	"churn":     targetChurn,
 	"into":      targetInto,
@@ -281,6 +282,15 @@ func targetPrefork([]string) error {
 	}
 	fmt.Println(l.Addr())
 	return worker.Wait()
+}
+
+// targetLeaver leaves everything to a child, which is a target itself.
+func targetLeaver(args []string) error {
+	child := &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{targetName}, args...), Stdin: os.Stdin, Stdout: os.Stdout}
+	if err := child.Start(); err != nil {
+		return err
+	}
+	return child.Wait()
 }
 
 func targetWorker([]string) error {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
@@ -107,10 +108,47 @@ func TestWrapFilterTwice(t *testing.T) {
 	}
 }
 
+// A child that goes on when the process that was named has ended, and with it the capture, has its
+// filter back.
+func TestWrapFilterOfChild(t *testing.T) {
+	testutil.BPFFileSystem(t)
+	server := startTarget(t, "leaver", "owner", "counts")
+	parent, err := process.Open(server.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer parent.Close()
+	children := parent.Children()
+	if len(children) != 1 {
+		t.Fatalf("%d children", len(children))
+	}
+	before := filtersOn(t, children[0])
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: true})
+	if during := filtersOn(t, children[0]); slices.Equal(during, before) {
+		t.Errorf("filters before and during %v", before)
+	}
+	runLive(t, l, func() {
+		if err := server.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		for !parent.Exited() {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	if after := filtersOn(t, children[0]); !slices.Equal(after, before) {
+		t.Errorf("filters before %v, after %v", before, after)
+	}
+}
+
 // ownFiltersOf says which filters the sockets of a process have, eBPF ones by their ids.
 func ownFiltersOf(t *testing.T, server *target) (all []string) {
 	t.Helper()
-	looked, err := TakeInventory(InventoryConfig{PIDs: []int{server.Process.Pid}})
+	return filtersOn(t, server.Process.Pid)
+}
+
+func filtersOn(t *testing.T, pid int) (all []string) {
+	t.Helper()
+	looked, err := TakeInventory(InventoryConfig{PIDs: []int{pid}})
 	if err != nil {
 		t.Fatal(err)
 	}
