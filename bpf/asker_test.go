@@ -135,10 +135,10 @@ func (c *ownFilterCase) put(t testing.TB, fd int) (state *ebpf.Map) {
 // against what it was.
 func TestAsker(t *testing.T) {
 	requirePrivilege(t)
+	tap := mustOpen(t, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen})
+	hook := mustHook(t, tap, HookOptions{Record: true, TellFilters: true})
 	for _, c := range ownFilterCases() {
 		t.Run(c.name, func(t *testing.T) {
-			tap := mustOpen(t, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen})
-			hook := mustHook(t, tap, HookOptions{Record: true, TellFilters: true})
 			receiver, sender := testutil.UDPPair(t)
 			state := c.put(t, receiver)
 			if _, err := hook.Mark(receiver); err != nil {
@@ -209,11 +209,11 @@ func TestAsker(t *testing.T) {
 // Programs are asked about packets of all sizes, and about one with a hash only if they do not read it.
 func TestAskerSizes(t *testing.T) {
 	requirePrivilege(t)
+	hook := mustHook(t, mustOpen(t, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen}), HookOptions{})
 	for _, c := range ownFilterCases()[:5] {
 		receiver, _ := testutil.UDPPair(t)
 		c.put(t, receiver)
-		tap := mustOpen(t, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen})
-		filter, err := mustHook(t, tap, HookOptions{}).Extended(receiver)
+		filter, err := hook.Extended(receiver)
 		if err != nil {
 			t.Fatal(err)
 		}
