@@ -294,6 +294,10 @@ func (s *socket) sayLost() Finding {
 		f.Warning = true
 		f.Text += fmt.Sprintf(" The receive queue counted %s that it dropped.", packetsOf(l.Queue))
 	}
+	if l.Calls > 0 {
+		f.Warning = true
+		f.Text += fmt.Sprintf(" The capture lost %s of what calls returned.", quantity(l.Calls, "piece", "pieces"))
+	}
 	if l.Late > 0 {
 		f.Text += fmt.Sprintf(" Whose packets are forgotten, since more lies between than is kept: %s.", readsOf(l.Late))
 	}

@@ -280,6 +280,8 @@ type Losses struct {
 	Tap uint64 `json:"tap"`
 	// Queue counts packets that the receive queue dropped.
 	Queue uint64 `json:"queue"`
+	// Calls counts pieces of what calls returned that the capture lost.
+	Calls uint64 `json:"calls"`
 	// Late counts reads whose packets were too far back to be remembered. Those packets
 	// are counted as undelivered.
 	Late uint64 `json:"late"`

@@ -279,7 +279,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r := newRecording()
 		r.datagram("one").Drops = 1
 		r.read(udpUser, 1, "one")
-		r.read(udpUser, 0, "two")
+		r.read(udpUser, 0, "two").Drops = 3
 		return r.explain(t)
 	},
 	"raw": func(t testing.TB) *Explanation {

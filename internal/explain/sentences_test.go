@@ -85,6 +85,7 @@ var sentences = map[string]string{
 	"Not read from this socket as far as the file tells, or not whole: ":                                      "copies dropped, forgotten, kernel only, long, no room, nothing read, peeks, queue, small buffers, verdicts, views, reception, own filter",
 	" What this socket gets are copies: the packets themselves went on.":                                      "copies dropped",
 	"All payload reached userspace.":                                                                          "before its packet, before the tap, client, conversation, damaged, cut off, ends, half a ledger, messages, net only, padding, printed, raw, request at once, selected, snaplen, splice, hooks only",
+	" The capture lost %s of what calls returned.":                                                            "lost",
 	" The receive queue counted %s that it dropped.":                                                          "queue",
 	" Whose packets are forgotten, since more lies between than is kept: %s.":                                 "forgotten",
 	"got one whole packet":                                                                                    "all but same stream twice, copies dropped, frames, kernel only, long, mixed, never filtered, no packets, not ours, not ours alone, nothing read, other bytes, peeks, same ids, selected, small buffers, user only, verdicts, nothing sent, one send, sends",

@@ -318,7 +318,9 @@ func (s *socket) userPacket(p *capture.Packet) {
 	s.reads++
 	s.out.Mapping.Reads++
 	s.passOver(e, &p.Receipt.DroppedIDs)
-	s.out.Losses.Queue += p.Drops
+	queue := min(p.Receipt.QueueDropped, p.Drops)
+	s.out.Losses.Queue += queue
+	s.out.Losses.Calls += p.Drops - queue
 	bytesRead := p.Got()
 	if bytesRead > 0 {
 		s.out.Comparison.Reads++
