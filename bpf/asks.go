@@ -26,17 +26,7 @@ type asks struct {
 // asksOf analyses a program with its functions. For a program that the verifier refuses, any
 // result is right.
 func asksOf(program asm.Instructions) *asks {
-	f := &follower{
-		program: program, states: make([]*pointers, len(program)),
-		asks: asks{fields: make(map[string][]int), calls: make(map[string]bool)},
-	}
-	f.index()
-	f.join(0, pointers{packet: 1 << asm.R1})
-	for len(f.work) > 0 {
-		at := f.work[len(f.work)-1]
-		f.work = f.work[:len(f.work)-1]
-		f.instruction(at, *f.states[at])
-	}
+	f := followed(program)
 	for i := range program {
 		if f.states[i] != nil {
 			f.ask(&program[i], i, f.states[i])
@@ -85,6 +75,22 @@ type follower struct {
 	functions map[string]int                   // functions and labels, by name
 	raw       []asm.RawInstructionOffset       // the offset of each instruction
 	at        map[asm.RawInstructionOffset]int // the instruction at each offset
+}
+
+// followed follows the packet's pointer through a program.
+func followed(program asm.Instructions) *follower {
+	f := &follower{
+		program: program, states: make([]*pointers, len(program)),
+		asks: asks{fields: make(map[string][]int), calls: make(map[string]bool)},
+	}
+	f.index()
+	f.join(0, pointers{packet: 1 << asm.R1})
+	for len(f.work) > 0 {
+		at := f.work[len(f.work)-1]
+		f.work = f.work[:len(f.work)-1]
+		f.instruction(at, *f.states[at])
+	}
+	return f
 }
 
 // index notes the position of each instruction, function and label.

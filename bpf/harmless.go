@@ -83,17 +83,7 @@ type use struct {
 }
 
 func usedBy(program asm.Instructions) (u use) {
-	f := &follower{
-		program: program, states: make([]*pointers, len(program)),
-		asks: asks{fields: make(map[string][]int), calls: make(map[string]bool)},
-	}
-	f.index()
-	f.join(0, pointers{packet: 1 << asm.R1})
-	for len(f.work) > 0 {
-		at := f.work[len(f.work)-1]
-		f.work = f.work[:len(f.work)-1]
-		f.instruction(at, *f.states[at])
-	}
+	f := followed(program)
 	u.unsure = f.unsure
 	for i := range program {
 		// Without a state it is in a function of the program's own, of whose arguments nothing is

@@ -210,23 +210,55 @@ func (c *collector) kernel() {
 	if c.observe != nil {
 		c.observe(rec)
 	}
+	lost := c.lostBefore(rec)
+	c.records++
+	if rec.Verdict == 0 {
+		c.filtered++
+	}
+
+	r := c.origin.routeOf(rec)
+	if r == nil {
+		c.forgotten.Add(1)
+		return
+	}
+	c.describe(r, rec)
+	p := &c.packet
+	wanted := !c.full()
+	r.outlet.tally.record(wanted, rec.Verdict)
+	if wanted {
+		c.counts[ViewKernel].Add(1)
+		c.noted.ID = c.idOf(rec, lost)
+		p.ID = c.noted.ID
+		if trims(rec.Verdict, rec.Len) {
+			c.trimmed.Add(1)
+		}
+		c.views(r, p, rec)
+		if rec.Hook == bpf.HookIngress {
+			c.cgroup(r, p, whole, length)
+		}
+	}
+	if c.flows != nil && r.kind.stream && p.Protocol == unix.IPPROTO_TCP {
+		c.segment(p, rec.Data)
+	}
+	r.pairer.Saw(&c.noted, int(c.lostAll-r.lost))
+	r.lost = c.lostAll
+}
+
+// lostBefore counts the packets that the ring has lost since the last record of its cpu.
+func (c *collector) lostBefore(rec *bpf.Record) uint64 {
 	lost := c.lost.since(rec.Cpu, rec.Lost)
 	c.drops += lost
 	c.lostAll += lost
 	if c.hooks.beside == nil {
 		c.hooks.drops += lost
 	}
-	c.records++
-	if rec.Verdict == 0 {
-		c.filtered++
-	}
+	return lost
+}
 
+// describe makes the packet of a record, for the views and for the pairing, with what the socket's
+// own filter decides.
+func (c *collector) describe(r *route, rec *bpf.Record) {
 	p := &c.packet
-	r := c.origin.routeOf(rec)
-	if r == nil {
-		c.forgotten.Add(1)
-		return
-	}
 	own := c.ownFilter(r, rec)
 	answered := false
 	if own != nil {
@@ -247,25 +279,6 @@ func (c *collector) kernel() {
 	if rec.State == tcpListen || r.listens && rec.Cookie == r.cookie {
 		c.noted.Cookie = 0 // it is not the connection's
 	}
-	wanted := !c.full()
-	r.outlet.tally.record(wanted, rec.Verdict)
-	if wanted {
-		c.counts[ViewKernel].Add(1)
-		c.noted.ID = c.idOf(rec, lost)
-		p.ID = c.noted.ID
-		if trims(rec.Verdict, rec.Len) {
-			c.trimmed.Add(1)
-		}
-		c.views(r, p, rec)
-		if rec.Hook == bpf.HookIngress {
-			c.cgroup(r, p, whole, length)
-		}
-	}
-	if c.flows != nil && r.kind.stream && p.Protocol == unix.IPPROTO_TCP {
-		c.segment(p, rec.Data)
-	}
-	r.pairer.Saw(&c.noted, int(c.lostAll-r.lost))
-	r.lost = c.lostAll
 }
 
 // segment takes from a segment of TCP what the sent view needs to know of its connection.
@@ -458,6 +471,10 @@ func (c *collector) user(d *delivery) {
 	if owner, ok := m.Owner.(*route); ok {
 		r = owner
 	}
+	if r.kind.listens && (d.end || d.err != nil) {
+		receipt = endOf(d.err)
+	}
+	receipt.Peeked = d.Peek
 	c.queue.Add(m.Dropped)
 	if m.Belied {
 		c.belied(r, &m)
@@ -476,6 +493,14 @@ func (c *collector) user(d *delivery) {
 	default:
 		c.counts[ViewUser].Add(1)
 	}
+	c.read(r, d, &m, receipt)
+	if at := r.at(ViewUser, &c.packet); at != nil {
+		c.add(&c.packet, at, !empty && !d.Peek)
+	}
+}
+
+// read makes the packet of a delivery.
+func (c *collector) read(r *route, d *delivery, m *pair.Match, receipt Receipt) {
 	c.packet = Packet{
 		Time:      c.clock.wall(d.Time),
 		ID:        m.ID,
@@ -496,17 +521,10 @@ func (c *collector) user(d *delivery) {
 	if m.Dst.IsValid() {
 		c.packet.Src, c.packet.Dst = m.Src, m.Dst
 	}
-	if r.kind.listens && (d.end || d.err != nil) {
-		receipt = endOf(d.err)
-	}
-	receipt.Peeked = d.Peek
 	c.packet.Receipt, c.packet.Reception = receipt, d.reception
-	c.packet.Reception.complete(d, &m, r.kind.stream)
+	c.packet.Reception.complete(d, m, r.kind.stream)
 	if c.flows != nil {
 		c.flows.read(&c.packet, d)
-	}
-	if at := r.at(ViewUser, &c.packet); at != nil {
-		c.add(&c.packet, at, !empty && !d.Peek)
 	}
 }
 

@@ -237,7 +237,7 @@ func loadedAt(boot int64) time.Time { return time.Now().Add(time.Duration(boot -
 
 // announced enters a filter that the hook tells of.
 func (c *collector) announced(rec *bpf.Record) {
-	c.lostAll += c.lost.since(rec.Cpu, rec.Lost)
+	c.lostBefore(rec)
 	if f, err := rec.Announced(); err == nil && c.filters != nil {
 		c.filters.enter(&f)
 	}
