@@ -51,6 +51,7 @@ struct record {
 	__u32 vlan_proto; /* network byte order */
 	__u32 gso_size;	  /* payload bytes of each segment, 0 without GSO */
 	__u32 gso_segs;
+	__u32 nonlinear; /* at a cgroup hook: of len, the last bytes, which direct access does not reach */
 	__u16 family;	       /* of the socket: AF_INET, AF_INET6; 0 unless at the cgroup hook */
 	__u16 type;	       /* SOCK_STREAM, ... */
 	__u16 socket_protocol; /* IPPROTO_TCP, ... */
@@ -88,6 +89,7 @@ struct arrival {
 	__u16 family, type, protocol, local_port, peer_port;
 	__u8 state, hook;
 	__u32 before;
+	__u32 nonlinear;
 };
 
 struct {
@@ -270,6 +272,7 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 	rec->state = at->state;
 	rec->hook = at->hook;
 	rec->before = at->before;
+	rec->nonlinear = at->nonlinear;
 	rec->filter = at->filter;
 	rec->verdict = at->decided;
 	rec->caplen = caplen;
