@@ -329,6 +329,7 @@ func address(p *Packet, rec *bpf.Record, layer Layer) {
 		sport, dport = binary.BigEndian.Uint16(transport), binary.BigEndian.Uint16(transport[2:])
 	}
 	p.Src, p.Dst = netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport)
+	p.Meta.ChecksumPartial = partialChecksum(p.Protocol, net, transport, int(rec.Len)-(len(rec.Data)-len(transport)))
 }
 
 // hasPorts tells whether an IP protocol's header begins with two ports.

@@ -66,7 +66,7 @@ func init() {
 		},
 		{
 			Name: "json", Summary: "one object a line", suffixes: []string{".json", ".jsonl", ".ndjson"},
-			Text: true, create: createJSON, keeps: 1<<packetComments | 1<<packetMarks | 1<<vlanTags | 1<<packetMetadata | 1<<flowMetadata | 1<<receptions | 1<<longPackets,
+			Text: true, create: createJSON, keeps: 1<<packetComments | 1<<packetMarks | 1<<vlanTags | 1<<packetMetadata | 1<<flowMetadata | 1<<stateMetadata | 1<<receptions | 1<<longPackets,
 		},
 		{
 			Name: "text", Summary: "trace text for the kernel's views, server text for the user view", suffixes: []string{".txt", ".text", ".log"},

@@ -37,6 +37,9 @@ import (
 //	mark, priority
 //	gso_size    bytes of payload in each segment of a packet that stands for several
 //	gso_segs    how many segments it stands for
+//	nonlinear   bytes at the packet's end that direct access (data to data_end) does not reach
+//	checksum_partial  true if the checksum of TCP or UDP is not there yet: the field has
+//	            only the sum of the pseudo header
 //	hash        of the flow
 //	queue       queue_mapping: one more than the number of the receive queue
 //	seq, ack    TCP's sequence numbers of the first byte of data, and of the next byte in the
@@ -176,6 +179,10 @@ func appendJSONMeta(b []byte, m *capture.Meta) []byte {
 	b = appendJSONNumberIf(b, "priority", uint64(m.Priority))
 	b = appendJSONNumberIf(b, "gso_size", uint64(m.GSOSize))
 	b = appendJSONNumberIf(b, "gso_segs", uint64(m.GSOSegs))
+	b = appendJSONNumberIf(b, "nonlinear", uint64(m.NonLinear))
+	if m.ChecksumPartial {
+		b = append(appendJSONName(b, "checksum_partial"), "true"...)
+	}
 	b = appendJSONNumberIf(b, "hash", uint64(m.Hash))
 	return appendJSONNumberIf(b, "queue", uint64(m.Queue))
 }
