@@ -114,7 +114,10 @@ func FormatByName(name string) (*Format, bool) {
 }
 
 // FormatByFileName finds the format that a file's suffix stands for.
+//
+// What it is compressed with may stand behind that.
 func FormatByFileName(name string) (*Format, bool) {
+	name, _ = CutCompression(name)
 	suffix := strings.ToLower(filepath.Ext(name))
 	return find(func(f *Format) bool { return slices.Contains(f.suffixes, suffix) })
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -32,8 +31,10 @@ type captureFlags struct {
 	packets                    uint64
 	echo, probe, isolate       bool
 	quiet, verbose             bool
-	immediate, failOnDrop, hex bool
+	immediate, failOnDrop      bool
+	hex, print                 bool
 	filter                     filterFlags
+	series                     seriesFlags
 	live                       liveFlags
 }
 
@@ -41,6 +42,7 @@ type captureFlags struct {
 type capturePlan struct {
 	captureFlags
 	config   capture.Config
+	series   seriesPlan
 	form     *convert.Format // of the output, if that has a name
 	duration time.Duration
 }
@@ -102,9 +104,11 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	flags.StringVar(&f.duration, "duration", "", "end after a `TIME` such as 90s or 5m; a bare number is seconds")
 	flags.IntVarP(&f.snaplen, "snaplen", "s", 0, "keep `N` bytes of each packet (default and 0: 262144)")
 	flags.StringVarP(&f.buffer, "buffer-size", "B", "32M", "`SIZE` of the ring buffer; a bare number is KiB")
+	f.series.register(flags)
 	flags.BoolVar(&f.immediate, "immediate-mode", false, "hand on each packet within milliseconds; always so on a terminal and a pipe")
 	flags.BoolVar(&f.failOnDrop, "fail-on-drop", false, "exit with status 3 if the tap lost packets")
-	flags.BoolVarP(&f.hex, "hex", "x", false, "without -o, print each packet's bytes as well")
+	flags.BoolVarP(&f.hex, "hex", "x", false, "without -o or with --print, print each packet's bytes as well")
+	flags.BoolVar(&f.print, "print", false, "beside -o FILE, print a line for each packet as well")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no counter and no closing lines")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself")
 	completeSelection(cmd, &f.live)
@@ -152,15 +156,19 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 
 // common checks the flags of all ways to capture.
 func (f captureFlags) common(p *capturePlan) (err error) {
-	p.config.Packets, p.config.Snaplen = f.packets, f.snaplen
-	if suffix := filepath.Ext(f.output.text); suffix == ".gz" || suffix == ".zst" {
-		return usagef("-o %s: a capture is not compressed while it is written: give -o - and pipe it through gzip or zstd", f.output.text)
+	if p.series, err = f.series.plan(f.output.text, &f); err != nil {
+		return err
 	}
+	p.captureFlags = f
+	p.config.Packets, p.config.Snaplen = f.packets, f.snaplen
 	p.form = formOf(f.output.text)
 	if p.config.Views, err = f.chosenViews(p.form); err != nil {
 		return err
 	}
-	if f.hex && f.output.text != "" {
+	if f.print && (f.output.text == "" || f.output.text == "-") {
+		return usagef("--print prints lines beside a file: give -o FILE, or leave both out for lines alone")
+	}
+	if f.hex && f.output.text != "" && !f.print {
 		return usagef("-x prints packets on stdout: leave -o out, or read the file with tshark -x")
 	}
 	if f.snaplen < 0 || f.snaplen > bpf.MaxSnaplen {

@@ -41,7 +41,13 @@ func (o *convertOutput) open(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		o.target, o.file = target, convert.NewFile(target, o.format)
+		var to convert.Target = target
+		if _, compression := convert.CutCompression(name); compression != nil {
+			if to, err = compression.Compress(target); err != nil {
+				return err
+			}
+		}
+		o.target, o.file = target, convert.NewFile(to, o.format)
 		return nil
 	}
 	stdout, err := o.stdout()

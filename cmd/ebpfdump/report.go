@@ -132,8 +132,11 @@ func (r *reporter) end(out *captureOutput, failure error) error {
 	counts, cerr := r.session.Counts()
 	if cerr == nil && !r.plan.quiet {
 		r.closingLines(counts, statistics)
+		if out.series != nil {
+			r.printf("%s", out.series)
+		}
 		if out.Failure() != nil {
-			r.unwritten(written(out.File), statistics)
+			r.unwritten(written(out.recordedFile), statistics)
 		}
 	}
 	switch {

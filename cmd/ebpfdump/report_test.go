@@ -68,7 +68,7 @@ func TestViewsWithoutPackets(t *testing.T) {
 	}
 	user, sent, other := lane(capture.ViewUser, "descriptor 3"), lane(capture.ViewSent, "descriptor 3"), lane(capture.ViewUser, "descriptor 4")
 	var file bytes.Buffer
-	out := captureOutput{File: convert.NewStream(&file, convert.Pcapng())}
+	out := captureOutput{recordedFile: convert.NewStream(&file, convert.Pcapng())}
 	if err := out.Begin(convert.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}
