@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -72,6 +73,19 @@ func (k *Kind) Protocol() uint8 {
 
 // CanEcho tells whether what the socket received can be sent back through it.
 func (k *Kind) CanEcho() bool { return k.canEcho }
+
+// InKernel tells whether this kernel has such sockets.
+func (k *Kind) InKernel() bool {
+	protocol := k.protocol
+	if k.anyProtocol {
+		protocol = unix.IPPROTO_TCP
+	}
+	fd, err := unix.Socket(k.domain, k.typ|unix.SOCK_CLOEXEC, protocol)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == nil || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
+}
 
 // Stream tells whether userspace reads a stream of bytes and not messages.
 func (k *Kind) Stream() bool { return k.stream }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/extcap"
 	"github.com/ebpfdump/ebpfdump/internal/outfile"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
@@ -32,6 +33,8 @@ type app struct {
 	data           io.Writer
 	stdoutTerminal bool
 	stderrTerminal bool
+	// quiet: stderr is for what went wrong alone, since Wireshark shows it.
+	quiet bool
 	// files are the files that the command reads and writes.
 	files outfile.Files
 }
@@ -110,10 +113,16 @@ func exitStatus(err error) int {
 
 // run runs a command and returns its exit status.
 func (a *app) run(args []string) int {
+	if extcap.IsCall(args) && !a.quiet {
+		return a.extcap(args)
+	}
 	a.args = args
 	root := a.rootCommand()
 	root.SetArgs(args)
 	err := root.Execute()
+	if a.quiet && errors.Is(err, unix.EPIPE) {
+		err = nil // Wireshark has seen enough
+	}
 	if command := (commandError{}); err != nil && !errors.As(err, &command) {
 		for i, sentence := range terminal.Sentences(err) {
 			if i == 0 {
@@ -182,7 +191,7 @@ the capture was fine; 127 if there is no such command, 126 if it cannot be run.`
 	// Help is wrapped for terminals of 80 columns.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.AddCommand(a.captureCommand(), a.listCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
-		a.surveyCommand(), a.doctorCommand())
+		a.surveyCommand(), a.doctorCommand(), a.extcapCommand())
 	refuseUnknown(root)
 	return root
 }

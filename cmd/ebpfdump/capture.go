@@ -389,6 +389,10 @@ func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) 
 		ctx, cancel = untilSecondSignal(context.Background(), from.signal)
 		defer cancel()
 	}
+	if a.quiet && from.signal != nil {
+		// Wireshark closes its end first, and the command was started for it alone.
+		out.unread = func() { from.signal(unix.SIGTERM) }
+	}
 	if err := confine.Keep(append(out.capabilities(), from.capabilities...)...); err != nil {
 		return err
 	}

@@ -44,6 +44,8 @@ type captureOutput struct {
 	lines     *convert.File // beside a file, a line for each packet; nil if nobody wants them
 	// interfaces are those of the capture.
 	interfaces func() []*capture.Interface
+	// unread is called when nobody reads the output any more; nil if that is all the same.
+	unread func()
 }
 
 func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, error) {
@@ -215,7 +217,12 @@ func (out *captureOutput) whileRead(ctx context.Context, run func(context.Contex
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	unread := fmt.Errorf("writing capture: nobody reads it any more: %w", unix.EPIPE)
-	defer outfile.AwaitUnread(out.to, func() { cancel(unread) })()
+	defer outfile.AwaitUnread(out.to, func() {
+		if out.unread != nil {
+			out.unread()
+		}
+		cancel(unread)
+	})()
 	err := run(ctx)
 	if errors.Is(err, convert.ErrSeriesEnded) {
 		return nil

@@ -291,6 +291,7 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 		if len(f.live.command) > 0 {
 			from.command = true
 			from.signal = func(s os.Signal) {
+				report.stopped.Store(a.quiet)
 				report.notice("waiting for the command to end: another signal ends the capture")
 				if !fromTerminal(s) {
 					live.Signal(s)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,8 @@ type reporter struct {
 	session capture.Capture
 	mu      sync.Mutex // lines come from several goroutines
 	counter bool       // the terminal's current line shows the counter
+	// stopped: Wireshark, which shows all that is said, has ended the capture.
+	stopped atomic.Bool
 }
 
 // printf prints a line, replacing the counter.
@@ -42,11 +45,18 @@ func (r *reporter) clear() {
 	}
 }
 
-func (r *reporter) notice(text string) { r.printf("ebpfdump: %s", text) }
+func (r *reporter) notice(text string) {
+	if !r.stopped.Load() {
+		r.printf("ebpfdump: %s", text)
+	}
+}
 
 // begin says that the tap is attached.
 func (r *reporter) begin(from source) {
 	r.session = from.Capture
+	if r.app.quiet {
+		return
+	}
 	var views []string
 	for _, v := range r.plan.config.Views {
 		views = append(views, v.String())

@@ -91,6 +91,7 @@ var table = []Requirement{
 	{Command: "convert", Example: Use{Command: "convert"}},
 	{Command: "survey", Needs: caps(unix.CAP_BPF, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN), Example: Use{Command: "survey"}},
 	{Command: "explain", Example: Use{Command: "explain"}},
+	{Command: "extcap", Example: Use{Command: "extcap"}}, // what it captures is capture's
 	{Command: "doctor", Example: Use{Command: "doctor"}},
 }
 
