@@ -56,6 +56,7 @@ type Series struct {
 	packets uint64    // in the current file
 	files   int       // that were begun
 	written uint64    // in those before the current one
+	keys    []byte    // TLS keys, which each file begins with
 	failure error
 	ended   bool
 
@@ -211,6 +212,9 @@ func (s *Series) next(at time.Time) error {
 		if err := s.file.AddInterface(i); err != nil {
 			return s.failed(err)
 		}
+	}
+	if len(s.keys) > 0 {
+		return s.failed(s.file.WriteTLSKeys(s.keys))
 	}
 	return nil
 }

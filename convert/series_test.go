@@ -204,6 +204,51 @@ func TestSeriesOfSizes(t *testing.T) {
 	}
 }
 
+// Each file has the keys of all connections so far, before its packets.
+func TestSeriesKeys(t *testing.T) {
+	t.Parallel()
+	s := shelf{now: time.Unix(1_800_000_000, 0)}
+	series := s.open(t, SeriesOptions{SeriesLimits: SeriesLimits{Packets: 1}}, udpKernel)
+	for n := range 3 {
+		if err := series.WriteTLSKeys(fmt.Appendf(nil, "KEY %d\n", n)); err != nil {
+			t.Fatal(err)
+		}
+		if err := series.WritePacket(datagram(t, udpKernel, client4, server4, probe)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := series.End(nil); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range []string{"KEY 0\n", "KEY 0\nKEY 1\n", "KEY 0\nKEY 1\nKEY 2\n"} {
+		var keys []byte
+		source, err := Open(bytes.NewReader(s.files[n].Bytes()), nil, ReadOptions{Name: "in"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		items, err := Merge(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		packets := 0
+		for {
+			item, err := items.NextItem()
+			if err != nil {
+				break
+			}
+			switch {
+			case item.Packet != nil:
+				packets++
+			case item.block.kind == blockSecrets && packets == 0:
+				keys = append(keys, bytes.TrimRight(item.block.body[8:], "\x00")...)
+			}
+		}
+		if packets != 1 || string(keys) != want {
+			t.Errorf("file %d: %d packets behind keys %q, want %q", n, packets, keys, want)
+		}
+	}
+}
+
 // Where a compressed file has no room for a frame, the frames before stay whole.
 func TestCompressingWithoutRoom(t *testing.T) {
 	t.Parallel()

@@ -35,6 +35,7 @@ type captureFlags struct {
 	hex, print                 bool
 	filter                     filterFlags
 	series                     seriesFlags
+	tlsKeys                    string
 	live                       liveFlags
 }
 
@@ -43,6 +44,7 @@ type capturePlan struct {
 	captureFlags
 	config   capture.Config
 	series   seriesPlan
+	keys     *tlsKeys        // nil without --tls-keys
 	form     *convert.Format // of the output, if that has a name
 	duration time.Duration
 }
@@ -105,6 +107,8 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	flags.IntVarP(&f.snaplen, "snaplen", "s", 0, "keep `N` bytes of each packet (default and 0: 262144)")
 	flags.StringVarP(&f.buffer, "buffer-size", "B", "32M", "`SIZE` of the ring buffer; a bare number is KiB")
 	f.series.register(flags)
+	flags.StringVar(&f.tlsKeys, "tls-keys", "", "put the TLS keys of the command into the file, so that Wireshark decrypts it,\nor with --tls-keys=`FILE` those that a key log has")
+	flags.Lookup("tls-keys").NoOptDefVal = commandKeys
 	flags.BoolVar(&f.immediate, "immediate-mode", false, "hand on each packet within milliseconds; always so on a terminal and a pipe")
 	flags.BoolVar(&f.failOnDrop, "fail-on-drop", false, "exit with status 3 if the tap lost packets")
 	flags.BoolVarP(&f.hex, "hex", "x", false, "without -o or with --print, print each packet's bytes as well")
@@ -168,6 +172,12 @@ func (f captureFlags) common(p *capturePlan) (err error) {
 	if f.print && (f.output.text == "" || f.output.text == "-") {
 		return usagef("--print prints lines beside a file: give -o FILE, or leave both out for lines alone")
 	}
+	if f.tlsKeys != "" && (f.output.text == "" || p.form.Name != convert.Pcapng().Name) {
+		return usagef("--tls-keys puts keys into a pcapng file: give -o FILE.pcapng")
+	}
+	if f.tlsKeys == commandKeys && len(f.live.command) == 0 {
+		return usagef("--tls-keys is for a command, behind --: otherwise give a key log that there is, --tls-keys=FILE")
+	}
 	if f.hex && f.output.text != "" && !f.print {
 		return usagef("-x prints packets on stdout: leave -o out, or read the file with tshark -x")
 	}
@@ -197,6 +207,9 @@ func (f captureFlags) chosenViews(form *convert.Format) ([]capture.View, error) 
 	switch {
 	case f.views == "" && form.OneView:
 		return []capture.View{capture.ViewKernel}, nil
+	case f.views == "" && f.tlsKeys != "":
+		// Who decrypts needs both directions.
+		return []capture.View{capture.ViewUser, capture.ViewCgroup}, nil
 	case f.views == "":
 		return []capture.View{capture.ViewKernel, capture.ViewUser}, nil
 	}
@@ -318,6 +331,9 @@ func (a *app) capture(f captureFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	if p.keys, err = f.openTLSKeys(); err != nil {
+		return err
+	}
 	if f.isolate {
 		p.config.Namespace, err = capture.NewNamespace()
 		if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) {
@@ -370,6 +386,7 @@ func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) 
 	defer collect()
 	ctx, cancel := untilSignal(context.Background())
 	defer cancel()
+	defer p.keys.close()
 	out, err := a.openCapture(ctx, p)
 	if err != nil {
 		return err

@@ -41,6 +41,7 @@ type captureOutput struct {
 	// selection chooses what a form with room for one view takes; nil for others.
 	selection *convert.Selection
 	series    *fileSeries   // nil for one file
+	keys      *tlsKeys      // nil without --tls-keys
 	lines     *convert.File // beside a file, a line for each packet; nil if nobody wants them
 	// interfaces are those of the capture.
 	interfaces func() []*capture.Interface
@@ -53,7 +54,7 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 	if len(p.live.command) > 0 {
 		a.files.Reads("-") // the command inherits it
 	}
-	out := &captureOutput{app: a}
+	out := &captureOutput{app: a, keys: p.keys}
 	switch p.output.text {
 	case "":
 		stdout, err := a.results()
@@ -128,6 +129,9 @@ func (out *captureOutput) openFile(ctx context.Context, p capturePlan) error {
 func (out *captureOutput) WritePacket(p *capture.Packet) error {
 	if out.selection != nil && !out.selection.Takes(p) {
 		return nil
+	}
+	if err := out.writeKeys(); err != nil {
+		return err
 	}
 	if out.lines != nil {
 		if err := out.lines.WritePacket(p); err != nil {

@@ -273,13 +273,16 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 	if err != nil {
 		return err
 	}
+	if p.keys, err = f.openTLSKeys(); err != nil {
+		return err
+	}
 	var status *os.ProcessState
 	err = a.record(p, func(report *reporter, immediate bool) (source, error) {
 		config.Notice, config.Immediate = report.notice, immediate
 		config.Filtered = func(socket string) {
 			report.notice(socket + " has a filter already, and is left alone: --wrap-filter runs it inside the tap, --replace-filter takes its place")
 		}
-		live, err := a.openLive(config, f)
+		live, err := a.openLive(config, f, p.keys)
 		if err != nil {
 			return source{}, withFlags(pointToList(err, config.PIDs))
 		}
@@ -321,8 +324,23 @@ func fromTerminal(s os.Signal) bool {
 	return err == nil && foreground == unix.Getpgrp()
 }
 
+// openTLSKeys opens the key log, nil if none is wanted.
+func (f *captureFlags) openTLSKeys() (*tlsKeys, error) {
+	if f.tlsKeys == "" {
+		return nil, nil
+	}
+	account, err := runAs(f.live.user)
+	if err != nil {
+		return nil, err
+	}
+	if account == nil {
+		return openKeys(f.tlsKeys, nil)
+	}
+	return openKeys(f.tlsKeys, account.ids)
+}
+
 // openLive joins the process, or prepares the command.
-func (a *app) openLive(config capture.JoinConfig, f captureFlags) (*capture.Live, error) {
+func (a *app) openLive(config capture.JoinConfig, f captureFlags, keys *tlsKeys) (*capture.Live, error) {
 	if len(f.live.command) == 0 {
 		return capture.Join(config)
 	}
@@ -336,6 +354,9 @@ func (a *app) openLive(config capture.JoinConfig, f captureFlags) (*capture.Live
 	}
 	if account != nil {
 		command.User, command.Env = account.ids, account.environment(command.Env)
+	}
+	if f.tlsKeys == commandKeys {
+		command.Env = append(command.Env, keys.variable())
 	}
 	return capture.Start(config, command)
 }

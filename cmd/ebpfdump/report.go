@@ -145,6 +145,9 @@ func (r *reporter) end(out *captureOutput, failure error) error {
 		if out.series != nil {
 			r.printf("%s", out.series)
 		}
+		if out.keys != nil {
+			r.printf("%s of TLS secrets are in the file: whoever has it can read what was encrypted", counted(out.keys.lines, "line"))
+		}
 		if out.Failure() != nil {
 			r.unwritten(written(out.recordedFile), statistics)
 		}
