@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,9 @@ type JoinConfig struct {
 	// Filtered is called for each socket that is skipped because it has a filter already, which
 	// ReplaceFilter would replace. Default: Notice is called.
 	Filtered func(socket string)
+	// LeftOut is called, by Join, with the packet and netlink sockets that are skipped because they
+	// are captured with WrapFilter only. Default: Notice is called.
+	LeftOut func(sockets []string)
 }
 
 func (c *JoinConfig) byDescriptor() bool { return len(c.Descriptors) > 0 }
@@ -104,6 +108,7 @@ func Join(config JoinConfig) (_ *Live, err error) {
 	if l.scanner.denied != nil {
 		return nil, fmt.Errorf("joining %s: %w", whose, l.scanner.denied)
 	}
+	l.tellLeftOut()
 	if len(l.roster.listed()) > 0 {
 		return l, nil
 	}
@@ -259,7 +264,7 @@ func (l *Live) OwnFilters() []OwnFilter {
 	if l.collector.filters == nil {
 		return nil
 	}
-	return l.collector.filters.list()
+	return l.collector.filters.list(l.roster)
 }
 
 // follow begins to follow a process. ESRCH means that it has ended.
@@ -395,6 +400,20 @@ func (l *Live) filtered(socket string) {
 		tell = func(string) { l.config.Filtered(socket) }
 	}
 	l.tellOnce(socket+" has a filter already, and is left alone: ReplaceFilter takes its place", tell)
+}
+
+// tellLeftOut reports the sockets that are skipped without WrapFilter: those of processes that were
+// named, or if there are no others.
+func (l *Live) tellLeftOut() {
+	left := l.scanner.leftOut
+	l.scanner.leftOut = nil
+	switch {
+	case len(left) == 0 || l.config.Cgroup != "" && len(l.roster.listed()) > 0:
+	case l.config.LeftOut != nil:
+		l.config.LeftOut(left)
+	default:
+		l.config.Notice(strings.Join(left, ", ") + ": left out, although there is a filter: WrapFilter takes it along")
+	}
 }
 
 func (l *Live) tellOnce(text string, tell func(string)) {
