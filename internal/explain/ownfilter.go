@@ -121,6 +121,15 @@ func (s *socket) countAnswer(p *capture.Packet) {
 	}
 }
 
+// beginning is that of what is said of a filter, where there are several.
+func beginning(words string) string {
+	const most = 120
+	if len(words) > most {
+		return strings.ToValidUTF8(words[:most], "") + "..."
+	}
+	return words
+}
+
 func (s *socket) sayOwnFilters() Finding {
 	f := Finding{Topic: "filter"}
 	o := s.out.OwnFilters
@@ -129,18 +138,23 @@ func (s *socket) sayOwnFilters() Finding {
 	}
 	o.Unjudged = s.unfiltered
 	none := o.Unjudged.Packets
+	several := len(o.Judged) > 1 || none > 0
+	if several {
+		f.Text += "The socket had other filters of its own at other times. "
+	}
 	for i := range o.Judged {
 		of := &o.Judged[i]
-		f.Text += fmt.Sprintf("The socket has a filter of its own: %s. ", of.Filter)
-		if len(o.Judged) > 1 || none > 0 {
-			f.Text += fmt.Sprintf("It had that one for %s (%s): dropped %d, truncated %d. ", packetsOf(of.Packets.Packets), of.Packets.named(), of.Dropped, of.Truncated)
+		if several {
+			f.Text += fmt.Sprintf("For %s (%d dropped, %d truncated): %s. ", of.Packets.named(), of.Dropped, of.Truncated, beginning(of.Filter))
+		} else {
+			f.Text += fmt.Sprintf("The socket has a filter of its own: %s. ", of.Filter)
 		}
 	}
 	if n := o.Further.Packets; n > 0 {
-		f.Text += fmt.Sprintf("It had further ones for %s (%s). ", packetsOf(n), o.Further.named())
+		f.Text += fmt.Sprintf("For %s: further ones. ", o.Further.named())
 	}
 	if none > 0 {
-		f.Text += fmt.Sprintf("It had none for %s (%s). ", packetsOf(none), o.Unjudged.named())
+		f.Text += fmt.Sprintf("For %s: none. ", o.Unjudged.named())
 	}
 	if n := o.Asked.Packets; n > 0 {
 		f.Text += fmt.Sprintf("What is said of %s is its answer when it was asked afterwards. ", packetsOf(n))

@@ -154,7 +154,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r := newRecording()
 		kernel := *udpKernel
 		kernel.Description += "; the socket has a filter of its own: classic filter of 1 instruction"
-		for i := range 2 * ownFiltersShown {
+		for i := range ownFiltersShown + 4 {
 			p := r.datagram(fmt.Sprintf("datagram %d", i))
 			p.Interface = &kernel
 			switch {
