@@ -153,9 +153,9 @@ func pinFolder() (string, error) {
 	return folder, err
 }
 
-// mountsOf are the folders where a kind of file system is mounted.
+// mountsOf are the folders where a kind of file system is mounted, for this thread.
 func mountsOf(kind string) (folders []string) {
-	mounts, _ := os.ReadFile("/proc/self/mounts")
+	mounts, _ := os.ReadFile("/proc/thread-self/mounts")
 	for line := range strings.Lines(string(mounts)) {
 		if fields := strings.Fields(line); len(fields) > 2 && fields[2] == kind {
 			folders = append(folders, fields[1])

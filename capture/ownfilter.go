@@ -66,11 +66,11 @@ type ownFilters struct {
 	// unwrapped tells of a socket whose filter does not run inside the tap; nil if none does. It
 	// is called once for each, as long as sought has room.
 	unwrapped func(cookie uint64)
-	sought    map[filterOn]struct{}
+	sought    map[filterAt]struct{}
 }
 
-// filterOn is a filter, by its key, on a socket, by its cookie.
-type filterOn struct{ cookie, key uint64 }
+// filterAt is a filter, by its key, on a socket, by its cookie.
+type filterAt struct{ cookie, key uint64 }
 
 type ownFilter struct {
 	words  string
@@ -78,9 +78,8 @@ type ownFilter struct {
 	asker  *bpf.Asker // nil if it is not asked
 	reason string     // why not
 
-	// mu of ownFilters guards these two.
-	outlets   []*outlet // of the sockets that have, or had, it
-	unwrapped string    // why it does not run inside the tap
+	outlets   []*outlet              // of the sockets that have, or had, it; mu of ownFilters guards this
+	unwrapped atomic.Pointer[string] // why it does not run inside the tap
 
 	wrapped                                    atomic.Bool
 	packets, unasked, dropped, trimmed, belied atomic.Uint64
@@ -149,12 +148,12 @@ const soughtLimit = 1 << 12
 
 // seek has the filter of a socket run inside the tap.
 func (o *ownFilters) seek(cookie, key uint64) {
-	on := filterOn{cookie, key}
+	on := filterAt{cookie, key}
 	if _, sought := o.sought[on]; sought || cookie == 0 {
 		return
 	}
 	if len(o.sought) >= soughtLimit || o.sought == nil {
-		o.sought = make(map[filterOn]struct{})
+		o.sought = make(map[filterAt]struct{})
 	}
 	o.sought[on] = struct{}{}
 	o.unwrapped(cookie)
@@ -209,7 +208,7 @@ func (o *ownFilters) list(sockets *roster) []OwnFilter {
 			on = append(on, at.kind.Name+", "+at.whose.String())
 		}
 		all = append(all, OwnFilter{
-			Filter: f.words, Instructions: f.listed, Sockets: on, Wrapped: f.wrapped.Load(), Unwrapped: f.unwrapped,
+			Filter: f.words, Instructions: f.listed, Sockets: on, Wrapped: f.wrapped.Load(), Unwrapped: f.stays(),
 			Asked: f.reason == "", Reason: f.reason,
 			Packets: f.packets.Load(), Unasked: f.unasked.Load(), Dropped: f.dropped.Load(), Trimmed: f.trimmed.Load(),
 			Belied: f.belied.Load(),
@@ -346,6 +345,9 @@ func (f *ownFilter) text(inside bool) string {
 	if f.listed != "" {
 		words += " (" + f.listed + ")"
 	}
+	if why := f.stays(); why != "" && !inside {
+		words += ", which cannot run inside the tap: " + why
+	}
 	switch {
 	case inside:
 		words += InsideTap
@@ -355,6 +357,14 @@ func (f *ownFilter) text(inside bool) string {
 		words += ", asked afterwards what it had decided"
 	}
 	return strings.ReplaceAll(words, ";", ",")
+}
+
+// stays is why the filter does not run inside the tap, on one of its sockets, if it was to.
+func (f *ownFilter) stays() string {
+	if why := f.unwrapped.Load(); why != nil {
+		return *why
+	}
+	return ""
 }
 
 // textOf is that of a filter that need not be known.

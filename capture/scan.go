@@ -29,7 +29,7 @@ type scanner struct {
 	queues    []*queue
 	marked    []uint64                // cookies of the first scan that are not known to the programs yet
 	wrappers  map[uint64]*bpf.Wrapper // by the key of the filter in them
-	stays     map[filterOn]bool       // filters that cannot run inside the tap
+	stays     map[filterAt]bool       // filters that cannot run inside the tap
 	leftOut   []string                // sockets that only WrapFilter captures, as long as Join goes on
 	denied    error                   // why a socket whose filter was to be replaced is skipped
 }
@@ -56,7 +56,7 @@ const tidyInterval = time.Second
 const requestsLimit = 4096
 
 func newScanner(l *Live) *scanner {
-	return &scanner{live: l, requests: make(chan request, requestsLimit), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped), wrappers: make(map[uint64]*bpf.Wrapper), stays: make(map[filterOn]bool)}
+	return &scanner{live: l, requests: make(chan request, requestsLimit), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped), wrappers: make(map[uint64]*bpf.Wrapper), stays: make(map[filterAt]bool)}
 }
 
 // ask requests to inspect a socket. If too many are waiting, that is reported.

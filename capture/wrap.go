@@ -21,7 +21,7 @@ func (s *scanner) wrap(what string, copied int, info *foreign, f *filter) {
 	if f.extended {
 		own, err = l.hook.Extended(copied)
 	}
-	on := filterOn{info.cookie, own.Key()}
+	on := filterAt{info.cookie, own.Key()}
 	if s.stays[on] {
 		return // which has been said
 	}
@@ -42,6 +42,9 @@ func (s *scanner) wrap(what string, copied int, info *foreign, f *filter) {
 		}
 		l.refuse(fmt.Sprintf("%s has a filter of its own, which cannot run inside the tap: %v", what, err))
 		l.collector.filters.stays(&own, err)
+		if !l.running.Load() {
+			s.noteFilter(copied, info)
+		}
 		s.unwrapped(copied, info, err)
 		return
 	}
@@ -167,9 +170,8 @@ func (s *scanner) closeWrappers() (errs []error) {
 // stays notes why a filter does not run inside the tap.
 func (o *ownFilters) stays(f *bpf.OwnFilter, why error) {
 	if own := o.enter(f); own != nil {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		own.unwrapped = why.Error()
+		text := why.Error()
+		own.unwrapped.Store(&text)
 	}
 }
 

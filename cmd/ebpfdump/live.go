@@ -56,7 +56,7 @@ type liveFlags struct {
 
 func (f *liveFlags) register(flags *pflag.FlagSet) {
 	flags.VarP(processNames{&f.pids}, "pid", "p", "join the running process `PID`, or all that are called so, and their children")
-	flags.StringVar(&f.cgroup, "cgroup", "", "follow the processes of the cgroup `PATH`, a folder or a path in the cgroup2 file system")
+	flags.StringVar(&f.cgroup, "cgroup", "", "follow the processes of the cgroup `PATH`, a folder or a path in the cgroup2 file system\n(whose sockets: --view cgroup is what of their packets)")
 	flags.IntSliceVar(&f.fds, "fd", nil, "with --pid: only the socket that is descriptor `N` of the process, as list shows")
 	flags.IntSliceVar(&f.ports, "port", nil, "with --pid, --cgroup or a command: only sockets whose own or peer's port is `P`, as list shows")
 	flags.StringVarP(&f.user, "user", "Z", "", "run the command as `USER` (default who called sudo)")
@@ -279,6 +279,7 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 		config.Filtered = func(socket string) {
 			report.notice(socket + " has a filter already, and is left alone: --wrap-filter runs it inside the tap, --replace-filter takes its place")
 		}
+		config.LeftOut = func(sockets []string) { report.notice(leftOutLine(sockets)) }
 		live, err := a.openLive(config, f)
 		if err != nil {
 			return source{}, withFlags(pointToList(err, config.PIDs))
@@ -387,7 +388,18 @@ func (r *reporter) liveLines(c capture.Counts) {
 
 // ownFilterLine says what a filter that sockets have of their own did.
 func ownFilterLine(f *capture.OwnFilter, wraps bool) string {
-	about := fmt.Sprintf("own filter: %s, %s", f.Filter, counted(f.Packets, "packet"))
+	about := "own filter"
+	const shown = 3
+	if on := f.Sockets; len(on) > 0 {
+		about += " of " + strings.Join(on[:min(len(on), shown)], ", and of ")
+		if more := len(on) - shown; more > 0 {
+			about += fmt.Sprintf(", and of %d others", more)
+		}
+	}
+	about += fmt.Sprintf(": %s, %s", f.Filter, counted(f.Packets, "packet"))
+	if f.Unwrapped != "" {
+		about += fmt.Sprintf(", cannot run inside the tap (%s)", f.Unwrapped)
+	}
 	switch {
 	case !f.Asked && !f.Wrapped:
 		about += ", not asked: " + f.Reason
@@ -408,6 +420,14 @@ func ownFilterLine(f *capture.OwnFilter, wraps bool) string {
 		about += fmt.Sprintf("; of %d the process got something else than the answer", f.Belied)
 	}
 	return about
+}
+
+// leftOutLine says which sockets are captured for their filters only.
+func leftOutLine(sockets []string) string {
+	if len(sockets) == 1 {
+		return sockets[0] + " has a filter of its own, and is left out: --wrap-filter captures it"
+	}
+	return fmt.Sprintf("%d packet and netlink sockets have filters of their own, and are left out, such as %s: --wrap-filter captures them", len(sockets), sockets[0])
 }
 
 // snaplenBytes is the effective snaplen.
