@@ -493,10 +493,10 @@ func (l *Live) Remarks() []string {
 		all = append(all, "the process has mapped a socket into its memory: what it reads there is not in the user view")
 	}
 	if n := l.follower.spliced; n > 0 {
-		all = append(all, fmt.Sprintf("%d bytes went by splice, without a copy or into buffers that nobody can find: the user view has their length only", n))
+		all = append(all, quantity(n, "byte")+" went by splice, without a copy or into buffers that nobody can find: the user view has the length only")
 	}
 	if n := l.follower.moved; n > 0 {
-		all = append(all, fmt.Sprintf("%d bytes were sent by sendfile or splice: the sent view has their length only", n))
+		all = append(all, quantity(n, "byte")+" went out by sendfile or splice: the sent view has the length only")
 	}
 	if l.uring.Load() && l.config.wants(ViewSent) {
 		all = append(all, "the process uses io_uring: what it sent that way is not in the sent view")
@@ -508,9 +508,17 @@ func (l *Live) Remarks() []string {
 		all = append(all, "what packet and netlink sockets read is not followed: the user view has none of it")
 	}
 	if n := l.collector.forgotten.Load(); n > 0 {
-		all = append(all, fmt.Sprintf("%d packets were of sockets that nobody knows: they are not in the capture", n))
+		all = append(all, quantity(n, "packet")+" of sockets that nobody knows: not in the capture")
 	}
 	return all
+}
+
+// quantity is a number with its noun.
+func quantity(n uint64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // Close releases the programs and the processes. It is safe to call it twice.

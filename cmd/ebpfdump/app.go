@@ -73,7 +73,11 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 type lossError struct{ lost uint64 }
 
 func (e lossError) Error() string {
-	return fmt.Sprintf("%d packets were lost: a larger ring (-B) or a smaller snaplen (-s) may keep up", e.lost)
+	were := "were"
+	if e.lost == 1 {
+		were = "was"
+	}
+	return fmt.Sprintf("%s %s lost: a larger ring (-B) or a smaller snaplen (-s) may keep up", counted(e.lost, "packet"), were)
 }
 
 // differenceError says that something differs from before, or from what is expected.

@@ -365,16 +365,14 @@ func (r *reporter) liveLines(c capture.Counts) {
 	if !ok {
 		return
 	}
-	if c.Peeked > 0 {
-		r.printf("%d calls peeked (MSG_PEEK): they are in the user view, and not in its count", c.Peeked)
-	}
+	r.uncounted(c.Peeked, "call", "peeked (MSG_PEEK)", capture.ViewUser)
 	if c.Calls.Lost()+c.Calls.Truncated+c.Calls.Missed > 0 {
-		r.printf("system calls: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d calls missed at most",
-			c.Calls.Seen, c.Calls.Recorded, c.Calls.RingFull, c.Calls.Fault, c.Calls.Truncated, c.Calls.Missed)
+		r.printf("system calls: %s seen = %d recorded + %d ring full + %d fault; %d truncated, %s missed at most",
+			counted(c.Calls.Seen, "piece"), c.Calls.Recorded, c.Calls.RingFull, c.Calls.Fault, c.Calls.Truncated, counted(c.Calls.Missed, "call"))
 	}
 	if c.Sends.Lost()+c.Sends.Truncated+c.Sends.Missed > 0 {
-		r.printf("sends: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d calls missed at most",
-			c.Sends.Seen, c.Sends.Recorded, c.Sends.RingFull, c.Sends.Fault, c.Sends.Truncated, c.Sends.Missed)
+		r.printf("sends: %s seen = %d recorded + %d ring full + %d fault; %d truncated, %s missed at most",
+			counted(c.Sends.Seen, "piece"), c.Sends.Recorded, c.Sends.RingFull, c.Sends.Fault, c.Sends.Truncated, counted(c.Sends.Missed, "call"))
 	}
 	for _, f := range live.OwnFilters() {
 		if f.Packets > 0 {
@@ -393,7 +391,7 @@ func ownFilterLine(f *capture.OwnFilter, wraps bool) string {
 	if on := f.Sockets; len(on) > 0 {
 		about += " of " + strings.Join(on[:min(len(on), shown)], ", and of ")
 		if more := len(on) - shown; more > 0 {
-			about += fmt.Sprintf(", and of %d others", more)
+			about += ", and of " + counted(uint64(more), "other")
 		}
 	}
 	about += fmt.Sprintf(": %s, %s", f.Filter, counted(f.Packets, "packet"))
