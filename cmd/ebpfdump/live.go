@@ -32,6 +32,9 @@ inside the tap, which records what it decides, and is put back at the end. The
 capture ends when all of those that --pid names have ended.
 With --cgroup, does so for all that is in a cgroup, or comes to it, and in
 those below it, until the cgroup is removed: a service, a container, a session.
+(--cgroup says whose sockets, --view cgroup which of their packets: those that
+pass the kernel's cgroup hooks, of any process or socket. Neither needs the
+other.)
 With -- COMMAND, runs a command, from its first packet to its end; the exit
 status is then the command's if nothing else went wrong. A signal is passed on
 to the command, a second one ends the capture.`
@@ -56,7 +59,7 @@ type liveFlags struct {
 
 func (f *liveFlags) register(flags *pflag.FlagSet) {
 	flags.VarP(processNames{&f.pids}, "pid", "p", "join the running process `PID`, or all that are called so, and their children")
-	flags.StringVar(&f.cgroup, "cgroup", "", "follow the processes of the cgroup `PATH`, a folder or a path in the cgroup2 file system\n(whose sockets: --view cgroup is what of their packets)")
+	flags.StringVar(&f.cgroup, "cgroup", "", "follow the processes of the cgroup `PATH`, a folder or a path in the cgroup2 file system\n(--view cgroup is no choice of processes, but a view of their packets)")
 	flags.IntSliceVar(&f.fds, "fd", nil, "with --pid: only the socket that is descriptor `N` of the process, as list shows")
 	flags.IntSliceVar(&f.ports, "port", nil, "with --pid, --cgroup or a command: only sockets whose own or peer's port is `P`, as list shows")
 	flags.StringVarP(&f.user, "user", "Z", "", "run the command as `USER` (default who called sudo)")

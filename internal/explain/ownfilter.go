@@ -140,7 +140,7 @@ func (s *socket) sayOwnFilters() Finding {
 	none := o.Unjudged.Packets
 	several := len(o.Judged) > 1 || none > 0
 	if several {
-		f.Text += "The socket had other filters of its own at other times. "
+		f.Text += "Not all packets met the same filter of the socket's own. "
 	}
 	for i := range o.Judged {
 		of := &o.Judged[i]

@@ -178,7 +178,7 @@ var sentences = map[string]string{
 	"; in packets that were sent, from their IP header on":              "both directions",
 	"The socket has a filter of its own: %s. ":                          "own filter",
 	"For %s (%d dropped, %d truncated): %s. ":                           "filters",
-	"The socket had other filters of its own at other times. ":          "filters",
+	"Not all packets met the same filter of the socket's own. ":         "filters",
 	"For %s: further ones. ":                                            "filters",
 	"For %s: none. ":                                                    "filters, filters",
 	"What is said of %s is its answer when it was asked afterwards. ":   "own filter",
