@@ -352,10 +352,11 @@ func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 		p.Verdict, p.Truncated = verdictOf(rec.Verdict, rec.Len), rec.Caplen < rec.Len
 		p.Verdict.Asked = asked.Asked && p.Verdict != Verdict{}
 		p.Verdict.Unasked = asked.Unasked
+		p.Filter = at.filterChange(r.outlet)
 		at.record(rec.Verdict)
 		c.add(p, at, true)
 		c.drops, p.Drops = 0, 0
-		p.Verdict, p.Truncated = Verdict{}, false
+		p.Verdict, p.Truncated, p.Filter = Verdict{}, false, FilterChange{}
 	}
 	for _, view := range []View{ViewNet, ViewLink} {
 		at := r.at(view, p)

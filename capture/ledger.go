@@ -127,7 +127,7 @@ func (a *Account) String() string {
 	term(unread, a.Unread)
 	term(" - %d delivered from before the tap", a.Before)
 	term(" - %d delivered that no filter saw", a.Unknown)
-	term("; %d more were dropped before the filter could see them, for want of room or because they are broken", a.Unseen)
+	term("; dropped besides before the filter could see them, for want of room or because they are broken: %d", a.Unseen)
 	if a.Unread > 0 {
 		term("; sockets closed before they could say what they dropped: %d, and it is among what was not read", a.Closed)
 	}

@@ -95,8 +95,8 @@ type Interface struct {
 	// Both are empty for a socket of our own; Sockets is also empty for an interface that was
 	// read from a file.
 	Process, Sockets string
-	// Filter is the filter that the sockets have of their own, and how its verdicts are known
-	// (kernel view of joined processes only); empty if there is none.
+	// Filter is the filter that the sockets have of their own at the first packet, and how its
+	// verdicts are known (kernel view of joined processes only); empty if there is none.
 	Filter string
 	// LinkType is what packets of LayerForeign begin with, a number of
 	// https://www.tcpdump.org/linktypes.html.
@@ -222,6 +222,9 @@ type Packet struct {
 	Meta Meta
 	// Verdict is what the socket's filter decided (kernel view only).
 	Verdict Verdict
+	// Filter is set if the packets from this one on are of sockets with another filter of their own
+	// than those before it, or than the Interface's Filter says (kernel view only).
+	Filter FilterChange
 	// Receipt is how userspace got the bytes, and Reception what the Call was given and said
 	// (user view only). In the sent view Receipt has the Errno with which a call has failed, and in
 	// which packets the bytes of the others are.
@@ -229,6 +232,14 @@ type Packet struct {
 	Reception Reception
 	// PID and TID are the process and thread that made the Call, zero when unknown.
 	PID, TID uint32
+}
+
+// FilterChange says which filter sockets have from a packet on.
+type FilterChange struct {
+	// Changed is false for a packet whose filter is that of the one before it.
+	Changed bool
+	// Now is the filter, as in the Interface's Filter; empty if there is none.
+	Now string
 }
 
 // Got is how many bytes of a packet of the user view userspace got. With MSG_TRUNC, calls return

@@ -50,8 +50,11 @@ type outlet struct {
 	// For IPv4 packets of an IPv6 socket: in a file, each interface has one link type. They are
 	// made when the first such packet comes.
 	mapped [ViewCount]*lane
-	// filter is the key of the filter that the socket of the last packet had of its own.
-	filter uint64
+	// filter is the filter that the socket of the last packet had of its own, and filterText what to
+	// say of it.
+	filter     filterState
+	filterText string
+	whose      owner
 }
 
 // lane is one interface, and the counts of its packets.
@@ -61,6 +64,9 @@ type lane struct {
 	counted  uint64 // of handed: without peeks, and calls that returned no message
 	filtered uint64 // packets that the verdict dropped
 	written  uint64 // packets that the sink took
+
+	// filter is that of the last packet's socket, and described the one that the Interface tells of.
+	filter, described filterState
 }
 
 // record counts a packet for the lane.
@@ -101,6 +107,7 @@ func (o owner) String() string { return o.process + ", " + o.sockets }
 
 // describe replaces the description of whose packets the interfaces have.
 func (pl *outlet) describe(whose owner) {
+	pl.whose = whose
 	for v, at := range pl.lanes {
 		if at == nil {
 			continue
@@ -119,7 +126,7 @@ func (pl *outlet) at(view View, p *Packet) *lane {
 	}
 	m := pl.mapped[view]
 	if m == nil {
-		m = &lane{Interface: at.Interface}
+		m = &lane{Interface: at.Interface, filter: at.described, described: at.described}
 		m.IPv6 = false
 		pl.mapped[view] = m
 	}

@@ -32,6 +32,9 @@ inside the tap, which records what it decides, and is put back at the end. The
 capture ends when all of those that --pid names have ended.
 With --cgroup, does so for all that is in a cgroup, or comes to it, and in
 those below it, until the cgroup is removed: a service, a container, a session.
+(--cgroup says whose sockets, --view cgroup which of their packets: those that
+pass the kernel's cgroup hooks, of any process or socket. Neither needs the
+other.)
 With -- COMMAND, runs a command, from its first packet to its end; the exit
 status is then the command's if nothing else went wrong. A signal is passed on
 to the command, a second one ends the capture.`
@@ -56,7 +59,7 @@ type liveFlags struct {
 
 func (f *liveFlags) register(flags *pflag.FlagSet) {
 	flags.VarP(processNames{&f.pids}, "pid", "p", "join the running process `PID`, or all that are called so, and their children")
-	flags.StringVar(&f.cgroup, "cgroup", "", "follow the processes of the cgroup `PATH`, a folder or a path in the cgroup2 file system")
+	flags.StringVar(&f.cgroup, "cgroup", "", "follow the processes of the cgroup `PATH`, a folder or a path in the cgroup2 file system\n(--view cgroup is no choice of processes, but a view of their packets)")
 	flags.IntSliceVar(&f.fds, "fd", nil, "with --pid: only the socket that is descriptor `N` of the process, as list shows")
 	flags.IntSliceVar(&f.ports, "port", nil, "with --pid, --cgroup or a command: only sockets whose own or peer's port is `P`, as list shows")
 	flags.StringVarP(&f.user, "user", "Z", "", "run the command as `USER` (default who called sudo)")
@@ -282,6 +285,7 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 		config.Filtered = func(socket string) {
 			report.notice(socket + " has a filter already, and is left alone: --wrap-filter runs it inside the tap, --replace-filter takes its place")
 		}
+		config.LeftOut = func(sockets []string) { report.notice(leftOutLine(sockets)) }
 		live, err := a.openLive(config, f, p.keys)
 		if err != nil {
 			return source{}, withFlags(pointToList(err, config.PIDs))
@@ -386,16 +390,14 @@ func (r *reporter) liveLines(c capture.Counts) {
 	if !ok {
 		return
 	}
-	if c.Peeked > 0 {
-		r.printf("%d calls peeked (MSG_PEEK): they are in the user view, and not in its count", c.Peeked)
-	}
+	r.uncounted(c.Peeked, "call", "peeked (MSG_PEEK)", capture.ViewUser)
 	if c.Calls.Lost()+c.Calls.Truncated+c.Calls.Missed > 0 {
-		r.printf("system calls: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d calls missed at most",
-			c.Calls.Seen, c.Calls.Recorded, c.Calls.RingFull, c.Calls.Fault, c.Calls.Truncated, c.Calls.Missed)
+		r.printf("system calls: %s seen = %d recorded + %d ring full + %d fault; %d truncated, %s missed at most",
+			counted(c.Calls.Seen, "piece"), c.Calls.Recorded, c.Calls.RingFull, c.Calls.Fault, c.Calls.Truncated, counted(c.Calls.Missed, "call"))
 	}
 	if c.Sends.Lost()+c.Sends.Truncated+c.Sends.Missed > 0 {
-		r.printf("sends: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d calls missed at most",
-			c.Sends.Seen, c.Sends.Recorded, c.Sends.RingFull, c.Sends.Fault, c.Sends.Truncated, c.Sends.Missed)
+		r.printf("sends: %s seen = %d recorded + %d ring full + %d fault; %d truncated, %s missed at most",
+			counted(c.Sends.Seen, "piece"), c.Sends.Recorded, c.Sends.RingFull, c.Sends.Fault, c.Sends.Truncated, counted(c.Sends.Missed, "call"))
 	}
 	for _, f := range live.OwnFilters() {
 		if f.Packets > 0 {
@@ -409,7 +411,18 @@ func (r *reporter) liveLines(c capture.Counts) {
 
 // ownFilterLine says what a filter that sockets have of their own did.
 func ownFilterLine(f *capture.OwnFilter, wraps bool) string {
-	about := fmt.Sprintf("own filter: %s, %s", f.Filter, counted(f.Packets, "packet"))
+	about := "own filter"
+	const shown = 3
+	if on := f.Sockets; len(on) > 0 {
+		about += " of " + strings.Join(on[:min(len(on), shown)], ", and of ")
+		if more := len(on) - shown; more > 0 {
+			about += ", and of " + counted(uint64(more), "other")
+		}
+	}
+	about += fmt.Sprintf(": %s, %s", f.Filter, counted(f.Packets, "packet"))
+	if f.Unwrapped != "" {
+		about += fmt.Sprintf(", cannot run inside the tap (%s)", f.Unwrapped)
+	}
 	switch {
 	case !f.Asked && !f.Wrapped:
 		about += ", not asked: " + f.Reason
@@ -430,6 +443,14 @@ func ownFilterLine(f *capture.OwnFilter, wraps bool) string {
 		about += fmt.Sprintf("; of %d the process got something else than the answer", f.Belied)
 	}
 	return about
+}
+
+// leftOutLine says which sockets are captured for their filters only.
+func leftOutLine(sockets []string) string {
+	if len(sockets) == 1 {
+		return sockets[0] + " has a filter of its own, and is left out: --wrap-filter captures it"
+	}
+	return fmt.Sprintf("%d packet and netlink sockets have filters of their own, and are left out, such as %s: --wrap-filter captures them", len(sockets), sockets[0])
 }
 
 // snaplenBytes is the effective snaplen.

@@ -61,13 +61,13 @@ func (r *reporter) begin(from source) {
 	for _, v := range r.plan.config.Views {
 		views = append(views, v.String())
 	}
-	r.printf("listening on %s, views %s, snaplen %d bytes", from.on, strings.Join(views, ","), r.plan.snaplenBytes())
+	r.printf("listening on %s, views %s, snaplen %s", from.on, strings.Join(views, ","), counted(uint64(r.plan.snaplenBytes()), "byte"))
 	const shown = 8
 	for _, s := range from.sockets[:min(len(from.sockets), shown)] {
 		r.printf("  %s", s)
 	}
 	if more := len(from.sockets) - shown; more > 0 {
-		r.printf("  and %d sockets more", more)
+		r.printf("  and %s more", counted(uint64(more), "socket"))
 	}
 	if r.plan.verbose {
 		r.printf("ring of %d bytes, times within %v of the wall clock", from.RingSize(), from.ClockError())
@@ -128,7 +128,7 @@ func (r *reporter) count(printf func(string, ...any)) {
 	if err != nil {
 		return // the capture itself will report the error
 	}
-	printf("%d packets captured, %d received by userspace, %d dropped by kernel", c.Captured, c.Delivered, c.Tap.Lost())
+	printf("%s captured, %d received by userspace, %d dropped by kernel", counted(c.Captured, "packet"), c.Delivered, c.Tap.Lost())
 }
 
 // end finishes the output and prints the closing lines, even after a failure.
@@ -194,19 +194,19 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 	for _, sum := range all {
 		switch {
 		case sum.view == capture.ViewKernel && len(kinds) == 1:
-			r.printf("%s: %d packets, %s", sum.name, sum.packets, cut)
+			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), cut)
 		case sum.account != nil:
 			before := ""
 			if n := sum.account.Unseen; n > 0 {
 				before = fmt.Sprintf(", %d dropped before the filter ran", n)
 			}
-			r.printf("%s: %d packets, %d dropped by the receive queue%s", sum.name, sum.packets, sum.account.Queue, before)
+			r.printf("%s: %s, %d dropped by the receive queue%s", sum.name, counted(sum.packets, "packet"), sum.account.Queue, before)
 		case sum.view == capture.ViewCgroup && len(kinds) == 1:
-			r.printf("%s: %d packets, %d received and %d sent", sum.name, sum.packets, c.Hooked-c.Departed, c.Departed)
+			r.printf("%s: %s, %d received and %d sent", sum.name, counted(sum.packets, "packet"), c.Hooked-c.Departed, c.Departed)
 		case sum.view == capture.ViewUser || sum.view == capture.ViewSent:
-			r.printf("%s: %d packets, %d bytes", sum.name, sum.packets, sum.bytes)
+			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), counted(sum.bytes, "byte"))
 		default:
-			r.printf("%s: %d packets", sum.name, sum.packets)
+			r.printf("%s: %s", sum.name, counted(sum.packets, "packet"))
 		}
 	}
 	if len(kinds) > 1 {
@@ -245,7 +245,7 @@ func (r *reporter) unwritten(written uint64, statistics []capture.Statistics) {
 	for _, s := range statistics {
 		captured += s.Delivered
 	}
-	r.printf("%d packets written of %d captured, all views together: the output has failed", written, captured)
+	r.printf("%s written of %d captured, all views together: the output has failed", counted(written, "packet"), captured)
 }
 
 // notAmongThem says what the three lines that are as tcpdump's do not count: they are about packets
@@ -282,25 +282,32 @@ func (r *reporter) hookLines(c capture.Counts) {
 }
 
 func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistics) {
-	r.printf("%d packets captured", c.Captured)
-	r.printf("%d packets received by filter", c.Tap.Seen)
-	r.printf("%d packets dropped by kernel", c.Tap.Lost())
+	r.printf("%s captured", counted(c.Captured, "packet"))
+	r.printf("%s received by filter", counted(c.Tap.Seen, "packet"))
+	r.printf("%s dropped by kernel", counted(c.Tap.Lost(), "packet"))
 	r.notAmongThem(c)
 	r.printf("tap: %d seen = %d recorded + %d ring full + %d load failed",
 		c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed)
 	r.hookLines(c)
 	r.interfaceLines(c, statistics)
 	if v := r.plan.config.Verdict; v != nil {
-		r.printf("filter: %d packets dropped, %d truncated (%s)", c.Tap.Dropped, c.Trimmed, v.Name())
+		r.printf("filter: %s dropped, %d truncated (%s)", counted(c.Tap.Dropped, "packet"), c.Trimmed, v.Name())
 	}
-	if c.Empty > 0 {
-		r.printf("%d calls returned an error or the end of a connection: they are in the user view, and not in its count", c.Empty)
-	}
-	if c.Failed > 0 {
-		r.printf("%d sends failed: they are in the sent view, and not in its count", c.Failed)
-	}
+	r.uncounted(c.Empty, "call", "returned an error or the end of a connection", capture.ViewUser)
+	r.uncounted(c.Failed, "send", "failed", capture.ViewSent)
 	r.liveLines(c)
 	if c.Unreached > 0 {
-		r.printf("%d headers below offset 0 could not be reached by the filter", c.Unreached)
+		r.printf("%s below offset 0 could not be reached by the filter", counted(c.Unreached, "header"))
+	}
+}
+
+// uncounted says what is in a view, and not in the count of its packets.
+func (r *reporter) uncounted(n uint64, noun, did string, in capture.View) {
+	they := "they are"
+	if n == 1 {
+		they = "it is"
+	}
+	if n > 0 {
+		r.printf("%s %s: %s in the %s view, and not in its count", counted(n, noun), did, they, in)
 	}
 }

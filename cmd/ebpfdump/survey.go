@@ -190,7 +190,7 @@ func (a *app) compareSurveys(ctx context.Context, f surveyFlags, files []*os.Fil
 	case n == 1:
 		return differenceError{"1 difference"}
 	case n > 1:
-		return differenceError{fmt.Sprintf("%d differences", n)}
+		return differenceError{counted(uint64(n), "difference")}
 	}
 	_, err = fmt.Fprintf(out, "no differences between %s and %s\n", terminal.Plain(before.System.Kernel), terminal.Plain(after.System.Kernel))
 	return err
@@ -225,7 +225,7 @@ func (a *app) surveyReport(ctx context.Context, f surveyFlags, files []*os.File,
 		done := 0
 		options.Done = func(name string) {
 			done++
-			a.stderr.Overwrite(fmt.Sprintf("%d kinds of socket tried, last %s", done, name))
+			a.stderr.Overwrite(fmt.Sprintf("%s of sockets tried, last %s", counted(uint64(done), "kind"), name))
 		}
 		defer a.stderr.Clear()
 	}

@@ -47,7 +47,7 @@ var (
 	alsoNeeds = map[string][]string{
 		"capture --view cgroup":           {CgroupHook},
 		"capture --pid PID":               {CgroupHook},
-		"capture --wrap-filter --pid PID": {CgroupHook},
+		"capture --wrap-filter --pid PID": {CgroupHook, BPFFileSystem},
 		"capture -- COMMAND":              {CgroupHook},
 		"list":                            {ownProcesses},
 		"capture --user USER -- COMMAND":  {CgroupHook},

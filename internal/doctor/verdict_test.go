@@ -17,7 +17,7 @@ var ordinary = capability.Privilege{UID: 1000}
 // machine is one on which every trial succeeded except those given.
 func machine(p capability.Privilege, failed ...Trial) Machine {
 	m := Machine{Process: Process{UID: p.UID, nested: p.Nested}, Kernel: Kernel{OwnProcesses: Finding{Answer: Yes}}}
-	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, CgroupHook, NetlinkMessage, OtherUser} {
+	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, CgroupHook, NetlinkMessage, OtherUser, BPFFileSystem} {
 		m.Trials = append(m.Trials, Trial{Name: name, Finding: Finding{Answer: Yes}})
 	}
 	for _, f := range failed {
@@ -58,6 +58,9 @@ func TestDiagnose(t *testing.T) {
 		want    map[string]Verdict // only what is not yes
 	}{
 		"everything": {machine(ordinary), true, nil},
+		"no BPF file system": {machine(ordinary, Trial{Name: BPFFileSystem, Finding: Finding{No, "none is mounted"}, Mend: "mount it"}), true, map[string]Verdict{
+			"capture --wrap-filter --pid PID": {Finding: Finding{No, "none is mounted"}, Mend: "mount it"},
+		}},
 		"raw sockets only": {machine(ordinary, lacks(RawSocket, "CAP_NET_RAW"), lacks(PacketSocket, "CAP_NET_RAW")), false, map[string]Verdict{
 			"capture --sock raw":    {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
 			"capture --sock packet": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},

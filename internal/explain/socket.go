@@ -45,6 +45,10 @@ type socket struct {
 	names        []string
 	several, own bool
 	protocols    map[uint8]bool
+	// filters are those that the sockets of interfaces had of their own at the last packet, and
+	// unfiltered counts the packets that came while they had none.
+	filters    map[*capture.Interface]string
+	unfiltered Count
 }
 
 // ends are segments that end a stream.
@@ -100,7 +104,7 @@ func (s *socket) view(i *capture.Interface) *view {
 	}
 	v.take(i)
 	if i.Filter != "" {
-		s.hasFilter(i.Filter)
+		s.hasFilter(i)
 	}
 	switch {
 	case i.Process == "":
@@ -202,6 +206,9 @@ func (s *socket) kernelPacket(p *capture.Packet) {
 		return
 	}
 	s.countAnswer(p)
+	if p.Interface.View == capture.ViewKernel {
+		s.countFilter(p)
+	}
 	e := s.open[p.ID]
 	if p.Interface.View == capture.ViewWire && (e == nil || p.ID == 0) {
 		return // it passed the interface, but not this socket's filter

@@ -26,6 +26,11 @@ type fact struct {
 var (
 	kernelFacts = []fact{
 		{
+			holds: func(p *capture.Packet) bool { return p.Filter.Changed },
+			say:   sayFilterChange,
+			read:  readFilterChange,
+		},
+		{
 			holds: func(p *capture.Packet) bool { return p.Verdict.Unasked },
 			say:   func(b []byte, _ *capture.Packet) []byte { return append(b, unasked...) },
 			read: func(sentence string, p *capture.Packet) bool {
@@ -202,6 +207,9 @@ var (
 )
 
 const (
+	otherFilter = "from here on the socket has a filter of its own: "
+	noFilter    = "from here on the socket has no filter of its own"
+
 	verdictIs    = "verdict="
 	byTheFilter  = " (truncated by the filter)"
 	dropped      = verdictIs + "0 (dropped by the filter)"
@@ -249,6 +257,25 @@ func readMissing(sentence string, p *capture.Packet) bool {
 		}
 	}
 	return false
+}
+
+func sayFilterChange(b []byte, p *capture.Packet) []byte {
+	if p.Filter.Now == "" {
+		return append(b, noFilter...)
+	}
+	return append(append(b, otherFilter...), p.Filter.Now...)
+}
+
+func readFilterChange(sentence string, p *capture.Packet) bool {
+	now, other := strings.CutPrefix(sentence, otherFilter)
+	if other = other && now != ""; !other && sentence != noFilter {
+		return false
+	}
+	p.Filter = capture.FilterChange{Changed: true}
+	if other {
+		p.Filter.Now = now
+	}
+	return true
 }
 
 func sayFed(b []byte, p *capture.Packet) []byte {
@@ -373,13 +400,13 @@ var errnos = sync.OnceValue(func() map[string]syscall.Errno {
 // call: three lists of ids, and the sentences.
 const FactsSize = 6144
 
-// HasFacts tells whether a packet's comment has a sentence about its Verdict, its Receipt
-// or its being Truncated.
+// HasFacts tells whether a packet's comment has a sentence about its Filter, its Verdict, its
+// Receipt or its being Truncated.
 func HasFacts(p *capture.Packet) bool {
 	r, said := &p.Receipt, &p.Reception
 	// Most packets have nothing of a Reception that is worth a look: one comparison tells.
 	return (said.Flags|said.Segment|uint32(len(said.Controls)) != 0 || said.Cut) && mentionsReception(p) ||
-		p.Verdict.Dropped || p.Verdict.Of > 0 || p.Verdict.Unasked || p.Truncated || r.Peeked || r.Belied || r.End || r.Errno != 0 ||
+		p.Filter.Changed || p.Verdict.Dropped || p.Verdict.Of > 0 || p.Verdict.Unasked || p.Truncated || r.Peeked || r.Belied || r.End || r.Errno != 0 ||
 		isMissing(r.Missing) || r.BeforeTap > 0 || !r.Fed.Empty() || r.Later || r.QueueDropped > 0 ||
 		!r.Packets.Empty() || r.Waiting > 0
 }

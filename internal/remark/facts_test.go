@@ -21,6 +21,11 @@ func fromKernel(v capture.Verdict, truncated bool) capture.Packet {
 	return capture.Packet{Interface: kernelView, Data: make([]byte, 10), Len: 19, Verdict: v, Truncated: truncated}
 }
 
+func withFilter(p capture.Packet, now string) capture.Packet {
+	p.Filter = capture.FilterChange{Changed: true, Now: now}
+	return p
+}
+
 func toUser(r capture.Receipt) capture.Packet {
 	return capture.Packet{Interface: userView, Call: "recvmsg", Receipt: r}
 }
@@ -47,6 +52,9 @@ var said = map[string]capture.Packet{
 	"cut to 10 of 19 bytes by the snaplen":                                             fromKernel(capture.Verdict{}, true),
 	"verdict=12 of 19 (truncated by the filter); cut to 10 of 19 bytes by the snaplen": fromKernel(capture.Verdict{Keep: 12, Of: 19}, true),
 	"verdict=0 (dropped by the filter); cut to 10 of 19 bytes by the snaplen":          fromKernel(capture.Verdict{Dropped: true}, true),
+
+	"from here on the socket has no filter of its own": withFilter(fromKernel(capture.Verdict{}, false), ""),
+	"from here on the socket has a filter of its own: classic filter of 1 instruction (1,6 0 0 0), asked afterwards what it had decided; verdict=0 (dropped by the filter, asked afterwards)": withFilter(fromKernel(capture.Verdict{Dropped: true, Asked: true}, false), "classic filter of 1 instruction (1,6 0 0 0), asked afterwards what it had decided"),
 
 	"the filter could not be asked about this packet":                                       fromKernel(capture.Verdict{Unasked: true}, false),
 	"the filter could not be asked about this packet; cut to 10 of 19 bytes by the snaplen": fromKernel(capture.Verdict{Unasked: true}, true),
@@ -97,6 +105,7 @@ var said = map[string]capture.Packet{
 // unsaid is a packet without its facts.
 func unsaid(p capture.Packet, comment string) *capture.Packet {
 	p.Verdict, p.Truncated, p.Receipt, p.Reception, p.Comment = capture.Verdict{}, false, capture.Receipt{}, capture.Reception{}, comment
+	p.Filter = capture.FilterChange{}
 	return &p
 }
 
@@ -151,6 +160,7 @@ func TestForeignSentences(t *testing.T) {
 		"verdict=", "verdict=1", "verdict=0", "verdict=-1 of 19 (truncated by the filter)", "verdict=012 of 19 (truncated by the filter)",
 		"verdict=12 of 0 (truncated by the filter)", "verdict=4294967296 of 19 (truncated by the filter)", "verdict=0 (dropped by the filter) ",
 		"cut to 10 of 20 bytes by the snaplen", "cut to 11 of 19 bytes by the snaplen", "cut to 10 of 19 bytes", "end of stream", "\n\n; ; \n",
+		"from here on the socket has a filter of its own: ", "from here on the socket has no filter",
 	} {
 		p := unsaid(fromKernel(capture.Verdict{}, false), text)
 		if CutFacts(p); HasFacts(p) || p.Comment != text {
@@ -244,6 +254,12 @@ func FuzzFacts(f *testing.F) {
 			p = fromKernel(capture.Verdict{Dropped: flag(0), Keep: uint32(a), Of: uint32(b)}, flag(1))
 			if p.Verdict.Of == 0 {
 				p.Verdict.Keep = 0
+			}
+			if flag(2) {
+				p = withFilter(p, strings.Trim(call, ";\n"))
+				if strings.ContainsAny(call, ";\n") {
+					p.Filter.Now = ""
+				}
 			}
 		} else {
 			p.Receipt = capture.Receipt{
