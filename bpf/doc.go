@@ -53,3 +53,5 @@ package bpf
 //go:generate go tool bpf2go -target bpfel sends sends.c
 //go:generate go tool bpf2go -target bpfel uring uring.c
 //go:generate go tool bpf2go -target bpfel -type found_program inspect inspect.c
+//go:generate go tool bpf2go -target bpfel -type flow -type local -type owner wire wire.c
+//go:generate go tool bpf2go -target bpfel flows flows.c
