@@ -105,6 +105,9 @@ const (
 	HookWireIn
 	// HookWireOut: a Wire has seen it on an interface, and its socket has sent it.
 	HookWireOut
+	// HookDrop: the kernel has freed it without having used it. Filter is the address of the
+	// instruction that did, and Verdict the kernel's reason: see Drops.
+	HookDrop
 )
 
 // Record is a packet as the tap recorded it.

@@ -24,6 +24,7 @@
 #define HOOK_NONE 3 /* no packet: the bytes that follow tell of the filter */
 #define HOOK_WIRE_IN 4	/* on an interface: it comes to the socket */
 #define HOOK_WIRE_OUT 5 /* on an interface: the socket has sent it */
+#define HOOK_DROP 6	/* the kernel has freed it, and says that this is no ordinary end */
 
 /* What a hook says of one packet; the packet follows, from offset 0 on or from before it,
  * in room of a class. Go's RecordHeader has the same fields, as its
@@ -35,11 +36,12 @@ struct record {
 	__u64 cookie;	       /* of the socket that receives */
 	__u64 origin;	       /* at the cgroup hook: cookie of the marked socket, its listener or itself */
 	__u64 lost;	       /* packets that this cpu has lost so far */
-	__u64 filter;	       /* at the cgroup hook: the socket's own filter, see ownfilter.h; 0 if it has none. On an interface: inode of its network namespace */
+	__u64 filter;	       /* at the cgroup hook: the socket's own filter, see ownfilter.h; 0 if it has none. On an interface: inode of its network namespace. At
+				* HOOK_DROP: address of the instruction that has freed the packet */
 	__u32 cpu;	       /* that ran the filter */
 	__u32 len;	       /* skb->len: bytes from where the recorded ones begin */
 	__u32 caplen;	       /* bytes that follow and are the packet's */
-	__s32 verdict;	       /* what the filter decided: bytes to keep, 0 drops */
+	__s32 verdict;	       /* what the filter decided: bytes to keep, 0 drops. At HOOK_DROP the kernel's reason */
 	__u32 pkt_type;	       /* PACKET_HOST, PACKET_OUTGOING, ... */
 	__u32 protocol;	       /* ethertype, network byte order */
 	__u32 ifindex;	       /* 0 if the packet has no interface */

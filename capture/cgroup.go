@@ -83,13 +83,16 @@ func (c *collector) newID() uint64 {
 }
 
 // idOf is the id of a packet of the kernel view.
-func (c *collector) idOf(rec *bpf.Record, lost uint64) uint64 {
+func (c *collector) idOf(r *route, rec *bpf.Record, lost uint64) uint64 {
+	p := &c.packet
 	if b := c.hooks.beside; b != nil && rec.Hook == bpf.HookFilter {
-		if id := b.claim(rec, lost > 0); id != 0 {
-			return id
+		if p.ID = b.claim(rec, lost > 0); p.ID != 0 {
+			return p.ID
 		}
 	}
-	return c.newID()
+	p.ID = c.newID()
+	c.noteSeen(r, p, rec)
+	return p.ID
 }
 
 // arrived processes what the hook has recorded of a packet that arrives at a socket with the tap.
@@ -138,6 +141,7 @@ func (c *collector) hooked() *route {
 	}
 	c.packet = Packet{Time: c.clock.wall(int64(rec.Time)), ID: c.newID(), Protocol: r.protocol, Meta: metaOf(rec)}
 	address(&c.packet, rec, r.kind.layer)
+	c.noteSeen(r, &c.packet, rec)
 	return r
 }
 
@@ -179,18 +183,21 @@ func (s *Session) openHook() (err error) {
 	if s.config.Kind == kindOf(unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP) && bpf.HidesSYNACKs() {
 		s.config.Notice(hiddenSYNACKs)
 	}
-	s.config.Filter = marking{s.config.Filter, s.hook}
+	s.config.Filter = &marking{s.config.Filter, func(fd int) error {
+		_, err := s.hook.Mark(fd)
+		return err
+	}}
 	return nil
 }
 
-// marking is a Filter whose sockets are marked for the hook.
+// marking is a Filter whose sockets are marked.
 type marking struct {
 	Filter
-	hook *bpf.Hook
+	mark func(fd int) error
 }
 
-func (m marking) Attach(fd int) error {
-	if _, err := m.hook.Mark(fd); err != nil {
+func (m *marking) Attach(fd int) error {
+	if err := m.mark(fd); err != nil {
 		return err
 	}
 	return m.Filter.Attach(fd)

@@ -46,6 +46,7 @@ type collector struct {
 	drops      uint64  // losses since the last packet of the kernel view
 	ids        uint64  // the last one that was given
 	hooks      cgroupHooks
+	dropped    *drops // nil without ViewDrop
 	scratch    []byte
 	flushed    time.Time
 
@@ -59,6 +60,7 @@ type collector struct {
 	peeks     atomic.Uint64            // deliveries that the process only peeked at
 	empty     atomic.Uint64            // calls that returned no message where there are messages
 	refused   atomic.Uint64            // sends that failed
+	ordinary  atomic.Uint64            // packets that were freed and not dropped
 	forgotten atomic.Uint64            // packets whose sockets are not known any more
 }
 
@@ -200,6 +202,9 @@ func (c *collector) kernel() {
 	case rec.Hook == bpf.HookNone:
 		c.announced(rec)
 		return
+	case rec.Hook == bpf.HookDrop:
+		c.freed(whole, length)
+		return
 	case rec.Hook == bpf.HookEgress:
 		c.departed(whole, length)
 		return
@@ -227,8 +232,7 @@ func (c *collector) kernel() {
 	r.outlet.tally.record(wanted, rec.Verdict)
 	if wanted {
 		c.counts[ViewKernel].Add(1)
-		c.noted.ID = c.idOf(rec, lost)
-		p.ID = c.noted.ID
+		c.noted.ID = c.idOf(r, rec, lost)
 		if trims(rec.Verdict, rec.Len) {
 			c.trimmed.Add(1)
 		}

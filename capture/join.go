@@ -194,6 +194,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	if config.changes() && config.wants(ViewCgroup) {
 		l.collector.hooks.beside = newBeside()
 	}
+	l.collector.dropped = newDrops(l.drops)
 	l.collector.departures.countLosses(l.hook)
 	if l.tellsFilters() {
 		l.collector.filters = newOwnFilters(func(text string) { l.tellOnce(text, l.config.Notice) })
@@ -240,6 +241,9 @@ func (l *Live) load() error {
 		return err
 	}
 	l.tap, l.hook, l.calls, l.untapped = f.Tap, f.Hook, f.Calls, !c.wants(ViewUser)
+	if l.drops, err = openDrops(&c.Options, c.Ports, l.tap, l.hook); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	l.wanted = cancel
 	// Now, since loading the rest may have taken as long as the lease lasts.
@@ -456,6 +460,9 @@ func (l *Live) leave() error {
 		// First, or else there are deliveries of packets that were not recorded.
 		errs = append(errs, l.calls.Stop())
 	}
+	if l.drops != nil {
+		errs = append(errs, l.drops.Stop())
+	}
 	errs = append(errs, l.hook.Stop(), l.tap.Stop())
 	l.wanted()
 	quiesce()
@@ -508,6 +515,9 @@ func (l *Live) Close() error {
 	var closers []io.Closer
 	if l.calls != nil {
 		closers = append(closers, l.calls)
+	}
+	if l.drops != nil {
+		closers = append(closers, l.drops)
 	}
 	if l.hook != nil {
 		closers = append(closers, l.hook)

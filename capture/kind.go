@@ -143,7 +143,7 @@ func (k *Kind) newInterface(view View, clockError int64) Interface {
 		if k.segments() {
 			i.Header = HeaderSegment
 		}
-	case ViewNet, ViewCgroup:
+	case ViewNet, ViewCgroup, ViewDrop:
 		i.Layer = LayerNetwork
 	case ViewLink:
 		i.Layer = LayerLink

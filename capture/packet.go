@@ -21,6 +21,9 @@ const (
 	// ViewCgroup is what the cgroup hooks get, from the IP header on: of what a socket receives
 	// and of what it sends.
 	ViewCgroup
+	// ViewDrop is what the kernel freed of what a socket was to receive or has sent, from the IP
+	// header on, with the reason.
+	ViewDrop
 
 	// ViewCount is more than the number of any view, to index arrays.
 	ViewCount
@@ -34,6 +37,7 @@ var viewNames = map[View]string{
 	ViewWire:   "wire",
 	ViewSent:   "sent",
 	ViewCgroup: "cgroup",
+	ViewDrop:   "drop",
 }
 
 // String is the name used on the command line and in interface names.
@@ -222,6 +226,8 @@ type Packet struct {
 	Meta Meta
 	// Verdict is what the socket's filter decided (kernel view only).
 	Verdict Verdict
+	// Drop is why the kernel has freed the packet (drop view only).
+	Drop Drop
 	// Receipt is how userspace got the bytes, and Reception what the Call was given and said
 	// (user view only). In the sent view Receipt has the Errno with which a call has failed, and in
 	// which packets the bytes of the others are.
@@ -298,7 +304,11 @@ type Statistics struct {
 	// Bytes counts what userspace got or sent, in its views: for streams it is the only sum. It
 	// is not in a file.
 	Bytes uint64
-	// Comment is a remark in words, or empty: in the user view the Account.
+	// Reasons says why the kernel dropped the packets (drop view only), nil if it dropped none. In a
+	// file it is in the Comment.
+	Reasons *DropReasons
+	// Comment is a remark in words, or empty: in the user view the Account, in the drop view the
+	// Reasons.
 	Comment string
 	// Account balances the packets of the interface's sockets, in the user view. It is nil for
 	// streams and for interfaces that were read from a file.

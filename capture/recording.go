@@ -43,6 +43,7 @@ type recording struct {
 	notice    func(string)
 	tap       *bpf.Tap
 	hook      *bpf.Hook  // nil if nothing is recorded at the cgroup hooks
+	drops     *bpf.Drops // nil without ViewDrop
 	calls     *bpf.Calls // nil if the calls of other processes are not followed
 	collector *collector
 	started   int64 // on the boot clock
@@ -76,7 +77,7 @@ func (r *recording) RingSize() int { return r.tap.RingSize() }
 func (r *recording) ledger() *ledger {
 	return &ledger{
 		collector: r.collector, views: r.views, outlets: r.collector.origin.outlets(),
-		started: r.started, tap: r.tap, hook: r.hook, calls: r.calls, untapped: r.untapped,
+		started: r.started, tap: r.tap, hook: r.hook, drops: r.drops, calls: r.calls, untapped: r.untapped,
 	}
 }
 

@@ -57,10 +57,11 @@ type outlet struct {
 // lane is one interface, and the counts of its packets.
 type lane struct {
 	Interface
-	handed   uint64 // packets that were handed to it
-	counted  uint64 // of handed: without peeks, and calls that returned no message
-	filtered uint64 // packets that the verdict dropped
-	written  uint64 // packets that the sink took
+	handed   uint64            // packets that were handed to it
+	counted  uint64            // of handed: without peeks, and calls that returned no message
+	filtered uint64            // packets that the verdict dropped
+	written  uint64            // packets that the sink took
+	reasons  map[string]uint64 // why the kernel has dropped the packets
 }
 
 // record counts a packet for the lane.
@@ -73,7 +74,7 @@ func (l *lane) record(verdict int32) {
 func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 	p := &outlet{kind: kind}
 	for _, v := range views {
-		if v == ViewCgroup && !kind.HasCgroupHooks() {
+		if (v == ViewCgroup || v == ViewDrop) && !kind.HasCgroupHooks() {
 			continue
 		}
 		p.lanes[v] = &lane{Interface: kind.newInterface(v, clockError)}
@@ -90,7 +91,7 @@ func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 // readsSegments tells whether the user view is the other direction of the sent view. If a view of
 // the kernel is there, that one is: twice the same bytes would look like a retransmission.
 func readsSegments(views []View) bool {
-	kernel := func(v View) bool { return v != ViewUser && v != ViewSent }
+	kernel := func(v View) bool { return v != ViewUser && v != ViewSent && v != ViewDrop }
 	return slices.Contains(views, ViewSent) && !slices.ContainsFunc(views, kernel)
 }
 

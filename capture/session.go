@@ -96,6 +96,9 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 			s.Close()
 		}
 	}()
+	if config.wants(ViewDrop) && !config.Kind.HasCgroupHooks() {
+		return nil, fmt.Errorf("what the kernel drops is recorded of internet sockets, not of a %s: choose views without %v", config.Kind.Summary, ViewDrop)
+	}
 	if config.wants(ViewCgroup) && !config.Kind.HasCgroupHooks() {
 		return nil, fmt.Errorf("the kernel runs no cgroup hook for a %s: choose views without %v", config.Kind.Summary, ViewCgroup)
 	}
@@ -111,6 +114,9 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 	}
 	s.untapped = s.config.Filter != Filter(s.tap)
 	if err := s.openHook(); err != nil {
+		return nil, err
+	}
+	if err := s.openDrops(); err != nil {
 		return nil, err
 	}
 	clock, err := newClock()
@@ -129,6 +135,7 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 	if s.hook != nil {
 		s.collector.hooks.beside = newBeside()
 	}
+	s.collector.dropped = newDrops(s.drops)
 	s.collector.departures.countLosses(s.hook)
 	s.own = newOwn(&config, s.tap, clock.bound)
 	s.own.home.cookie = s.main.cookie
@@ -297,6 +304,12 @@ func (s *Session) stop() error {
 		quiesce()
 		return err
 	}
+	if s.drops != nil {
+		// Before the sockets turn away what comes: that is not of the kernel's own accord.
+		if err := s.drops.Stop(); err != nil {
+			return err
+		}
+	}
 	drops := dropCount{low: s.main.queueDrops()}
 	s.main.closing.Store(&drops.low)
 	var errs []error
@@ -318,6 +331,9 @@ func (s *Session) stopRecording() error {
 	err := s.tap.Stop()
 	if s.hook != nil {
 		err = errors.Join(err, s.hook.Stop())
+	}
+	if s.drops != nil {
+		err = errors.Join(err, s.drops.Stop())
 	}
 	return err
 }
@@ -403,6 +419,9 @@ func (s *Session) Close() error {
 	var err error
 	if s.borrowed {
 		err = s.giveBack()
+	}
+	if s.drops != nil {
+		closers = append(closers, s.drops)
 	}
 	if s.hook != nil {
 		closers = append(closers, s.hook)

@@ -57,6 +57,8 @@ import (
 //	sent_in_omitted  ranges beyond those
 //	sent_in_partly   true if it is not known of all other bytes where they are
 //	not_left    bytes that had not left when the call returned
+//	drop_reason  the kernel's name for why it has freed the packet (view drop)
+//	drop_function  function of the kernel that has freed it, where that is known
 //	comment     what there is to say about the packet
 //	data        the observer's own bytes in hexadecimal, without any synthetic header
 //	            or tag
@@ -102,7 +104,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	// Escaping makes a character at most six times as long.
 	comment := remark.Facts(p)
 	const span = 2*20 + 4
-	texts := len(p.Interface.Label) + 2*len(p.Interface.Kind) + len(p.Call) + len(comment)
+	texts := len(p.Interface.Label) + 2*len(p.Interface.Kind) + len(p.Call) + len(comment) + len(p.Drop.Reason) + len(p.Drop.Location)
 	if err := w.out.reserve(1024 + 2*len(p.Data) + 6*texts + jsonControl*len(p.Reception.Controls) + span*len(p.Receipt.Packets.Ranges)); err != nil {
 		return err
 	}
@@ -142,6 +144,12 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	b = appendJSONNumberIf(b, "tid", uint64(p.TID))
 	b = appendJSONReception(b, p)
 	b = appendJSONDeparture(b, &p.Receipt)
+	if p.Drop.Reason != "" {
+		b = appendJSONText(b, "drop_reason", p.Drop.Reason)
+	}
+	if p.Drop.Location != "" {
+		b = appendJSONText(b, "drop_function", p.Drop.Location)
+	}
 	if comment != "" {
 		b = appendJSONText(b, "comment", comment)
 	}

@@ -187,6 +187,8 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 			r.printf("%s: %d packets, %d dropped by the receive queue%s", sum.name, sum.packets, sum.account.Queue, before)
 		case sum.view == capture.ViewCgroup && len(kinds) == 1:
 			r.printf("%s: %d packets, %d received and %d sent", sum.name, sum.packets, c.Hooked-c.Departed, c.Departed)
+		case sum.view == capture.ViewDrop && len(sum.reasons.Counts) > 0:
+			r.printf("%s: %d packets, %s", sum.name, sum.packets, &sum.reasons)
 		case sum.view == capture.ViewUser || sum.view == capture.ViewSent:
 			r.printf("%s: %d packets, %d bytes", sum.name, sum.packets, sum.bytes)
 		default:
@@ -209,11 +211,15 @@ type nameSum struct {
 	view           capture.View
 	packets, bytes uint64
 	account        *capture.Account // nil for streams, and for views other than user
+	reasons        capture.DropReasons
 }
 
 func (n *nameSum) add(s *capture.Statistics) {
 	n.packets += s.Delivered
 	n.bytes += s.Bytes
+	if s.Reasons != nil {
+		n.reasons.Add(s.Reasons)
+	}
 	if s.Account == nil {
 		return
 	}
@@ -241,6 +247,9 @@ func (r *reporter) notAmongThem(c capture.Counts) {
 	if slices.Contains(r.plan.config.Views, capture.ViewCgroup) {
 		r.printf("packets that were sent are not among them: %d captured, %d lost", c.Departed, c.Egress.Lost())
 	}
+	if slices.Contains(r.plan.config.Views, capture.ViewDrop) {
+		r.printf("packets that the kernel dropped by itself are not among them: %d captured, %d lost", c.Freed, c.Drops.Lost())
+	}
 	if !slices.Contains(r.plan.config.Views, capture.ViewSent) {
 		return
 	}
@@ -265,6 +274,22 @@ func (r *reporter) hookLines(c capture.Counts) {
 	line("egress", c.Egress)
 }
 
+// dropLines print the ledger of what the kernel freed.
+func (r *reporter) dropLines(c capture.Counts) {
+	if !slices.Contains(r.plan.config.Views, capture.ViewDrop) {
+		return
+	}
+	ordinary := ""
+	if c.Ordinary > 0 {
+		ordinary = fmt.Sprintf("; %d were no drops, as far as the kernel tells", c.Ordinary)
+	}
+	r.printf("kfree_skb: %d seen = %d recorded + %d ring full + %d load failed%s",
+		c.Drops.Seen, c.Drops.Recorded, c.Drops.RingFull, c.Drops.LoadFailed, ordinary)
+	if c.DropsMissed > 0 {
+		r.printf("of %d packets that it freed, of all sockets, the kernel did not tell", c.DropsMissed)
+	}
+}
+
 func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistics) {
 	r.printf("%d packets captured", c.Captured)
 	r.printf("%d packets received by filter", c.Tap.Seen)
@@ -273,6 +298,7 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	r.printf("tap: %d seen = %d recorded + %d ring full + %d load failed",
 		c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed)
 	r.hookLines(c)
+	r.dropLines(c)
 	r.interfaceLines(c, statistics)
 	if v := r.plan.config.Verdict; v != nil {
 		r.printf("filter: %d packets dropped, %d truncated (%s)", c.Tap.Dropped, c.Trimmed, v.Name())

@@ -30,6 +30,7 @@ const (
 	OtherUser        = "other user"
 	NetlinkMessage   = "netlink message"
 	CgroupHook       = "cgroup hook"
+	KernelDrops      = "kernel's drops"
 )
 
 // trials has a row for each trial, except the two of the tap, which share one tap.
@@ -50,6 +51,7 @@ var trials = []struct {
 	{NetlinkMessage, "sending to a netlink socket", unix.CAP_NET_ADMIN, connectNetlink},
 	{LowPort, "binding to a port below 1024", unix.CAP_NET_BIND_SERVICE, bindLowPort},
 	{CgroupHook, "following sockets at the cgroup hook", unix.CAP_NET_ADMIN, hookPacket},
+	{KernelDrops, "recording what the kernel drops", unix.CAP_PERFMON, dropPacket},
 	{SystemCalls, "following system calls", unix.CAP_PERFMON, followCall},
 	{OtherProcess, "copying sockets of other users' processes", unix.CAP_SYS_PTRACE, copyFromOthers},
 	{OtherDescriptors, "listing descriptors of other users' processes", unix.CAP_DAC_READ_SEARCH, listOthers},
@@ -226,6 +228,43 @@ func hookPacket() error {
 		return fmt.Errorf("binding a socket: %w", err)
 	}
 	if _, err := hook.Mark(fd); err != nil {
+		return err
+	}
+	if err := unix.Sendto(fd, []byte(capture.ProbePayload), 0, to); err != nil {
+		return fmt.Errorf("sending a packet: %w", err)
+	}
+	return readPacket(tap, func(data []byte) bool { return bytes.HasSuffix(data, []byte(capture.ProbePayload)) })
+}
+
+// dropPacket checks that a packet is recorded which a filter that keeps nothing turns away.
+func dropPacket() error {
+	tap, err := bpf.Open(bpf.Options{RingSize: bpf.MinRingSize})
+	if err != nil {
+		return err
+	}
+	defer tap.Close()
+	drops, err := bpf.OpenDrops(tap, nil, bpf.DropOptions{})
+	if err != nil {
+		return err
+	}
+	defer drops.Close()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening a socket: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return fmt.Errorf("binding a socket: %w", err)
+	}
+	to, err := unix.Getsockname(fd)
+	if err != nil {
+		return fmt.Errorf("binding a socket: %w", err)
+	}
+	nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing}); err != nil {
+		return fmt.Errorf("attaching a filter: %w", err)
+	}
+	if err := drops.Mark(fd); err != nil {
 		return err
 	}
 	if err := unix.Sendto(fd, []byte(capture.ProbePayload), 0, to); err != nil {

@@ -46,6 +46,7 @@ var (
 	}
 	alsoNeeds = map[string][]string{
 		"capture --view cgroup":           {CgroupHook},
+		"capture --view drop":             {KernelDrops},
 		"capture --pid PID":               {CgroupHook},
 		"capture --wrap-filter --pid PID": {CgroupHook},
 		"capture -- COMMAND":              {CgroupHook},

@@ -17,7 +17,7 @@ var ordinary = capability.Privilege{UID: 1000}
 // machine is one on which every trial succeeded except those given.
 func machine(p capability.Privilege, failed ...Trial) Machine {
 	m := Machine{Process: Process{UID: p.UID, nested: p.Nested}, Kernel: Kernel{OwnProcesses: Finding{Answer: Yes}}}
-	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, CgroupHook, NetlinkMessage, OtherUser} {
+	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, CgroupHook, KernelDrops, NetlinkMessage, OtherUser} {
 		m.Trials = append(m.Trials, Trial{Name: name, Finding: Finding{Answer: Yes}})
 	}
 	for _, f := range failed {
@@ -161,7 +161,7 @@ func machineOf(p capability.Privilege) Machine {
 		failed = append(failed, lacks(TapLoads, "CAP_BPF"), lacks(TapRecords, "CAP_BPF"))
 	}
 	if !p.Has(unix.CAP_NET_ADMIN) {
-		failed = append(failed, lacks(CgroupHook, "CAP_NET_ADMIN"))
+		failed = append(failed, lacks(CgroupHook, "CAP_NET_ADMIN"), lacks(KernelDrops, "CAP_NET_ADMIN"))
 	}
 	m := machine(p, failed...)
 	for c := range trialsOf {

@@ -198,6 +198,10 @@ func (v *view) addStatistics(s capture.Statistics) {
 
 // kernelPacket handles a packet of the kernel's views.
 func (s *socket) kernelPacket(p *capture.Packet) {
+	if p.Interface.View == capture.ViewDrop {
+		s.dropPacket(p)
+		return
+	}
 	if p.Interface.View == capture.ViewCgroup && s.cgroupPacket(p) {
 		return
 	}
@@ -438,6 +442,7 @@ func (s *socket) finish() {
 	}
 	s.finishSent()
 	s.finishCgroup()
+	s.finishDrops()
 	for protocol := range s.protocols {
 		if protocol != 0 {
 			out.Protocols = append(out.Protocols, protocolName(protocol))
@@ -451,7 +456,7 @@ func (s *socket) finish() {
 	}
 	if !s.user() {
 		out.Delivered = Count{}
-		out.Undelivered = Undelivered{ByFilter: out.Undelivered.ByFilter}
+		out.Undelivered = Undelivered{ByFilter: out.Undelivered.ByFilter, ByKernel: out.Undelivered.ByKernel}
 	}
 	if out.Timed {
 		out.Latency = s.latencies.latency()

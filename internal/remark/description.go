@@ -106,6 +106,9 @@ func ofTap(i *capture.Interface) string {
 	case capture.ViewCgroup:
 		b.WriteString(kind.Plural() + " from the IP header on, as the kernel's cgroup hooks see them" + between +
 			"cgroup_skb/ingress just before the socket's filter, cgroup_skb/egress as the socket sends them")
+	case capture.ViewDrop:
+		b.WriteString(kind.Plural() + " that the kernel freed without having used them, from the IP header on" + between +
+			"the reason and the function are the kernel's own words")
 	case capture.ViewNet, capture.ViewLink:
 		layer := map[capture.View]string{capture.ViewNet: "network", capture.ViewLink: "link"}[i.View]
 		b.WriteString("the same packets from the " + layer + " header on, which the filter reaches with bpf_skb_load_bytes_relative")
