@@ -83,11 +83,14 @@ func (c *collector) newID() uint64 {
 }
 
 // idOf is the id of a packet of the kernel view.
-func (c *collector) idOf(rec *bpf.Record, lost uint64) uint64 {
+func (c *collector) idOf(rec *bpf.Record, lost uint64, whole []byte, length int, layer Layer) uint64 {
 	if b := c.hooks.beside; b != nil && rec.Hook == bpf.HookFilter {
 		if id := b.claim(rec, lost > 0); id != 0 {
 			return id
 		}
+	}
+	if id := c.sightings.arrives(rec, whole, length, layer); id != 0 {
+		return id
 	}
 	return c.newID()
 }
@@ -101,6 +104,9 @@ func (c *collector) arrived(whole []byte, length int) {
 		return
 	}
 	c.packet.Direction = direction(rec.PktType)
+	if c.packet.ID = c.sightings.arrives(rec, whole, length, r.kind.layer); c.packet.ID == 0 {
+		c.packet.ID = c.newID()
+	}
 	c.hooks.beside.saw(rec, c.packet.ID)
 	c.cgroup(r, &c.packet, whole, length)
 }
@@ -118,6 +124,8 @@ func (c *collector) departed(whole []byte, length int) {
 		return
 	}
 	c.packet.Direction = Outbound
+	c.packet.ID = c.newID()
+	c.sightings.leaves(rec, whole, length, r.kind.layer, c.packet.ID)
 	if c.departures != nil {
 		c.departures.saw(&c.packet, rec, r.kind)
 	}
@@ -125,7 +133,7 @@ func (c *collector) departed(whole []byte, length int) {
 }
 
 // hooked makes the packet of a record of which there is no kernel view, and returns its route. It is
-// nil if the packet is not wanted, or of a socket that is not known any more.
+// nil if the packet is not wanted, or of a socket that is not known any more. The packet has no id yet.
 func (c *collector) hooked() *route {
 	rec := &c.record
 	if c.full() {
@@ -136,7 +144,7 @@ func (c *collector) hooked() *route {
 		c.forgotten.Add(1)
 		return nil
 	}
-	c.packet = Packet{Time: c.clock.wall(int64(rec.Time)), ID: c.newID(), Protocol: r.protocol, Meta: metaOf(rec)}
+	c.packet = Packet{Time: c.clock.wall(int64(rec.Time)), Protocol: r.protocol, Meta: metaOf(rec)}
 	address(&c.packet, rec, r.kind.layer)
 	return r
 }

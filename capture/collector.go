@@ -46,6 +46,8 @@ type collector struct {
 	drops      uint64  // losses since the last packet of the kernel view
 	ids        uint64  // the last one that was given
 	hooks      cgroupHooks
+	frames     frames
+	sightings  *sightings // nil without ViewWire
 	scratch    []byte
 	flushed    time.Time
 
@@ -200,6 +202,9 @@ func (c *collector) kernel() {
 	case rec.Hook == bpf.HookNone:
 		c.announced(rec)
 		return
+	case rec.Hook == bpf.HookWireIn || rec.Hook == bpf.HookWireOut:
+		c.wired(whole, length)
+		return
 	case rec.Hook == bpf.HookEgress:
 		c.departed(whole, length)
 		return
@@ -227,7 +232,7 @@ func (c *collector) kernel() {
 	r.outlet.tally.record(wanted, rec.Verdict)
 	if wanted {
 		c.counts[ViewKernel].Add(1)
-		c.noted.ID = c.idOf(rec, lost)
+		c.noted.ID = c.idOf(rec, lost, whole, length, r.kind.layer)
 		p.ID = c.noted.ID
 		if trims(rec.Verdict, rec.Len) {
 			c.trimmed.Add(1)

@@ -38,11 +38,16 @@ type Counts struct {
 	Sent, Failed uint64
 	// Hooked counts the packets of the cgroup view, and Departed those of them that were sent.
 	Hooked, Departed uint64
+	// Framed counts the frames of the wire view, a packet once for each interface that it passed,
+	// and FramedSent those of them that were sent.
+	Framed, FramedSent uint64
 	// Tap is the ledger of the tap.
 	Tap bpf.Counters
 	// Ingress is the ledger of what the cgroup hook saw arrive at sockets that have the tap as
 	// well; at others the tap's is. Egress is that of what it saw being sent.
 	Ingress, Egress bpf.Counters
+	// Wire is that of the frames of the sockets on interfaces.
+	Wire bpf.Counters
 	// Calls is the ledger of the receiving system calls of other processes, and Sends that of
 	// the sending ones.
 	Calls, Sends bpf.CallCounters
@@ -51,7 +56,7 @@ type Counts struct {
 // Lost is the number of packets and calls of which there was no record. Some of Missed may add
 // to it.
 func (c *Counts) Lost() uint64 {
-	return c.Tap.Lost() + c.Ingress.Lost() + c.Egress.Lost() + c.Calls.Lost() + c.Sends.Lost()
+	return c.Tap.Lost() + c.Ingress.Lost() + c.Egress.Lost() + c.Wire.Lost() + c.Calls.Lost() + c.Sends.Lost()
 }
 
 // Account says what became of the packets that a filter saw, each of which userspace gets as
@@ -244,6 +249,7 @@ type ledger struct {
 	tap       *bpf.Tap
 	hook      *bpf.Hook  // nil if nothing is recorded at the cgroup hooks
 	calls     *bpf.Calls // nil if the calls of other processes are not followed
+	wire      *wire      // nil if nobody wants to see the interfaces
 	untapped  bool       // no account can balance
 }
 
@@ -263,8 +269,15 @@ func (g *ledger) counts() (Counts, error) {
 		Failed:       c.refused.Load(),
 		Hooked:       c.counts[ViewCgroup].Load(),
 		Departed:     c.hooks.sent.Load(),
+		Framed:       c.counts[ViewWire].Load(),
+		FramedSent:   c.frames.sent.Load(),
 	}
 	var err error
+	if g.wire != nil {
+		if counts.Wire, err = g.wire.tap.Counters(); err != nil {
+			return counts, err
+		}
+	}
 	if g.hook != nil {
 		if counts.Ingress, counts.Egress, err = g.hook.Counters(); err != nil {
 			return counts, err
@@ -295,10 +308,7 @@ func (g *ledger) statistics() ([]Statistics, error) {
 	for _, v := range g.views {
 		first := g.first(v)
 		for n, p := range g.outlets {
-			for _, at := range []*lane{p.lanes[v], p.mapped[v]} {
-				if at == nil {
-					continue
-				}
+			p.each(v, func(at *lane) {
 				st := g.lane(at, counts, at == first)
 				if at == p.lanes[v] && accounts != nil {
 					st.balance(accounts[n])
@@ -310,7 +320,7 @@ func (g *ledger) statistics() ([]Statistics, error) {
 					st.Bytes = p.tally.sent
 				}
 				all = append(all, st)
-			}
+			})
 		}
 	}
 	return all, nil
@@ -319,15 +329,11 @@ func (g *ledger) statistics() ([]Statistics, error) {
 // first returns the first lane of a view that has packets, or else the first one.
 func (g *ledger) first(v View) (first *lane) {
 	for _, p := range g.outlets {
-		for _, at := range []*lane{p.lanes[v], p.mapped[v]} {
-			switch {
-			case at == nil:
-			case at.handed > 0:
-				return at
-			case first == nil:
+		p.each(v, func(at *lane) {
+			if first == nil || first.handed == 0 && at.handed > 0 {
 				first = at
 			}
-		}
+		})
 	}
 	return first
 }
@@ -346,6 +352,8 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 		st.Dropped = counts.Calls.Lost()
 	case at.View == ViewSent:
 		st.Dropped = counts.Sends.Lost()
+	case at.View == ViewWire:
+		st.Dropped = counts.Wire.Lost()
 	case at.View == ViewCgroup:
 		st.Dropped = counts.Ingress.Lost() + counts.Egress.Lost()
 		if c.hooks.beside == nil {
@@ -373,7 +381,7 @@ func (st *Statistics) balance(a *Account) {
 	case a == nil:
 	case st.Interface.View == ViewUser:
 		st.OSDropped, st.Account, st.Comment = a.Queue+a.Unseen, a, a.String()
-	case st.Interface.View == ViewSent, st.Interface.View == ViewCgroup: // it is about what the filter saw
+	case st.Interface.View == ViewSent, st.Interface.View == ViewCgroup, st.Interface.View == ViewWire: // it is about what the filter saw
 	default:
 		st.OSDropped = a.Unseen
 	}
