@@ -197,9 +197,9 @@ func TestWireJoined(t *testing.T) {
 		"udp":            {[]string{"udp", "127.0.0.1:0"}, "udp", "127.0.0.1", nil},
 		"udp6":           {[]string{"udp", "[::1]:0"}, "udp", "::1", nil},
 		"udp6 from IPv4": {[]string{"udp", "[::]:0"}, "udp", "127.0.0.1", nil},
-		"icmp": {message(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP), "", "", func(ip []byte) bool { return sameProtocol(ip, unix.IPPROTO_ICMP) }},
-		"raw":  {message(unix.AF_INET, unix.SOCK_RAW, 253), "", "", func(ip []byte) bool { return sameProtocol(ip, 253) }},
-		"raw6": {message(unix.AF_INET6, unix.SOCK_RAW, 253), "", "", func(ip []byte) bool { return sameProtocol(ip, 253) }},
+		"icmp":           {message(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP), "", "", func(ip []byte) bool { return sameProtocol(ip, unix.IPPROTO_ICMP) }},
+		"raw":            {message(unix.AF_INET, unix.SOCK_RAW, 253), "", "", func(ip []byte) bool { return sameProtocol(ip, 253) }},
+		"raw6":           {message(unix.AF_INET6, unix.SOCK_RAW, 253), "", "", func(ip []byte) bool { return sameProtocol(ip, 253) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
