@@ -41,6 +41,22 @@ static __always_inline __u32 network_of(struct sock *sk)
 	return FIELD(net, ns.inum);
 }
 
+/* The network namespaces of the sockets that were entered. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u32);
+} networks SEC(".maps");
+
+static __always_inline void note_network(__u32 network)
+{
+	__u32 yes = 1;
+
+	if (!bpf_map_lookup_elem(&networks, &network))
+		bpf_map_update_elem(&networks, &network, &yes, BPF_ANY);
+}
+
 static __always_inline void hint(struct hints *h, __u16 port)
 {
 	if (!h->port[port])
@@ -93,6 +109,7 @@ static __attribute__((noinline)) int enter_local(struct sock *sk, __u16 port, __
 
 	if (!h)
 		return 0;
+	note_network(at.network);
 	fresh.family = FIELD(sk, __sk_common.skc_family);
 	fresh.type = FIELD(sk, sk_type);
 	fresh.protocol = FIELD(sk, sk_protocol);
@@ -243,6 +260,7 @@ int sends(struct __sk_buff *skb)
 	fresh.local_port = sk->src_port;
 	fresh.peer_port = peer;
 	fresh.state = sk->state;
+	note_network(f.network);
 	hint(h, f.local_port);
 	bpf_map_update_elem(&flows, &f, &fresh, BPF_ANY);
 	return 1;

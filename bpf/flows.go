@@ -122,6 +122,22 @@ func (f *Flows) Follow(hook *Hook, ports []uint16) error {
 	return nil
 }
 
+// Unwatched is how many network namespaces there are in which sockets were entered since Follow, and
+// of which a Wire does not watch the interfaces.
+func (f *Flows) Unwatched(w *Wire) (n int) {
+	if f.objects == nil {
+		return 0
+	}
+	var network, yes uint32
+	// Where that takes a privilege which was given up, none is found.
+	for all := f.objects.maps[flowsMapNetworks].Iterate(); all.Next(&network, &yes); {
+		if !w.Watches(network) {
+			n++
+		}
+	}
+	return n
+}
+
 // shared are the maps, by the names that they have in each object that includes flows.h.
 func (f *Flows) shared() map[string]*ebpf.Map {
 	all := make(map[string]*ebpf.Map)

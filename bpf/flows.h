@@ -84,11 +84,6 @@ struct {
 	__type(value, struct hints);
 } hints SEC(".maps");
 
-static __always_inline int same_address(const __u32 *a, const __u32 *b)
-{
-	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3];
-}
-
 /* Whose packet it is; 0 if it is nobody's. Of several sockets the one that is connected,
  * then the one that is bound to the address, then to any, and then a raw one: of those
  * only what comes in is theirs, for what they send is entered.

@@ -116,6 +116,7 @@ const (
 	flowsMapHints       = "hints"
 	flowsMapLocals      = "locals"
 	flowsMapMarks       = "marks"
+	flowsMapNetworks    = "networks"
 	flowsMapRing        = "ring"
 	flowsProgBegins     = "begins"
 	flowsProgBinds4     = "binds4"
@@ -183,12 +184,13 @@ type flowsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type flowsMapSpecs struct {
-	Counts *ebpf.MapSpec `ebpf:"counts"`
-	Flows  *ebpf.MapSpec `ebpf:"flows"`
-	Hints  *ebpf.MapSpec `ebpf:"hints"`
-	Locals *ebpf.MapSpec `ebpf:"locals"`
-	Marks  *ebpf.MapSpec `ebpf:"marks"`
-	Ring   *ebpf.MapSpec `ebpf:"ring"`
+	Counts   *ebpf.MapSpec `ebpf:"counts"`
+	Flows    *ebpf.MapSpec `ebpf:"flows"`
+	Hints    *ebpf.MapSpec `ebpf:"hints"`
+	Locals   *ebpf.MapSpec `ebpf:"locals"`
+	Marks    *ebpf.MapSpec `ebpf:"marks"`
+	Networks *ebpf.MapSpec `ebpf:"networks"`
+	Ring     *ebpf.MapSpec `ebpf:"ring"`
 }
 
 // flowsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -223,12 +225,13 @@ func (o *flowsObjects) Close() error {
 //
 // It can be passed to loadFlowsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type flowsMaps struct {
-	Counts *ebpf.Map `ebpf:"counts"`
-	Flows  *ebpf.Map `ebpf:"flows"`
-	Hints  *ebpf.Map `ebpf:"hints"`
-	Locals *ebpf.Map `ebpf:"locals"`
-	Marks  *ebpf.Map `ebpf:"marks"`
-	Ring   *ebpf.Map `ebpf:"ring"`
+	Counts   *ebpf.Map `ebpf:"counts"`
+	Flows    *ebpf.Map `ebpf:"flows"`
+	Hints    *ebpf.Map `ebpf:"hints"`
+	Locals   *ebpf.Map `ebpf:"locals"`
+	Marks    *ebpf.Map `ebpf:"marks"`
+	Networks *ebpf.Map `ebpf:"networks"`
+	Ring     *ebpf.Map `ebpf:"ring"`
 }
 
 func (m *flowsMaps) Close() error {
@@ -238,6 +241,7 @@ func (m *flowsMaps) Close() error {
 		m.Hints,
 		m.Locals,
 		m.Marks,
+		m.Networks,
 		m.Ring,
 	)
 }

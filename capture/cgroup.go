@@ -83,16 +83,13 @@ func (c *collector) newID() uint64 {
 }
 
 // idOf is the id of a packet of the kernel view.
-func (c *collector) idOf(r *route, rec *bpf.Record, lost uint64) uint64 {
-	p := &c.packet
+func (c *collector) idOf(rec *bpf.Record, lost uint64, whole []byte, length int, layer Layer) uint64 {
 	if b := c.hooks.beside; b != nil && rec.Hook == bpf.HookFilter {
-		if p.ID = b.claim(rec, lost > 0); p.ID != 0 {
-			return p.ID
+		if id := b.claim(rec, lost > 0); id != 0 {
+			return id
 		}
 	}
-	p.ID = c.newID()
-	c.noteSeen(r, p, rec)
-	return p.ID
+	return c.sightings.arrives(rec, whole, length, layer, c.newID)
 }
 
 // arrived processes what the hook has recorded of a packet that arrives at a socket with the tap.
@@ -104,6 +101,7 @@ func (c *collector) arrived(whole []byte, length int) {
 		return
 	}
 	c.packet.Direction = direction(rec.PktType)
+	c.packet.ID = c.sightings.arrives(rec, whole, length, r.kind.layer, c.newID)
 	c.hooks.beside.saw(rec, c.packet.ID)
 	c.cgroup(r, &c.packet, whole, length)
 }
@@ -121,6 +119,8 @@ func (c *collector) departed(whole []byte, length int) {
 		return
 	}
 	c.packet.Direction = Outbound
+	c.packet.ID = c.newID()
+	c.sightings.leaves(rec, whole, length, r.kind.layer, c.packet.ID)
 	if c.departures != nil {
 		c.departures.saw(&c.packet, rec, r.kind)
 	}
@@ -128,7 +128,7 @@ func (c *collector) departed(whole []byte, length int) {
 }
 
 // hooked makes the packet of a record of which there is no kernel view, and returns its route. It is
-// nil if the packet is not wanted, or of a socket that is not known any more.
+// nil if the packet is not wanted, or of a socket that is not known any more. The packet has no id yet.
 func (c *collector) hooked() *route {
 	rec := &c.record
 	if c.full() {
@@ -139,9 +139,8 @@ func (c *collector) hooked() *route {
 		c.forgotten.Add(1)
 		return nil
 	}
-	c.packet = Packet{Time: c.clock.wall(int64(rec.Time)), ID: c.newID(), Protocol: r.protocol, Meta: metaOf(rec)}
+	c.packet = Packet{Time: c.clock.wall(int64(rec.Time)), Protocol: r.protocol, Meta: metaOf(rec)}
 	address(&c.packet, rec, r.kind.layer)
-	c.noteSeen(r, &c.packet, rec)
 	return r
 }
 

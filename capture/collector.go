@@ -47,6 +47,8 @@ type collector struct {
 	ids        uint64  // the last one that was given
 	hooks      cgroupHooks
 	dropped    *drops // nil without ViewDrop
+	frames     frames
+	sightings  *sightings // nil without ViewWire and ViewDrop
 	scratch    []byte
 	flushed    time.Time
 
@@ -205,6 +207,9 @@ func (c *collector) kernel() {
 	case rec.Hook == bpf.HookDrop:
 		c.freed(whole, length)
 		return
+	case rec.Hook == bpf.HookWireIn || rec.Hook == bpf.HookWireOut:
+		c.wired(whole, length)
+		return
 	case rec.Hook == bpf.HookEgress:
 		c.departed(whole, length)
 		return
@@ -232,7 +237,8 @@ func (c *collector) kernel() {
 	r.outlet.tally.record(wanted, rec.Verdict)
 	if wanted {
 		c.counts[ViewKernel].Add(1)
-		c.noted.ID = c.idOf(r, rec, lost)
+		c.noted.ID = c.idOf(rec, lost, whole, length, r.kind.layer)
+		p.ID = c.noted.ID
 		if trims(rec.Verdict, rec.Len) {
 			c.trimmed.Add(1)
 		}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
-	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
+	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
 // Drop says why the kernel has freed a packet without having used it.
@@ -34,7 +34,6 @@ type ReasonCount struct {
 // drops is what the collector knows of the packets that the kernel frees.
 type drops struct {
 	told *bpf.Drops
-	seen pair.Sightings // of the other views
 	lost losses
 	// since counts losses since the last packet of the view.
 	since uint64
@@ -61,6 +60,9 @@ func (d *drops) isOrdinary(rec *bpf.Record) bool {
 	switch {
 	case reason == reasonPacketSocket, strings.HasPrefix(location, "packet_rcv"), strings.HasPrefix(location, "tpacket_rcv"):
 		return true
+	case rec.Type == unix.SOCK_RAW && rec.PktType != unix.PACKET_OUTGOING:
+		// It gets copies, and what becomes of the packet in its protocol is not its own.
+		return !slices.ContainsFunc(ofRaw, func(begins string) bool { return strings.HasPrefix(reason, begins) })
 	case rec.Type != unix.SOCK_STREAM || rec.PktType == unix.PACKET_OUTGOING:
 		return false
 	case reason == reasonPurge:
@@ -71,27 +73,11 @@ func (d *drops) isOrdinary(rec *bpf.Record) bool {
 	return false
 }
 
+// ofRaw are how the reasons begin for which a raw socket does not get a packet.
+var ofRaw = []string{"SOCKET_", "NETFILTER_", "IP_", "XFRM_"}
+
 // ofStreams are how the functions begin in which TCP and its queues free segments.
 var ofStreams = []string{"tcp_", "sk_stream_", "skb_queue_purge", "inet_"}
-
-// sighting describes the packet of a record, whose Data begins at the filter's offset 0.
-func sighting(p *Packet, rec *bpf.Record, layer Layer) pair.Sighting {
-	s := pair.Sighting{Src: p.Src, Dst: p.Dst, Protocol: p.Protocol, Data: rec.Data, Len: int(rec.Len)}
-	if layer == LayerNetwork {
-		n, _ := netHeaderLen(rec.NetHeader())
-		n = min(n, len(s.Data))
-		s.Data, s.Len = s.Data[n:], s.Len-n
-	}
-	return s
-}
-
-// noteSeen remembers a packet of another view, for when the kernel frees it.
-func (c *collector) noteSeen(r *route, p *Packet, rec *bpf.Record) {
-	if c.dropped != nil && p.Src.IsValid() {
-		s := sighting(p, rec, r.kind.layer)
-		c.dropped.seen.Saw(&s, p.ID)
-	}
-}
 
 // freed processes a packet that the kernel has freed.
 func (c *collector) freed(whole []byte, length int) {
@@ -119,8 +105,7 @@ func (c *collector) freed(whole []byte, length int) {
 	if at == nil {
 		return
 	}
-	s := sighting(p, rec, r.kind.layer)
-	if p.ID = d.seen.Find(&s); p.ID == 0 {
+	if p.ID = c.sightings.freed(rec, whole, length, r.kind.layer); p.ID == 0 {
 		p.ID = c.newID()
 	} else if p.Direction != Outbound && p.Drop.Reason != reasonFilter && p.Drop.Reason != reasonPurge {
 		r.outlet.tally.refused++
@@ -182,18 +167,6 @@ func (r *DropReasons) String() string {
 	return strings.Join(words, ", ")
 }
 
-// openDrops begins to record what the kernel frees, if its view is wanted.
-func openDrops(o *Options, ports []uint16, tap *bpf.Tap, hook *bpf.Hook) (*bpf.Drops, error) {
-	if !o.wants(ViewDrop) {
-		return nil, nil
-	}
-	told, err := bpf.OpenDrops(tap, hook, bpf.DropOptions{Snaplen: o.Snaplen, Ports: ports})
-	if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) {
-		missing.Otherwise = cmp.Or(missing.Otherwise, "choose views without drop")
-	}
-	return told, err
-}
-
 // newDrops returns nil if nobody wants to know.
 func newDrops(told *bpf.Drops) *drops {
 	if told == nil {
@@ -202,13 +175,102 @@ func newDrops(told *bpf.Drops) *drops {
 	return &drops{told: told}
 }
 
+// openDrops begins to record what the kernel frees, if its view is wanted.
+func (r *recording) openDrops(o *Options, ports []uint16) (err error) {
+	if !o.wants(ViewDrop) {
+		return nil
+	}
+	if r.wire != nil {
+		r.flows = r.wire.flows
+	} else if r.flows, err = bpf.NewFlows(); err != nil {
+		return withoutDrops(err)
+	}
+	r.drops, err = bpf.OpenDrops(r.tap, r.hook, bpf.DropOptions{Snaplen: o.Snaplen, Ports: ports, Flows: r.flows})
+	return withoutDrops(err)
+}
+
+// withoutDrops adds to an error about a privilege or a kernel that other views do without it.
+func withoutDrops(err error) error {
+	if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) {
+		missing.Otherwise = cmp.Or(missing.Otherwise, "choose views without drop")
+	}
+	return err
+}
+
 // openDrops begins to record what the kernel frees, so that whatever gets the filter is marked.
-func (s *Session) openDrops() (err error) {
-	if s.drops, err = openDrops(&s.config.Options, nil, s.tap, s.hook); s.drops == nil || err != nil {
+func (s *Session) openDrops() error {
+	if err := s.recording.openDrops(&s.config.Options, nil); s.drops == nil || err != nil {
 		return err
 	}
 	if s.hook == nil {
 		s.config.Filter = &marking{s.config.Filter, s.drops.Mark}
 	}
 	return nil
+}
+
+// enterDropped enters the address of the main socket, unless the wire view has.
+func (s *Session) enterDropped() error {
+	if s.flows == nil || s.wire != nil {
+		return nil
+	}
+	return s.main.control(func(fd int) error {
+		network, err := networkInode(fd)
+		if err != nil {
+			return err
+		}
+		about, err := inspect(fd)
+		if err != nil {
+			return err
+		}
+		return enterFlow(s.flows, fd, network, &about, about.cookie)
+	})
+}
+
+// openDrops begins to record what the kernel frees of marked sockets.
+func (l *Live) openDrops() error {
+	if err := l.recording.openDrops(&l.config.Options, l.config.Ports); l.drops == nil || l.wire != nil || err != nil {
+		return err
+	}
+	return withoutDrops(l.flows.Follow(l.hook, l.config.Ports))
+}
+
+// enterDropped enters the address of a socket that was found, by our copy of its descriptor, unless
+// the wire view does.
+func (l *Live) enterDropped(p *process.Process, copied int, info *foreign) error {
+	if l.flows == nil || l.wire != nil || info.domain != unix.AF_INET && info.domain != unix.AF_INET6 {
+		return nil
+	}
+	network, err := networkInode(copied)
+	if err != nil {
+		// Its process is in the same one, as far as is known. CAP_NET_ADMIN may be given up by now.
+		var st unix.Stat_t
+		namespace, err := p.Network()
+		if err != nil {
+			return nil // it has ended
+		}
+		defer namespace.Close()
+		if err := unix.Fstat(int(namespace.Fd()), &st); err != nil {
+			return fmt.Errorf("asking for the network namespace of %s: %w", p, err)
+		}
+		network = uint32(st.Ino)
+	}
+	origin, ok := l.hook.Origin(copied)
+	if !ok {
+		origin = info.cookie
+	}
+	return enterFlow(l.flows, copied, network, info, origin)
+}
+
+// networkInode is the inode of a socket's network namespace. Needs CAP_NET_ADMIN there.
+func networkInode(fd int) (uint32, error) {
+	namespace, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	if err != nil {
+		return 0, fmt.Errorf("asking a socket for its network namespace: %w", err)
+	}
+	defer unix.Close(namespace)
+	var st unix.Stat_t
+	if err := unix.Fstat(namespace, &st); err != nil {
+		return 0, fmt.Errorf("asking a socket for its network namespace: %w", err)
+	}
+	return uint32(st.Ino), nil
 }

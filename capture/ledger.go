@@ -41,6 +41,9 @@ type Counts struct {
 	// Freed counts the packets of the drop view, and Ordinary those that the kernel freed as well, without
 	// a sign that it had not used them.
 	Freed, Ordinary uint64
+	// Framed counts the frames of the wire view, a packet once for each interface that it passed,
+	// and FramedSent those of them that were sent.
+	Framed, FramedSent uint64
 	// Tap is the ledger of the tap.
 	Tap bpf.Counters
 	// Ingress is the ledger of what the cgroup hook saw arrive at sockets that have the tap as
@@ -50,6 +53,8 @@ type Counts struct {
 	// machine, for which it did not run the program.
 	Drops       bpf.Counters
 	DropsMissed uint64
+	// Wire is that of the frames of the sockets on interfaces.
+	Wire bpf.Counters
 	// Calls is the ledger of the receiving system calls of other processes, and Sends that of
 	// the sending ones.
 	Calls, Sends bpf.CallCounters
@@ -58,7 +63,7 @@ type Counts struct {
 // Lost is the number of packets and calls of which there was no record. Some of Missed may add
 // to it.
 func (c *Counts) Lost() uint64 {
-	return c.Tap.Lost() + c.Ingress.Lost() + c.Egress.Lost() + c.Drops.Lost() + c.Calls.Lost() + c.Sends.Lost()
+	return c.Tap.Lost() + c.Ingress.Lost() + c.Egress.Lost() + c.Wire.Lost() + c.Drops.Lost() + c.Calls.Lost() + c.Sends.Lost()
 }
 
 // Account says what became of the packets that a filter saw, each of which userspace gets as
@@ -255,6 +260,7 @@ type ledger struct {
 	hook      *bpf.Hook  // nil if nothing is recorded at the cgroup hooks
 	drops     *bpf.Drops // nil without ViewDrop
 	calls     *bpf.Calls // nil if the calls of other processes are not followed
+	wire      *wire      // nil if nobody wants to see the interfaces
 	untapped  bool       // no account can balance
 }
 
@@ -276,8 +282,15 @@ func (g *ledger) counts() (Counts, error) {
 		Departed:     c.hooks.sent.Load(),
 		Freed:        c.counts[ViewDrop].Load(),
 		Ordinary:     c.ordinary.Load(),
+		Framed:       c.counts[ViewWire].Load(),
+		FramedSent:   c.frames.sent.Load(),
 	}
 	var err error
+	if g.wire != nil {
+		if counts.Wire, err = g.wire.tap.Counters(); err != nil {
+			return counts, err
+		}
+	}
 	if g.hook != nil {
 		if counts.Ingress, counts.Egress, err = g.hook.Counters(); err != nil {
 			return counts, err
@@ -313,10 +326,7 @@ func (g *ledger) statistics() ([]Statistics, error) {
 	for _, v := range g.views {
 		first := g.first(v)
 		for n, p := range g.outlets {
-			for _, at := range []*lane{p.lanes[v], p.mapped[v]} {
-				if at == nil {
-					continue
-				}
+			p.each(v, func(at *lane) {
 				st := g.lane(at, counts, at == first)
 				if at == p.lanes[v] && accounts != nil {
 					st.balance(accounts[n])
@@ -332,7 +342,7 @@ func (g *ledger) statistics() ([]Statistics, error) {
 					st.Bytes = p.tally.sent
 				}
 				all = append(all, st)
-			}
+			})
 		}
 	}
 	return all, nil
@@ -341,15 +351,11 @@ func (g *ledger) statistics() ([]Statistics, error) {
 // first returns the first lane of a view that has packets, or else the first one.
 func (g *ledger) first(v View) (first *lane) {
 	for _, p := range g.outlets {
-		for _, at := range []*lane{p.lanes[v], p.mapped[v]} {
-			switch {
-			case at == nil:
-			case at.handed > 0:
-				return at
-			case first == nil:
+		p.each(v, func(at *lane) {
+			if first == nil || first.handed == 0 && at.handed > 0 {
 				first = at
 			}
-		}
+		})
 	}
 	return first
 }
@@ -370,6 +376,8 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 		st.Dropped = counts.Sends.Lost()
 	case at.View == ViewDrop:
 		st.Dropped = counts.Drops.Lost()
+	case at.View == ViewWire:
+		st.Dropped = counts.Wire.Lost()
 	case at.View == ViewCgroup:
 		st.Dropped = counts.Ingress.Lost() + counts.Egress.Lost()
 		if c.hooks.beside == nil {
@@ -397,7 +405,7 @@ func (st *Statistics) balance(a *Account) {
 	case a == nil:
 	case st.Interface.View == ViewUser:
 		st.OSDropped, st.Account, st.Comment = a.Queue+a.Unseen, a, a.String()
-	case st.Interface.View == ViewSent, st.Interface.View == ViewCgroup, st.Interface.View == ViewDrop: // it is about what the filter saw
+	case st.Interface.View == ViewSent, st.Interface.View == ViewCgroup, st.Interface.View == ViewWire, st.Interface.View == ViewDrop: // it is about what the filter saw
 	default:
 		st.OSDropped = a.Unseen
 	}

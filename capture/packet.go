@@ -14,7 +14,8 @@ const (
 	ViewNet
 	// ViewLink is what the filter reaches from the link header on.
 	ViewLink
-	// ViewWire is what an AF_PACKET socket on the interface gets.
+	// ViewWire is what packet sockets get on the interfaces of the machine that a packet passes, with
+	// the link header, of what a socket receives and of what it sends.
 	ViewWire
 	// ViewSent is what a sending system call took.
 	ViewSent
@@ -99,6 +100,8 @@ type Interface struct {
 	// Both are empty for a socket of our own; Sockets is also empty for an interface that was
 	// read from a file.
 	Process, Sockets string
+	// Device is the interface of the machine (ViewWire only), such as "eth0".
+	Device string
 	// Filter is the filter that the sockets have of their own, and how its verdicts are known
 	// (kernel view of joined processes only); empty if there is none.
 	Filter string

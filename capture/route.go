@@ -50,6 +50,9 @@ type outlet struct {
 	// For IPv4 packets of an IPv6 socket: in a file, each interface has one link type. They are
 	// made when the first such packet comes.
 	mapped [ViewCount]*lane
+	// Those of the wire view, for each interface of the machine: of lanes, that view's is what they are
+	// made of. They are made when the first frame comes.
+	frames []framedLane
 	// filter is the key of the filter that the socket of the last packet had of its own.
 	filter uint64
 }
@@ -74,7 +77,7 @@ func (l *lane) record(verdict int32) {
 func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 	p := &outlet{kind: kind}
 	for _, v := range views {
-		if (v == ViewCgroup || v == ViewDrop) && !kind.HasCgroupHooks() {
+		if (v == ViewCgroup || v == ViewWire || v == ViewDrop) && !kind.HasCgroupHooks() {
 			continue
 		}
 		p.lanes[v] = &lane{Interface: kind.newInterface(v, clockError)}
@@ -110,6 +113,9 @@ func (pl *outlet) describe(whose owner) {
 		if m := pl.mapped[v]; m != nil {
 			m.Process, m.Sockets = whose.process, whose.sockets
 		}
+	}
+	for i := range pl.frames {
+		pl.frames[i].Process, pl.frames[i].Sockets = whose.process, whose.sockets
 	}
 }
 

@@ -264,7 +264,7 @@ func parseViews(list string) ([]capture.View, error) {
 	seen := make(map[capture.View]bool)
 	for name := range strings.SplitSeq(list, ",") {
 		v, ok := capture.ViewByName(strings.TrimSpace(name))
-		if !ok || v == capture.ViewWire {
+		if !ok {
 			return nil, usagef("there is no view %q: choose some of %s", name, capture.ViewNames())
 		}
 		if !seen[v] {

@@ -31,6 +31,9 @@ const (
 	processEnd    = "), "
 	hasFilter     = between + "the socket has a filter of its own: "
 
+	onInterface = " as packet sockets get them on the interface "
+	atInterface = between + "what arrives before a firewall, what leaves behind it"
+
 	headersElsewhere = "no headers of IP and TCP or UDP here"
 )
 
@@ -109,6 +112,8 @@ func ofTap(i *capture.Interface) string {
 	case capture.ViewDrop:
 		b.WriteString(kind.Plural() + " that the kernel freed without having used them, from the IP header on" + between +
 			"the reason and the function are the kernel's own words")
+	case capture.ViewWire:
+		b.WriteString(kind.Plural() + onInterface + i.Device + atInterface)
 	case capture.ViewNet, capture.ViewLink:
 		layer := map[capture.View]string{capture.ViewNet: "network", capture.ViewLink: "link"}[i.View]
 		b.WriteString("the same packets from the " + layer + " header on, which the filter reaches with bpf_skb_load_bytes_relative")
@@ -184,6 +189,11 @@ func ReadDescription(text string, i *capture.Interface) {
 		i.Source = capture.SourceTrace
 	case says(serverPrinted):
 		i.Source = capture.SourceServer
+	}
+	if _, rest, ok := strings.Cut(i.Description, onInterface); ok {
+		if device, _, whole := strings.Cut(rest, atInterface); whole {
+			i.Device = device
+		}
 	}
 	if _, rest, ok := strings.Cut(i.Description, hasFilter); ok {
 		i.Filter, _, _ = strings.Cut(rest, between)
