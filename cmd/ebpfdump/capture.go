@@ -146,6 +146,9 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	if slices.Contains(p.config.Views, capture.ViewCgroup) && !kind.HasCgroupHooks() {
 		return p, usagef("the kernel runs no cgroup hook for a %s, so that the view cgroup would stay empty", kind.Summary)
 	}
+	if slices.Contains(p.config.Views, capture.ViewWire) && !kind.HasCgroupHooks() {
+		return p, usagef("a %s has no address by which its packets are found on an interface, so that the view wire would stay empty", kind.Summary)
+	}
 	p.config.Verdict, err = f.filter.read()
 	return p, err
 }
@@ -286,10 +289,10 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// wantsHooks tells whether --view has the view of the cgroup hooks.
-func (f captureFlags) wantsHooks() bool {
+// wants tells whether --view has a view.
+func (f captureFlags) wants(v capture.View) bool {
 	views, _ := parseViews(f.views)
-	return slices.Contains(views, capture.ViewCgroup)
+	return slices.Contains(views, v)
 }
 
 // use describes what the flags ask for, to find the privileges that it needs.
@@ -299,8 +302,8 @@ func (f captureFlags) use() privilege.Use {
 	return privilege.Use{
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
 		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
-		Hooks:   f.sock != "" && f.wantsHooks(),
-		Join:    len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, OtherUser: account != nil,
+		Hooks:   f.sock != "" && f.wants(capture.ViewCgroup), Wire: f.wants(capture.ViewWire),
+		Join: len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, OtherUser: account != nil,
 	}
 }
 
