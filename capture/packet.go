@@ -145,7 +145,7 @@ const (
 	// socket. In a file they get an IP header and one of TCP or UDP, made of their addresses and
 	// their Segment, so that readers put the bytes of both directions together.
 	HeaderSegment
-	// HeaderElsewhere is the same where another view (ViewCgroup) has the bytes behind their own
+	// HeaderElsewhere is the same where another view (ViewCgroup, ViewWire) has the bytes behind their own
 	// headers already, which would look like a repetition: then only a file without room for that
 	// view gets such headers.
 	HeaderElsewhere

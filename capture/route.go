@@ -82,7 +82,7 @@ func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 		}
 		p.lanes[v] = &lane{Interface: kind.newInterface(v, clockError)}
 	}
-	if sent := p.lanes[ViewSent]; sent != nil && p.lanes[ViewCgroup] != nil && sent.Header == HeaderSegment {
+	if sent := p.lanes[ViewSent]; sent != nil && (p.lanes[ViewCgroup] != nil || p.lanes[ViewWire] != nil) && sent.Header == HeaderSegment {
 		sent.Header = HeaderElsewhere
 	}
 	if user := p.lanes[ViewUser]; user != nil && readsSegments(views) && kind.segments() {

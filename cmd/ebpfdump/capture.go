@@ -149,6 +149,9 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	if slices.Contains(p.config.Views, capture.ViewDrop) && !kind.HasCgroupHooks() {
 		return p, usagef("what the kernel drops is recorded of internet sockets, so that the view drop of a %s would stay empty", kind.Summary)
 	}
+	if slices.Contains(p.config.Views, capture.ViewWire) && !kind.HasCgroupHooks() {
+		return p, usagef("a %s has no address by which its packets are found on an interface, so that the view wire would stay empty", kind.Summary)
+	}
 	p.config.Verdict, err = f.filter.read()
 	return p, err
 }
@@ -290,9 +293,9 @@ func parseDuration(s string) (time.Duration, error) {
 }
 
 // wants tells whether --view has a view.
-func (f captureFlags) wants(view capture.View) bool {
+func (f captureFlags) wants(v capture.View) bool {
 	views, _ := parseViews(f.views)
-	return slices.Contains(views, view)
+	return slices.Contains(views, v)
 }
 
 // use describes what the flags ask for, to find the privileges that it needs.
@@ -302,7 +305,7 @@ func (f captureFlags) use() privilege.Use {
 	return privilege.Use{
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
 		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
-		Hooks:   f.sock != "" && f.wants(capture.ViewCgroup), Drops: f.sock != "" && f.wants(capture.ViewDrop),
+		Hooks:   f.sock != "" && f.wants(capture.ViewCgroup), Wire: f.wants(capture.ViewWire), Drops: f.sock != "" && f.wants(capture.ViewDrop),
 		Join: len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, OtherUser: account != nil,
 	}
 }

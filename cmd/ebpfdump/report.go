@@ -189,6 +189,8 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 			r.printf("%s: %d packets, %d received and %d sent", sum.name, sum.packets, c.Hooked-c.Departed, c.Departed)
 		case sum.view == capture.ViewDrop && len(sum.reasons.Counts) > 0:
 			r.printf("%s: %d packets, %s", sum.name, sum.packets, &sum.reasons)
+		case sum.view == capture.ViewWire && len(kinds) == 1:
+			r.printf("%s: %d frames, %d received and %d sent", sum.name, sum.packets, c.Framed-c.FramedSent, c.FramedSent)
 		case sum.view == capture.ViewUser || sum.view == capture.ViewSent:
 			r.printf("%s: %d packets, %d bytes", sum.name, sum.packets, sum.bytes)
 		default:
@@ -250,6 +252,9 @@ func (r *reporter) notAmongThem(c capture.Counts) {
 	if slices.Contains(r.plan.config.Views, capture.ViewDrop) {
 		r.printf("packets that the kernel dropped by itself are not among them: %d captured, %d lost", c.Freed, c.Drops.Lost())
 	}
+	if slices.Contains(r.plan.config.Views, capture.ViewWire) {
+		r.printf("frames on interfaces are not among them: %d captured, %d lost", c.Framed, c.Wire.Lost())
+	}
 	if !slices.Contains(r.plan.config.Views, capture.ViewSent) {
 		return
 	}
@@ -259,19 +264,22 @@ func (r *reporter) notAmongThem(c capture.Counts) {
 	}
 }
 
-// hookLines print the ledgers of the cgroup hooks. That of what arrives is the tap's unless the
-// sockets have the tap as well.
+// hookLines print the ledgers of the cgroup hooks and of the interfaces. That of what arrives at the
+// hooks is the tap's unless the sockets have the tap as well.
 func (r *reporter) hookLines(c capture.Counts) {
 	line := func(what string, c bpf.Counters) {
-		r.printf("cgroup_skb/%s: %d seen = %d recorded + %d ring full + %d load failed", what, c.Seen, c.Recorded, c.RingFull, c.LoadFailed)
+		r.printf("%s: %d seen = %d recorded + %d ring full + %d load failed", what, c.Seen, c.Recorded, c.RingFull, c.LoadFailed)
+	}
+	if slices.Contains(r.plan.config.Views, capture.ViewWire) {
+		line("interfaces", c.Wire)
 	}
 	if !slices.Contains(r.plan.config.Views, capture.ViewCgroup) {
 		return
 	}
 	if c.Ingress.Seen > 0 {
-		line("ingress", c.Ingress)
+		line("cgroup_skb/ingress", c.Ingress)
 	}
-	line("egress", c.Egress)
+	line("cgroup_skb/egress", c.Egress)
 }
 
 // dropLines print the ledger of what the kernel freed.

@@ -41,6 +41,7 @@ var (
 	without = map[string][]string{
 		"capture --sock raw":    {PacketSocket},
 		"capture --sock packet": {RawSocket},
+		"capture --view wire":   {RawSocket},
 		"list --pid PID":        {TapRecords},
 		"replay":                {TapRecords},
 	}

@@ -61,6 +61,7 @@ func TestDiagnose(t *testing.T) {
 		"raw sockets only": {machine(ordinary, lacks(RawSocket, "CAP_NET_RAW"), lacks(PacketSocket, "CAP_NET_RAW")), false, map[string]Verdict{
 			"capture --sock raw":    {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
 			"capture --sock packet": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
+			"capture --view wire":   {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
 			"survey":                {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo)"},
 		}},
 		"network": {machine(ordinary, lacks(NetlinkMessage, "CAP_NET_ADMIN")), false, map[string]Verdict{
@@ -105,6 +106,7 @@ func TestDiagnose(t *testing.T) {
 			"capture":                         {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --sock raw":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --sock packet":           {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --view wire":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --sock netlink --probe":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --user USER -- COMMAND":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --isolate":               {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
@@ -119,10 +121,12 @@ func TestDiagnose(t *testing.T) {
 		}},
 		"unknown": {machine(ordinary, strange), false, map[string]Verdict{
 			"capture --sock packet": {Finding: strange.Finding},
+			"capture --view wire":   {Finding: strange.Finding},
 			"survey":                {Finding: strange.Finding},
 		}},
 		"a certain no wins over unknown": {machine(ordinary, strange, lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
 			"capture --sock packet":           {Finding: strange.Finding},
+			"capture --view wire":             {Finding: strange.Finding},
 			"capture --isolate":               {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
 			"capture --wrap-filter --pid PID": {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
 			"survey":                          {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
@@ -241,7 +245,7 @@ func TestNeededFor(t *testing.T) {
 	t.Parallel()
 	for capability, want := range map[capability.Cap]string{
 		unix.CAP_BPF:              "capture, list --pid PID, replay, survey",
-		unix.CAP_NET_RAW:          "capture --sock raw, capture --sock packet, survey",
+		unix.CAP_NET_RAW:          "capture --sock raw, capture --sock packet, capture --view wire, survey",
 		unix.CAP_SYS_ADMIN:        "capture --isolate, capture --wrap-filter --pid PID, survey",
 		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --view cgroup, capture --pid PID, capture -- COMMAND, survey",
 		unix.CAP_NET_BIND_SERVICE: "capture -l ADDR:80",

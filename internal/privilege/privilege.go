@@ -40,6 +40,8 @@ type Use struct {
 	Probe, Isolate, LowPort bool
 	// Hooks is --view cgroup of a socket that is opened, and Drops --view drop.
 	Hooks, Drops bool
+	// Wire is --view wire.
+	Wire bool
 	// Join is --pid with a process of another user or with more privileges, all of whose sockets
 	// are to be seen; Run is -- COMMAND.
 	Join, Run bool
@@ -73,6 +75,9 @@ var table = []Requirement{
 	{Command: "capture", Form: "--view drop", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN),
 		Example: Use{Command: "capture", Drops: true},
 		applies: func(u Use) bool { return u.Drops }},
+	{Command: "capture", Form: "--view wire", Needs: caps(unix.CAP_NET_RAW),
+		Example: Use{Command: "capture", Wire: true},
+		applies: func(u Use) bool { return u.Wire }},
 	{Command: "capture", Form: "--pid PID", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
 		Example: Use{Command: "capture", Join: true},
 		applies: func(u Use) bool { return u.Join }},

@@ -122,7 +122,7 @@ func ofTap(i *capture.Interface) string {
 		b.WriteString(between + "the " + ofSegments + ", so that both directions can be put together" + between + "addresses and sequence numbers are real where the kernel tells them")
 	}
 	if i.Header == capture.HeaderElsewhere {
-		b.WriteString(between + "the packets are in the view cgroup, so there are " + headersElsewhere)
+		b.WriteString(between + "another view has the packets with their own, so there are " + headersElsewhere)
 	}
 	if joined {
 		b.WriteString(between + i.Process + ", " + i.Sockets)
