@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"strconv"
@@ -243,7 +244,12 @@ func dropPacket() error {
 		return err
 	}
 	defer tap.Close()
-	drops, err := bpf.OpenDrops(tap, nil, bpf.DropOptions{})
+	flows, err := bpf.NewFlows()
+	if err != nil {
+		return err
+	}
+	defer flows.Close()
+	drops, err := bpf.OpenDrops(tap, nil, bpf.DropOptions{Flows: flows})
 	if err != nil {
 		return err
 	}
@@ -264,13 +270,30 @@ func dropPacket() error {
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing}); err != nil {
 		return fmt.Errorf("attaching a filter: %w", err)
 	}
-	if err := drops.Mark(fd); err != nil {
+	if err := errors.Join(drops.Mark(fd), enterFlow(flows, fd, to)); err != nil {
 		return err
 	}
 	if err := unix.Sendto(fd, []byte(capture.ProbePayload), 0, to); err != nil {
 		return fmt.Errorf("sending a packet: %w", err)
 	}
 	return readPacket(tap, func(data []byte) bool { return bytes.HasSuffix(data, []byte(capture.ProbePayload)) })
+}
+
+// enterFlow enters a UDP socket of this network namespace.
+func enterFlow(flows *bpf.Flows, fd int, bound unix.Sockaddr) error {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
+		return fmt.Errorf("asking for the network namespace: %w", err)
+	}
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return fmt.Errorf("asking a socket for its cookie: %w", err)
+	}
+	at := bound.(*unix.SockaddrInet4)
+	return flows.Enter(&bpf.FlowSocket{
+		Network: uint32(st.Ino), Cookie: cookie, Origin: cookie, Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP,
+		Local: netip.AddrPortFrom(netip.AddrFrom4(at.Addr), uint16(at.Port)),
+	})
 }
 
 // followCall checks that a system call of this process is recorded.

@@ -14,11 +14,19 @@ import (
 var (
 	kernelView = &capture.Interface{Kind: "udp", View: capture.ViewKernel}
 	userView   = &capture.Interface{Kind: "udp", View: capture.ViewUser}
+	dropView   = &capture.Interface{Kind: "udp", View: capture.ViewDrop}
 )
 
 // fromKernel is a packet of 19 bytes, of which 10 were captured.
 func fromKernel(v capture.Verdict, truncated bool) capture.Packet {
 	return capture.Packet{Interface: kernelView, Data: make([]byte, 10), Len: 19, Verdict: v, Truncated: truncated}
+}
+
+// freed is a packet of the drop view.
+func freed(reason, location string, truncated bool) capture.Packet {
+	p := fromKernel(capture.Verdict{}, truncated)
+	p.Interface, p.Drop = dropView, capture.Drop{Reason: reason, Location: location}
+	return p
 }
 
 func toUser(r capture.Receipt) capture.Packet {
@@ -47,6 +55,10 @@ var said = map[string]capture.Packet{
 	"cut to 10 of 19 bytes by the snaplen":                                             fromKernel(capture.Verdict{}, true),
 	"verdict=12 of 19 (truncated by the filter); cut to 10 of 19 bytes by the snaplen": fromKernel(capture.Verdict{Keep: 12, Of: 19}, true),
 	"verdict=0 (dropped by the filter); cut to 10 of 19 bytes by the snaplen":          fromKernel(capture.Verdict{Dropped: true}, true),
+
+	"dropped by the kernel: SOCKET_RCVBUFF (in udp_queue_rcv_one_skb)":                     freed("SOCKET_RCVBUFF", "udp_queue_rcv_one_skb", false),
+	"dropped by the kernel: 0x10003":                                                       freed("0x10003", "", false),
+	"dropped by the kernel: NO_SOCKET (in f.isra.0); cut to 10 of 19 bytes by the snaplen": freed("NO_SOCKET", "f.isra.0", true),
 
 	"the filter could not be asked about this packet":                                       fromKernel(capture.Verdict{Unasked: true}, false),
 	"the filter could not be asked about this packet; cut to 10 of 19 bytes by the snaplen": fromKernel(capture.Verdict{Unasked: true}, true),
@@ -96,7 +108,7 @@ var said = map[string]capture.Packet{
 
 // unsaid is a packet without its facts.
 func unsaid(p capture.Packet, comment string) *capture.Packet {
-	p.Verdict, p.Truncated, p.Receipt, p.Reception, p.Comment = capture.Verdict{}, false, capture.Receipt{}, capture.Reception{}, comment
+	p.Drop, p.Verdict, p.Truncated, p.Receipt, p.Reception, p.Comment = capture.Drop{}, capture.Verdict{}, false, capture.Receipt{}, capture.Reception{}, comment
 	return &p
 }
 
@@ -158,6 +170,16 @@ func TestForeignSentences(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
+		"dropped by the kernel: ", "dropped by the kernel", "dropped by the kernel: A B", "dropped by the kernel: A (in )", "dropped by the kernel: A (in b",
+		"dropped by the kernel: A (in b c)", "dropped by the kernel: (in b)", "dropped by the kernel: A) (in b)", "dropped by the kernel: A (in b) (in c)", "dropped by the kernel: ä",
+	} {
+		p := unsaid(freed("", "", false), text)
+		if CutFacts(p); HasFacts(p) || p.Comment != text {
+			t.Errorf("%q is read as %+v", text, p)
+		}
+	}
+	for _, text := range []string{
+		"dropped by the kernel: A", // in another view
 		"verdict=0 (dropped by the filter)", "peeked at", "read from packets ", "read from packets 1-1", "read from packets 2-1", "read from packets 1,2",
 		"read from packets 1 and 0 ranges more, to 3", "read from packets 1 and x ranges more, to 3", "read from packets x", "read from packets 01",
 		"read from packets 18446744073709551616", "sent in packets ", "sent in packets 7", "sent in packet 7-9", "sent in packet 7, as far as", "sent in packets 9-7",
