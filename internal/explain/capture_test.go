@@ -28,9 +28,19 @@ var (
 	tcpSent   = &capture.Interface{Kind: "tcp", View: capture.ViewSent, Layer: capture.LayerMessage}
 	udpSent   = &capture.Interface{Kind: "udp", View: capture.ViewSent, Layer: capture.LayerMessage}
 	tcpCgroup = &capture.Interface{Kind: "tcp", View: capture.ViewCgroup, Layer: capture.LayerNetwork}
+	tcpWire   = onInterface("tcp", "eth0")
+	otherWire = onInterface("tcp", "br0")
+	udpWire   = onInterface("udp", "eth0")
 	client    = netip.MustParseAddrPort("127.0.0.1:52638")
 	server    = netip.MustParseAddrPort("127.0.0.1:16962")
 )
+
+func onInterface(kind, device string) *capture.Interface {
+	return &capture.Interface{
+		Kind: kind, View: capture.ViewWire, Layer: capture.LayerLink,
+		Description: "as packet sockets get them on the interface " + device + "; what arrives before a firewall, what leaves behind it",
+	}
+}
 
 // recording builds a capture in which each packet comes a microsecond after the one
 // before.
@@ -109,6 +119,26 @@ func (r *recording) departs(flags uint8, payload string) *capture.Packet {
 	p := r.segment(5000, flags, payload)
 	r.packets = r.packets[:len(r.packets)-1]
 	return r.hooked(capture.Outbound, p)
+}
+
+// framed adds the frames of a packet of the kernel view, or of the cgroup view, on interfaces.
+func (r *recording) framed(d capture.Direction, of *capture.Packet, on ...*capture.Interface) (last *capture.Packet) {
+	ip := of.Data
+	if of.Interface.View == capture.ViewKernel {
+		ip = append(ipv4Header(20+len(of.Data)), of.Data...)
+		ip[9] = of.Protocol
+	}
+	for _, i := range on {
+		frame := append(append(make([]byte, 12), 8, 0), ip...)
+		if len(frame) < 60 && d == capture.Inbound {
+			frame = append(frame, make([]byte, 60-len(frame))...) // the least that Ethernet has
+		}
+		last = r.add(&capture.Packet{Interface: i, ID: of.ID, Data: frame, Protocol: of.Protocol})
+		if last.Direction = d; d == capture.Outbound {
+			last.Src, last.Dst = server, client
+		}
+	}
+	return last
 }
 
 // file is the recording as pcapng.

@@ -23,6 +23,9 @@ func (e *entry) settle() (fate string, told bool) {
 	if e.departed {
 		return e.settleDeparted(), true
 	}
+	if e.onWireOnly() {
+		return e.settleFrame(), true
+	}
 	out := e.socket.out
 	if e.alone() {
 		out.Cgroup.Alone.add(e.id, 0)
