@@ -117,7 +117,7 @@ func (s *socket) sayDrops() Finding {
 		return f
 	}
 	if d.Packets.Packets == 0 {
-		f.Text = "The kernel dropped nothing."
+		f.Text = "Nothing was dropped by the kernel."
 	} else {
 		f.Warning = true
 		var words []string

@@ -12,7 +12,7 @@ import (
 func (s *socket) findings() []Finding {
 	topics := []func() Finding{
 		s.sayBegins, s.out.sayReach, s.out.sayMetadata, s.sayOwnFilters, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
-		s.sayMapping, s.out.sayCalls, s.sayLatency, s.saySent, s.sayCgroup, s.sayDrops, s.sayTap,
+		s.sayMapping, s.out.sayCalls, s.sayLatency, s.saySent, s.sayCgroup, s.sayWire, s.sayDrops, s.sayTap,
 	}
 	all := []Finding{}
 	for _, say := range topics {
@@ -255,6 +255,9 @@ func (s *socket) complete() bool {
 		return false
 	}
 	if d := s.out.Drops; d != nil && d.Unseen.Packets > 0 {
+		return false
+	}
+	if w := s.out.Wire; w != nil && w.Stopped.Bytes > 0 {
 		return false
 	}
 	return s.paired() && s.out.Delivered.Bytes > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{}

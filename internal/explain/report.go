@@ -105,6 +105,8 @@ type Socket struct {
 	Drops *Drops `json:"drops,omitempty"`
 	// Cgroup is what the cgroup hooks saw. It is absent if the file has no cgroup view.
 	Cgroup *Cgroup `json:"cgroup,omitempty"`
+	// Wire is what was on the interfaces. It is absent if the file has no wire view.
+	Wire *Wire `json:"wire,omitempty"`
 	// Ambiguous are the packets that repeat the id of an earlier one of this kind, so
 	// that it is unknown which of them a read got.
 	Ambiguous Count `json:"ambiguous_ids"`
@@ -294,7 +296,7 @@ type Losses struct {
 // Finding is a statement about a topic.
 type Finding struct {
 	// Topic is "begins", "reach", "beside", "filter", "direction", "ids", "bytes", "unseen", "lost",
-	// "mapping", "calls", "latency", "sent", "cgroup", "drop" or "tap".
+	// "mapping", "calls", "latency", "sent", "cgroup", "wire", "drop" or "tap".
 	Topic string `json:"topic"`
 	// Warning says that something is wrong.
 	Warning bool `json:"warning"`

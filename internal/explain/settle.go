@@ -30,6 +30,9 @@ func (e *entry) settle() (fate string, told bool) {
 		}
 		return fate, true
 	}
+	if e.onWireOnly() {
+		return e.settleFrame(), true
+	}
 	out := e.socket.out
 	if e.alone() {
 		out.Cgroup.Alone.add(e.id, 0)

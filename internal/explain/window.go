@@ -38,6 +38,10 @@ type entry struct {
 	delivered  bool
 	sent       bool   // it is a call that sent something
 	departed   bool   // it is a packet that was sent
+	framed     bool   // it was seen on an interface first
+	reached    bool   // the filter or a hook saw it, or else the file has no view of those
+	piece      bool   // it is a fragment
+	about      bool   // it is ICMP about a packet of the socket
 	differs    bool   // userspace got other bytes
 	gotFrom    int    // offset in the first view of the bytes that userspace got
 	ended      bool   // a read returned the end of the stream here
