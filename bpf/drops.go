@@ -33,7 +33,7 @@ type DropOptions struct {
 // its reason, into the ring of a Tap: as records with HookDrop. The bytes are those from the
 // network header on that the kernel has in one piece.
 //
-// Needs Linux 5.17 with BTF, CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN. From Linux 6.11 on the kernel
+// Needs Linux 5.17 with BTF, CAP_BPF and CAP_PERFMON. From Linux 6.11 on the kernel
 // tells the socket that was to receive the packet.
 type Drops struct {
 	objects *loaded
@@ -177,7 +177,7 @@ func diagnoseDrops(err error) error {
 			Err:  err,
 		}
 	}
-	for _, c := range []int{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_NET_ADMIN} {
+	for _, c := range []int{unix.CAP_BPF, unix.CAP_PERFMON} {
 		if !capability.Held(c) {
 			return LacksCapability(c, tellingDrops, err)
 		}

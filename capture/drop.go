@@ -214,7 +214,13 @@ func (s *Session) enterDropped() error {
 		return nil
 	}
 	return s.main.control(func(fd int) error {
-		network, err := networkInode(fd)
+		var network uint32
+		var err error
+		if s.borrowed {
+			network, err = networkInode(fd)
+		} else {
+			err = s.config.Namespace.Do(func() (err error) { network, err = threadNetwork(); return err })
+		}
 		if err != nil {
 			return err
 		}
@@ -264,6 +270,9 @@ func (l *Live) enterDropped(p *process.Process, copied int, info *foreign) error
 // networkInode is the inode of a socket's network namespace. Needs CAP_NET_ADMIN there.
 func networkInode(fd int) (uint32, error) {
 	namespace, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	if errors.Is(err, unix.EPERM) {
+		return 0, withoutDrops(bpf.LacksCapability(unix.CAP_NET_ADMIN, "asking a socket for its network namespace", err))
+	}
 	if err != nil {
 		return 0, fmt.Errorf("asking a socket for its network namespace: %w", err)
 	}

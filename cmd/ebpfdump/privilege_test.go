@@ -148,6 +148,10 @@ func socketCases() []privilegeCase {
 			args: []string{"capture", "--sock", "udp", "--probe", "--view", "kernel,cgroup"}, seen: "udp:cgroup",
 		},
 		privilegeCase{
+			use:  privilege.Use{Command: "capture", Kind: "udp", Probe: true, Drops: true},
+			args: []string{"capture", "--sock", "udp", "--probe", "--view", "kernel,drop", "--verdict", "drop"}, seen: "udp:drop",
+		},
+		privilegeCase{
 			use:  privilege.Use{Command: "capture", Kind: "udp", Probe: true, Wire: true},
 			args: []string{"capture", "--sock", "udp", "--probe", "--view", "kernel,wire"}, seen: "udp:wire",
 		},

@@ -73,7 +73,6 @@ func TestDiagnose(t *testing.T) {
 			"capture --user USER -- COMMAND":  {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_setuid,cap_setgid,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"survey":                          {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo)"},
 			"capture --view cgroup":           {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
-			"capture --view drop":             {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 		}},
 		"low ports do not count": {machine(ordinary, lacks(LowPort, "CAP_NET_BIND_SERVICE")), true, map[string]Verdict{
 			"capture -l ADDR:80": {Finding: Finding{No, "needs CAP_NET_BIND_SERVICE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_bind_service+ep on the ebpfdump binary"},
@@ -85,7 +84,7 @@ func TestDiagnose(t *testing.T) {
 			"list --pid PID":                  {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"capture -- COMMAND":              {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 			"capture --view cgroup":           {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
-			"capture --view drop":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
+			"capture --view drop":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
 		}},
 		"own processes": {yama(machine(ordinary), false), false, map[string]Verdict{
 			"list": {Finding: Finding{No, "needs CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_sys_ptrace+ep on the ebpfdump binary"},
@@ -168,7 +167,7 @@ func machineOf(p capability.Privilege) Machine {
 		failed = append(failed, lacks(TapLoads, "CAP_BPF"), lacks(TapRecords, "CAP_BPF"))
 	}
 	if !p.Has(unix.CAP_NET_ADMIN) {
-		failed = append(failed, lacks(CgroupHook, "CAP_NET_ADMIN"), lacks(KernelDrops, "CAP_NET_ADMIN"))
+		failed = append(failed, lacks(CgroupHook, "CAP_NET_ADMIN"))
 	}
 	m := machine(p, failed...)
 	for c := range trialsOf {
@@ -250,7 +249,7 @@ func TestNeededFor(t *testing.T) {
 		unix.CAP_BPF:              "capture, list --pid PID, replay, survey",
 		unix.CAP_NET_RAW:          "capture --sock raw, capture --sock packet, capture --view wire, survey",
 		unix.CAP_SYS_ADMIN:        "capture --isolate, capture --wrap-filter --pid PID, survey",
-		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --view cgroup, capture --view drop, capture --pid PID, capture -- COMMAND, survey",
+		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --view cgroup, capture --pid PID, capture -- COMMAND, survey",
 		unix.CAP_NET_BIND_SERVICE: "capture -l ADDR:80",
 		unix.CAP_PERFMON:          "capture --view cgroup, capture --view drop, capture --pid PID, capture -- COMMAND, list --pid PID",
 		unix.CAP_SYS_PTRACE:       "capture --pid PID, capture --user USER -- COMMAND, list --pid PID",

@@ -104,7 +104,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		p := r.segment(1000, header.ACK, "question")
 		r.packets = nil
 		r.framed(capture.Inbound, p, tcpWire, otherWire)
-		r.packets = append(r.packets, p)
+		r.packets, p.Time = append(r.packets, p), noon+1500
 		r.hooked(capture.Inbound, p)
 		r.read(tcpUser, p.ID, "question")
 		r.framed(capture.Outbound, r.departs(header.ACK, ""), tcpWire, otherWire)
@@ -127,7 +127,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		p := r.datagram("0123456789\n")
 		r.packets = nil
 		r.framed(capture.Inbound, p, udpWire)
-		r.packets = append(r.packets, p)
+		r.packets, p.Time = append(r.packets, p), noon+500
 		p.Drops = 1
 		r.read(udpUser, p.ID, "0123456789\n")
 		lost := r.datagram("lost")

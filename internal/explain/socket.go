@@ -29,6 +29,7 @@ type socket struct {
 	reads, sends     uint64
 	usual            int // offset of the last read's bytes in its packet, from offset 0
 	latencies        histogram
+	climbs           histogram // from an interface to the filter or hook
 	// known are the ids so far, and ambiguous those of several packets.
 	known     idSet
 	ambiguous map[uint64]bool
@@ -277,6 +278,10 @@ func (s *socket) newEntry(p *capture.Packet, d *dissection) *entry {
 func (s *socket) reach(e *entry, p *capture.Packet) {
 	e.reached = true
 	e.verdict = keptBytes(p.Verdict)
+	if e.framed && p.Interface.View != capture.ViewWire {
+		s.climbs.add(p.Time - e.time)
+		e.time = p.Time
+	}
 	if len(s.protocols) < 256 {
 		s.protocols[e.protocol] = true
 	}

@@ -24,6 +24,9 @@ type Wire struct {
 	// the sockets get the whole.
 	About  Count `json:"icmp_about_them"`
 	Pieces Count `json:"fragments"`
+	// Climb is the time from the first interface to the filter, or to the hook before it, of each
+	// packet that came there. It is absent if there is none, and without real times.
+	Climb *Latency `json:"to_the_filter,omitempty"`
 	// Lost counts frames that are not in the file.
 	Lost uint64 `json:"lost"`
 }
@@ -126,6 +129,9 @@ func (s *socket) finishWire() {
 	if v == nil || s.out.Wire == nil {
 		return
 	}
+	if s.out.Timed {
+		s.out.Wire.Climb = s.climbs.latency()
+	}
 	s.out.Wire.Lost = v.out.Drops
 	if v.out.Statistics != nil {
 		s.out.Wire.Lost = max(s.out.Wire.Lost, v.out.Statistics.Dropped)
@@ -143,6 +149,9 @@ func (s *socket) sayWire() Finding {
 		on = " (" + printable(list(w.Devices)) + ")"
 	}
 	f.Text = fmt.Sprintf("On the wire%s were %s that came in and %s that went out.", on, quantity(w.Received, "frame", "frames"), digits(w.Sent))
+	if c := w.Climb; c != nil && c.Reads > 0 {
+		f.Text += fmt.Sprintf(" From there to the filter: median %s, at most %s.", duration(c.Median), duration(c.Most))
+	}
 	if n := w.Stopped.Packets; n > 0 {
 		f.Warning = true
 		f.Text += fmt.Sprintf(" %s %s on the wire and never came to the filter (%s): a firewall stops packets on that way, a wrong checksum, or the end of the connection",

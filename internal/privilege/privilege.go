@@ -72,7 +72,7 @@ var table = []Requirement{
 	{Command: "capture", Form: "--view cgroup", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN),
 		Example: Use{Command: "capture", Hooks: true},
 		applies: func(u Use) bool { return u.Hooks }},
-	{Command: "capture", Form: "--view drop", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN),
+	{Command: "capture", Form: "--view drop", Needs: caps(unix.CAP_PERFMON),
 		Example: Use{Command: "capture", Drops: true},
 		applies: func(u Use) bool { return u.Drops }},
 	{Command: "capture", Form: "--view wire", Needs: caps(unix.CAP_NET_RAW),
