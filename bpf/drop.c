@@ -294,14 +294,14 @@ static __always_inline void record_freed(__u64 skb, struct freed *f)
  */
 static __always_inline int choose_by_socket(struct freed *f, struct sock *receiver, struct sock *owner)
 {
-	__u16 family = receiver ? FIELD(receiver, __sk_common.skc_family) : 0;
+	__u16 family = receiver ? receiver->__sk_common.skc_family : 0;
 	struct mark *mark;
 	__u8 state;
 
 	if (family) {
-		state = FIELD(receiver, __sk_common.skc_state);
 		if (!is_inet(family))
 			return NOT_CHOSEN;
+		state = receiver->__sk_common.skc_state;
 		if (state == TCP_TIME_WAIT || state == TCP_NEW_SYN_RECV)
 			return BY_ADDRESS; /* no whole socket, and has no mark */
 		if (!receiver)
@@ -382,7 +382,7 @@ int freed(__u64 *ctx)
 	if (BPF_CORE_READ_BITFIELD(skb, pkt_type) == PACKET_OUTGOING)
 		return 0;
 	owner = skb->sk;
-	family = owner ? FIELD(owner, __sk_common.skc_family) : 0;
+	family = owner ? owner->__sk_common.skc_family : 0;
 	if (family && !is_inet(family))
 		return 0; /* a copy in the queue of a packet socket */
 	if (tells_receiver)
