@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"unsafe"
@@ -54,10 +55,12 @@ func socketDrops(tb testing.TB, fd int) uint64 {
 func TestDropsOfFullQueue(t *testing.T) {
 	testutil.RequirePrivilege(t)
 	tap := mustOpen(t, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen})
-	drops := mustDrops(t, tap, nil, DropOptions{})
-	if !drops.TellsReceiver() {
-		t.Skip("this kernel does not tell the receiver")
+	flows, err := NewFlows()
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { flows.Close() })
+	drops := mustDrops(t, tap, nil, DropOptions{Flows: flows})
 	receiver, sender := testutil.UDPPair(t)
 	other, otherSender := testutil.UDPPair(t)
 	for _, fd := range []int{receiver, other} {
@@ -65,7 +68,17 @@ func TestDropsOfFullQueue(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := drops.Mark(receiver); err != nil {
+	cookie, err := unix.GetsockoptUint64(receiver, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Before Linux 6.11 the kernel does not tell which socket it was, and the address does.
+	if drops.TellsReceiver() {
+		err = drops.Mark(receiver)
+	} else {
+		err = enterUDP(flows, receiver, cookie)
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	const sent = 40
@@ -80,10 +93,6 @@ func TestDropsOfFullQueue(t *testing.T) {
 	dropped := socketDrops(t, receiver)
 	if dropped == 0 || dropped == sent || socketDrops(t, other) == 0 {
 		t.Fatalf("the sockets dropped %d and %d of %d", dropped, socketDrops(t, other), sent)
-	}
-	cookie, err := unix.GetsockoptUint64(receiver, unix.SOL_SOCKET, unix.SO_COOKIE)
-	if err != nil {
-		t.Fatal(err)
 	}
 	all := records(t, tap)
 	for i, rec := range all {
@@ -108,6 +117,20 @@ func TestDropsOfFullQueue(t *testing.T) {
 	if want := (Counters{Seen: dropped, Recorded: dropped}); uint64(len(all)) != dropped || counters != want || missed != 0 {
 		t.Errorf("%d records of %d drops: %+v, %d missed", len(all), dropped, counters, missed)
 	}
+}
+
+// enterUDP enters a UDP socket of this network namespace.
+func enterUDP(flows *Flows, fd int, cookie uint64) error {
+	var st unix.Stat_t
+	local, err := unix.Getsockname(fd)
+	if err = errors.Join(err, unix.Stat("/proc/thread-self/ns/net", &st)); err != nil {
+		return err
+	}
+	at := local.(*unix.SockaddrInet4)
+	return flows.Enter(&FlowSocket{
+		Network: uint32(st.Ino), Cookie: cookie, Origin: cookie, Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP,
+		Local: netip.AddrPortFrom(netip.AddrFrom4(at.Addr), uint16(at.Port)),
+	})
 }
 
 func TestDropFacts(t *testing.T) {

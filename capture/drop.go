@@ -63,6 +63,8 @@ func (d *drops) isOrdinary(rec *bpf.Record) bool {
 	case rec.Type == unix.SOCK_RAW && rec.PktType != unix.PACKET_OUTGOING:
 		// It gets copies, and what becomes of the packet in its protocol is not its own.
 		return !slices.ContainsFunc(ofRaw, func(begins string) bool { return strings.HasPrefix(reason, begins) })
+	case rec.SocketProtocol == unix.IPPROTO_ICMP || rec.SocketProtocol == unix.IPPROTO_ICMPV6:
+		return strings.HasPrefix(location, "icmp") // a ping socket gets a copy as well
 	case rec.Type != unix.SOCK_STREAM || rec.PktType == unix.PACKET_OUTGOING:
 		return false
 	case reason == reasonPurge:
