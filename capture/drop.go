@@ -53,12 +53,12 @@ const reasonPacketSocket = "PACKET_SOCK_ERROR"
 
 // isOrdinary tells whether a packet was freed as packets are that were used, or is the copy of
 // another observer. Before Linux 6.8 TCP frees in the same way what opens or closes a connection
-// and what it does not want, and gives no reason. What stays in its queue when a connection ends is
-// what has closed it: bytes that were not read it frees without telling.
+// and what it does not want, and gives no reason. What nobody has read when a socket is closed is not
+// the kernel's to explain; with TCP it is what has closed the connection.
 func (d *drops) isOrdinary(rec *bpf.Record) bool {
 	reason, location := d.told.Reason(rec), d.told.Location(rec)
 	switch {
-	case reason == reasonPacketSocket, strings.HasPrefix(location, "packet_rcv"), strings.HasPrefix(location, "tpacket_rcv"):
+	case reason == reasonPurge, reason == reasonPacketSocket, strings.HasPrefix(location, "packet_rcv"), strings.HasPrefix(location, "tpacket_rcv"):
 		return true
 	case rec.Type == unix.SOCK_RAW && rec.PktType != unix.PACKET_OUTGOING:
 		// It gets copies, and what becomes of the packet in its protocol is not its own.
@@ -67,8 +67,6 @@ func (d *drops) isOrdinary(rec *bpf.Record) bool {
 		return strings.HasPrefix(location, "icmp") // a ping socket gets a copy as well
 	case rec.Type != unix.SOCK_STREAM || rec.PktType == unix.PACKET_OUTGOING:
 		return false
-	case reason == reasonPurge:
-		return true
 	case reason == reasonNone:
 		return location == "" || slices.ContainsFunc(ofStreams, func(begins string) bool { return strings.HasPrefix(location, begins) })
 	}
@@ -109,7 +107,7 @@ func (c *collector) freed(whole []byte, length int) {
 	}
 	if p.ID = c.sightings.freed(rec, whole, length, r.kind.layer); p.ID == 0 {
 		p.ID = c.newID()
-	} else if p.Direction != Outbound && p.Drop.Reason != reasonFilter && p.Drop.Reason != reasonPurge {
+	} else if p.Direction != Outbound && p.Drop.Reason != reasonFilter {
 		r.outlet.tally.refused++
 	}
 	p.Data, p.Len = whole[:min(len(whole), c.snaplen)], length

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -354,16 +355,21 @@ func sendRaw(t *testing.T, ns *Namespace, packets [][]byte) {
 	}
 }
 
-// dropInput makes the firewall of a namespace drop all that comes in: a table with a chain whose
+// Hooks of the firewall.
+const (
+	localIn  = 1 // NF_INET_LOCAL_IN
+	localOut = 3 // NF_INET_LOCAL_OUT
+)
+
+// dropAt makes the firewall of a namespace drop everything at a hook: a table with a chain whose
 // policy that is, by messages of nfnetlink.
-func dropInput(t *testing.T, ns *Namespace) {
+func dropAt(t *testing.T, ns *Namespace, at uint32) {
 	t.Helper()
 	const (
-		tables  = unix.NFNL_SUBSYS_NFTABLES << 8
-		inet    = unix.NFPROTO_INET
-		nested  = unix.NLA_F_NESTED
-		drop    = 0 // NF_DROP
-		localIn = 1 // NF_INET_LOCAL_IN
+		tables = unix.NFNL_SUBSYS_NFTABLES << 8
+		inet   = unix.NFPROTO_INET
+		nested = unix.NLA_F_NESTED
+		drop   = 0 // NF_DROP
 	)
 	word := func(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }
 	attribute := func(kind uint16, value []byte) []byte {
@@ -384,7 +390,7 @@ func dropInput(t *testing.T, ns *Namespace) {
 		b = binary.NativeEndian.AppendUint32(b, sequence)
 		return append(binary.NativeEndian.AppendUint32(b, 0), body...)
 	}
-	hook := slices.Concat(attribute(unix.NFTA_HOOK_HOOKNUM, word(localIn)), attribute(unix.NFTA_HOOK_PRIORITY, word(0)))
+	hook := slices.Concat(attribute(unix.NFTA_HOOK_HOOKNUM, word(at)), attribute(unix.NFTA_HOOK_PRIORITY, word(0)))
 	all := slices.Concat(
 		message(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES),
 		message(tables|unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, inet, 0, attribute(unix.NFTA_TABLE_NAME, []byte("test\x00"))),
@@ -434,7 +440,7 @@ func TestDropsOfFirewall(t *testing.T) {
 			t.Parallel()
 			config := Config{Kind: mustKind(t, kind), Namespace: mustNamespace(t), Options: Options{Views: []View{ViewKernel, ViewCgroup, ViewDrop}}}
 			sink, s := run(t, config, func(s *Session) {
-				dropInput(t, s.config.Namespace)
+				dropAt(t, s.config.Namespace, localIn)
 				to := s.Addr()
 				if kind == "raw" {
 					to = netip.AddrPortFrom(to.Addr(), ProbePort)
@@ -460,7 +466,7 @@ func TestDropsOfFirewall(t *testing.T) {
 	}
 	t.Run("joined", func(t *testing.T) {
 		process := startTarget(t, "udp", "127.0.0.1:0")
-		dropInput(t, process.ns)
+		dropAt(t, process.ns, localIn)
 		l := mustJoin(t, JoinConfig{PIDs: []int{process.Process.Pid}, Options: Options{Views: []View{ViewKernel, ViewUser, ViewDrop}}})
 		to := netip.MustParseAddrPort(process.address)
 		sink := runLive(t, l, func() {
@@ -472,6 +478,39 @@ func TestDropsOfFirewall(t *testing.T) {
 			t.Errorf("%+v", drops)
 		}
 	})
+}
+
+// TestDropsOnTheWayOut has a firewall that drops what a socket sends, before any hook sees it.
+func TestDropsOnTheWayOut(t *testing.T) {
+	t.Parallel()
+	requireReceivers(t)
+	ns := mustNamespace(t)
+	conn := dialFrom(t, ns, "udp", "127.0.0.1:9")
+	defer conn.Close()
+	other := dialFrom(t, ns, "udp", "127.0.0.1:9")
+	defer other.Close()
+	s, err := Attach(conn.(*net.UDPConn), Options{RingSize: bpf.MinRingSize, Views: []View{ViewCgroup, ViewDrop}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dropAt(t, ns, localOut)
+	sink := collect(t, s, func() {
+		for _, c := range []net.Conn{conn, other, conn} {
+			if _, err := c.Write([]byte(ProbePayload)); !errors.Is(err, unix.EPERM) {
+				t.Errorf("sending what the firewall drops: %v", err)
+			}
+		}
+		quietSession(t, s)
+	})
+	drops := idsOf(t, sink.view(ViewDrop))
+	for _, d := range drops {
+		if d.Drop.Reason != "NETFILTER_DROP" || d.Direction != Outbound || d.Src.String() != conn.LocalAddr().String() || !strings.HasSuffix(string(d.Data), ProbePayload) {
+			t.Errorf("%+v, %v > %v: %q", d.Drop, d.Src, d.Dst, d.Data)
+		}
+	}
+	if len(drops) != 2 || len(sink.view(ViewCgroup)) > 0 {
+		t.Errorf("%d drops, %d packets", len(drops), len(sink.view(ViewCgroup)))
+	}
 }
 
 // sendOnce sends a datagram to an address, or begins a connection.

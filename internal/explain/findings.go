@@ -297,7 +297,7 @@ func (s *socket) sayLost() Finding {
 	case s.complete():
 		f.Text = "All payload reached userspace."
 	}
-	if l.Queue > u.ByQueue.Packets {
+	if l.Queue > u.ByQueue.Packets+u.ByKernel.Packets {
 		f.Warning = true
 		f.Text += fmt.Sprintf(" The receive queue counted %s that it dropped.", packetsOf(l.Queue))
 	}
