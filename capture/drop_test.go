@@ -172,7 +172,6 @@ func TestDropsOfOwnVerdict(t *testing.T) {
 	requireDrops(t)
 	for _, kind := range []string{"udp", "udp6", "tcp", "icmp", "raw"} {
 		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
 			config := Config{Kind: mustKind(t, kind), Options: Options{Views: []View{ViewKernel, ViewDrop}, Verdict: bpf.Keep(0)}}
 			sink, _ := run(t, config, probed(t))
 			drops := idsOf(t, sink.view(ViewDrop))
@@ -479,7 +478,6 @@ func TestDropsOfFirewall(t *testing.T) {
 	requireDrops(t)
 	for _, kind := range []string{"udp", "udp6", "tcp", "raw"} {
 		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
 			config := Config{Kind: mustKind(t, kind), Namespace: mustNamespace(t), Options: Options{Views: []View{ViewKernel, ViewCgroup, ViewDrop}}}
 			sink, s := run(t, config, func(s *Session) {
 				dropAt(t, s.config.Namespace, localIn)
