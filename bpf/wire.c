@@ -101,9 +101,9 @@ static __attribute__((noinline)) int of_others(struct __sk_buff *skb, __u32 inco
 	h = bpf_map_lookup_elem(&hints, &zero);
 	if (!h || !has_ports(protocol))
 		return 0;
-	if (incoming && (h->port[destination] || h->raw[protocol]))
+	if (incoming && (*port_hint(h, destination) || *raw_hint(h, protocol)))
 		return 0;
-	return !((!incoming || skb->ifindex == LOOPBACK) && h->port[source]);
+	return !((!incoming || skb->ifindex == LOOPBACK) && *port_hint(h, source));
 }
 
 static __always_inline struct owner *owner_at(const struct packet *p, __u32 incoming)
