@@ -219,6 +219,9 @@ func (d *Drops) Reason(rec *Record) string {
 // the kernel's symbols may take CAP_SYSLOG (kernel.kptr_restrict).
 func (d *Drops) Location(rec *Record) string { return d.symbols.at(rec.Filter) }
 
+// KnowsLocations tells whether the kernel's functions are known.
+func (d *Drops) KnowsLocations() bool { return len(d.symbols.addresses) > 0 }
+
 // Counters reads the ledger of the packets that were freed. Missed counts the packets, of all
 // sockets, for which the kernel did not run the program.
 func (d *Drops) Counters() (sum Counters, missed uint64, err error) {

@@ -59,8 +59,10 @@ static __always_inline void note_network(__u32 network)
 
 static __always_inline void hint(struct hints *h, __u16 port)
 {
-	if (!h->port[port])
-		h->port[port] = 1;
+	__u8 *at = port_hint(h, port);
+
+	if (!*at)
+		*at = 1;
 }
 
 static __always_inline struct hints *hints_here(void)
@@ -120,7 +122,7 @@ static __attribute__((noinline)) int enter_local(struct sock *sk, __u16 port, __
 	if (port)
 		hint(h, port);
 	else
-		h->raw[at.protocol] = 1;
+		*raw_hint(h, at.protocol) = 1;
 	if (versions & 1 << 4) {
 		at.version = 4;
 		bpf_map_update_elem(&locals, &at, &fresh, BPF_ANY);

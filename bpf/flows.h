@@ -84,6 +84,21 @@ struct {
 	__type(value, struct hints);
 } hints SEC(".maps");
 
+/* The hints of a port and of a protocol. The verifier of 5.10 accepts a bound only if it sees it
+ * computed, and clang would leave out what it can infer.
+ */
+static __always_inline __u8 *port_hint(struct hints *h, __u64 port)
+{
+	asm volatile("" : "+r"(port));
+	return &h->port[port & 0xffff];
+}
+
+static __always_inline __u8 *raw_hint(struct hints *h, __u64 protocol)
+{
+	asm volatile("" : "+r"(protocol));
+	return &h->raw[protocol & 0xff];
+}
+
 /* Whose packet it is; 0 if it is nobody's. Of several sockets the one that is connected,
  * then the one that is bound to the address, then to any, and then a raw one: of those
  * only what comes in is theirs, for what they send is entered.
@@ -98,7 +113,7 @@ static __attribute__((noinline)) struct owner *owner_of(struct flow *f, __u32 ve
 	h = bpf_map_lookup_elem(&hints, &zero);
 	if (!h)
 		return 0;
-	if (h->port[f->local_port]) {
+	if (*port_hint(h, f->local_port)) {
 		found = bpf_map_lookup_elem(&flows, f);
 		if (found)
 			return found;
@@ -113,7 +128,7 @@ static __attribute__((noinline)) struct owner *owner_of(struct flow *f, __u32 ve
 				return found;
 		}
 	}
-	if (!incoming || !h->raw[f->protocol & 0xff])
+	if (!incoming || !*raw_hint(h, f->protocol))
 		return 0;
 	at.port = 0;
 	__builtin_memcpy(at.address, f->local, sizeof(at.address));

@@ -185,8 +185,16 @@ func (r *recording) openDrops(o *Options, ports []uint16) (err error) {
 	} else if r.flows, err = bpf.NewFlows(); err != nil {
 		return withoutDrops(err)
 	}
-	r.drops, err = bpf.OpenDrops(r.tap, r.hook, bpf.DropOptions{Snaplen: o.Snaplen, Ports: ports, Flows: r.flows})
-	return withoutDrops(err)
+	if r.drops, err = bpf.OpenDrops(r.tap, r.hook, bpf.DropOptions{Snaplen: o.Snaplen, Ports: ports, Flows: r.flows}); err != nil {
+		return withoutDrops(err)
+	}
+	if !r.drops.TellsReceiver() {
+		o.Notice("before Linux 6.11 the kernel does not tell which socket was to receive what it drops: of TCP the view drop has what is dropped before the connection is found")
+	}
+	if !r.drops.KnowsLocations() {
+		o.Notice("the view drop has no names of functions: to read the kernel's symbols takes CAP_SYSLOG (kernel.kptr_restrict)")
+	}
+	return nil
 }
 
 // withoutDrops adds to an error about a privilege or a kernel that other views do without it.
