@@ -193,6 +193,7 @@ func TestWireJoined(t *testing.T) {
 	}{
 		"tcp6":           {[]string{"echo", "tcp6", "[::1]:0"}, "tcp", "::1", nil},
 		"tcp6 from IPv4": {[]string{"echo", "tcp", "[::]:0"}, "tcp", "127.0.0.1", nil},
+		"mptcp":          {[]string{"mptcp", "before"}, "tcp", "127.0.0.1", nil},
 		"udp":            {[]string{"udp", "127.0.0.1:0"}, "udp", "127.0.0.1", nil},
 		"udp6 from IPv4": {[]string{"udp", "[::]:0"}, "udp", "127.0.0.1", nil},
 		"icmp":           {message(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP), "", "", func(ip []byte) bool { return sameProtocol(ip, unix.IPPROTO_ICMP) }},

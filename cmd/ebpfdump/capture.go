@@ -108,6 +108,7 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no counter and no closing lines")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself")
 	completeSelection(cmd, &f.live)
+	completeViews(cmd)
 	return cmd
 }
 
