@@ -67,6 +67,9 @@ TCP or UDP header for tcp and udp, where a filter that tcpdump made for packets
 with a link or IP header looks in the wrong place. Of TCP and UDP the kernel
 keeps at least the header.
 
+What never came, --view drop has: the packets of internet sockets that the
+kernel freed without having used them, with its reason (Linux 5.17).
+
 Without -o it prints one line a packet. Otherwise it writes pcapng, or what the
 file's name stands for: .json, or .pcap and .txt with room for one view. Stops at SIGINT, SIGTERM,
 SIGHUP or SIGQUIT; SIGUSR1 prints the counts.

@@ -96,6 +96,8 @@ func judgeTrial(name, doing string, needs capability.Cap, err error, p capabilit
 		t.Answer = No
 		t.Detail = doing + " needs " + capability
 		t.Lacks, t.Mend = capability, privilege.HintToAdd(p, capability)
+	case missing != nil && missing.Capability == "":
+		t.Answer, t.Detail, t.Mend = No, missing.What, missing.Hint
 	case isAbsence(err):
 		t.Answer = No
 		t.Detail = fmt.Sprintf("%s: this kernel has nothing like it (%v)", doing, err)
