@@ -17,6 +17,8 @@
 // hook records the packets that arrive, Calls what receiving system calls return, as an
 // [Event] for each piece. [OpenFollowing] opens both, and the Tap whose ring the hook uses.
 //
+// [Drops] tell which packets of marked sockets the kernel has freed, and why.
+//
 // An [Inspector] tells what others have put on a socket: eBPF programs and sockmaps.
 //
 // A [Feature] is for programs that ask what a kernel can do. Those that load programs of
@@ -43,7 +45,7 @@
 // # Kernels
 //
 // A Tap needs Linux 5.8 and CAP_BPF; a Hook and Calls also need BTF, CAP_PERFMON and
-// CAP_NET_ADMIN, and Calls support amd64, arm64 and riscv64. An Inspector needs Linux 5.10 with
+// CAP_NET_ADMIN, and Calls support amd64, arm64 and riscv64. Drops need Linux 5.17. An Inspector needs Linux 5.10 with
 // BTF, CAP_BPF and CAP_PERFMON. The tests run on 5.10 and newer kernels.
 package bpf
 
@@ -52,4 +54,7 @@ package bpf
 //go:generate go tool bpf2go -target bpfel -type event -type controls -type event_counters -type begun_call calls calls.c
 //go:generate go tool bpf2go -target bpfel sends sends.c
 //go:generate go tool bpf2go -target bpfel uring uring.c
+//go:generate go tool bpf2go -target bpfel drop drop.c
 //go:generate go tool bpf2go -target bpfel -type found_program inspect inspect.c
+//go:generate go tool bpf2go -target bpfel -type flow -type local -type owner wire wire.c
+//go:generate go tool bpf2go -target bpfel flows flows.c

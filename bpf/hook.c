@@ -10,6 +10,7 @@
 
 #include "record.h"
 #include "descriptor.h"
+#include "marks.h"
 #include "scope.h"
 #include "ports.h"
 #include "ownfilter.h"
@@ -19,18 +20,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define AF_INET 2
 #define AF_INET6 10
 #define SOCK_RAW 3
-
-/* What a marked socket carries. */
-struct mark {
-	__u64 origin; /* cookie of the socket that was marked itself; others have inherited the mark */
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
-	__type(key, int);
-	__type(value, struct mark);
-} marks SEC(".maps");
 
 /* MPTCP listeners that are older than the hook. The packets of each go to a subflow
  * socket of the kernel's own, of which no process has a descriptor; it is recognized by

@@ -22,7 +22,8 @@ type RecordHeader struct {
 	Lost uint64
 	// Filter identifies the filter that the socket has of its own, in records of a Hook, or the
 	// one that a Wrapper runs: an eBPF program by its id, a classic one by its ClassicKey. 0 means
-	// that there is none, or that nobody can tell.
+	// that there is none, or that nobody can tell. In records of a Wire, it is the inode of the
+	// network namespace.
 	Filter uint64
 	// Cpu is the one that ran the filter.
 	Cpu uint32
@@ -81,7 +82,8 @@ type RecordHeader struct {
 	// Link holds the link header; see LinkHeader.
 	Link [14]uint8
 	// Before is how many of the first recorded bytes come before the offset 0 that a filter of
-	// the socket has: in records of packets that were sent, and with HookOptions.FromNetwork.
+	// the socket has: in records of packets that were sent, and with HookOptions.FromNetwork. In
+	// records of a Wire, how many come before the network header.
 	Before uint16
 	// Net holds the network header; see NetHeader.
 	Net [64]uint8
@@ -101,6 +103,13 @@ const (
 	// HookNone: it is no packet. The record comes before the first packet of a socket with some
 	// Filter, and tells what that is; see Record.Announced.
 	HookNone
+	// HookWireIn: a Wire has seen it on an interface, and it comes to its socket.
+	HookWireIn
+	// HookWireOut: a Wire has seen it on an interface, and its socket has sent it.
+	HookWireOut
+	// HookDrop: the kernel has freed it without having used it. Filter is the address of the
+	// instruction that did, and Verdict the kernel's reason: see Drops.
+	HookDrop
 )
 
 // Record is a packet as the tap recorded it.

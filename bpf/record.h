@@ -17,11 +17,14 @@
 #define PACKET_MAX 262144
 #define NET_MAX 64  /* an IPv4 header with all its options, an IPv6 header with 24 bytes of extensions */
 
-/* Where a packet was seen: by the filter of its socket, or at a cgroup hook. */
+/* Where a packet was seen: by the filter of its socket, at a cgroup hook, or on an interface. */
 #define HOOK_FILTER 0
 #define HOOK_INGRESS 1
 #define HOOK_EGRESS 2
 #define HOOK_NONE 3 /* no packet: the bytes that follow tell of the filter */
+#define HOOK_WIRE_IN 4	/* on an interface: it comes to the socket */
+#define HOOK_WIRE_OUT 5 /* on an interface: the socket has sent it */
+#define HOOK_DROP 6	/* the kernel has freed it, and says that this is no ordinary end */
 
 /* What a hook says of one packet; the packet follows, from offset 0 on or from before it,
  * in room of a class. Go's RecordHeader has the same fields, as its
@@ -33,11 +36,12 @@ struct record {
 	__u64 cookie;	       /* of the socket that receives */
 	__u64 origin;	       /* at the cgroup hook: cookie of the marked socket, its listener or itself */
 	__u64 lost;	       /* packets that this cpu has lost so far */
-	__u64 filter;	       /* at the cgroup hook: the socket's own filter, see ownfilter.h; 0 if it has none */
+	__u64 filter;	       /* at the cgroup hook: the socket's own filter, see ownfilter.h; 0 if it has none. On an interface: inode of its network namespace. At
+				* HOOK_DROP: address of the instruction that has freed the packet */
 	__u32 cpu;	       /* that ran the filter */
 	__u32 len;	       /* skb->len: bytes from where the recorded ones begin */
 	__u32 caplen;	       /* bytes that follow and are the packet's */
-	__s32 verdict;	       /* what the filter decided: bytes to keep, 0 drops */
+	__s32 verdict;	       /* what the filter decided: bytes to keep, 0 drops. At HOOK_DROP the kernel's reason */
 	__u32 pkt_type;	       /* PACKET_HOST, PACKET_OUTGOING, ... */
 	__u32 protocol;	       /* ethertype, network byte order */
 	__u32 ifindex;	       /* 0 if the packet has no interface */
@@ -62,7 +66,7 @@ struct record {
 	__s16 link_len;	      /* bytes in link[], or a negative errno */
 	__s16 net_len;	      /* bytes in net[], or a negative errno */
 	__u8 link[LINK_MAX];  /* from the link header on */
-	__u16 before;	      /* bytes that come before the filter's offset 0 and are recorded as well */
+	__u16 before;	      /* bytes that come before the filter's offset 0 and are recorded as well; on an interface, those before the network header */
 	__u8 net[NET_MAX];    /* from the network header on */
 };
 
@@ -90,6 +94,9 @@ struct arrival {
 	__u8 state, hook;
 	__u32 before;
 	__u32 nonlinear;
+#ifdef WITHOUT_SOCKET
+	__u64 cookie; /* of the socket that the packet is of, which is not the skb's */
+#endif
 };
 
 struct {
@@ -262,6 +269,9 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 	__u64 room = class, n = caplen; /* of 64 bits, of which no copy is made to compare them */
 
 	describe(skb, rec);
+#ifdef WITHOUT_SOCKET
+	rec->cookie = at->cookie;
+#endif
 	rec->len = skb->len - at->start;
 	rec->origin = at->origin;
 	rec->family = at->family;

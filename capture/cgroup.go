@@ -83,13 +83,13 @@ func (c *collector) newID() uint64 {
 }
 
 // idOf is the id of a packet of the kernel view.
-func (c *collector) idOf(rec *bpf.Record, lost uint64) uint64 {
+func (c *collector) idOf(rec *bpf.Record, lost uint64, whole []byte, length int, layer Layer) uint64 {
 	if b := c.hooks.beside; b != nil && rec.Hook == bpf.HookFilter {
 		if id := b.claim(rec, lost > 0); id != 0 {
 			return id
 		}
 	}
-	return c.newID()
+	return c.sightings.arrives(rec, whole, length, layer, c.newID)
 }
 
 // arrived processes what the hook has recorded of a packet that arrives at a socket with the tap.
@@ -101,6 +101,7 @@ func (c *collector) arrived(whole []byte, length int) {
 		return
 	}
 	c.packet.Direction = direction(rec.PktType)
+	c.packet.ID = c.sightings.arrives(rec, whole, length, r.kind.layer, c.newID)
 	c.hooks.beside.saw(rec, c.packet.ID)
 	c.cgroup(r, &c.packet, whole, length)
 }
@@ -118,6 +119,8 @@ func (c *collector) departed(whole []byte, length int) {
 		return
 	}
 	c.packet.Direction = Outbound
+	c.packet.ID = c.newID()
+	c.sightings.leaves(rec, whole, length, r.kind.layer, c.packet.ID)
 	if c.departures != nil {
 		c.departures.saw(&c.packet, rec, r.kind)
 	}
@@ -125,7 +128,7 @@ func (c *collector) departed(whole []byte, length int) {
 }
 
 // hooked makes the packet of a record of which there is no kernel view, and returns its route. It is
-// nil if the packet is not wanted, or of a socket that is not known any more.
+// nil if the packet is not wanted, or of a socket that is not known any more. The packet has no id yet.
 func (c *collector) hooked() *route {
 	rec := &c.record
 	if c.full() {
@@ -136,7 +139,7 @@ func (c *collector) hooked() *route {
 		c.forgotten.Add(1)
 		return nil
 	}
-	c.packet = Packet{Time: c.clock.wall(int64(rec.Time)), ID: c.newID(), Protocol: r.protocol, Meta: metaOf(rec)}
+	c.packet = Packet{Time: c.clock.wall(int64(rec.Time)), Protocol: r.protocol, Meta: metaOf(rec)}
 	address(&c.packet, rec, r.kind.layer)
 	return r
 }
@@ -179,18 +182,21 @@ func (s *Session) openHook() (err error) {
 	if s.config.Kind == kindOf(unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP) && bpf.HidesSYNACKs() {
 		s.config.Notice(hiddenSYNACKs)
 	}
-	s.config.Filter = marking{s.config.Filter, s.hook}
+	s.config.Filter = &marking{s.config.Filter, func(fd int) error {
+		_, err := s.hook.Mark(fd)
+		return err
+	}}
 	return nil
 }
 
-// marking is a Filter whose sockets are marked for the hook.
+// marking is a Filter whose sockets are marked.
 type marking struct {
 	Filter
-	hook *bpf.Hook
+	mark func(fd int) error
 }
 
-func (m marking) Attach(fd int) error {
-	if _, err := m.hook.Mark(fd); err != nil {
+func (m *marking) Attach(fd int) error {
+	if err := m.mark(fd); err != nil {
 		return err
 	}
 	return m.Filter.Attach(fd)

@@ -46,6 +46,9 @@ type collector struct {
 	drops      uint64  // losses since the last packet of the kernel view
 	ids        uint64  // the last one that was given
 	hooks      cgroupHooks
+	dropped    *drops // nil without ViewDrop
+	frames     frames
+	sightings  *sightings // nil without ViewWire and ViewDrop
 	scratch    []byte
 	flushed    time.Time
 
@@ -59,6 +62,7 @@ type collector struct {
 	peeks     atomic.Uint64            // deliveries that the process only peeked at
 	empty     atomic.Uint64            // calls that returned no message where there are messages
 	refused   atomic.Uint64            // sends that failed
+	ordinary  atomic.Uint64            // packets that were freed and not dropped
 	forgotten atomic.Uint64            // packets whose sockets are not known any more
 }
 
@@ -200,6 +204,12 @@ func (c *collector) kernel() {
 	case rec.Hook == bpf.HookNone:
 		c.announced(rec)
 		return
+	case rec.Hook == bpf.HookDrop:
+		c.freed(whole, length)
+		return
+	case rec.Hook == bpf.HookWireIn || rec.Hook == bpf.HookWireOut:
+		c.wired(whole, length)
+		return
 	case rec.Hook == bpf.HookEgress:
 		c.departed(whole, length)
 		return
@@ -227,7 +237,7 @@ func (c *collector) kernel() {
 	r.outlet.tally.record(wanted, rec.Verdict)
 	if wanted {
 		c.counts[ViewKernel].Add(1)
-		c.noted.ID = c.idOf(rec, lost)
+		c.noted.ID = c.idOf(rec, lost, whole, length, r.kind.layer)
 		p.ID = c.noted.ID
 		if trims(rec.Verdict, rec.Len) {
 			c.trimmed.Add(1)

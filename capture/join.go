@@ -146,6 +146,9 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 	}
 	p.Command = process.NameOf(command.Args[0]) // as the kernel will call it
 	l.follows(newFamilies(p))
+	if err := l.watchOwn(); err != nil {
+		return nil, err
+	}
 	if err := l.follow(p); err != nil {
 		return nil, err
 	}
@@ -196,9 +199,11 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	l.started = bootNow()
 	l.roster = newRoster(config.Views, clock.bound)
 	l.collector = newCollector(config.Options, l.tap, clock)
+	l.collector.looksAt(l.wire)
 	if config.changes() && config.wants(ViewCgroup) {
 		l.collector.hooks.beside = newBeside()
 	}
+	l.collector.dropped = newDrops(l.drops)
 	l.collector.departures.countLosses(l.hook)
 	if l.tellsFilters() {
 		l.collector.filters = newOwnFilters(func(text string) { l.tellOnce(text, l.config.Notice) })
@@ -247,6 +252,12 @@ func (l *Live) load() error {
 	l.tap, l.hook, l.calls, l.untapped = f.Tap, f.Hook, f.Calls, !c.wants(ViewUser)
 	ctx, cancel := context.WithCancel(context.Background())
 	l.wanted = cancel
+	if err := l.openWire(); err != nil {
+		return err
+	}
+	if err := l.openDrops(); err != nil {
+		return err
+	}
 	// Now, since loading the rest may have taken as long as the lease lasts.
 	err = l.tap.Renew()
 	go l.renew(ctx)
@@ -475,7 +486,10 @@ func (l *Live) leave() error {
 		// First, or else there are deliveries of packets that were not recorded.
 		errs = append(errs, l.calls.Stop())
 	}
-	errs = append(errs, l.hook.Stop(), l.tap.Stop())
+	if l.drops != nil {
+		errs = append(errs, l.drops.Stop())
+	}
+	errs = append(errs, l.hook.Stop(), l.wire.Stop(), l.tap.Stop())
 	l.wanted()
 	quiesce()
 	errs = append(errs, l.scanner.leave())
@@ -507,6 +521,9 @@ func (l *Live) Remarks() []string {
 	if l.config.wants(ViewUser) && slices.ContainsFunc(l.roster.listOutlets(), func(at *outlet) bool { return !at.kind.readsFollowed() }) {
 		all = append(all, "what packet and netlink sockets read is not followed: the user view has none of it")
 	}
+	if n := l.unwatched(); n > 0 {
+		all = append(all, fmt.Sprintf("sockets were made in %s that the capture does not see: the wire view has nothing of those", otherNetworks(n)))
+	}
 	if n := l.collector.forgotten.Load(); n > 0 {
 		all = append(all, quantity(n, "packet")+" of sockets that nobody knows: not in the capture")
 	}
@@ -536,6 +553,10 @@ func (l *Live) Close() error {
 	if l.calls != nil {
 		closers = append(closers, l.calls)
 	}
+	if l.drops != nil {
+		closers = append(closers, l.drops)
+	}
+	closers = append(closers, l.flows, l.wire)
 	if l.hook != nil {
 		closers = append(closers, l.hook)
 	}

@@ -118,7 +118,8 @@ func (k *Kind) readsFollowed() bool {
 	return k.domain == unix.AF_INET || k.domain == unix.AF_INET6 || k.domain == unix.AF_UNIX
 }
 
-// HasCgroupHooks tells whether the kernel runs cgroup hooks for the packets of such a socket.
+// HasCgroupHooks tells whether the kernel runs cgroup hooks for the packets of such a socket. Those
+// have addresses, by which they are found on interfaces as well.
 func (k *Kind) HasCgroupHooks() bool { return k.domain == unix.AF_INET || k.domain == unix.AF_INET6 }
 
 // segments tells whether what goes through such a socket is the payload of TCP or UDP.
@@ -157,9 +158,9 @@ func (k *Kind) newInterface(view View, clockError int64) Interface {
 		if k.segments() {
 			i.Header = HeaderSegment
 		}
-	case ViewNet, ViewCgroup:
+	case ViewNet, ViewCgroup, ViewDrop:
 		i.Layer = LayerNetwork
-	case ViewLink:
+	case ViewLink, ViewWire:
 		i.Layer = LayerLink
 	}
 	return i

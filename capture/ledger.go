@@ -38,11 +38,23 @@ type Counts struct {
 	Sent, Failed uint64
 	// Hooked counts the packets of the cgroup view, and Departed those of them that were sent.
 	Hooked, Departed uint64
+	// Freed counts the packets of the drop view, and Ordinary those that the kernel freed as well, without
+	// a sign that it had not used them.
+	Freed, Ordinary uint64
+	// Framed counts the frames of the wire view, a packet once for each interface that it passed,
+	// and FramedSent those of them that were sent.
+	Framed, FramedSent uint64
 	// Tap is the ledger of the tap.
 	Tap bpf.Counters
 	// Ingress is the ledger of what the cgroup hook saw arrive at sockets that have the tap as
 	// well; at others the tap's is. Egress is that of what it saw being sent.
 	Ingress, Egress bpf.Counters
+	// Drops is the ledger of the packets that the kernel freed. DropsMissed counts those, of the whole
+	// machine, for which it did not run the program.
+	Drops       bpf.Counters
+	DropsMissed uint64
+	// Wire is that of the frames of the sockets on interfaces.
+	Wire bpf.Counters
 	// Calls is the ledger of the receiving system calls of other processes, and Sends that of
 	// the sending ones.
 	Calls, Sends bpf.CallCounters
@@ -51,7 +63,7 @@ type Counts struct {
 // Lost is the number of packets and calls of which there was no record. Some of Missed may add
 // to it.
 func (c *Counts) Lost() uint64 {
-	return c.Tap.Lost() + c.Ingress.Lost() + c.Egress.Lost() + c.Calls.Lost() + c.Sends.Lost()
+	return c.Tap.Lost() + c.Ingress.Lost() + c.Egress.Lost() + c.Wire.Lost() + c.Drops.Lost() + c.Calls.Lost() + c.Sends.Lost()
 }
 
 // Account says what became of the packets that a filter saw, each of which userspace gets as
@@ -149,8 +161,11 @@ type tally struct {
 	bytes     uint64 // that were delivered, also of streams
 	sent      uint64 // bytes
 
-	drops  dropCount // of the sockets whose count could be read
-	closed uint64    // sockets whose count could not be read at the end
+	drops dropCount // of the sockets whose count could be read
+	// refused counts packets that passed the filter, and of which the kernel told that it has
+	// dropped them afterwards.
+	refused uint64
+	closed  uint64 // sockets whose count could not be read at the end
 }
 
 // record counts a packet that the filter saw.
@@ -228,7 +243,7 @@ func (p *outlet) account(missed, missedFiltered uint64) Account {
 	case missing < low:
 		a.Queue, a.Unseen = uint64(missing), uint64(low-missing)
 	default:
-		a.Queue = uint64(min(missing, high))
+		a.Queue = uint64(min(missing, max(high, int64(t.refused))))
 		a.Unread = uint64(missing) - a.Queue
 	}
 	return a
@@ -243,7 +258,9 @@ type ledger struct {
 	started   int64 // on the boot clock
 	tap       *bpf.Tap
 	hook      *bpf.Hook  // nil if nothing is recorded at the cgroup hooks
+	drops     *bpf.Drops // nil without ViewDrop
 	calls     *bpf.Calls // nil if the calls of other processes are not followed
+	wire      *wire      // nil if nobody wants to see the interfaces
 	untapped  bool       // no account can balance
 }
 
@@ -263,10 +280,24 @@ func (g *ledger) counts() (Counts, error) {
 		Failed:       c.refused.Load(),
 		Hooked:       c.counts[ViewCgroup].Load(),
 		Departed:     c.hooks.sent.Load(),
+		Freed:        c.counts[ViewDrop].Load(),
+		Ordinary:     c.ordinary.Load(),
+		Framed:       c.counts[ViewWire].Load(),
+		FramedSent:   c.frames.sent.Load(),
 	}
 	var err error
+	if g.wire != nil {
+		if counts.Wire, err = g.wire.tap.Counters(); err != nil {
+			return counts, err
+		}
+	}
 	if g.hook != nil {
 		if counts.Ingress, counts.Egress, err = g.hook.Counters(); err != nil {
+			return counts, err
+		}
+	}
+	if g.drops != nil {
+		if counts.Drops, counts.DropsMissed, err = g.drops.Counters(); err != nil {
 			return counts, err
 		}
 	}
@@ -295,22 +326,23 @@ func (g *ledger) statistics() ([]Statistics, error) {
 	for _, v := range g.views {
 		first := g.first(v)
 		for n, p := range g.outlets {
-			for _, at := range []*lane{p.lanes[v], p.mapped[v]} {
-				if at == nil {
-					continue
-				}
+			p.each(v, func(at *lane) {
 				st := g.lane(at, counts, at == first)
 				if at == p.lanes[v] && accounts != nil {
 					st.balance(accounts[n])
 				}
 				switch v {
+				case ViewDrop:
+					if st.Reasons != nil {
+						st.Comment = st.Reasons.String()
+					}
 				case ViewUser:
 					st.Bytes = p.tally.bytes
 				case ViewSent:
 					st.Bytes = p.tally.sent
 				}
 				all = append(all, st)
-			}
+			})
 		}
 	}
 	return all, nil
@@ -319,15 +351,11 @@ func (g *ledger) statistics() ([]Statistics, error) {
 // first returns the first lane of a view that has packets, or else the first one.
 func (g *ledger) first(v View) (first *lane) {
 	for _, p := range g.outlets {
-		for _, at := range []*lane{p.lanes[v], p.mapped[v]} {
-			switch {
-			case at == nil:
-			case at.handed > 0:
-				return at
-			case first == nil:
+		p.each(v, func(at *lane) {
+			if first == nil || first.handed == 0 && at.handed > 0 {
 				first = at
 			}
-		}
+		})
 	}
 	return first
 }
@@ -337,7 +365,7 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 	c := g.collector
 	st := Statistics{
 		Interface: &at.Interface, Start: c.clock.wall(g.started), End: c.clock.wall(bootNow()),
-		Delivered: at.counted, Written: at.written,
+		Delivered: at.counted, Written: at.written, Reasons: at.reasonsOf(),
 	}
 	filtered := at.filtered
 	switch {
@@ -346,6 +374,10 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 		st.Dropped = counts.Calls.Lost()
 	case at.View == ViewSent:
 		st.Dropped = counts.Sends.Lost()
+	case at.View == ViewDrop:
+		st.Dropped = counts.Drops.Lost()
+	case at.View == ViewWire:
+		st.Dropped = counts.Wire.Lost()
 	case at.View == ViewCgroup:
 		st.Dropped = counts.Ingress.Lost() + counts.Egress.Lost()
 		if c.hooks.beside == nil {
@@ -373,7 +405,7 @@ func (st *Statistics) balance(a *Account) {
 	case a == nil:
 	case st.Interface.View == ViewUser:
 		st.OSDropped, st.Account, st.Comment = a.Queue+a.Unseen, a, a.String()
-	case st.Interface.View == ViewSent, st.Interface.View == ViewCgroup: // it is about what the filter saw
+	case st.Interface.View == ViewSent, st.Interface.View == ViewCgroup, st.Interface.View == ViewWire, st.Interface.View == ViewDrop: // it is about what the filter saw
 	default:
 		st.OSDropped = a.Unseen
 	}
@@ -400,6 +432,9 @@ func (g *ledger) accounts(counts Counts) []*Account {
 			a = p.account(missed, filtered)
 		} else {
 			a = p.account(0, 0)
+		}
+		if g.drops != nil && counts.Drops.Lost() == 0 {
+			a.Closed = 0 // the kernel has told of each
 		}
 		all[n] = &a
 	}

@@ -29,13 +29,13 @@ func TestMisuse(t *testing.T) {
 	}{
 		{"no kind", "Config.Kind", opening(Config{})},
 		{"a kind of one's own", "", opening(Config{Kind: &Kind{Name: "mine"}})},
-		{"a view of no socket", "there is no view", opening(Config{Kind: mustKind(t, "udp"), Options: Options{Views: []View{ViewWire}}})},
+		{"a view of no socket", "there is no view", opening(Config{Kind: mustKind(t, "udp"), Options: Options{Views: []View{ViewCount}}})},
 		{"a view that does not exist", "there is no view", opening(Config{Kind: mustKind(t, "udp"), Options: Options{Views: []View{100}}})},
 		{"a view twice", "kernel is chosen twice", opening(Config{Kind: mustKind(t, "udp"), Options: Options{Views: []View{ViewKernel, ViewKernel}}})},
 		{"a negative snaplen", "snaplen", opening(Config{Kind: mustKind(t, "udp"), Options: Options{Snaplen: -1}})},
 		{"a tiny ring", "ring", opening(Config{Kind: mustKind(t, "udp"), Options: Options{RingSize: 1}})},
 		{"joining with a view of no socket", "there is no view", func() error {
-			_, err := Join(JoinConfig{PIDs: []int{os.Getpid()}, Options: Options{Views: []View{ViewWire}}})
+			_, err := Join(JoinConfig{PIDs: []int{os.Getpid()}, Options: Options{Views: []View{ViewCount}}})
 			return err
 		}},
 		{"joining nobody", "JoinConfig.PIDs is empty", func() error {

@@ -14,13 +14,17 @@ const (
 	ViewNet
 	// ViewLink is what the filter reaches from the link header on.
 	ViewLink
-	// ViewWire is what an AF_PACKET socket on the interface gets.
+	// ViewWire is what packet sockets get on the interfaces of the machine that a packet passes, with
+	// the link header, of what a socket receives and of what it sends.
 	ViewWire
 	// ViewSent is what a sending system call took.
 	ViewSent
 	// ViewCgroup is what the cgroup hooks get, from the IP header on: of what a socket receives
 	// and of what it sends.
 	ViewCgroup
+	// ViewDrop is what the kernel freed of what a socket was to receive or has sent, from the IP
+	// header on, with the reason.
+	ViewDrop
 
 	// ViewCount is more than the number of any view, to index arrays.
 	ViewCount
@@ -34,6 +38,7 @@ var viewNames = map[View]string{
 	ViewWire:   "wire",
 	ViewSent:   "sent",
 	ViewCgroup: "cgroup",
+	ViewDrop:   "drop",
 }
 
 // String is the name used on the command line and in interface names.
@@ -95,6 +100,8 @@ type Interface struct {
 	// Both are empty for a socket of our own; Sockets is also empty for an interface that was
 	// read from a file.
 	Process, Sockets string
+	// Device is the interface of the machine (ViewWire only), such as "eth0".
+	Device string
 	// Filter is the filter that the sockets have of their own at the first packet, and how its
 	// verdicts are known (kernel view of joined processes only); empty if there is none.
 	Filter string
@@ -138,7 +145,7 @@ const (
 	// socket. In a file they get an IP header and one of TCP or UDP, made of their addresses and
 	// their Segment, so that readers put the bytes of both directions together.
 	HeaderSegment
-	// HeaderElsewhere is the same where another view (ViewCgroup) has the bytes behind their own
+	// HeaderElsewhere is the same where another view (ViewCgroup, ViewWire) has the bytes behind their own
 	// headers already, which would look like a repetition: then only a file without room for that
 	// view gets such headers.
 	HeaderElsewhere
@@ -225,6 +232,8 @@ type Packet struct {
 	// Filter is set if the packets from this one on are of sockets with another filter of their own
 	// than those before it, or than the Interface's Filter says (kernel view only).
 	Filter FilterChange
+	// Drop is why the kernel has freed the packet (drop view only).
+	Drop Drop
 	// Receipt is how userspace got the bytes, and Reception what the Call was given and said
 	// (user view only). In the sent view Receipt has the Errno with which a call has failed, and in
 	// which packets the bytes of the others are.
@@ -309,7 +318,11 @@ type Statistics struct {
 	// Bytes counts what userspace got or sent, in its views: for streams it is the only sum. It
 	// is not in a file.
 	Bytes uint64
-	// Comment is a remark in words, or empty: in the user view the Account.
+	// Reasons says why the kernel dropped the packets (drop view only), nil if it dropped none. In a
+	// file it is in the Comment.
+	Reasons *DropReasons
+	// Comment is a remark in words, or empty: in the user view the Account, in the drop view the
+	// Reasons.
 	Comment string
 	// Account balances the packets of the interface's sockets, in the user view. It is nil for
 	// streams and for interfaces that were read from a file.

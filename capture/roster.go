@@ -405,12 +405,7 @@ func (r *roster) eachLane(do func(*lane)) {
 	defer r.mu.Unlock()
 	for _, at := range r.outlets {
 		for _, v := range r.views {
-			if own := at.lanes[v]; own != nil {
-				do(own)
-			}
-			if m := at.mapped[v]; m != nil {
-				do(m)
-			}
+			at.each(v, do)
 		}
 	}
 }

@@ -50,6 +50,9 @@ type outlet struct {
 	// For IPv4 packets of an IPv6 socket: in a file, each interface has one link type. They are
 	// made when the first such packet comes.
 	mapped [ViewCount]*lane
+	// Those of the wire view, for each interface of the machine: of lanes, that view's is what they are
+	// made of. They are made when the first frame comes.
+	frames []framedLane
 	// filter is the filter that the socket of the last packet had of its own, and filterText what to
 	// say of it.
 	filter     filterState
@@ -60,10 +63,11 @@ type outlet struct {
 // lane is one interface, and the counts of its packets.
 type lane struct {
 	Interface
-	handed   uint64 // packets that were handed to it
-	counted  uint64 // of handed: without peeks, and calls that returned no message
-	filtered uint64 // packets that the verdict dropped
-	written  uint64 // packets that the sink took
+	handed   uint64            // packets that were handed to it
+	counted  uint64            // of handed: without peeks, and calls that returned no message
+	filtered uint64            // packets that the verdict dropped
+	written  uint64            // packets that the sink took
+	reasons  map[string]uint64 // why the kernel has dropped the packets
 
 	// filter is that of the last packet's socket, and described the one that the Interface tells of.
 	filter, described filterState
@@ -79,12 +83,12 @@ func (l *lane) record(verdict int32) {
 func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 	p := &outlet{kind: kind}
 	for _, v := range views {
-		if v == ViewCgroup && !kind.HasCgroupHooks() {
+		if (v == ViewCgroup || v == ViewWire || v == ViewDrop) && !kind.HasCgroupHooks() {
 			continue
 		}
 		p.lanes[v] = &lane{Interface: kind.newInterface(v, clockError)}
 	}
-	if sent := p.lanes[ViewSent]; sent != nil && p.lanes[ViewCgroup] != nil && sent.Header == HeaderSegment {
+	if sent := p.lanes[ViewSent]; sent != nil && (p.lanes[ViewCgroup] != nil || p.lanes[ViewWire] != nil) && sent.Header == HeaderSegment {
 		sent.Header = HeaderElsewhere
 	}
 	if user := p.lanes[ViewUser]; user != nil && readsSegments(views) && kind.segments() {
@@ -96,7 +100,7 @@ func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 // readsSegments tells whether the user view is the other direction of the sent view. If a view of
 // the kernel is there, that one is: twice the same bytes would look like a retransmission.
 func readsSegments(views []View) bool {
-	kernel := func(v View) bool { return v != ViewUser && v != ViewSent }
+	kernel := func(v View) bool { return v != ViewUser && v != ViewSent && v != ViewDrop }
 	return slices.Contains(views, ViewSent) && !slices.ContainsFunc(views, kernel)
 }
 
@@ -116,6 +120,9 @@ func (pl *outlet) describe(whose owner) {
 		if m := pl.mapped[v]; m != nil {
 			m.Process, m.Sockets = whose.process, whose.sockets
 		}
+	}
+	for i := range pl.frames {
+		pl.frames[i].Process, pl.frames[i].Sockets = whose.process, whose.sockets
 	}
 }
 

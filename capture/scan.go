@@ -148,6 +148,9 @@ func (s *scanner) join() error {
 // enter follows a process. Its sockets are listed after that, since the kernel marks those that
 // are made later.
 func (s *scanner) enter(p *process.Process) error {
+	if err := s.live.watchNetwork(p); err != nil {
+		return err
+	}
 	if err := s.live.follow(p); err != nil {
 		return err
 	}
@@ -283,6 +286,12 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 		if err := s.known(allWaiting, info.cookie); err != nil {
 			return err
 		}
+	}
+	if err := s.live.enterWire(p, copied, info); err != nil {
+		return err
+	}
+	if err := s.live.enterDropped(p, copied, info); err != nil {
+		return err
 	}
 	tap := s.live.taps(copied, info)
 	whose := func() owner { return owner{p.String(), fmt.Sprintf("descriptor %d, %s", fd, info)} }

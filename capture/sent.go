@@ -24,7 +24,7 @@ type sendTimes struct {
 }
 
 func newSendTimes(views []View) sendTimes {
-	if slices.Contains(views, ViewSent) && !slices.Contains(views, ViewCgroup) {
+	if slices.Contains(views, ViewSent) && !slices.Contains(views, ViewCgroup) && !slices.Contains(views, ViewWire) {
 		return sendTimes{slack: sendSlack.Nanoseconds()}
 	}
 	return sendTimes{}

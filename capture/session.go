@@ -96,8 +96,14 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 			s.Close()
 		}
 	}()
+	if config.wants(ViewDrop) && !config.Kind.HasCgroupHooks() {
+		return nil, fmt.Errorf("what the kernel drops is recorded of internet sockets, not of a %s: choose views without %v", config.Kind.Summary, ViewDrop)
+	}
 	if config.wants(ViewCgroup) && !config.Kind.HasCgroupHooks() {
 		return nil, fmt.Errorf("the kernel runs no cgroup hook for a %s: choose views without %v", config.Kind.Summary, ViewCgroup)
+	}
+	if config.wants(ViewWire) && !config.Kind.HasCgroupHooks() {
+		return nil, fmt.Errorf("a %s has no address by which its packets are found on an interface: choose views without %v", config.Kind.Summary, ViewWire)
 	}
 	s.tap, err = bpf.Open(bpf.Options{
 		RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict, WakeFirst: true,
@@ -113,6 +119,12 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 	if err := s.openHook(); err != nil {
 		return nil, err
 	}
+	if s.wire, err = openWire(s.tap, &config.Options); err != nil {
+		return nil, err
+	}
+	if err := s.openDrops(); err != nil {
+		return nil, err
+	}
 	clock, err := newClock()
 	if err != nil {
 		return nil, err
@@ -121,14 +133,22 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 	if err := place(s); err != nil {
 		return nil, err
 	}
+	if err := s.enterWire(); err != nil {
+		return nil, err
+	}
+	if err := s.enterDropped(); err != nil {
+		return nil, err
+	}
 	if config.Kind.Note != "" {
 		config.Notice(config.Kind.Note)
 	}
 	s.collector = newCollector(config.Options, s.tap, clock)
 	s.collector.observe = config.Observe
+	s.collector.looksAt(s.wire)
 	if s.hook != nil {
 		s.collector.hooks.beside = newBeside()
 	}
+	s.collector.dropped = newDrops(s.drops)
 	s.collector.departures.countLosses(s.hook)
 	s.own = newOwn(&config, s.tap, clock.bound)
 	s.own.home.cookie = s.main.cookie
@@ -182,6 +202,7 @@ func newCollector(options Options, tap *bpf.Tap, clock clock) *collector {
 		poll:       pollInterval,
 		flows:      newFlows(options.Views),
 		departures: newDepartures(&options),
+		sightings:  newSightings(&options),
 		snaplen:    options.Snaplen,
 		immediate:  options.Immediate,
 	}
@@ -241,11 +262,12 @@ func (s *Session) Addr() netip.AddrPort {
 	return s.main.local
 }
 
-// Interfaces lists the interfaces of the packets to come, in the order of the views.
+// Interfaces lists the interfaces of the packets to come, in the order of the views, but for those
+// of the wire view: while Run runs, more come with the first frame of each interface of the machine.
 func (s *Session) Interfaces() []*Interface {
 	var all []*Interface
 	for _, v := range s.config.Views {
-		all = append(all, &s.own.home.outlet.lanes[v].Interface)
+		s.own.home.outlet.each(v, func(at *lane) { all = append(all, &at.Interface) })
 	}
 	return all
 }
@@ -297,6 +319,12 @@ func (s *Session) stop() error {
 		quiesce()
 		return err
 	}
+	if s.drops != nil {
+		// Before the sockets turn away what comes: that is not of the kernel's own accord.
+		if err := s.drops.Stop(); err != nil {
+			return err
+		}
+	}
 	drops := dropCount{low: s.main.queueDrops()}
 	s.main.closing.Store(&drops.low)
 	var errs []error
@@ -319,7 +347,10 @@ func (s *Session) stopRecording() error {
 	if s.hook != nil {
 		err = errors.Join(err, s.hook.Stop())
 	}
-	return err
+	if s.drops != nil {
+		err = errors.Join(err, s.drops.Stop())
+	}
+	return errors.Join(err, s.wire.Stop())
 }
 
 func (s *Session) eachSocket(do func(*socket)) {
@@ -404,9 +435,13 @@ func (s *Session) Close() error {
 	if s.borrowed {
 		err = s.giveBack()
 	}
+	if s.drops != nil {
+		closers = append(closers, s.drops)
+	}
 	if s.hook != nil {
 		closers = append(closers, s.hook)
 	}
+	closers = append(closers, s.flows, s.wire)
 	if s.tap != nil {
 		closers = append(closers, s.tap)
 	}

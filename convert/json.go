@@ -21,6 +21,7 @@ import (
 //	interface   name of the interface, such as "tcp:kernel"
 //	kind        kind of socket, such as "tcp"
 //	view        whose bytes these are, such as "kernel"
+//	device      interface of the machine that it was seen on, such as "eth0", in the view wire
 //	layer       what data begins with: "link", "network", "transport", "message" or "foreign"
 //	link_type   for layer "foreign": a number of https://www.tcpdump.org/linktypes.html
 //	packet_id   the same in every view of a packet
@@ -60,6 +61,8 @@ import (
 //	sent_in_omitted  ranges beyond those
 //	sent_in_partly   true if it is not known of all other bytes where they are
 //	not_left    bytes that had not left when the call returned
+//	drop_reason  the kernel's name for why it has freed the packet (view drop)
+//	drop_function  function of the kernel that has freed it, where that is known
 //	comment     what there is to say about the packet
 //	data        the observer's own bytes in hexadecimal, without any synthetic header
 //	            or tag
@@ -105,7 +108,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	// Escaping makes a character at most six times as long.
 	comment := remark.Facts(p)
 	const span = 2*20 + 4
-	texts := len(p.Interface.Label) + 2*len(p.Interface.Kind) + len(p.Call) + len(comment)
+	texts := len(p.Interface.Label) + len(p.Interface.Device) + 2*len(p.Interface.Kind) + len(p.Call) + len(comment) + len(p.Drop.Reason) + len(p.Drop.Location)
 	if err := w.out.reserve(1024 + 2*len(p.Data) + 6*texts + jsonControl*len(p.Reception.Controls) + span*len(p.Receipt.Packets.Ranges)); err != nil {
 		return err
 	}
@@ -115,6 +118,9 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	if p.Interface.View != 0 {
 		b = appendJSONText(b, "kind", p.Interface.Kind)
 		b = appendJSONText(b, "view", p.Interface.View.String())
+	}
+	if p.Interface.Device != "" {
+		b = appendJSONText(b, "device", p.Interface.Device)
 	}
 	b = appendJSONText(b, "layer", layer)
 	if p.Interface.Layer == capture.LayerForeign {
@@ -145,6 +151,12 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	b = appendJSONNumberIf(b, "tid", uint64(p.TID))
 	b = appendJSONReception(b, p)
 	b = appendJSONDeparture(b, &p.Receipt)
+	if p.Drop.Reason != "" {
+		b = appendJSONText(b, "drop_reason", p.Drop.Reason)
+	}
+	if p.Drop.Location != "" {
+		b = appendJSONText(b, "drop_function", p.Drop.Location)
+	}
 	if comment != "" {
 		b = appendJSONText(b, "comment", comment)
 	}

@@ -71,6 +71,9 @@ TCP or UDP header for tcp and udp, where a filter that tcpdump made for packets
 with a link or IP header looks in the wrong place. Of TCP and UDP the kernel
 keeps at least the header.
 
+What never came, --view drop has: the packets of internet sockets that the
+kernel freed without having used them, with its reason (Linux 5.17).
+
 Without -o it prints one line a packet. Otherwise it writes pcapng, or what the
 file's name stands for: .json, or .pcap and .txt with room for one view. Stops at SIGINT, SIGTERM,
 SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
@@ -116,6 +119,7 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no counter and no closing lines")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself")
 	completeSelection(cmd, &f.live)
+	completeViews(cmd)
 	return cmd
 }
 
@@ -153,6 +157,12 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	}
 	if slices.Contains(p.config.Views, capture.ViewCgroup) && !kind.HasCgroupHooks() {
 		return p, usagef("the kernel runs no cgroup hook for a %s, so that the view cgroup would stay empty", kind.Summary)
+	}
+	if slices.Contains(p.config.Views, capture.ViewDrop) && !kind.HasCgroupHooks() {
+		return p, usagef("what the kernel drops is recorded of internet sockets, so that the view drop of a %s would stay empty", kind.Summary)
+	}
+	if slices.Contains(p.config.Views, capture.ViewWire) && !kind.HasCgroupHooks() {
+		return p, usagef("a %s has no address by which its packets are found on an interface, so that the view wire would stay empty", kind.Summary)
 	}
 	p.config.Verdict, err = f.filter.read()
 	return p, err
@@ -282,7 +292,7 @@ func parseViews(list string) ([]capture.View, error) {
 	seen := make(map[capture.View]bool)
 	for name := range strings.SplitSeq(list, ",") {
 		v, ok := capture.ViewByName(strings.TrimSpace(name))
-		if !ok || v == capture.ViewWire {
+		if !ok {
 			return nil, usagef("there is no view %q: choose some of %s", name, capture.ViewNames())
 		}
 		if !seen[v] {
@@ -307,10 +317,10 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// wantsHooks tells whether --view has the view of the cgroup hooks.
-func (f captureFlags) wantsHooks() bool {
+// wants tells whether --view has a view.
+func (f captureFlags) wants(v capture.View) bool {
 	views, _ := parseViews(f.views)
-	return slices.Contains(views, capture.ViewCgroup)
+	return slices.Contains(views, v)
 }
 
 // use describes what the flags ask for, to find the privileges that it needs.
@@ -320,8 +330,8 @@ func (f captureFlags) use() privilege.Use {
 	return privilege.Use{
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
 		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
-		Hooks:   f.sock != "" && f.wantsHooks(),
-		Join:    len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, OtherUser: account != nil,
+		Hooks:   f.sock != "" && f.wants(capture.ViewCgroup), Wire: f.wants(capture.ViewWire), Drops: f.sock != "" && f.wants(capture.ViewDrop),
+		Join: len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, OtherUser: account != nil,
 	}
 }
 

@@ -81,6 +81,27 @@ func completeSelection(cmd *cobra.Command, f *liveFlags) {
 	}
 }
 
+// viewWords are a few words on each view.
+var viewWords = map[string]string{
+	"kernel": "what the filter gets", "user": "what receiving calls return", "net": "the same from the network header on",
+	"link": "the same from the link header on", "sent": "what sending calls take", "cgroup": "packets of both directions at the cgroup hooks",
+	"wire": "frames of both directions on the interfaces",
+}
+
+// completeViews has the shell offer the views.
+func completeViews(cmd *cobra.Command) {
+	err := cmd.RegisterFlagCompletionFunc("view", func(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return among(typed, func(yield func(value, about string)) {
+			for name := range strings.SplitSeq(capture.ViewNames(), ", ") {
+				yield(name, viewWords[name])
+			}
+		}), cobra.ShellCompDirectiveNoFileComp
+	})
+	if err != nil {
+		panic(err) // there is no such flag
+	}
+}
+
 // among completes the last one of several values with commas between them. Each value is offered
 // once, with what is said of it first.
 func among(typed string, offers func(yield func(value, about string))) []string {

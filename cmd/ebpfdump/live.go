@@ -24,7 +24,8 @@ With --pid, joins running processes and their children: the kernel view is what
 a filter on their sockets gets, recorded just before their own filters, and the
 user view is what their own receiving system calls return; with --view sent,
 what their sending ones take is there as well, and with --view cgroup each
-packet of both directions from the IP header on. They notice nothing of it,
+packet of both directions from the IP header on, with --view wire each frame of
+theirs on the interfaces. They notice nothing of it,
 before, during or after, unless --allow-drop or --replace-filter changes what
 they get. A filter that a socket has of its own is asked afterwards what it
 decided, as far as that is sure to change nothing; with --wrap-filter it runs

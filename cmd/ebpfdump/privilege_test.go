@@ -147,6 +147,14 @@ func socketCases() []privilegeCase {
 			use:  privilege.Use{Command: "capture", Kind: "udp", Probe: true, Hooks: true},
 			args: []string{"capture", "--sock", "udp", "--probe", "--view", "kernel,cgroup"}, seen: "udp:cgroup",
 		},
+		privilegeCase{
+			use:  privilege.Use{Command: "capture", Kind: "udp", Probe: true, Drops: true},
+			args: []string{"capture", "--sock", "udp", "--probe", "--view", "kernel,drop", "--verdict", "drop"}, seen: "udp:drop",
+		},
+		privilegeCase{
+			use:  privilege.Use{Command: "capture", Kind: "udp", Probe: true, Wire: true},
+			args: []string{"capture", "--sock", "udp", "--probe", "--view", "kernel,wire"}, seen: "udp:wire",
+		},
 	)
 }
 

@@ -203,6 +203,10 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 			r.printf("%s: %s, %d dropped by the receive queue%s", sum.name, counted(sum.packets, "packet"), sum.account.Queue, before)
 		case sum.view == capture.ViewCgroup && len(kinds) == 1:
 			r.printf("%s: %s, %d received and %d sent", sum.name, counted(sum.packets, "packet"), c.Hooked-c.Departed, c.Departed)
+		case sum.view == capture.ViewDrop && len(sum.reasons.Counts) > 0:
+			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), &sum.reasons)
+		case sum.view == capture.ViewWire && len(kinds) == 1:
+			r.printf("%s: %s, %d received and %d sent", sum.name, counted(sum.packets, "frame"), c.Framed-c.FramedSent, c.FramedSent)
 		case sum.view == capture.ViewUser || sum.view == capture.ViewSent:
 			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), counted(sum.bytes, "byte"))
 		default:
@@ -225,11 +229,15 @@ type nameSum struct {
 	view           capture.View
 	packets, bytes uint64
 	account        *capture.Account // nil for streams, and for views other than user
+	reasons        capture.DropReasons
 }
 
 func (n *nameSum) add(s *capture.Statistics) {
 	n.packets += s.Delivered
 	n.bytes += s.Bytes
+	if s.Reasons != nil {
+		n.reasons.Add(s.Reasons)
+	}
 	if s.Account == nil {
 		return
 	}
@@ -257,6 +265,12 @@ func (r *reporter) notAmongThem(c capture.Counts) {
 	if slices.Contains(r.plan.config.Views, capture.ViewCgroup) {
 		r.printf("packets that were sent are not among them: %d captured, %d lost", c.Departed, c.Egress.Lost())
 	}
+	if slices.Contains(r.plan.config.Views, capture.ViewDrop) {
+		r.printf("packets that the kernel dropped by itself are not among them: %d captured, %d lost", c.Freed, c.Drops.Lost())
+	}
+	if slices.Contains(r.plan.config.Views, capture.ViewWire) {
+		r.printf("frames on interfaces are not among them: %d captured, %d lost", c.Framed, c.Wire.Lost())
+	}
 	if !slices.Contains(r.plan.config.Views, capture.ViewSent) {
 		return
 	}
@@ -266,19 +280,38 @@ func (r *reporter) notAmongThem(c capture.Counts) {
 	}
 }
 
-// hookLines print the ledgers of the cgroup hooks. That of what arrives is the tap's unless the
-// sockets have the tap as well.
+// hookLines print the ledgers of the cgroup hooks and of the interfaces. That of what arrives at the
+// hooks is the tap's unless the sockets have the tap as well.
 func (r *reporter) hookLines(c capture.Counts) {
 	line := func(what string, c bpf.Counters) {
-		r.printf("cgroup_skb/%s: %d seen = %d recorded + %d ring full + %d load failed", what, c.Seen, c.Recorded, c.RingFull, c.LoadFailed)
+		r.printf("%s: %d seen = %d recorded + %d ring full + %d load failed", what, c.Seen, c.Recorded, c.RingFull, c.LoadFailed)
+	}
+	if slices.Contains(r.plan.config.Views, capture.ViewWire) {
+		line("interfaces", c.Wire)
 	}
 	if !slices.Contains(r.plan.config.Views, capture.ViewCgroup) {
 		return
 	}
 	if c.Ingress.Seen > 0 {
-		line("ingress", c.Ingress)
+		line("cgroup_skb/ingress", c.Ingress)
 	}
-	line("egress", c.Egress)
+	line("cgroup_skb/egress", c.Egress)
+}
+
+// dropLines print the ledger of what the kernel freed.
+func (r *reporter) dropLines(c capture.Counts) {
+	if !slices.Contains(r.plan.config.Views, capture.ViewDrop) {
+		return
+	}
+	ordinary := ""
+	if c.Ordinary > 0 {
+		ordinary = fmt.Sprintf("; %d were no drops, as far as the kernel tells", c.Ordinary)
+	}
+	r.printf("kfree_skb: %d seen = %d recorded + %d ring full + %d load failed%s",
+		c.Drops.Seen, c.Drops.Recorded, c.Drops.RingFull, c.Drops.LoadFailed, ordinary)
+	if c.DropsMissed > 0 {
+		r.printf("of %d packets that it freed, of all sockets, the kernel did not tell", c.DropsMissed)
+	}
 }
 
 func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistics) {
@@ -289,6 +322,7 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	r.printf("tap: %d seen = %d recorded + %d ring full + %d load failed",
 		c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed)
 	r.hookLines(c)
+	r.dropLines(c)
 	r.interfaceLines(c, statistics)
 	if v := r.plan.config.Verdict; v != nil {
 		r.printf("filter: %s dropped, %d truncated (%s)", counted(c.Tap.Dropped, "packet"), c.Trimmed, v.Name())

@@ -40,6 +40,11 @@ func TestClosingLinesOfCalls(t *testing.T) {
 			"packets that were sent are not among them: 0 captured, 0 lost\ntap: 0 seen = 0 recorded + 0 ring full + 0 load failed\n" +
 				"cgroup_skb/ingress: 2 seen = 1 recorded + 0 ring full + 1 load failed\ncgroup_skb/egress: 0 seen",
 		},
+		{
+			[]capture.View{capture.ViewWire}, 0, capture.Counts{Framed: 3, FramedSent: 1, Wire: bpf.Counters{Seen: 5, Recorded: 3, RingFull: 2}},
+			"frames on interfaces are not among them: 3 captured, 2 lost\ntap: 0 seen = 0 recorded + 0 ring full + 0 load failed\n" +
+				"interfaces: 5 seen = 3 recorded + 2 ring full + 0 load failed\n",
+		},
 		{[]capture.View{capture.ViewSent}, 1, capture.Counts{}, "what was sent is not among them: 0 calls captured, 0 pieces lost\ntap: "},
 		{
 			[]capture.View{capture.ViewSent}, 1, capture.Counts{Captured: 1, Sent: 1},

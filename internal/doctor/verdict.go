@@ -41,11 +41,13 @@ var (
 	without = map[string][]string{
 		"capture --sock raw":    {PacketSocket},
 		"capture --sock packet": {RawSocket},
+		"capture --view wire":   {RawSocket},
 		"list --pid PID":        {TapRecords},
 		"replay":                {TapRecords},
 	}
 	alsoNeeds = map[string][]string{
 		"capture --view cgroup":           {CgroupHook},
+		"capture --view drop":             {KernelDrops},
 		"capture --pid PID":               {CgroupHook},
 		"capture --wrap-filter --pid PID": {CgroupHook, BPFFileSystem},
 		"capture -- COMMAND":              {CgroupHook},

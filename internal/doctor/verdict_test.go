@@ -17,7 +17,7 @@ var ordinary = capability.Privilege{UID: 1000}
 // machine is one on which every trial succeeded except those given.
 func machine(p capability.Privilege, failed ...Trial) Machine {
 	m := Machine{Process: Process{UID: p.UID, nested: p.Nested}, Kernel: Kernel{OwnProcesses: Finding{Answer: Yes}}}
-	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, CgroupHook, NetlinkMessage, OtherUser, BPFFileSystem} {
+	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, CgroupHook, KernelDrops, NetlinkMessage, OtherUser, BPFFileSystem} {
 		m.Trials = append(m.Trials, Trial{Name: name, Finding: Finding{Answer: Yes}})
 	}
 	for _, f := range failed {
@@ -64,6 +64,7 @@ func TestDiagnose(t *testing.T) {
 		"raw sockets only": {machine(ordinary, lacks(RawSocket, "CAP_NET_RAW"), lacks(PacketSocket, "CAP_NET_RAW")), false, map[string]Verdict{
 			"capture --sock raw":    {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
 			"capture --sock packet": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
+			"capture --view wire":   {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
 			"survey":                {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo)"},
 		}},
 		"network": {machine(ordinary, lacks(NetlinkMessage, "CAP_NET_ADMIN")), false, map[string]Verdict{
@@ -86,6 +87,7 @@ func TestDiagnose(t *testing.T) {
 			"list --pid PID":                  {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"capture -- COMMAND":              {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 			"capture --view cgroup":           {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
+			"capture --view drop":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
 		}},
 		"own processes": {yama(machine(ordinary), false), false, map[string]Verdict{
 			"list": {Finding: Finding{No, "needs CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_sys_ptrace+ep on the ebpfdump binary"},
@@ -108,6 +110,7 @@ func TestDiagnose(t *testing.T) {
 			"capture":                         {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --sock raw":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --sock packet":           {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --view wire":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --sock netlink --probe":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --user USER -- COMMAND":  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --isolate":               {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
@@ -119,13 +122,16 @@ func TestDiagnose(t *testing.T) {
 			"survey":                          {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"replay":                          {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --view cgroup":           {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --view drop":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 		}},
 		"unknown": {machine(ordinary, strange), false, map[string]Verdict{
 			"capture --sock packet": {Finding: strange.Finding},
+			"capture --view wire":   {Finding: strange.Finding},
 			"survey":                {Finding: strange.Finding},
 		}},
 		"a certain no wins over unknown": {machine(ordinary, strange, lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
 			"capture --sock packet":           {Finding: strange.Finding},
+			"capture --view wire":             {Finding: strange.Finding},
 			"capture --isolate":               {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
 			"capture --wrap-filter --pid PID": {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
 			"survey":                          {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
@@ -244,11 +250,11 @@ func TestNeededFor(t *testing.T) {
 	t.Parallel()
 	for capability, want := range map[capability.Cap]string{
 		unix.CAP_BPF:              "capture, list --pid PID, replay, survey",
-		unix.CAP_NET_RAW:          "capture --sock raw, capture --sock packet, survey",
+		unix.CAP_NET_RAW:          "capture --sock raw, capture --sock packet, capture --view wire, survey",
 		unix.CAP_SYS_ADMIN:        "capture --isolate, capture --wrap-filter --pid PID, survey",
 		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --view cgroup, capture --pid PID, capture -- COMMAND, survey",
 		unix.CAP_NET_BIND_SERVICE: "capture -l ADDR:80",
-		unix.CAP_PERFMON:          "capture --view cgroup, capture --pid PID, capture -- COMMAND, list --pid PID",
+		unix.CAP_PERFMON:          "capture --view cgroup, capture --view drop, capture --pid PID, capture -- COMMAND, list --pid PID",
 		unix.CAP_SYS_PTRACE:       "capture --pid PID, capture --user USER -- COMMAND, list --pid PID",
 	} {
 		if got := strings.Join(neededFor(capability), ", "); got != want {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -73,6 +74,7 @@ func Read(source Source, o Options) (*Explanation, error) {
 		options: o, sockets: make(map[string]*socket),
 		report: Report{Version: Version, File: o.Name, Sockets: []*Socket{}},
 	}
+	a.interfaces = source.Interfaces
 	err := a.read(source)
 	section, _ := source.Section()
 	for _, i := range source.Interfaces() {
@@ -104,14 +106,16 @@ type analysis struct {
 	options Options
 	report  Report
 	sockets map[string]*socket
-	order   []*socket // in the file's order
-	window  window
-	shown   []*entry
-	chosen  uint64 // distinct packets so far that fit the choice
-	lone    uint64 // those that are reads without a packet
-	sends   uint64 // those that are calls that sent something
-	first   int64  // earliest time, in nanoseconds since the epoch
-	last    int64
+	// interfaces lists those that the file has told of so far.
+	interfaces func() []*capture.Interface
+	order      []*socket // in the file's order
+	window     window
+	shown      []*entry
+	chosen     uint64 // distinct packets so far that fit the choice
+	lone       uint64 // those that are reads without a packet
+	sends      uint64 // those that are calls that sent something
+	first      int64  // earliest time, in nanoseconds since the epoch
+	last       int64
 }
 
 const readingCapture = "reading capture: "
@@ -178,6 +182,14 @@ func (a *analysis) socket(i *capture.Interface) *socket {
 	a.order = append(a.order, s)
 	a.report.Sockets = append(a.report.Sockets, s.out)
 	return s
+}
+
+// announces tells whether the file has an interface, which may have no packets yet, for what a filter
+// or a hook of a kind of socket sees.
+func (a *analysis) announces(kind string) bool {
+	return slices.ContainsFunc(a.interfaces(), func(i *capture.Interface) bool {
+		return i.Kind == kind && (i.View == capture.ViewKernel || i.View == capture.ViewNet || i.View == capture.ViewLink || i.View == capture.ViewCgroup)
+	})
 }
 
 func (a *analysis) foreign(name string) {

@@ -28,9 +28,21 @@ var (
 	tcpSent   = &capture.Interface{Kind: "tcp", View: capture.ViewSent, Layer: capture.LayerMessage}
 	udpSent   = &capture.Interface{Kind: "udp", View: capture.ViewSent, Layer: capture.LayerMessage}
 	tcpCgroup = &capture.Interface{Kind: "tcp", View: capture.ViewCgroup, Layer: capture.LayerNetwork}
+	tcpWire   = onInterface("tcp", "eth0")
+	otherWire = onInterface("tcp", "br0")
+	udpWire   = onInterface("udp", "eth0")
+	udpDrop   = &capture.Interface{Kind: "udp", View: capture.ViewDrop, Layer: capture.LayerNetwork}
+	tcpDrop   = &capture.Interface{Kind: "tcp", View: capture.ViewDrop, Layer: capture.LayerNetwork}
 	client    = netip.MustParseAddrPort("127.0.0.1:52638")
 	server    = netip.MustParseAddrPort("127.0.0.1:16962")
 )
+
+func onInterface(kind, device string) *capture.Interface {
+	return &capture.Interface{
+		Kind: kind, View: capture.ViewWire, Layer: capture.LayerLink,
+		Description: "as packet sockets get them on the interface " + device + "; what arrives before a firewall, what leaves behind it",
+	}
+}
 
 // recording builds a capture in which each packet comes a microsecond after the one
 // before.
@@ -109,6 +121,48 @@ func (r *recording) departs(flags uint8, payload string) *capture.Packet {
 	p := r.segment(5000, flags, payload)
 	r.packets = r.packets[:len(r.packets)-1]
 	return r.hooked(capture.Outbound, p)
+}
+
+// framed adds the frames of a packet of the kernel view, or of the cgroup view, on interfaces.
+func (r *recording) framed(d capture.Direction, of *capture.Packet, on ...*capture.Interface) (last *capture.Packet) {
+	ip := of.Data
+	if of.Interface.View == capture.ViewKernel {
+		ip = append(ipv4Header(20+len(of.Data)), of.Data...)
+		ip[9] = of.Protocol
+	}
+	for _, i := range on {
+		frame := append(append(make([]byte, 12), 8, 0), ip...)
+		if len(frame) < 60 && d == capture.Inbound {
+			frame = append(frame, make([]byte, 60-len(frame))...) // the least that Ethernet has
+		}
+		last = r.add(&capture.Packet{Interface: i, ID: of.ID, Data: frame, Protocol: of.Protocol})
+		if last.Direction = d; d == capture.Outbound {
+			last.Src, last.Dst = server, client
+		}
+	}
+	return last
+}
+
+// freed adds a packet that the kernel has freed, with the id and the bytes of one from the transport
+// header on.
+func (r *recording) freed(d capture.Direction, of *capture.Packet, reason string) *capture.Packet {
+	head := ipv4Header(20 + len(of.Data))
+	head[9] = of.Protocol
+	p := r.add(&capture.Packet{Interface: udpDrop, ID: of.ID, Data: append(head, of.Data...), Protocol: of.Protocol})
+	if of.Interface.Kind == "tcp" {
+		p.Interface = tcpDrop
+	}
+	p.Drop = capture.Drop{Reason: reason}
+	if p.Direction = d; d == capture.Outbound {
+		p.Src, p.Dst = server, client
+	}
+	return p
+}
+
+// unseen takes back the packet that was added last.
+func (r *recording) unseen(p *capture.Packet) *capture.Packet {
+	r.packets = r.packets[:len(r.packets)-1]
+	return p
 }
 
 // file is the recording as pcapng.

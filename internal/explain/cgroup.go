@@ -37,21 +37,33 @@ func (s *socket) cgroupPacket(p *capture.Packet) (handled bool) {
 	}
 	s.out.Cgroup.Sent++
 	d := dissect(p.Interface.Layer, p.Protocol, p.Data, p.Len)
+	s.departs(p, &d)
+	return true
+}
+
+// departs enters a packet that was sent.
+func (s *socket) departs(p *capture.Packet, d *dissection) {
 	e := &entry{
 		socket: s, id: p.ID, time: p.Time, direction: p.Direction, src: p.Src, dst: p.Dst,
 		first: p.Interface, length: max(p.Len, len(p.Data)), payload: d.payload, end: d.end, protocol: d.protocol,
 		verdict: keepAll, departed: true,
 	}
 	e.tcp, e.isTCP = d.tcp(p.Data)
-	e.seen[capture.ViewCgroup] = true
+	e.seen[p.Interface.View] = true
 	s.enter(e)
 	e.note(p, 0, true)
-	return true
 }
 
 // settleDeparted counts a packet that was sent.
-func (e *entry) settleDeparted() (fate string) {
+func (e *entry) settleDeparted() string {
 	c, flags := e.socket.out.Cgroup, e.tcp.Flags
+	const fate = "the socket sent it: none of its filters sees that"
+	if !e.seen[capture.ViewCgroup] {
+		return fate // it is known from an interface
+	}
+	if w := e.socket.out.Wire; w != nil && !e.seen[capture.ViewWire] {
+		w.Missed.add(e.id, 0)
+	}
 	if payload := uint64(max(e.end-e.payload, 0)); payload > 0 || !e.isTCP {
 		c.Payload.add(e.id, payload)
 	}
@@ -66,7 +78,7 @@ func (e *entry) settleDeparted() (fate string) {
 	case e.end <= e.payload:
 		c.ACK.add(e.id, 0)
 	}
-	return "the socket sent it: none of its filters sees that"
+	return fate
 }
 
 // alone tells whether only the cgroup hook has seen a packet that the kernel view should have.

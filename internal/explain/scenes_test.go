@@ -55,6 +55,38 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.hooked(capture.Inbound, missed).Drops = 2
 		return r.explain(t)
 	},
+	"dropped": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.datagram("one")
+		r.read(udpUser, 1, "one")
+		r.freed(capture.Inbound, r.datagram("two"), "SOCKET_RCVBUFF").Drop.Location = "udp_queue_rcv_one_skb"
+		filtered := r.datagram("three")
+		filtered.Verdict.Dropped = true
+		r.freed(capture.Inbound, filtered, "SOCKET_FILTER")
+		r.freed(capture.Inbound, r.unseen(r.datagram("four")), "NETFILTER_DROP").Drops = 2
+		r.freed(capture.Inbound, r.unseen(r.datagram("five")), "")
+		return r.explain(t)
+	},
+	"nothing dropped": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.interfaces = []*capture.Interface{udpDrop}
+		r.datagram("one")
+		r.read(udpUser, 1, "one")
+		return r.explain(t)
+	},
+	"dropped on its way out": func(t testing.TB) *Explanation {
+		r := newRecording()
+		p := r.segment(1000, header.ACK, "question")
+		r.packets = nil
+		r.hooked(capture.Inbound, p)
+		r.read(tcpUser, p.ID, "question")
+		answer := r.segment(5000, header.ACK, "answer")
+		r.packets = r.packets[:len(r.packets)-1]
+		r.hooked(capture.Outbound, answer)
+		r.freed(capture.Outbound, answer, "QDISC_DROP")
+		r.freed(capture.Outbound, r.unseen(r.segment(5006, header.ACK, "more")), "NETFILTER_DROP")
+		return r.explain(t)
+	},
 	"hooks only": func(t testing.TB) *Explanation {
 		r := newRecording()
 		p := r.segment(1000, header.ACK, "question")
@@ -62,6 +94,56 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.hooked(capture.Inbound, p)
 		r.read(tcpUser, p.ID, "question")
 		r.departs(header.ACK, "")
+		return r.explain(t)
+	},
+	// What a firewall drops, a message about it, a fragment, and what the device never saw; each frame
+	// on two interfaces.
+	"on the wire": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.interfaces = []*capture.Interface{tcpKernel, tcpUser, tcpCgroup}
+		p := r.segment(1000, header.ACK, "question")
+		r.packets = nil
+		r.framed(capture.Inbound, p, tcpWire, otherWire)
+		r.packets, p.Time = append(r.packets, p), noon+1500
+		r.hooked(capture.Inbound, p)
+		r.read(tcpUser, p.ID, "question")
+		r.framed(capture.Outbound, r.departs(header.ACK, ""), tcpWire, otherWire)
+		r.departs(header.ACK|header.PSH, "dropped behind the hook")
+		for i, change := range []func(ip []byte){
+			func([]byte) {},
+			func(ip []byte) { ip[9] = header.ProtocolICMP },
+			func(ip []byte) { ip[6] = 0x20 },
+		} {
+			stopped := r.segment(1008, header.ACK, strings.Repeat("again", i+1))
+			r.packets = r.packets[:len(r.packets)-1]
+			r.framed(capture.Inbound, stopped, tcpWire)
+			change(r.packets[len(r.packets)-1].Data[14:])
+		}
+		return r.explain(t)
+	},
+	"wire and losses": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.interfaces = []*capture.Interface{udpKernel, udpUser}
+		p := r.datagram("0123456789\n")
+		r.packets = nil
+		r.framed(capture.Inbound, p, udpWire)
+		r.packets, p.Time = append(r.packets, p), noon+500
+		p.Drops = 1
+		r.read(udpUser, p.ID, "0123456789\n")
+		lost := r.datagram("lost")
+		r.packets = r.packets[:len(r.packets)-1]
+		r.framed(capture.Inbound, lost, udpWire).Drops = 3
+		return r.explain(t)
+	},
+	"wire alone": func(t testing.TB) *Explanation {
+		r := newRecording()
+		p := r.datagram("0123456789\n")
+		r.packets = nil
+		r.framed(capture.Inbound, p, udpWire)
+		r.read(udpUser, p.ID, "0123456789\n")
+		answer := r.datagram("answer")
+		r.packets = r.packets[:len(r.packets)-1]
+		r.framed(capture.Outbound, answer, udpWire)
 		return r.explain(t)
 	},
 	"kernel only": func(t testing.TB) *Explanation {

@@ -29,6 +29,7 @@ type socket struct {
 	reads, sends     uint64
 	usual            int // offset of the last read's bytes in its packet, from offset 0
 	latencies        histogram
+	climbs           histogram // from an interface to the filter or hook
 	// known are the ids so far, and ambiguous those of several packets.
 	known     idSet
 	ambiguous map[uint64]bool
@@ -202,7 +203,17 @@ func (v *view) addStatistics(s capture.Statistics) {
 
 // kernelPacket handles a packet of the kernel's views.
 func (s *socket) kernelPacket(p *capture.Packet) {
+	if p.Interface.View == capture.ViewDrop {
+		s.dropPacket(p)
+		return
+	}
 	if p.Interface.View == capture.ViewCgroup && s.cgroupPacket(p) {
+		return
+	}
+	if p.Interface.View == capture.ViewWire {
+		if p.ID != 0 { // else it passed the interface, and belongs to no packet
+			s.wirePacket(p)
+		}
 		return
 	}
 	s.countAnswer(p)
@@ -210,15 +221,23 @@ func (s *socket) kernelPacket(p *capture.Packet) {
 		s.countFilter(p)
 	}
 	e := s.open[p.ID]
-	if p.Interface.View == capture.ViewWire && (e == nil || p.ID == 0) {
-		return // it passed the interface, but not this socket's filter
-	}
-	if p.ID == 0 || e == nil || e.seen[p.Interface.View] || e.first == nil {
+	if p.ID == 0 || e == nil || e.seen[p.Interface.View] || e.first == nil || e.departed {
 		s.newPacket(p)
 		return
 	}
+	s.sameView(e, p)
+}
+
+// sameView handles another view of a packet.
+func (s *socket) sameView(e *entry, p *capture.Packet) {
+	if p.Interface.View != capture.ViewWire && e.framed && !e.reached {
+		s.reach(e, p)
+	}
 	e.seen[p.Interface.View] = true
 	before, agrees := e.compareView(p)
+	if p.Interface.View == capture.ViewKernel {
+		e.verdict = keptBytes(p.Verdict)
+	}
 	if !agrees {
 		s.views[p.Interface.View].out.Disagree++
 	} else if p.Interface.View == capture.ViewKernel {
@@ -233,18 +252,23 @@ func (s *socket) kernelPacket(p *capture.Packet) {
 
 func (s *socket) newPacket(p *capture.Packet) {
 	d := dissect(p.Interface.Layer, p.Protocol, p.Data, p.Len)
+	e := s.newEntry(p, &d)
+	if p.Interface.View == capture.ViewKernel {
+		s.views[capture.ViewKernel].before(0)
+	}
+	s.reach(e, p)
+}
+
+// newEntry enters a packet that came in, or that the filter saw.
+func (s *socket) newEntry(p *capture.Packet, d *dissection) *entry {
 	e := &entry{
 		socket: s, id: p.ID, time: p.Time, direction: p.Direction, src: p.Src, dst: p.Dst,
 		first: p.Interface, data: bytes.Clone(p.Data), length: max(p.Len, len(p.Data)),
 		payload: d.payload, end: d.end, protocol: d.protocol, verdict: keptBytes(p.Verdict),
+		framed: p.Interface.View == capture.ViewWire,
 	}
 	e.tcp, e.isTCP = d.tcp(p.Data)
 	e.seen[p.Interface.View] = true
-	if len(s.protocols) < 256 {
-		s.protocols[d.protocol] = true
-	}
-	s.out.Packets++
-	s.out.countMetadata(p)
 	s.highest = max(s.highest, p.ID)
 	if p.ID != 0 && !s.known.add(p.ID) {
 		s.out.Ambiguous.add(p.ID, uint64(e.length))
@@ -254,9 +278,22 @@ func (s *socket) newPacket(p *capture.Packet) {
 	}
 	s.enter(e)
 	e.note(p, 0, true)
-	if p.Interface.View == capture.ViewKernel {
-		s.views[capture.ViewKernel].before(0)
+	return e
+}
+
+// reach counts a packet that came to the socket's filter or its hook, as this view has it.
+func (s *socket) reach(e *entry, p *capture.Packet) {
+	e.reached = true
+	e.verdict = keptBytes(p.Verdict)
+	if e.framed && p.Interface.View != capture.ViewWire {
+		s.climbs.add(p.Time - e.time)
+		e.time = p.Time
 	}
+	if len(s.protocols) < 256 {
+		s.protocols[e.protocol] = true
+	}
+	s.out.Packets++
+	s.out.countMetadata(p)
 	if s.stream && e.isTCP && e.verdict != 0 {
 		s.streams.saw(e)
 	}
@@ -453,6 +490,8 @@ func (s *socket) finish() {
 	}
 	s.finishSent()
 	s.finishCgroup()
+	s.finishDrops()
+	s.finishWire()
 	for protocol := range s.protocols {
 		if protocol != 0 {
 			out.Protocols = append(out.Protocols, protocolName(protocol))
@@ -466,7 +505,7 @@ func (s *socket) finish() {
 	}
 	if !s.user() {
 		out.Delivered = Count{}
-		out.Undelivered = Undelivered{ByFilter: out.Undelivered.ByFilter}
+		out.Undelivered = Undelivered{ByFilter: out.Undelivered.ByFilter, ByKernel: out.Undelivered.ByKernel}
 	}
 	if out.Timed {
 		out.Latency = s.latencies.latency()

@@ -38,8 +38,10 @@ type Use struct {
 	Kind string
 	// Probe, Isolate, LowPort: the flags, and a port below 1024.
 	Probe, Isolate, LowPort bool
-	// Hooks is --view cgroup of a socket that is opened.
-	Hooks bool
+	// Hooks is --view cgroup of a socket that is opened, and Drops --view drop.
+	Hooks, Drops bool
+	// Wire is --view wire.
+	Wire bool
 	// Join is --pid with a process of another user or with more privileges, all of whose sockets
 	// are to be seen; Run is -- COMMAND.
 	Join, Run bool
@@ -70,6 +72,12 @@ var table = []Requirement{
 	{Command: "capture", Form: "--view cgroup", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN),
 		Example: Use{Command: "capture", Hooks: true},
 		applies: func(u Use) bool { return u.Hooks }},
+	{Command: "capture", Form: "--view drop", Needs: caps(unix.CAP_PERFMON),
+		Example: Use{Command: "capture", Drops: true},
+		applies: func(u Use) bool { return u.Drops }},
+	{Command: "capture", Form: "--view wire", Needs: caps(unix.CAP_NET_RAW),
+		Example: Use{Command: "capture", Wire: true},
+		applies: func(u Use) bool { return u.Wire }},
 	{Command: "capture", Form: "--pid PID", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
 		Example: Use{Command: "capture", Join: true},
 		applies: func(u Use) bool { return u.Join }},

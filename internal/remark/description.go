@@ -31,6 +31,9 @@ const (
 	processEnd    = "), "
 	hasFilter     = between + "the socket has a filter of its own: "
 
+	onInterface = " as packet sockets get them on the interface "
+	atInterface = between + "what arrives before a firewall, what leaves behind it"
+
 	headersElsewhere = "no headers of IP and TCP or UDP here"
 )
 
@@ -106,6 +109,11 @@ func ofTap(i *capture.Interface) string {
 	case capture.ViewCgroup:
 		b.WriteString(kind.Plural() + " from the IP header on, as the kernel's cgroup hooks see them" + between +
 			"cgroup_skb/ingress just before the socket's filter, cgroup_skb/egress as the socket sends them")
+	case capture.ViewDrop:
+		b.WriteString(kind.Plural() + " that the kernel freed without having used them, from the IP header on" + between +
+			"the reason and the function are the kernel's own words")
+	case capture.ViewWire:
+		b.WriteString(kind.Plural() + onInterface + i.Device + atInterface)
 	case capture.ViewNet, capture.ViewLink:
 		layer := map[capture.View]string{capture.ViewNet: "network", capture.ViewLink: "link"}[i.View]
 		b.WriteString("the same packets from the " + layer + " header on, which the filter reaches with bpf_skb_load_bytes_relative")
@@ -114,7 +122,7 @@ func ofTap(i *capture.Interface) string {
 		b.WriteString(between + "the " + ofSegments + ", so that both directions can be put together" + between + "addresses and sequence numbers are real where the kernel tells them")
 	}
 	if i.Header == capture.HeaderElsewhere {
-		b.WriteString(between + "the packets are in the view cgroup, so there are " + headersElsewhere)
+		b.WriteString(between + "another view has the packets with their own, so there are " + headersElsewhere)
 	}
 	if joined {
 		b.WriteString(between + i.Process + ", " + i.Sockets)
@@ -181,6 +189,11 @@ func ReadDescription(text string, i *capture.Interface) {
 		i.Source = capture.SourceTrace
 	case says(serverPrinted):
 		i.Source = capture.SourceServer
+	}
+	if _, rest, ok := strings.Cut(i.Description, onInterface); ok {
+		if device, _, whole := strings.Cut(rest, atInterface); whole {
+			i.Device = device
+		}
 	}
 	if _, rest, ok := strings.Cut(i.Description, hasFilter); ok {
 		i.Filter, _, _ = strings.Cut(rest, between)

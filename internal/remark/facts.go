@@ -31,6 +31,11 @@ var (
 			read:  readFilterChange,
 		},
 		{
+			holds: func(p *capture.Packet) bool { return p.Drop.Reason != "" },
+			say:   sayDrop,
+			read:  readDrop,
+		},
+		{
 			holds: func(p *capture.Packet) bool { return p.Verdict.Unasked },
 			say:   func(b []byte, _ *capture.Packet) []byte { return append(b, unasked...) },
 			read: func(sentence string, p *capture.Packet) bool {
@@ -206,9 +211,42 @@ var (
 	}
 )
 
+// sayDrop says why the kernel has freed a packet.
+func sayDrop(b []byte, p *capture.Packet) []byte {
+	b = append(append(b, droppedFor...), p.Drop.Reason...)
+	if p.Drop.Location != "" {
+		b = append(append(append(b, droppedIn...), p.Drop.Location...), ')')
+	}
+	return b
+}
+
+func readDrop(sentence string, p *capture.Packet) bool {
+	reason, ok := strings.CutPrefix(sentence, droppedFor)
+	if !ok || p.Interface.View != capture.ViewDrop {
+		return false
+	}
+	reason, location, located := strings.Cut(reason, droppedIn)
+	location, closed := strings.CutSuffix(location, ")")
+	if located != closed || !isKernelName(reason) || located && !isKernelName(location) {
+		return false
+	}
+	p.Drop = capture.Drop{Reason: reason, Location: location}
+	return true
+}
+
+// isKernelName tells whether a text may be the name of a reason or a function, or a number.
+func isKernelName(text string) bool {
+	return text != "" && strings.IndexFunc(text, func(c rune) bool {
+		return c != '_' && c != '.' && c != '$' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')
+	}) < 0
+}
+
 const (
 	otherFilter = "from here on the socket has a filter of its own: "
 	noFilter    = "from here on the socket has no filter of its own"
+
+	droppedFor = "dropped by the kernel: "
+	droppedIn  = " (in "
 
 	verdictIs    = "verdict="
 	byTheFilter  = " (truncated by the filter)"
@@ -400,13 +438,13 @@ var errnos = sync.OnceValue(func() map[string]syscall.Errno {
 // call: three lists of ids, and the sentences.
 const FactsSize = 6144
 
-// HasFacts tells whether a packet's comment has a sentence about its Filter, its Verdict, its
+// HasFacts tells whether a packet's comment has a sentence about its Drop, its Filter, its Verdict, its
 // Receipt or its being Truncated.
 func HasFacts(p *capture.Packet) bool {
 	r, said := &p.Receipt, &p.Reception
 	// Most packets have nothing of a Reception that is worth a look: one comparison tells.
 	return (said.Flags|said.Segment|uint32(len(said.Controls)) != 0 || said.Cut) && mentionsReception(p) ||
-		p.Filter.Changed || p.Verdict.Dropped || p.Verdict.Of > 0 || p.Verdict.Unasked || p.Truncated || r.Peeked || r.Belied || r.End || r.Errno != 0 ||
+		p.Drop.Reason != "" || p.Filter.Changed || p.Verdict.Dropped || p.Verdict.Of > 0 || p.Verdict.Unasked || p.Truncated || r.Peeked || r.Belied || r.End || r.Errno != 0 ||
 		isMissing(r.Missing) || r.BeforeTap > 0 || !r.Fed.Empty() || r.Later || r.QueueDropped > 0 ||
 		!r.Packets.Empty() || r.Waiting > 0
 }

@@ -14,6 +14,7 @@ import (
 var (
 	kernelView = &capture.Interface{Kind: "udp", View: capture.ViewKernel}
 	userView   = &capture.Interface{Kind: "udp", View: capture.ViewUser}
+	dropView   = &capture.Interface{Kind: "udp", View: capture.ViewDrop}
 )
 
 // fromKernel is a packet of 19 bytes, of which 10 were captured.
@@ -23,6 +24,13 @@ func fromKernel(v capture.Verdict, truncated bool) capture.Packet {
 
 func withFilter(p capture.Packet, now string) capture.Packet {
 	p.Filter = capture.FilterChange{Changed: true, Now: now}
+	return p
+}
+
+// freed is a packet of the drop view.
+func freed(reason, location string, truncated bool) capture.Packet {
+	p := fromKernel(capture.Verdict{}, truncated)
+	p.Interface, p.Drop = dropView, capture.Drop{Reason: reason, Location: location}
 	return p
 }
 
@@ -55,6 +63,9 @@ var said = map[string]capture.Packet{
 
 	"from here on the socket has no filter of its own": withFilter(fromKernel(capture.Verdict{}, false), ""),
 	"from here on the socket has a filter of its own: classic filter of 1 instruction (1,6 0 0 0), asked afterwards what it had decided; verdict=0 (dropped by the filter, asked afterwards)": withFilter(fromKernel(capture.Verdict{Dropped: true, Asked: true}, false), "classic filter of 1 instruction (1,6 0 0 0), asked afterwards what it had decided"),
+	"dropped by the kernel: SOCKET_RCVBUFF (in udp_queue_rcv_one_skb)":                     freed("SOCKET_RCVBUFF", "udp_queue_rcv_one_skb", false),
+	"dropped by the kernel: 0x10003":                                                       freed("0x10003", "", false),
+	"dropped by the kernel: NO_SOCKET (in f.isra.0); cut to 10 of 19 bytes by the snaplen": freed("NO_SOCKET", "f.isra.0", true),
 
 	"the filter could not be asked about this packet":                                       fromKernel(capture.Verdict{Unasked: true}, false),
 	"the filter could not be asked about this packet; cut to 10 of 19 bytes by the snaplen": fromKernel(capture.Verdict{Unasked: true}, true),
@@ -104,7 +115,7 @@ var said = map[string]capture.Packet{
 
 // unsaid is a packet without its facts.
 func unsaid(p capture.Packet, comment string) *capture.Packet {
-	p.Verdict, p.Truncated, p.Receipt, p.Reception, p.Comment = capture.Verdict{}, false, capture.Receipt{}, capture.Reception{}, comment
+	p.Drop, p.Verdict, p.Truncated, p.Receipt, p.Reception, p.Comment = capture.Drop{}, capture.Verdict{}, false, capture.Receipt{}, capture.Reception{}, comment
 	p.Filter = capture.FilterChange{}
 	return &p
 }
@@ -168,6 +179,16 @@ func TestForeignSentences(t *testing.T) {
 		}
 	}
 	for _, text := range []string{
+		"dropped by the kernel: ", "dropped by the kernel", "dropped by the kernel: A B", "dropped by the kernel: A (in )", "dropped by the kernel: A (in b",
+		"dropped by the kernel: A (in b c)", "dropped by the kernel: (in b)", "dropped by the kernel: A) (in b)", "dropped by the kernel: A (in b) (in c)", "dropped by the kernel: ä",
+	} {
+		p := unsaid(freed("", "", false), text)
+		if CutFacts(p); HasFacts(p) || p.Comment != text {
+			t.Errorf("%q is read as %+v", text, p)
+		}
+	}
+	for _, text := range []string{
+		"dropped by the kernel: A", // in another view
 		"verdict=0 (dropped by the filter)", "peeked at", "read from packets ", "read from packets 1-1", "read from packets 2-1", "read from packets 1,2",
 		"read from packets 1 and 0 ranges more, to 3", "read from packets 1 and x ranges more, to 3", "read from packets x", "read from packets 01",
 		"read from packets 18446744073709551616", "sent in packets ", "sent in packets 7", "sent in packet 7-9", "sent in packet 7, as far as", "sent in packets 9-7",

@@ -368,6 +368,15 @@ func (p *Process) Is32Bit() bool {
 	return f.Class == elf.ELFCLASS32
 }
 
+// Network opens the network namespace of the process.
+func (p *Process) Network() (*os.File, error) {
+	namespace, err := os.Open(p.living("ns/net"))
+	if err != nil {
+		return nil, fmt.Errorf("opening the network namespace of %s: %w", p, err)
+	}
+	return namespace, nil
+}
+
 // ForeignNetwork tells whether the process is in another network namespace than this thread.
 func (p *Process) ForeignNetwork() bool {
 	// Not /proc/self: that is the namespace of the first thread, and threads may be in several.

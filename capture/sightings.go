@@ -1,0 +1,302 @@
+package capture
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/header"
+)
+
+// sightings gives the records of a packet one id, wherever it is seen: as its socket sends it, on each
+// interface that it passes, and at the filter of the socket that receives it. It is known by its
+// addresses and its bytes from the transport header on, but for the checksum, which a device may
+// complete. Of packets that are alike, the first that was seen at one place is the first at the next.
+//
+// What a packet costs does not depend on how many are remembered.
+type sightings struct {
+	seed maphash.Seed
+	// joins says that what leaves a socket is looked for on interfaces and at other sockets.
+	joins bool
+	drops bool // what arrives may be dropped
+	least int  // bytes of the transport header and what follows, by which packets are compared at most
+	ring  []sighting
+	last  uint64 // number of the newest one, counted from 1
+	alike map[sightingKey]*alike
+	spare []*alike
+}
+
+const (
+	// sightingsKept is how many packets are remembered, and sightingAge for how many nanoseconds of
+	// the boot clock.
+	sightingsKept = 1 << 13
+	sightingAge   = int64(250 * time.Millisecond)
+	// stagesKept is at how many places packets that are alike are followed.
+	stagesKept = 6
+	// freedTried bounds how many packets that are alike are looked at for one that was freed.
+	freedTried = 64
+)
+
+// sightingKey is what all records of a packet agree in.
+type sightingKey struct {
+	src, dst [16]byte
+	length   uint32 // from the transport header on
+	id       uint16 // of IPv4
+	protocol uint8
+	bytes    uint64 // a hash
+}
+
+// sighting is a packet.
+type sighting struct {
+	key  sightingKey
+	id   uint64
+	time int64
+	// next and previous are the numbers of those that are alike, 0 if there is none; the previous one
+	// may be forgotten.
+	next, previous uint64
+	arrived        bool // when it was entered: it is on no interface any more
+	freed          bool // by the kernel, without having used it
+}
+
+// alike are the packets with one key, in their order.
+type alike struct {
+	first, last uint64 // numbers
+	stages      [stagesKept]stage
+	used        int
+}
+
+// stage is a place where packets are seen, and the number of the last one that was.
+type stage struct{ place, seen uint64 }
+
+// placeIngress is the place before the filter of the socket that receives. All others are
+// interfaces.
+const placeIngress = 0
+
+// newSightings returns nil if nobody wants to see the interfaces, or what the kernel drops.
+func newSightings(o *Options) *sightings {
+	if !o.wants(ViewWire) && !o.wants(ViewDrop) {
+		return nil
+	}
+	const headers = 128 // that a frame may have before the transport header
+	return &sightings{
+		joins: o.wants(ViewWire), drops: o.wants(ViewDrop),
+		seed: maphash.MakeSeed(), least: max(header.TCPSize, o.Snaplen-headers), ring: make([]sighting, sightingsKept),
+		alike: make(map[sightingKey]*alike),
+	}
+}
+
+// arrives is the id of a packet at the filter of its socket; fresh makes one if it was not seen before.
+func (s *sightings) arrives(rec *bpf.Record, whole []byte, length int, layer Layer, fresh func() uint64) uint64 {
+	if s == nil {
+		return fresh()
+	}
+	key, ok := s.keyOf(rec, whole, length, layer)
+	if !ok {
+		return fresh()
+	}
+	if s.joins {
+		if id := s.find(key, placeIngress, int64(rec.Time)); id != 0 {
+			return id
+		}
+	}
+	id := fresh()
+	if s.drops {
+		s.enter(key, id, int64(rec.Time)).pass(placeIngress, s.last)
+		s.of(s.last).arrived = true
+	}
+	return id
+}
+
+// freed is the id of a packet that the kernel has freed, 0 if it was not seen before. Of those that
+// are alike it is the last one that was not freed before: what becomes of a packet follows at once in
+// most cases, and where it has waited in a queue that is emptied, those that are left are the last.
+func (s *sightings) freed(rec *bpf.Record, whole []byte, length int, layer Layer) uint64 {
+	key, ok := s.keyOf(rec, whole, length, layer)
+	same := s.alike[key]
+	if !ok || same == nil {
+		return 0
+	}
+	for number, tried := same.last, 0; number >= same.first && tried < freedTried; tried++ {
+		n := s.of(number)
+		if !n.freed {
+			n.freed = true
+			return n.id
+		}
+		number = n.previous
+	}
+	return 0
+}
+
+// leaves takes a packet that its socket sends.
+func (s *sightings) leaves(rec *bpf.Record, whole []byte, length int, layer Layer, id uint64) {
+	if s == nil {
+		return
+	}
+	if key, ok := s.keyOf(rec, whole, length, layer); ok {
+		s.enter(key, id, int64(rec.Time))
+	}
+}
+
+// passes is the id of a packet on an interface; fresh makes one if it was not seen before.
+func (s *sightings) passes(rec *bpf.Record, fresh func() uint64) uint64 {
+	key, ok := s.keyOf(rec, rec.Data, int(rec.Len), LayerNetwork)
+	if !ok {
+		return fresh()
+	}
+	place := rec.Filter<<32 | uint64(rec.Ifindex)<<1
+	if rec.Hook == bpf.HookWireOut {
+		place |= 1
+	}
+	if id := s.find(key, place, int64(rec.Time)); id != 0 {
+		return id
+	}
+	id := fresh()
+	s.enter(key, id, int64(rec.Time)).pass(place, s.last)
+	return id
+}
+
+// find finds the first of the packets that are alike which was not seen at a place, and notes that
+// it is now. It returns 0 if there is none.
+func (s *sightings) find(key sightingKey, place uint64, now int64) (id uint64) {
+	same := s.alike[key]
+	if same == nil {
+		return 0
+	}
+	at := same.at(place)
+	if at == nil {
+		return 0
+	}
+	next := same.first
+	if at.seen >= same.first {
+		next = s.of(at.seen).next
+	}
+	for next != 0 {
+		n := s.of(next)
+		at.seen = next
+		if n.time >= now-sightingAge && (!n.arrived || place == placeIngress) {
+			return n.id
+		}
+		next = n.next
+	}
+	return 0
+}
+
+func (s *sightings) of(number uint64) *sighting { return &s.ring[number%sightingsKept] }
+
+// enter remembers a packet, in the place of the oldest one.
+func (s *sightings) enter(key sightingKey, id uint64, now int64) *alike {
+	s.last++
+	n := s.of(s.last)
+	if n.id != 0 {
+		s.forget(n)
+	}
+	*n = sighting{key: key, id: id, time: now}
+	same := s.alike[key]
+	if same == nil {
+		if last := len(s.spare) - 1; last >= 0 {
+			same, s.spare = s.spare[last], s.spare[:last]
+		} else {
+			same = new(alike)
+		}
+		*same = alike{first: s.last}
+		s.alike[key] = same
+	} else {
+		s.of(same.last).next, n.previous = s.last, same.last
+	}
+	same.last = s.last
+	return same
+}
+
+// forget forgets the oldest packet, which is the first of those that are alike.
+func (s *sightings) forget(n *sighting) {
+	same := s.alike[n.key]
+	if same.first = n.next; same.first == 0 {
+		delete(s.alike, n.key)
+		s.spare = append(s.spare, same)
+	}
+}
+
+// at finds or makes the stage of a place, nil if there is no room.
+func (a *alike) at(place uint64) *stage {
+	for i := range a.used {
+		if a.stages[i].place == place {
+			return &a.stages[i]
+		}
+	}
+	if a.used == stagesKept {
+		return nil
+	}
+	a.used++
+	a.stages[a.used-1] = stage{place: place}
+	return &a.stages[a.used-1]
+}
+
+// pass notes that a packet, and all before it, were seen at a place.
+func (a *alike) pass(place, number uint64) {
+	if at := a.at(place); at != nil {
+		at.seen = number
+	}
+}
+
+// keyOf is the key of a record's packet. whole are its bytes, with those before offset 0, and layer
+// is what offset 0 is the beginning of. ok is false for a part of a packet, and for one of which too
+// little was recorded.
+func (s *sightings) keyOf(rec *bpf.Record, whole []byte, length int, layer Layer) (key sightingKey, ok bool) {
+	ip, transport, size := whole, rec.Data, int(rec.Len)
+	below := layer == LayerTransport && len(whole) == len(rec.Data)
+	if below {
+		ip = rec.NetHeader()
+	}
+	h, ok := header.ParseIP(ip)
+	if !ok || h.Fragment {
+		return key, false
+	}
+	if !below {
+		if h.Total > 0 {
+			length = min(length, h.Total) // behind that is the padding of a frame
+		}
+		size = length - h.Size
+		transport = ip[min(h.Size, len(ip)):min(max(length, 0), len(ip))]
+	}
+	compared := min(size, s.least)
+	if h.Protocol == unix.IPPROTO_TCP {
+		compared = min(compared, header.TCPSize) // it has the place in the stream, and what is freed may have no more in one piece
+	}
+	if compared < 0 || len(transport) < compared {
+		return key, false
+	}
+	key = sightingKey{src: h.Src.As16(), dst: h.Dst.As16(), protocol: h.Protocol, length: uint32(size)}
+	if h.Version == 4 {
+		key.id = binary.BigEndian.Uint16(ip[4:])
+	}
+	key.bytes = s.hash(transport[:compared], h.Protocol)
+	return key, true
+}
+
+// hash is one of what follows an IP header, without the checksum of the protocol.
+func (s *sightings) hash(b []byte, protocol uint8) uint64 {
+	at, size := checksumOf(protocol)
+	if size == 0 || len(b) < at+size {
+		return maphash.Bytes(s.seed, b)
+	}
+	const odd = 0x9e3779b97f4a7c15
+	return maphash.Bytes(s.seed, b[:at])*odd ^ maphash.Bytes(s.seed, b[at+size:])
+}
+
+// checksumOf is where in the header of a protocol its checksum is; size is 0 if it has none.
+func checksumOf(protocol uint8) (at, size int) {
+	switch protocol {
+	case unix.IPPROTO_TCP:
+		return 16, 2
+	case unix.IPPROTO_UDP, unix.IPPROTO_UDPLITE:
+		return 6, 2
+	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
+		return 2, 2
+	case unix.IPPROTO_SCTP:
+		return 8, 4
+	}
+	return 0, 0
+}

@@ -1,0 +1,228 @@
+package capture
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// frameTap sees what passes the interfaces of a namespace, with its link header; of lo, what arrives.
+type frameTap struct{ fd int }
+
+// frame is what it sees.
+type frame struct {
+	device int
+	out    bool
+	bytes  []byte
+}
+
+func tapFrames(t testing.TB, ns *Namespace) *frameTap {
+	t.Helper()
+	w := &frameTap{-1}
+	err := ns.Do(func() (err error) {
+		all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
+		if w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(all)); err != nil {
+			return err
+		}
+		return unix.SetsockoptInt(w.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(w.fd) })
+	return w
+}
+
+// frames returns what has come and is of a packet that is accepted.
+func (w *frameTap) frames(t testing.TB, accept func(ip []byte) bool) (all []frame) {
+	t.Helper()
+	buf := make([]byte, 1<<17)
+	for {
+		n, from, err := unix.Recvfrom(w.fd, buf, 0)
+		if errors.Is(err, unix.EAGAIN) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := from.(*unix.SockaddrLinklayer)
+		f := frame{at.Ifindex, at.Pkttype == unix.PACKET_OUTGOING, bytes.Clone(buf[:n])}
+		if !(f.out && f.device == 1) && n > linkHeaderLen && accept(f.bytes[linkHeaderLen:]) {
+			all = append(all, f)
+		}
+	}
+}
+
+// atPort accepts what comes to a port, goes out from it, or is about either.
+func atPort(port uint16) func([]byte) bool {
+	return func(ip []byte) bool {
+		at := transport(ip)
+		return binary.BigEndian.Uint16(at) == port || binary.BigEndian.Uint16(at[2:]) == port
+	}
+}
+
+// checkFrames holds that the wire view is what was on the interfaces, and that ids join it with the
+// views of the socket's end.
+func checkFrames(t *testing.T, sink *memory, want []frame) {
+	t.Helper()
+	got := sink.view(ViewWire)
+	if len(got) != len(want) || len(want) == 0 {
+		t.Errorf("%d frames in the wire view, %d on the wire", len(got), len(want))
+	}
+	byID := make(map[uint64]Packet)
+	for i, p := range got {
+		if other, known := byID[p.ID]; known || p.ID == 0 {
+			t.Errorf("id %d is of %v and %v", p.ID, p, other)
+		}
+		byID[p.ID] = p
+		if i < len(want) && !bytes.Equal(p.Data, want[i].bytes) {
+			t.Errorf("frame %d is\n%.80x, on the wire\n%.80x", i, p.Data, want[i].bytes)
+		}
+		if p.Len != len(p.Data) || p.Interface.Layer != LayerLink || p.Interface.Device != "lo" {
+			t.Errorf("frame %d: %d bytes of %d, of %+v", i, len(p.Data), p.Len, p.Interface)
+		}
+	}
+	for _, view := range []View{ViewKernel, ViewCgroup} {
+		for _, p := range sink.view(view) {
+			framed, ok := byID[p.ID]
+			itself := p.Src == p.Dst // it arrives where it was sent
+			if !ok || framed.Direction != p.Direction && !itself || !bytes.HasSuffix(framed.Data, p.Data) || framed.Src != p.Src || framed.Dst != p.Dst {
+				t.Errorf("packet %d of the view %v is another one on the wire: %v %v, %v", p.ID, view, p.Src, p.Dst, framed)
+			}
+		}
+	}
+}
+
+// checkFrameLedger holds that the account of the wire view balances.
+func checkFrameLedger(t *testing.T, c Capture, sink *memory) {
+	t.Helper()
+	counts, err := c.Counts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	view, sent := sink.view(ViewWire), uint64(0)
+	for _, p := range view {
+		if p.Direction == Outbound {
+			sent++
+		}
+	}
+	w := counts.Wire
+	if w.Seen != w.Recorded+w.Lost() || w.Seen != uint64(len(view)) || counts.Framed != w.Seen || counts.FramedSent != sent {
+		t.Errorf("%d frames, %d sent: %+v", len(view), sent, counts)
+	}
+	all, err := c.Statistics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var delivered uint64
+	for _, st := range all {
+		if st.Interface.View == ViewWire {
+			delivered += st.Delivered
+			if st.Received != st.Delivered {
+				t.Errorf("%+v", st)
+			}
+		}
+	}
+	if delivered != uint64(len(view)) {
+		t.Errorf("statistics of %d frames of %d", delivered, len(view))
+	}
+}
+
+func TestWireOwn(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"tcp", "udp6", "udplite", "raw", "icmp6"} {
+		for _, views := range [][]View{{ViewWire, ViewKernel, ViewUser}, {ViewWire, ViewCgroup, ViewKernel, ViewUser}} {
+			if len(views) > 3 && name != "tcp" && name != "udp6" {
+				continue // it costs another hook
+			}
+			t.Run(fmt.Sprint(name, " ", len(views)), func(t *testing.T) {
+				t.Parallel()
+				kind := mustKind(t, name)
+				config := Config{Kind: kind, Echo: kind.CanEcho(), Options: Options{Views: views}, Namespace: mustNamespace(t)}
+				tap := tapFrames(t, config.Namespace)
+				accept := atPort(ProbePort)
+				sink, s := run(t, config, func(s *Session) {
+					switch network := strings.TrimSuffix(name, "6"); {
+					case network == "tcp" || network == "udp":
+						for range 3 {
+							talk(t, dialIn(t, s, network))
+						}
+					default:
+						probed(t)(s)
+					}
+					if err := s.settle(t.Context(), Counts{}); err != nil {
+						t.Error(err)
+					}
+				})
+				if kind.anyProtocol || strings.HasPrefix(name, "icmp") {
+					accept = func(ip []byte) bool { return sameProtocol(ip, s.own.home.protocol) }
+				}
+				checkFrames(t, sink, tap.frames(t, accept))
+				checkFrameLedger(t, s, sink)
+				checkLedger(t, s)
+			})
+		}
+	}
+}
+
+// sameProtocol accepts packets of a protocol, of ICMP only pings.
+func sameProtocol(ip []byte, protocol uint8) bool {
+	if ip[0]>>4 == 4 {
+		return ip[9] == protocol
+	}
+	return ip[6] == protocol && (protocol != unix.IPPROTO_ICMPV6 || ip[40] == 128 || ip[40] == 129)
+}
+
+func TestWireJoined(t *testing.T) {
+	t.Parallel()
+	message := func(domain, typ, protocol int) []string {
+		return []string{"messages", fmt.Sprint(domain), fmt.Sprint(typ), fmt.Sprint(protocol)}
+	}
+	for name, test := range map[string]struct {
+		target  []string
+		network string // of a client; none for targets that talk to themselves
+		to      string
+		accept  func([]byte) bool
+	}{
+		"tcp6":           {[]string{"echo", "tcp6", "[::1]:0"}, "tcp", "::1", nil},
+		"tcp6 from IPv4": {[]string{"echo", "tcp", "[::]:0"}, "tcp", "127.0.0.1", nil},
+		"mptcp":          {[]string{"mptcp", "before"}, "tcp", "127.0.0.1", nil},
+		"udp":            {[]string{"udp", "127.0.0.1:0"}, "udp", "127.0.0.1", nil},
+		"udp6 from IPv4": {[]string{"udp", "[::]:0"}, "udp", "127.0.0.1", nil},
+		"icmp":           {message(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_ICMP), "", "", func(ip []byte) bool { return sameProtocol(ip, unix.IPPROTO_ICMP) }},
+		"raw6":           {message(unix.AF_INET6, unix.SOCK_RAW, 253), "", "", func(ip []byte) bool { return sameProtocol(ip, 253) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			target := startTarget(t, test.target...)
+			l := joinWith(t, JoinConfig{PIDs: []int{target.Process.Pid}, Options: Options{Views: []View{ViewKernel, ViewUser, ViewCgroup, ViewWire}, RingSize: 8 << 20}})
+			tap, accept := tapFrames(t, target.ns), test.accept
+			sink := runLive(t, l, func() {
+				if test.network == "" {
+					fmt.Fprintln(target.stdin, "go")
+					target.line(t)
+					return
+				}
+				_, port, err := net.SplitHostPort(target.address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				address := netip.MustParseAddrPort(net.JoinHostPort(test.to, port))
+				accept = atPort(address.Port())
+				for range 3 {
+					talk(t, target.dial(t, test.network, address.String()))
+				}
+			})
+			checkFrames(t, sink, tap.frames(t, accept))
+			checkFrameLedger(t, l, sink)
+			checkLiveLedger(t, l)
+		})
+	}
+}

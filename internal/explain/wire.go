@@ -1,0 +1,179 @@
+package explain
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
+)
+
+// Wire is what was on the interfaces of the machine. A packet that passed several has a frame on each.
+type Wire struct {
+	// Received and Sent count the frames by direction.
+	Received uint64 `json:"received"`
+	Sent     uint64 `json:"sent"`
+	// Devices are the interfaces, at most eight.
+	Devices []string `json:"interfaces"`
+	// Stopped are the packets that came in and that no filter or hook of the sockets saw, and
+	// Bytes of them is payload. It is zero if the file has no view of those.
+	Stopped Count `json:"never_at_the_filter"`
+	// Missed are the packets that a hook saw being sent and that were on no interface as they were.
+	Missed Count `json:"not_on_an_interface"`
+	// About are ICMP messages that quote a packet of the sockets, and Pieces fragments, of which
+	// the sockets get the whole.
+	About  Count `json:"icmp_about_them"`
+	Pieces Count `json:"fragments"`
+	// Climb is the time from the first interface to the filter, or to the hook before it, of each
+	// packet that came there. It is absent if there is none, and without real times.
+	Climb *Latency `json:"to_the_filter,omitempty"`
+	// Lost counts frames that are not in the file.
+	Lost uint64 `json:"lost"`
+}
+
+// wirePacket handles a frame of the wire view that is joined to other views by its id.
+func (s *socket) wirePacket(p *capture.Packet) {
+	if s.out.Wire == nil {
+		s.out.Wire = &Wire{Devices: []string{}}
+	}
+	w := s.out.Wire
+	if device := shortened(p.Interface.Device); device != "" && len(w.Devices) < namesLimit && !slices.Contains(w.Devices, device) {
+		w.Devices = append(w.Devices, device)
+	}
+	if p.Direction == capture.Outbound {
+		w.Sent++
+	} else {
+		w.Received++
+	}
+	frame := *p
+	d := dissect(p.Interface.Layer, p.Protocol, p.Data, p.Len)
+	if d.end < max(p.Len, len(p.Data)) { // the rest is padding, which nobody else sees
+		frame.Data, frame.Len = p.Data[:min(d.end, len(p.Data))], d.end
+	}
+	switch e := s.open[p.ID]; {
+	case e == nil || e.first == nil:
+		s.newFrame(&frame, &d)
+	case e.seen[capture.ViewWire]: // on another interface
+	case e.departed:
+		e.seen[capture.ViewWire] = true
+		e.note(&frame, max(frame.Len, len(frame.Data))-e.length, true)
+	default:
+		s.sameView(e, &frame)
+	}
+}
+
+// newFrame enters a packet of which there is nothing else yet.
+func (s *socket) newFrame(p *capture.Packet, d *dissection) {
+	if p.Direction == capture.Outbound {
+		s.departs(p, d)
+		return
+	}
+	e := s.newEntry(p, d)
+	e.piece = isPiece(p)
+	e.about = isAbout(s.out.Kind, d)
+	if !s.seesFilter() {
+		s.reach(e, p)
+	}
+}
+
+// seesFilter tells whether the file has a view of what came to a filter or a hook.
+func (s *socket) seesFilter() bool {
+	for _, v := range []capture.View{capture.ViewKernel, capture.ViewNet, capture.ViewLink, capture.ViewCgroup} {
+		if s.views[v] != nil {
+			return true
+		}
+	}
+	return s.analysis.announces(s.out.Kind)
+}
+
+// isPiece tells whether a frame has a fragment of a packet.
+func isPiece(p *capture.Packet) bool {
+	at := 0
+	if p.Interface.Layer == capture.LayerLink {
+		_, at = header.Ethernet(p.Data)
+	}
+	ip, ok := header.ParseIP(p.Data[at:])
+	return ok && ip.Fragment
+}
+
+// isAbout tells whether a packet is a message of ICMP for sockets of another protocol.
+func isAbout(kind string, d *dissection) bool {
+	k, ok := capture.KindByName(kind)
+	if !ok || k.TakesProtocol() {
+		return false
+	}
+	return (d.protocol == header.ProtocolICMP || d.protocol == header.ProtocolICMPv6) && k.Protocol() != d.protocol
+}
+
+// onWireOnly tells whether a packet that came was seen on an interface and nowhere else.
+func (e *entry) onWireOnly() bool { return e.framed && !e.reached && !e.delivered && e.got == 0 }
+
+// settleFrame counts a packet that was on an interface only.
+func (e *entry) settleFrame() (fate string) {
+	w := e.socket.out.Wire
+	switch {
+	case e.about:
+		w.About.add(e.id, 0)
+		return "an ICMP message about a packet of the socket"
+	case e.piece:
+		w.Pieces.add(e.id, 0)
+		return "a piece of a packet, which sockets get whole"
+	}
+	w.Stopped.add(e.id, uint64(max(e.end-e.payload, 0)))
+	return "it was on the wire and never came to the filter" + e.because()
+}
+
+// finishWire adds what the statistics say.
+func (s *socket) finishWire() {
+	v := s.views[capture.ViewWire]
+	if v == nil || s.out.Wire == nil {
+		return
+	}
+	if s.out.Timed {
+		s.out.Wire.Climb = s.climbs.latency()
+	}
+	s.out.Wire.Lost = v.out.Drops
+	if v.out.Statistics != nil {
+		s.out.Wire.Lost = max(s.out.Wire.Lost, v.out.Statistics.Dropped)
+	}
+}
+
+func (s *socket) sayWire() Finding {
+	f := Finding{Topic: "wire"}
+	w := s.out.Wire
+	if w == nil {
+		return f
+	}
+	on := ""
+	if len(w.Devices) > 0 {
+		on = " (" + printable(list(w.Devices)) + ")"
+	}
+	f.Text = fmt.Sprintf("On the wire%s were %s that came in and %s that went out.", on, quantity(w.Received, "frame", "frames"), digits(w.Sent))
+	if c := w.Climb; c != nil && c.Reads > 0 {
+		f.Text += fmt.Sprintf(" From there to the filter: median %s, at most %s.", duration(c.Median), duration(c.Most))
+	}
+	if n := w.Stopped.Packets; n > 0 {
+		f.Warning = true
+		f.Text += fmt.Sprintf(" %s %s on the wire and never came to the filter (%s): a firewall stops packets on that way, a wrong checksum, or the end of the connection",
+			packetsOf(n), plural(n, "was", "were"), w.Stopped.named())
+		if s.out.Losses.Tap > 0 {
+			f.Text += "; or the capture has lost what the filter saw"
+		}
+		f.Text += "."
+	}
+	if n := w.Missed.Packets; n > 0 {
+		f.Text += fmt.Sprintf(" Sent, and not on an interface as the hook saw %s: %s. What is dropped behind the hook is not there, and what is cut up is there in pieces.",
+			plural(n, "it", "them"), w.Missed.named())
+	}
+	if w.About.Packets > 0 {
+		f.Text += fmt.Sprintf(" About packets of the socket there was ICMP in %s.", w.About.named())
+	}
+	if w.Pieces.Packets > 0 {
+		f.Text += fmt.Sprintf(" Pieces of what sockets get whole: %s.", w.Pieces.named())
+	}
+	if w.Lost > 0 {
+		f.Warning = true
+		f.Text += fmt.Sprintf(" The capture lost %s of what was on the wire.", quantity(w.Lost, "frame", "frames"))
+	}
+	return f
+}
