@@ -43,6 +43,9 @@ type Config struct {
 	// Filter is attached to the socket instead of the tap, for experiments: then the kernel's
 	// views stay empty. Default: the tap.
 	Filter Filter
+	// Prepare is called with the socket before it is bound, for experiments. Default: it is not
+	// called.
+	Prepare func(fd int) error
 	// ListenerOnly attaches no filter to the accepted sockets of those kinds that do not
 	// inherit it from their listener.
 	ListenerOnly bool
@@ -301,7 +304,9 @@ func (s *Session) stop() error {
 	s.main.closing.Store(&drops.low)
 	var errs []error
 	s.eachSocket(func(socket *socket) {
-		if err := socket.attach(s.tap.Rejection()); err != nil && !errors.Is(err, os.ErrClosed) {
+		err := socket.attach(s.tap.Rejection())
+		refused := s.untapped && errors.As(err, new(*bpf.MissingError)) // as the Config's filter may have found
+		if err != nil && !refused && !errors.Is(err, os.ErrClosed) {
 			errs = append(errs, err)
 		}
 	})

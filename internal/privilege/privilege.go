@@ -38,7 +38,7 @@ type Use struct {
 	Kind string
 	// Probe, Isolate, LowPort: the flags, and a port below 1024.
 	Probe, Isolate, LowPort bool
-	// Hooks is --view cgroup of a socket that is opened.
+	// Hooks is --view cgroup of a socket that is opened, or --hooks of survey.
 	Hooks bool
 	// Join is --pid with a process of another user or with more privileges, all of whose sockets
 	// are to be seen; Run is -- COMMAND.
@@ -90,6 +90,9 @@ var table = []Requirement{
 	{Command: "replay", Needs: caps(unix.CAP_BPF), Example: Use{Command: "replay"}}, // for a long packet it loads a tap
 	{Command: "convert", Example: Use{Command: "convert"}},
 	{Command: "survey", Needs: caps(unix.CAP_BPF, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN), Example: Use{Command: "survey"}},
+	{Command: "survey", Form: "--hooks", Needs: caps(unix.CAP_PERFMON),
+		Example: Use{Command: "survey", Hooks: true},
+		applies: func(u Use) bool { return u.Hooks }},
 	{Command: "explain", Example: Use{Command: "explain"}},
 	{Command: "doctor", Example: Use{Command: "doctor"}},
 }

@@ -31,6 +31,7 @@ func (r *Report) Conclusions() []Conclusion {
 	r.concludeVerdicts(say)
 	r.concludeSizes(say)
 	r.concludeRest(say)
+	r.concludeHooks(say)
 	return all
 }
 

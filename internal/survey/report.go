@@ -17,6 +17,9 @@ type Report struct {
 	Fields []Field `json:"fields"`
 	// Sockets has an entry for each kind of socket, in the order of Rows.
 	Sockets []Socket `json:"sockets"`
+	// Hooks has an entry for each place where the kernel runs a program for a packet; empty if
+	// Options.Hooks was not set.
+	Hooks []Hook `json:"hooks,omitempty"`
 }
 
 // System is a kernel and the program that surveyed it.
@@ -201,6 +204,16 @@ func (r *Report) Socket(name string) (*Socket, bool) {
 	for i := range r.Sockets {
 		if r.Sockets[i].Name == name {
 			return &r.Sockets[i], true
+		}
+	}
+	return nil, false
+}
+
+// hook finds what was found at a hook by its name.
+func (r *Report) hook(name string) (*Hook, bool) {
+	for i := range r.Hooks {
+		if r.Hooks[i].Name == name {
+			return &r.Hooks[i], true
 		}
 	}
 	return nil, false

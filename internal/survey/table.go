@@ -51,7 +51,7 @@ func (r *Report) tables() []table {
 			sizes.Rows = append(sizes.Rows, []string{s.Name, s.emptyText(), s.fragmentsText(), s.largeText()})
 		}
 	}
-	return []table{overview, verdicts, exchange, sizes, r.fieldTable()}
+	return append([]table{overview, verdicts, exchange, sizes, r.fieldTable()}, r.hookTables()...)
 }
 
 func (r *Report) fieldTable() table {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/experiment"
 )
 
 // trial is one experiment: a socket in a network namespace of its own, the probe, and a
@@ -20,6 +21,12 @@ type trial struct {
 	verdict *bpf.Verdict
 	// filter is attached to the socket instead of the tap.
 	filter capture.Filter
+	// prepare is called with the socket before it is bound.
+	prepare func(fd int) error
+	// echo has the socket send back what it gets.
+	echo bool
+	// watcher is the filter of a second packet socket; nil for none.
+	watcher capture.Filter
 	// listenerOnly attaches the filter only to the listener, to see whether accepted
 	// sockets inherit it.
 	listenerOnly bool
@@ -33,9 +40,11 @@ type observation struct {
 	// probeErr is why the probe failed.
 	probeErr error
 
-	records    []record         // of the tap, in order
-	packets    []capture.Packet // of all views
-	wire       []frame          // received over lo
+	records    []record                        // of the tap, in order
+	packets    []capture.Packet                // of all views
+	wire       []frame                         // received over lo
+	watched    [][]byte                        // that the watcher's socket got
+	runs       map[string][]experiment.HookRun // of recorders, by the names of their hooks
 	statistics []capture.Statistics
 }
 
@@ -67,12 +76,19 @@ func (t trial) run(ctx context.Context) (_ *observation, err error) {
 		return nil, fmt.Errorf("opening the reference: %w", err)
 	}
 	defer reference.Close()
+	watcher, err := t.openWatcher(wire, ns)
+	if err != nil {
+		return nil, err
+	}
+	if watcher != nil {
+		defer watcher.Close()
+	}
 
 	o := &observation{}
 	config := capture.Config{
 		Kind: t.row.Kind, Protocol: t.row.protocol, Address: t.row.address,
 		Options: capture.Options{Views: keptViews, RingSize: ringSize, Verdict: t.verdict},
-		Filter:  t.filter, ListenerOnly: t.listenerOnly,
+		Filter:  t.filter, ListenerOnly: t.listenerOnly, Prepare: t.prepare, Echo: t.echo && t.row.Kind.CanEcho(),
 		Observe: o.observe, Namespace: ns,
 	}
 	session, err := capture.Open(config)
@@ -81,21 +97,45 @@ func (t trial) run(ctx context.Context) (_ *observation, err error) {
 		return o, nil
 	}
 	defer session.Close()
-	return o, o.watch(ctx, t, session, reference)
+	return o, o.watch(ctx, t, session, reference, watcher)
 }
 
-// watch sends the probe, and waits until neither side has any more packets.
-func (o *observation) watch(ctx context.Context, t trial, session, reference *capture.Session) (err error) {
-	var kept, frames memory
+// openWatcher opens the second packet socket, if there is one.
+func (t trial) openWatcher(kind *capture.Kind, ns *capture.Namespace) (*capture.Session, error) {
+	if t.watcher == nil {
+		return nil, nil
+	}
+	watcher, err := capture.Open(capture.Config{
+		Kind: kind, Namespace: ns, Filter: t.watcher, Options: capture.Options{RingSize: bpf.MinRingSize, Views: []capture.View{capture.ViewUser}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening a packet socket: %w", err)
+	}
+	return watcher, nil
+}
+
+// watch sends the probe, and waits until neither side has any more packets. watcher may be nil.
+func (o *observation) watch(ctx context.Context, t trial, session, reference, watcher *capture.Session) (err error) {
+	var kept, frames, watched memory
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ran := make(chan error, 2)
+	ran := make(chan error, 3)
 	go func() { ran <- reference.Run(ctx, &frames) }()
 	go func() { ran <- session.Run(ctx, &kept) }()
+	go func() {
+		if watcher == nil {
+			ran <- nil
+			return
+		}
+		ran <- watcher.Run(ctx, &watched)
+	}()
 	o.probeErr = session.ProbeWith(ctx, t.payload)
 	cancel()
-	if err := errors.Join(<-ran, <-ran); err != nil {
+	if err := errors.Join(<-ran, <-ran, <-ran); err != nil {
 		return fmt.Errorf("capturing: %w", err)
+	}
+	for _, p := range watched.packets {
+		o.watched = append(o.watched, p.Data)
 	}
 	if o.statistics, err = session.Statistics(); err != nil {
 		return err
