@@ -51,7 +51,8 @@ type HookSocket struct {
 	// Linear is how much of the packets is between data and data_end, nil if the program may not read
 	// that.
 	Linear *Linear `json:"linear,omitempty"`
-	// Verdicts tells what the returned number does, for those of Returns.
+	// Verdicts tells what the returned number does, for those of Returns: to what userspace gets of
+	// the socket, or to the longest packet that the packet socket beside it gets.
 	Verdicts []Outcome `json:"verdicts,omitempty"`
 }
 
@@ -428,13 +429,23 @@ func (h *hooking) verdict(i, number int) (Outcome, error) {
 	}
 	got, ended := o.delivered(h.row.Kind)
 	if h.places[i].Place == experiment.OnPacketSocket {
-		got, ended = o.watched, false
+		got, ended = longest(o.watched), false
 	}
 	outcome := Outcome{Keep: number, Messages: len(got), Ended: ended, Probe: probeOutcome(o.probeErr)}
 	for _, message := range got {
 		outcome.Bytes += len(message)
 	}
 	return outcome, nil
+}
+
+// longest is the longest of all messages, if there is one: how many there are may depend on chance.
+func longest(all [][]byte) (one [][]byte) {
+	for _, message := range all {
+		if len(one) == 0 || len(message) > len(one[0]) {
+			one = [][]byte{message}
+		}
+	}
+	return one
 }
 
 // egress is the hook that what a socket sends passes.
