@@ -51,5 +51,6 @@ package bpf
 //go:generate go tool bpf2go -target bpfel -type mark -type mptcp_listener hook hook.c
 //go:generate go tool bpf2go -target bpfel -type event -type controls -type event_counters -type begun_call calls calls.c
 //go:generate go tool bpf2go -target bpfel sends sends.c
+//go:generate go tool bpf2go -target bpfel -type choice selector select.c
 //go:generate go tool bpf2go -target bpfel uring uring.c
 //go:generate go tool bpf2go -target bpfel -type found_program inspect inspect.c

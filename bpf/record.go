@@ -99,6 +99,10 @@ const (
 	// HookNone: it is no packet. The record comes before the first packet of a socket with some
 	// Filter, and tells what that is; see Record.Announced.
 	HookNone
+	// HookSelect: a Selector has seen it, which chose the socket. Verdict is what its program
+	// returned. With a program that chooses by itself, the packet's bytes come after Before bytes
+	// with what Chosen returns.
+	HookSelect
 )
 
 // Record is a packet as the tap recorded it.

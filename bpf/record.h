@@ -22,6 +22,7 @@
 #define HOOK_INGRESS 1
 #define HOOK_EGRESS 2
 #define HOOK_NONE 3 /* no packet: the bytes that follow tell of the filter */
+#define HOOK_SELECT 4 /* by the program that chooses a socket of a reuseport group */
 
 /* What a hook says of one packet; the packet follows, from offset 0 on or from before it,
  * in room of a class. Go's RecordHeader has the same fields, as its
