@@ -83,6 +83,17 @@ func (s *Selection) sized(sockets int) (*Selection, error) {
 	return &Selection{&v, sockets}, nil
 }
 
+// Tells tells whether the records of a Selector tell all that the program asks for: not if it can
+// choose from a map without indexes, or leave the choice to another program by a tail call.
+func (s *Selection) Tells() bool {
+	for _, m := range s.verdict.spec.Maps {
+		if m.Type == ebpf.ProgramArray {
+			return false
+		}
+	}
+	return s.keyed()
+}
+
 // keyed tells whether the sockets in all maps that the program can choose from have indexes.
 func (s *Selection) keyed() bool {
 	for _, m := range s.verdict.spec.Maps {

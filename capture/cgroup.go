@@ -89,7 +89,7 @@ func (c *collector) idOf(rec *bpf.Record, lost uint64) uint64 {
 			return id
 		}
 	}
-	return c.newID()
+	return c.nextID(rec)
 }
 
 // arrived processes what the hook has recorded of a packet that arrives at a socket with the tap.
@@ -136,7 +136,8 @@ func (c *collector) hooked() *route {
 		c.forgotten.Add(1)
 		return nil
 	}
-	c.packet = Packet{Time: c.clock.wall(int64(rec.Time)), ID: c.newID(), Protocol: r.protocol, Meta: metaOf(rec)}
+	id := c.nextID(rec)
+	c.packet = Packet{Time: c.clock.wall(int64(rec.Time)), ID: id, Protocol: r.protocol, Meta: metaOf(rec)}
 	address(&c.packet, rec, r.kind.layer)
 	return r
 }

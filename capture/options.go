@@ -49,7 +49,7 @@ func (o Options) withDefaults() Options {
 }
 
 // captured are the views that a capture can have.
-var captured = []View{ViewKernel, ViewUser, ViewNet, ViewLink, ViewSent, ViewCgroup}
+var captured = []View{ViewKernel, ViewUser, ViewNet, ViewLink, ViewSent, ViewCgroup, ViewSelect}
 
 // ViewNames lists the views that a capture can have, for people.
 func ViewNames() string {

@@ -34,6 +34,7 @@ type captureFlags struct {
 	quiet, verbose             bool
 	immediate, failOnDrop, hex bool
 	filter                     filterFlags
+	reuseport                  reuseportFlags
 	live                       liveFlags
 }
 
@@ -67,6 +68,10 @@ TCP or UDP header for tcp and udp, where a filter that tcpdump made for packets
 with a link or IP header looks in the wrong place. Of TCP and UDP the kernel
 keeps at least the header.
 
+With --reuseport N there are N sockets at one address, one of which gets each
+packet. --reuseport-filter names the program that chooses it, whose maps get the
+sockets; the view select shows what it saw and what it chose.
+
 Without -o it prints one line a packet. Otherwise it writes pcapng, or what the
 file's name stands for: .json, or .pcap and .txt with room for one view. Stops at SIGINT, SIGTERM,
 SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
@@ -74,6 +79,7 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 ` + privilegeHelp("capture"),
 		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
   ebpfdump capture --sock udp -l 0.0.0.0:5353 --duration 10s
+  ebpfdump capture --sock udp --reuseport 4 --reuseport-filter pick.o
   ebpfdump capture --sock raw --proto icmp -o - | tshark -r -
 ` + liveExample,
 		Args: f.live.arguments,
@@ -93,8 +99,9 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
 	flags.VarP(&f.output, "output", "o", "write to `FILE`, or pcapng to stdout if it is -")
 	flags.VarP(&f.output, "write", "w", "`FILE`, the same as --output")
-	flags.StringVar(&f.views, "view", "", "`LIST` of views: "+capture.ViewNames()+" (default kernel,user)")
+	flags.StringVar(&f.views, "view", "", "`LIST` of views: "+capture.ViewNames()+" (default kernel,user, and select with --reuseport-filter)")
 	f.filter.add(flags)
+	f.reuseport.add(flags)
 	flags.BoolVar(&f.echo, "echo", false, "send back what was received")
 	flags.BoolVar(&f.probe, "probe", false, "send the reference traffic, and end when it has been seen")
 	flags.BoolVar(&f.isolate, "isolate", false, "do all this in a new network namespace, with nothing but a probe in it")
@@ -146,8 +153,33 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	if slices.Contains(p.config.Views, capture.ViewCgroup) && !kind.HasCgroupHooks() {
 		return p, usagef("the kernel runs no cgroup hook for a %s, so that the view cgroup would stay empty", kind.Summary)
 	}
-	p.config.Verdict, err = f.filter.read()
-	return p, err
+	if p.config.Verdict, err = f.filter.read(); err != nil {
+		return p, err
+	}
+	return p, f.group(&p)
+}
+
+// group checks the flags of a reuseport group.
+func (f captureFlags) group(p *capturePlan) (err error) {
+	kind := p.config.Kind
+	switch n := f.reuseport.sockets; {
+	case n < 0 || n > capture.MaxReuseport:
+		return usagef("--reuseport %d: a group has from 1 to %d sockets", n, capture.MaxReuseport)
+	case n > 0 && !kind.CanReuseport():
+		return usagef("--reuseport is for udp and udp6: of a %s it cannot be told which socket gets a packet", kind.Summary)
+	}
+	p.config.Reuseport = f.reuseport.sockets
+	if p.config.Selection, err = f.reuseport.read(); err != nil {
+		return err
+	}
+	wanted := slices.Contains(p.config.Views, capture.ViewSelect)
+	switch {
+	case wanted && p.config.Selection == nil:
+		return usagef("the view select is what a program sees that chooses a socket: name one with --reuseport N --reuseport-filter FILE.o")
+	case f.views == "" && p.config.Selection != nil && !p.form.OneView:
+		p.config.Views = append(p.config.Views, capture.ViewSelect)
+	}
+	return nil
 }
 
 // common checks the flags of all ways to capture.
@@ -300,6 +332,7 @@ func (f captureFlags) use() privilege.Use {
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
 		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
 		Hooks:   f.sock != "" && f.wantsHooks(),
+		Selects: f.reuseport.object != "" || f.reuseport.classic != "",
 		Join:    len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, OtherUser: account != nil,
 	}
 }

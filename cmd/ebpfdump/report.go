@@ -273,6 +273,9 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	r.printf("tap: %d seen = %d recorded + %d ring full + %d load failed",
 		c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed)
 	r.hookLines(c)
+	if r.plan.config.Selection != nil && slices.Contains(r.plan.config.Views, capture.ViewSelect) {
+		r.printf("selector: %d seen = %d recorded + %d ring full + %d load failed", c.Select.Seen, c.Select.Recorded, c.Select.RingFull, c.Select.LoadFailed)
+	}
 	r.interfaceLines(c, statistics)
 	if v := r.plan.config.Verdict; v != nil {
 		r.printf("filter: %d packets dropped, %d truncated (%s)", c.Tap.Dropped, c.Trimmed, v.Name())

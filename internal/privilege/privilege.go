@@ -40,6 +40,8 @@ type Use struct {
 	Probe, Isolate, LowPort bool
 	// Hooks is --view cgroup of a socket that is opened, or --hooks of survey.
 	Hooks bool
+	// Selects is --reuseport-filter with the view select.
+	Selects bool
 	// Join is --pid with a process of another user or with more privileges, all of whose sockets
 	// are to be seen; Run is -- COMMAND.
 	Join, Run bool
@@ -70,6 +72,9 @@ var table = []Requirement{
 	{Command: "capture", Form: "--view cgroup", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN),
 		Example: Use{Command: "capture", Hooks: true},
 		applies: func(u Use) bool { return u.Hooks }},
+	{Command: "capture", Form: "--reuseport-filter FILE", Needs: caps(unix.CAP_PERFMON),
+		Example: Use{Command: "capture", Selects: true},
+		applies: func(u Use) bool { return u.Selects }},
 	{Command: "capture", Form: "--pid PID", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
 		Example: Use{Command: "capture", Join: true},
 		applies: func(u Use) bool { return u.Join }},
