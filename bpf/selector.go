@@ -10,6 +10,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // Selector is a Selection in the kernel, for one reuseport group.
@@ -31,6 +33,9 @@ type Selector struct {
 //
 // The error is a *MissingError or a *RefusedError as with Open.
 func (t *Tap) OpenSelector(selection *Selection, sockets int, record bool) (_ *Selector, err error) {
+	if record && !selection.Filters() && !capability.CurrentPrivilege().Has(capPerfmon) {
+		return nil, LacksCapability(capPerfmon, "recording what a program sees that chooses a socket", unix.EPERM)
+	}
 	selection, err = selection.sized(sockets)
 	if err != nil {
 		return nil, err

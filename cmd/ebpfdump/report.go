@@ -163,13 +163,16 @@ func firstError(errs ...error) error {
 func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statistics) {
 	var all []*nameSum
 	byName := make(map[string]*nameSum)
-	kinds := make(map[string]bool)
+	kinds, kernels := make(map[string]bool), 0
 	for _, s := range statistics {
 		sum := byName[s.Interface.Name()]
 		if sum == nil {
 			sum = &nameSum{name: s.Interface.Name(), view: s.Interface.View}
 			byName[sum.name] = sum
 			all = append(all, sum)
+			if sum.view == capture.ViewKernel {
+				kernels++
+			}
 		}
 		sum.add(&s)
 		kinds[s.Interface.Kind] = true
@@ -177,7 +180,7 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 	cut := fmt.Sprintf("%d cut off by the snaplen", c.Tap.Truncated)
 	for _, sum := range all {
 		switch {
-		case sum.view == capture.ViewKernel && len(kinds) == 1:
+		case sum.view == capture.ViewKernel && len(kinds) == 1 && kernels == 1:
 			r.printf("%s: %d packets, %s", sum.name, sum.packets, cut)
 		case sum.account != nil:
 			before := ""
@@ -193,7 +196,7 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 			r.printf("%s: %d packets", sum.name, sum.packets)
 		}
 	}
-	if len(kinds) > 1 {
+	if len(kinds) > 1 || kernels > 1 {
 		r.printf("of all: %s", cut)
 	}
 	for _, sum := range all {

@@ -85,6 +85,7 @@ func TestDiagnose(t *testing.T) {
 			"list --pid PID":                  {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"capture -- COMMAND":              {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 			"capture --view cgroup":           {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
+			"capture --reuseport-filter FILE": {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
 			"survey --hooks":                  {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo)"},
 		}},
 		"own processes": {yama(machine(ordinary), false), false, map[string]Verdict{
@@ -122,6 +123,7 @@ func TestDiagnose(t *testing.T) {
 			"survey --hooks":                  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"replay":                          {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --view cgroup":           {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --reuseport-filter FILE": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 		}},
 		"unknown": {machine(ordinary, strange), false, map[string]Verdict{
 			"capture --sock packet": {Finding: strange.Finding},
@@ -253,7 +255,7 @@ func TestNeededFor(t *testing.T) {
 		unix.CAP_SYS_ADMIN:        "capture --isolate, capture --wrap-filter --pid PID, survey",
 		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --view cgroup, capture --pid PID, capture -- COMMAND, survey",
 		unix.CAP_NET_BIND_SERVICE: "capture -l ADDR:80",
-		unix.CAP_PERFMON:          "capture --view cgroup, capture --pid PID, capture -- COMMAND, list --pid PID, survey --hooks",
+		unix.CAP_PERFMON:          "capture --view cgroup, capture --reuseport-filter FILE, capture --pid PID, capture -- COMMAND, list --pid PID, survey --hooks",
 		unix.CAP_SYS_PTRACE:       "capture --pid PID, capture --user USER -- COMMAND, list --pid PID",
 	} {
 		if got := strings.Join(neededFor(capability), ", "); got != want {
