@@ -103,6 +103,9 @@ type Socket struct {
 	Sent *Sent `json:"sent,omitempty"`
 	// Cgroup is what the cgroup hooks saw. It is absent if the file has no cgroup view.
 	Cgroup *Cgroup `json:"cgroup,omitempty"`
+	// Selections is how the sockets of a reuseport group were chosen. It is absent if the file has no
+	// select view.
+	Selections *Selections `json:"selections,omitempty"`
 	// Ambiguous are the packets that repeat the id of an earlier one of this kind, so
 	// that it is unknown which of them a read got.
 	Ambiguous Count `json:"ambiguous_ids"`
@@ -114,7 +117,7 @@ type Socket struct {
 
 // View is one view of a socket.
 type View struct {
-	// Name is "kernel", "user", "net", "link", "wire", "sent" or "cgroup".
+	// Name is "kernel", "user", "net", "link", "wire", "sent", "cgroup" or "select".
 	Name string `json:"name"`
 	// Description is that of the first interface of this view.
 	Description string `json:"description,omitempty"`
@@ -290,7 +293,7 @@ type Losses struct {
 // Finding is a statement about a topic.
 type Finding struct {
 	// Topic is "begins", "reach", "beside", "filter", "direction", "ids", "bytes", "unseen", "lost",
-	// "mapping", "calls", "latency", "sent", "cgroup" or "tap".
+	// "mapping", "calls", "latency", "sent", "cgroup", "select" or "tap".
 	Topic string `json:"topic"`
 	// Warning says that something is wrong.
 	Warning bool `json:"warning"`

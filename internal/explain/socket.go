@@ -201,6 +201,10 @@ func (s *socket) kernelPacket(p *capture.Packet) {
 	if p.Interface.View == capture.ViewCgroup && s.cgroupPacket(p) {
 		return
 	}
+	if p.Interface.View == capture.ViewSelect {
+		s.selectPacket(p)
+		return
+	}
 	s.countAnswer(p)
 	e := s.open[p.ID]
 	if p.Interface.View == capture.ViewWire && (e == nil || p.ID == 0) {
