@@ -39,7 +39,7 @@ func (e *examination) all() (err error) {
 	e.exchange()
 	e.userspace()
 	for _, part := range []func() error{
-		e.below, e.verdicts, e.held, e.inheritance, e.large, e.empty, e.fragments,
+		e.below, e.verdicts, e.held, e.inheritance, e.large, e.empty, e.fragments, e.vlan, e.merged,
 	} {
 		if err := part(); err != nil {
 			return err

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
@@ -23,6 +25,8 @@ type trial struct {
 	filter capture.Filter
 	// prepare is called with the socket before it is bound.
 	prepare func(fd int) error
+	// send is called in the network namespace in place of the probe.
+	send func(*capture.Session) error
 	// echo has the socket send back what it gets.
 	echo bool
 	// watcher is the filter of a second packet socket; nil for none.
@@ -97,6 +101,10 @@ func (t trial) run(ctx context.Context) (_ *observation, err error) {
 		return o, nil
 	}
 	defer session.Close()
+	if t.send != nil {
+		send := t.send
+		t.send = func(s *capture.Session) error { return ns.Do(func() error { return send(s) }) }
+	}
 	return o, o.watch(ctx, t, session, reference, watcher)
 }
 
@@ -129,8 +137,15 @@ func (o *observation) watch(ctx context.Context, t trial, session, reference, wa
 		}
 		ran <- watcher.Run(ctx, &watched)
 	}()
-	o.probeErr = session.ProbeWith(ctx, t.payload)
+	if t.send == nil {
+		o.probeErr = session.ProbeWith(ctx, t.payload)
+	} else if o.probeErr = t.send(session); o.probeErr == nil {
+		err = awaitQuiet(ctx, session, reference)
+	}
 	cancel()
+	if err != nil {
+		return errors.Join(err, <-ran, <-ran, <-ran)
+	}
 	if err := errors.Join(<-ran, <-ran, <-ran); err != nil {
 		return fmt.Errorf("capturing: %w", err)
 	}
@@ -142,6 +157,26 @@ func (o *observation) watch(ctx context.Context, t trial, session, reference, wa
 	}
 	o.packets = kept.packets
 	o.takeWire(t.row.Kind.Name, frames.packets)
+	return nil
+}
+
+// awaitQuiet waits until nothing has come to either session for a while.
+func awaitQuiet(ctx context.Context, sessions ...*capture.Session) error {
+	const quiet, tick = 300 * time.Millisecond, 20 * time.Millisecond
+	var last []capture.Counts
+	for since := time.Now(); time.Since(since) < quiet && ctx.Err() == nil; time.Sleep(tick) {
+		var now []capture.Counts
+		for _, s := range sessions {
+			counts, err := s.Counts()
+			if err != nil {
+				return err
+			}
+			now = append(now, counts)
+		}
+		if !slices.Equal(now, last) {
+			last, since = now, time.Now()
+		}
+	}
 	return nil
 }
 
