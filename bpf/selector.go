@@ -58,7 +58,10 @@ func (t *Tap) OpenSelector(selection *Selection, sockets int, record bool) (_ *S
 		s.program = s.filter.DetachProgram(v.program)
 		return s, nil
 	}
-	return s, s.wrap(t, selection)
+	if err := s.wrap(t, selection); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // wrap loads the program inside of one that records.

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -100,7 +101,11 @@ func (s *Session) openGroup() (err error) {
 	if s.config.Selection != nil {
 		record := s.config.wants(ViewSelect)
 		g.filters, g.tells = s.config.Selection.Filters(), s.config.Selection.Tells()
-		if g.selector, err = s.tap.OpenSelector(s.config.Selection, s.config.Reuseport, record); err != nil {
+		g.selector, err = s.tap.OpenSelector(s.config.Selection, s.config.Reuseport, record)
+		if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) && record {
+			missing.Otherwise = cmp.Or(missing.Otherwise, "choose views without select")
+		}
+		if err != nil {
 			return err
 		}
 	}

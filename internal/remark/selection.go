@@ -3,6 +3,7 @@ package remark
 import (
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -85,7 +86,7 @@ func readSelection(sentence string, p *capture.Packet) bool {
 		read = capture.Selection{How: capture.SelectorHash, Refused: true, Asked: uint32(asked), Sockets: int(of)}
 		if errno != "" {
 			name := strings.TrimSuffix(strings.TrimPrefix(errno, " ("), ")")
-			read.Errno = errnoNamed(name)
+			read.Errno = errnosNamed()[name]
 		}
 	default:
 		for _, form := range []struct {
@@ -109,12 +110,11 @@ func readSelection(sentence string, p *capture.Packet) bool {
 	return true
 }
 
-// errnoNamed finds an errno by what errnoName says; 0 if there is none.
-func errnoNamed(name string) syscall.Errno {
+// errnosNamed are the errnos by what errnoName says.
+var errnosNamed = sync.OnceValue(func() map[string]syscall.Errno {
+	named := make(map[string]syscall.Errno)
 	for errno := syscall.Errno(1); errno < 1<<12; errno++ {
-		if errnoName(errno) == name {
-			return errno
-		}
+		named[errnoName(errno)] = errno
 	}
-	return 0
-}
+	return named
+})
