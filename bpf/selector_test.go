@@ -3,10 +3,12 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/capability"
@@ -208,4 +210,68 @@ func TestSelectorRefuses(t *testing.T) {
 			}
 		}
 	}
+}
+
+// BenchmarkSelector reports what a program that chooses a socket costs in the kernel for each packet: as
+// it is, and when what it sees and chooses is recorded.
+func BenchmarkSelector(b *testing.B) {
+	requireSelectors(b)
+	choose := object(b, "choose", "-g")
+	for _, program := range []string{"digit", "number"} {
+		for _, record := range []bool{false, true} {
+			b.Run(fmt.Sprintf("%s/record=%t", program, record), func(b *testing.B) {
+				benchmarkSelector(b, mustReadSelection(b, choose, program), record)
+			})
+		}
+	}
+}
+
+func benchmarkSelector(b *testing.B, selection *Selection, record bool) {
+	tap := mustOpen(b, Options{RingSize: DefaultRingSize, Snaplen: MaxSnaplen, WakeupBytes: DefaultRingSize / 4})
+	s, err := tap.OpenSelector(selection, 2, record)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer s.Close()
+	sockets, to := group(b, 2)
+	if err := errors.Join(s.Attach(sockets[0]), s.Fill(sockets)); err != nil {
+		b.Fatal(err)
+	}
+	sender, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer unix.Close(sender)
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		var rec Record
+		for tap.Read(&rec) == nil {
+		}
+	}()
+	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer stats.Close()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	payload := []byte("1" + strings.Repeat("x", 63))
+	for b.Loop() {
+		if err := unix.Sendto(sender, payload, 0, to); err != nil {
+			b.Fatal(err)
+		}
+	}
+	ran, err := s.program.Stats()
+	if err != nil {
+		b.Fatal(err)
+	}
+	tap.Flush()
+	<-drained
+	counters, err := s.Counters()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(ran.Runtime.Nanoseconds())/float64(ran.RunCount), "kernel-ns/packet")
+	b.ReportMetric(float64(counters.Lost()), "lost")
 }
