@@ -43,7 +43,8 @@
 // # Kernels
 //
 // A Tap needs Linux 5.8 and CAP_BPF; a Hook and Calls also need BTF, CAP_PERFMON and
-// CAP_NET_ADMIN, and Calls support amd64, arm64 and riscv64. An Inspector needs Linux 5.10 with
+// CAP_NET_ADMIN, and Calls support amd64, arm64 and riscv64. A Selector needs what a Tap needs, and
+// CAP_PERFMON to record what a program sees that chooses by itself. An Inspector needs Linux 5.10 with
 // BTF, CAP_BPF and CAP_PERFMON. The tests run on 5.10 and newer kernels.
 package bpf
 
