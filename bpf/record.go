@@ -110,6 +110,10 @@ const (
 	// HookDrop: the kernel has freed it without having used it. Filter is the address of the
 	// instruction that did, and Verdict the kernel's reason: see Drops.
 	HookDrop
+	// HookSelect: a Selector has seen it, which chose the socket. Verdict is what its program
+	// returned. With a program that chooses by itself, the packet's bytes come after Before bytes
+	// with what Chosen returns.
+	HookSelect
 )
 
 // Record is a packet as the tap recorded it.

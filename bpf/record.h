@@ -25,6 +25,7 @@
 #define HOOK_WIRE_IN 4	/* on an interface: it comes to the socket */
 #define HOOK_WIRE_OUT 5 /* on an interface: the socket has sent it */
 #define HOOK_DROP 6	/* the kernel has freed it, and says that this is no ordinary end */
+#define HOOK_SELECT 7 /* by the program that chooses a socket of a reuseport group */
 
 /* What a hook says of one packet; the packet follows, from offset 0 on or from before it,
  * in room of a class. Go's RecordHeader has the same fields, as its

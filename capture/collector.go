@@ -199,6 +199,12 @@ func (c *collector) finish() error {
 // kernel processes the record that was just read.
 func (c *collector) kernel() {
 	rec := &c.record
+	if rec.Hook == bpf.HookSelect {
+		if o, ours := c.origin.(*own); ours && o.group != nil {
+			c.chosen(o.group)
+		}
+		return
+	}
 	whole, length := wholeOf(rec)
 	switch {
 	case rec.Hook == bpf.HookNone:

@@ -168,6 +168,8 @@ func (c *JoinConfig) check() error {
 		return errors.New("joining processes: JoinConfig.WrapFilter goes with neither a Verdict nor ReplaceFilter")
 	case c.WrapFilter && c.wants(ViewCgroup):
 		return errors.New("joining processes: JoinConfig.WrapFilter does not go with the view cgroup")
+	case c.wants(ViewSelect):
+		return fmt.Errorf("joining processes: the view %v is only of a reuseport group that the capture has opened", ViewSelect)
 	}
 	return c.Options.check()
 }

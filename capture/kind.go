@@ -144,7 +144,7 @@ func (k *Kind) Family() int { return k.domain }
 // newInterface describes one view of the kind. clockError bounds the error of its times, in
 // nanoseconds.
 func (k *Kind) newInterface(view View, clockError int64) Interface {
-	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6(), HasMeta: view != ViewUser && view != ViewSent, Source: SourceTap}
+	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6(), HasMeta: view != ViewUser && view != ViewSent && view != ViewSelect, Source: SourceTap}
 	switch view {
 	case ViewKernel:
 		i.Layer, i.ClockError = k.layer, clockError
@@ -158,6 +158,8 @@ func (k *Kind) newInterface(view View, clockError int64) Interface {
 		if k.segments() {
 			i.Header = HeaderSegment
 		}
+	case ViewSelect:
+		i.Layer, i.Header = LayerTransport, HeaderSynthetic
 	case ViewNet, ViewCgroup, ViewDrop:
 		i.Layer = LayerNetwork
 	case ViewLink, ViewWire:

@@ -50,7 +50,7 @@ func (o Options) withDefaults() Options {
 }
 
 // captured are the views that a capture can have.
-var captured = []View{ViewKernel, ViewUser, ViewNet, ViewLink, ViewSent, ViewCgroup, ViewWire, ViewDrop}
+var captured = []View{ViewKernel, ViewUser, ViewNet, ViewLink, ViewSent, ViewCgroup, ViewWire, ViewDrop, ViewSelect}
 
 // ViewNames lists the views that a capture can have, for people.
 func ViewNames() string {

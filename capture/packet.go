@@ -1,6 +1,9 @@
 package capture
 
-import "net/netip"
+import (
+	"net/netip"
+	"strconv"
+)
 
 // View is one observer of a packet, whose bytes are what that observer gets.
 type View uint8
@@ -26,6 +29,11 @@ const (
 	// header on, with the reason.
 	ViewDrop
 
+	// ViewSelect is what the program gets that chooses a socket of a reuseport group: of one that
+	// chooses by itself what it can read directly, from the transport header on; of a socket filter
+	// the payload.
+	ViewSelect
+
 	// ViewCount is more than the number of any view, to index arrays.
 	ViewCount
 )
@@ -39,6 +47,7 @@ var viewNames = map[View]string{
 	ViewSent:   "sent",
 	ViewCgroup: "cgroup",
 	ViewDrop:   "drop",
+	ViewSelect: "select",
 }
 
 // String is the name used on the command line and in interface names.
@@ -105,6 +114,9 @@ type Interface struct {
 	// Filter is the filter that the sockets have of their own at the first packet, and how its
 	// verdicts are known (kernel view of joined processes only); empty if there is none.
 	Filter string
+	// Member is the number of the socket in its reuseport group, from 0 on, and Members how many
+	// sockets the group has; 0 if the socket is in none. ViewSelect is one interface for all.
+	Member, Members int
 	// LinkType is what packets of LayerForeign begin with, a number of
 	// https://www.tcpdump.org/linktypes.html.
 	LinkType uint16
@@ -163,13 +175,21 @@ const (
 	TimesNone
 )
 
-// Name is the interface's name in files and on terminals: KIND:VIEW, or its Label if it is not
-// a view of a socket.
+// Name is the interface's name in files and on terminals: KIND:VIEW, or KIND[MEMBER]:VIEW for a
+// socket of a reuseport group, or its Label if it is not a view of a socket.
 func (i *Interface) Name() string {
 	if i.View == 0 && i.Kind == "" {
 		return i.Label
 	}
-	return i.Kind + ":" + i.View.String()
+	return i.sockets() + ":" + i.View.String()
+}
+
+// sockets names the interface's socket.
+func (i *Interface) sockets() string {
+	if i.Members == 0 || i.View == ViewSelect {
+		return i.Kind
+	}
+	return i.Kind + "[" + strconv.Itoa(i.Member) + "]"
 }
 
 // HasSegments tells whether the interface has payloads that can get the headers of a segment.
@@ -234,6 +254,8 @@ type Packet struct {
 	Filter FilterChange
 	// Drop is why the kernel has freed the packet (drop view only).
 	Drop Drop
+	// Selection is how the socket was chosen (select view only).
+	Selection Selection
 	// Receipt is how userspace got the bytes, and Reception what the Call was given and said
 	// (user view only). In the sent view Receipt has the Errno with which a call has failed, and in
 	// which packets the bytes of the others are.

@@ -36,6 +36,7 @@ type captureFlags struct {
 	filter                     filterFlags
 	series                     seriesFlags
 	tlsKeys                    string
+	reuseport                  reuseportFlags
 	live                       liveFlags
 }
 
@@ -74,6 +75,10 @@ keeps at least the header.
 What never came, --view drop has: the packets of internet sockets that the
 kernel freed without having used them, with its reason (Linux 5.17).
 
+With --reuseport N there are N sockets at one address, one of which gets each
+packet. --reuseport-filter names the program that chooses it, whose maps get the
+sockets; the view select shows what it saw and what it chose.
+
 Without -o it prints one line a packet. Otherwise it writes pcapng, or what the
 file's name stands for: .json, or .pcap and .txt with room for one view. Stops at SIGINT, SIGTERM,
 SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
@@ -81,6 +86,7 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 ` + privilegeHelp("capture"),
 		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
   ebpfdump capture --sock udp -l 0.0.0.0:5353 --duration 10s
+  ebpfdump capture --sock udp --reuseport 4 --reuseport-filter pick.o
   ebpfdump capture --sock raw --proto icmp -o - | tshark -r -
 ` + liveExample,
 		Args: f.live.arguments,
@@ -100,8 +106,9 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
 	flags.VarP(&f.output, "output", "o", "write to `FILE`, or pcapng to stdout if it is -")
 	flags.VarP(&f.output, "write", "w", "`FILE`, the same as --output")
-	flags.StringVar(&f.views, "view", "", "`LIST` of views: "+capture.ViewNames()+" (default kernel,user)")
+	flags.StringVar(&f.views, "view", "", "`LIST` of views: "+capture.ViewNames()+" (default kernel,user, and select with --reuseport-filter)")
 	f.filter.add(flags)
+	f.reuseport.add(flags)
 	flags.BoolVar(&f.echo, "echo", false, "send back what was received")
 	flags.BoolVar(&f.probe, "probe", false, "send the reference traffic, and end when it has been seen")
 	flags.BoolVar(&f.isolate, "isolate", false, "do all this in a new network namespace, with nothing but a probe in it")
@@ -164,8 +171,33 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	if slices.Contains(p.config.Views, capture.ViewWire) && !kind.HasCgroupHooks() {
 		return p, usagef("a %s has no address by which its packets are found on an interface, so that the view wire would stay empty", kind.Summary)
 	}
-	p.config.Verdict, err = f.filter.read()
-	return p, err
+	if p.config.Verdict, err = f.filter.read(); err != nil {
+		return p, err
+	}
+	return p, f.group(&p)
+}
+
+// group checks the flags of a reuseport group.
+func (f captureFlags) group(p *capturePlan) (err error) {
+	kind := p.config.Kind
+	switch n := f.reuseport.sockets; {
+	case n < 0 || n > capture.MaxReuseport:
+		return usagef("--reuseport %d: a group has from 1 to %d sockets", n, capture.MaxReuseport)
+	case n > 0 && !kind.CanReuseport():
+		return usagef("--reuseport is for udp and udp6: of a %s it cannot be told which socket gets a packet", kind.Summary)
+	}
+	p.config.Reuseport = f.reuseport.sockets
+	if p.config.Selection, err = f.reuseport.read(); err != nil {
+		return err
+	}
+	wanted := slices.Contains(p.config.Views, capture.ViewSelect)
+	switch {
+	case wanted && p.config.Selection == nil:
+		return usagef("the view select is what a program sees that chooses a socket: name one with --reuseport N --reuseport-filter FILE.o")
+	case f.views == "" && p.config.Selection != nil && !p.form.OneView:
+		p.config.Views = append(p.config.Views, capture.ViewSelect)
+	}
+	return nil
 }
 
 // common checks the flags of all ways to capture.
@@ -331,7 +363,8 @@ func (f captureFlags) use() privilege.Use {
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
 		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
 		Hooks:   f.sock != "" && f.wants(capture.ViewCgroup), Wire: f.wants(capture.ViewWire), Drops: f.sock != "" && f.wants(capture.ViewDrop),
-		Join: len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, OtherUser: account != nil,
+		Selects: f.reuseport.object != "" || f.reuseport.classic != "",
+		Join:    len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, OtherUser: account != nil,
 	}
 }
 

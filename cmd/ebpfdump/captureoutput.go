@@ -50,7 +50,7 @@ type captureOutput struct {
 }
 
 func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, error) {
-	a.files.Reads(p.filter.files()...)
+	a.files.Reads(append(p.filter.files(), p.reuseport.files()...)...)
 	if len(p.live.command) > 0 {
 		a.files.Reads("-") // the command inherits it
 	}

@@ -120,6 +120,9 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 	if p.config.Verdict, err = f.filter.read(); err != nil {
 		return p, config, err
 	}
+	if slices.Contains(p.config.Views, capture.ViewSelect) {
+		return p, config, usagef("the view select is of a reuseport group that is opened: give --sock udp --reuseport N --reuseport-filter FILE.o")
+	}
 	if f.live.wrapFilter && slices.Contains(p.config.Views, capture.ViewCgroup) {
 		return p, config, usagef("--wrap-filter does not go with --view cgroup: choose one, or ask the filters afterwards (without --wrap-filter)")
 	}
@@ -165,6 +168,11 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 	for _, name := range []string{"filter", "filter-cbpf", "verdict"} {
 		if cmd.Flags().Changed(name) && !f.allowDrop && !f.wrapFilter {
 			return usagef("--%s changes what the other process gets, and what it drops is lost to it: add --allow-drop if you want that", name)
+		}
+	}
+	for _, name := range []string{"reuseport", "reuseport-filter", "reuseport-filter-cbpf"} {
+		if cmd.Flags().Changed(name) {
+			return usagef("--%s is for sockets that are opened (--sock udp): those of other processes have their groups already", name)
 		}
 	}
 	for _, name := range []string{"filter", "filter-cbpf", "verdict", "replace-filter"} {

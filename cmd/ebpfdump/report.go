@@ -179,13 +179,16 @@ func firstError(errs ...error) error {
 func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statistics) {
 	var all []*nameSum
 	byName := make(map[string]*nameSum)
-	kinds := make(map[string]bool)
+	kinds, kernels := make(map[string]bool), 0
 	for _, s := range statistics {
 		sum := byName[s.Interface.Name()]
 		if sum == nil {
 			sum = &nameSum{name: s.Interface.Name(), view: s.Interface.View}
 			byName[sum.name] = sum
 			all = append(all, sum)
+			if sum.view == capture.ViewKernel {
+				kernels++
+			}
 		}
 		sum.add(&s)
 		kinds[s.Interface.Kind] = true
@@ -193,7 +196,7 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 	cut := fmt.Sprintf("%d cut off by the snaplen", c.Tap.Truncated)
 	for _, sum := range all {
 		switch {
-		case sum.view == capture.ViewKernel && len(kinds) == 1:
+		case sum.view == capture.ViewKernel && len(kinds) == 1 && kernels == 1:
 			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), cut)
 		case sum.account != nil:
 			before := ""
@@ -213,7 +216,7 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 			r.printf("%s: %s", sum.name, counted(sum.packets, "packet"))
 		}
 	}
-	if len(kinds) > 1 {
+	if len(kinds) > 1 || kernels > 1 {
 		r.printf("of all: %s", cut)
 	}
 	for _, sum := range all {
@@ -323,6 +326,9 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 		c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed)
 	r.hookLines(c)
 	r.dropLines(c)
+	if r.plan.config.Selection != nil && slices.Contains(r.plan.config.Views, capture.ViewSelect) {
+		r.printf("selector: %d seen = %d recorded + %d ring full + %d load failed", c.Select.Seen, c.Select.Recorded, c.Select.RingFull, c.Select.LoadFailed)
+	}
 	r.interfaceLines(c, statistics)
 	if v := r.plan.config.Verdict; v != nil {
 		r.printf("filter: %s dropped, %d truncated (%s)", counted(c.Tap.Dropped, "packet"), c.Trimmed, v.Name())

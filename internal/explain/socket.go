@@ -210,6 +210,10 @@ func (s *socket) kernelPacket(p *capture.Packet) {
 	if p.Interface.View == capture.ViewCgroup && s.cgroupPacket(p) {
 		return
 	}
+	if p.Interface.View == capture.ViewSelect {
+		s.selectPacket(p)
+		return
+	}
 	if p.Interface.View == capture.ViewWire {
 		if p.ID != 0 { // else it passed the interface, and belongs to no packet
 			s.wirePacket(p)

@@ -446,7 +446,7 @@ func HasFacts(p *capture.Packet) bool {
 	return (said.Flags|said.Segment|uint32(len(said.Controls)) != 0 || said.Cut) && mentionsReception(p) ||
 		p.Drop.Reason != "" || p.Filter.Changed || p.Verdict.Dropped || p.Verdict.Of > 0 || p.Verdict.Unasked || p.Truncated || r.Peeked || r.Belied || r.End || r.Errno != 0 ||
 		isMissing(r.Missing) || r.BeforeTap > 0 || !r.Fed.Empty() || r.Later || r.QueueDropped > 0 ||
-		!r.Packets.Empty() || r.Waiting > 0
+		!r.Packets.Empty() || r.Waiting > 0 || p.Selection.Sockets > 0
 }
 
 // AppendFacts appends a packet's comment with the sentences about its facts, but not its
@@ -481,7 +481,7 @@ func place(comment string) int {
 
 func appendSentences(b []byte, p *capture.Packet) []byte {
 	empty := len(b)
-	for _, facts := range [...][]fact{kernelFacts, userFacts} {
+	for _, facts := range [...][]fact{selectFacts[:1], kernelFacts, userFacts} {
 		for i := range facts {
 			if !facts[i].holds(p) {
 				continue
@@ -514,6 +514,8 @@ func CutFacts(p *capture.Packet) {
 		return
 	case capture.ViewUser, capture.ViewSent:
 		facts = userFacts
+	case capture.ViewSelect:
+		facts = selectFacts
 	}
 	comment := p.Comment
 	for at := 0; at < len(comment); {

@@ -15,6 +15,7 @@ var (
 	kernelView = &capture.Interface{Kind: "udp", View: capture.ViewKernel}
 	userView   = &capture.Interface{Kind: "udp", View: capture.ViewUser}
 	dropView   = &capture.Interface{Kind: "udp", View: capture.ViewDrop}
+	selectView = &capture.Interface{Kind: "udp", View: capture.ViewSelect, Members: 4}
 )
 
 // fromKernel is a packet of 19 bytes, of which 10 were captured.
@@ -32,6 +33,10 @@ func freed(reason, location string, truncated bool) capture.Packet {
 	p := fromKernel(capture.Verdict{}, truncated)
 	p.Interface, p.Drop = dropView, capture.Drop{Reason: reason, Location: location}
 	return p
+}
+
+func selection(s capture.Selection, truncated bool) capture.Packet {
+	return capture.Packet{Interface: selectView, Data: make([]byte, 10), Len: 19, Selection: s, Truncated: truncated}
 }
 
 func toUser(r capture.Receipt) capture.Packet {
@@ -102,9 +107,17 @@ var said = map[string]capture.Packet{
 	"253 descriptors came with it (SCM_RIGHTS); its ancillary data was cut (MSG_CTRUNC)": withReception(capture.Reception{Flags: unix.MSG_CTRUNC, Controls: []capture.Control{{Level: 1, Type: 1, Len: 4 * 253}}}, 4),
 	"sent in packets 7-9":     toUser(capture.Receipt{Packets: ids([2]uint64{7, 9})}),
 	"sent in packets 7-9, 11": toUser(capture.Receipt{Packets: ids([2]uint64{7, 9}, [2]uint64{11, 11})}),
-	"sent in packets 7 and 3 ranges more, to 99, as far as is known":          toUser(capture.Receipt{Packets: capture.IDs{Ranges: [][2]uint64{{7, 7}}, More: 3, Last: 99}, Partly: true}),
-	"sent in packet 7; of its bytes 1200 had not left when the call returned": toUser(capture.Receipt{Packets: ids([2]uint64{7, 7}), Waiting: 1200}),
-	"of its bytes 11 had not left when the call returned":                     toUser(capture.Receipt{Waiting: 11}),
+	"sent in packets 7 and 3 ranges more, to 99, as far as is known":                 toUser(capture.Receipt{Packets: capture.IDs{Ranges: [][2]uint64{{7, 7}}, More: 3, Last: 99}, Partly: true}),
+	"sent in packet 7; of its bytes 1200 had not left when the call returned":        toUser(capture.Receipt{Packets: ids([2]uint64{7, 7}), Waiting: 1200}),
+	"of its bytes 11 had not left when the call returned":                            toUser(capture.Receipt{Waiting: 11}),
+	"chose socket 2 of 4 (cookie 330910)":                                            selection(capture.Selection{Sockets: 4, How: capture.SelectorProgram, Socket: 2, Cookie: 330910}, false),
+	"chose socket 0 of 1 (cookie 0); cut to 10 of 19 bytes by the snaplen":           selection(capture.Selection{Sockets: 1, How: capture.SelectorProgram}, true),
+	"SK_DROP: none of the 4 sockets gets this":                                       selection(capture.Selection{Sockets: 4, How: capture.SelectorDrop}, false),
+	"left to the kernel's hash, which takes one of 4 sockets":                        selection(capture.Selection{Sockets: 4, How: capture.SelectorHash}, false),
+	"asked for socket 7 of 4 in vain (ENOENT), so the kernel's hash takes one":       selection(capture.Selection{Sockets: 4, How: capture.SelectorHash, Refused: true, Asked: 7, Errno: syscall.ENOENT}, false),
+	"asked for socket 4294967295 of 4 in vain (524), so the kernel's hash takes one": selection(capture.Selection{Sockets: 4, How: capture.SelectorHash, Refused: true, Asked: 1<<32 - 1, Errno: 524}, false),
+	"asked for socket 9 of 4 in vain, so the kernel's hash takes one":                selection(capture.Selection{Sockets: 4, How: capture.SelectorHash, Refused: true, Asked: 9}, false),
+	"chose one of 4 sockets, and it is not known which one":                          selection(capture.Selection{Sockets: 4}, false),
 	"end of stream":                             toUser(capture.Receipt{End: true}),
 	"the peer reset the connection":             toUser(capture.Receipt{Errno: syscall.ECONNRESET}),
 	"recvmsg: connection refused":               toUser(capture.Receipt{Errno: syscall.ECONNREFUSED}),
@@ -117,6 +130,7 @@ var said = map[string]capture.Packet{
 func unsaid(p capture.Packet, comment string) *capture.Packet {
 	p.Drop, p.Verdict, p.Truncated, p.Receipt, p.Reception, p.Comment = capture.Drop{}, capture.Verdict{}, false, capture.Receipt{}, capture.Reception{}, comment
 	p.Filter = capture.FilterChange{}
+	p.Selection = capture.Selection{}
 	return &p
 }
 
