@@ -12,7 +12,7 @@ import (
 // each packet, in the views kernel and user, without a limit.
 type Options struct {
 	// Views to hand to the sink, each once; ViewCgroup needs a kernel with BTF, CAP_PERFMON and
-	// CAP_NET_ADMIN, ViewWire CAP_NET_RAW, and CAP_SYS_ADMIN where the sockets are in another network
+	// CAP_NET_ADMIN, ViewWire CAP_PERFMON and CAP_NET_RAW, and CAP_SYS_ADMIN where the sockets are in another network
 	// namespace. Default: ViewKernel and ViewUser. Without the
 	// kernel's views, those of the bytes that went through TCP and UDP sockets have
 	// HeaderSegment if ViewSent is among them.

@@ -106,14 +106,14 @@ type analysis struct {
 	sockets map[string]*socket
 	// interfaces lists those that the file has told of so far.
 	interfaces func() []*capture.Interface
-	order   []*socket // in the file's order
-	window  window
-	shown   []*entry
-	entries uint64 // distinct packets so far
-	lone    uint64 // those that are reads without a packet
-	sends   uint64 // those that are calls that sent something
-	first   int64  // earliest time, in nanoseconds since the epoch
-	last    int64
+	order      []*socket // in the file's order
+	window     window
+	shown      []*entry
+	entries    uint64 // distinct packets so far
+	lone       uint64 // those that are reads without a packet
+	sends      uint64 // those that are calls that sent something
+	first      int64  // earliest time, in nanoseconds since the epoch
+	last       int64
 }
 
 const readingCapture = "reading capture: "
