@@ -92,7 +92,8 @@ func dropJoined(t *testing.T, half, closed bool) {
 	process, other := startTarget(t, "sink", fmt.Sprint(smallBuffer)), startTarget(t, "sink", fmt.Sprint(smallBuffer))
 	config := JoinConfig{PIDs: []int{process.Process.Pid}, Options: Options{RingSize: 16 << 20, Views: dropViews}}
 	if half {
-		config.Verdict = oddOnes(t, 8)
+		// Without the hook's records, sockets with the tap are marked all the same.
+		config.Verdict, config.Views = oddOnes(t, 8), []View{ViewKernel, ViewUser, ViewDrop}
 	}
 	l, err := Join(config)
 	if err != nil {
