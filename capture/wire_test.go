@@ -226,3 +226,24 @@ func TestWireJoined(t *testing.T) {
 		})
 	}
 }
+
+// The owner of a socket, which is in another network namespace, goes on using it.
+func TestWireAttached(t *testing.T) {
+	t.Parallel()
+	ns := mustNamespace(t)
+	conn := mustListenUDP(t, ns, "udp4", "127.0.0.1:0")
+	s := mustAttach(t, conn, ViewKernel, ViewWire)
+	tap := tapFrames(t, ns)
+	client := dialFrom(t, ns, "udp", conn.LocalAddr().String())
+	defer client.Close()
+	sink := collect(t, s, func() {
+		for i := range 3 {
+			sendAndRead(t, client, conn, fmt.Sprint("datagram ", i))
+			if _, err := conn.WriteTo([]byte("answer"), client.LocalAddr()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	checkFrames(t, sink, tap.frames(t, atPort(uint16(conn.LocalAddr().(*net.UDPAddr).Port))))
+	checkFrameLedger(t, s, sink)
+}
