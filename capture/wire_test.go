@@ -148,7 +148,7 @@ func TestWireOwn(t *testing.T) {
 			t.Run(fmt.Sprint(name, " ", len(views)), func(t *testing.T) {
 				t.Parallel()
 				kind := mustKind(t, name)
-				config := Config{Kind: kind, Echo: kind.CanEcho(), Options: Options{Views: views}, Namespace: mustNamespace(t)}
+				config := Config{Kind: kind, Echo: kind.CanEcho(), Options: Options{Views: views, RingSize: 16 << 20}, Namespace: mustNamespace(t)}
 				tap := tapFrames(t, config.Namespace)
 				accept := atPort(ProbePort)
 				sink, s := run(t, config, func(s *Session) {
