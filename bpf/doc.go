@@ -17,6 +17,9 @@
 // hook records the packets that arrive, Calls what receiving system calls return, as an
 // [Event] for each piece. [OpenFollowing] opens both, and the Tap whose ring the hook uses.
 //
+// A [Wire] records the frames of sockets on the interfaces of the machine, where no packet says
+// whose it is: it asks [Flows], the register of their addresses.
+//
 // [Drops] tell which packets of marked sockets the kernel has freed, and why.
 //
 // An [Inspector] tells what others have put on a socket: eBPF programs and sockmaps.
@@ -44,10 +47,10 @@
 //
 // # Kernels
 //
-// A Tap needs Linux 5.8 and CAP_BPF; a Hook and Calls also need BTF, CAP_PERFMON and
-// CAP_NET_ADMIN, and Calls support amd64, arm64 and riscv64. Drops need Linux 5.17. A Selector needs what a Tap
-// needs, and CAP_PERFMON to record what a program sees that chooses by itself. An Inspector needs Linux 5.10 with
-// BTF, CAP_BPF and CAP_PERFMON. The tests run on 5.10 and newer kernels.
+// A Tap needs Linux 5.8 and CAP_BPF, a Wire also CAP_PERFMON and CAP_NET_RAW; a Hook and Calls also need BTF, CAP_PERFMON and
+// CAP_NET_ADMIN, and Calls support amd64, arm64 and riscv64. Drops need Linux 5.17 with BTF, CAP_BPF and CAP_PERFMON. A Selector
+// needs what a Tap needs, and CAP_PERFMON to record what a program sees that chooses by itself. An Inspector needs Linux 5.10
+// with BTF, CAP_BPF and CAP_PERFMON. The tests run on 5.10 and newer kernels.
 package bpf
 
 //go:generate go tool bpf2go -target bpfel -type record -type counters tap tap.c

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
@@ -154,5 +155,36 @@ func TestDropFacts(t *testing.T) {
 	}
 	if got := (*symbols)(nil).at(1); got != "" {
 		t.Error(got)
+	}
+}
+
+// TestDropReasons compares the names of the reasons with those that the library finds.
+func TestDropReasons(t *testing.T) {
+	t.Parallel()
+	told, err := aboutDrops()
+	if errors.Is(err, errNoReasons) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := btf.LoadKernelSpec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want *btf.Enum
+	if err := all.TypeByName(reasonType, &want); err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range want.Values {
+		if got := told.reasons[uint32(v.Value)]; got != strings.TrimPrefix(v.Name, reasonPrefix) {
+			t.Errorf("reason %d is %q, not %q", v.Value, got, v.Name)
+		}
+		if v.Name == reasonUsedUp && told.usedUp != uint32(v.Value) {
+			t.Errorf("used up is %d, not %d", told.usedUp, v.Value)
+		}
+	}
+	if len(told.reasons) != len(want.Values) {
+		t.Errorf("%d reasons of %d", len(told.reasons), len(want.Values))
 	}
 }

@@ -57,7 +57,7 @@ func NewFlows() (_ *Flows, err error) {
 	}()
 	for _, name := range []string{wireMapFlows, wireMapLocals, wireMapHints} {
 		if f.maps[name], err = ebpf.NewMap(spec.Maps[name]); err != nil {
-			return nil, Diagnose("making the register of addresses", err)
+			return nil, diagnoseWire(err)
 		}
 	}
 	f.hints, err = mapMemory(f.maps[wireMapHints])

@@ -8,6 +8,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
 // WireOptions say how a Wire records.
@@ -20,7 +22,8 @@ type WireOptions struct {
 // interfaces: with their link header, if the device has one, and without the VLAN tag that the
 // kernel keeps beside it. A frame that passes lo is recorded when it arrives, not when it leaves.
 //
-// Needs Linux 5.8, CAP_BPF and CAP_NET_RAW.
+// Needs Linux 5.8, CAP_BPF, CAP_PERFMON, without which the verifier goes through too many ways, and
+// CAP_NET_RAW.
 type Wire struct {
 	tap    *Tap
 	flows  *Flows
@@ -57,7 +60,7 @@ func OpenWire(tap *Tap, flows *Flows, opts WireOptions) (_ *Wire, err error) {
 	spec.Maps[wireMapCounts].MaxEntries = tap.objects.Counts.MaxEntries()
 	for _, name := range []string{wireMapCounts, wireMapFragments} {
 		if w.maps[name], err = ebpf.NewMap(spec.Maps[name]); err != nil {
-			return nil, Diagnose(loadingWire, err)
+			return nil, diagnoseWire(err)
 		}
 	}
 	w.counts, err = openCounts[tapCounters](w.maps[wireMapCounts])
@@ -65,6 +68,17 @@ func OpenWire(tap *Tap, flows *Flows, opts WireOptions) (_ *Wire, err error) {
 }
 
 const loadingWire = "loading the tap of the interfaces"
+
+// diagnoseWire says what is missing. Without CAP_PERFMON the verifier refuses the program otherwise
+// than with EPERM.
+func diagnoseWire(err error) error {
+	for _, c := range []int{unix.CAP_BPF, unix.CAP_PERFMON} {
+		if !capability.Held(c) {
+			return LacksCapability(c, loadingWire, err)
+		}
+	}
+	return Diagnose(loadingWire, err)
+}
 
 // Watch begins to record in the network namespace of the calling thread, whose inode is network. A
 // namespace that is watched already is left as it is.
@@ -100,10 +114,10 @@ func (w *Wire) Watch(network uint32) (err error) {
 		}
 	}()
 	if place.objects, err = newLoaded(spec, func() *btf.Spec { return nil }, shared); err != nil {
-		return Diagnose(loadingWire, err)
+		return diagnoseWire(err)
 	}
 	if err := place.objects.load([]string{wireProgWire}); err != nil {
-		return Diagnose(loadingWire, err)
+		return diagnoseWire(err)
 	}
 	// Without a protocol nothing comes to it before it has the filter.
 	place.socket, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)

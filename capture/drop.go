@@ -33,8 +33,9 @@ type ReasonCount struct {
 
 // drops is what the collector knows of the packets that the kernel frees.
 type drops struct {
-	told *bpf.Drops
-	lost losses
+	told      *bpf.Drops
+	locations map[uint64]string // that were asked for: there are as many as the kernel has places
+	lost      losses
 	// since counts losses since the last packet of the view.
 	since uint64
 }
@@ -56,7 +57,7 @@ const reasonPacketSocket = "PACKET_SOCK_ERROR"
 // and what it does not want, and gives no reason. What nobody has read when a socket is closed is not
 // the kernel's to explain; with TCP it is what has closed the connection.
 func (d *drops) isOrdinary(rec *bpf.Record) bool {
-	reason, location := d.told.Reason(rec), d.told.Location(rec)
+	reason, location := d.told.Reason(rec), d.location(rec)
 	switch {
 	case reason == reasonPurge, reason == reasonPacketSocket, strings.HasPrefix(location, "packet_rcv"), strings.HasPrefix(location, "tpacket_rcv"):
 		return true
@@ -87,9 +88,6 @@ func (c *collector) freed(whole []byte, length int) {
 		c.ordinary.Add(1)
 		return
 	}
-	if c.full() {
-		return // it is later than the last packet that was asked for
-	}
 	r := c.origin.routeOf(rec)
 	if r == nil {
 		c.forgotten.Add(1)
@@ -98,16 +96,21 @@ func (c *collector) freed(whole []byte, length int) {
 	p := &c.packet
 	*p = Packet{
 		Time: c.clock.wall(int64(rec.Time)), Direction: direction(rec.PktType), Protocol: r.protocol, Meta: metaOf(rec),
-		Drop: Drop{Reason: d.told.Reason(rec), Location: d.told.Location(rec)},
+		Drop: Drop{Reason: d.told.Reason(rec), Location: d.location(rec)},
 	}
 	address(p, rec, r.kind.layer)
 	at := r.at(ViewDrop, p)
 	if at == nil {
 		return
 	}
-	if p.ID = c.sightings.freed(rec, whole, length, r.kind.layer); p.ID == 0 {
+	var reached bool
+	p.ID, reached = c.sightings.freed(rec, whole, length, r.kind.layer)
+	if p.ID == 0 && c.full() {
+		return // it is none of those that were asked for
+	}
+	if p.ID == 0 {
 		p.ID = c.newID()
-	} else if p.Direction != Outbound && p.Drop.Reason != reasonFilter {
+	} else if reached && p.Direction != Outbound && p.Drop.Reason != reasonFilter {
 		r.outlet.tally.refused++
 	}
 	p.Data, p.Len = whole[:min(len(whole), c.snaplen)], length
@@ -172,7 +175,17 @@ func newDrops(told *bpf.Drops) *drops {
 	if told == nil {
 		return nil
 	}
-	return &drops{told: told}
+	return &drops{told: told, locations: make(map[uint64]string)}
+}
+
+// location is the name of the function that has freed a packet.
+func (d *drops) location(rec *bpf.Record) string {
+	name, known := d.locations[rec.Filter]
+	if !known {
+		name = d.told.Location(rec)
+		d.locations[rec.Filter] = name
+	}
+	return name
 }
 
 // openDrops begins to record what the kernel frees, if its view is wanted.

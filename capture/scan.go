@@ -308,7 +308,7 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 		}
 	case tap && fresh:
 		// With WrapFilter for what comes when the process takes its filter off, or replaces it.
-		if c := &s.live.config; (c.wants(ViewCgroup) || c.WrapFilter) && info.kind().HasCgroupHooks() {
+		if c := &s.live.config; (c.wants(ViewCgroup) || c.wants(ViewDrop) || c.WrapFilter) && info.kind().HasCgroupHooks() {
 			if err := s.mark(copied, info); err != nil {
 				return err
 			}

@@ -58,6 +58,7 @@ type sighting struct {
 	// may be forgotten.
 	next, previous uint64
 	arrived        bool // when it was entered: it is on no interface any more
+	reached        bool // the filter of a socket
 	freed          bool // by the kernel, without having used it
 }
 
@@ -101,36 +102,39 @@ func (s *sightings) arrives(rec *bpf.Record, whole []byte, length int, layer Lay
 		return fresh()
 	}
 	if s.joins {
-		if id := s.find(key, placeIngress, int64(rec.Time)); id != 0 {
-			return id
+		if n := s.find(key, placeIngress, int64(rec.Time)); n != nil {
+			n.reached = true
+			return n.id
 		}
 	}
 	id := fresh()
 	if s.drops {
 		s.enter(key, id, int64(rec.Time)).pass(placeIngress, s.last)
-		s.of(s.last).arrived = true
+		n := s.of(s.last)
+		n.arrived, n.reached = true, true
 	}
 	return id
 }
 
-// freed is the id of a packet that the kernel has freed, 0 if it was not seen before. Of those that
-// are alike it is the last one that was not freed before: what becomes of a packet follows at once in
-// most cases, and where it has waited in a queue that is emptied, those that are left are the last.
-func (s *sightings) freed(rec *bpf.Record, whole []byte, length int, layer Layer) uint64 {
+// freed is the id of a packet that the kernel has freed, 0 if it was not seen before, and whether the
+// filter of a socket has seen it. Of those that are alike it is the last one that was not freed before:
+// what becomes of a packet follows at once in most cases, and where it has waited in a queue that is
+// emptied, those that are left are the last.
+func (s *sightings) freed(rec *bpf.Record, whole []byte, length int, layer Layer) (id uint64, reached bool) {
 	key, ok := s.keyOf(rec, whole, length, layer)
 	same := s.alike[key]
 	if !ok || same == nil {
-		return 0
+		return 0, false
 	}
 	for number, tried := same.last, 0; number >= same.first && tried < freedTried; tried++ {
 		n := s.of(number)
 		if !n.freed {
 			n.freed = true
-			return n.id
+			return n.id, n.reached
 		}
 		number = n.previous
 	}
-	return 0
+	return 0, false
 }
 
 // chosen is the id of a packet for which a socket is chosen; fresh makes one if it was not seen before.
@@ -165,8 +169,8 @@ func (s *sightings) passes(rec *bpf.Record, fresh func() uint64) uint64 {
 	if rec.Hook == bpf.HookWireOut {
 		place |= 1
 	}
-	if id := s.find(key, place, int64(rec.Time)); id != 0 {
-		return id
+	if n := s.find(key, place, int64(rec.Time)); n != nil {
+		return n.id
 	}
 	id := fresh()
 	s.enter(key, id, int64(rec.Time)).pass(place, s.last)
@@ -174,15 +178,15 @@ func (s *sightings) passes(rec *bpf.Record, fresh func() uint64) uint64 {
 }
 
 // find finds the first of the packets that are alike which was not seen at a place, and notes that
-// it is now. It returns 0 if there is none.
-func (s *sightings) find(key sightingKey, place uint64, now int64) (id uint64) {
+// it is now. It returns nil if there is none.
+func (s *sightings) find(key sightingKey, place uint64, now int64) *sighting {
 	same := s.alike[key]
 	if same == nil {
-		return 0
+		return nil
 	}
 	at := same.at(place)
 	if at == nil {
-		return 0
+		return nil
 	}
 	next := same.first
 	if at.seen >= same.first {
@@ -192,11 +196,11 @@ func (s *sightings) find(key sightingKey, place uint64, now int64) (id uint64) {
 		n := s.of(next)
 		at.seen = next
 		if n.time >= now-sightingAge && (!n.arrived || place == placeIngress) {
-			return n.id
+			return n
 		}
 		next = n.next
 	}
-	return 0
+	return nil
 }
 
 func (s *sightings) of(number uint64) *sighting { return &s.ring[number%sightingsKept] }

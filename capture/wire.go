@@ -24,7 +24,15 @@ type wire struct {
 	flows   *bpf.Flows
 	tap     *bpf.Wire
 	devices devices
+	// networks counts the namespaces besides that of this program.
+	networks int
 }
+
+// networksLimit bounds the network namespaces whose interfaces are looked at: each has a filter of its
+// own, and takes some ten milliseconds.
+const networksLimit = 64
+
+var errNetworks = fmt.Errorf("the processes are in more than %d network namespaces", networksLimit)
 
 // frames is what the collector knows of them.
 type frames struct {
@@ -93,6 +101,9 @@ func (w *wire) watchThat(namespace *os.File) (network uint32, err error) {
 	}
 	if own, err := threadNetwork(); err == nil && own == network {
 		return w.watch()
+	}
+	if w.networks++; w.networks > networksLimit {
+		return network, errNetworks
 	}
 	done := make(chan error)
 	go func() {
@@ -194,7 +205,7 @@ func (l *Live) watchNetwork(p *process.Process) error {
 
 // late takes an error for a notice once the capture runs: then privileges may be given up.
 func (l *Live) late(err error) error {
-	if err != nil && l.running.Load() {
+	if err != nil && (l.running.Load() || errors.Is(err, errNetworks)) {
 		l.refuse("the wire view is not complete: " + err.Error())
 		return nil
 	}

@@ -64,7 +64,7 @@ func TestDiagnose(t *testing.T) {
 		"raw sockets only": {machine(ordinary, lacks(RawSocket, "CAP_NET_RAW"), lacks(PacketSocket, "CAP_NET_RAW")), false, map[string]Verdict{
 			"capture --sock raw":    {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
 			"capture --sock packet": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
-			"capture --view wire":   {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
+			"capture --view wire":   {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
 			"survey":                {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo)"},
 			"survey --hooks":        {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo)"},
 		}},
@@ -88,6 +88,7 @@ func TestDiagnose(t *testing.T) {
 			"capture --user USER -- COMMAND":  {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_setuid,cap_setgid,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"list --pid PID":                  {Finding: Finding{No, "needs CAP_PERFMON, CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"capture -- COMMAND":              {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
+			"capture --view wire":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
 			"capture --view cgroup":           {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 			"capture --view drop":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
 			"capture --reuseport-filter FILE": {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
@@ -264,7 +265,7 @@ func TestNeededFor(t *testing.T) {
 		unix.CAP_SYS_ADMIN:        "capture --isolate, capture --wrap-filter --pid PID, survey",
 		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --view cgroup, capture --pid PID, capture -- COMMAND, survey",
 		unix.CAP_NET_BIND_SERVICE: "capture -l ADDR:80",
-		unix.CAP_PERFMON:          "capture --view cgroup, capture --view drop, capture --reuseport-filter FILE, capture --pid PID, capture -- COMMAND, list --pid PID, survey --hooks",
+		unix.CAP_PERFMON:          "capture --view cgroup, capture --view drop, capture --view wire, capture --reuseport-filter FILE, capture --pid PID, capture -- COMMAND, list --pid PID, survey --hooks",
 		unix.CAP_SYS_PTRACE:       "capture --pid PID, capture --user USER -- COMMAND, list --pid PID",
 	} {
 		if got := strings.Join(neededFor(capability), ", "); got != want {

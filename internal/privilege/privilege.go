@@ -77,7 +77,7 @@ var table = []Requirement{
 	{Command: "capture", Form: "--view drop", Needs: caps(unix.CAP_PERFMON),
 		Example: Use{Command: "capture", Drops: true},
 		applies: func(u Use) bool { return u.Drops }},
-	{Command: "capture", Form: "--view wire", Needs: caps(unix.CAP_NET_RAW),
+	{Command: "capture", Form: "--view wire", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_RAW),
 		Example: Use{Command: "capture", Wire: true},
 		applies: func(u Use) bool { return u.Wire }},
 	{Command: "capture", Form: "--reuseport-filter FILE", Needs: caps(unix.CAP_PERFMON),

@@ -234,9 +234,12 @@ func readDrop(sentence string, p *capture.Packet) bool {
 	return true
 }
 
+// kernelName bounds the names that the kernel has for functions, in bytes.
+const kernelName = 512
+
 // isKernelName tells whether a text may be the name of a reason or a function, or a number.
 func isKernelName(text string) bool {
-	return text != "" && strings.IndexFunc(text, func(c rune) bool {
+	return text != "" && len(text) <= kernelName && strings.IndexFunc(text, func(c rune) bool {
 		return c != '_' && c != '.' && c != '$' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')
 	}) < 0
 }

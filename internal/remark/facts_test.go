@@ -194,7 +194,7 @@ func TestForeignSentences(t *testing.T) {
 	}
 	for _, text := range []string{
 		"dropped by the kernel: ", "dropped by the kernel", "dropped by the kernel: A B", "dropped by the kernel: A (in )", "dropped by the kernel: A (in b",
-		"dropped by the kernel: A (in b c)", "dropped by the kernel: (in b)", "dropped by the kernel: A) (in b)", "dropped by the kernel: A (in b) (in c)", "dropped by the kernel: ä",
+		"dropped by the kernel: A (in b c)", "dropped by the kernel: (in b)", "dropped by the kernel: A) (in b)", "dropped by the kernel: A (in b) (in c)", "dropped by the kernel: ä", "dropped by the kernel: " + strings.Repeat("A", kernelName+1),
 	} {
 		p := unsaid(freed("", "", false), text)
 		if CutFacts(p); HasFacts(p) || p.Comment != text {
