@@ -141,8 +141,8 @@ func (s *sightings) freed(rec *bpf.Record, whole []byte, length int, layer Layer
 func (s *sightings) chosen(rec *bpf.Record, fresh func() uint64) uint64 {
 	if s != nil && s.joins {
 		if key, ok := s.keyOf(rec, rec.Data, int(rec.Len), LayerTransport); ok {
-			if id := s.find(key, placeSelect, int64(rec.Time)); id != 0 {
-				return id
+			if n := s.find(key, placeSelect, int64(rec.Time)); n != nil {
+				return n.id
 			}
 		}
 	}
