@@ -106,7 +106,7 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
 	flags.VarP(&f.output, "output", "o", "write to `FILE`, or pcapng to stdout if it is -")
 	flags.VarP(&f.output, "write", "w", "`FILE`, the same as --output")
-	flags.StringVar(&f.views, "view", "", "`LIST` of views: "+capture.ViewNames()+" (default kernel,user, and select with --reuseport-filter)")
+	flags.StringVar(&f.views, "view", "", "`LIST` of views: "+capture.ViewNames()+", or all (default kernel,user, and select with --reuseport-filter)")
 	f.filter.add(flags)
 	f.reuseport.add(flags)
 	flags.BoolVar(&f.echo, "echo", false, "send back what was received")
@@ -255,11 +255,35 @@ func (f captureFlags) chosenViews(form *convert.Format) ([]capture.View, error) 
 	case f.views == "":
 		return []capture.View{capture.ViewKernel, capture.ViewUser}, nil
 	}
+	if f.views == allViews {
+		return f.everyView(), nil
+	}
 	views, err := parseViews(f.views)
 	if err == nil && form.OneView && len(views) > 1 {
 		return nil, usagef("--view %s: %s has room for one view: choose one, or write pcapng", f.views, form.Name)
 	}
 	return views, err
+}
+
+// allViews stands for every view that there is.
+const allViews = "all"
+
+// everyView are the views that a capture can have with these flags, on this kernel.
+func (f captureFlags) everyView() []capture.View {
+	kind, own := capture.KindByName(f.sock)
+	return slices.DeleteFunc(capture.Views(), func(v capture.View) bool {
+		switch v {
+		case capture.ViewSelect:
+			return f.reuseport.object == "" && f.reuseport.classic == ""
+		case capture.ViewSent:
+			return own && !f.echo && !f.probe
+		case capture.ViewCgroup:
+			return own && !kind.HasCgroupHooks() || f.live.wrapFilter
+		case capture.ViewWire, capture.ViewDrop:
+			return own && !kind.HasCgroupHooks()
+		}
+		return false
+	})
 }
 
 func kindNames() string {
@@ -352,6 +376,9 @@ func parseDuration(s string) (time.Duration, error) {
 // wants tells whether --view has a view.
 func (f captureFlags) wants(v capture.View) bool {
 	views, _ := parseViews(f.views)
+	if f.views == allViews {
+		views = f.everyView()
+	}
 	return slices.Contains(views, v)
 }
 
