@@ -354,7 +354,9 @@ func (pl *outlet) framed(on device, names *devices, layer Layer, ipv6 bool) *lan
 		return pl.framed(device{}, names, layer, ipv6)
 	}
 	l := &lane{Interface: pl.lanes[ViewWire].Interface}
-	l.Device, l.Layer, l.IPv6 = name, layer, ipv6
+	if l.Device, l.Layer = name, layer; layer == LayerNetwork {
+		l.IPv6 = ipv6
+	}
 	pl.frames = append(pl.frames, framedLane{on, layer, ipv6, l})
 	return l
 }

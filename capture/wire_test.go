@@ -140,7 +140,7 @@ func checkFrameLedger(t *testing.T, c Capture, sink *memory) {
 
 func TestWireOwn(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"tcp", "udp6", "udplite", "raw", "icmp6"} {
+	for _, name := range []string{"tcp", "udp", "udp6", "raw", "icmp6"} {
 		for _, views := range [][]View{{ViewWire, ViewKernel, ViewUser}, {ViewWire, ViewCgroup, ViewKernel, ViewUser}} {
 			if len(views) > 3 && name != "tcp" && name != "udp6" {
 				continue // it costs another hook

@@ -54,6 +54,10 @@ func described() map[string]capture.Interface {
 			"the socket has a filter of its own: classic filter of 1 instruction (1,6 0 0 9), asked afterwards what it had decided; process 12 (nginx), its other sockets": {
 			Kind: "udp", View: kernel, Layer: transport, Source: tap, ClockError: 7, Process: "process 12 (nginx)", Sockets: "its other sockets",
 			Filter: "classic filter of 1 instruction (1,6 0 0 9), asked afterwards what it had decided"},
+		"TCP segments as packet sockets get them on the interface eth0; what arrives before a firewall, what leaves behind it; process 12 (nginx), on port 80" + frameSaid: {
+			Kind: "tcp6", View: capture.ViewWire, Layer: linkHeader, IPv6: true, Source: tap, Device: "eth0", Process: "process 12 (nginx)", Sockets: "on port 80", HasMeta: true},
+		"UDP datagrams as packet sockets get them on the interface tun0; what arrives before a firewall, what leaves behind it; packets of the socket's IPv4 peers" + metaSaid: {
+			Kind: "udp6", View: capture.ViewWire, Layer: capture.LayerNetwork, Source: tap, Device: "tun0", HasMeta: true},
 		"messages as the socket filter sees them, from offset 0; times are within 7 ns of the wall clock at the start; process 12 (nginx), its other sockets" + metaSaid: {
 			Kind: "unix-dgram", View: kernel, Layer: capture.LayerMessage, Source: tap, ClockError: 7, Process: "process 12 (nginx)", Sockets: "its other sockets", HasMeta: true},
 		"what receiving system calls returned to the process; process 12 (nginx), on port 53": {
@@ -85,7 +89,7 @@ func TestDescriptionComesBack(t *testing.T) {
 		if source == capture.SourceTap {
 			source = capture.SourceUnknown
 		}
-		if read.HasMeta != i.HasMeta || read.Header != i.Header || read.Times != i.Times || read.Filter != i.Filter || read.Process != i.Process || read.Source != source {
+		if read.HasMeta != i.HasMeta || read.Header != i.Header || read.Times != i.Times || read.Filter != i.Filter || read.Process != i.Process || read.Device != i.Device || read.Source != source {
 			t.Errorf("%q is read as %+v, want %+v", text, read, i)
 		}
 	}
