@@ -186,6 +186,7 @@ var sentences = map[string]string{
 	" The capture lost %s of what was on the wire.":                                                                     "wire and losses",
 	"an ICMP message about a packet of the socket":                                                                      "on the wire",
 	"a piece of a packet, which sockets get whole":                                                                      "on the wire",
+	"it was on the wire just before the capture ended":                                                                  "on the wire",
 	"it was on the wire and never came to the filter":                                                                   "on the wire, wire and losses",
 	"The socket has a filter of its own: %s. ":                                                                          "own filter",
 	"What is said of %s is its answer when it was asked afterwards. ":                                                   "own filter",
