@@ -209,7 +209,7 @@ func TestSentStreams(t *testing.T) {
 	if failures != connections || counts.Failed != connections {
 		t.Errorf("EPIPE %d times of %d, %d sends failed", failures, connections, counts.Failed)
 	}
-	if !strings.Contains(strings.Join(l.Remarks(), "\n"), fmt.Sprintf("%d bytes were sent by sendfile", connections*len(fromFile))) {
+	if !strings.Contains(strings.Join(l.Remarks(), "\n"), fmt.Sprintf("%d bytes went out by sendfile", connections*len(fromFile))) {
 		t.Errorf("remarks %q", l.Remarks())
 	}
 	checkSentLedger(t, l, sink)

@@ -116,6 +116,8 @@ type analysis struct {
 	sends      uint64 // those that are calls that sent something
 	first      int64  // earliest time, in nanoseconds since the epoch
 	last       int64
+	// ended is when the capture ended, as far as the file tells; 0 while it is read.
+	ended int64
 }
 
 const readingCapture = "reading capture: "
@@ -225,6 +227,10 @@ func (a *analysis) enter(e *entry) {
 
 // finish completes the report.
 func (a *analysis) finish(section convert.Section, statistics []capture.Statistics, damage error) {
+	a.ended = a.last
+	for _, s := range statistics {
+		a.ended = max(a.ended, s.End)
+	}
 	for a.window.len() > 0 {
 		a.window.forget()
 	}

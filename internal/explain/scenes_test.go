@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -116,9 +117,13 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		} {
 			stopped := r.segment(1008, header.ACK, strings.Repeat("again", i+1))
 			r.packets = r.packets[:len(r.packets)-1]
-			r.framed(capture.Inbound, stopped, tcpWire)
+			// A second before the others, so that the end of the capture is not why no filter has seen it.
+			r.framed(capture.Inbound, stopped, tcpWire).Time -= int64(time.Second)
 			change(r.packets[len(r.packets)-1].Data[14:])
 		}
+		late := r.segment(1009, header.ACK, "late")
+		r.packets = r.packets[:len(r.packets)-1]
+		r.framed(capture.Inbound, late, tcpWire)
 		return r.explain(t)
 	},
 	"wire and losses": func(t testing.TB) *Explanation {
@@ -132,7 +137,8 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.read(udpUser, p.ID, "0123456789\n")
 		lost := r.datagram("lost")
 		r.packets = r.packets[:len(r.packets)-1]
-		r.framed(capture.Inbound, lost, udpWire).Drops = 3
+		lost = r.framed(capture.Inbound, lost, udpWire)
+		lost.Drops, lost.Time = 3, lost.Time-int64(time.Second)
 		return r.explain(t)
 	},
 	"wire alone": func(t testing.TB) *Explanation {

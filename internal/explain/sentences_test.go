@@ -204,6 +204,7 @@ var sentences = map[string]string{
 	"an ICMP message about a packet of the socket":       "on the wire",
 	"a piece of a packet, which sockets get whole":       "on the wire",
 	"it was on the wire and never came to the filter":    "on the wire, wire and losses",
+	"it was on the wire just before the capture ended":   "on the wire",
 }
 
 var verb = regexp.MustCompile(`%[sdq]`)

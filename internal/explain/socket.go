@@ -29,6 +29,7 @@ type socket struct {
 	reads, sends     uint64
 	usual            int // offset of the last read's bytes in its packet, from offset 0
 	latencies        histogram
+	lastReached      uint64    // number of the last packet that came to a filter or hook
 	climbs           histogram // from an interface to the filter or hook
 	// known are the ids so far, and ambiguous those of several packets.
 	known     idSet
@@ -288,6 +289,7 @@ func (s *socket) newEntry(p *capture.Packet, d *dissection) *entry {
 // reach counts a packet that came to the socket's filter or its hook, as this view has it.
 func (s *socket) reach(e *entry, p *capture.Packet) {
 	e.reached = true
+	s.lastReached = e.number
 	e.verdict = keptBytes(p.Verdict)
 	if e.framed && p.Interface.View != capture.ViewWire {
 		s.climbs.add(p.Time - e.time)

@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/internal/header"
@@ -18,6 +19,9 @@ type Wire struct {
 	// Stopped are the packets that came in and that no filter or hook of the sockets saw, and
 	// Bytes of them is payload. It is zero if the file has no view of those.
 	Stopped Count `json:"never_at_the_filter"`
+	// AtEnd are those that came so shortly before the end of the capture that the filter may have
+	// seen them after it.
+	AtEnd Count `json:"at_the_end"`
 	// Missed are the packets that a hook saw being sent and that were on no interface as they were.
 	Missed Count `json:"not_on_an_interface"`
 	// About are ICMP messages that quote a packet of the sockets, and Pieces fragments, of which
@@ -105,6 +109,9 @@ func isAbout(kind string, d *dissection) bool {
 	return (d.protocol == header.ProtocolICMP || d.protocol == header.ProtocolICMPv6) && k.Protocol() != d.protocol
 }
 
+// wayUp is within how many nanoseconds a packet comes from an interface to the filter.
+const wayUp = int64(50 * time.Millisecond)
+
 // onWireOnly tells whether a packet that came was seen on an interface and nowhere else.
 func (e *entry) onWireOnly() bool { return e.framed && !e.reached && !e.delivered && e.got == 0 }
 
@@ -119,7 +126,12 @@ func (e *entry) settleFrame() (fate string) {
 		w.Pieces.add(e.id, 0)
 		return "a piece of a packet, which sockets get whole"
 	}
-	w.Stopped.add(e.id, uint64(max(e.end-e.payload, 0)))
+	payload := uint64(max(e.end-e.payload, 0))
+	if ended := e.socket.analysis.ended; ended != 0 && e.number > e.socket.lastReached && ended-e.time < wayUp {
+		w.AtEnd.add(e.id, payload)
+		return "it was on the wire just before the capture ended"
+	}
+	w.Stopped.add(e.id, payload)
 	return "it was on the wire and never came to the filter" + e.because()
 }
 
