@@ -106,7 +106,7 @@ static __always_inline int read_ipv6(struct __sk_buff *skb, __u32 at, struct pac
 /* Reads what the headers say, from the offset of the network header on. Returns something
  * else than 0 if it is no IP packet.
  */
-static __attribute__((noinline)) int read_packet(struct __sk_buff *skb, __u32 at, struct packet *p)
+static __attribute__((noinline, unused)) int read_packet(struct __sk_buff *skb, __u32 at, struct packet *p)
 {
 	__u32 words[2];
 	__u8 first;

@@ -131,6 +131,7 @@ var btfShapes = [...]btfShape{
 const (
 	btfStruct = 4
 	btfUnion  = 5
+	btfEnum   = 6
 	btfFunc   = 12
 	btfProto  = 13
 )
@@ -229,6 +230,21 @@ func (b *btfBlob) functions(prefix string) map[string]uint32 {
 		}
 	}
 	return found
+}
+
+// enum are the names of an enumeration's values, by value; none if there is no such enumeration.
+func (b *btfBlob) enum(name string) map[uint32]string {
+	values := make(map[uint32]string)
+	for _, at := range b.offsets[1:] {
+		if b.kind(at) != btfEnum || string(b.text(b.word(at))) != name {
+			continue
+		}
+		for i := range b.word(at+4) & 0xffff {
+			member := at + btfTypeSize + 8*i
+			values[b.word(member+4)] = string(b.text(b.word(member)))
+		}
+	}
+	return values
 }
 
 // arguments are the names of a function's arguments.

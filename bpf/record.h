@@ -24,6 +24,8 @@
 #define HOOK_NONE 3 /* no packet: the bytes that follow tell of the filter */
 #define HOOK_WIRE_IN 4	/* on an interface: it comes to the socket */
 #define HOOK_WIRE_OUT 5 /* on an interface: the socket has sent it */
+#define HOOK_DROP 6	/* the kernel has freed it, and says that this is no ordinary end */
+#define HOOK_SELECT 7 /* by the program that chooses a socket of a reuseport group */
 
 /* What a hook says of one packet; the packet follows, from offset 0 on or from before it,
  * in room of a class. Go's RecordHeader has the same fields, as its
@@ -35,11 +37,12 @@ struct record {
 	__u64 cookie;	       /* of the socket that receives */
 	__u64 origin;	       /* at the cgroup hook: cookie of the marked socket, its listener or itself */
 	__u64 lost;	       /* packets that this cpu has lost so far */
-	__u64 filter;	       /* at the cgroup hook: the socket's own filter, see ownfilter.h; 0 if it has none. On an interface: inode of its network namespace */
+	__u64 filter;	       /* at the cgroup hook: the socket's own filter, see ownfilter.h; 0 if it has none. On an interface: inode of its network namespace. At
+				* HOOK_DROP: address of the instruction that has freed the packet */
 	__u32 cpu;	       /* that ran the filter */
 	__u32 len;	       /* skb->len: bytes from where the recorded ones begin */
 	__u32 caplen;	       /* bytes that follow and are the packet's */
-	__s32 verdict;	       /* what the filter decided: bytes to keep, 0 drops */
+	__s32 verdict;	       /* what the filter decided: bytes to keep, 0 drops. At HOOK_DROP the kernel's reason */
 	__u32 pkt_type;	       /* PACKET_HOST, PACKET_OUTGOING, ... */
 	__u32 protocol;	       /* ethertype, network byte order */
 	__u32 ifindex;	       /* 0 if the packet has no interface */
@@ -53,6 +56,7 @@ struct record {
 	__u32 vlan_proto; /* network byte order */
 	__u32 gso_size;	  /* payload bytes of each segment, 0 without GSO */
 	__u32 gso_segs;
+	__u32 nonlinear; /* at a cgroup hook: of len, the last bytes, which direct access does not reach */
 	__u16 family;	       /* of the socket: AF_INET, AF_INET6; 0 unless at the cgroup hook */
 	__u16 type;	       /* SOCK_STREAM, ... */
 	__u16 socket_protocol; /* IPPROTO_TCP, ... */
@@ -90,6 +94,7 @@ struct arrival {
 	__u16 family, type, protocol, local_port, peer_port;
 	__u8 state, hook;
 	__u32 before;
+	__u32 nonlinear;
 #ifdef WITHOUT_SOCKET
 	__u64 cookie; /* of the socket that the packet is of, which is not the skb's */
 #endif
@@ -278,6 +283,7 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 	rec->state = at->state;
 	rec->hook = at->hook;
 	rec->before = at->before;
+	rec->nonlinear = at->nonlinear;
 	rec->filter = at->filter;
 	rec->verdict = at->decided;
 	rec->caplen = caplen;

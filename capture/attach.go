@@ -17,7 +17,7 @@ import (
 // Connections that a TCP listener accepts from then on have the tap as well.
 //
 // The views are those of the kernel's side: ViewKernel, which is the default, ViewNet,
-// ViewLink, ViewCgroup and ViewWire. What userspace gets is known only to the socket's reader. IDs count the packets.
+// ViewLink, ViewCgroup, ViewWire and ViewDrop. What userspace gets is known only to the socket's reader. IDs count the packets.
 // Every packet that arrives after Attach returns is captured, unless the ring has no room for
 // it; what is in the receive queue by then is not captured.
 //
@@ -35,11 +35,11 @@ func Attach(conn syscall.Conn, options Options) (*Session, error) {
 	if err := options.check(); err != nil {
 		return nil, err
 	}
-	for _, v := range []View{ViewUser, ViewSent} {
+	for _, v := range []View{ViewUser, ViewSent, ViewSelect} {
 		if !options.wants(v) {
 			continue
 		}
-		return nil, fmt.Errorf("attaching the tap: only the owner of the socket knows its view %v: choose some of %v, %v, %v, %v and %v", v, ViewKernel, ViewNet, ViewLink, ViewCgroup, ViewWire)
+		return nil, fmt.Errorf("attaching the tap: only the owner of the socket knows its view %v: choose some of %v, %v, %v, %v, %v and %v", v, ViewKernel, ViewNet, ViewLink, ViewCgroup, ViewWire, ViewDrop)
 	}
 	if len(options.Views) == 0 {
 		options.Views = []View{ViewKernel}
@@ -68,7 +68,7 @@ func Attach(conn syscall.Conn, options Options) (*Session, error) {
 		})
 	})
 	if err == nil {
-		s.own.home.pairer, s.own.loss = pair.Nothing{}, nil
+		s.own.home.pairer, s.own.losses = pair.Nothing{}, nil
 	}
 	return s, err
 }

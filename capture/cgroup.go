@@ -89,10 +89,7 @@ func (c *collector) idOf(rec *bpf.Record, lost uint64, whole []byte, length int,
 			return id
 		}
 	}
-	if id := c.sightings.arrives(rec, whole, length, layer); id != 0 {
-		return id
-	}
-	return c.newID()
+	return c.sightings.arrives(rec, whole, length, layer, func() uint64 { return c.nextID(rec) })
 }
 
 // arrived processes what the hook has recorded of a packet that arrives at a socket with the tap.
@@ -104,9 +101,7 @@ func (c *collector) arrived(whole []byte, length int) {
 		return
 	}
 	c.packet.Direction = direction(rec.PktType)
-	if c.packet.ID = c.sightings.arrives(rec, whole, length, r.kind.layer); c.packet.ID == 0 {
-		c.packet.ID = c.newID()
-	}
+	c.packet.ID = c.sightings.arrives(rec, whole, length, r.kind.layer, func() uint64 { return c.nextID(rec) })
 	c.hooks.beside.saw(rec, c.packet.ID)
 	c.cgroup(r, &c.packet, whole, length)
 }
@@ -187,18 +182,21 @@ func (s *Session) openHook() (err error) {
 	if s.config.Kind == kindOf(unix.AF_INET6, unix.SOCK_STREAM, unix.IPPROTO_TCP) && bpf.HidesSYNACKs() {
 		s.config.Notice(hiddenSYNACKs)
 	}
-	s.config.Filter = marking{s.config.Filter, s.hook}
+	s.config.Filter = &marking{s.config.Filter, func(fd int) error {
+		_, err := s.hook.Mark(fd)
+		return err
+	}}
 	return nil
 }
 
-// marking is a Filter whose sockets are marked for the hook.
+// marking is a Filter whose sockets are marked.
 type marking struct {
 	Filter
-	hook *bpf.Hook
+	mark func(fd int) error
 }
 
-func (m marking) Attach(fd int) error {
-	if _, err := m.hook.Mark(fd); err != nil {
+func (m *marking) Attach(fd int) error {
+	if err := m.mark(fd); err != nil {
 		return err
 	}
 	return m.Filter.Attach(fd)

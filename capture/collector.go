@@ -46,8 +46,9 @@ type collector struct {
 	drops      uint64  // losses since the last packet of the kernel view
 	ids        uint64  // the last one that was given
 	hooks      cgroupHooks
+	dropped    *drops // nil without ViewDrop
 	frames     frames
-	sightings  *sightings // nil without ViewWire
+	sightings  *sightings // nil without ViewWire and ViewDrop
 	scratch    []byte
 	flushed    time.Time
 
@@ -61,6 +62,7 @@ type collector struct {
 	peeks     atomic.Uint64            // deliveries that the process only peeked at
 	empty     atomic.Uint64            // calls that returned no message where there are messages
 	refused   atomic.Uint64            // sends that failed
+	ordinary  atomic.Uint64            // packets that were freed and not dropped
 	forgotten atomic.Uint64            // packets whose sockets are not known any more
 }
 
@@ -197,10 +199,19 @@ func (c *collector) finish() error {
 // kernel processes the record that was just read.
 func (c *collector) kernel() {
 	rec := &c.record
+	if rec.Hook == bpf.HookSelect {
+		if o, ours := c.origin.(*own); ours && o.group != nil {
+			c.chosen(o.group)
+		}
+		return
+	}
 	whole, length := wholeOf(rec)
 	switch {
 	case rec.Hook == bpf.HookNone:
 		c.announced(rec)
+		return
+	case rec.Hook == bpf.HookDrop:
+		c.freed(whole, length)
 		return
 	case rec.Hook == bpf.HookWireIn || rec.Hook == bpf.HookWireOut:
 		c.wired(whole, length)
@@ -334,6 +345,7 @@ func address(p *Packet, rec *bpf.Record, layer Layer) {
 		sport, dport = binary.BigEndian.Uint16(transport), binary.BigEndian.Uint16(transport[2:])
 	}
 	p.Src, p.Dst = netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport)
+	p.Meta.ChecksumPartial = partialChecksum(p.Protocol, net, transport, int(rec.Len)-(len(rec.Data)-len(transport)))
 }
 
 // hasPorts tells whether an IP protocol's header begins with two ports.
@@ -356,10 +368,11 @@ func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 		p.Verdict, p.Truncated = verdictOf(rec.Verdict, rec.Len), rec.Caplen < rec.Len
 		p.Verdict.Asked = asked.Asked && p.Verdict != Verdict{}
 		p.Verdict.Unasked = asked.Unasked
+		p.Filter = at.filterChange(r.outlet)
 		at.record(rec.Verdict)
 		c.add(p, at, true)
 		c.drops, p.Drops = 0, 0
-		p.Verdict, p.Truncated = Verdict{}, false
+		p.Verdict, p.Truncated, p.Filter = Verdict{}, false, FilterChange{}
 	}
 	for _, view := range []View{ViewNet, ViewLink} {
 		at := r.at(view, p)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,9 @@ type JoinConfig struct {
 	// Filtered is called for each socket that is skipped because it has a filter already, which
 	// ReplaceFilter would replace. Default: Notice is called.
 	Filtered func(socket string)
+	// LeftOut is called, by Join, with the packet and netlink sockets that are skipped because they
+	// are captured with WrapFilter only. Default: Notice is called.
+	LeftOut func(sockets []string)
 }
 
 func (c *JoinConfig) byDescriptor() bool { return len(c.Descriptors) > 0 }
@@ -104,6 +108,7 @@ func Join(config JoinConfig) (_ *Live, err error) {
 	if l.scanner.denied != nil {
 		return nil, fmt.Errorf("joining %s: %w", whose, l.scanner.denied)
 	}
+	l.tellLeftOut()
 	if len(l.roster.listed()) > 0 {
 		return l, nil
 	}
@@ -163,6 +168,8 @@ func (c *JoinConfig) check() error {
 		return errors.New("joining processes: JoinConfig.WrapFilter goes with neither a Verdict nor ReplaceFilter")
 	case c.WrapFilter && c.wants(ViewCgroup):
 		return errors.New("joining processes: JoinConfig.WrapFilter does not go with the view cgroup")
+	case c.wants(ViewSelect):
+		return fmt.Errorf("joining processes: the view %v is only of a reuseport group that the capture has opened", ViewSelect)
 	}
 	return c.Options.check()
 }
@@ -198,6 +205,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	if config.changes() && config.wants(ViewCgroup) {
 		l.collector.hooks.beside = newBeside()
 	}
+	l.collector.dropped = newDrops(l.drops)
 	l.collector.departures.countLosses(l.hook)
 	if l.tellsFilters() {
 		l.collector.filters = newOwnFilters(func(text string) { l.tellOnce(text, l.config.Notice) })
@@ -249,6 +257,9 @@ func (l *Live) load() error {
 	if err := l.openWire(); err != nil {
 		return err
 	}
+	if err := l.openDrops(); err != nil {
+		return err
+	}
 	// Now, since loading the rest may have taken as long as the lease lasts.
 	err = l.tap.Renew()
 	go l.renew(ctx)
@@ -266,7 +277,7 @@ func (l *Live) OwnFilters() []OwnFilter {
 	if l.collector.filters == nil {
 		return nil
 	}
-	return l.collector.filters.list()
+	return l.collector.filters.list(l.roster)
 }
 
 // follow begins to follow a process. ESRCH means that it has ended.
@@ -404,6 +415,20 @@ func (l *Live) filtered(socket string) {
 	l.tellOnce(socket+" has a filter already, and is left alone: ReplaceFilter takes its place", tell)
 }
 
+// tellLeftOut reports the sockets that are skipped without WrapFilter: those of processes that were
+// named, or if there are no others.
+func (l *Live) tellLeftOut() {
+	left := l.scanner.leftOut
+	l.scanner.leftOut = nil
+	switch {
+	case len(left) == 0 || l.config.Cgroup != "" && len(l.roster.listed()) > 0:
+	case l.config.LeftOut != nil:
+		l.config.LeftOut(left)
+	default:
+		l.config.Notice(strings.Join(left, ", ") + ": left out, although there is a filter: WrapFilter takes it along")
+	}
+}
+
 func (l *Live) tellOnce(text string, tell func(string)) {
 	l.saidMu.Lock()
 	defer l.saidMu.Unlock()
@@ -463,6 +488,9 @@ func (l *Live) leave() error {
 		// First, or else there are deliveries of packets that were not recorded.
 		errs = append(errs, l.calls.Stop())
 	}
+	if l.drops != nil {
+		errs = append(errs, l.drops.Stop())
+	}
 	errs = append(errs, l.hook.Stop(), l.wire.Stop(), l.tap.Stop())
 	l.wanted()
 	quiesce()
@@ -481,10 +509,10 @@ func (l *Live) Remarks() []string {
 		all = append(all, "the process has mapped a socket into its memory: what it reads there is not in the user view")
 	}
 	if n := l.follower.spliced; n > 0 {
-		all = append(all, fmt.Sprintf("%d bytes went by splice, without a copy or into buffers that nobody can find: the user view has their length only", n))
+		all = append(all, quantity(n, "byte")+" went by splice, without a copy or into buffers that nobody can find: the user view has the length only")
 	}
 	if n := l.follower.moved; n > 0 {
-		all = append(all, fmt.Sprintf("%d bytes were sent by sendfile or splice: the sent view has their length only", n))
+		all = append(all, quantity(n, "byte")+" went out by sendfile or splice: the sent view has the length only")
 	}
 	if l.uring.Load() && l.config.wants(ViewSent) {
 		all = append(all, "the process uses io_uring: what it sent that way is not in the sent view")
@@ -499,9 +527,17 @@ func (l *Live) Remarks() []string {
 		all = append(all, fmt.Sprintf("sockets were made in %s that the capture does not see: the wire view has nothing of those", otherNetworks(n)))
 	}
 	if n := l.collector.forgotten.Load(); n > 0 {
-		all = append(all, fmt.Sprintf("%d packets were of sockets that nobody knows: they are not in the capture", n))
+		all = append(all, quantity(n, "packet")+" of sockets that nobody knows: not in the capture")
 	}
 	return all
+}
+
+// quantity is a number with its noun.
+func quantity(n uint64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // Close releases the programs and the processes. It is safe to call it twice.
@@ -519,7 +555,10 @@ func (l *Live) Close() error {
 	if l.calls != nil {
 		closers = append(closers, l.calls)
 	}
-	closers = append(closers, l.wire)
+	if l.drops != nil {
+		closers = append(closers, l.drops)
+	}
+	closers = append(closers, l.flows, l.wire)
 	if l.hook != nil {
 		closers = append(closers, l.hook)
 	}

@@ -38,16 +38,27 @@ type Counts struct {
 	Sent, Failed uint64
 	// Hooked counts the packets of the cgroup view, and Departed those of them that were sent.
 	Hooked, Departed uint64
+	// Freed counts the packets of the drop view, and Ordinary those that the kernel freed as well, without
+	// a sign that it had not used them.
+	Freed, Ordinary uint64
 	// Framed counts the frames of the wire view, a packet once for each interface that it passed,
 	// and FramedSent those of them that were sent.
 	Framed, FramedSent uint64
+	// Selected counts the packets of the select view.
+	Selected uint64
 	// Tap is the ledger of the tap.
 	Tap bpf.Counters
 	// Ingress is the ledger of what the cgroup hook saw arrive at sockets that have the tap as
 	// well; at others the tap's is. Egress is that of what it saw being sent.
 	Ingress, Egress bpf.Counters
+	// Drops is the ledger of the packets that the kernel freed. DropsMissed counts those, of the whole
+	// machine, for which it did not run the program.
+	Drops       bpf.Counters
+	DropsMissed uint64
 	// Wire is that of the frames of the sockets on interfaces.
 	Wire bpf.Counters
+	// Select is the ledger of what the program saw that chooses a socket of a reuseport group.
+	Select bpf.Counters
 	// Calls is the ledger of the receiving system calls of other processes, and Sends that of
 	// the sending ones.
 	Calls, Sends bpf.CallCounters
@@ -56,7 +67,7 @@ type Counts struct {
 // Lost is the number of packets and calls of which there was no record. Some of Missed may add
 // to it.
 func (c *Counts) Lost() uint64 {
-	return c.Tap.Lost() + c.Ingress.Lost() + c.Egress.Lost() + c.Wire.Lost() + c.Calls.Lost() + c.Sends.Lost()
+	return c.Tap.Lost() + c.Ingress.Lost() + c.Egress.Lost() + c.Wire.Lost() + c.Drops.Lost() + c.Select.Lost() + c.Calls.Lost() + c.Sends.Lost()
 }
 
 // Account says what became of the packets that a filter saw, each of which userspace gets as
@@ -66,7 +77,7 @@ func (c *Counts) Lost() uint64 {
 //
 // Streams have none, since a read does not correspond to a segment.
 type Account struct {
-	// Kind is the name of the socket kind.
+	// Kind is the name of the socket kind, with the number of the socket in its reuseport group: "udp[2]".
 	Kind string
 	// Seen counts the packets for which the filter ran, including those for which the ring had
 	// no room.
@@ -132,7 +143,7 @@ func (a *Account) String() string {
 	term(unread, a.Unread)
 	term(" - %d delivered from before the tap", a.Before)
 	term(" - %d delivered that no filter saw", a.Unknown)
-	term("; %d more were dropped before the filter could see them, for want of room or because they are broken", a.Unseen)
+	term("; dropped besides before the filter could see them, for want of room or because they are broken: %d", a.Unseen)
 	if a.Unread > 0 {
 		term("; sockets closed before they could say what they dropped: %d, and it is among what was not read", a.Closed)
 	}
@@ -154,8 +165,11 @@ type tally struct {
 	bytes     uint64 // that were delivered, also of streams
 	sent      uint64 // bytes
 
-	drops  dropCount // of the sockets whose count could be read
-	closed uint64    // sockets whose count could not be read at the end
+	drops dropCount // of the sockets whose count could be read
+	// refused counts packets that passed the filter, and of which the kernel told that it has
+	// dropped them afterwards.
+	refused uint64
+	closed  uint64 // sockets whose count could not be read at the end
 }
 
 // record counts a packet that the filter saw.
@@ -207,6 +221,16 @@ func (d *dropCount) add(more dropCount) {
 // near returns the number nearest to another one that has these lower 32 bits.
 func near(number int64, lower uint32) int64 { return number + int64(int32(lower-uint32(number))) }
 
+// name names the outlet's sockets, as the names of its interfaces do.
+func (p *outlet) name() string {
+	for v, at := range p.lanes {
+		if at != nil && View(v) != ViewSelect {
+			return at.sockets()
+		}
+	}
+	return p.kind.Name
+}
+
 // account balances an outlet's tally. missed packets have no record; the verdict dropped
 // missedFiltered of them.
 //
@@ -216,7 +240,7 @@ func near(number int64, lower uint32) int64 { return number + int64(int32(lower-
 func (p *outlet) account(missed, missedFiltered uint64) Account {
 	t := &p.tally
 	a := Account{
-		Kind: p.kind.Name, Seen: t.seen + t.after + missed, Filtered: t.filtered + missedFiltered,
+		Kind: p.name(), Seen: t.seen + t.after + missed, Filtered: t.filtered + missedFiltered,
 		After: t.after + t.stray, Delivered: t.delivered, Before: t.before, Closed: t.closed,
 		again: p.kind.blocksSender(),
 	}
@@ -233,7 +257,7 @@ func (p *outlet) account(missed, missedFiltered uint64) Account {
 	case missing < low:
 		a.Queue, a.Unseen = uint64(missing), uint64(low-missing)
 	default:
-		a.Queue = uint64(min(missing, high))
+		a.Queue = uint64(min(missing, max(high, int64(t.refused))))
 		a.Unread = uint64(missing) - a.Queue
 	}
 	return a
@@ -247,10 +271,12 @@ type ledger struct {
 	outlets   []*outlet
 	started   int64 // on the boot clock
 	tap       *bpf.Tap
-	hook      *bpf.Hook  // nil if nothing is recorded at the cgroup hooks
-	calls     *bpf.Calls // nil if the calls of other processes are not followed
-	wire      *wire      // nil if nobody wants to see the interfaces
-	untapped  bool       // no account can balance
+	hook      *bpf.Hook     // nil if nothing is recorded at the cgroup hooks
+	drops     *bpf.Drops    // nil without ViewDrop
+	calls     *bpf.Calls    // nil if the calls of other processes are not followed
+	wire      *wire         // nil if nobody wants to see the interfaces
+	selector  *bpf.Selector // nil if no program chooses among the sockets
+	untapped  bool          // no account can balance
 }
 
 // counts may be called while the capture goes on.
@@ -269,10 +295,18 @@ func (g *ledger) counts() (Counts, error) {
 		Failed:       c.refused.Load(),
 		Hooked:       c.counts[ViewCgroup].Load(),
 		Departed:     c.hooks.sent.Load(),
+		Freed:        c.counts[ViewDrop].Load(),
+		Ordinary:     c.ordinary.Load(),
 		Framed:       c.counts[ViewWire].Load(),
 		FramedSent:   c.frames.sent.Load(),
+		Selected:     c.counts[ViewSelect].Load(),
 	}
 	var err error
+	if g.selector != nil {
+		if counts.Select, err = g.selector.Counters(); err != nil {
+			return counts, err
+		}
+	}
 	if g.wire != nil {
 		if counts.Wire, err = g.wire.tap.Counters(); err != nil {
 			return counts, err
@@ -280,6 +314,11 @@ func (g *ledger) counts() (Counts, error) {
 	}
 	if g.hook != nil {
 		if counts.Ingress, counts.Egress, err = g.hook.Counters(); err != nil {
+			return counts, err
+		}
+	}
+	if g.drops != nil {
+		if counts.Drops, counts.DropsMissed, err = g.drops.Counters(); err != nil {
 			return counts, err
 		}
 	}
@@ -314,6 +353,10 @@ func (g *ledger) statistics() ([]Statistics, error) {
 					st.balance(accounts[n])
 				}
 				switch v {
+				case ViewDrop:
+					if st.Reasons != nil {
+						st.Comment = st.Reasons.String()
+					}
 				case ViewUser:
 					st.Bytes = p.tally.bytes
 				case ViewSent:
@@ -343,7 +386,7 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 	c := g.collector
 	st := Statistics{
 		Interface: &at.Interface, Start: c.clock.wall(g.started), End: c.clock.wall(bootNow()),
-		Delivered: at.counted, Written: at.written,
+		Delivered: at.counted, Written: at.written, Reasons: at.reasonsOf(),
 	}
 	filtered := at.filtered
 	switch {
@@ -352,8 +395,12 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 		st.Dropped = counts.Calls.Lost()
 	case at.View == ViewSent:
 		st.Dropped = counts.Sends.Lost()
+	case at.View == ViewDrop:
+		st.Dropped = counts.Drops.Lost()
 	case at.View == ViewWire:
 		st.Dropped = counts.Wire.Lost()
+	case at.View == ViewSelect:
+		st.Dropped, filtered = counts.Select.Lost(), counts.Select.Dropped
 	case at.View == ViewCgroup:
 		st.Dropped = counts.Ingress.Lost() + counts.Egress.Lost()
 		if c.hooks.beside == nil {
@@ -381,7 +428,7 @@ func (st *Statistics) balance(a *Account) {
 	case a == nil:
 	case st.Interface.View == ViewUser:
 		st.OSDropped, st.Account, st.Comment = a.Queue+a.Unseen, a, a.String()
-	case st.Interface.View == ViewSent, st.Interface.View == ViewCgroup, st.Interface.View == ViewWire: // it is about what the filter saw
+	case st.Interface.View == ViewSent, st.Interface.View == ViewCgroup, st.Interface.View == ViewWire, st.Interface.View == ViewDrop, st.Interface.View == ViewSelect: // it is about what the filter saw
 	default:
 		st.OSDropped = a.Unseen
 	}
@@ -408,6 +455,9 @@ func (g *ledger) accounts(counts Counts) []*Account {
 			a = p.account(missed, filtered)
 		} else {
 			a = p.account(0, 0)
+		}
+		if g.drops != nil && counts.Drops.Lost() == 0 {
+			a.Closed = 0 // the kernel has told of each
 		}
 		all[n] = &a
 	}

@@ -12,8 +12,8 @@ import (
 // each packet, in the views kernel and user, without a limit.
 type Options struct {
 	// Views to hand to the sink, each once; ViewCgroup needs a kernel with BTF, CAP_PERFMON and
-	// CAP_NET_ADMIN, ViewWire CAP_PERFMON and CAP_NET_RAW, and CAP_SYS_ADMIN where the sockets are in another network
-	// namespace. Default: ViewKernel and ViewUser. Without the
+	// CAP_NET_ADMIN, ViewDrop Linux 5.17 with BTF and CAP_PERFMON, ViewWire CAP_PERFMON and CAP_NET_RAW, and
+	// CAP_SYS_ADMIN where the sockets are in another network namespace. Default: ViewKernel and ViewUser. Without the
 	// kernel's views, those of the bytes that went through TCP and UDP sockets have
 	// HeaderSegment if ViewSent is among them.
 	Views []View
@@ -50,7 +50,7 @@ func (o Options) withDefaults() Options {
 }
 
 // captured are the views that a capture can have.
-var captured = []View{ViewKernel, ViewUser, ViewNet, ViewLink, ViewSent, ViewCgroup, ViewWire}
+var captured = []View{ViewKernel, ViewUser, ViewNet, ViewLink, ViewSent, ViewCgroup, ViewWire, ViewDrop, ViewSelect}
 
 // ViewNames lists the views that a capture can have, for people.
 func ViewNames() string {

@@ -81,6 +81,7 @@ func (o *steady) take(b batch, _, _ bool) (batch, int64) {
 // what a packet and a call cost that are joined by it, among what is remembered of others.
 func BenchmarkBacklog(b *testing.B) {
 	benchmarkDepartures(b)
+	benchmarkFreed(b)
 	benchmarkSightings(b)
 	for _, n := range []int64{100, 1000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("deliveries/waiting=%d", n), func(b *testing.B) {

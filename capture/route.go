@@ -53,17 +53,24 @@ type outlet struct {
 	// Those of the wire view, for each interface of the machine: of lanes, that view's is what they are
 	// made of. They are made when the first frame comes.
 	frames []framedLane
-	// filter is the key of the filter that the socket of the last packet had of its own.
-	filter uint64
+	// filter is the filter that the socket of the last packet had of its own, and filterText what to
+	// say of it.
+	filter     filterState
+	filterText string
+	whose      owner
 }
 
 // lane is one interface, and the counts of its packets.
 type lane struct {
 	Interface
-	handed   uint64 // packets that were handed to it
-	counted  uint64 // of handed: without peeks, and calls that returned no message
-	filtered uint64 // packets that the verdict dropped
-	written  uint64 // packets that the sink took
+	handed   uint64            // packets that were handed to it
+	counted  uint64            // of handed: without peeks, and calls that returned no message
+	filtered uint64            // packets that the verdict dropped
+	written  uint64            // packets that the sink took
+	reasons  map[string]uint64 // why the kernel has dropped the packets
+
+	// filter is that of the last packet's socket, and described the one that the Interface tells of.
+	filter, described filterState
 }
 
 // record counts a packet for the lane.
@@ -76,7 +83,7 @@ func (l *lane) record(verdict int32) {
 func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 	p := &outlet{kind: kind}
 	for _, v := range views {
-		if (v == ViewCgroup || v == ViewWire) && !kind.HasCgroupHooks() {
+		if (v == ViewCgroup || v == ViewWire || v == ViewDrop) && !kind.HasCgroupHooks() {
 			continue
 		}
 		p.lanes[v] = &lane{Interface: kind.newInterface(v, clockError)}
@@ -93,7 +100,7 @@ func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 // readsSegments tells whether the user view is the other direction of the sent view. If a view of
 // the kernel is there, that one is: twice the same bytes would look like a retransmission.
 func readsSegments(views []View) bool {
-	kernel := func(v View) bool { return v != ViewUser && v != ViewSent }
+	kernel := func(v View) bool { return v != ViewUser && v != ViewSent && v != ViewDrop }
 	return slices.Contains(views, ViewSent) && !slices.ContainsFunc(views, kernel)
 }
 
@@ -104,6 +111,7 @@ func (o owner) String() string { return o.process + ", " + o.sockets }
 
 // describe replaces the description of whose packets the interfaces have.
 func (pl *outlet) describe(whose owner) {
+	pl.whose = whose
 	for v, at := range pl.lanes {
 		if at == nil {
 			continue
@@ -125,7 +133,7 @@ func (pl *outlet) at(view View, p *Packet) *lane {
 	}
 	m := pl.mapped[view]
 	if m == nil {
-		m = &lane{Interface: at.Interface}
+		m = &lane{Interface: at.Interface, filter: at.described, described: at.described}
 		m.IPv6 = false
 		pl.mapped[view] = m
 	}

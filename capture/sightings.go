@@ -18,8 +18,11 @@ import (
 //
 // What a packet costs does not depend on how many are remembered.
 type sightings struct {
-	seed  maphash.Seed
-	least int // bytes of the transport header and what follows, by which packets are compared at most
+	seed maphash.Seed
+	// joins says that what leaves a socket is looked for on interfaces and at other sockets.
+	joins bool
+	drops bool // what arrives may be dropped
+	least int  // bytes of the transport header and what follows, by which packets are compared at most
 	ring  []sighting
 	last  uint64 // number of the newest one, counted from 1
 	alike map[sightingKey]*alike
@@ -33,6 +36,8 @@ const (
 	sightingAge   = int64(250 * time.Millisecond)
 	// stagesKept is at how many places packets that are alike are followed.
 	stagesKept = 6
+	// freedTried bounds how many packets that are alike are looked at for one that was freed.
+	freedTried = 64
 )
 
 // sightingKey is what all records of a packet agree in.
@@ -49,7 +54,12 @@ type sighting struct {
 	key  sightingKey
 	id   uint64
 	time int64
-	next uint64 // number of the next one that is alike, 0 if there is none
+	// next and previous are the numbers of those that are alike, 0 if there is none; the previous one
+	// may be forgotten.
+	next, previous uint64
+	arrived        bool // when it was entered: it is on no interface any more
+	reached        bool // the filter of a socket
+	freed          bool // by the kernel, without having used it
 }
 
 // alike are the packets with one key, in their order.
@@ -62,32 +72,81 @@ type alike struct {
 // stage is a place where packets are seen, and the number of the last one that was.
 type stage struct{ place, seen uint64 }
 
-// placeIngress is the place before the filter of the socket that receives. All others are
-// interfaces.
-const placeIngress = 0
+// placeIngress is the place before the filter of the socket that receives, and placeSelect where the
+// socket is chosen. All others are interfaces.
+const (
+	placeIngress = 0
+	placeSelect  = 1<<64 - 1
+)
 
-// newSightings returns nil if nobody wants to see the interfaces.
+// newSightings returns nil if nobody wants to see the interfaces, or what the kernel drops.
 func newSightings(o *Options) *sightings {
-	if !o.wants(ViewWire) {
+	if !o.wants(ViewWire) && !o.wants(ViewDrop) {
 		return nil
 	}
 	const headers = 128 // that a frame may have before the transport header
 	return &sightings{
+		joins: o.wants(ViewWire), drops: o.wants(ViewDrop),
 		seed: maphash.MakeSeed(), least: max(header.TCPSize, o.Snaplen-headers), ring: make([]sighting, sightingsKept),
 		alike: make(map[sightingKey]*alike),
 	}
 }
 
-// arrives is the id of a packet at the filter of its socket, 0 if it was not seen before.
-func (s *sightings) arrives(rec *bpf.Record, whole []byte, length int, layer Layer) uint64 {
+// arrives is the id of a packet at the filter of its socket; fresh makes one if it was not seen before.
+func (s *sightings) arrives(rec *bpf.Record, whole []byte, length int, layer Layer, fresh func() uint64) uint64 {
 	if s == nil {
-		return 0
+		return fresh()
 	}
 	key, ok := s.keyOf(rec, whole, length, layer)
 	if !ok {
-		return 0
+		return fresh()
 	}
-	return s.find(key, placeIngress, int64(rec.Time))
+	if s.joins {
+		if n := s.find(key, placeIngress, int64(rec.Time)); n != nil {
+			n.reached = true
+			return n.id
+		}
+	}
+	id := fresh()
+	if s.drops {
+		s.enter(key, id, int64(rec.Time)).pass(placeIngress, s.last)
+		n := s.of(s.last)
+		n.arrived, n.reached = true, true
+	}
+	return id
+}
+
+// freed is the id of a packet that the kernel has freed, 0 if it was not seen before, and whether the
+// filter of a socket has seen it. Of those that are alike it is the last one that was not freed before:
+// what becomes of a packet follows at once in most cases, and where it has waited in a queue that is
+// emptied, those that are left are the last.
+func (s *sightings) freed(rec *bpf.Record, whole []byte, length int, layer Layer) (id uint64, reached bool) {
+	key, ok := s.keyOf(rec, whole, length, layer)
+	same := s.alike[key]
+	if !ok || same == nil {
+		return 0, false
+	}
+	for number, tried := same.last, 0; number >= same.first && tried < freedTried; tried++ {
+		n := s.of(number)
+		if !n.freed {
+			n.freed = true
+			return n.id, n.reached
+		}
+		number = n.previous
+	}
+	return 0, false
+}
+
+// chosen is the id of a packet for which a socket is chosen; fresh makes one if it was not seen before.
+func (s *sightings) chosen(rec *bpf.Record, fresh func() uint64) uint64 {
+	if s != nil && s.joins {
+		if key, ok := s.keyOf(rec, rec.Data, int(rec.Len), LayerTransport); ok {
+			if n := s.find(key, placeSelect, int64(rec.Time)); n != nil {
+				return n.id
+			}
+		}
+	}
+	return fresh()
 }
 
 // leaves takes a packet that its socket sends.
@@ -110,8 +169,8 @@ func (s *sightings) passes(rec *bpf.Record, fresh func() uint64) uint64 {
 	if rec.Hook == bpf.HookWireOut {
 		place |= 1
 	}
-	if id := s.find(key, place, int64(rec.Time)); id != 0 {
-		return id
+	if n := s.find(key, place, int64(rec.Time)); n != nil {
+		return n.id
 	}
 	id := fresh()
 	s.enter(key, id, int64(rec.Time)).pass(place, s.last)
@@ -119,15 +178,15 @@ func (s *sightings) passes(rec *bpf.Record, fresh func() uint64) uint64 {
 }
 
 // find finds the first of the packets that are alike which was not seen at a place, and notes that
-// it is now. It returns 0 if there is none.
-func (s *sightings) find(key sightingKey, place uint64, now int64) (id uint64) {
+// it is now. It returns nil if there is none.
+func (s *sightings) find(key sightingKey, place uint64, now int64) *sighting {
 	same := s.alike[key]
 	if same == nil {
-		return 0
+		return nil
 	}
 	at := same.at(place)
 	if at == nil {
-		return 0
+		return nil
 	}
 	next := same.first
 	if at.seen >= same.first {
@@ -136,12 +195,12 @@ func (s *sightings) find(key sightingKey, place uint64, now int64) (id uint64) {
 	for next != 0 {
 		n := s.of(next)
 		at.seen = next
-		if n.time >= now-sightingAge {
-			return n.id
+		if n.time >= now-sightingAge && (!n.arrived || place == placeIngress) {
+			return n
 		}
 		next = n.next
 	}
-	return 0
+	return nil
 }
 
 func (s *sightings) of(number uint64) *sighting { return &s.ring[number%sightingsKept] }
@@ -164,7 +223,7 @@ func (s *sightings) enter(key sightingKey, id uint64, now int64) *alike {
 		*same = alike{first: s.last}
 		s.alike[key] = same
 	} else {
-		s.of(same.last).next = s.last
+		s.of(same.last).next, n.previous = s.last, same.last
 	}
 	same.last = s.last
 	return same
@@ -222,6 +281,9 @@ func (s *sightings) keyOf(rec *bpf.Record, whole []byte, length int, layer Layer
 		transport = ip[min(h.Size, len(ip)):min(max(length, 0), len(ip))]
 	}
 	compared := min(size, s.least)
+	if h.Protocol == unix.IPPROTO_TCP {
+		compared = min(compared, header.TCPSize) // it has the place in the stream, and what is freed may have no more in one piece
+	}
 	if compared < 0 || len(transport) < compared {
 		return key, false
 	}

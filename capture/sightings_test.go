@@ -34,6 +34,9 @@ func (s *seen) packet(hook uint8, device uint32, time int64, ipID uint16, checks
 	return rec
 }
 
+// none is for a packet that was not seen before.
+func none() uint64 { return 0 }
+
 // at is the id that a packet gets: at "egress", "ingress", or an interface.
 func (s *seen) at(place string, time int64, ipID uint16, payload string) uint64 {
 	switch place {
@@ -44,7 +47,7 @@ func (s *seen) at(place string, time int64, ipID uint16, payload string) uint64 
 		return id
 	case "ingress":
 		rec := s.packet(bpf.HookIngress, 0, time, ipID, 2, payload)
-		return s.arrives(rec, rec.Data, int(rec.Len), LayerNetwork)
+		return s.arrives(rec, rec.Data, int(rec.Len), LayerNetwork, none)
 	}
 	var device uint32
 	hook := uint8(bpf.HookWireIn)
@@ -124,7 +127,7 @@ func TestSightingsCut(t *testing.T) {
 		payload := string(pattern(5000))
 		id := s.passes(cut(s.packet(bpf.HookWireIn, 2, 1, 7, 0, payload), snaplen-linkHeaderLen), s.fresh)
 		rec := cut(s.packet(bpf.HookIngress, 0, 2, 7, 0, payload), snaplen+20)
-		if got := s.arrives(rec, rec.Data, int(rec.Len), LayerNetwork); got != id {
+		if got := s.arrives(rec, rec.Data, int(rec.Len), LayerNetwork, none); got != id {
 			t.Errorf("snaplen %d: id %d, wanted %d", snaplen, got, id)
 		}
 	}
@@ -142,7 +145,7 @@ func benchmarkSightings(b *testing.B) {
 			b.ResetTimer()
 			for range b.N {
 				s.passes(frame, s.fresh)
-				s.arrives(arrival, arrival.Data, int(arrival.Len), LayerNetwork)
+				s.arrives(arrival, arrival.Data, int(arrival.Len), LayerNetwork, none)
 			}
 		})
 	}

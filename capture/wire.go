@@ -136,8 +136,8 @@ func (w *wire) networkOf(fd int) (uint32, error) {
 	return w.watchThat(file)
 }
 
-// enter enters a socket of an address family with ports, given by a descriptor of this process.
-func (w *wire) enter(fd int, network uint32, about *foreign, origin uint64) error {
+// enterFlow enters a socket of an address family with ports, given by a descriptor of this process.
+func enterFlow(flows *bpf.Flows, fd int, network uint32, about *foreign, origin uint64) error {
 	s := bpf.FlowSocket{
 		Network: network, Cookie: about.cookie, Origin: origin, Family: about.domain, Type: about.typ, Protocol: about.protocol,
 		Local: about.local, Peer: about.peer,
@@ -146,7 +146,7 @@ func (w *wire) enter(fd int, network uint32, about *foreign, origin uint64) erro
 		only, err := unix.GetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY)
 		s.OnlyIPv6 = err == nil && only != 0
 	}
-	return w.flows.Enter(&s)
+	return flows.Enter(&s)
 }
 
 // enterWire begins to look at the interfaces, and enters the main socket.
@@ -168,7 +168,7 @@ func (s *Session) enterWire() error {
 		if err != nil {
 			return err
 		}
-		return s.wire.enter(fd, network, &about, about.cookie)
+		return enterFlow(s.wire.flows, fd, network, &about, about.cookie)
 	})
 }
 
@@ -235,7 +235,7 @@ func (l *Live) enterWire(p *process.Process, copied int, info *foreign) error {
 	if !ok {
 		origin = info.cookie
 	}
-	return l.wire.enter(copied, network, info, origin)
+	return enterFlow(l.wire.flows, copied, network, info, origin)
 }
 
 // unwatched is how many network namespaces followed sockets were in that nobody looks at.

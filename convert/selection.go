@@ -28,8 +28,9 @@ type rank uint8
 
 var viewRanks = map[capture.View]rank{
 	capture.ViewKernel: 1, capture.ViewNet: 2, capture.ViewLink: 3, capture.ViewWire: 4,
-	0:                5, // an interface that is not a view of a socket
-	capture.ViewUser: 6, capture.ViewSent: 8,
+	capture.ViewCgroup: 5,
+	0:                  6, // an interface that is not a view of a socket
+	capture.ViewUser:   7, capture.ViewDrop: 8, capture.ViewSent: 9,
 }
 
 // rankOf ranks an interface. Of what was sent, that which becomes IP packets comes first.

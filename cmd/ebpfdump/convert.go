@@ -95,7 +95,7 @@ clocks. What is left out of any output is counted in the closing lines.`,
 	flags.StringVar(&f.src, "src", "", "source `ADDR` or ADDR:PORT of a text's packets without IP header (default loopback)")
 	flags.StringVar(&f.dst, "dst", "", "destination `ADDR` or ADDR:PORT, likewise")
 	flags.StringVar(&f.bootTime, "boot-time", "", "`TIME` that a trace's times count from: 2026-11-05T12:00:00Z, or seconds since the epoch (default 0)")
-	flags.StringVar(&f.views, "view", "", "`LIST` of views to take: "+capture.ViewNames()+", wire (default all that the output has room for)")
+	flags.StringVar(&f.views, "view", "", "`LIST` of views to take: "+capture.ViewNames()+" (default all that the output has room for)")
 	flags.BoolVar(&f.strict, "strict", false, "stop at the first doubtful line, and fail if a capture is cut off")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no progress and no closing lines")
 	return cmd
@@ -174,7 +174,7 @@ func (f convertFlags) selection(to *convert.Format) (convert.Selection, error) {
 	for name := range strings.SplitSeq(f.views, ",") {
 		view, ok := capture.ViewByName(strings.TrimSpace(name))
 		if !ok {
-			return s, usagef("there is no view %q: choose some of %s, wire", name, capture.ViewNames())
+			return s, usagef("there is no view %q: choose some of %s", name, capture.ViewNames())
 		}
 		s.Views = append(s.Views, view)
 	}
@@ -262,7 +262,9 @@ func (a *app) convert(f convertFlags) (err error) {
 	stopReporting()
 	// The failed write is the better error than the interruption that it caused.
 	err = firstError(c.out.finish(err), err)
-	c.closingLines()
+	if !isUnread(err) {
+		c.closingLines()
+	}
 	return err
 }
 

@@ -158,6 +158,7 @@ func TestJudgeTrial(t *testing.T) {
 		{unix.EMFILE, capable, Unknown, "", false},
 		{errors.New("strange"), capable, Unknown, "", false},
 		{bpf.LacksCapability(unix.CAP_NET_ADMIN, "doing it", unix.EPERM), capable, No, "CAP_NET_ADMIN", true},
+		{&bpf.MissingError{What: "doing it needs Linux 5.17", Hint: "use a newer kernel", Err: unix.ENOENT}, capable, No, "", true},
 	} {
 		trial := judgeTrial(RawSocket, "opening it", unix.CAP_NET_RAW, test.err, test.privilege)
 		if trial.Answer != test.answer || trial.Lacks != test.lacks || (trial.Mend != "") != test.mendable {

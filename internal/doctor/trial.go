@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"runtime"
 	"strconv"
@@ -30,6 +31,8 @@ const (
 	OtherUser        = "other user"
 	NetlinkMessage   = "netlink message"
 	CgroupHook       = "cgroup hook"
+	BPFFileSystem    = "BPF file system"
+	KernelDrops      = "kernel's drops"
 )
 
 // trials has a row for each trial, except the two of the tap, which share one tap.
@@ -50,10 +53,15 @@ var trials = []struct {
 	{NetlinkMessage, "sending to a netlink socket", unix.CAP_NET_ADMIN, connectNetlink},
 	{LowPort, "binding to a port below 1024", unix.CAP_NET_BIND_SERVICE, bindLowPort},
 	{CgroupHook, "following sockets at the cgroup hook", unix.CAP_NET_ADMIN, hookPacket},
+	{KernelDrops, "recording what the kernel drops", unix.CAP_PERFMON, dropPacket},
 	{SystemCalls, "following system calls", unix.CAP_PERFMON, followCall},
 	{OtherProcess, "copying sockets of other users' processes", unix.CAP_SYS_PTRACE, copyFromOthers},
 	{OtherDescriptors, "listing descriptors of other users' processes", unix.CAP_DAC_READ_SEARCH, listOthers},
 	{OtherUser, "becoming another user", unix.CAP_SETUID, becomeOther},
+	{BPFFileSystem, "keeping hold of a filter in a BPF file system", 0, func() error {
+		_, err := bpf.FileSystem()
+		return err
+	}},
 }
 
 // tryAll runs the trials. None leaves anything behind, or sends a packet to another
@@ -81,6 +89,8 @@ func judgeTrial(name, doing string, needs capability.Cap, err error, p capabilit
 	refused := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
 	switch {
 	case err == nil:
+	case missing != nil && missing.Capability == "" && !refused:
+		t.Answer, t.Detail, t.Mend = No, missing.What, missing.Hint
 	case refused && capability == "":
 		t.Answer = No
 		t.Detail = doing + " is not permitted"
@@ -93,6 +103,8 @@ func judgeTrial(name, doing string, needs capability.Cap, err error, p capabilit
 		t.Answer = No
 		t.Detail = doing + " needs " + capability
 		t.Lacks, t.Mend = capability, privilege.HintToAdd(p, capability)
+	case missing != nil && missing.Capability == "":
+		t.Answer, t.Detail, t.Mend = No, missing.What, missing.Hint
 	case isAbsence(err):
 		t.Answer = No
 		t.Detail = fmt.Sprintf("%s: this kernel has nothing like it (%v)", doing, err)
@@ -232,6 +244,65 @@ func hookPacket() error {
 		return fmt.Errorf("sending a packet: %w", err)
 	}
 	return readPacket(tap, func(data []byte) bool { return bytes.HasSuffix(data, []byte(capture.ProbePayload)) })
+}
+
+// dropPacket checks that a packet is recorded which a filter that keeps nothing turns away.
+func dropPacket() error {
+	tap, err := bpf.Open(bpf.Options{RingSize: bpf.MinRingSize})
+	if err != nil {
+		return err
+	}
+	defer tap.Close()
+	flows, err := bpf.NewFlows()
+	if err != nil {
+		return err
+	}
+	defer flows.Close()
+	drops, err := bpf.OpenDrops(tap, nil, bpf.DropOptions{Flows: flows})
+	if err != nil {
+		return err
+	}
+	defer drops.Close()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("opening a socket: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		return fmt.Errorf("binding a socket: %w", err)
+	}
+	to, err := unix.Getsockname(fd)
+	if err != nil {
+		return fmt.Errorf("binding a socket: %w", err)
+	}
+	nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing}); err != nil {
+		return fmt.Errorf("attaching a filter: %w", err)
+	}
+	if err := errors.Join(drops.Mark(fd), enterFlow(flows, fd, to)); err != nil {
+		return err
+	}
+	if err := unix.Sendto(fd, []byte(capture.ProbePayload), 0, to); err != nil {
+		return fmt.Errorf("sending a packet: %w", err)
+	}
+	return readPacket(tap, func(data []byte) bool { return bytes.HasSuffix(data, []byte(capture.ProbePayload)) })
+}
+
+// enterFlow enters a UDP socket of this network namespace.
+func enterFlow(flows *bpf.Flows, fd int, bound unix.Sockaddr) error {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
+		return fmt.Errorf("asking for the network namespace: %w", err)
+	}
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	if err != nil {
+		return fmt.Errorf("asking a socket for its cookie: %w", err)
+	}
+	at := bound.(*unix.SockaddrInet4)
+	return flows.Enter(&bpf.FlowSocket{
+		Network: uint32(st.Ino), Cookie: cookie, Origin: cookie, Family: unix.AF_INET, Type: unix.SOCK_DGRAM, Protocol: unix.IPPROTO_UDP,
+		Local: netip.AddrPortFrom(netip.AddrFrom4(at.Addr), uint16(at.Port)),
+	})
 }
 
 // followCall checks that a system call of this process is recorded.

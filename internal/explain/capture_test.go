@@ -31,6 +31,8 @@ var (
 	tcpWire   = onInterface("tcp", "eth0")
 	otherWire = onInterface("tcp", "br0")
 	udpWire   = onInterface("udp", "eth0")
+	udpDrop   = &capture.Interface{Kind: "udp", View: capture.ViewDrop, Layer: capture.LayerNetwork}
+	tcpDrop   = &capture.Interface{Kind: "tcp", View: capture.ViewDrop, Layer: capture.LayerNetwork}
 	client    = netip.MustParseAddrPort("127.0.0.1:52638")
 	server    = netip.MustParseAddrPort("127.0.0.1:16962")
 )
@@ -139,6 +141,28 @@ func (r *recording) framed(d capture.Direction, of *capture.Packet, on ...*captu
 		}
 	}
 	return last
+}
+
+// freed adds a packet that the kernel has freed, with the id and the bytes of one from the transport
+// header on.
+func (r *recording) freed(d capture.Direction, of *capture.Packet, reason string) *capture.Packet {
+	head := ipv4Header(20 + len(of.Data))
+	head[9] = of.Protocol
+	p := r.add(&capture.Packet{Interface: udpDrop, ID: of.ID, Data: append(head, of.Data...), Protocol: of.Protocol})
+	if of.Interface.Kind == "tcp" {
+		p.Interface = tcpDrop
+	}
+	p.Drop = capture.Drop{Reason: reason}
+	if p.Direction = d; d == capture.Outbound {
+		p.Src, p.Dst = server, client
+	}
+	return p
+}
+
+// unseen takes back the packet that was added last.
+func (r *recording) unseen(p *capture.Packet) *capture.Packet {
+	r.packets = r.packets[:len(r.packets)-1]
+	return p
 }
 
 // file is the recording as pcapng.

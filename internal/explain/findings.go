@@ -12,7 +12,7 @@ import (
 func (s *socket) findings() []Finding {
 	topics := []func() Finding{
 		s.sayBegins, s.out.sayReach, s.out.sayMetadata, s.sayOwnFilters, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
-		s.sayMapping, s.out.sayCalls, s.sayLatency, s.saySent, s.sayCgroup, s.sayWire, s.sayTap,
+		s.sayMapping, s.out.sayCalls, s.sayLatency, s.saySent, s.sayCgroup, s.sayWire, s.sayDrops, s.saySelections, s.sayTap,
 	}
 	all := []Finding{}
 	for _, say := range topics {
@@ -155,7 +155,7 @@ func (s *socket) sayIDs() Finding {
 // one that replaces it.
 func (s *socket) reference() string {
 	for _, v := range s.out.Views {
-		if s.out.Begins == "" && v.Name != "user" && v.Name != "sent" && v.Packets > 0 {
+		if s.out.Begins == "" && v.Name != "user" && v.Name != "sent" && v.Name != "drop" && v.Packets > 0 {
 			return v.Name + " view"
 		}
 	}
@@ -250,8 +250,11 @@ func (s *socket) sayUnseen() Finding {
 // complete tells whether the file has reads of everything that could be read.
 func (s *socket) complete() bool {
 	u := &s.out.Undelivered
-	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.Trimmed.Packets + u.ByBuffer.Packets + u.InPart.Packets
+	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.ByKernel.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.Trimmed.Packets + u.ByBuffer.Packets + u.InPart.Packets
 	if c := s.out.Cgroup; c != nil && c.Alone.Packets > 0 {
+		return false
+	}
+	if d := s.out.Drops; d != nil && d.Unseen.Packets > 0 {
 		return false
 	}
 	if w := s.out.Wire; w != nil && w.Stopped.Bytes > 0 {
@@ -276,6 +279,7 @@ func (s *socket) sayLost() Finding {
 	say(u.ByFilter, "dropped by the filter, whose verdict was 0")
 	say(u.Trimmed, fmt.Sprintf("truncated by the filter, by %s in all", bytesOf(u.Trimmed.Bytes)))
 	say(u.ByQueue, "dropped by the receive queue, which was full")
+	say(u.ByKernel, "dropped by the kernel, which says why")
 	say(u.PassedOver, "passed over: later ones are joined to reads, and the file does not say why "+plural(u.PassedOver.Packets, "this is", "these are")+" not")
 	say(u.ByBuffer, fmt.Sprintf("cut by a buffer that was too small, by %s in all", bytesOf(u.ByBuffer.Bytes)))
 	say(u.InPart, fmt.Sprintf("read in part, without %s", bytesOf(u.InPart.Bytes)))
@@ -293,7 +297,7 @@ func (s *socket) sayLost() Finding {
 	case s.complete():
 		f.Text = "All payload reached userspace."
 	}
-	if l.Queue > u.ByQueue.Packets {
+	if l.Queue > u.ByQueue.Packets+u.ByKernel.Packets {
 		f.Warning = true
 		f.Text += fmt.Sprintf(" The receive queue counted %s that it dropped.", packetsOf(l.Queue))
 	}

@@ -84,7 +84,7 @@ type Socket struct {
 	Unseen Unseen `json:"unseen"`
 	// Undelivered is what userspace could have got and, according to the file, did not.
 	// Bytes counts payload. Without a user view the file shows only what the filter
-	// dropped.
+	// and the kernel dropped.
 	Undelivered Undelivered `json:"undelivered"`
 	// Comparison tells whether both views hold the same bytes.
 	Comparison Comparison `json:"comparison"`
@@ -101,10 +101,15 @@ type Socket struct {
 	Losses Losses `json:"losses"`
 	// Sent is what was sent. It is absent if the file has no sent view.
 	Sent *Sent `json:"sent,omitempty"`
+	// Drops is what the kernel dropped. It is absent if the file has no drop view.
+	Drops *Drops `json:"drops,omitempty"`
 	// Cgroup is what the cgroup hooks saw. It is absent if the file has no cgroup view.
 	Cgroup *Cgroup `json:"cgroup,omitempty"`
 	// Wire is what was on the interfaces. It is absent if the file has no wire view.
 	Wire *Wire `json:"wire,omitempty"`
+	// Selections is how the sockets of a reuseport group were chosen. It is absent if the file has no
+	// select view.
+	Selections *Selections `json:"selections,omitempty"`
 	// Ambiguous are the packets that repeat the id of an earlier one of this kind, so
 	// that it is unknown which of them a read got.
 	Ambiguous Count `json:"ambiguous_ids"`
@@ -116,7 +121,7 @@ type Socket struct {
 
 // View is one view of a socket.
 type View struct {
-	// Name is "kernel", "user", "net", "link", "wire", "sent" or "cgroup".
+	// Name is "kernel", "user", "net", "link", "wire", "sent", "cgroup", "drop" or "select".
 	Name string `json:"name"`
 	// Description is that of the first interface of this view.
 	Description string `json:"description,omitempty"`
@@ -197,6 +202,8 @@ type Undelivered struct {
 	ByFilter Count `json:"by_filter"`
 	// ByQueue was dropped because the socket's receive queue was full.
 	ByQueue Count `json:"by_queue"`
+	// ByKernel was dropped by the kernel for another reason, which Drops has.
+	ByKernel Count `json:"by_kernel"`
 	// PassedOver belongs to no read although later packets do, for a reason that is not
 	// in the file.
 	PassedOver Count `json:"passed_over"`
@@ -292,7 +299,7 @@ type Losses struct {
 // Finding is a statement about a topic.
 type Finding struct {
 	// Topic is "begins", "reach", "beside", "filter", "direction", "ids", "bytes", "unseen", "lost",
-	// "mapping", "calls", "latency", "sent", "cgroup", "wire" or "tap".
+	// "mapping", "calls", "latency", "sent", "cgroup", "wire", "drop", "select" or "tap".
 	Topic string `json:"topic"`
 	// Warning says that something is wrong.
 	Warning bool `json:"warning"`

@@ -56,6 +56,38 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.hooked(capture.Inbound, missed).Drops = 2
 		return r.explain(t)
 	},
+	"dropped": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.datagram("one")
+		r.read(udpUser, 1, "one")
+		r.freed(capture.Inbound, r.datagram("two"), "SOCKET_RCVBUFF").Drop.Location = "udp_queue_rcv_one_skb"
+		filtered := r.datagram("three")
+		filtered.Verdict.Dropped = true
+		r.freed(capture.Inbound, filtered, "SOCKET_FILTER")
+		r.freed(capture.Inbound, r.unseen(r.datagram("four")), "NETFILTER_DROP").Drops = 2
+		r.freed(capture.Inbound, r.unseen(r.datagram("five")), "")
+		return r.explain(t)
+	},
+	"nothing dropped": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.interfaces = []*capture.Interface{udpDrop}
+		r.datagram("one")
+		r.read(udpUser, 1, "one")
+		return r.explain(t)
+	},
+	"dropped on its way out": func(t testing.TB) *Explanation {
+		r := newRecording()
+		p := r.segment(1000, header.ACK, "question")
+		r.packets = nil
+		r.hooked(capture.Inbound, p)
+		r.read(tcpUser, p.ID, "question")
+		answer := r.segment(5000, header.ACK, "answer")
+		r.packets = r.packets[:len(r.packets)-1]
+		r.hooked(capture.Outbound, answer)
+		r.freed(capture.Outbound, answer, "QDISC_DROP")
+		r.freed(capture.Outbound, r.unseen(r.segment(5006, header.ACK, "more")), "NETFILTER_DROP")
+		return r.explain(t)
+	},
 	"hooks only": func(t testing.TB) *Explanation {
 		r := newRecording()
 		p := r.segment(1000, header.ACK, "question")
@@ -204,6 +236,27 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		}
 		r.read(udpUser, 2, "datagram 1")
 		r.read(udpUser, 3, "datagram 2").Receipt = capture.Receipt{Belied: true, Denied: true}
+		return r.explain(t)
+	},
+	"filters": func(t testing.TB) *Explanation {
+		r := newRecording()
+		kernel := *udpKernel
+		kernel.Description += "; the socket has a filter of its own: classic filter of 1 instruction"
+		for i := range ownFiltersShown + 4 {
+			p := r.datagram(fmt.Sprintf("datagram %d", i))
+			p.Interface = &kernel
+			switch {
+			case i == 1:
+				p.Filter, p.Verdict.Dropped = capture.FilterChange{Changed: true, Now: "eBPF filter 1"}, true
+			case i == 3:
+				p.Filter = capture.FilterChange{Changed: true}
+			case i > 3:
+				p.Filter = capture.FilterChange{Changed: true, Now: fmt.Sprintf("eBPF filter %d", i)}
+			}
+			if i != 1 {
+				r.read(udpUser, p.ID, string(p.Data[8:])).Receipt.Belied = i == 0
+			}
+		}
 		return r.explain(t)
 	},
 	"queue": func(t testing.TB) *Explanation {

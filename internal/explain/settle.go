@@ -20,8 +20,15 @@ func (e *entry) settle() (fate string, told bool) {
 	if e.first == nil {
 		return "no packet of the file is joined to it", true
 	}
+	if e.dropAlone() {
+		return e.settleDropped(), true
+	}
 	if e.departed {
-		return e.settleDeparted(), true
+		fate = e.settleDeparted()
+		if e.reason != "" {
+			fate = "the socket sent it, and the kernel dropped it: " + e.reason
+		}
+		return fate, true
 	}
 	if e.onWireOnly() {
 		return e.settleFrame(), true
@@ -38,7 +45,7 @@ func (e *entry) settle() (fate string, told bool) {
 	switch {
 	case e.verdict == 0:
 		out.Undelivered.ByFilter.add(e.id, payload)
-		return "the filter kept it from this socket: its verdict was 0", true
+		return "the filter kept it from this socket: its verdict was 0" + e.because(), true
 	case e.got > 0 || e.delivered && payload > 0 && !e.socket.stream:
 		return e.settleRead(), false
 	case e.isTCP && e.socket.stream && (payload == 0 || e.repeated):
@@ -47,13 +54,24 @@ func (e *entry) settle() (fate string, told bool) {
 		return "userspace gets a message without bytes", false
 	case e.dropped:
 		out.Undelivered.ByQueue.add(e.id, payload)
-		return "the receive queue was full and dropped it", false
+		return "the receive queue was full and dropped it" + e.because(), e.reason != ""
+	case e.reason != "":
+		out.Undelivered.ByKernel.add(e.id, payload)
+		return "the kernel dropped it: " + e.reason, true
 	case e.passed:
 		out.Undelivered.PassedOver.add(e.id, payload)
 		return unread + ", but to later ones; the file does not say why", false
 	}
 	out.Undelivered.AtEnd.add(e.id, payload)
 	return unread, false
+}
+
+// because is the kernel's reason behind what is known of a packet already.
+func (e *entry) because() string {
+	if e.reason == "" {
+		return ""
+	}
+	return " (" + e.reason + ")"
 }
 
 // settleRead counts a packet from which userspace got bytes.

@@ -47,6 +47,10 @@ type socket struct {
 	names        []string
 	several, own bool
 	protocols    map[uint8]bool
+	// filters are those that the sockets of interfaces had of their own at the last packet, and
+	// unfiltered counts the packets that came while they had none.
+	filters    map[*capture.Interface]string
+	unfiltered Count
 }
 
 // ends are segments that end a stream.
@@ -102,7 +106,7 @@ func (s *socket) view(i *capture.Interface) *view {
 	}
 	v.take(i)
 	if i.Filter != "" {
-		s.hasFilter(i.Filter)
+		s.hasFilter(i)
 	}
 	switch {
 	case i.Process == "":
@@ -200,7 +204,15 @@ func (v *view) addStatistics(s capture.Statistics) {
 
 // kernelPacket handles a packet of the kernel's views.
 func (s *socket) kernelPacket(p *capture.Packet) {
+	if p.Interface.View == capture.ViewDrop {
+		s.dropPacket(p)
+		return
+	}
 	if p.Interface.View == capture.ViewCgroup && s.cgroupPacket(p) {
+		return
+	}
+	if p.Interface.View == capture.ViewSelect {
+		s.selectPacket(p)
 		return
 	}
 	if p.Interface.View == capture.ViewWire {
@@ -210,6 +222,9 @@ func (s *socket) kernelPacket(p *capture.Packet) {
 		return
 	}
 	s.countAnswer(p)
+	if p.Interface.View == capture.ViewKernel {
+		s.countFilter(p)
+	}
 	e := s.open[p.ID]
 	if p.ID == 0 || e == nil || e.seen[p.Interface.View] || e.first == nil || e.departed {
 		s.newPacket(p)
@@ -447,7 +462,15 @@ func (s *socket) settle(e *entry) {
 	if e.pending {
 		e.stream.forget(e)
 	}
+	before := s.out.Undelivered.lost()
 	fate, told := e.settle()
+	if choice := &s.analysis.options.Choice; e.shown != nil && choice.waits() {
+		if choice.late(e, s.out.Undelivered.lost() > before) {
+			s.analysis.choose(e)
+		} else {
+			e.shown = nil
+		}
+	}
 	if e.shown != nil {
 		e.show(fate)
 		e.shown.told = told
@@ -473,6 +496,7 @@ func (s *socket) finish() {
 	}
 	s.finishSent()
 	s.finishCgroup()
+	s.finishDrops()
 	s.finishWire()
 	for protocol := range s.protocols {
 		if protocol != 0 {
@@ -487,7 +511,7 @@ func (s *socket) finish() {
 	}
 	if !s.user() {
 		out.Delivered = Count{}
-		out.Undelivered = Undelivered{ByFilter: out.Undelivered.ByFilter}
+		out.Undelivered = Undelivered{ByFilter: out.Undelivered.ByFilter, ByKernel: out.Undelivered.ByKernel}
 	}
 	if out.Timed {
 		out.Latency = s.latencies.latency()

@@ -36,19 +36,20 @@ type entry struct {
 	// them.
 	got, reads uint64
 	delivered  bool
-	sent       bool // it is a call that sent something
-	departed   bool // it is a packet that was sent
-	framed     bool // it was seen on an interface first
-	reached    bool // the filter or a hook saw it, or else the file has no view of those
-	piece      bool // it is a fragment
-	about      bool // it is ICMP about a packet of the socket
-	differs    bool // userspace got other bytes
-	gotFrom    int  // offset in the first view of the bytes that userspace got
-	ended      bool // a read returned the end of the stream here
-	failed     bool // and it returned an error
-	short      bool // the buffer of a read had no room for the rest
-	dropped    bool // by the receive queue
-	passed     bool // a later packet was delivered
+	sent       bool   // it is a call that sent something
+	departed   bool   // it is a packet that was sent
+	framed     bool   // it was seen on an interface first
+	reached    bool   // the filter or a hook saw it, or else the file has no view of those
+	piece      bool   // it is a fragment
+	about      bool   // it is ICMP about a packet of the socket
+	differs    bool   // userspace got other bytes
+	gotFrom    int    // offset in the first view of the bytes that userspace got
+	ended      bool   // a read returned the end of the stream here
+	failed     bool   // and it returned an error
+	short      bool   // the buffer of a read had no room for the rest
+	dropped    bool   // by the receive queue
+	reason     string // for which the kernel dropped it, empty if it did not
+	passed     bool   // a later packet was delivered
 	repeated   bool
 	handshake  bool
 	// stream has the payload from offset from to offset to; pending says that it was not

@@ -132,7 +132,7 @@ func (e *entry) settleFrame() (fate string) {
 		return "it was on the wire just before the capture ended"
 	}
 	w.Stopped.add(e.id, payload)
-	return "it was on the wire and never came to the filter"
+	return "it was on the wire and never came to the filter" + e.because()
 }
 
 // finishWire adds what the statistics say.

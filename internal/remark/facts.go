@@ -26,6 +26,16 @@ type fact struct {
 var (
 	kernelFacts = []fact{
 		{
+			holds: func(p *capture.Packet) bool { return p.Filter.Changed },
+			say:   sayFilterChange,
+			read:  readFilterChange,
+		},
+		{
+			holds: func(p *capture.Packet) bool { return p.Drop.Reason != "" },
+			say:   sayDrop,
+			read:  readDrop,
+		},
+		{
 			holds: func(p *capture.Packet) bool { return p.Verdict.Unasked },
 			say:   func(b []byte, _ *capture.Packet) []byte { return append(b, unasked...) },
 			read: func(sentence string, p *capture.Packet) bool {
@@ -201,7 +211,46 @@ var (
 	}
 )
 
+// sayDrop says why the kernel has freed a packet.
+func sayDrop(b []byte, p *capture.Packet) []byte {
+	b = append(append(b, droppedFor...), p.Drop.Reason...)
+	if p.Drop.Location != "" {
+		b = append(append(append(b, droppedIn...), p.Drop.Location...), ')')
+	}
+	return b
+}
+
+func readDrop(sentence string, p *capture.Packet) bool {
+	reason, ok := strings.CutPrefix(sentence, droppedFor)
+	if !ok || p.Interface.View != capture.ViewDrop {
+		return false
+	}
+	reason, location, located := strings.Cut(reason, droppedIn)
+	location, closed := strings.CutSuffix(location, ")")
+	if located != closed || !isKernelName(reason) || located && !isKernelName(location) {
+		return false
+	}
+	p.Drop = capture.Drop{Reason: reason, Location: location}
+	return true
+}
+
+// kernelName bounds the names that the kernel has for functions, in bytes.
+const kernelName = 512
+
+// isKernelName tells whether a text may be the name of a reason or a function, or a number.
+func isKernelName(text string) bool {
+	return text != "" && len(text) <= kernelName && strings.IndexFunc(text, func(c rune) bool {
+		return c != '_' && c != '.' && c != '$' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z')
+	}) < 0
+}
+
 const (
+	otherFilter = "from here on the socket has a filter of its own: "
+	noFilter    = "from here on the socket has no filter of its own"
+
+	droppedFor = "dropped by the kernel: "
+	droppedIn  = " (in "
+
 	verdictIs    = "verdict="
 	byTheFilter  = " (truncated by the filter)"
 	dropped      = verdictIs + "0 (dropped by the filter)"
@@ -249,6 +298,25 @@ func readMissing(sentence string, p *capture.Packet) bool {
 		}
 	}
 	return false
+}
+
+func sayFilterChange(b []byte, p *capture.Packet) []byte {
+	if p.Filter.Now == "" {
+		return append(b, noFilter...)
+	}
+	return append(append(b, otherFilter...), p.Filter.Now...)
+}
+
+func readFilterChange(sentence string, p *capture.Packet) bool {
+	now, other := strings.CutPrefix(sentence, otherFilter)
+	if other = other && now != ""; !other && sentence != noFilter {
+		return false
+	}
+	p.Filter = capture.FilterChange{Changed: true}
+	if other {
+		p.Filter.Now = now
+	}
+	return true
 }
 
 func sayFed(b []byte, p *capture.Packet) []byte {
@@ -373,15 +441,15 @@ var errnos = sync.OnceValue(func() map[string]syscall.Errno {
 // call: three lists of ids, and the sentences.
 const FactsSize = 6144
 
-// HasFacts tells whether a packet's comment has a sentence about its Verdict, its Receipt
-// or its being Truncated.
+// HasFacts tells whether a packet's comment has a sentence about its Drop, its Filter, its Verdict, its
+// Receipt or its being Truncated.
 func HasFacts(p *capture.Packet) bool {
 	r, said := &p.Receipt, &p.Reception
 	// Most packets have nothing of a Reception that is worth a look: one comparison tells.
 	return (said.Flags|said.Segment|uint32(len(said.Controls)) != 0 || said.Cut) && mentionsReception(p) ||
-		p.Verdict.Dropped || p.Verdict.Of > 0 || p.Verdict.Unasked || p.Truncated || r.Peeked || r.Belied || r.End || r.Errno != 0 ||
+		p.Drop.Reason != "" || p.Filter.Changed || p.Verdict.Dropped || p.Verdict.Of > 0 || p.Verdict.Unasked || p.Truncated || r.Peeked || r.Belied || r.End || r.Errno != 0 ||
 		isMissing(r.Missing) || r.BeforeTap > 0 || !r.Fed.Empty() || r.Later || r.QueueDropped > 0 ||
-		!r.Packets.Empty() || r.Waiting > 0
+		!r.Packets.Empty() || r.Waiting > 0 || p.Selection.Sockets > 0
 }
 
 // AppendFacts appends a packet's comment with the sentences about its facts, but not its
@@ -416,7 +484,7 @@ func place(comment string) int {
 
 func appendSentences(b []byte, p *capture.Packet) []byte {
 	empty := len(b)
-	for _, facts := range [...][]fact{kernelFacts, userFacts} {
+	for _, facts := range [...][]fact{selectFacts[:1], kernelFacts, userFacts} {
 		for i := range facts {
 			if !facts[i].holds(p) {
 				continue
@@ -449,6 +517,8 @@ func CutFacts(p *capture.Packet) {
 		return
 	case capture.ViewUser, capture.ViewSent:
 		facts = userFacts
+	case capture.ViewSelect:
+		facts = selectFacts
 	}
 	comment := p.Comment
 	for at := 0; at < len(comment); {

@@ -13,6 +13,7 @@ NR == FNR {
 	sequence[NR] = $8; header[NR] = $9 + 0; syn[NR] = $10 ~ /S/
 	data[NR] = $12; comment[NR] = $13
 	if (kernel[NR] && $1 != "") packet[$1] = NR
+	if ($2 ~ /:drop$/ && $1 != "" && match($13, /dropped by the kernel: [^ ;]+/)) why[$1] = substr($13, RSTART + 23, RLENGTH - 23)
 	rows = NR
 	next
 }
@@ -115,6 +116,8 @@ function tell(i, n) {
 		show(i, "userspace got " n " of " size[i] " bytes, not these", first, n)
 	else if (kept[i] == 0 && size[i] > 0)
 		show(i, "the filter dropped it, userspace got none of these bytes", 0, 0)
+	else if (id[i] in why)
+		show(i, "the kernel dropped it (" why[id[i]] "), userspace got none of these bytes", 0, 0)
 	else if (reads[i] > 0)
 		show(i, "userspace got a message without bytes", 0, 0)
 	else if (stream[i] != "" && size[i] <= header[i])

@@ -27,7 +27,7 @@ reading() { LC_ALL=C.UTF-8 "$@" 2>"$work/errors" || broken=$(sed '/^Running as u
 
 reading capinfos -I "$file" >"$work/infos"
 sed -n 's/^ *Name = //p' "$work/infos" >"$work/names"
-grep -Eq '.:(kernel|user|net|link|sent|wire)$' "$work/names" ||
+grep -Eq '.:(kernel|user|net|link|sent|cgroup|wire|drop)$' "$work/names" ||
 	stop "$name: no capture of ebpfdump: none of its interfaces is a socket's view, such as tcp:kernel" 1
 broken= # what reads the packets says it again
 
