@@ -256,7 +256,7 @@ func describeFilter(f *bpf.OwnFilter) (words string, ask *bpf.OwnFilter) {
 	}
 	whose := "of another ebpfdump"
 	if other.Ended {
-		whose = "of an ebpfdump that has ended"
+		whose = "of a capture that has ended"
 	}
 	switch {
 	case !other.Wraps:

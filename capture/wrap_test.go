@@ -269,7 +269,7 @@ func leftFilter(t *testing.T, server *target, conn io.Writer, kind string, befor
 		inside = "(own_counts), loaded "
 	}
 	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
-	if d := l.Interfaces()[0].Filter; !strings.Contains(d, ", the tap of an ebpfdump that has ended, with ") || !strings.Contains(d, inside) {
+	if d := l.Interfaces()[0].Filter; !strings.Contains(d, ", the tap of a capture that has ended, with ") || !strings.Contains(d, inside) {
 		t.Errorf("%s: the filter is described as %q", kind, d)
 	}
 	runLive(t, l, func() { server.sendAll(t, conn, "last") })
