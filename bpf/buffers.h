@@ -146,6 +146,30 @@ static __always_inline int entry_of(struct io_buffer_list *list, __u32 at, struc
 }
 
 #define SEARCHED 64 /* most buffers that are taken and not completed yet */
+#define SEARCHED_AT_ONCE 8
+
+/* Looks for a buffer among some entries before the head, from that one on. Returns how far its
+ * entry is before the head, SEARCHED if it is none of them.
+ */
+__attribute__((noinline)) int taken_among(__u32 slot, __u64 address, __u32 from, __u32 bid)
+{
+	struct io_buffer_list *list = (void *)address;
+	struct found *f = found(slot);
+	__u32 head, mask, back, i;
+
+	if (!f || !bpf_core_field_exists(list->buf_ring))
+		return SEARCHED;
+	head = FIELD(list, head);
+	mask = FIELD(list, mask);
+	for (i = 0; i < SEARCHED_AT_ONCE; i++) {
+		back = from + i;
+		if (back > mask + 1 || !entry_of(list, (head - back) & mask, &f->entry))
+			break;
+		if (f->entry.bid == bid)
+			return back;
+	}
+	return SEARCHED;
+}
 
 /* Finds the entry of a provided buffer: the process has not reused it yet, so it is still
  * where the kernel took it from. Returns how far that is before the head. A buffer that is
@@ -155,19 +179,16 @@ __attribute__((noinline)) int taken_before(__u32 slot, __u64 address, __u32 cfla
 {
 	struct io_buffer_list *list = (void *)address;
 	struct found *f = found(slot);
-	__u32 head, mask, i = 1;
+	__u32 from, back;
 
 	if (!f || !bpf_core_field_exists(list->buf_ring))
 		return SEARCHED;
-	head = FIELD(list, head);
-	mask = FIELD(list, mask);
 	if (cflags & CQE_BUFFER_MORE)
-		return entry_of(list, head & mask, &f->entry) && f->entry.bid == cflags >> 16 ? 0 : SEARCHED;
-	for (; i < SEARCHED; i++) {
-		if (i > mask + 1 || !entry_of(list, (head - i) & mask, &f->entry))
-			break;
-		if (f->entry.bid == cflags >> 16)
-			return i;
+		return entry_of(list, FIELD(list, head) & FIELD(list, mask), &f->entry) && f->entry.bid == cflags >> 16 ? 0 : SEARCHED;
+	for (from = 1; from < SEARCHED; from += SEARCHED_AT_ONCE) {
+		back = taken_among(slot, address, from, cflags >> 16);
+		if (back < SEARCHED)
+			return back;
 	}
 	return SEARCHED;
 }

@@ -8,8 +8,8 @@
 
 #define NAME_MAX 28	/* a struct sockaddr_in6 */
 #define PIECE_MAX 65536 /* bytes of one event */
-#define PIECES 48	/* events that one run of a loop makes */
-#define RUNS 64		/* of that loop in one call */
+#define PIECES 12	/* events that one run of a loop makes: short loops in long ones are verified sooner */
+#define RUNS 256	/* of that loop in one call */
 
 #define MSG_OOB 0x01
 #define MSG_PEEK 0x02

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroupRoot opens the root of the cgroup2 hierarchy. If it is not mounted, a detached mount
+// CgroupRoot opens the root of the cgroup2 hierarchy. If it is not mounted, a detached mount
 // is made, which nobody else sees.
-func cgroupRoot() (*os.File, error) {
+func CgroupRoot() (*os.File, error) {
 	if path, ok := CgroupMount(); ok {
 		if root, err := os.Open(path); err == nil {
 			return root, nil

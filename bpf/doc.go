@@ -48,14 +48,16 @@
 // # Kernels
 //
 // A Tap needs Linux 5.8 and CAP_BPF, a Wire also CAP_PERFMON and CAP_NET_RAW; a Hook and Calls also need BTF, CAP_PERFMON and
-// CAP_NET_ADMIN, and Calls support amd64, arm64 and riscv64. Drops need Linux 5.17 with BTF, CAP_BPF and CAP_PERFMON. An
-// Inspector needs Linux 5.10 with BTF, CAP_BPF and CAP_PERFMON. The tests run on 5.10 and newer kernels.
+// CAP_NET_ADMIN, and Calls support amd64, arm64 and riscv64. Drops need Linux 5.17 with BTF, CAP_BPF and CAP_PERFMON. A Selector
+// needs what a Tap needs, and CAP_PERFMON to record what a program sees that chooses by itself. An Inspector needs Linux 5.10
+// with BTF, CAP_BPF and CAP_PERFMON. The tests run on 5.10 and newer kernels.
 package bpf
 
 //go:generate go tool bpf2go -target bpfel -type record -type counters tap tap.c
 //go:generate go tool bpf2go -target bpfel -type mark -type mptcp_listener hook hook.c
 //go:generate go tool bpf2go -target bpfel -type event -type controls -type event_counters -type begun_call calls calls.c
 //go:generate go tool bpf2go -target bpfel sends sends.c
+//go:generate go tool bpf2go -target bpfel -type choice selector select.c
 //go:generate go tool bpf2go -target bpfel uring uring.c
 //go:generate go tool bpf2go -target bpfel drop drop.c
 //go:generate go tool bpf2go -target bpfel -type found_program inspect inspect.c

@@ -230,6 +230,7 @@ static __attribute__((noinline)) void describe_freed(__u64 address, struct recor
 	}
 	rec->gso_size = FIELD(shared, gso_size);
 	rec->gso_segs = FIELD(shared, gso_segs);
+	rec->nonlinear = f->length - f->linear;
 	rec->family = f->family;
 	rec->type = f->type;
 	rec->socket_protocol = f->protocol;

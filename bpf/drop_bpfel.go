@@ -92,6 +92,7 @@ type dropRecord struct {
 	VlanProto      uint32
 	GsoSize        uint32
 	GsoSegs        uint32
+	Nonlinear      uint32
 	Family         uint16
 	Type           uint16
 	SocketProtocol uint16
@@ -104,7 +105,6 @@ type dropRecord struct {
 	Link           [14]uint8
 	Before         uint16
 	Net            [64]uint8
-	_              [4]byte
 }
 
 // Names of all BPF objects in the ELF.

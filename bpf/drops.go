@@ -153,6 +153,12 @@ func aboutDrops() (dropFacts, error) {
 	return factsOfDrops(kernel)
 }
 
+// TellsDrops tells whether this kernel says why it frees packets, which Drops need.
+func TellsDrops() bool {
+	_, err := aboutDrops()
+	return err == nil
+}
+
 func factsOfDrops(kernel *btfBlob) (dropFacts, error) {
 	const point = "__traceiter_kfree_skb"
 	arguments := kernel.arguments(kernel.functions(point)[point])

@@ -105,7 +105,7 @@ func (f *Flows) Follow(hook *Hook, ports []uint16) error {
 	if err := f.objects.load(names[:1], names[1:]); err != nil {
 		return hook.diagnose(err)
 	}
-	root, err := cgroupRoot()
+	root, err := CgroupRoot()
 	if err != nil {
 		return err
 	}

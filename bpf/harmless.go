@@ -68,10 +68,18 @@ func writableMaps(info *ebpf.ProgramInfo) (names []string, err error) {
 		}
 		const readOnly = 1 << 7 // BPF_F_RDONLY_PROG of linux/bpf.h
 		if about.Flags&readOnly == 0 {
-			names = append(names, "its map "+terminal.Plain(about.Name))
+			names = append(names, mapName(id, about.Name))
 		}
 	}
 	return names, nil
+}
+
+// mapName is what to call a map of a program, which need not have a name.
+func mapName(id ebpf.MapID, name string) string {
+	if name == "" {
+		return fmt.Sprintf("its map %d (without a name)", id)
+	}
+	return "its map " + terminal.Plain(name)
 }
 
 // use is what a verified program does.

@@ -85,13 +85,14 @@ __attribute__((noinline)) __u32 ipv6_transport(struct __sk_buff *skb)
 }
 
 /* The position of the socket filter's offset 0 in the bytes that the hook sees, which begin
- * with the network header.
+ * with the network header. Global, so that the verifier does not go through all that follows once
+ * for each way through it.
  */
-static __always_inline __u32 filter_offset(struct __sk_buff *skb, const struct arrival *at)
+__attribute__((noinline)) __u32 filter_offset(struct __sk_buff *skb, __u32 family, __u32 type)
 {
 	__u8 first = 0;
 
-	if (at->family == AF_INET && at->type == SOCK_RAW)
+	if (family == AF_INET && type == SOCK_RAW)
 		return 0;
 	if (bpf_skb_load_bytes(skb, 0, &first, 1))
 		return 0;
@@ -140,6 +141,17 @@ static __always_inline int describe_owner(struct bpf_sock *sk, const struct mark
 	return wanted_port(at->local_port, at->peer_port);
 }
 
+/* How many bytes of a packet a program with direct access (data to data_end) does not reach. They
+ * are its last ones.
+ */
+static __always_inline __u32 nonlinear(struct __sk_buff *skb)
+{
+	__u64 linear = (void *)(long)skb->data_end - (void *)(long)skb->data;
+
+	asm volatile("" : "+r"(linear)); /* the verifier allows no other arithmetic with data_end */
+	return skb->len - linear;
+}
+
 /* Of the bytes from the filter's offset 0 on there are as many as without those before it.
  */
 static __always_inline __u32 limit(const struct arrival *at)
@@ -175,7 +187,8 @@ int arrived(struct __sk_buff *skb)
 	if (at.filter && bpf_map_lookup_elem(&wrappers, &at.filter))
 		return 1; /* the tap records it */
 	count(&c->seen);
-	at.start = filter_offset(skb, &at);
+	at.nonlinear = nonlinear(skb);
+	at.start = filter_offset(skb, at.family, at.type);
 	if (at.start > skb->len) {
 		count(&c->load_failed);
 		return 1;
@@ -212,7 +225,8 @@ int departed(struct __sk_buff *skb)
 	if (!c)
 		return 1;
 	count(&c->seen);
-	at.before = filter_offset(skb, &at);
+	at.nonlinear = nonlinear(skb);
+	at.before = filter_offset(skb, at.family, at.type);
 	if (at.before > skb->len)
 		at.before = 0;
 	record_packet(skb, c, &at, limit(&at));

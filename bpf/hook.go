@@ -271,7 +271,7 @@ func (opts HookOptions) taskPrograms() []attachment {
 }
 
 func (h *Hook) attach(tasks []attachment) error {
-	root, err := cgroupRoot()
+	root, err := CgroupRoot()
 	if err != nil {
 		return err
 	}

@@ -72,6 +72,7 @@ type hookRecord struct {
 	VlanProto      uint32
 	GsoSize        uint32
 	GsoSegs        uint32
+	Nonlinear      uint32
 	Family         uint16
 	Type           uint16
 	SocketProtocol uint16
@@ -84,7 +85,6 @@ type hookRecord struct {
 	Link           [14]uint8
 	Before         uint16
 	Net            [64]uint8
-	_              [4]byte
 }
 
 // Names of all BPF objects in the ELF.

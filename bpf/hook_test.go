@@ -180,7 +180,7 @@ func compareRecords(t *testing.T, i int, want, got *Record) {
 		r.Data, r.raw = nil, nil
 		r.Time, r.Cpu, r.Lost = 0, 0, 0
 		// Of the socket, which the filter is not shown.
-		r.Origin, r.Family, r.Type, r.SocketProtocol, r.LocalPort, r.PeerPort, r.State, r.Hook = 0, 0, 0, 0, 0, 0, 0, 0
+		r.Origin, r.Family, r.Type, r.SocketProtocol, r.LocalPort, r.PeerPort, r.State, r.Hook, r.Nonlinear = 0, 0, 0, 0, 0, 0, 0, 0, 0
 	}
 	if a, b := fmt.Sprintf("%+v", w.RecordHeader), fmt.Sprintf("%+v", g.RecordHeader); a != b {
 		t.Errorf("packet %d:\nfilter %s\nhook   %s", i, a, b)

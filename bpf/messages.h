@@ -209,20 +209,38 @@ static __always_inline void copy_sender(struct reading *r, __u64 name, __u32 len
 #define ROOM_PARTS 1024 /* most parts that a buffer can have (UIO_MAXIOV) */
 #define ROOM_UNKNOWN 0x7fffffff /* no more than the call returned will be copied */
 
-/* The size of a buffer, the sum of its parts. Global, so that its loop is verified once. */
-__attribute__((noinline)) __u32 room_of(__u64 iov, __u32 parts)
+#define PARTS_AT_ONCE 32
+
+/* The size of the first parts of a buffer. Global, so that its loop is verified once. */
+__attribute__((noinline)) __u32 room_of_first(__u64 iov, __u32 parts)
 {
 	struct user_iovec part;
 	__u64 room = 0;
 	int i;
 
-	for (i = 0; i < ROOM_PARTS; i++) {
+	for (i = 0; i < PARTS_AT_ONCE; i++) {
 		if (i >= parts)
 			break;
 		if (bpf_probe_read_user(&part, sizeof(part), (void *)(iov + i * sizeof(part))))
 			return ROOM_UNKNOWN;
 		room += part.len;
 		if (room > ROOM_UNKNOWN)
+			return ROOM_UNKNOWN;
+	}
+	return room;
+}
+
+/* The size of a buffer, the sum of its parts. */
+__attribute__((noinline)) __u32 room_of(__u64 iov, __u32 parts)
+{
+	__u64 room = 0;
+	int i;
+
+	for (i = 0; i < ROOM_PARTS; i += PARTS_AT_ONCE) {
+		if (i >= parts)
+			break;
+		room += room_of_first(iov + i * sizeof(struct user_iovec), parts - i);
+		if (room >= ROOM_UNKNOWN)
 			return ROOM_UNKNOWN;
 	}
 	return room;

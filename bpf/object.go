@@ -30,6 +30,32 @@ const maxObject = 64 << 20
 // The error is a *ChoiceError if another program would do. Whether the kernel accepts the
 // filter is only known when it is loaded.
 func ReadVerdict(path, program string) (*Verdict, error) {
+	return readProgram(path, program, filterPrograms)
+}
+
+// purpose is what a program is read for.
+type purpose struct {
+	types   []ebpf.ProgramType
+	name    string // of a program of these types
+	several string // of more than one
+	// takes says who takes only these, section how to make one.
+	takes, section string
+}
+
+var (
+	filterPrograms = purpose{
+		[]ebpf.ProgramType{ebpf.SocketFilter}, "socket filter", "socket filters",
+		"a socket takes only a socket filter", `put SEC("socket") before the filter's function`,
+	}
+	selectionPrograms = purpose{
+		[]ebpf.ProgramType{ebpf.SkReuseport, ebpf.SocketFilter}, "program that chooses a socket", "programs that choose a socket",
+		"a reuseport group takes only programs of type SkReuseport and socket filters", `put SEC("sk_reuseport") before the program's function`,
+	}
+)
+
+func (p *purpose) fits(program *ebpf.ProgramSpec) bool { return slices.Contains(p.types, program.Type) }
+
+func readProgram(path, program string, wanted purpose) (*Verdict, error) {
 	content, err := readFilter(path)
 	if err != nil {
 		return nil, err
@@ -45,11 +71,11 @@ func ReadVerdict(path, program string) (*Verdict, error) {
 		return nil, fmt.Errorf("reading the filter: %s: %w", path, err)
 	}
 	if program == "" {
-		if program, err = onlyFilter(path, spec); err != nil {
+		if program, err = onlyProgram(path, spec, wanted); err != nil {
 			return nil, err
 		}
 	}
-	if err := checkProgram(path, program, spec); err != nil {
+	if err := checkProgram(path, program, spec, wanted); err != nil {
 		return nil, err
 	}
 	return &Verdict{name: path + ":" + program, program: program, spec: needed(spec, program)}, nil
@@ -93,34 +119,32 @@ func checkObject(path string, content []byte) error {
 	return nil
 }
 
-// onlyFilter is the name of the object's socket filter, if there is just one.
-func onlyFilter(path string, spec *ebpf.CollectionSpec) (string, error) {
-	var filters []string
+// onlyProgram is the name of the object's program for a purpose, if there is just one.
+func onlyProgram(path string, spec *ebpf.CollectionSpec, wanted purpose) (string, error) {
+	var fitting []string
 	for name, p := range spec.Programs {
-		if p.Type == ebpf.SocketFilter {
-			filters = append(filters, name)
+		if wanted.fits(p) {
+			fitting = append(fitting, name)
 		}
 	}
-	slices.Sort(filters)
+	slices.Sort(fitting)
 	switch {
-	case len(filters) == 1:
-		return filters[0], nil
-	case len(filters) > 1:
-		return "", &ChoiceError{fmt.Sprintf("%s has several socket filters, %s: say which one, such as %s:%s",
-			path, strings.Join(filters, ", "), path, filters[0])}
+	case len(fitting) == 1:
+		return fitting[0], nil
+	case len(fitting) > 1:
+		return "", &ChoiceError{fmt.Sprintf("%s has several %s, %s: say which one, such as %s:%s",
+			path, wanted.several, strings.Join(fitting, ", "), path, fitting[0])}
 	}
-	return "", &ChoiceError{fmt.Sprintf("%s has no socket filter, but %s: put SEC(\"socket\") before the filter's function",
-		path, programs(spec))}
+	return "", &ChoiceError{fmt.Sprintf("%s has no %s, but %s: %s", path, wanted.name, programs(spec), wanted.section)}
 }
 
-func checkProgram(path, program string, spec *ebpf.CollectionSpec) error {
+func checkProgram(path, program string, spec *ebpf.CollectionSpec, wanted purpose) error {
 	p := spec.Programs[program]
 	if p == nil {
 		return &ChoiceError{fmt.Sprintf("%s has no program %s, but %s", path, program, programs(spec))}
 	}
-	if p.Type != ebpf.SocketFilter {
-		return &ChoiceError{fmt.Sprintf("%s:%s is %s, and a socket takes only a socket filter: put SEC(\"socket\") before the filter's function",
-			path, program, typeName(p))}
+	if !wanted.fits(p) {
+		return &ChoiceError{fmt.Sprintf("%s:%s is %s, and %s: %s", path, program, typeName(p), wanted.takes, wanted.section)}
 	}
 	return nil
 }

@@ -19,9 +19,6 @@ type OwnFilter struct {
 	Classic []unix.SockFilter
 }
 
-// IsWrapper tells whether the filter is a Wrapper, of another capture.
-func (f *OwnFilter) IsWrapper() bool { return f.Program.Name == wrapperName }
-
 // Key identifies the filter, as in the Filter of a Record. It is 0 for none.
 func (f *OwnFilter) Key() uint64 {
 	if f.Program.ID != 0 {

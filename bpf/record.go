@@ -58,6 +58,9 @@ type RecordHeader struct {
 	// both are 0 without segmentation offload.
 	GsoSize uint32
 	GsoSegs uint32
+	// Nonlinear is how many of Len, the last ones, lie in fragments, which programs with direct
+	// access do not reach. Only a Hook tells.
+	Nonlinear uint32
 	// Family is the socket's, unix.AF_INET or AF_INET6, in records of a Hook. The tap leaves
 	// it and the fields up to State 0.
 	Family uint16
@@ -84,7 +87,6 @@ type RecordHeader struct {
 	Before uint16
 	// Net holds the network header; see NetHeader.
 	Net [64]uint8
-	_   [4]byte
 }
 
 // The compiler compares the fields with those of struct record in record.h.
@@ -108,6 +110,10 @@ const (
 	// HookDrop: the kernel has freed it without having used it. Filter is the address of the
 	// instruction that did, and Verdict the kernel's reason: see Drops.
 	HookDrop
+	// HookSelect: a Selector has seen it, which chose the socket. Verdict is what its program
+	// returned. With a program that chooses by itself, the packet's bytes come after Before bytes
+	// with what Chosen returns.
+	HookSelect
 )
 
 // Record is a packet as the tap recorded it.

@@ -25,6 +25,7 @@
 #define HOOK_WIRE_IN 4	/* on an interface: it comes to the socket */
 #define HOOK_WIRE_OUT 5 /* on an interface: the socket has sent it */
 #define HOOK_DROP 6	/* the kernel has freed it, and says that this is no ordinary end */
+#define HOOK_SELECT 7 /* by the program that chooses a socket of a reuseport group */
 
 /* What a hook says of one packet; the packet follows, from offset 0 on or from before it,
  * in room of a class. Go's RecordHeader has the same fields, as its
@@ -55,6 +56,7 @@ struct record {
 	__u32 vlan_proto; /* network byte order */
 	__u32 gso_size;	  /* payload bytes of each segment, 0 without GSO */
 	__u32 gso_segs;
+	__u32 nonlinear; /* at a cgroup hook: of len, the last bytes, which direct access does not reach */
 	__u16 family;	       /* of the socket: AF_INET, AF_INET6; 0 unless at the cgroup hook */
 	__u16 type;	       /* SOCK_STREAM, ... */
 	__u16 socket_protocol; /* IPPROTO_TCP, ... */
@@ -92,6 +94,7 @@ struct arrival {
 	__u16 family, type, protocol, local_port, peer_port;
 	__u8 state, hook;
 	__u32 before;
+	__u32 nonlinear;
 #ifdef WITHOUT_SOCKET
 	__u64 cookie; /* of the socket that the packet is of, which is not the skb's */
 #endif
@@ -280,6 +283,7 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 	rec->state = at->state;
 	rec->hook = at->hook;
 	rec->before = at->before;
+	rec->nonlinear = at->nonlinear;
 	rec->filter = at->filter;
 	rec->verdict = at->decided;
 	rec->caplen = caplen;

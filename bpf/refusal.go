@@ -116,6 +116,9 @@ func (v *Verdict) explainRefusal(doing, does string, refused *ebpf.VerifierError
 				ins = c.instruction()
 			}
 			r.Reason, r.Hint = complaint.explain(m, ins)
+			if v.spec.Programs[v.program].Type == ebpf.SkReuseport && complaint.pattern == contextAccess {
+				r.Reason, r.Hint = explainMeta(m, ins)
+			}
 			r.Reason += where
 			break
 		}
@@ -130,8 +133,11 @@ type complaint struct {
 	explain func(m []string, ins *asm.Instruction) (reason, hint string)
 }
 
+// contextAccess is the complaint about a field of what a program gets.
+var contextAccess = regexp.MustCompile(`^invalid bpf_context access off=(-?\d+) size=(\d+)`)
+
 var complaints = []complaint{
-	{regexp.MustCompile(`^invalid bpf_context access off=(-?\d+) size=(\d+)`), explainContext},
+	{contextAccess, explainContext},
 	{regexp.MustCompile(`^calling kernel function (\S+) is not allowed`), func(m []string, _ *asm.Instruction) (string, string) {
 		return "socket filters may not call the kernel function " + m[1], "use a filter that does without"
 	}},
@@ -172,6 +178,21 @@ func explainContext(m []string, ins *asm.Instruction) (reason, hint string) {
 		return "socket filters may not write " + name + " of struct __sk_buff", "use a filter that does without"
 	}
 	return "socket filters may not read " + name + " of struct __sk_buff", "use a filter that does without"
+}
+
+// explainMeta explains refused accesses to struct sk_reuseport_md.
+func explainMeta(m []string, ins *asm.Instruction) (reason, hint string) {
+	offset, _ := strconv.ParseInt(m[1], 10, 64)
+	name, does := fmt.Sprintf("%s bytes at offset %s", m[2], m[1]), "read"
+	for _, f := range skb.Reuseport() {
+		if int64(f.Offset) <= offset && offset < int64(f.Offset)+int64(f.Size) {
+			name = f.Name
+		}
+	}
+	if ins != nil && (ins.OpCode.Class() == asm.StXClass || ins.OpCode.Class() == asm.StClass) {
+		does = "write"
+	}
+	return fmt.Sprintf("programs that choose a socket may not %s %s of struct sk_reuseport_md", does, name), "use a program that does without"
 }
 
 // unprivileged matches what verifiers refuse only without CAP_PERFMON.

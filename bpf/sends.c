@@ -123,26 +123,46 @@ static __always_inline void describe_sent(struct reading *r)
 
 #define MESSAGES_MAX 1024 /* of one call */
 
+#define MESSAGES_AT_ONCE 32
+
+/* Goes back by the lengths of some messages. Returns whether there are more. Global, so that its
+ * loop is verified once.
+ */
+__attribute__((noinline)) int go_back_some(__u32 slot)
+{
+	struct reading *r = reading(slot);
+	__u32 len;
+	int i;
+
+	if (!r)
+		return 0;
+	for (i = 0; i < MESSAGES_AT_ONCE; i++) {
+		if (!r->message_count)
+			return 0;
+		if (bpf_probe_read_user(&len, sizeof(len), (void *)r->messages + __builtin_offsetof(struct user_mmsghdr, len))) {
+			r->head.known &= ~EVENT_SEQ;
+			return 0;
+		}
+		r->head.seq -= len;
+		r->messages += sizeof(struct user_mmsghdr);
+		r->message_count--;
+	}
+	return 1;
+}
+
 /* Goes back in the stream from the end of what sendmmsg has sent to the beginning, by the
  * lengths that the kernel has noted at each message.
  */
 __attribute__((noinline)) int go_back(__u32 slot)
 {
 	struct reading *r = reading(slot);
-	__u32 len;
-	__u64 at;
 	int i;
 
 	if (!r)
 		return 0;
-	at = r->messages + __builtin_offsetof(struct user_mmsghdr, len);
-	for (i = 0; i <= MESSAGES_MAX; i++) {
-		if (i >= r->message_count)
+	for (i = 0; i <= MESSAGES_MAX; i += MESSAGES_AT_ONCE) {
+		if (!go_back_some(slot))
 			return 0;
-		if (bpf_probe_read_user(&len, sizeof(len), (void *)at))
-			break;
-		r->head.seq -= len;
-		at += sizeof(struct user_mmsghdr);
 	}
 	r->head.known &= ~EVENT_SEQ;
 	return 0;

@@ -26,6 +26,11 @@ __u64 lease_end; /* CLOCK_BOOTTIME, nanoseconds */
  */
 const volatile __u64 wrapped = 0;
 
+/* Whether this is no socket's filter, but chooses a socket of a reuseport group by the number that
+ * verdict() returns.
+ */
+const volatile __u32 selects = 0;
+
 __u32 unknown_zero; /* always 0, but the verifier cannot know that */
 
 /* Go replaces this function by the user's filter before it loads the tap. So the compiler
@@ -52,13 +57,15 @@ int tap(struct __sk_buff *skb)
 	 */
 	decided = verdict(skb) ^ *(volatile __u32 *)&unknown_zero;
 	if (!*(volatile __u32 *)&enabled || (leased && bpf_ktime_get_boot_ns() > *(volatile __u64 *)&lease_end))
-		return wrapped ? decided : -1; /* -1 is all of it */
+		return wrapped || selects ? decided : -1; /* -1 is all of it */
 	c = counts_here();
 	if (!c)
 		return decided;
 	count(&c->seen);
-	if (!decided)
+	if (!decided && !selects)
 		count(&c->dropped);
+	if (selects)
+		at.hook = HOOK_SELECT;
 	at.decided = decided;
 	at.filter = wrapped;
 	record_packet(skb, c, &at, snaplen);

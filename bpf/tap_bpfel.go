@@ -48,6 +48,7 @@ type tapRecord struct {
 	VlanProto      uint32
 	GsoSize        uint32
 	GsoSegs        uint32
+	Nonlinear      uint32
 	Family         uint16
 	Type           uint16
 	SocketProtocol uint16
@@ -60,7 +61,6 @@ type tapRecord struct {
 	Link           [14]uint8
 	Before         uint16
 	Net            [64]uint8
-	_              [4]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -73,6 +73,7 @@ const (
 	tapVarEnabled     = "enabled"
 	tapVarLeaseEnd    = "lease_end"
 	tapVarLeased      = "leased"
+	tapVarSelects     = "selects"
 	tapVarSnaplen     = "snaplen"
 	tapVarUnknownZero = "unknown_zero"
 	tapVarWakesFirst  = "wakes_first"
@@ -141,6 +142,7 @@ type tapVariableSpecs struct {
 	Enabled     *ebpf.VariableSpec `ebpf:"enabled"`
 	LeaseEnd    *ebpf.VariableSpec `ebpf:"lease_end"`
 	Leased      *ebpf.VariableSpec `ebpf:"leased"`
+	Selects     *ebpf.VariableSpec `ebpf:"selects"`
 	Snaplen     *ebpf.VariableSpec `ebpf:"snaplen"`
 	UnknownZero *ebpf.VariableSpec `ebpf:"unknown_zero"`
 	WakesFirst  *ebpf.VariableSpec `ebpf:"wakes_first"`
@@ -187,6 +189,7 @@ type tapVariables struct {
 	Enabled     *ebpf.Variable `ebpf:"enabled"`
 	LeaseEnd    *ebpf.Variable `ebpf:"lease_end"`
 	Leased      *ebpf.Variable `ebpf:"leased"`
+	Selects     *ebpf.Variable `ebpf:"selects"`
 	Snaplen     *ebpf.Variable `ebpf:"snaplen"`
 	UnknownZero *ebpf.Variable `ebpf:"unknown_zero"`
 	WakesFirst  *ebpf.Variable `ebpf:"wakes_first"`

@@ -107,6 +107,11 @@ func (v *Verdict) load(alone bool) (*ebpf.Collection, error) {
 
 // splice replaces the tap's own verdict function by the filter, with maps that exist already.
 func (v *Verdict) splice(tap *ebpf.ProgramSpec, maps map[string]*ebpf.Map) error {
+	return v.spliceWith(tap, maps, func(own asm.Instructions) asm.Instructions { return own })
+}
+
+// spliceWith is splice with a function that changes the filter's instructions where they stand.
+func (v *Verdict) spliceWith(tap *ebpf.ProgramSpec, maps map[string]*ebpf.Map, change func(own asm.Instructions) asm.Instructions) error {
 	begin, end, err := function(tap.Instructions, verdictSymbol)
 	if err != nil {
 		return err
@@ -116,7 +121,7 @@ func (v *Verdict) splice(tap *ebpf.ProgramSpec, maps map[string]*ebpf.Map) error
 	if err != nil {
 		return err
 	}
-	tap.Instructions = slices.Concat(tap.Instructions[:begin], own, tap.Instructions[end:])
+	tap.Instructions = slices.Concat(tap.Instructions[:begin], change(own), tap.Instructions[end:])
 	// Some helpers are only for filters with a GPL-compatible license. The tap needs none.
 	tap.License = filter.License
 	return nil

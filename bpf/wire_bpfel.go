@@ -103,6 +103,7 @@ type wireRecord struct {
 	VlanProto      uint32
 	GsoSize        uint32
 	GsoSegs        uint32
+	Nonlinear      uint32
 	Family         uint16
 	Type           uint16
 	SocketProtocol uint16
@@ -115,7 +116,6 @@ type wireRecord struct {
 	Link           [14]uint8
 	Before         uint16
 	Net            [64]uint8
-	_              [4]byte
 }
 
 // Names of all BPF objects in the ELF.

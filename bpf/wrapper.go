@@ -104,40 +104,58 @@ func (t *Tap) Wrap(f *OwnFilter) (_ *Wrapper, err error) {
 
 // hold takes hold of an eBPF program, and makes the array for the tail call.
 func (w *Wrapper) hold(id uint32) (err error) {
-	if w.program, err = ebpf.NewProgramFromID(ebpf.ProgramID(id)); err != nil {
-		if errors.Is(err, unix.EPERM) {
-			return LacksCapability(unix.CAP_SYS_ADMIN, "taking hold of the socket's eBPF filter", err)
-		}
-		return fmt.Errorf("taking hold of the socket's eBPF filter: %w", err)
+	if w.program, err = openProgram(id); err != nil {
+		return err
 	}
 	if w.array, err = ebpf.NewMap(&ebpf.MapSpec{Name: "wrapped", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 1}); err != nil {
 		return fmt.Errorf("making room for the socket's eBPF filter: %w", err)
 	}
 	if err := w.array.Put(uint32(0), w.program); err != nil {
-		return fmt.Errorf("running the socket's eBPF filter inside the tap: %w", err)
+		return fmt.Errorf("putting the socket's eBPF filter where the tap finds it: %w", err)
 	}
 	return nil
 }
 
-// pinFolder is where a BPF file system is mounted, without the pins that nobody needs any more.
-func pinFolder() (string, error) {
-	const usual = "/sys/fs/bpf"
+// FileSystem is the folder of a BPF file system in which something can be pinned. Otherwise the error
+// is a *MissingError.
+func FileSystem() (string, error) {
+	const usual, needs = "/sys/fs/bpf", "keeping hold of an eBPF filter needs a BPF file system"
+	refusal := error(nil)
 	for _, folder := range append([]string{usual}, mountsOf("bpf")...) {
 		var fs unix.Statfs_t
-		if unix.Statfs(folder, &fs) == nil && fs.Type == unix.BPF_FS_MAGIC {
-			tidyPins(folder)
+		if unix.Statfs(folder, &fs) != nil || fs.Type != unix.BPF_FS_MAGIC {
+			continue
+		}
+		err := unix.Faccessat(unix.AT_FDCWD, folder, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		if err == nil {
 			return folder, nil
 		}
+		if refusal == nil {
+			refusal = &MissingError{
+				What: fmt.Sprintf("%s, and that at %s may not be written to (%v)", needs, folder, err),
+				Hint: "mount one that may be: mount -t bpf bpf " + usual,
+				Err:  err,
+			}
+		}
 	}
-	return "", &MissingError{
-		What: "running an eBPF filter inside the tap needs a BPF file system, and none is mounted",
-		Hint: "mount -t bpf bpf " + usual,
+	if refusal != nil {
+		return "", refusal
 	}
+	return "", &MissingError{What: needs + ", and none is mounted", Hint: "mount -t bpf bpf " + usual}
 }
 
-// mountsOf are the folders where a kind of file system is mounted.
+// pinFolder is where to pin, without the pins that nobody needs any more.
+func pinFolder() (string, error) {
+	folder, err := FileSystem()
+	if err == nil {
+		tidyPins(folder)
+	}
+	return folder, err
+}
+
+// mountsOf are the folders where a kind of file system is mounted, for this thread.
 func mountsOf(kind string) (folders []string) {
-	mounts, _ := os.ReadFile("/proc/self/mounts")
+	mounts, _ := os.ReadFile("/proc/thread-self/mounts")
 	for line := range strings.Lines(string(mounts)) {
 		if fields := strings.Fields(line); len(fields) > 2 && fields[2] == kind {
 			folders = append(folders, fields[1])
@@ -209,6 +227,7 @@ func (w *Wrapper) Close() error {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+	tidyPins(filepath.Dir(w.pin)) // of the one whose place it took, if that was left by a capture
 	w.pin = ""
 	return err
 }

@@ -35,7 +35,7 @@ func Attach(conn syscall.Conn, options Options) (*Session, error) {
 	if err := options.check(); err != nil {
 		return nil, err
 	}
-	for _, v := range []View{ViewUser, ViewSent} {
+	for _, v := range []View{ViewUser, ViewSent, ViewSelect} {
 		if !options.wants(v) {
 			continue
 		}
@@ -68,7 +68,7 @@ func Attach(conn syscall.Conn, options Options) (*Session, error) {
 		})
 	})
 	if err == nil {
-		s.own.home.pairer, s.own.loss = pair.Nothing{}, nil
+		s.own.home.pairer, s.own.losses = pair.Nothing{}, nil
 	}
 	return s, err
 }

@@ -89,7 +89,7 @@ func (c *collector) idOf(rec *bpf.Record, lost uint64, whole []byte, length int,
 			return id
 		}
 	}
-	return c.sightings.arrives(rec, whole, length, layer, c.newID)
+	return c.sightings.arrives(rec, whole, length, layer, func() uint64 { return c.nextID(rec) })
 }
 
 // arrived processes what the hook has recorded of a packet that arrives at a socket with the tap.
@@ -101,7 +101,7 @@ func (c *collector) arrived(whole []byte, length int) {
 		return
 	}
 	c.packet.Direction = direction(rec.PktType)
-	c.packet.ID = c.sightings.arrives(rec, whole, length, r.kind.layer, c.newID)
+	c.packet.ID = c.sightings.arrives(rec, whole, length, r.kind.layer, func() uint64 { return c.nextID(rec) })
 	c.hooks.beside.saw(rec, c.packet.ID)
 	c.cgroup(r, &c.packet, whole, length)
 }

@@ -199,6 +199,12 @@ func (c *collector) finish() error {
 // kernel processes the record that was just read.
 func (c *collector) kernel() {
 	rec := &c.record
+	if rec.Hook == bpf.HookSelect {
+		if o, ours := c.origin.(*own); ours && o.group != nil {
+			c.chosen(o.group)
+		}
+		return
+	}
 	whole, length := wholeOf(rec)
 	switch {
 	case rec.Hook == bpf.HookNone:
@@ -339,6 +345,7 @@ func address(p *Packet, rec *bpf.Record, layer Layer) {
 		sport, dport = binary.BigEndian.Uint16(transport), binary.BigEndian.Uint16(transport[2:])
 	}
 	p.Src, p.Dst = netip.AddrPortFrom(src, sport), netip.AddrPortFrom(dst, dport)
+	p.Meta.ChecksumPartial = partialChecksum(p.Protocol, net, transport, int(rec.Len)-(len(rec.Data)-len(transport)))
 }
 
 // hasPorts tells whether an IP protocol's header begins with two ports.
@@ -361,10 +368,11 @@ func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 		p.Verdict, p.Truncated = verdictOf(rec.Verdict, rec.Len), rec.Caplen < rec.Len
 		p.Verdict.Asked = asked.Asked && p.Verdict != Verdict{}
 		p.Verdict.Unasked = asked.Unasked
+		p.Filter = at.filterChange(r.outlet)
 		at.record(rec.Verdict)
 		c.add(p, at, true)
 		c.drops, p.Drops = 0, 0
-		p.Verdict, p.Truncated = Verdict{}, false
+		p.Verdict, p.Truncated, p.Filter = Verdict{}, false, FilterChange{}
 	}
 	for _, view := range []View{ViewNet, ViewLink} {
 		at := r.at(view, p)

@@ -87,6 +87,11 @@ func (f *foreign) hasPort(ports []uint16) bool {
 	return false
 }
 
+// onlyWrapped tells whether the socket is of a family that is captured for its filter only.
+func (f *foreign) onlyWrapped() bool {
+	return f.domain != unix.AF_INET && f.domain != unix.AF_INET6 && f.domain != unix.AF_UNIX
+}
+
 func (f *foreign) String() string {
 	var words []string
 	if f.listening {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,9 @@ type JoinConfig struct {
 	// Filtered is called for each socket that is skipped because it has a filter already, which
 	// ReplaceFilter would replace. Default: Notice is called.
 	Filtered func(socket string)
+	// LeftOut is called, by Join, with the packet and netlink sockets that are skipped because they
+	// are captured with WrapFilter only. Default: Notice is called.
+	LeftOut func(sockets []string)
 }
 
 func (c *JoinConfig) byDescriptor() bool { return len(c.Descriptors) > 0 }
@@ -105,6 +109,7 @@ func Join(config JoinConfig) (_ *Live, err error) {
 	if l.scanner.denied != nil {
 		return nil, fmt.Errorf("joining %s: %w", whose, l.scanner.denied)
 	}
+	l.tellLeftOut()
 	if len(l.roster.listed()) > 0 {
 		return l, nil
 	}
@@ -167,6 +172,8 @@ func (c *JoinConfig) check() error {
 		return errors.New("joining processes: JoinConfig.WrapFilter goes with neither a Verdict nor ReplaceFilter")
 	case c.WrapFilter && c.wants(ViewCgroup):
 		return errors.New("joining processes: JoinConfig.WrapFilter does not go with the view cgroup")
+	case c.wants(ViewSelect):
+		return fmt.Errorf("joining processes: the view %v is only of a reuseport group that the capture has opened", ViewSelect)
 	}
 	return c.Options.check()
 }
@@ -274,7 +281,7 @@ func (l *Live) OwnFilters() []OwnFilter {
 	if l.collector.filters == nil {
 		return nil
 	}
-	return l.collector.filters.list()
+	return l.collector.filters.list(l.roster)
 }
 
 // follow begins to follow a process. ESRCH means that it has ended.
@@ -412,6 +419,20 @@ func (l *Live) filtered(socket string) {
 	l.tellOnce(socket+" has a filter already, and is left alone: ReplaceFilter takes its place", tell)
 }
 
+// tellLeftOut reports the sockets that are skipped without WrapFilter: those of processes that were
+// named, or if there are no others.
+func (l *Live) tellLeftOut() {
+	left := l.scanner.leftOut
+	l.scanner.leftOut = nil
+	switch {
+	case len(left) == 0 || l.config.Cgroup != "" && len(l.roster.listed()) > 0:
+	case l.config.LeftOut != nil:
+		l.config.LeftOut(left)
+	default:
+		l.config.Notice(strings.Join(left, ", ") + ": left out, although there is a filter: WrapFilter takes it along")
+	}
+}
+
 func (l *Live) tellOnce(text string, tell func(string)) {
 	l.saidMu.Lock()
 	defer l.saidMu.Unlock()
@@ -492,10 +513,10 @@ func (l *Live) Remarks() []string {
 		all = append(all, "the process has mapped a socket into its memory: what it reads there is not in the user view")
 	}
 	if n := l.follower.spliced; n > 0 {
-		all = append(all, fmt.Sprintf("%d bytes went by splice, without a copy or into buffers that nobody can find: the user view has their length only", n))
+		all = append(all, quantity(n, "byte")+" went by splice, without a copy or into buffers that nobody can find: the user view has the length only")
 	}
 	if n := l.follower.moved; n > 0 {
-		all = append(all, fmt.Sprintf("%d bytes were sent by sendfile or splice: the sent view has their length only", n))
+		all = append(all, quantity(n, "byte")+" went out by sendfile or splice: the sent view has the length only")
 	}
 	if l.uring.Load() && l.config.wants(ViewSent) {
 		all = append(all, "the process uses io_uring: what it sent that way is not in the sent view")
@@ -510,9 +531,17 @@ func (l *Live) Remarks() []string {
 		all = append(all, fmt.Sprintf("sockets were made in %s that the capture does not see: the wire view has nothing of those", otherNetworks(n)))
 	}
 	if n := l.collector.forgotten.Load(); n > 0 {
-		all = append(all, fmt.Sprintf("%d packets were of sockets that nobody knows: they are not in the capture", n))
+		all = append(all, quantity(n, "packet")+" of sockets that nobody knows: not in the capture")
 	}
 	return all
+}
+
+// quantity is a number with its noun.
+func quantity(n uint64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // Close releases the programs and the processes. It is safe to call it twice.

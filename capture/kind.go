@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -73,6 +74,19 @@ func (k *Kind) Protocol() uint8 {
 // CanEcho tells whether what the socket received can be sent back through it.
 func (k *Kind) CanEcho() bool { return k.canEcho }
 
+// InKernel tells whether this kernel has such sockets.
+func (k *Kind) InKernel() bool {
+	protocol := k.protocol
+	if k.anyProtocol {
+		protocol = unix.IPPROTO_TCP
+	}
+	fd, err := unix.Socket(k.domain, k.typ|unix.SOCK_CLOEXEC, protocol)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return err == nil || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
+}
+
 // Stream tells whether userspace reads a stream of bytes and not messages.
 func (k *Kind) Stream() bool { return k.stream }
 
@@ -130,7 +144,7 @@ func (k *Kind) Family() int { return k.domain }
 // newInterface describes one view of the kind. clockError bounds the error of its times, in
 // nanoseconds.
 func (k *Kind) newInterface(view View, clockError int64) Interface {
-	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6(), HasMeta: view != ViewUser && view != ViewSent, Source: SourceTap}
+	i := Interface{Kind: k.Name, View: view, IPv6: k.IPv6(), HasMeta: view != ViewUser && view != ViewSent && view != ViewSelect, Source: SourceTap}
 	switch view {
 	case ViewKernel:
 		i.Layer, i.ClockError = k.layer, clockError
@@ -144,6 +158,8 @@ func (k *Kind) newInterface(view View, clockError int64) Interface {
 		if k.segments() {
 			i.Header = HeaderSegment
 		}
+	case ViewSelect:
+		i.Layer, i.Header = LayerTransport, HeaderSynthetic
 	case ViewNet, ViewCgroup, ViewDrop:
 		i.Layer = LayerNetwork
 	case ViewLink, ViewWire:

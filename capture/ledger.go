@@ -44,6 +44,8 @@ type Counts struct {
 	// Framed counts the frames of the wire view, a packet once for each interface that it passed,
 	// and FramedSent those of them that were sent.
 	Framed, FramedSent uint64
+	// Selected counts the packets of the select view.
+	Selected uint64
 	// Tap is the ledger of the tap.
 	Tap bpf.Counters
 	// Ingress is the ledger of what the cgroup hook saw arrive at sockets that have the tap as
@@ -55,6 +57,8 @@ type Counts struct {
 	DropsMissed uint64
 	// Wire is that of the frames of the sockets on interfaces.
 	Wire bpf.Counters
+	// Select is the ledger of what the program saw that chooses a socket of a reuseport group.
+	Select bpf.Counters
 	// Calls is the ledger of the receiving system calls of other processes, and Sends that of
 	// the sending ones.
 	Calls, Sends bpf.CallCounters
@@ -63,7 +67,7 @@ type Counts struct {
 // Lost is the number of packets and calls of which there was no record. Some of Missed may add
 // to it.
 func (c *Counts) Lost() uint64 {
-	return c.Tap.Lost() + c.Ingress.Lost() + c.Egress.Lost() + c.Wire.Lost() + c.Drops.Lost() + c.Calls.Lost() + c.Sends.Lost()
+	return c.Tap.Lost() + c.Ingress.Lost() + c.Egress.Lost() + c.Wire.Lost() + c.Drops.Lost() + c.Select.Lost() + c.Calls.Lost() + c.Sends.Lost()
 }
 
 // Account says what became of the packets that a filter saw, each of which userspace gets as
@@ -73,7 +77,7 @@ func (c *Counts) Lost() uint64 {
 //
 // Streams have none, since a read does not correspond to a segment.
 type Account struct {
-	// Kind is the name of the socket kind.
+	// Kind is the name of the socket kind, with the number of the socket in its reuseport group: "udp[2]".
 	Kind string
 	// Seen counts the packets for which the filter ran, including those for which the ring had
 	// no room.
@@ -139,7 +143,7 @@ func (a *Account) String() string {
 	term(unread, a.Unread)
 	term(" - %d delivered from before the tap", a.Before)
 	term(" - %d delivered that no filter saw", a.Unknown)
-	term("; %d more were dropped before the filter could see them, for want of room or because they are broken", a.Unseen)
+	term("; dropped besides before the filter could see them, for want of room or because they are broken: %d", a.Unseen)
 	if a.Unread > 0 {
 		term("; sockets closed before they could say what they dropped: %d, and it is among what was not read", a.Closed)
 	}
@@ -217,6 +221,16 @@ func (d *dropCount) add(more dropCount) {
 // near returns the number nearest to another one that has these lower 32 bits.
 func near(number int64, lower uint32) int64 { return number + int64(int32(lower-uint32(number))) }
 
+// name names the outlet's sockets, as the names of its interfaces do.
+func (p *outlet) name() string {
+	for v, at := range p.lanes {
+		if at != nil && View(v) != ViewSelect {
+			return at.sockets()
+		}
+	}
+	return p.kind.Name
+}
+
 // account balances an outlet's tally. missed packets have no record; the verdict dropped
 // missedFiltered of them.
 //
@@ -226,7 +240,7 @@ func near(number int64, lower uint32) int64 { return number + int64(int32(lower-
 func (p *outlet) account(missed, missedFiltered uint64) Account {
 	t := &p.tally
 	a := Account{
-		Kind: p.kind.Name, Seen: t.seen + t.after + missed, Filtered: t.filtered + missedFiltered,
+		Kind: p.name(), Seen: t.seen + t.after + missed, Filtered: t.filtered + missedFiltered,
 		After: t.after + t.stray, Delivered: t.delivered, Before: t.before, Closed: t.closed,
 		again: p.kind.blocksSender(),
 	}
@@ -257,11 +271,12 @@ type ledger struct {
 	outlets   []*outlet
 	started   int64 // on the boot clock
 	tap       *bpf.Tap
-	hook      *bpf.Hook  // nil if nothing is recorded at the cgroup hooks
-	drops     *bpf.Drops // nil without ViewDrop
-	calls     *bpf.Calls // nil if the calls of other processes are not followed
-	wire      *wire      // nil if nobody wants to see the interfaces
-	untapped  bool       // no account can balance
+	hook      *bpf.Hook     // nil if nothing is recorded at the cgroup hooks
+	drops     *bpf.Drops    // nil without ViewDrop
+	calls     *bpf.Calls    // nil if the calls of other processes are not followed
+	wire      *wire         // nil if nobody wants to see the interfaces
+	selector  *bpf.Selector // nil if no program chooses among the sockets
+	untapped  bool          // no account can balance
 }
 
 // counts may be called while the capture goes on.
@@ -284,8 +299,14 @@ func (g *ledger) counts() (Counts, error) {
 		Ordinary:     c.ordinary.Load(),
 		Framed:       c.counts[ViewWire].Load(),
 		FramedSent:   c.frames.sent.Load(),
+		Selected:     c.counts[ViewSelect].Load(),
 	}
 	var err error
+	if g.selector != nil {
+		if counts.Select, err = g.selector.Counters(); err != nil {
+			return counts, err
+		}
+	}
 	if g.wire != nil {
 		if counts.Wire, err = g.wire.tap.Counters(); err != nil {
 			return counts, err
@@ -378,6 +399,8 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 		st.Dropped = counts.Drops.Lost()
 	case at.View == ViewWire:
 		st.Dropped = counts.Wire.Lost()
+	case at.View == ViewSelect:
+		st.Dropped, filtered = counts.Select.Lost(), counts.Select.Dropped
 	case at.View == ViewCgroup:
 		st.Dropped = counts.Ingress.Lost() + counts.Egress.Lost()
 		if c.hooks.beside == nil {
@@ -405,7 +428,7 @@ func (st *Statistics) balance(a *Account) {
 	case a == nil:
 	case st.Interface.View == ViewUser:
 		st.OSDropped, st.Account, st.Comment = a.Queue+a.Unseen, a, a.String()
-	case st.Interface.View == ViewSent, st.Interface.View == ViewCgroup, st.Interface.View == ViewWire, st.Interface.View == ViewDrop: // it is about what the filter saw
+	case st.Interface.View == ViewSent, st.Interface.View == ViewCgroup, st.Interface.View == ViewWire, st.Interface.View == ViewDrop, st.Interface.View == ViewSelect: // it is about what the filter saw
 	default:
 		st.OSDropped = a.Unseen
 	}

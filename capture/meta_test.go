@@ -2,8 +2,14 @@ package capture
 
 import (
 	"bytes"
+	"encoding/binary"
+	"errors"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -165,6 +171,148 @@ func TestGSO(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// A packet socket's auxiliary data says of which packets the checksum is not there yet.
+func TestChecksumPartial(t *testing.T) {
+	t.Parallel()
+	ns := mustNamespace(t)
+	wire := tapWire(t, ns)
+	if err := unix.SetsockoptInt(wire.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
+		t.Fatal(err)
+	}
+	partial := 0
+	for _, name := range []string{"tcp", "tcp6", "udp", "udp6"} {
+		var port uint16
+		kind := mustKind(t, name)
+		sink, _ := run(t, Config{Kind: kind, Namespace: ns, Options: Options{Views: []View{ViewKernel, ViewNet}}}, func(s *Session) {
+			port = s.main.local.Port()
+			conn := dialIn(t, s, strings.TrimSuffix(name, "6"))
+			for n := range 8 {
+				if _, err := conn.Write(pattern(n * n * 300)); err != nil {
+					t.Error(err)
+				}
+			}
+			conn.Close()
+			if name == "udp" {
+				sendWithChecksum(t, ns, port, "of a raw socket")
+			}
+			if err := s.settle(t.Context(), Counts{}); err != nil {
+				t.Error(err)
+			}
+		})
+		var want []bool
+		for {
+			ip, oob := make([]byte, 1<<16), make([]byte, 64)
+			n, oobn, _, from, err := unix.Recvmsg(wire.fd, ip, oob, 0)
+			if errors.Is(err, unix.EAGAIN) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if from.(*unix.SockaddrLinklayer).Pkttype == unix.PACKET_OUTGOING || n < 24 ||
+				binary.BigEndian.Uint16(transport(ip)[2:]) != port {
+				continue
+			}
+			messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+			if err != nil || len(messages) != 1 {
+				t.Fatal(messages, err)
+			}
+			want = append(want, binary.NativeEndian.Uint32(messages[0].Data)&unix.TP_STATUS_CSUMNOTREADY != 0)
+		}
+		for _, view := range []View{ViewKernel, ViewNet} {
+			var got []bool
+			for _, p := range sink.view(view) {
+				got = append(got, p.Meta.ChecksumPartial)
+				if p.Meta.ChecksumPartial {
+					partial++
+				}
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: checksums are partial: %v in the %s view, %v for a packet socket", name, got, view, want)
+			}
+		}
+	}
+	if partial == 0 {
+		t.Error("all checksums were there")
+	}
+}
+
+// sendWithChecksum sends a datagram to a port of 127.0.0.1 that has its checksum already.
+func sendWithChecksum(t *testing.T, ns *Namespace, port uint16, payload string) {
+	t.Helper()
+	datagram := binary.BigEndian.AppendUint16([]byte{0x30, 0x39}, port)
+	datagram = append(binary.BigEndian.AppendUint16(datagram, uint16(8+len(payload))), 0, 0)
+	datagram = append(datagram, payload...)
+	sum := uint32(0x7f00+1)*2 + unix.IPPROTO_UDP + uint32(len(datagram))
+	for i, b := range datagram {
+		sum += uint32(b) << (8 * (1 - i&1))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(datagram[6:], ^uint16(sum))
+	err := ns.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_UDP)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return unix.Sendto(fd, datagram, 0, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What sendfile sends are pages of the file, beside the headers. A small datagram is in one piece.
+func TestNonLinear(t *testing.T) {
+	t.Parallel()
+	ns := mustNamespace(t)
+	file, err := os.Create(filepath.Join(t.TempDir(), "page"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.Write(pattern(3000)); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]uint32{"tcp": 3000, "udp": 0} {
+		sink, _ := run(t, Config{Kind: mustKind(t, name), Namespace: ns, Options: Options{Views: []View{ViewKernel, ViewCgroup}}}, func(s *Session) {
+			conn := dialIn(t, s, name)
+			defer conn.Close()
+			if _, err := file.Seek(0, io.SeekStart); err != nil {
+				t.Error(err)
+			}
+			if name == "udp" {
+				_, err = conn.Write(pattern(3000))
+			} else {
+				_, err = io.Copy(conn, file) // sendfile
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			if err := s.settle(t.Context(), Counts{}); err != nil {
+				t.Error(err)
+			}
+		})
+		brought := 0
+		for _, p := range sink.view(ViewCgroup) {
+			if p.Direction != Inbound || p.Len < 3000 {
+				if p.Meta.NonLinear != 0 {
+					t.Errorf("%s: of %d bytes %d are not linear", name, p.Len, p.Meta.NonLinear)
+				}
+				continue
+			}
+			if brought++; p.Meta.NonLinear != want {
+				t.Errorf("%s: of %d bytes %d are not linear, want %d", name, p.Len, p.Meta.NonLinear, want)
+			}
+		}
+		if brought != 1 {
+			t.Errorf("%s: %d packets brought the bytes", name, brought)
+		}
+	}
+}
 
 func TestMetaOfRecord(t *testing.T) {
 	t.Parallel()

@@ -50,7 +50,19 @@ func (o Options) withDefaults() Options {
 }
 
 // captured are the views that a capture can have.
-var captured = []View{ViewKernel, ViewUser, ViewNet, ViewLink, ViewSent, ViewCgroup, ViewWire, ViewDrop}
+var captured = []View{ViewKernel, ViewUser, ViewNet, ViewLink, ViewSent, ViewCgroup, ViewWire, ViewDrop, ViewSelect}
+
+// Views lists the views that a capture can have on this kernel. Not every kind of socket has all of
+// them.
+func Views() []View {
+	var all []View
+	for _, v := range captured {
+		if v != ViewDrop || bpf.TellsDrops() {
+			all = append(all, v)
+		}
+	}
+	return all
+}
 
 // ViewNames lists the views that a capture can have, for people.
 func ViewNames() string {

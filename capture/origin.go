@@ -27,20 +27,41 @@ type own struct {
 	home    *route
 	tap     *bpf.Tap
 	mailbox *mailbox
-	loss    *pair.QueueLoss // if the socket's count of drops may include the filter's
+	losses  []*pair.QueueLoss // if the sockets' counts of drops may include the filter's
+	group   *portGroup        // nil if there is one socket
+	members []*route          // of the group
 }
 
-func (o *own) routeOf(*bpf.Record) *route { return o.home }
+func (o *own) routeOf(rec *bpf.Record) *route {
+	if o.group == nil {
+		return o.home
+	}
+	if i, ok := o.group.byCookie[rec.Cookie]; ok {
+		return o.members[i]
+	}
+	return nil
+}
 
-func (o *own) outlets() []*outlet { return []*outlet{o.home.outlet} }
+func (o *own) outlets() []*outlet {
+	if o.group == nil {
+		return []*outlet{o.home.outlet}
+	}
+	var all []*outlet
+	for _, r := range o.members {
+		all = append(all, r.outlet)
+	}
+	return all
+}
 
 func (o *own) rests() bool { return o.mailbox.rests() }
 
 func (o *own) take(emptied batch, _, hurry bool) (batch, int64) {
 	taken, horizon := o.mailbox.take(emptied, hurry)
-	if o.loss != nil {
+	if len(o.losses) > 0 {
 		counters, err := o.tap.Counters()
-		o.loss.Unrecorded(counters.Lost(), err == nil)
+		for _, loss := range o.losses { // any socket may have lost all of them
+			loss.Unrecorded(counters.Lost(), err == nil)
+		}
 	}
 	return taken, horizon
 }

@@ -3,6 +3,7 @@ package capture
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,9 +25,14 @@ type OwnFilter struct {
 	// Instructions are those of a classic filter that is not long, as iptables and ip take them:
 	// their number, and code, jt, jf and k of each.
 	Instructions string
+	// Sockets says which sockets it was on, as the descriptions of their interfaces do: such as "udp,
+	// process 12 (named), descriptor 7, on 127.0.0.1:53".
+	Sockets []string
 	// Wrapped says that it ran inside the tap, at least for some packets: then what it decided is
-	// known.
-	Wrapped bool
+	// known. Unwrapped says why it did not, on one of its sockets, if it was to
+	// (JoinConfig.WrapFilter).
+	Wrapped   bool
+	Unwrapped string
 	// Asked says that it was asked afterwards what it had decided on each packet. If not, Reason
 	// says why.
 	Asked  bool
@@ -60,14 +66,20 @@ type ownFilters struct {
 	// unwrapped tells of a socket whose filter does not run inside the tap; nil if none does. It
 	// is called once for each, as long as sought has room.
 	unwrapped func(cookie uint64)
-	sought    map[uint64]struct{}
+	sought    map[filterAt]struct{}
 }
+
+// filterAt is a filter, by its key, on a socket, by its cookie.
+type filterAt struct{ cookie, key uint64 }
 
 type ownFilter struct {
 	words  string
 	listed string     // instructions
 	asker  *bpf.Asker // nil if it is not asked
 	reason string     // why not
+
+	outlets   []*outlet              // of the sockets that have, or had, it; mu of ownFilters guards this
+	unwrapped atomic.Pointer[string] // why it does not run inside the tap
 
 	wrapped                                    atomic.Bool
 	packets, unasked, dropped, trimmed, belied atomic.Uint64
@@ -86,12 +98,19 @@ func (o *ownFilters) enter(f *bpf.OwnFilter) *ownFilter {
 	if known != nil || key == 0 || full {
 		return known
 	}
-	own := &ownFilter{words: describeFilter(f), listed: instructionsText(f.Classic)}
+	own := &ownFilter{listed: instructionsText(f.Classic)}
+	var toAsk *bpf.OwnFilter
+	own.words, toAsk = describeFilter(f)
 	var err error
-	if askers >= askersLimit {
+	switch {
+	case askers >= askersLimit:
 		own.reason = fmt.Sprintf("%d others are asked", askersLimit)
-	} else if own.asker, err = bpf.OpenAsker(f); err != nil {
-		own.asker, own.reason = nil, reasonOf(err)
+	case toAsk == nil:
+		own.reason = "of the classic filter in it nothing more is known"
+	default:
+		if own.asker, err = bpf.OpenAsker(toAsk); err != nil {
+			own.asker, own.reason = nil, reasonOf(err)
+		}
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -128,14 +147,15 @@ func (o *ownFilters) of(key uint64) *ownFilter {
 const soughtLimit = 1 << 12
 
 // seek has the filter of a socket run inside the tap.
-func (o *ownFilters) seek(cookie uint64) {
-	if _, sought := o.sought[cookie]; sought || cookie == 0 {
+func (o *ownFilters) seek(cookie, key uint64) {
+	on := filterAt{cookie, key}
+	if _, sought := o.sought[on]; sought || cookie == 0 {
 		return
 	}
 	if len(o.sought) >= soughtLimit || o.sought == nil {
-		o.sought = make(map[uint64]struct{})
+		o.sought = make(map[filterAt]struct{})
 	}
-	o.sought[cookie] = struct{}{}
+	o.sought[on] = struct{}{}
 	o.unwrapped(cookie)
 }
 
@@ -176,18 +196,34 @@ func contextOf(rec *bpf.Record) bpf.Context {
 }
 
 // list lists what is known of each filter.
-func (o *ownFilters) list() []OwnFilter {
+func (o *ownFilters) list(sockets *roster) []OwnFilter {
 	o.mu.RLock()
 	defer o.mu.RUnlock()
+	sockets.mu.Lock()
+	defer sockets.mu.Unlock()
 	var all []OwnFilter
 	for _, f := range o.all {
+		var on []string
+		for _, at := range f.outlets {
+			on = append(on, at.kind.Name+", "+at.whose.String())
+		}
 		all = append(all, OwnFilter{
-			Filter: f.words, Instructions: f.listed, Wrapped: f.wrapped.Load(), Asked: f.reason == "", Reason: f.reason,
+			Filter: f.words, Instructions: f.listed, Sockets: on, Wrapped: f.wrapped.Load(), Unwrapped: f.stays(),
+			Asked: f.reason == "", Reason: f.reason,
 			Packets: f.packets.Load(), Unasked: f.unasked.Load(), Dropped: f.dropped.Load(), Trimmed: f.trimmed.Load(),
 			Belied: f.belied.Load(),
 		})
 	}
 	return all
+}
+
+// found notes that sockets have a filter. It is called for each change only.
+func (o *ownFilters) found(own *ownFilter, at *outlet) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !slices.Contains(own.outlets, at) { // there are not more than ownPlaces and kinds
+		own.outlets = append(own.outlets, at)
+	}
 }
 
 // close lets go of all filters, and keeps what is known of them.
@@ -203,21 +239,40 @@ func (o *ownFilters) close() (errs []error) {
 	return errs
 }
 
-// describeFilter says in words which filter it is.
-func describeFilter(f *bpf.OwnFilter) string {
-	if f.Program.ID != 0 {
-		words := fmt.Sprintf("eBPF filter %d", f.Program.ID)
-		if f.Program.Name != "" {
-			words += " (" + terminal.Plain(f.Program.Name) + ")"
-		}
-		return fmt.Sprintf("%s, loaded %s by uid %d", words, loadedAt(f.Program.Loaded).Format(time.DateTime), f.UID)
+// describeFilter says in words which filter it is, and which one can be asked what it decides: nil for
+// one of which that is not known.
+func describeFilter(f *bpf.OwnFilter) (words string, ask *bpf.OwnFilter) {
+	switch n := len(f.Classic); {
+	case f.Program.ID == 0 && n == 1:
+		return "classic filter of 1 instruction", f
+	case f.Program.ID == 0 && n > shownInstructions:
+		return fmt.Sprintf("classic filter of %d instructions (hash %016x)", n, f.Key()), f
+	case f.Program.ID == 0:
+		return fmt.Sprintf("classic filter of %d instructions", n), f
 	}
-	n := len(f.Classic)
-	words := fmt.Sprintf("classic filter of %d instructions", n)
-	if n == 1 {
-		words = "classic filter of 1 instruction"
+	other, err := f.OtherTap()
+	if other == nil || err != nil {
+		return describeProgram(f), f
 	}
-	return words
+	whose := "of another ebpfdump"
+	if other.Ended {
+		whose = "of an ebpfdump that has ended"
+	}
+	switch {
+	case !other.Wraps:
+		return fmt.Sprintf("eBPF filter %d, the tap %s", f.Program.ID, whose), f
+	case other.Inside.Key() == 0:
+		return fmt.Sprintf("eBPF filter %d, the tap %s, with a classic filter inside", f.Program.ID, whose), nil
+	}
+	return fmt.Sprintf("eBPF filter %d, the tap %s, with %s inside", f.Program.ID, whose, describeProgram(&other.Inside)), &other.Inside
+}
+
+func describeProgram(f *bpf.OwnFilter) string {
+	words := fmt.Sprintf("eBPF filter %d", f.Program.ID)
+	if f.Program.Name != "" {
+		words += " (" + terminal.Plain(f.Program.Name) + ")"
+	}
+	return fmt.Sprintf("%s, loaded %s by uid %d", words, loadedAt(f.Program.Loaded).Format(time.DateTime), f.UID)
 }
 
 func instructionsText(program []unix.SockFilter) string {
@@ -251,10 +306,14 @@ func (c *collector) ownFilter(r *route, rec *bpf.Record) *ownFilter {
 	}
 	own := c.filters.of(rec.Filter)
 	if own != nil && rec.Family != 0 && c.filters.unwrapped != nil {
-		c.filters.seek(rec.Cookie)
+		c.filters.seek(rec.Cookie, rec.Filter)
 	}
-	if rec.Filter != r.outlet.filter {
-		r.outlet.changes(rec.Filter, own, r.cookie == 0, c.filters.changed)
+	now := filterState{rec.Filter, rec.Filter != 0 && rec.Family == 0}
+	if now != r.outlet.filter {
+		if own != nil {
+			c.filters.found(own, r.outlet)
+		}
+		r.outlet.changes(now, own, r.cookie == 0, c.filters.changed)
 	}
 	return own
 }
@@ -272,50 +331,98 @@ func (c *collector) belied(r *route, m *pair.Match) {
 // InsideTap ends the Filter of an interface whose sockets have the filter inside the tap.
 const InsideTap = ", run inside the tap"
 
-// String says which filter it is, and how its verdicts are known.
-func (f *ownFilter) String() string {
+// filterState is which filter the sockets of a packet had: its key, 0 for none, and whether it ran
+// inside the tap.
+type filterState struct {
+	key    uint64
+	inside bool
+}
+
+// text says which filter it is, and how its verdicts are known. It is one clause, whatever a reason
+// quotes.
+func (f *ownFilter) text(inside bool) string {
 	words := f.words
 	if f.listed != "" {
 		words += " (" + f.listed + ")"
 	}
-	if f.wrapped.Load() {
-		return words + InsideTap
+	if why := f.stays(); why != "" && !inside {
+		words += ", which cannot run inside the tap: " + why
 	}
-	if f.reason != "" {
-		return words + ", which is not asked what it decides: " + f.reason
+	switch {
+	case inside:
+		words += InsideTap
+	case f.reason != "":
+		words += ", which is not asked what it decides: " + f.reason
+	default:
+		words += ", asked afterwards what it had decided"
 	}
-	return words + ", asked afterwards what it had decided"
+	return strings.ReplaceAll(words, ";", ",")
 }
 
-// changes notes that the packets from now on are of sockets with another filter, or none (key 0).
-func (pl *outlet) changes(key uint64, own *ownFilter, shared bool, tell func(string)) {
+// stays is why the filter does not run inside the tap, on one of its sockets, if it was to.
+func (f *ownFilter) stays() string {
+	if why := f.unwrapped.Load(); why != nil {
+		return *why
+	}
+	return ""
+}
+
+// textOf is that of a filter that need not be known.
+func (f *ownFilter) textOf(now filterState) string {
+	switch {
+	case f != nil:
+		return f.text(now.inside)
+	case now.key != 0:
+		return "one of which nothing is known"
+	}
+	return ""
+}
+
+// FilterOfSome begins the Filter of an interface that sockets share. Then each packet's FilterChange says
+// which of them have one.
+const FilterOfSome = "that some of them have, such as "
+
+// changes notes that the packets from now on are of sockets with another filter, or none.
+func (pl *outlet) changes(now filterState, own *ownFilter, shared bool, tell func(string)) {
 	before := pl.filter
-	pl.filter = key
+	pl.filter, pl.filterText = now, own.textOf(now)
 	kernel := pl.lanes[ViewKernel]
 	switch {
 	case kernel == nil || shared && (own == nil || kernel.Filter != ""):
 		return
 	case shared:
-		pl.hasFilter("that some of them have, such as " + own.String())
+		pl.hasFilter(filterState{}, FilterOfSome+pl.filterText)
 		return
-	case kernel.handed == 0 && kernel.Filter == "" && own != nil:
-		pl.hasFilter(own.String())
+	case kernel.Filter == "" && own != nil && pl.hasFilter(now, pl.filterText):
 		return
 	}
 	whose := kernel.Process + ", " + kernel.Sockets
 	switch {
-	case own != nil:
-		tell(whose + " has got a filter of its own: " + own.String())
-	case before != 0 && key == 0:
+	case own != nil && now.key != before.key:
+		tell(whose + " has got a filter of its own: " + pl.filterText)
+	case before.key != 0 && now.key == 0:
 		tell(whose + " has no filter of its own any more")
 	}
 }
 
-// hasFilter describes the filter of the sockets.
-func (pl *outlet) hasFilter(words string) {
+// hasFilter describes the filter of the sockets, on interfaces that have no packets yet. It tells
+// whether there are such.
+func (pl *outlet) hasFilter(is filterState, words string) (described bool) {
 	for _, at := range []*lane{pl.lanes[ViewKernel], pl.mapped[ViewKernel]} {
-		if at != nil {
-			at.Filter = words
+		if at != nil && at.handed == 0 {
+			at.Filter, at.filter, at.described = words, is, is
+			described = true
 		}
 	}
+	return described
+}
+
+// filterChange tells whether the next packet of the lane is the first one of sockets with another
+// filter than those of the one before, or than the description says.
+func (l *lane) filterChange(at *outlet) (change FilterChange) {
+	if l.filter != at.filter {
+		l.filter = at.filter
+		change = FilterChange{Changed: true, Now: at.filterText}
+	}
+	return change
 }

@@ -79,6 +79,9 @@ func TestOwnFilterAsked(t *testing.T) {
 		if len(all) != 1 || !all[0].Asked || all[0].Packets != 8 || all[0].Belied+all[0].Unasked != 0 || int(all[0].Packets-all[0].Dropped) != len(got) {
 			t.Errorf("%s: %+v", c.kind, all)
 		}
+		if on := all[0].Sockets; len(on) != 1 || !strings.HasPrefix(on[0], "udp, "+l.Process()+", descriptor ") || !strings.HasSuffix(on[0], ", on "+server.address) {
+			t.Errorf("%s: it was on %q", c.kind, on)
+		}
 		statistics, err := l.Statistics()
 		if err != nil {
 			t.Fatal(err)
@@ -138,9 +141,16 @@ func TestOwnFilterChanges(t *testing.T) {
 		}
 	})
 	var want []string
+	has := l.Interfaces()[0].Filter
 	for _, p := range sink.view(ViewKernel) {
 		text := string(p.Data[8:])
 		by := strings.Fields(text + " none")[1]
+		if p.Filter.Changed {
+			has = p.Filter.Now
+		}
+		if is := map[string]string{"none": "", "classic": "classic filter of 6 instructions (6,", "bytes": " (own_bytes), ", "counts": " (own_counts), "}[by]; text != "keep" && (!strings.Contains(has, is) || is == "" && has != "") {
+			t.Errorf("%q came while the socket had %q", text, has)
+		}
 		if asked := by == "classic" || by == "bytes"; p.Verdict.Asked != (asked && (text[0] == 'd' || text[0] == 't')) {
 			t.Errorf("%q: %+v", text, p.Verdict)
 		}

@@ -1,6 +1,9 @@
 package capture
 
-import "net/netip"
+import (
+	"net/netip"
+	"strconv"
+)
 
 // View is one observer of a packet, whose bytes are what that observer gets.
 type View uint8
@@ -26,6 +29,11 @@ const (
 	// header on, with the reason.
 	ViewDrop
 
+	// ViewSelect is what the program gets that chooses a socket of a reuseport group: of one that
+	// chooses by itself what it can read directly, from the transport header on; of a socket filter
+	// the payload.
+	ViewSelect
+
 	// ViewCount is more than the number of any view, to index arrays.
 	ViewCount
 )
@@ -39,6 +47,7 @@ var viewNames = map[View]string{
 	ViewSent:   "sent",
 	ViewCgroup: "cgroup",
 	ViewDrop:   "drop",
+	ViewSelect: "select",
 }
 
 // String is the name used on the command line and in interface names.
@@ -102,9 +111,12 @@ type Interface struct {
 	Process, Sockets string
 	// Device is the interface of the machine (ViewWire only), such as "eth0".
 	Device string
-	// Filter is the filter that the sockets have of their own, and how its verdicts are known
-	// (kernel view of joined processes only); empty if there is none.
+	// Filter is the filter that the sockets have of their own at the first packet, and how its
+	// verdicts are known (kernel view of joined processes only); empty if there is none.
 	Filter string
+	// Member is the number of the socket in its reuseport group, from 0 on, and Members how many
+	// sockets the group has; 0 if the socket is in none. ViewSelect is one interface for all.
+	Member, Members int
 	// LinkType is what packets of LayerForeign begin with, a number of
 	// https://www.tcpdump.org/linktypes.html.
 	LinkType uint16
@@ -163,13 +175,21 @@ const (
 	TimesNone
 )
 
-// Name is the interface's name in files and on terminals: KIND:VIEW, or its Label if it is not
-// a view of a socket.
+// Name is the interface's name in files and on terminals: KIND:VIEW, or KIND[MEMBER]:VIEW for a
+// socket of a reuseport group, or its Label if it is not a view of a socket.
 func (i *Interface) Name() string {
 	if i.View == 0 && i.Kind == "" {
 		return i.Label
 	}
-	return i.Kind + ":" + i.View.String()
+	return i.sockets() + ":" + i.View.String()
+}
+
+// sockets names the interface's socket.
+func (i *Interface) sockets() string {
+	if i.Members == 0 || i.View == ViewSelect {
+		return i.Kind
+	}
+	return i.Kind + "[" + strconv.Itoa(i.Member) + "]"
 }
 
 // HasSegments tells whether the interface has payloads that can get the headers of a segment.
@@ -229,8 +249,13 @@ type Packet struct {
 	Meta Meta
 	// Verdict is what the socket's filter decided (kernel view only).
 	Verdict Verdict
+	// Filter is set if the packets from this one on are of sockets with another filter of their own
+	// than those before it, or than the Interface's Filter says (kernel view only).
+	Filter FilterChange
 	// Drop is why the kernel has freed the packet (drop view only).
 	Drop Drop
+	// Selection is how the socket was chosen (select view only).
+	Selection Selection
 	// Receipt is how userspace got the bytes, and Reception what the Call was given and said
 	// (user view only). In the sent view Receipt has the Errno with which a call has failed, and in
 	// which packets the bytes of the others are.
@@ -238,6 +263,14 @@ type Packet struct {
 	Reception Reception
 	// PID and TID are the process and thread that made the Call, zero when unknown.
 	PID, TID uint32
+}
+
+// FilterChange says which filter sockets have from a packet on.
+type FilterChange struct {
+	// Changed is false for a packet whose filter is that of the one before it.
+	Changed bool
+	// Now is the filter, as in the Interface's Filter; empty if there is none.
+	Now string
 }
 
 // Got is how many bytes of a packet of the user view userspace got. With MSG_TRUNC, calls return

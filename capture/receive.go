@@ -253,8 +253,9 @@ func (s *Session) receiveAll(socket *socket) {
 	var (
 		pause pacer
 		ended bool
+		home  = s.own.routeOfSocket(socket)
 	)
-	put := func(b *batch, now int64) { r.put(b, s.own.home, now, ended) }
+	put := func(b *batch, now int64) { r.put(b, home, now, ended) }
 	for {
 		err := r.wait()
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -262,7 +263,7 @@ func (s *Session) receiveAll(socket *socket) {
 			err = r.poll()
 		}
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, os.ErrClosed) {
-			if socket != s.main {
+			if socket != s.main && s.group == nil {
 				s.forget(socket)
 			}
 			return
@@ -316,7 +317,7 @@ func (s *Session) sent(did *sending) {
 	if !s.config.wants(ViewSent) {
 		return
 	}
-	d := delivery{route: s.own.home, sent: true, call: "sendto", err: did.err}
+	d := delivery{route: s.own.routeOfSocket(did.socket), sent: true, call: "sendto", err: did.err}
 	if did.socket.connected {
 		d.call = "sendmsg"
 	}

@@ -42,11 +42,12 @@ type recording struct {
 	views     []View
 	notice    func(string)
 	tap       *bpf.Tap
-	hook      *bpf.Hook  // nil if nothing is recorded at the cgroup hooks
-	drops     *bpf.Drops // nil without ViewDrop
-	flows     *bpf.Flows // of the drops, which the wire view may have; nil without
-	calls     *bpf.Calls // nil if the calls of other processes are not followed
-	wire      *wire      // nil if nobody wants to see the interfaces
+	hook      *bpf.Hook     // nil if nothing is recorded at the cgroup hooks
+	drops     *bpf.Drops    // nil without ViewDrop
+	flows     *bpf.Flows    // of the drops, which the wire view may have; nil without
+	calls     *bpf.Calls    // nil if the calls of other processes are not followed
+	wire      *wire         // nil if nobody wants to see the interfaces
+	selector  *bpf.Selector // nil if no program chooses among the sockets
 	collector *collector
 	started   int64 // on the boot clock
 	untapped  bool  // no account can balance: another filter replaces the tap, or deliveries are not known
@@ -79,7 +80,7 @@ func (r *recording) RingSize() int { return r.tap.RingSize() }
 func (r *recording) ledger() *ledger {
 	return &ledger{
 		collector: r.collector, views: r.views, outlets: r.collector.origin.outlets(),
-		started: r.started, tap: r.tap, hook: r.hook, drops: r.drops, calls: r.calls, wire: r.wire, untapped: r.untapped,
+		started: r.started, tap: r.tap, hook: r.hook, drops: r.drops, calls: r.calls, wire: r.wire, selector: r.selector, untapped: r.untapped,
 	}
 }
 

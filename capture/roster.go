@@ -377,14 +377,17 @@ func (r *roster) outletOf(cookie uint64) *outlet {
 }
 
 // hasFilter describes the filter that a socket has of its own, if it has interfaces of its own of
-// which there is no packet yet.
-func (r *roster) hasFilter(cookie, key uint64, words string) {
+// which there is no packet yet. It returns what has them, nil if nothing does.
+func (r *roster) hasFilter(cookie uint64, is filterState, words string) *outlet {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if own := r.own[cookie]; own != nil && own.outlet.filter == 0 {
-		own.outlet.filter = key
-		own.outlet.hasFilter(words)
+	own := r.own[cookie]
+	if own == nil || own.outlet.filter.key != 0 {
+		return nil
 	}
+	own.outlet.filter, own.outlet.filterText = is, words
+	own.outlet.hasFilter(is, words)
+	return own.outlet
 }
 
 // wraps notes that a packet socket's filter runs inside the tap.

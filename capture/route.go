@@ -53,8 +53,11 @@ type outlet struct {
 	// Those of the wire view, for each interface of the machine: of lanes, that view's is what they are
 	// made of. They are made when the first frame comes.
 	frames []framedLane
-	// filter is the key of the filter that the socket of the last packet had of its own.
-	filter uint64
+	// filter is the filter that the socket of the last packet had of its own, and filterText what to
+	// say of it.
+	filter     filterState
+	filterText string
+	whose      owner
 }
 
 // lane is one interface, and the counts of its packets.
@@ -65,6 +68,9 @@ type lane struct {
 	filtered uint64            // packets that the verdict dropped
 	written  uint64            // packets that the sink took
 	reasons  map[string]uint64 // why the kernel has dropped the packets
+
+	// filter is that of the last packet's socket, and described the one that the Interface tells of.
+	filter, described filterState
 }
 
 // record counts a packet for the lane.
@@ -105,6 +111,7 @@ func (o owner) String() string { return o.process + ", " + o.sockets }
 
 // describe replaces the description of whose packets the interfaces have.
 func (pl *outlet) describe(whose owner) {
+	pl.whose = whose
 	for v, at := range pl.lanes {
 		if at == nil {
 			continue
@@ -126,7 +133,7 @@ func (pl *outlet) at(view View, p *Packet) *lane {
 	}
 	m := pl.mapped[view]
 	if m == nil {
-		m = &lane{Interface: at.Interface}
+		m = &lane{Interface: at.Interface, filter: at.described, described: at.described}
 		m.IPv6 = false
 		pl.mapped[view] = m
 	}

@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type scanner struct {
 	queues    []*queue
 	marked    []uint64                // cookies of the first scan that are not known to the programs yet
 	wrappers  map[uint64]*bpf.Wrapper // by the key of the filter in them
+	stays     map[filterAt]bool       // filters that cannot run inside the tap
+	leftOut   []string                // sockets that only WrapFilter captures, as long as Join goes on
 	denied    error                   // why a socket whose filter was to be replaced is skipped
 }
 
@@ -39,8 +42,12 @@ type request struct {
 	wrap    bool // it has got a filter that is to run inside the tap; nobody knows its descriptor
 }
 
-// tapped is what a socket had before it got the tap: its filter.
-type tapped struct{ classic []unix.SockFilter }
+// tapped is a socket that has got the tap, for people, and its filter before that unless a Wrapper
+// has it.
+type tapped struct {
+	what    string
+	classic []unix.SockFilter
+}
 
 // tidyInterval is how often to check for processes that have ended or joined without an event.
 const tidyInterval = time.Second
@@ -49,7 +56,7 @@ const tidyInterval = time.Second
 const requestsLimit = 4096
 
 func newScanner(l *Live) *scanner {
-	return &scanner{live: l, requests: make(chan request, requestsLimit), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped), wrappers: make(map[uint64]*bpf.Wrapper)}
+	return &scanner{live: l, requests: make(chan request, requestsLimit), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped), wrappers: make(map[uint64]*bpf.Wrapper), stays: make(map[filterAt]bool)}
 }
 
 // ask requests to inspect a socket. If too many are waiting, that is reported.
@@ -220,7 +227,7 @@ func (s *scanner) look(p *process.Process, fd int, inode, cookie uint64) error {
 	}
 	defer unix.Close(copied)
 	info, err := inspect(copied)
-	if s.live.config.WrapFilter && err == nil {
+	if err == nil && (s.live.config.WrapFilter || info.onlyWrapped()) {
 		f, ferr := getFilter(copied)
 		info.filtered = ferr == nil && !f.none()
 	}
@@ -233,12 +240,25 @@ func (s *scanner) look(p *process.Process, fd int, inode, cookie uint64) error {
 	}
 	asked := inode == 0
 	if info.kind() == nil || !asked && !s.chosen(p, fd, &info) {
+		s.leaveOut(p, fd, &info)
 		return nil
 	}
 	if asked && s.live.config.byDescriptor() && info.domain != unix.AF_INET && info.domain != unix.AF_INET6 {
 		return nil
 	}
 	return s.take(p, fd, copied, asked, &info)
+}
+
+// leaveOutLimit bounds the sockets that are told of because they are left out.
+const leaveOutLimit = 64
+
+// leaveOut notes a socket that is skipped, as long as Join goes on, if it is one for WrapFilter.
+func (s *scanner) leaveOut(p *process.Process, fd int, info *foreign) {
+	c := &s.live.config
+	if info.kind() == nil || !info.filtered || c.WrapFilter || len(c.Ports) > 0 || s.live.running.Load() || len(s.leftOut) == leaveOutLimit {
+		return
+	}
+	s.leftOut = append(s.leftOut, fmt.Sprintf("%s %s (descriptor %d of %s)", info.kind().Name, info, fd, p))
 }
 
 // lookInherited inspects a socket that a command inherits from us. It need not be duplicated,
@@ -329,7 +349,14 @@ func (s *scanner) noteFilter(copied int, info *foreign) {
 		}
 	}
 	if entered := s.live.collector.filters.enter(&own); entered != nil {
-		s.live.roster.hasFilter(info.cookie, own.Key(), entered.String())
+		s.describeFilter(info, entered, filterState{key: own.Key()})
+	}
+}
+
+// describeFilter notes the filter that a socket has of its own, as long as the capture does not run.
+func (s *scanner) describeFilter(info *foreign, own *ownFilter, is filterState) {
+	if at := s.live.roster.hasFilter(info.cookie, is, own.text(is.inside)); at != nil {
+		s.live.collector.filters.found(own, at)
 	}
 }
 
@@ -399,7 +426,7 @@ func (s *scanner) chosen(p *process.Process, fd int, info *foreign) bool {
 	case unix.AF_UNIX:
 		return info.typ != unix.SOCK_STREAM // whose filter never runs
 	}
-	return c.WrapFilter && info.filtered
+	return c.WrapFilter && info.filtered // as in onlyWrapped
 }
 
 // attach attaches the tap to a socket, if it takes one.
@@ -411,8 +438,19 @@ func (s *scanner) attach(what string, copied int, info *foreign) {
 		return
 	}
 	if !f.none() && l.inherited(copied, &f) {
-		s.taps[info.cookie] = tapped{}
+		s.taps[info.cookie] = tapped{what: what}
 		return
+	}
+	if f.extended {
+		left, err := s.removeLeft(copied)
+		if err != nil {
+			l.refuse(fmt.Sprintf("%s: %v", what, err))
+		}
+		if left {
+			if f = (filter{}); !l.taps(copied, info) {
+				return // it is marked
+			}
+		}
 	}
 	if !f.none() && l.config.WrapFilter {
 		s.wrap(what, copied, info, &f)
@@ -434,7 +472,24 @@ func (s *scanner) attach(what string, copied int, info *foreign) {
 		l.refuse(fmt.Sprintf("%s is not in the kernel view: %v", what, err))
 		return
 	}
-	s.taps[info.cookie] = tapped{f.classic}
+	s.taps[info.cookie] = tapped{what, f.classic}
+}
+
+// removeLeft removes the tap of a capture that was killed from a socket. It keeps everything, so the
+// socket gets what it did.
+func (s *scanner) removeLeft(copied int) (removed bool, err error) {
+	own, err := s.live.hook.Extended(copied)
+	if err != nil {
+		return false, nil // who attaches a filter says so
+	}
+	other, err := own.OtherTap()
+	if err != nil || other == nil || !other.Ended || other.Wraps {
+		return false, nil
+	}
+	if err := restoreFilter(copied, nil); err != nil {
+		return false, err
+	}
+	return true, nil
 }
 
 // leave removes the tap from the sockets that have it. All sockets of followed processes are
@@ -503,12 +558,34 @@ func (s *scanner) release(copied int, _ uint64) error {
 	if err != nil {
 		return fmt.Errorf("asking a socket for its cookie: %w", err)
 	}
-	if wrapper, err := s.wrapperOn(copied); wrapper != nil || err != nil {
-		if err == nil {
-			err = wrapper.Restore(copied)
-		}
+	wrapper, err := s.wrapperOn(copied)
+	if err != nil {
 		return err
 	}
 	t := s.taps[cookie]
-	return restoreFilter(copied, t.classic)
+	if wrapper != nil {
+		err = wrapper.Restore(copied)
+	} else {
+		err = restoreFilter(copied, t.classic)
+	}
+	if errors.Is(err, unix.EPERM) && isLocked(copied) {
+		s.live.refuse(lockedMeanwhile(cmp.Or(t.what, "a socket"), wrapper != nil))
+		return nil
+	}
+	return err
+}
+
+// isLocked tells whether a socket's owner has locked its filter.
+func isLocked(fd int) bool {
+	locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER)
+	return err == nil && locked != 0
+}
+
+// lockedMeanwhile says what stays on a socket whose filter was locked during the capture.
+func lockedMeanwhile(what string, wraps bool) string {
+	const locked = "%s: its owner has locked its filter meanwhile (SO_LOCK_FILTER), so the tap stays on it until it is closed: it records nothing any more, and %s"
+	if wraps {
+		return fmt.Sprintf(locked, what, "goes on to run the socket's own filter")
+	}
+	return fmt.Sprintf(locked, what, "lets everything through")
 }

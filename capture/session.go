@@ -40,9 +40,20 @@ type Config struct {
 	Protocol int
 	// Echo sends back what the socket received.
 	Echo bool
+	// Reuseport opens a reuseport group of so many sockets, at most MaxReuseport, one of which gets each
+	// packet: the one that Selection chooses, or the kernel by a hash (UDP only). Default: one socket
+	// that is in no group.
+	Reuseport int
+	// Selection chooses the socket of the group; ViewSelect shows what it sees, which needs CAP_PERFMON.
+	// The group's sockets are in all maps that it can choose from by an index. Default: the kernel's
+	// hash chooses.
+	Selection *bpf.Selection
 	// Filter is attached to the socket instead of the tap, for experiments: then the kernel's
 	// views stay empty. Default: the tap.
 	Filter Filter
+	// Prepare is called with the socket before it is bound, for experiments. Default: it is not
+	// called.
+	Prepare func(fd int) error
 	// ListenerOnly attaches no filter to the accepted sockets of those kinds that do not
 	// inherit it from their listener.
 	ListenerOnly bool
@@ -64,7 +75,8 @@ type Session struct {
 	recording
 	config   Config
 	main     *socket
-	borrowed bool // main is the caller's
+	group    *portGroup // that main is the first socket of; nil if it is in none
+	borrowed bool       // main is the caller's
 	own      *own
 
 	receivers sync.WaitGroup
@@ -152,12 +164,19 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 	s.collector.departures.countLosses(s.hook)
 	s.own = newOwn(&config, s.tap, clock.bound)
 	s.own.home.cookie = s.main.cookie
+	if s.group != nil {
+		s.own.join(s.group, &config, clock.bound)
+		s.selector = s.group.selector
+	}
 	s.collector.origin = s.own
 	return s, nil
 }
 
 // open opens the main socket.
 func (s *Session) open() error {
+	if s.config.Reuseport > 0 {
+		return s.config.Namespace.Do(s.openGroup)
+	}
 	err := s.config.Namespace.Do(func() (err error) {
 		s.main, err = openSocket(&s.config, s.config.Filter, s.tap.Rejection())
 		return err
@@ -190,7 +209,10 @@ func (c *Config) check() error {
 	if c.Kind == nil {
 		return errors.New("opening a socket: Config.Kind is nil: choose one of Kinds, or find it with KindByName")
 	}
-	return c.Options.check()
+	if err := c.Options.check(); err != nil {
+		return err
+	}
+	return c.checkGroup()
 }
 
 // newCollector makes a collector whose origin is not set yet.
@@ -214,32 +236,39 @@ func newCollector(options Options, tap *bpf.Tap, clock clock) *collector {
 
 // newOwn makes the origin of a session's own socket.
 func newOwn(config *Config, tap *bpf.Tap, clockError int64) *own {
-	kind := config.Kind
 	o := &own{tap: tap, mailbox: newMailbox(func() { _ = tap.Nudge() }, newSendTimes(config.Views))}
-	o.home = newRoute(kind, newOutlet(kind, config.Views, clockError))
-	o.home.protocol, o.home.listens = uint8(config.Protocol), kind.listens
+	o.home = o.newRoute(config, clockError)
+	return o
+}
+
+// newRoute makes the route of a socket of ours.
+func (o *own) newRoute(config *Config, clockError int64) *route {
+	kind := config.Kind
+	r := newRoute(kind, newOutlet(kind, config.Views, clockError))
+	r.protocol, r.listens = uint8(config.Protocol), kind.listens
 	mayDrop := config.Verdict != nil && kind.countsFiltered()
 	switch {
 	case config.discards() && kind.stream:
-		o.home.pairer = pair.Nothing{}
+		r.pairer = pair.Nothing{}
 	case config.discards():
 		loss := &pair.QueueLoss{Filters: mayDrop}
-		o.home.pairer = loss
+		r.pairer = loss
 		if mayDrop {
-			o.loss = loss
+			o.losses = append(o.losses, loss)
 		}
 	case mayDrop:
-		if q, ok := o.home.pairer.(*pair.Datagrams); ok {
-			q.Loss.Filters, o.loss = true, &q.Loss
+		if q, ok := r.pairer.(*pair.Datagrams); ok {
+			q.Loss.Filters = true
+			o.losses = append(o.losses, &q.Loss)
 		}
 	}
-	return o
+	return r
 }
 
 // discards tells whether no view needs what userspace gets: then it is discarded where it is
 // received, and only counted.
 func (c *Config) discards() bool {
-	return !c.wants(ViewUser) && c.Packets == 0 && !c.Echo && !c.Kind.adopts
+	return !c.wants(ViewUser) && c.Packets == 0 && !c.Echo && !c.Kind.adopts && c.Reuseport == 0
 }
 
 // Address is the address that the socket is bound to, for people.
@@ -267,7 +296,9 @@ func (s *Session) Addr() netip.AddrPort {
 func (s *Session) Interfaces() []*Interface {
 	var all []*Interface
 	for _, v := range s.config.Views {
-		s.own.home.outlet.each(v, func(at *lane) { all = append(all, &at.Interface) })
+		for _, p := range s.own.outlets() {
+			p.each(v, func(at *lane) { all = append(all, &at.Interface) })
+		}
 	}
 	return all
 }
@@ -284,7 +315,9 @@ func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
 	case s.config.Kind.listens:
 		s.receivers.Go(s.acceptAll)
 	default:
-		s.receivers.Go(func() { s.receiveAll(s.main) })
+		for _, socket := range s.opened() {
+			s.receivers.Go(func() { s.receiveAll(socket) })
+		}
 	}
 	defer context.AfterFunc(ctx, func() { _ = s.tap.Flush() })()
 
@@ -325,20 +358,39 @@ func (s *Session) stop() error {
 			return err
 		}
 	}
-	drops := dropCount{low: s.main.queueDrops()}
-	s.main.closing.Store(&drops.low)
 	var errs []error
+	if s.selector != nil {
+		errs = append(errs, s.selector.Stop())
+	}
+	sockets := s.opened()
+	drops := make([]dropCount, len(sockets))
+	for i, socket := range sockets {
+		drops[i].low = socket.queueDrops()
+		socket.closing.Store(&drops[i].low)
+	}
 	s.eachSocket(func(socket *socket) {
-		if err := socket.attach(s.tap.Rejection()); err != nil && !errors.Is(err, os.ErrClosed) {
+		err := socket.attach(s.tap.Rejection())
+		refused := s.untapped && errors.As(err, new(*bpf.MissingError)) // as the Config's filter may have found
+		if err != nil && !refused && !errors.Is(err, os.ErrClosed) {
 			errs = append(errs, err)
 		}
 	})
 	quiesce()
 	s.eachSocket((*socket).interrupt)
 	s.receivers.Wait()
-	drops.high = s.main.queueDrops()
-	s.own.home.outlet.tally.drops = drops.since(s.main.before)
+	for i, socket := range sockets {
+		drops[i].high = socket.queueDrops()
+		s.own.routeOfSocket(socket).outlet.tally.drops = drops[i].since(socket.before)
+	}
 	return errors.Join(append(errs, s.stopRecording())...)
+}
+
+// opened are the sockets that Open has opened, without those that they accept.
+func (s *Session) opened() []*socket {
+	if s.group == nil {
+		return []*socket{s.main}
+	}
+	return s.group.sockets
 }
 
 // stopRecording ends what is recorded anywhere.
@@ -442,6 +494,9 @@ func (s *Session) Close() error {
 		closers = append(closers, s.hook)
 	}
 	closers = append(closers, s.flows, s.wire)
+	if s.group != nil && s.group.selector != nil {
+		closers = append(closers, s.group.selector)
+	}
 	if s.tap != nil {
 		closers = append(closers, s.tap)
 	}

@@ -72,9 +72,12 @@ type alike struct {
 // stage is a place where packets are seen, and the number of the last one that was.
 type stage struct{ place, seen uint64 }
 
-// placeIngress is the place before the filter of the socket that receives. All others are
-// interfaces.
-const placeIngress = 0
+// placeIngress is the place before the filter of the socket that receives, and placeSelect where the
+// socket is chosen. All others are interfaces.
+const (
+	placeIngress = 0
+	placeSelect  = 1<<64 - 1
+)
 
 // newSightings returns nil if nobody wants to see the interfaces, or what the kernel drops.
 func newSightings(o *Options) *sightings {
@@ -132,6 +135,18 @@ func (s *sightings) freed(rec *bpf.Record, whole []byte, length int, layer Layer
 		number = n.previous
 	}
 	return 0, false
+}
+
+// chosen is the id of a packet for which a socket is chosen; fresh makes one if it was not seen before.
+func (s *sightings) chosen(rec *bpf.Record, fresh func() uint64) uint64 {
+	if s != nil && s.joins {
+		if key, ok := s.keyOf(rec, rec.Data, int(rec.Len), LayerTransport); ok {
+			if n := s.find(key, placeSelect, int64(rec.Time)); n != nil {
+				return n.id
+			}
+		}
+	}
+	return fresh()
 }
 
 // leaves takes a packet that its socket sends.

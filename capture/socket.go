@@ -111,6 +111,11 @@ func openSocket(config *Config, filter, rejection Filter) (_ *socket, err error)
 			unix.Close(fd)
 		}
 	}()
+	if config.Prepare != nil {
+		if err := config.Prepare(fd); err != nil {
+			return nil, err
+		}
+	}
 	if kind.listens {
 		// No packet can reach it before listen(2).
 		if err := filter.Attach(fd); err != nil {

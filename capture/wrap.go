@@ -21,35 +21,66 @@ func (s *scanner) wrap(what string, copied int, info *foreign, f *filter) {
 	if f.extended {
 		own, err = l.hook.Extended(copied)
 	}
-	switch {
-	case err == nil && own.IsWrapper():
-		err = errors.New("it is that of another capture, which has the filter inside its tap or was killed then")
-	case err == nil && own.Key() == 0:
-		err = errors.New("this kernel does not say which program its filter is")
-	case err == nil:
-		err = mayRestore(copied, f.classic)
+	on := filterAt{info.cookie, own.Key()}
+	if s.stays[on] {
+		return // which has been said
+	}
+	inside := own
+	if err == nil {
+		inside, err = s.mayWrap(copied, own)
 	}
 	var w *bpf.Wrapper
 	if err == nil {
-		w, err = s.wrapper(&own)
+		w, err = s.wrapper(&inside)
 	}
 	if err == nil {
 		err = w.Attach(copied)
 	}
 	if err != nil {
-		text := fmt.Sprintf("%s has a filter of its own, which cannot run inside the tap: %v", what, err)
-		l.refuse(text)
+		if len(s.stays) < soughtLimit {
+			s.stays[on] = true
+		}
+		l.refuse(fmt.Sprintf("%s has a filter of its own, which cannot run inside the tap: %v", what, err))
+		l.collector.filters.stays(&own, err)
+		if !l.running.Load() {
+			s.noteFilter(copied, info)
+		}
 		s.unwrapped(copied, info, err)
 		return
 	}
-	s.taps[info.cookie] = tapped{}
+	s.taps[info.cookie] = tapped{what: what}
 	if info.domain == unix.AF_PACKET {
-		l.roster.wraps(info.cookie, own.Key())
+		l.roster.wraps(info.cookie, inside.Key())
 	}
-	known := l.collector.filters.wraps(&own)
+	known := l.collector.filters.wraps(&inside)
 	if known != nil && !l.running.Load() {
-		l.roster.hasFilter(info.cookie, own.Key(), known.String())
+		s.describeFilter(info, known, filterState{inside.Key(), true})
 	}
+}
+
+// mayWrap tells why a filter cannot run inside the tap, and be put back. It returns the one that can:
+// where a capture was killed, that is the one inside its tap.
+func (s *scanner) mayWrap(copied int, own bpf.OwnFilter) (bpf.OwnFilter, error) {
+	if own.Key() == 0 {
+		return own, errors.New("this kernel does not say which program its filter is")
+	}
+	switch other, err := own.OtherTap(); {
+	case err != nil:
+		return own, err
+	case other == nil:
+	case !other.Ended:
+		return own, fmt.Errorf("it is that of another capture (%s)", wordsOf(&own))
+	case other.Inside.Key() != 0:
+		return other.Inside, nil
+	default:
+		return own, fmt.Errorf("it is %s, which stays", wordsOf(&own))
+	}
+	return own, mayRestore(copied, own.Classic)
+}
+
+func wordsOf(own *bpf.OwnFilter) string {
+	words, _ := describeFilter(own)
+	return words
 }
 
 // wrapLater runs the filter inside the tap that a socket has got during the capture, as the hook has
@@ -134,6 +165,14 @@ func (s *scanner) closeWrappers() (errs []error) {
 		delete(s.wrappers, key)
 	}
 	return errs
+}
+
+// stays notes why a filter does not run inside the tap.
+func (o *ownFilters) stays(f *bpf.OwnFilter, why error) {
+	if own := o.enter(f); own != nil {
+		text := why.Error()
+		own.unwrapped.Store(&text)
+	}
 }
 
 // wraps notes that a filter runs inside the tap.

@@ -225,6 +225,7 @@ func TestWrapFilterKilled(t *testing.T) {
 	testutil.BPFFileSystem(t)
 	for _, kind := range []string{"classic", "counts"} {
 		server, conn, _ := owned(t, kind, false)
+		before := ownFiltersOf(t, server)
 		joiner := startTarget(t, "joiner", fmt.Sprint(server.Process.Pid), "wrap")
 		expect := func(n int) {
 			t.Helper()
@@ -253,7 +254,149 @@ func TestWrapFilterKilled(t *testing.T) {
 		if after := fmt.Sprint(ownFiltersOf(t, server)); !strings.Contains(after, "tap_wrapper") {
 			t.Errorf("%s: the wrapper is not there: %s", kind, after)
 		}
+		leftFilter(t, server, conn, kind, before)
 		server.stdin.Close()
 		server.Wait()
+	}
+}
+
+// leftFilter captures a socket whose filter is inside the tap of a capture that was killed: it is called
+// what it is, and an eBPF filter is the socket's own again afterwards.
+func leftFilter(t *testing.T, server *target, conn io.Writer, kind string, before []string) {
+	t.Helper()
+	inside := "classic filter inside"
+	if kind == "counts" {
+		inside = "(own_counts), loaded "
+	}
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}})
+	if d := l.Interfaces()[0].Filter; !strings.Contains(d, ", the tap of an ebpfdump that has ended, with ") || !strings.Contains(d, inside) {
+		t.Errorf("%s: the filter is described as %q", kind, d)
+	}
+	runLive(t, l, func() { server.sendAll(t, conn, "last") })
+	said := newNotices()
+	l = mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: true, Options: Options{Notice: said.add}})
+	var sent, got int
+	sink := runLive(t, l, func() {
+		messages := []string{"1", "last"} // a filter that counts has had one packet
+		sent, got = len(messages), len(server.sendAll(t, conn, messages...))
+	})
+	if n := len(sink.view(ViewKernel)); n != sent {
+		t.Errorf("%s: %d packets", kind, n)
+	}
+	after := ownFiltersOf(t, server)
+	if kind == "classic" {
+		if said := said.all(); !strings.Contains(said, "cannot run inside the tap: it is eBPF filter ") || !strings.Contains(said, "that has ended") {
+			t.Errorf("it says %q", said)
+		}
+		return
+	}
+	if !slices.Equal(after, before) {
+		t.Errorf("filters before the kill %v, after another capture %v", before, after)
+	}
+	if all := l.OwnFilters(); len(all) != 1 || !all[0].Wrapped || int(all[0].Packets-all[0].Dropped) != got || !strings.Contains(all[0].Filter, "(own_counts)") {
+		t.Errorf("%+v", all)
+	}
+}
+
+// The tap stays on a socket whose filter its owner locks meanwhile, which is said, and the socket goes
+// on with its filter.
+func TestLockedMeanwhile(t *testing.T) {
+	testutil.BPFFileSystem(t)
+	for _, c := range []struct {
+		kind     string
+		overUnix bool
+		stays    string
+	}{
+		{"classic", false, "goes on to run the socket's own filter"},
+		{"counts", false, "goes on to run the socket's own filter"},
+		{"none", true, "lets everything through"},
+	} {
+		server, conn, _ := owned(t, c.kind, c.overUnix)
+		said := newNotices()
+		l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: c.kind != "none", Options: Options{Notice: said.add}})
+		runLive(t, l, func() {
+			server.sendAll(t, conn, "k", "drop it", "last")
+			server.says(t, "lock")
+		})
+		const words = "its owner has locked its filter meanwhile (SO_LOCK_FILTER), so the tap stays on it until it is closed: it records nothing any more, and "
+		if said := said.all(); strings.Count(said, words) != 1 || !strings.Contains(said, l.Process()) || !strings.Contains(said, words+c.stays) {
+			t.Errorf("%s: it says %q", c.kind, said)
+		}
+		want := []string{"k", "last"}
+		if c.kind == "counts" {
+			want = []string{"drop it"} // the fourth and sixth are dropped
+		}
+		if c.kind == "none" {
+			want = []string{"k", "drop it", "last"}
+		}
+		messages := []string{"k", "drop it", "last"}
+		if c.kind == "counts" {
+			messages = messages[:2]
+		}
+		if got := server.sendAll(t, conn, messages...); !slices.Equal(got, want) {
+			t.Errorf("%s: afterwards the process got %q, want %q", c.kind, got, want)
+		}
+		server.stdin.Close()
+		server.Wait()
+	}
+}
+
+// Without a BPF file system it is said, once, why the filter does not run inside the tap, and what
+// mends that.
+func TestWrapFilterWithoutFileSystem(t *testing.T) {
+	testutil.RequireRoot(t)
+	server, conn, _ := owned(t, "counts", false)
+	said := newNotices()
+	joined := make(chan *Live)
+	go func() {
+		defer close(joined)
+		if err := testutil.WithoutBPFFileSystem(); err != nil { // this thread, which ends with the goroutine
+			t.Error(err)
+			return
+		}
+		l, err := Join(JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: true, Options: Options{Notice: said.add}})
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		joined <- l
+	}()
+	l := <-joined
+	if l == nil {
+		return
+	}
+	const why = "keeping hold of an eBPF filter needs a BPF file system, and none is mounted: mount -t bpf bpf /sys/fs/bpf"
+	if d := l.Interfaces()[0].Filter; !strings.Contains(d, "(own_counts)") || !strings.Contains(d, "cannot run inside the tap: "+why) {
+		t.Errorf("the filter is described as %q", d)
+	}
+	sink := runLive(t, l, func() {
+		for range 3 {
+			server.sendAll(t, conn, "1", "2", "3")
+			server.says(t, "set 0")
+		}
+	})
+	if said := said.all(); strings.Count(said, "cannot run inside the tap: "+why) != 1 || strings.Count(said, "cannot run") != 1 {
+		t.Errorf("it says %q", said)
+	}
+	if all := l.OwnFilters(); len(all) != 1 || all[0].Wrapped || all[0].Unwrapped != why || len(sink.view(ViewKernel)) != 9 {
+		t.Errorf("%d packets, %+v", len(sink.view(ViewKernel)), all)
+	}
+}
+
+// Packet and netlink sockets with filters are told of where only WrapFilter captures them.
+func TestLeftOut(t *testing.T) {
+	testutil.RequireRoot(t)
+	server := startTarget(t, "owner", "classic", "packet")
+	var left []string
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, LeftOut: func(sockets []string) { left = append(left, sockets...) }})
+	runLive(t, l, func() {})
+	if len(left) != 1 || !strings.HasPrefix(left[0], "packet-dgram without an address (descriptor ") || !strings.Contains(left[0], l.Process()) {
+		t.Errorf("left out: %q", left)
+	}
+	left = nil
+	l = mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: true, LeftOut: func(sockets []string) { left = append(left, sockets...) }})
+	runLive(t, l, func() {})
+	if len(left) != 0 {
+		t.Errorf("left out: %q", left)
 	}
 }

@@ -149,6 +149,11 @@ func (c *copier) leaveOfPacket(p *capture.Packet) {
 			c.leave(flowMetadata)
 		}
 	}
+	for _, there := range []bool{m.NonLinear != 0, m.ChecksumPartial} {
+		if there {
+			c.leave(stateMetadata)
+		}
+	}
 }
 
 func (c *copier) leaveOfTime(item *Item) {
@@ -168,7 +173,7 @@ func (c *copier) leaveOptions(p *capture.Packet, b *block) {
 		switch code {
 		case optionComment, packetDropCount, packetID, packetProcess:
 		case packetFlags:
-			if len(value) == 4 && b.order.Uint32(value)&^3 != 0 {
+			if len(value) == 4 && b.order.Uint32(value)&^flagsOf(p) != 0 {
 				c.leave(otherPacketOptions)
 			}
 		case packetHash:
@@ -176,7 +181,8 @@ func (c *copier) leaveOptions(p *capture.Packet, b *block) {
 				c.leave(otherPacketOptions)
 			}
 		case customBytes:
-			if p.Interface.View != capture.ViewUser || !isReception(value, b.order) {
+			ours := p.Interface.View == capture.ViewUser && isReception(value, b.order)
+			if !ours && !isNonLinear(value, b.order) {
 				c.leave(otherPacketOptions)
 			}
 		case packetQueue:

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"strconv"
 	"strings"
 
 	"github.com/ebpfdump/ebpfdump/capture"
@@ -109,6 +110,7 @@ func plainInterface(name, description string, link uint16) capture.Interface {
 	if kind, view, ok := viewOf(name); ok {
 		i.Kind, i.View, i.Label = kind, view, ""
 	}
+	readMember(&i)
 	switch link {
 	case linkEthernet:
 		i.Layer = capture.LayerLink
@@ -132,6 +134,7 @@ func ownInterface(name, description string, link uint16) (capture.Interface, boo
 	}
 	i := capture.Interface{Kind: kind, View: view}
 	remark.ReadDescription(description, &i)
+	readMember(&i)
 	switch {
 	case link == linkUpperPDU:
 		i.Layer = capture.LayerMessage
@@ -151,6 +154,20 @@ func viewOf(name string) (kind string, view capture.View, ok bool) {
 	}
 	view, ok = capture.ViewByName(name[at+1:])
 	return name[:at], view, ok
+}
+
+// readMember takes the number of a socket of a group off the interface's kind, where the description
+// tells of the same one.
+func readMember(i *capture.Interface) {
+	if i.Members == 0 {
+		return
+	}
+	kind, ok := strings.CutSuffix(i.Kind, "["+strconv.Itoa(i.Member)+"]")
+	if !ok || kind == "" {
+		i.Member, i.Members = 0, 0
+		return
+	}
+	i.Kind = kind
 }
 
 // interfaceSet holds each interface once, also if several sections describe it. Two

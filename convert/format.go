@@ -66,7 +66,7 @@ func init() {
 		},
 		{
 			Name: "json", Summary: "one object a line", suffixes: []string{".json", ".jsonl", ".ndjson"},
-			Text: true, create: createJSON, keeps: 1<<packetComments | 1<<packetMarks | 1<<vlanTags | 1<<packetMetadata | 1<<flowMetadata | 1<<receptions | 1<<longPackets,
+			Text: true, create: createJSON, keeps: 1<<packetComments | 1<<packetMarks | 1<<vlanTags | 1<<packetMetadata | 1<<flowMetadata | 1<<stateMetadata | 1<<receptions | 1<<longPackets,
 		},
 		{
 			Name: "text", Summary: "trace text for the kernel's views, server text for the user view", suffixes: []string{".txt", ".text", ".log"},
@@ -114,7 +114,10 @@ func FormatByName(name string) (*Format, bool) {
 }
 
 // FormatByFileName finds the format that a file's suffix stands for.
+//
+// What it is compressed with may stand behind that.
 func FormatByFileName(name string) (*Format, bool) {
+	name, _ = CutCompression(name)
 	suffix := strings.ToLower(filepath.Ext(name))
 	return find(func(f *Format) bool { return slices.Contains(f.suffixes, suffix) })
 }

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert/internal/headers"
 	"github.com/ebpfdump/ebpfdump/internal/remark"
@@ -36,8 +38,16 @@ import (
 //	vlan_tci    that tag: priority, drop eligible indicator, id
 //	vlan_proto  its ethertype: 33024 (802.1Q) or 34984 (802.1ad)
 //	mark, priority
+//	socket, sockets  number of the socket in its reuseport group, and how many that has; the view select has
+//	            sockets alone
+//	selected_by who chose a socket: "program", "hash" or "drop"; missing if that is not known
+//	selected_socket, selected_cookie  number and cookie of the socket that the program chose
+//	asked_socket, asked_errno  number that the program asked for in vain, and why
 //	gso_size    bytes of payload in each segment of a packet that stands for several
 //	gso_segs    how many segments it stands for
+//	nonlinear   bytes at the packet's end that direct access (data to data_end) does not reach
+//	checksum_partial  true if the checksum of TCP or UDP is not there yet: the field has
+//	            only the sum of the pseudo header
 //	hash        of the flow
 //	queue       queue_mapping: one more than the number of the receive queue
 //	seq, ack    TCP's sequence numbers of the first byte of data, and of the next byte in the
@@ -115,6 +125,10 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	if p.Interface.View != 0 {
 		b = appendJSONText(b, "kind", p.Interface.Kind)
 		b = appendJSONText(b, "view", p.Interface.View.String())
+		if p.Interface.Members > 0 && p.Interface.View != capture.ViewSelect {
+			b = appendJSONNumber(b, "socket", uint64(p.Interface.Member))
+			b = appendJSONNumber(b, "sockets", uint64(p.Interface.Members))
+		}
 	}
 	if p.Interface.Device != "" {
 		b = appendJSONText(b, "device", p.Interface.Device)
@@ -141,6 +155,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 		}
 	}
 	b = appendJSONMeta(b, &p.Meta)
+	b = appendJSONSelection(b, &p.Selection)
 	if p.Call != "" {
 		b = appendJSONText(b, "call", p.Call)
 	}
@@ -188,8 +203,37 @@ func appendJSONMeta(b []byte, m *capture.Meta) []byte {
 	b = appendJSONNumberIf(b, "priority", uint64(m.Priority))
 	b = appendJSONNumberIf(b, "gso_size", uint64(m.GSOSize))
 	b = appendJSONNumberIf(b, "gso_segs", uint64(m.GSOSegs))
+	b = appendJSONNumberIf(b, "nonlinear", uint64(m.NonLinear))
+	if m.ChecksumPartial {
+		b = append(appendJSONName(b, "checksum_partial"), "true"...)
+	}
 	b = appendJSONNumberIf(b, "hash", uint64(m.Hash))
 	return appendJSONNumberIf(b, "queue", uint64(m.Queue))
+}
+
+// appendJSONSelection appends how the socket of a group was chosen.
+func appendJSONSelection(b []byte, s *capture.Selection) []byte {
+	if s.Sockets == 0 {
+		return b
+	}
+	how := map[capture.Selector]string{
+		capture.SelectorProgram: "program", capture.SelectorHash: "hash", capture.SelectorDrop: "drop",
+	}[s.How]
+	b = appendJSONNumber(b, "sockets", uint64(s.Sockets))
+	if how != "" {
+		b = appendJSONText(b, "selected_by", how)
+	}
+	if s.How == capture.SelectorProgram {
+		b = appendJSONNumber(b, "selected_socket", uint64(s.Socket))
+		b = appendJSONNumber(b, "selected_cookie", s.Cookie)
+	}
+	if s.Refused {
+		b = appendJSONNumber(b, "asked_socket", uint64(s.Asked))
+		if s.Errno != 0 {
+			b = appendJSONText(b, "asked_errno", unix.ErrnoName(s.Errno))
+		}
+	}
+	return b
 }
 
 // appendJSONDeparture appends where the bytes of a call are.

@@ -15,6 +15,7 @@ const (
 	vlanTags
 	packetMetadata
 	flowMetadata
+	stateMetadata
 	receptions
 	otherPacketOptions
 	interfaceBlocks
@@ -51,6 +52,8 @@ var detailTexts = [details]struct{ one, many string }{
 	packetMetadata: roomless("packet mark, priority or size of segments",
 		"packet marks, priorities and sizes of segments"),
 	flowMetadata: roomless("flow hash or queue number", "flow hashes and queue numbers"),
+	stateMetadata: roomless("mark of a partial checksum or of bytes that are not linear",
+		"marks of partial checksums and of bytes that are not linear"),
 	receptions: roomless("buffer size, with flags and ancillary data of a call",
 		"buffer sizes, with flags and ancillary data of calls"),
 	otherPacketOptions: roomless("other packet option", "other packet options"),

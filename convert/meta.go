@@ -3,6 +3,8 @@ package convert
 import (
 	"encoding/binary"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
@@ -15,7 +17,63 @@ const hashToeplitz = 5
 // isFlowHash tells whether the value of epb_hash is one that capture.Meta has room for.
 func isFlowHash(value []byte) bool { return len(value) == 5 && value[0] == hashToeplitz }
 
-// appendMetaOptions appends the metadata that pcapng has options for: hash and queue.
+// The bits of epb_flags that stand for what the kernel knows of a packet. Wireshark shows the
+// last two from 4.2 on, and calls them reserved before.
+const (
+	flagInbound         = 1
+	flagOutbound        = 2
+	flagDirection       = 3
+	flagChecksumPartial = 1 << 9
+	flagTCPSegments     = 1 << 11
+)
+
+// flagsOf is the value of epb_flags.
+func flagsOf(p *capture.Packet) (flags uint32) {
+	switch p.Direction {
+	case capture.Inbound:
+		flags = flagInbound
+	case capture.Outbound:
+		flags = flagOutbound
+	}
+	if p.Meta.ChecksumPartial {
+		flags |= flagChecksumPartial
+	}
+	if p.Meta.GSOSize != 0 && p.Protocol == unix.IPPROTO_TCP {
+		flags |= flagTCPSegments
+	}
+	return flags
+}
+
+// parseFlags reads epb_flags. What a packet's segments are stands in its comment, if that is
+// known.
+func parseFlags(p *capture.Packet, flags uint32) {
+	switch flags & flagDirection {
+	case flagInbound:
+		p.Direction = capture.Inbound
+	case flagOutbound:
+		p.Direction = capture.Outbound
+	}
+	p.Meta.ChecksumPartial = flags&flagChecksumPartial != 0
+}
+
+// How many bytes are not linear is in a custom option, as a Reception is: enterprise number,
+// nonLinearMark, bytes. A comment would be there for nearly every segment on loopback.
+const (
+	nonLinearMark = "nlb\x00"
+	nonLinearSize = 12
+)
+
+func appendNonLinear(b []byte, n uint32) []byte {
+	b = order.AppendUint32(appendOptionHead(b, customBytes, nonLinearSize), enterprise)
+	return binary.BigEndian.AppendUint32(append(b, nonLinearMark...), n)
+}
+
+// isNonLinear tells whether a custom option is one of appendNonLinear.
+func isNonLinear(value []byte, from binary.ByteOrder) bool {
+	return len(value) == nonLinearSize && from.Uint32(value) == enterprise && string(value[4:8]) == nonLinearMark
+}
+
+// appendMetaOptions appends the metadata that has options: hash, queue, and how much is not linear.
 // epb_queue counts from 0, and queue_mapping of received packets from 1.
 func appendMetaOptions(b []byte, p *capture.Packet) []byte {
 	m := &p.Meta
@@ -25,6 +83,9 @@ func appendMetaOptions(b []byte, p *capture.Packet) []byte {
 	}
 	if m.Queue != 0 {
 		b = appendOptionUint32(b, packetQueue, m.Queue-queueBase(p))
+	}
+	if m.NonLinear != 0 {
+		b = appendNonLinear(b, m.NonLinear)
 	}
 	return b
 }
@@ -80,6 +141,7 @@ func parseMeta(p *capture.Packet, i *fileInterface) {
 	if i.own.HasMeta {
 		if rest, m, ok := remark.CutMeta(p.Comment); ok {
 			m.Hash, m.Queue = p.Meta.Hash, p.Meta.Queue
+			m.NonLinear, m.ChecksumPartial = p.Meta.NonLinear, p.Meta.ChecksumPartial
 			p.Comment, p.Meta = rest, m
 		}
 	}
@@ -108,7 +170,8 @@ func stripTag(p *capture.Packet) {
 	}
 	if len(p.Data) < tagPlace+tagSize || binary.BigEndian.Uint32(p.Data[tagPlace:]) != uint32(p.Meta.VLANProto)<<16|uint32(p.Meta.VLANTCI) {
 		p.Comment = string(remark.AppendComment(nil, p.Comment, &p.Meta))
-		p.Meta = capture.Meta{Hash: p.Meta.Hash, Queue: p.Meta.Queue}
+		m := &p.Meta
+		p.Meta = capture.Meta{Hash: m.Hash, Queue: m.Queue, NonLinear: m.NonLinear, ChecksumPartial: m.ChecksumPartial}
 		return
 	}
 	// Moving the addresses is cheaper than moving the rest. The window of a file being

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/gopacket/layers"
+
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/internal/header"
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
@@ -100,10 +102,23 @@ func readBack(t *testing.T, path string, want ...*capture.Packet) {
 	}
 }
 
+// What other readers make of the flags: Wireshark 4.0 has no names for the bits from 9 on.
+func TestMetaInFlags(t *testing.T) {
+	t.Parallel()
+	large := segment(t, tcpKernel, client4, server4, layers.TCP{ACK: true}, "many segments")
+	large.Meta = capture.Meta{GSOSize: 6, GSOSegs: 3, ChecksumPartial: true}
+	small := segment(t, tcpKernel, client4, server4, layers.TCP{ACK: true}, "one")
+	small.Direction = capture.Outbound
+	merged := datagram(t, udpMeta, client4, server4, probe)
+	merged.Meta = capture.Meta{GSOSize: 6, GSOSegs: 3} // of UDP: the bit is for TCP
+	path := writeFile(t, large, small, merged)
+	wantFields(t, fields(t, path, "frame.packet_flags"), "0x00000a01", "0x00000002", "0x00000001")
+}
+
 // Metadata with options, with a comment, and with one that also has other text.
 func TestMetaComesBack(t *testing.T) {
 	t.Parallel()
-	all := capture.Meta{Mark: 1 << 31, Priority: 7, GSOSize: 1448, GSOSegs: 45, Hash: 0xdeadbeef, Queue: 4}
+	all := capture.Meta{Mark: 1 << 31, Priority: 7, GSOSize: 1448, GSOSegs: 45, NonLinear: 60_000, ChecksumPartial: true, Hash: 0xdeadbeef, Queue: 4}
 	received := datagram(t, udpMeta, client4, server4, probe)
 	received.Meta = all
 	sent := datagram(t, udpMeta, client4, server4, probe)
@@ -153,7 +168,7 @@ func TestTagOfLongestFrame(t *testing.T) {
 
 func TestMetaInJSONAndLines(t *testing.T) {
 	t.Parallel()
-	p := taggedFrame(t, packetKernel, capture.Meta{VLANProto: header.EtherTypeVLAN, Mark: 42, Priority: 6, GSOSize: 1448, GSOSegs: 2, Hash: 5, Queue: 1})
+	p := taggedFrame(t, packetKernel, capture.Meta{VLANProto: header.EtherTypeVLAN, Mark: 42, Priority: 6, GSOSize: 1448, GSOSegs: 2, NonLinear: 3, ChecksumPartial: true, Hash: 5, Queue: 1})
 	p.Comment = "a note"
 	var lines bytes.Buffer
 	w, err := createJSON(&lines, WriteOptions{})
@@ -177,7 +192,7 @@ func TestMetaInJSONAndLines(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]any{
-		"vlan": 0., "vlan_tci": 0., "vlan_proto": 33024., "mark": 42., "priority": 6., "gso_size": 1448., "gso_segs": 2., "hash": 5., "queue": 1.,
+		"vlan": 0., "vlan_tci": 0., "vlan_proto": 33024., "mark": 42., "priority": 6., "gso_size": 1448., "gso_segs": 2., "nonlinear": 3., "checksum_partial": true, "hash": 5., "queue": 1.,
 		"length": 53., "captured": 53., "comment": "a note",
 	} {
 		if got[name] != want {
@@ -222,7 +237,7 @@ func TestTagInPcap(t *testing.T) {
 // bytes nor in the copy's own words is counted.
 func TestMetaLeftOut(t *testing.T) {
 	t.Parallel()
-	all := capture.Meta{VLANProto: header.EtherTypeVLAN, VLANTCI: 100, Mark: 42, Priority: 6, GSOSize: 1448, GSOSegs: 2, Hash: 5, Queue: 1}
+	all := capture.Meta{VLANProto: header.EtherTypeVLAN, VLANTCI: 100, Mark: 42, Priority: 6, GSOSize: 1448, GSOSegs: 2, NonLinear: 3, ChecksumPartial: true, Hash: 5, Queue: 1}
 	frame := taggedFrame(t, packetKernel, all)
 	short := taggedFrame(t, packetKernel, tagged(100))
 	short.Data = short.Data[:tagPlace-1]
@@ -242,15 +257,18 @@ func TestMetaLeftOut(t *testing.T) {
 		{"frames", "pcap", []*capture.Packet{frame, short, plain}, []string{
 			"1 VLAN tag beside the bytes left out: pcap has no room for it",
 			"3 packet marks, priorities and sizes of segments left out: pcap has no room for them",
-			"2 flow hashes and queue numbers left out: pcap has no room for them"}},
+			"2 flow hashes and queue numbers left out: pcap has no room for them",
+			"2 marks of partial checksums and of bytes that are not linear left out: pcap has no room for them"}},
 		{"IP", "pcap", []*capture.Packet{inner, inner}, []string{
 			"2 VLAN tags beside the bytes left out: pcap has no room for them",
 			"6 packet marks, priorities and sizes of segments left out: pcap has no room for them",
-			"4 flow hashes and queue numbers left out: pcap has no room for them"}},
+			"4 flow hashes and queue numbers left out: pcap has no room for them",
+			"4 marks of partial checksums and of bytes that are not linear left out: pcap has no room for them"}},
 		{"frames", "text", []*capture.Packet{frame}, []string{
 			"1 VLAN tag beside the bytes left out: text has no room for it",
 			"3 packet marks, priorities and sizes of segments left out: text has no room for them",
-			"2 flow hashes and queue numbers left out: text has no room for them"}},
+			"2 flow hashes and queue numbers left out: text has no room for them",
+			"2 marks of partial checksums and of bytes that are not linear left out: text has no room for them"}},
 		{"frames", "json", []*capture.Packet{frame, inner}, nil},
 		{"frames", "pcapng", []*capture.Packet{frame, inner}, nil},
 	} {

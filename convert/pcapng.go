@@ -52,8 +52,8 @@ const (
 )
 
 // maxPacketOptions is the maximum size of a packet's options: Reception, flags, drop count,
-// id, process, hash, queue, comment, end.
-const maxPacketOptions = maxReception + (4 + 4) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 4) + (optionSpace + maxOption) + 4
+// id, process, hash, queue, what is not linear, comment, end.
+const maxPacketOptions = maxReception + (4 + nonLinearSize) + (4 + 4) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 8) + (4 + 4) + (optionSpace + maxOption) + 4
 
 // Writer writes packets as one section of pcapng (draft-ietf-opsawg-pcapng), little
 // endian, with timestamps in nanoseconds. A buffer of 1 MiB collects packets until it is
@@ -201,11 +201,8 @@ func (w *Writer) writeEnhancedPacket(p *capture.Packet) error {
 // rewrite files corrupt it.
 func appendPacketOptions(b []byte, p *capture.Packet) []byte {
 	empty := len(b)
-	switch p.Direction {
-	case capture.Inbound:
-		b = appendOptionUint32(b, packetFlags, 1)
-	case capture.Outbound:
-		b = appendOptionUint32(b, packetFlags, 2)
+	if flags := flagsOf(p); flags != 0 {
+		b = appendOptionUint32(b, packetFlags, flags)
 	}
 	if p.Drops > 0 {
 		b = appendOptionUint64(b, packetDropCount, p.Drops)
@@ -216,7 +213,7 @@ func appendPacketOptions(b []byte, p *capture.Packet) []byte {
 	if p.PID != 0 {
 		b = appendOptionUint64(b, packetProcess, uint64(p.TID)<<32|uint64(p.PID))
 	}
-	if p.Meta.Hash|p.Meta.Queue != 0 {
+	if p.Meta.Hash|p.Meta.Queue|p.Meta.NonLinear != 0 {
 		b = appendMetaOptions(b, p)
 	}
 	if hasReception(p) {

@@ -351,12 +351,7 @@ func (r *pcapngReader) packetOptions(p *capture.Packet, b []byte) {
 			comment = value
 			comments++
 		case code == packetFlags && len(value) == 4:
-			switch r.order.Uint32(value) & 3 {
-			case 1:
-				p.Direction = capture.Inbound
-			case 2:
-				p.Direction = capture.Outbound
-			}
+			parseFlags(p, r.order.Uint32(value))
 		case code == packetDropCount && len(value) == 8:
 			p.Drops = r.order.Uint64(value)
 		case code == packetID && len(value) == 8:
@@ -369,6 +364,8 @@ func (r *pcapngReader) packetOptions(p *capture.Packet, b []byte) {
 			p.PID, p.TID = r.order.Uint32(value), r.order.Uint32(value[4:])
 		case code == customBytes && isReception(value, r.order):
 			p.Reception = parseReception(value, r.controls[:0])
+		case code == customBytes && isNonLinear(value, r.order):
+			p.Meta.NonLinear = binary.BigEndian.Uint32(value[8:])
 		}
 	}
 	switch comments {

@@ -22,6 +22,11 @@ done
 rm -f both.pcapng
 "$work/ebpfdump" capture --sock tcp --echo --probe --isolate --view user,sent,cgroup -q -o both.pcapng
 chmod 644 both.pcapng
+rm -f layers.pcapng layers.html
+"$work/ebpfdump" capture --sock udp --echo --probe --isolate --view all -q -o layers.pcapng
+"$work/ebpfdump" explain layers.pcapng --html layers.html
+chmod 644 layers.pcapng layers.html
+awk -f picture.awk layers.html >layers.svg
 rm -f tcp.html
 "$work/ebpfdump" explain tcp.pcapng --html tcp.html
 chmod 644 tcp.html

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/extcap"
 	"github.com/ebpfdump/ebpfdump/internal/outfile"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
@@ -32,6 +34,8 @@ type app struct {
 	data           io.Writer
 	stdoutTerminal bool
 	stderrTerminal bool
+	// quiet: stderr is for what went wrong alone, since Wireshark shows it.
+	quiet bool
 	// files are the files that the command reads and writes.
 	files outfile.Files
 }
@@ -56,6 +60,8 @@ const (
 	exitLoss    = 3 // finished, but packets were lost, with --fail-on-drop
 	exitMissing = 4 // a privilege or a kernel feature is missing
 	exitDiffers = 5 // something differs from before, or from what is expected (survey --compare, replay --expect)
+	// exitUnread is that of every program which is ended by SIGPIPE.
+	exitUnread = 128 + int(unix.SIGPIPE)
 )
 
 // usageError is an error in the arguments of a command.
@@ -70,13 +76,29 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 type lossError struct{ lost uint64 }
 
 func (e lossError) Error() string {
-	return fmt.Sprintf("%d packets were lost: a larger ring (-B) or a smaller snaplen (-s) may keep up", e.lost)
+	were := "were"
+	if e.lost == 1 {
+		were = "was"
+	}
+	return fmt.Sprintf("%s %s lost: a larger ring (-B) or a smaller snaplen (-s) may keep up", counted(e.lost, "packet"), were)
 }
 
 // differenceError says that something differs from before, or from what is expected.
 type differenceError struct{ text string }
 
 func (e differenceError) Error() string { return e.text }
+
+// unreadError says that whoever read stdout wanted no more of it, such as head. Nothing is printed, as
+// with other programs. To a capture it is an error like others: what comes then is lost.
+type unreadError struct{ error }
+
+func (e unreadError) Unwrap() error { return e.error }
+
+// isUnread tells whether an error is that of stdout which nobody reads.
+func isUnread(err error) bool {
+	var path *fs.PathError
+	return errors.Is(err, unix.EPIPE) && errors.As(err, &path) && path.Path == os.Stdout.Name()
+}
 
 // exitStatus is the only place where errors become exit statuses.
 func exitStatus(err error) int {
@@ -88,10 +110,13 @@ func exitStatus(err error) int {
 		command commandError
 		cannot  *unrunnableError
 		same    *outfile.SameFileError
+		unread  unreadError
 	)
 	switch {
 	case err == nil:
 		return exitDone
+	case errors.As(err, &unread):
+		return exitUnread
 	case errors.As(err, &command):
 		return command.status
 	case errors.As(err, &cannot):
@@ -110,11 +135,21 @@ func exitStatus(err error) int {
 
 // run runs a command and returns its exit status.
 func (a *app) run(args []string) int {
+	if extcap.IsCall(args) && !a.quiet {
+		return a.extcap(args)
+	}
 	a.args = args
 	root := a.rootCommand()
 	root.SetArgs(args)
-	err := root.Execute()
-	if command := (commandError{}); err != nil && !errors.As(err, &command) {
+	cmd, err := root.ExecuteC()
+	switch {
+	case a.quiet && errors.Is(err, unix.EPIPE):
+		err = nil // Wireshark has seen enough
+	case cmd.Name() != "capture" && isUnread(err):
+		err = unreadError{err}
+	}
+	command, unread := (commandError{}), (unreadError{})
+	if err != nil && !errors.As(err, &command) && !errors.As(err, &unread) {
 		for i, sentence := range terminal.Sentences(err) {
 			if i == 0 {
 				sentence = "ebpfdump: " + sentence
@@ -156,7 +191,8 @@ and the bytes that userspace gets from recv.
 Exit status: 0 done; 1 failed while running; 2 wrong usage; 3 finished but
 packets were lost, with --fail-on-drop; 4 a privilege or kernel feature is
 missing; 5 something is not as it was, or as it should be, with survey
---compare and replay --expect. After capture -- COMMAND, the command's own if
+--compare and replay --expect; 141 nobody reads stdout any more, as behind
+head, where a capture has 1: it loses packets then. After capture -- COMMAND, the command's own if
 the capture was fine; 127 if there is no such command, 126 if it cannot be run.`,
 		Version:       version(),
 		SilenceErrors: true,
@@ -182,7 +218,7 @@ the capture was fine; 127 if there is no such command, 126 if it cannot be run.`
 	// Help is wrapped for terminals of 80 columns.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.AddCommand(a.captureCommand(), a.listCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
-		a.surveyCommand(), a.doctorCommand())
+		a.surveyCommand(), a.doctorCommand(), a.extcapCommand())
 	refuseUnknown(root)
 	return root
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -32,8 +31,12 @@ type captureFlags struct {
 	packets                    uint64
 	echo, probe, isolate       bool
 	quiet, verbose             bool
-	immediate, failOnDrop, hex bool
+	immediate, failOnDrop      bool
+	hex, print                 bool
 	filter                     filterFlags
+	series                     seriesFlags
+	tlsKeys                    string
+	reuseport                  reuseportFlags
 	live                       liveFlags
 }
 
@@ -41,6 +44,8 @@ type captureFlags struct {
 type capturePlan struct {
 	captureFlags
 	config   capture.Config
+	series   seriesPlan
+	keys     *tlsKeys        // nil without --tls-keys
 	form     *convert.Format // of the output, if that has a name
 	duration time.Duration
 }
@@ -70,6 +75,10 @@ keeps at least the header.
 What never came, --view drop has: the packets of internet sockets that the
 kernel freed without having used them, with its reason (Linux 5.17).
 
+With --reuseport N there are N sockets at one address, one of which gets each
+packet. --reuseport-filter names the program that chooses it, whose maps get the
+sockets; the view select shows what it saw and what it chose.
+
 Without -o it prints one line a packet. Otherwise it writes pcapng, or what the
 file's name stands for: .json, or .pcap and .txt with room for one view. Stops at SIGINT, SIGTERM,
 SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
@@ -77,6 +86,7 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 ` + privilegeHelp("capture"),
 		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
   ebpfdump capture --sock udp -l 0.0.0.0:5353 --duration 10s
+  ebpfdump capture --sock udp --reuseport 4 --reuseport-filter pick.o
   ebpfdump capture --sock raw --proto icmp -o - | tshark -r -
 ` + liveExample,
 		Args: f.live.arguments,
@@ -96,8 +106,9 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
 	flags.VarP(&f.output, "output", "o", "write to `FILE`, or pcapng to stdout if it is -")
 	flags.VarP(&f.output, "write", "w", "`FILE`, the same as --output")
-	flags.StringVar(&f.views, "view", "", "`LIST` of views: "+capture.ViewNames()+" (default kernel,user)")
+	flags.StringVar(&f.views, "view", "", "`LIST` of views: "+capture.ViewNames()+", or all (default kernel,user, and select with --reuseport-filter)")
 	f.filter.add(flags)
+	f.reuseport.add(flags)
 	flags.BoolVar(&f.echo, "echo", false, "send back what was received")
 	flags.BoolVar(&f.probe, "probe", false, "send the reference traffic, and end when it has been seen")
 	flags.BoolVar(&f.isolate, "isolate", false, "do all this in a new network namespace, with nothing but a probe in it")
@@ -105,9 +116,13 @@ SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	flags.StringVar(&f.duration, "duration", "", "end after a `TIME` such as 90s or 5m; a bare number is seconds")
 	flags.IntVarP(&f.snaplen, "snaplen", "s", 0, "keep `N` bytes of each packet (default and 0: 262144)")
 	flags.StringVarP(&f.buffer, "buffer-size", "B", "32M", "`SIZE` of the ring buffer; a bare number is KiB")
+	f.series.register(flags)
+	flags.StringVar(&f.tlsKeys, "tls-keys", "", "put the TLS keys of the command into the file, so that Wireshark decrypts it,\nor with --tls-keys=`FILE` those that a key log has")
+	flags.Lookup("tls-keys").NoOptDefVal = commandKeys
 	flags.BoolVar(&f.immediate, "immediate-mode", false, "hand on each packet within milliseconds; always so on a terminal and a pipe")
 	flags.BoolVar(&f.failOnDrop, "fail-on-drop", false, "exit with status 3 if the tap lost packets")
-	flags.BoolVarP(&f.hex, "hex", "x", false, "without -o, print each packet's bytes as well")
+	flags.BoolVarP(&f.hex, "hex", "x", false, "without -o or with --print, print each packet's bytes as well")
+	flags.BoolVar(&f.print, "print", false, "beside -o FILE, print a line for each packet as well")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no counter and no closing lines")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself")
 	completeSelection(cmd, &f.live)
@@ -156,21 +171,56 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	if slices.Contains(p.config.Views, capture.ViewWire) && !kind.HasCgroupHooks() {
 		return p, usagef("a %s has no address by which its packets are found on an interface, so that the view wire would stay empty", kind.Summary)
 	}
-	p.config.Verdict, err = f.filter.read()
-	return p, err
+	if p.config.Verdict, err = f.filter.read(); err != nil {
+		return p, err
+	}
+	return p, f.group(&p)
+}
+
+// group checks the flags of a reuseport group.
+func (f captureFlags) group(p *capturePlan) (err error) {
+	kind := p.config.Kind
+	switch n := f.reuseport.sockets; {
+	case n < 0 || n > capture.MaxReuseport:
+		return usagef("--reuseport %d: a group has from 1 to %d sockets", n, capture.MaxReuseport)
+	case n > 0 && !kind.CanReuseport():
+		return usagef("--reuseport is for udp and udp6: of a %s it cannot be told which socket gets a packet", kind.Summary)
+	}
+	p.config.Reuseport = f.reuseport.sockets
+	if p.config.Selection, err = f.reuseport.read(); err != nil {
+		return err
+	}
+	wanted := slices.Contains(p.config.Views, capture.ViewSelect)
+	switch {
+	case wanted && p.config.Selection == nil:
+		return usagef("the view select is what a program sees that chooses a socket: name one with --reuseport N --reuseport-filter FILE.o")
+	case f.views == "" && p.config.Selection != nil && !p.form.OneView:
+		p.config.Views = append(p.config.Views, capture.ViewSelect)
+	}
+	return nil
 }
 
 // common checks the flags of all ways to capture.
 func (f captureFlags) common(p *capturePlan) (err error) {
-	p.config.Packets, p.config.Snaplen = f.packets, f.snaplen
-	if suffix := filepath.Ext(f.output.text); suffix == ".gz" || suffix == ".zst" {
-		return usagef("-o %s: a capture is not compressed while it is written: give -o - and pipe it through gzip or zstd", f.output.text)
+	if p.series, err = f.series.plan(f.output.text, &f); err != nil {
+		return err
 	}
+	p.captureFlags = f
+	p.config.Packets, p.config.Snaplen = f.packets, f.snaplen
 	p.form = formOf(f.output.text)
 	if p.config.Views, err = f.chosenViews(p.form); err != nil {
 		return err
 	}
-	if f.hex && f.output.text != "" {
+	if f.print && (f.output.text == "" || f.output.text == "-") {
+		return usagef("--print prints lines beside a file: give -o FILE, or leave both out for lines alone")
+	}
+	if f.tlsKeys != "" && (f.output.text == "" || p.form.Name != convert.Pcapng().Name) {
+		return usagef("--tls-keys puts keys into a pcapng file: give -o FILE.pcapng")
+	}
+	if f.tlsKeys == commandKeys && len(f.live.command) == 0 {
+		return usagef("--tls-keys is for a command, behind --: otherwise give a key log that there is, --tls-keys=FILE")
+	}
+	if f.hex && f.output.text != "" && !f.print {
 		return usagef("-x prints packets on stdout: leave -o out, or read the file with tshark -x")
 	}
 	if f.snaplen < 0 || f.snaplen > bpf.MaxSnaplen {
@@ -199,14 +249,41 @@ func (f captureFlags) chosenViews(form *convert.Format) ([]capture.View, error) 
 	switch {
 	case f.views == "" && form.OneView:
 		return []capture.View{capture.ViewKernel}, nil
+	case f.views == "" && f.tlsKeys != "":
+		// Who decrypts needs both directions.
+		return []capture.View{capture.ViewUser, capture.ViewCgroup}, nil
 	case f.views == "":
 		return []capture.View{capture.ViewKernel, capture.ViewUser}, nil
+	}
+	if f.views == allViews {
+		return f.everyView(), nil
 	}
 	views, err := parseViews(f.views)
 	if err == nil && form.OneView && len(views) > 1 {
 		return nil, usagef("--view %s: %s has room for one view: choose one, or write pcapng", f.views, form.Name)
 	}
 	return views, err
+}
+
+// allViews stands for every view that there is.
+const allViews = "all"
+
+// everyView are the views that a capture can have with these flags, on this kernel.
+func (f captureFlags) everyView() []capture.View {
+	kind, own := capture.KindByName(f.sock)
+	return slices.DeleteFunc(capture.Views(), func(v capture.View) bool {
+		switch v {
+		case capture.ViewSelect:
+			return f.reuseport.object == "" && f.reuseport.classic == ""
+		case capture.ViewSent:
+			return own && !f.echo && !f.probe
+		case capture.ViewCgroup:
+			return own && !kind.HasCgroupHooks() || f.live.wrapFilter
+		case capture.ViewWire, capture.ViewDrop:
+			return own && !kind.HasCgroupHooks()
+		}
+		return false
+	})
 }
 
 func kindNames() string {
@@ -299,6 +376,9 @@ func parseDuration(s string) (time.Duration, error) {
 // wants tells whether --view has a view.
 func (f captureFlags) wants(v capture.View) bool {
 	views, _ := parseViews(f.views)
+	if f.views == allViews {
+		views = f.everyView()
+	}
 	return slices.Contains(views, v)
 }
 
@@ -310,7 +390,8 @@ func (f captureFlags) use() privilege.Use {
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
 		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
 		Hooks:   f.sock != "" && f.wants(capture.ViewCgroup), Wire: f.wants(capture.ViewWire), Drops: f.sock != "" && f.wants(capture.ViewDrop),
-		Join: len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, OtherUser: account != nil,
+		Selects: f.reuseport.object != "" || f.reuseport.classic != "",
+		Join:    len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, OtherUser: account != nil,
 	}
 }
 
@@ -318,6 +399,9 @@ func (f captureFlags) use() privilege.Use {
 func (a *app) capture(f captureFlags) (err error) {
 	p, err := f.plan()
 	if err != nil {
+		return err
+	}
+	if p.keys, err = f.openTLSKeys(); err != nil {
 		return err
 	}
 	if f.isolate {
@@ -372,6 +456,7 @@ func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) 
 	defer collect()
 	ctx, cancel := untilSignal(context.Background())
 	defer cancel()
+	defer p.keys.close()
 	out, err := a.openCapture(ctx, p)
 	if err != nil {
 		return err
@@ -390,6 +475,10 @@ func (a *app) record(p capturePlan, open func(report *reporter, immediate bool) 
 		cancel()
 		ctx, cancel = untilSecondSignal(context.Background(), from.signal)
 		defer cancel()
+	}
+	if a.quiet && from.signal != nil {
+		// Wireshark closes its end first, and the command was started for it alone.
+		out.unread = func() { from.signal(unix.SIGTERM) }
 	}
 	if err := confine.Keep(append(out.capabilities(), from.capabilities...)...); err != nil {
 		return err

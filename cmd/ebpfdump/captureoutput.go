@@ -14,24 +14,47 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/outfile"
 )
 
+// recordedFile is a convert.File, or a convert.Series of them.
+type recordedFile interface {
+	convert.PacketWriter
+	Begin(o convert.WriteOptions) error
+	Begun() bool
+	Held() bool
+	Release() error
+	End(failure error, statistics ...capture.Statistics) error
+	Failure() error
+}
+
+var (
+	_ recordedFile = (*convert.File)(nil)
+	_ recordedFile = (*convert.Series)(nil)
+)
+
 // captureOutput is the destination of a capture's packets: a file, a pipe, or lines on
 // stdout.
 type captureOutput struct {
-	*convert.File
+	recordedFile
 	app  *app
-	file *outfile.File // nil for stdout
+	file *outfile.File // nil for stdout; the first one of a series
 	live bool          // a terminal or a pipe, where packets should appear at once
 	to   io.Writer     // what file or stdout is
 	// selection chooses what a form with room for one view takes; nil for others.
 	selection *convert.Selection
+	series    *fileSeries   // nil for one file
+	keys      *tlsKeys      // nil without --tls-keys
+	lines     *convert.File // beside a file, a line for each packet; nil if nobody wants them
+	// interfaces are those of the capture.
+	interfaces func() []*capture.Interface
+	// unread is called when nobody reads the output any more; nil if that is all the same.
+	unread func()
 }
 
 func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, error) {
-	a.files.Reads(p.filter.files()...)
+	a.files.Reads(append(p.filter.files(), p.reuseport.files()...)...)
 	if len(p.live.command) > 0 {
 		a.files.Reads("-") // the command inherits it
 	}
-	out := &captureOutput{app: a}
+	out := &captureOutput{app: a, keys: p.keys}
 	switch p.output.text {
 	case "":
 		stdout, err := a.results()
@@ -39,7 +62,7 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 			return nil, err
 		}
 		out.live, out.to = true, a.data
-		out.File = convert.NewStream(stdout, convert.Lines(convert.LineOptions{Hex: p.hex}))
+		out.recordedFile = convert.NewStream(stdout, convert.Lines(convert.LineOptions{Hex: p.hex}))
 	case "-":
 		if a.stdoutTerminal {
 			return nil, usagef("pcapng is no text for a terminal: give a file (-o FILE), pipe it on, or leave -o out for lines")
@@ -49,7 +72,15 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 			return nil, err
 		}
 		out.live, out.to = true, a.data
-		out.File = convert.NewStream(stdout, convert.Pcapng())
+		if p.series.compression == nil {
+			out.recordedFile = convert.NewStream(stdout, convert.Pcapng())
+			break
+		}
+		to, err := p.series.compression.CompressStream(stdout)
+		if err != nil {
+			return nil, err
+		}
+		out.recordedFile = convert.NewFile(to, convert.Pcapng())
 	default:
 		if len(p.live.command) > 0 {
 			// The output of the command must not mix with the packets.
@@ -57,12 +88,16 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 				return nil, err
 			}
 		}
-		file, err := a.files.Create(ctx, p.output.text)
-		if err != nil {
+		if err := out.openFile(ctx, p); err != nil {
 			return nil, err
 		}
-		out.file, out.live, out.to = file, file.Pipe(), file
-		out.File = convert.NewFile(file, p.form)
+		if p.print {
+			stdout, err := a.results()
+			if err != nil {
+				return nil, err
+			}
+			out.live, out.lines = true, convert.NewStream(stdout, convert.Lines(convert.LineOptions{Hex: p.hex}))
+		}
 		if p.form.OneView {
 			out.selection = &convert.Selection{Views: p.config.Views, Format: p.form}
 		}
@@ -70,16 +105,59 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 	return out, nil
 }
 
+// openFile opens the output that has a name, or the first one of a series.
+func (out *captureOutput) openFile(ctx context.Context, p capturePlan) error {
+	if p.series.several {
+		return out.openSeries(ctx, p)
+	}
+	file, err := out.app.files.Create(ctx, p.output.text)
+	if err != nil {
+		return err
+	}
+	out.file, out.live, out.to = file, file.Pipe(), file
+	var to convert.Target = file
+	if p.series.compression != nil {
+		if to, err = p.series.compression.Compress(file); err != nil {
+			return err
+		}
+	}
+	out.recordedFile = convert.NewFile(to, p.form)
+	return nil
+}
+
 // WritePacket implements capture.Sink.
 func (out *captureOutput) WritePacket(p *capture.Packet) error {
 	if out.selection != nil && !out.selection.Takes(p) {
 		return nil
 	}
-	return out.File.WritePacket(p)
+	if err := out.writeKeys(); err != nil {
+		return err
+	}
+	if out.lines != nil {
+		if err := out.lines.WritePacket(p); err != nil {
+			return err
+		}
+	}
+	return out.recordedFile.WritePacket(p)
+}
+
+// Flush writes what is buffered.
+func (out *captureOutput) Flush() error {
+	var err error
+	if out.lines != nil {
+		err = out.lines.Flush()
+	}
+	return errors.Join(err, out.recordedFile.Flush())
 }
 
 // begin writes the start of the output, once the tap is attached.
 func (out *captureOutput) begin(from source) error {
+	out.interfaces = from.Interfaces
+	if out.lines != nil {
+		if err := out.lines.Begin(convert.WriteOptions{}); err != nil {
+			return err
+		}
+	}
 	if err := out.Begin(convert.WriteOptions{Section: section(out.app.commandLine())}); err != nil {
 		return err
 	}
@@ -119,12 +197,19 @@ func (out *captureOutput) End(failure error, statistics ...capture.Statistics) e
 			_ = out.AddInterface(s.Interface) // the next write returns the same error
 		}
 	}
-	return out.File.End(failure, statistics...)
+	var err error
+	if out.lines != nil {
+		err = out.lines.End(failure)
+	}
+	return errors.Join(err, out.recordedFile.End(failure, statistics...))
 }
 
 // capabilities are those that the output still needs: a file held back may have to be
 // removed.
 func (out *captureOutput) capabilities() []int {
+	if out.series != nil {
+		return out.series.capabilities()
+	}
 	if folder, isNew := out.file.New(); isNew && out.Held() {
 		return confine.NeedsToRemoveFrom(folder)
 	}
@@ -136,8 +221,16 @@ func (out *captureOutput) whileRead(ctx context.Context, run func(context.Contex
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	unread := fmt.Errorf("writing capture: nobody reads it any more: %w", unix.EPIPE)
-	defer outfile.AwaitUnread(out.to, func() { cancel(unread) })()
+	defer outfile.AwaitUnread(out.to, func() {
+		if out.unread != nil {
+			out.unread()
+		}
+		cancel(unread)
+	})()
 	err := run(ctx)
+	if errors.Is(err, convert.ErrSeriesEnded) {
+		return nil
+	}
 	if err == nil && errors.Is(context.Cause(ctx), unread) {
 		return unread
 	}
@@ -145,7 +238,7 @@ func (out *captureOutput) whileRead(ctx context.Context, run func(context.Contex
 }
 
 // written is the number of packets in an output, whether it failed or not.
-func written(f *convert.File) uint64 {
+func written(f recordedFile) uint64 {
 	if changed := (*outfile.ChangedError)(nil); errors.As(f.Failure(), &changed) {
 		return 0 // the content of the file is unknown now
 	}

@@ -262,7 +262,9 @@ func (a *app) convert(f convertFlags) (err error) {
 	stopReporting()
 	// The failed write is the better error than the interruption that it caused.
 	err = firstError(c.out.finish(err), err)
-	c.closingLines()
+	if !isUnread(err) {
+		c.closingLines()
+	}
 	return err
 }
 

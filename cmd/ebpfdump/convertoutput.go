@@ -41,7 +41,13 @@ func (o *convertOutput) open(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		o.target, o.file = target, convert.NewFile(target, o.format)
+		var to convert.Target = target
+		if _, compression := convert.CutCompression(name); compression != nil {
+			if to, err = compression.Compress(target); err != nil {
+				return err
+			}
+		}
+		o.target, o.file = target, convert.NewFile(to, o.format)
 		return nil
 	}
 	stdout, err := o.stdout()
@@ -105,6 +111,9 @@ func (o *convertOutput) end() error {
 		return fmt.Errorf("%s has no room for any of the packets", o.format.Name)
 	}
 	if o.read > 0 {
+		if o.read == 1 {
+			return errors.New("the one packet is of no view that was asked for")
+		}
 		return fmt.Errorf("none of the %d packets is of a view that was asked for", o.read)
 	}
 	if o.file.Begun() {

@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
 	"github.com/ebpfdump/ebpfdump/internal/explain"
 	"github.com/ebpfdump/ebpfdump/internal/outfile"
@@ -23,6 +27,11 @@ type explainFlags struct {
 	json    bool
 	html    string
 	colour  string
+	// Which packets are shown.
+	ids   []string
+	peers []string
+	views string
+	lost  bool
 }
 
 func (a *app) explainCommand() *cobra.Command {
@@ -58,6 +67,10 @@ Exit status: 0 explained; 1 the file is damaged, or no capture of ebpfdump.`,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.IntVarP(&f.packets, "packets", "c", 50, "show `N` packets one by one, 0 for all")
+	flags.StringSliceVar(&f.ids, "id", nil, "show only packets with these `IDS`, such as 5 or 5-9,12")
+	flags.StringSliceVar(&f.peers, "peer", nil, "show only packets from or to `ADDR[:PORT]`")
+	flags.BoolVar(&f.lost, "lost", false, "show only packets that userspace could have got, and did not get, or not whole")
+	flags.StringVar(&f.views, "view", "", "show only packets that are in one of these views: a `LIST` of "+capture.ViewNames())
 	flags.BoolVar(&f.json, "json", false, "print the findings as one JSON object, of a form that stays the same")
 	flags.StringVar(&f.html, "html", "", "write a page to `FILE`, or to stdout if it is -, and print no text")
 	flags.StringVar(&f.colour, "color", "auto", "colours: always, never, or auto for terminals without NO_COLOR, as `WHEN`")
@@ -80,8 +93,43 @@ func (f *explainFlags) check() error {
 	return nil
 }
 
+// choice says which packets are shown.
+func (f *explainFlags) choice() (c explain.Choice, err error) {
+	c.Lost = f.lost
+	for _, text := range f.ids {
+		first, last, isRange := strings.Cut(text, "-")
+		if !isRange {
+			last = first
+		}
+		low, lerr := strconv.ParseUint(first, 10, 64)
+		high, herr := strconv.ParseUint(last, 10, 64)
+		if lerr != nil || herr != nil || low > high {
+			return c, usagef("--id %q: give ids such as 5, or 5-9", text)
+		}
+		c.IDs = append(c.IDs, [2]uint64{low, high})
+	}
+	for _, text := range f.peers {
+		peer, err := netip.ParseAddrPort(text)
+		if addr, aerr := netip.ParseAddr(strings.Trim(text, "[]")); aerr == nil {
+			peer, err = netip.AddrPortFrom(addr, 0), nil
+		}
+		if err != nil {
+			return c, usagef("--peer %q: give an address such as 10.0.0.1 or [::1]:80", text)
+		}
+		c.Peers = append(c.Peers, peer)
+	}
+	if f.views != "" {
+		c.Views, err = parseViews(f.views)
+	}
+	return c, err
+}
+
 func (a *app) explain(name string, f explainFlags) (err error) {
 	if err := f.check(); err != nil {
+		return err
+	}
+	choice, err := f.choice()
+	if err != nil {
 		return err
 	}
 	a.files.Reads(name)
@@ -115,7 +163,7 @@ func (a *app) explain(name string, f explainFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	options := explain.Options{Name: name, Packets: f.packets}
+	options := explain.Options{Name: name, Packets: f.packets, Choice: choice}
 	if f.packets == 0 {
 		options.Packets = -1
 	}

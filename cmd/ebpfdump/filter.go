@@ -14,6 +14,49 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
+// reuseportFlags open a group of sockets.
+type reuseportFlags struct {
+	sockets int
+	object  string
+	classic string
+}
+
+func (f *reuseportFlags) add(flags *pflag.FlagSet) {
+	flags.IntVar(&f.sockets, "reuseport", 0, "open a reuseport group of `N` sockets, one of which gets each packet (udp, udp6)")
+	flags.StringVar(&f.object, "reuseport-filter", "", "the socket is chosen by the sk_reuseport program or socket filter of a BPF object,\n`FILE.o[:PROGRAM]`, with the group in its maps")
+	flags.StringVar(&f.classic, "reuseport-filter-cbpf", "", "the socket is chosen by the classic filter in `FILE`, which returns its number")
+}
+
+// read makes a Selection from the flags; nil if none is given.
+func (f reuseportFlags) read() (*bpf.Selection, error) {
+	if (f.object != "" || f.classic != "") && f.sockets == 0 {
+		return nil, usagef("--reuseport-filter chooses one of several sockets: say how many with --reuseport N")
+	}
+	switch {
+	case f.object != "" && f.classic != "":
+		return nil, usagef("one program at a time: leave only one of --reuseport-filter and --reuseport-filter-cbpf")
+	case f.object != "":
+		selection, err := bpf.ReadSelection(splitProgram(f.object))
+		if choice := (*bpf.ChoiceError)(nil); errors.As(err, &choice) {
+			return nil, usagef("--reuseport-filter: %w", err)
+		}
+		return selection, err
+	case f.classic != "":
+		selection, err := bpf.ReadClassicSelection(f.classic)
+		if err != nil && isELF(f.classic) {
+			return nil, usagef("--reuseport-filter-cbpf %s: it is a BPF object, which --reuseport-filter takes", f.classic)
+		}
+		return selection, err
+	}
+	return nil, nil
+}
+
+// files are the files that read opens.
+func (f reuseportFlags) files() []string {
+	object, _ := splitProgram(f.object)
+	return []string{object, f.classic}
+}
+
 // filterFlags select the filter that decides what a socket keeps.
 type filterFlags struct {
 	object, classic, verdict string

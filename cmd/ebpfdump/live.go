@@ -33,6 +33,9 @@ inside the tap, which records what it decides, and is put back at the end. The
 capture ends when all of those that --pid names have ended.
 With --cgroup, does so for all that is in a cgroup, or comes to it, and in
 those below it, until the cgroup is removed: a service, a container, a session.
+(--cgroup says whose sockets, --view cgroup which of their packets: those that
+pass the kernel's cgroup hooks, of any process or socket. Neither needs the
+other.)
 With -- COMMAND, runs a command, from its first packet to its end; the exit
 status is then the command's if nothing else went wrong. A signal is passed on
 to the command, a second one ends the capture.`
@@ -57,7 +60,7 @@ type liveFlags struct {
 
 func (f *liveFlags) register(flags *pflag.FlagSet) {
 	flags.VarP(processNames{&f.pids}, "pid", "p", "join the running process `PID`, or all that are called so, and their children")
-	flags.StringVar(&f.cgroup, "cgroup", "", "follow the processes of the cgroup `PATH`, a folder or a path in the cgroup2 file system")
+	flags.StringVar(&f.cgroup, "cgroup", "", "follow the processes of the cgroup `PATH`, a folder or a path in the cgroup2 file system\n(--view cgroup is no choice of processes, but a view of their packets)")
 	flags.IntSliceVar(&f.fds, "fd", nil, "with --pid: only the socket that is descriptor `N` of the process, as list shows")
 	flags.IntSliceVar(&f.ports, "port", nil, "with --pid, --cgroup or a command: only sockets whose own or peer's port is `P`, as list shows")
 	flags.StringVarP(&f.user, "user", "Z", "", "run the command as `USER` (default who called sudo)")
@@ -117,6 +120,9 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 	if p.config.Verdict, err = f.filter.read(); err != nil {
 		return p, config, err
 	}
+	if slices.Contains(p.config.Views, capture.ViewSelect) {
+		return p, config, usagef("the view select is of a reuseport group that is opened: give --sock udp --reuseport N --reuseport-filter FILE.o")
+	}
 	if f.live.wrapFilter && slices.Contains(p.config.Views, capture.ViewCgroup) {
 		return p, config, usagef("--wrap-filter does not go with --view cgroup: choose one, or ask the filters afterwards (without --wrap-filter)")
 	}
@@ -162,6 +168,11 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 	for _, name := range []string{"filter", "filter-cbpf", "verdict"} {
 		if cmd.Flags().Changed(name) && !f.allowDrop && !f.wrapFilter {
 			return usagef("--%s changes what the other process gets, and what it drops is lost to it: add --allow-drop if you want that", name)
+		}
+	}
+	for _, name := range []string{"reuseport", "reuseport-filter", "reuseport-filter-cbpf"} {
+		if cmd.Flags().Changed(name) {
+			return usagef("--%s is for sockets that are opened (--sock udp): those of other processes have their groups already", name)
 		}
 	}
 	for _, name := range []string{"filter", "filter-cbpf", "verdict", "replace-filter"} {
@@ -274,13 +285,17 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 	if err != nil {
 		return err
 	}
+	if p.keys, err = f.openTLSKeys(); err != nil {
+		return err
+	}
 	var status *os.ProcessState
 	err = a.record(p, func(report *reporter, immediate bool) (source, error) {
 		config.Notice, config.Immediate = report.notice, immediate
 		config.Filtered = func(socket string) {
 			report.notice(socket + " has a filter already, and is left alone: --wrap-filter runs it inside the tap, --replace-filter takes its place")
 		}
-		live, err := a.openLive(config, f)
+		config.LeftOut = func(sockets []string) { report.notice(leftOutLine(sockets)) }
+		live, err := a.openLive(config, f, p.keys)
 		if err != nil {
 			return source{}, withFlags(pointToList(err, config.PIDs))
 		}
@@ -292,6 +307,7 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 		if len(f.live.command) > 0 {
 			from.command = true
 			from.signal = func(s os.Signal) {
+				report.stopped.Store(a.quiet)
 				report.notice("waiting for the command to end: another signal ends the capture")
 				if !fromTerminal(s) {
 					live.Signal(s)
@@ -321,8 +337,23 @@ func fromTerminal(s os.Signal) bool {
 	return err == nil && foreground == unix.Getpgrp()
 }
 
+// openTLSKeys opens the key log, nil if none is wanted.
+func (f *captureFlags) openTLSKeys() (*tlsKeys, error) {
+	if f.tlsKeys == "" {
+		return nil, nil
+	}
+	account, err := runAs(f.live.user)
+	if err != nil {
+		return nil, err
+	}
+	if account == nil {
+		return openKeys(f.tlsKeys, nil)
+	}
+	return openKeys(f.tlsKeys, account.ids)
+}
+
 // openLive joins the process, or prepares the command.
-func (a *app) openLive(config capture.JoinConfig, f captureFlags) (*capture.Live, error) {
+func (a *app) openLive(config capture.JoinConfig, f captureFlags, keys *tlsKeys) (*capture.Live, error) {
 	if len(f.live.command) == 0 {
 		return capture.Join(config)
 	}
@@ -336,6 +367,9 @@ func (a *app) openLive(config capture.JoinConfig, f captureFlags) (*capture.Live
 	}
 	if account != nil {
 		command.User, command.Env = account.ids, account.environment(command.Env)
+	}
+	if f.tlsKeys == commandKeys {
+		command.Env = append(command.Env, keys.variable())
 	}
 	return capture.Start(config, command)
 }
@@ -365,16 +399,14 @@ func (r *reporter) liveLines(c capture.Counts) {
 	if !ok {
 		return
 	}
-	if c.Peeked > 0 {
-		r.printf("%d calls peeked (MSG_PEEK): they are in the user view, and not in its count", c.Peeked)
-	}
+	r.uncounted(c.Peeked, "call", "peeked (MSG_PEEK)", capture.ViewUser)
 	if c.Calls.Lost()+c.Calls.Truncated+c.Calls.Missed > 0 {
-		r.printf("system calls: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d calls missed at most",
-			c.Calls.Seen, c.Calls.Recorded, c.Calls.RingFull, c.Calls.Fault, c.Calls.Truncated, c.Calls.Missed)
+		r.printf("system calls: %s seen = %d recorded + %d ring full + %d fault; %d truncated, %s missed at most",
+			counted(c.Calls.Seen, "piece"), c.Calls.Recorded, c.Calls.RingFull, c.Calls.Fault, c.Calls.Truncated, counted(c.Calls.Missed, "call"))
 	}
 	if c.Sends.Lost()+c.Sends.Truncated+c.Sends.Missed > 0 {
-		r.printf("sends: %d pieces seen = %d recorded + %d ring full + %d fault; %d truncated, %d calls missed at most",
-			c.Sends.Seen, c.Sends.Recorded, c.Sends.RingFull, c.Sends.Fault, c.Sends.Truncated, c.Sends.Missed)
+		r.printf("sends: %s seen = %d recorded + %d ring full + %d fault; %d truncated, %s missed at most",
+			counted(c.Sends.Seen, "piece"), c.Sends.Recorded, c.Sends.RingFull, c.Sends.Fault, c.Sends.Truncated, counted(c.Sends.Missed, "call"))
 	}
 	for _, f := range live.OwnFilters() {
 		if f.Packets > 0 {
@@ -388,7 +420,18 @@ func (r *reporter) liveLines(c capture.Counts) {
 
 // ownFilterLine says what a filter that sockets have of their own did.
 func ownFilterLine(f *capture.OwnFilter, wraps bool) string {
-	about := fmt.Sprintf("own filter: %s, %s", f.Filter, counted(f.Packets, "packet"))
+	about := "own filter"
+	const shown = 3
+	if on := f.Sockets; len(on) > 0 {
+		about += " of " + strings.Join(on[:min(len(on), shown)], ", and of ")
+		if more := len(on) - shown; more > 0 {
+			about += ", and of " + counted(uint64(more), "other")
+		}
+	}
+	about += fmt.Sprintf(": %s, %s", f.Filter, counted(f.Packets, "packet"))
+	if f.Unwrapped != "" {
+		about += fmt.Sprintf(", cannot run inside the tap (%s)", f.Unwrapped)
+	}
 	switch {
 	case !f.Asked && !f.Wrapped:
 		about += ", not asked: " + f.Reason
@@ -409,6 +452,14 @@ func ownFilterLine(f *capture.OwnFilter, wraps bool) string {
 		about += fmt.Sprintf("; of %d the process got something else than the answer", f.Belied)
 	}
 	return about
+}
+
+// leftOutLine says which sockets are captured for their filters only.
+func leftOutLine(sockets []string) string {
+	if len(sockets) == 1 {
+		return sockets[0] + " has a filter of its own, and is left out: --wrap-filter captures it"
+	}
+	return fmt.Sprintf("%d packet and netlink sockets have filters of their own, and are left out, such as %s: --wrap-filter captures them", len(sockets), sockets[0])
 }
 
 // snaplenBytes is the effective snaplen.

@@ -31,7 +31,7 @@ type privileged struct {
 
 func newPrivileged(t *testing.T) *privileged {
 	t.Helper()
-	requireTools(t, "setpriv", "python3")
+	requireTools(t, "setpriv", "python3", "clang")
 	dir, err := os.MkdirTemp("", "ebpfdump-privilege-")
 	if err != nil {
 		t.Fatal(err)
@@ -179,6 +179,15 @@ func otherCases(t *testing.T) []privilegeCase {
 	if err := errors.Join(os.WriteFile(sample, content, 0o644), os.Chmod(dir, 0o755)); err != nil {
 		t.Fatal(err)
 	}
+	pick := filepath.Join(dir, "pick.o")
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("clang", "-O2", "-g", "-target", "bpf", "-mcpu=v2", "-idirafter", "/usr/include/"+unix.ByteSliceToString(name.Machine[:])+"-linux-gnu",
+		"-c", "../../samples/filters/pick.c", "-o", pick).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 	command := func(user, view bool) privilegeCase {
 		c := privilegeCase{
 			use:  privilege.Use{Command: "capture", Run: true, OtherUser: user},
@@ -200,6 +209,11 @@ func otherCases(t *testing.T) []privilegeCase {
 		{use: privilege.Use{Command: "replay"}, args: []string{"replay", "--verdict", "keep", sample}, seen: "keeps all"},
 		{use: privilege.Use{Command: "explain"}, args: []string{"explain", sample}, seen: "tcp"},
 		{use: privilege.Use{Command: "convert"}, args: []string{"convert", sample, "-o", "-", "--to", "json"}, seen: "{"},
+		{
+			use:  privilege.Use{Command: "capture", Kind: "udp", Probe: true, Selects: true},
+			args: []string{"capture", "--sock", "udp", "--probe", "--reuseport", "2", "--reuseport-filter", pick}, seen: "chose socket 0 of 2",
+		},
+		{use: privilege.Use{Command: "survey", Hooks: true}, args: []string{"survey", "--hooks", "--sock", "udp"}, seen: "sk_reuseport"},
 		{use: privilege.Use{Command: "survey"}, args: []string{"survey", "--sock", "tcp,raw/udp,netlink,icmp,packet"}, seen: "tcp"},
 	}
 }

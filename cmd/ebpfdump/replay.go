@@ -138,7 +138,7 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 		return nothingToReplay(name, packets.Interfaces())
 	}
 	if !f.quiet {
-		a.stderr.Line("%d packets: %d kept, %d truncated, %d dropped", r.packets, r.packets-r.trimmed-r.dropped, r.trimmed, r.dropped)
+		a.stderr.Line("%s: %d kept, %d truncated, %d dropped", counted(uint64(r.packets), "packet"), r.packets-r.trimmed-r.dropped, r.trimmed, r.dropped)
 	}
 	return expected.outcome(f.expect, r.never)
 }

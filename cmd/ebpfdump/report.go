@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,8 @@ type reporter struct {
 	session capture.Capture
 	mu      sync.Mutex // lines come from several goroutines
 	counter bool       // the terminal's current line shows the counter
+	// stopped: Wireshark, which shows all that is said, has ended the capture.
+	stopped atomic.Bool
 }
 
 // printf prints a line, replacing the counter.
@@ -42,22 +45,29 @@ func (r *reporter) clear() {
 	}
 }
 
-func (r *reporter) notice(text string) { r.printf("ebpfdump: %s", text) }
+func (r *reporter) notice(text string) {
+	if !r.stopped.Load() {
+		r.printf("ebpfdump: %s", text)
+	}
+}
 
 // begin says that the tap is attached.
 func (r *reporter) begin(from source) {
 	r.session = from.Capture
+	if r.app.quiet {
+		return
+	}
 	var views []string
 	for _, v := range r.plan.config.Views {
 		views = append(views, v.String())
 	}
-	r.printf("listening on %s, views %s, snaplen %d bytes", from.on, strings.Join(views, ","), r.plan.snaplenBytes())
+	r.printf("listening on %s, views %s, snaplen %s", from.on, strings.Join(views, ","), counted(uint64(r.plan.snaplenBytes()), "byte"))
 	const shown = 8
 	for _, s := range from.sockets[:min(len(from.sockets), shown)] {
 		r.printf("  %s", s)
 	}
 	if more := len(from.sockets) - shown; more > 0 {
-		r.printf("  and %d sockets more", more)
+		r.printf("  and %s more", counted(uint64(more), "socket"))
 	}
 	if r.plan.verbose {
 		r.printf("ring of %d bytes, times within %v of the wall clock", from.RingSize(), from.ClockError())
@@ -118,7 +128,7 @@ func (r *reporter) count(printf func(string, ...any)) {
 	if err != nil {
 		return // the capture itself will report the error
 	}
-	printf("%d packets captured, %d received by userspace, %d dropped by kernel", c.Captured, c.Delivered, c.Tap.Lost())
+	printf("%s captured, %d received by userspace, %d dropped by kernel", counted(c.Captured, "packet"), c.Delivered, c.Tap.Lost())
 }
 
 // end finishes the output and prints the closing lines, even after a failure.
@@ -132,8 +142,14 @@ func (r *reporter) end(out *captureOutput, failure error) error {
 	counts, cerr := r.session.Counts()
 	if cerr == nil && !r.plan.quiet {
 		r.closingLines(counts, statistics)
+		if out.series != nil {
+			r.printf("%s", out.series)
+		}
+		if out.keys != nil {
+			r.printf("%s of TLS secrets are in the file: whoever has it can read what was encrypted", counted(out.keys.lines, "line"))
+		}
 		if out.Failure() != nil {
-			r.unwritten(written(out.File), statistics)
+			r.unwritten(written(out.recordedFile), statistics)
 		}
 	}
 	switch {
@@ -163,13 +179,16 @@ func firstError(errs ...error) error {
 func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statistics) {
 	var all []*nameSum
 	byName := make(map[string]*nameSum)
-	kinds := make(map[string]bool)
+	kinds, kernels := make(map[string]bool), 0
 	for _, s := range statistics {
 		sum := byName[s.Interface.Name()]
 		if sum == nil {
 			sum = &nameSum{name: s.Interface.Name(), view: s.Interface.View}
 			byName[sum.name] = sum
 			all = append(all, sum)
+			if sum.view == capture.ViewKernel {
+				kernels++
+			}
 		}
 		sum.add(&s)
 		kinds[s.Interface.Kind] = true
@@ -177,27 +196,27 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 	cut := fmt.Sprintf("%d cut off by the snaplen", c.Tap.Truncated)
 	for _, sum := range all {
 		switch {
-		case sum.view == capture.ViewKernel && len(kinds) == 1:
-			r.printf("%s: %d packets, %s", sum.name, sum.packets, cut)
+		case sum.view == capture.ViewKernel && len(kinds) == 1 && kernels == 1:
+			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), cut)
 		case sum.account != nil:
 			before := ""
 			if n := sum.account.Unseen; n > 0 {
 				before = fmt.Sprintf(", %d dropped before the filter ran", n)
 			}
-			r.printf("%s: %d packets, %d dropped by the receive queue%s", sum.name, sum.packets, sum.account.Queue, before)
+			r.printf("%s: %s, %d dropped by the receive queue%s", sum.name, counted(sum.packets, "packet"), sum.account.Queue, before)
 		case sum.view == capture.ViewCgroup && len(kinds) == 1:
-			r.printf("%s: %d packets, %d received and %d sent", sum.name, sum.packets, c.Hooked-c.Departed, c.Departed)
+			r.printf("%s: %s, %d received and %d sent", sum.name, counted(sum.packets, "packet"), c.Hooked-c.Departed, c.Departed)
 		case sum.view == capture.ViewDrop && len(sum.reasons.Counts) > 0:
-			r.printf("%s: %d packets, %s", sum.name, sum.packets, &sum.reasons)
+			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), &sum.reasons)
 		case sum.view == capture.ViewWire && len(kinds) == 1:
-			r.printf("%s: %d frames, %d received and %d sent", sum.name, sum.packets, c.Framed-c.FramedSent, c.FramedSent)
+			r.printf("%s: %s, %d received and %d sent", sum.name, counted(sum.packets, "frame"), c.Framed-c.FramedSent, c.FramedSent)
 		case sum.view == capture.ViewUser || sum.view == capture.ViewSent:
-			r.printf("%s: %d packets, %d bytes", sum.name, sum.packets, sum.bytes)
+			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), counted(sum.bytes, "byte"))
 		default:
-			r.printf("%s: %d packets", sum.name, sum.packets)
+			r.printf("%s: %s", sum.name, counted(sum.packets, "packet"))
 		}
 	}
-	if len(kinds) > 1 {
+	if len(kinds) > 1 || kernels > 1 {
 		r.printf("of all: %s", cut)
 	}
 	for _, sum := range all {
@@ -237,7 +256,7 @@ func (r *reporter) unwritten(written uint64, statistics []capture.Statistics) {
 	for _, s := range statistics {
 		captured += s.Delivered
 	}
-	r.printf("%d packets written of %d captured, all views together: the output has failed", written, captured)
+	r.printf("%s written of %d captured, all views together: the output has failed", counted(written, "packet"), captured)
 }
 
 // notAmongThem says what the three lines that are as tcpdump's do not count: they are about packets
@@ -299,26 +318,36 @@ func (r *reporter) dropLines(c capture.Counts) {
 }
 
 func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistics) {
-	r.printf("%d packets captured", c.Captured)
-	r.printf("%d packets received by filter", c.Tap.Seen)
-	r.printf("%d packets dropped by kernel", c.Tap.Lost())
+	r.printf("%s captured", counted(c.Captured, "packet"))
+	r.printf("%s received by filter", counted(c.Tap.Seen, "packet"))
+	r.printf("%s dropped by kernel", counted(c.Tap.Lost(), "packet"))
 	r.notAmongThem(c)
 	r.printf("tap: %d seen = %d recorded + %d ring full + %d load failed",
 		c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed)
 	r.hookLines(c)
 	r.dropLines(c)
+	if r.plan.config.Selection != nil && slices.Contains(r.plan.config.Views, capture.ViewSelect) {
+		r.printf("selector: %d seen = %d recorded + %d ring full + %d load failed", c.Select.Seen, c.Select.Recorded, c.Select.RingFull, c.Select.LoadFailed)
+	}
 	r.interfaceLines(c, statistics)
 	if v := r.plan.config.Verdict; v != nil {
-		r.printf("filter: %d packets dropped, %d truncated (%s)", c.Tap.Dropped, c.Trimmed, v.Name())
+		r.printf("filter: %s dropped, %d truncated (%s)", counted(c.Tap.Dropped, "packet"), c.Trimmed, v.Name())
 	}
-	if c.Empty > 0 {
-		r.printf("%d calls returned an error or the end of a connection: they are in the user view, and not in its count", c.Empty)
-	}
-	if c.Failed > 0 {
-		r.printf("%d sends failed: they are in the sent view, and not in its count", c.Failed)
-	}
+	r.uncounted(c.Empty, "call", "returned an error or the end of a connection", capture.ViewUser)
+	r.uncounted(c.Failed, "send", "failed", capture.ViewSent)
 	r.liveLines(c)
 	if c.Unreached > 0 {
-		r.printf("%d headers below offset 0 could not be reached by the filter", c.Unreached)
+		r.printf("%s below offset 0 could not be reached by the filter", counted(c.Unreached, "header"))
+	}
+}
+
+// uncounted says what is in a view, and not in the count of its packets.
+func (r *reporter) uncounted(n uint64, noun, did string, in capture.View) {
+	they := "they are"
+	if n == 1 {
+		they = "it is"
+	}
+	if n > 0 {
+		r.printf("%s %s: %s in the %s view, and not in its count", counted(n, noun), did, they, in)
 	}
 }

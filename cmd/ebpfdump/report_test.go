@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -56,11 +57,38 @@ func TestClosingLinesOfCalls(t *testing.T) {
 		r.closingLines(test.counts, nil)
 		want := besides + test.want
 		if test.counts.Captured > 0 {
-			want = strings.Replace(want, "0 packets captured", "1 packets captured", 1)
+			want = strings.Replace(want, "0 packets captured", "1 packet captured", 1)
 		}
 		if !strings.HasPrefix(said.String(), want) {
 			t.Errorf("views %v:\n%s\nbegins otherwise than\n%s", test.views, &said, want)
 		}
+	}
+}
+
+// One of anything is not said as several.
+func TestClosingLinesOfOne(t *testing.T) {
+	t.Parallel()
+	lane := func(view capture.View) *capture.Interface { return &capture.Interface{Kind: "udp", View: view} }
+	var said bytes.Buffer
+	r := reporter{app: &app{stderr: terminal.NewWriter(&said)}}
+	r.plan.config.Views = []capture.View{capture.ViewKernel, capture.ViewUser, capture.ViewSent, capture.ViewCgroup, capture.ViewNet}
+	r.plan.config.Verdict = bpf.Keep(0)
+	one := bpf.Counters{Seen: 1, Recorded: 1, RingFull: 1, Dropped: 1}
+	counts := capture.Counts{
+		Captured: 1, Delivered: 1, Unreached: 1, Peeked: 1, Empty: 1, Sent: 1, Failed: 1, Tap: one, Calls: bpf.CallCounters{Seen: 1, RingFull: 1}, Sends: bpf.CallCounters{Seen: 1, RingFull: 1},
+	}
+	var statistics []capture.Statistics
+	for _, v := range r.plan.config.Views {
+		statistics = append(statistics, capture.Statistics{Interface: lane(v), Delivered: 1, Bytes: 1})
+	}
+	statistics[1].Account = &capture.Account{Kind: "udp", Seen: 1, Delivered: 1, Queue: 1, Unseen: 1, Closed: 1, Before: 1}
+	r.closingLines(counts, statistics)
+	r.unwritten(1, statistics)
+	r.uncounted(counts.Peeked, "call", "peeked (MSG_PEEK)", capture.ViewUser)
+	r.printf("%s", ownFilterLine(&capture.OwnFilter{Filter: "classic filter of 1 instruction", Sockets: []string{"a", "b", "c", "d"}, Packets: 1, Unasked: 1, Belied: 1}, false))
+	r.printf("%v", lossError{1})
+	if wrong := regexp.MustCompile(`\b1 \w+s\b|\b1 \w+ (were|are|they)\b`).FindAllString(said.String(), -1); wrong != nil {
+		t.Errorf("%q in\n%s", wrong, &said)
 	}
 }
 
@@ -73,7 +101,7 @@ func TestViewsWithoutPackets(t *testing.T) {
 	}
 	user, sent, other := lane(capture.ViewUser, "descriptor 3"), lane(capture.ViewSent, "descriptor 3"), lane(capture.ViewUser, "descriptor 4")
 	var file bytes.Buffer
-	out := captureOutput{File: convert.NewStream(&file, convert.Pcapng())}
+	out := captureOutput{recordedFile: convert.NewStream(&file, convert.Pcapng())}
 	if err := out.Begin(convert.WriteOptions{}); err != nil {
 		t.Fatal(err)
 	}

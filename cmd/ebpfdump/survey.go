@@ -26,6 +26,7 @@ type surveyFlags struct {
 	sock, read, compare, captures string
 	output                        once
 	markdown, json, html, verbose bool
+	hooks                         bool
 }
 
 func (a *app) surveyCommand() *cobra.Command {
@@ -41,6 +42,10 @@ Takes some ten seconds, and needs no other program.
 It prints a table and conclusions, or with a flag, or an output file that is
 named so, a page (.md, .html) or data for programs (.json).
 
+With --hooks it also runs programs at the other hooks that a socket's packets
+pass: cgroup_skb/ingress and cgroup_skb/egress, a packet socket beside it, and
+the selection of a socket in a reuseport group (sk_reuseport).
+
 With --compare it prints what differs between two surveys of other kernels or
 machines, or between one and this machine.
 
@@ -54,12 +59,13 @@ missing without which nothing can be tried.
   ebpfdump survey --compare survey.json`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error {
-			return a.refusal(privilege.Use{Command: "survey"}.Advise(a.survey(f, args)), f.verbose)
+			return a.refusal(privilege.Use{Command: "survey", Hooks: f.hooks}.Advise(a.survey(f, args)), f.verbose)
 		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.StringVar(&f.sock, "sock", "", "survey only a `LIST` of kinds, such as tcp,raw/udp")
+	flags.BoolVar(&f.hooks, "hooks", false, "survey the other hooks that a socket's packets pass as well")
 	flags.VarP(&f.output, "output", "o", "write to `FILE`, or to stdout if it is - or not given")
 	flags.BoolVar(&f.markdown, "markdown", false, "print a page of Markdown")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object, of a form that stays the same")
@@ -114,6 +120,8 @@ func (f surveyFlags) check(args []string) error {
 		return usagef("%q is one argument too many: --compare takes two surveys", args[1])
 	case f.compare != "" && (f.markdown || f.json || f.html || f.read != ""):
 		return usagef("--compare prints differences: leave --markdown, --json, --html and --read out")
+	case f.hooks && (f.read != "" || f.compare != ""):
+		return usagef("--hooks makes experiments: --read and --compare take from the file what was surveyed")
 	case f.captures != "" && (f.read != "" || len(args) > 0):
 		return usagef("--captures keeps packets of experiments: a survey from a file makes none")
 	}
@@ -162,6 +170,7 @@ func (a *app) compareSurveys(ctx context.Context, f surveyFlags, files []*os.Fil
 	if err != nil {
 		return err
 	}
+	f.hooks = len(before.Hooks) > 0
 	after, err := a.surveyReport(ctx, f, files[1:], before.Names())
 	if err != nil {
 		return err
@@ -190,7 +199,7 @@ func (a *app) compareSurveys(ctx context.Context, f surveyFlags, files []*os.Fil
 	case n == 1:
 		return differenceError{"1 difference"}
 	case n > 1:
-		return differenceError{fmt.Sprintf("%d differences", n)}
+		return differenceError{counted(uint64(n), "difference")}
 	}
 	_, err = fmt.Fprintf(out, "no differences between %s and %s\n", terminal.Plain(before.System.Kernel), terminal.Plain(after.System.Kernel))
 	return err
@@ -202,7 +211,7 @@ func (a *app) surveyReport(ctx context.Context, f surveyFlags, files []*os.File,
 	if len(files) > 0 {
 		return readSurvey(files[0])
 	}
-	options := survey.Options{Program: "ebpfdump " + version()}
+	options := survey.Options{Program: "ebpfdump " + version(), Hooks: f.hooks}
 	switch {
 	case f.sock != "":
 		rows, err := survey.RowsByName(strings.Split(f.sock, ","))
@@ -225,7 +234,7 @@ func (a *app) surveyReport(ctx context.Context, f surveyFlags, files []*os.File,
 		done := 0
 		options.Done = func(name string) {
 			done++
-			a.stderr.Overwrite(fmt.Sprintf("%d kinds of socket tried, last %s", done, name))
+			a.stderr.Overwrite(fmt.Sprintf("%s of sockets tried, last %s", counted(uint64(done), "kind"), name))
 		}
 		defer a.stderr.Clear()
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 	"unsafe"
@@ -138,7 +139,7 @@ func TestExamineAsNobody(t *testing.T) {
 			if v.Answer != r.Kernel.OwnProcesses.Answer {
 				t.Errorf("%s: %+v, and of one's own processes %+v", name, v, r.Kernel.OwnProcesses)
 			}
-		case "convert", "explain", "doctor":
+		case "convert", "explain", "extcap", "doctor":
 			if v.Answer != Yes {
 				t.Errorf("%s: %+v", name, v)
 			}
@@ -172,5 +173,25 @@ func TestExamineWithoutBPF(t *testing.T) {
 	v := verdicts(r)["capture"]
 	if v.Answer != No || v.Mend == "" || r.trial(TapLoads).Lacks != "" {
 		t.Errorf("capture: %+v", v)
+	}
+}
+
+// Where no BPF file system is mounted, the row of what needs one says so, and how to mount it.
+func TestNoBPFFileSystem(t *testing.T) {
+	testutil.RequireRoot(t)
+	found := make(chan Machine)
+	go func() {
+		defer close(found)
+		if err := testutil.WithoutBPFFileSystem(); err != nil { // this thread
+			t.Error(err)
+			return
+		}
+		found <- Machine{Trials: tryAll(capability.CurrentPrivilege())}
+	}()
+	m := <-found
+	for _, v := range Diagnose(m, "").Commands {
+		if v.Name() == "capture --wrap-filter --pid PID" && (v.Answer != No || v.Mend != "mount -t bpf bpf /sys/fs/bpf" || !strings.Contains(v.Detail, "none is mounted")) {
+			t.Errorf("%+v", v)
+		}
 	}
 }

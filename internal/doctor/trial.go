@@ -31,6 +31,7 @@ const (
 	OtherUser        = "other user"
 	NetlinkMessage   = "netlink message"
 	CgroupHook       = "cgroup hook"
+	BPFFileSystem    = "BPF file system"
 	KernelDrops      = "kernel's drops"
 )
 
@@ -57,6 +58,10 @@ var trials = []struct {
 	{OtherProcess, "copying sockets of other users' processes", unix.CAP_SYS_PTRACE, copyFromOthers},
 	{OtherDescriptors, "listing descriptors of other users' processes", unix.CAP_DAC_READ_SEARCH, listOthers},
 	{OtherUser, "becoming another user", unix.CAP_SETUID, becomeOther},
+	{BPFFileSystem, "keeping hold of a filter in a BPF file system", 0, func() error {
+		_, err := bpf.FileSystem()
+		return err
+	}},
 }
 
 // tryAll runs the trials. None leaves anything behind, or sends a packet to another
@@ -84,6 +89,8 @@ func judgeTrial(name, doing string, needs capability.Cap, err error, p capabilit
 	refused := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
 	switch {
 	case err == nil:
+	case missing != nil && missing.Capability == "" && !refused:
+		t.Answer, t.Detail, t.Mend = No, missing.What, missing.Hint
 	case refused && capability == "":
 		t.Answer = No
 		t.Detail = doing + " is not permitted"

@@ -49,7 +49,7 @@ var (
 		"capture --view cgroup":           {CgroupHook},
 		"capture --view drop":             {KernelDrops},
 		"capture --pid PID":               {CgroupHook},
-		"capture --wrap-filter --pid PID": {CgroupHook},
+		"capture --wrap-filter --pid PID": {CgroupHook, BPFFileSystem},
 		"capture -- COMMAND":              {CgroupHook},
 		"list":                            {ownProcesses},
 		"capture --user USER -- COMMAND":  {CgroupHook},

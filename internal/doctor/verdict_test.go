@@ -17,7 +17,7 @@ var ordinary = capability.Privilege{UID: 1000}
 // machine is one on which every trial succeeded except those given.
 func machine(p capability.Privilege, failed ...Trial) Machine {
 	m := Machine{Process: Process{UID: p.UID, nested: p.Nested}, Kernel: Kernel{OwnProcesses: Finding{Answer: Yes}}}
-	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, CgroupHook, KernelDrops, NetlinkMessage, OtherUser} {
+	for _, name := range []string{TapLoads, TapRecords, RawSocket, PacketSocket, NetworkNamespace, LowPort, SystemCalls, OtherProcess, OtherDescriptors, CgroupHook, KernelDrops, NetlinkMessage, OtherUser, BPFFileSystem} {
 		m.Trials = append(m.Trials, Trial{Name: name, Finding: Finding{Answer: Yes}})
 	}
 	for _, f := range failed {
@@ -58,11 +58,15 @@ func TestDiagnose(t *testing.T) {
 		want    map[string]Verdict // only what is not yes
 	}{
 		"everything": {machine(ordinary), true, nil},
+		"no BPF file system": {machine(ordinary, Trial{Name: BPFFileSystem, Finding: Finding{No, "none is mounted"}, Mend: "mount it"}), true, map[string]Verdict{
+			"capture --wrap-filter --pid PID": {Finding: Finding{No, "none is mounted"}, Mend: "mount it"},
+		}},
 		"raw sockets only": {machine(ordinary, lacks(RawSocket, "CAP_NET_RAW"), lacks(PacketSocket, "CAP_NET_RAW")), false, map[string]Verdict{
 			"capture --sock raw":    {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
 			"capture --sock packet": {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw+ep on the ebpfdump binary"},
 			"capture --view wire":   {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
 			"survey":                {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo)"},
+			"survey --hooks":        {Finding: Finding{No, "needs CAP_NET_RAW"}, Mend: "run as root (sudo)"},
 		}},
 		"network": {machine(ordinary, lacks(NetlinkMessage, "CAP_NET_ADMIN")), false, map[string]Verdict{
 			"capture --sock netlink --probe":  {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_net_admin+ep on the ebpfdump binary"},
@@ -72,6 +76,7 @@ func TestDiagnose(t *testing.T) {
 			"capture -- COMMAND":              {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 			"capture --user USER -- COMMAND":  {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin,cap_setuid,cap_setgid,cap_sys_ptrace,cap_dac_read_search+ep on the ebpfdump binary"},
 			"survey":                          {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo)"},
+			"survey --hooks":                  {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo)"},
 			"capture --view cgroup":           {Finding: Finding{No, "needs CAP_NET_ADMIN"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 		}},
 		"low ports do not count": {machine(ordinary, lacks(LowPort, "CAP_NET_BIND_SERVICE")), true, map[string]Verdict{
@@ -86,6 +91,8 @@ func TestDiagnose(t *testing.T) {
 			"capture --view wire":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
 			"capture --view cgroup":           {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon,cap_net_admin+ep on the ebpfdump binary"},
 			"capture --view drop":             {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
+			"capture --reuseport-filter FILE": {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_perfmon+ep on the ebpfdump binary"},
+			"survey --hooks":                  {Finding: Finding{No, "needs CAP_PERFMON"}, Mend: "run as root (sudo)"},
 		}},
 		"own processes": {yama(machine(ordinary), false), false, map[string]Verdict{
 			"list": {Finding: Finding{No, "needs CAP_SYS_PTRACE"}, Mend: "run as root (sudo), or once: setcap cap_bpf,cap_net_raw,cap_sys_ptrace+ep on the ebpfdump binary"},
@@ -99,10 +106,12 @@ func TestDiagnose(t *testing.T) {
 			"capture --isolate":               {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add BPF --cap-add SYS_ADMIN --cap-add NET_ADMIN"},
 			"capture --wrap-filter --pid PID": {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add BPF --cap-add PERFMON --cap-add NET_ADMIN --cap-add SYS_PTRACE --cap-add DAC_READ_SEARCH --cap-add SYS_ADMIN"},
 			"survey":                          {Finding: Finding{No, "needs CAP_NET_RAW, CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add BPF --cap-add NET_RAW --cap-add SYS_ADMIN --cap-add NET_ADMIN"},
+			"survey --hooks":                  {Finding: Finding{No, "needs CAP_NET_RAW, CAP_SYS_ADMIN"}, Mend: "run as a root that has it: outside of the container, or in one started with --cap-add BPF --cap-add NET_RAW --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add PERFMON"},
 		}},
 		"user namespace": {machine(capability.Privilege{Nested: true}, lacks(RawSocket, "CAP_NET_RAW")), false, map[string]Verdict{
 			"capture --sock raw": {Finding: Finding{No, "needs CAP_NET_RAW outside of this user namespace"}, Mend: "run it as root outside of the user namespace (rootless container, unshare -U)"},
 			"survey":             {Finding: Finding{No, "needs CAP_NET_RAW outside of this user namespace"}, Mend: "run it as root outside of the user namespace (rootless container, unshare -U)"},
+			"survey --hooks":     {Finding: Finding{No, "needs CAP_NET_RAW outside of this user namespace"}, Mend: "run it as root outside of the user namespace (rootless container, unshare -U)"},
 		}},
 		"what no capability mends comes first": {machine(ordinary, lacks(RawSocket, "CAP_NET_RAW"), oldKernel), false, map[string]Verdict{
 			"capture":                         {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
@@ -118,14 +127,17 @@ func TestDiagnose(t *testing.T) {
 			"capture -- COMMAND":              {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"list --pid PID":                  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"survey":                          {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"survey --hooks":                  {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"replay":                          {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --view cgroup":           {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 			"capture --view drop":             {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
+			"capture --reuseport-filter FILE": {Finding: oldKernel.Finding, Mend: oldKernel.Mend},
 		}},
 		"unknown": {machine(ordinary, strange), false, map[string]Verdict{
 			"capture --sock packet": {Finding: strange.Finding},
 			"capture --view wire":   {Finding: strange.Finding},
 			"survey":                {Finding: strange.Finding},
+			"survey --hooks":        {Finding: strange.Finding},
 		}},
 		"a certain no wins over unknown": {machine(ordinary, strange, lacks(NetworkNamespace, "CAP_SYS_ADMIN")), false, map[string]Verdict{
 			"capture --sock packet":           {Finding: strange.Finding},
@@ -133,6 +145,7 @@ func TestDiagnose(t *testing.T) {
 			"capture --isolate":               {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
 			"capture --wrap-filter --pid PID": {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
 			"survey":                          {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
+			"survey --hooks":                  {Finding: Finding{No, "needs CAP_SYS_ADMIN"}, Mend: "run as root (sudo)"},
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -235,7 +248,7 @@ func TestDiagnoseNothing(t *testing.T) {
 	}
 	for name, v := range verdicts(r) {
 		want := Unknown
-		if name == "convert" || name == "explain" || name == "doctor" {
+		if name == "convert" || name == "explain" || name == "extcap" || name == "doctor" {
 			want = Yes
 		}
 		if v.Answer != want {
@@ -252,7 +265,7 @@ func TestNeededFor(t *testing.T) {
 		unix.CAP_SYS_ADMIN:        "capture --isolate, capture --wrap-filter --pid PID, survey",
 		unix.CAP_NET_ADMIN:        "capture --sock netlink --probe, capture --isolate, capture --view cgroup, capture --pid PID, capture -- COMMAND, survey",
 		unix.CAP_NET_BIND_SERVICE: "capture -l ADDR:80",
-		unix.CAP_PERFMON:          "capture --view cgroup, capture --view drop, capture --view wire, capture --pid PID, capture -- COMMAND, list --pid PID",
+		unix.CAP_PERFMON:          "capture --view cgroup, capture --view drop, capture --view wire, capture --reuseport-filter FILE, capture --pid PID, capture -- COMMAND, list --pid PID, survey --hooks",
 		unix.CAP_SYS_PTRACE:       "capture --pid PID, capture --user USER -- COMMAND, list --pid PID",
 	} {
 		if got := strings.Join(neededFor(capability), ", "); got != want {

@@ -23,7 +23,12 @@ type filter struct {
 const license = "Dual BSD/GPL"
 
 // openFilter loads a program that is made for a map of entries values of so many bytes.
-func openFilter(doing string, valueSize, entries int, make func(results *ebpf.Map) asm.Instructions) (_ filter, err error) {
+func openFilter(doing string, valueSize, entries int, make func(results *ebpf.Map) asm.Instructions) (filter, error) {
+	return openProgram(doing, ebpf.ProgramSpec{Type: ebpf.SocketFilter}, valueSize, entries, make)
+}
+
+// openProgram is openFilter for a program of any type.
+func openProgram(doing string, spec ebpf.ProgramSpec, valueSize, entries int, make func(results *ebpf.Map) asm.Instructions) (_ filter, err error) {
 	_ = rlimit.RemoveMemlock()
 	results, err := ebpf.NewMap(&ebpf.MapSpec{
 		Type: ebpf.Array, KeySize: 4, ValueSize: uint32(valueSize), MaxEntries: uint32(entries),
@@ -31,9 +36,8 @@ func openFilter(doing string, valueSize, entries int, make func(results *ebpf.Ma
 	if err != nil {
 		return filter{}, bpf.Diagnose(doing, err)
 	}
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.SocketFilter, License: license, Instructions: make(results),
-	})
+	spec.License, spec.Instructions = license, make(results)
+	program, err := ebpf.NewProgram(&spec)
 	if err != nil {
 		results.Close()
 		return filter{}, bpf.Diagnose(doing, err)

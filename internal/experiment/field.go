@@ -31,20 +31,30 @@ func load(f skb.Field, missing string) asm.Instructions {
 
 // Readable asks the verifier whether a socket filter may read a field.
 func Readable(f skb.Field) (bool, error) {
-	_ = rlimit.RemoveMemlock()
+	return accepted("reading field "+f.Name, &ebpf.ProgramSpec{Type: ebpf.SocketFilter, Instructions: reading(f, -1)})
+}
+
+// reading reads a field and returns a number.
+func reading(f skb.Field, returned int32) asm.Instructions {
 	ins := asm.Instructions{asm.Mov.Reg(asm.R6, asm.R1), asm.Mov.Imm(asm.R2, 0)}
 	ins = append(ins, load(f, "missing")...)
-	ins = append(ins,
-		asm.Mov.Imm(asm.R0, -1).WithSymbol("missing"),
+	return append(ins,
+		asm.Mov.Imm(asm.R0, returned).WithSymbol("missing"),
 		asm.Return(),
 	)
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SocketFilter, License: license, Instructions: ins})
+}
+
+// accepted asks the verifier whether it takes a program.
+func accepted(doing string, spec *ebpf.ProgramSpec) (bool, error) {
+	_ = rlimit.RemoveMemlock()
+	spec.License = license
+	program, err := ebpf.NewProgram(spec)
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
 		return false, nil
 	}
 	if err != nil {
-		return false, bpf.Diagnose("reading field "+f.Name, err)
+		return false, bpf.Diagnose(doing, err)
 	}
 	return true, program.Close()
 }

@@ -34,6 +34,8 @@ type Options struct {
 	// Packets is how many packets are kept to be shown individually; negative for all,
 	// which takes about two kilobytes of memory each.
 	Packets int
+	// Choice says which packets those are. Default: the first ones.
+	Choice Choice
 	// forget bounds the window of packets that reads may still belong to.
 	forget limits
 }
@@ -96,7 +98,7 @@ func Read(source Source, o Options) (*Explanation, error) {
 		a.report.CutOff = &CutOff{Offset: at.Offset, Rest: at.Rest}
 	}
 	a.finish(section, statistics, err)
-	return &Explanation{Report: a.report, packets: a.explained(), omitted: a.entries - uint64(len(a.shown)), lone: a.lone > 0, sends: a.sends > 0}, err
+	return &Explanation{Report: a.report, packets: a.explained(), omitted: a.chosen - uint64(len(a.shown)), lone: a.lone > 0, sends: a.sends > 0}, err
 }
 
 // analysis is the state of reading a capture.
@@ -109,7 +111,7 @@ type analysis struct {
 	order      []*socket // in the file's order
 	window     window
 	shown      []*entry
-	entries    uint64 // distinct packets so far
+	chosen     uint64 // distinct packets so far that fit the choice
 	lone       uint64 // those that are reads without a packet
 	sends      uint64 // those that are calls that sent something
 	first      int64  // earliest time, in nanoseconds since the epoch
@@ -208,17 +210,13 @@ func (a *analysis) foreign(name string) {
 
 // enter adds a new packet.
 func (a *analysis) enter(e *entry) {
-	a.entries++
 	switch {
 	case e.sent:
 		a.sends++
 	case e.first == nil:
 		a.lone++
 	}
-	if a.options.Packets < 0 || len(a.shown) < a.options.Packets {
-		e.shown = &shown{}
-		a.shown = append(a.shown, e)
-	}
+	a.consider(e)
 	a.window.add(e)
 	for a.window.len() > a.options.forget.packets || a.window.bytes > a.options.forget.bytes {
 		a.window.forget()

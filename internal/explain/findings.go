@@ -12,7 +12,7 @@ import (
 func (s *socket) findings() []Finding {
 	topics := []func() Finding{
 		s.sayBegins, s.out.sayReach, s.out.sayMetadata, s.sayOwnFilters, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
-		s.sayMapping, s.out.sayCalls, s.sayLatency, s.saySent, s.sayCgroup, s.sayWire, s.sayDrops, s.sayTap,
+		s.sayMapping, s.out.sayCalls, s.sayLatency, s.saySent, s.sayCgroup, s.sayWire, s.sayDrops, s.saySelections, s.sayTap,
 	}
 	all := []Finding{}
 	for _, say := range topics {

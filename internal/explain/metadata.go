@@ -21,6 +21,10 @@ type Metadata struct {
 	// of at most MostSegments.
 	Segmented    Count  `json:"segmented"`
 	MostSegments uint64 `json:"most_segments"`
+	// NonLinear are the packets whose last bytes are in fragments, with the number of those.
+	NonLinear Count `json:"nonlinear"`
+	// ChecksumPartial are the packets of TCP and UDP without a checksum yet.
+	ChecksumPartial Count `json:"checksum_partial"`
 	// Hashed counts the packets with a flow hash.
 	Hashed uint64 `json:"hashed"`
 }
@@ -89,6 +93,12 @@ func (o *Socket) countMetadata(p *capture.Packet) {
 		b.Segmented.add(p.ID, uint64(max(p.Len, len(p.Data))))
 		b.MostSegments = max(b.MostSegments, uint64(m.GSOSegs))
 	}
+	if m.NonLinear != 0 {
+		b.NonLinear.add(p.ID, uint64(m.NonLinear))
+	}
+	if m.ChecksumPartial {
+		b.ChecksumPartial.add(p.ID, uint64(max(p.Len, len(p.Data))))
+	}
 	if m.Hash != 0 {
 		b.Hashed++
 	}
@@ -113,6 +123,14 @@ func (o *Socket) sayMetadata() Finding {
 	if n := b.Segmented.Packets; n > 0 {
 		f.Text += fmt.Sprintf(" Segmentation offload: %s for up to %s segments each.", plural(n, "1 packet stands", digits(n)+" packets stand"), digits(b.MostSegments))
 	}
+	if n := b.ChecksumPartial.Packets; n > 0 {
+		f.Text += fmt.Sprintf(" The checksum of %s is not there yet: a device would complete it, and loopback does not.", plural(n, "1 packet", digits(n)+" packets"))
+	}
+	if n := b.NonLinear.Packets; n > 0 {
+		f.Text += fmt.Sprintf(" Of %s the last bytes are in fragments, where a program with direct access (data to data_end) does not reach them without bpf_skb_pull_data.",
+			plural(n, "1 packet", digits(n)+" packets"))
+	}
+	f.Text = strings.TrimPrefix(f.Text, " ")
 	return f
 }
 
@@ -143,6 +161,7 @@ func metadataText(m *capture.Meta) string {
 	say(m.Mark != 0, "mark %#x", m.Mark)
 	say(m.Priority != 0, "priority %d", m.Priority)
 	say(m.GSOSize != 0, "%d segments of %d bytes", m.GSOSegs, m.GSOSize)
+	say(m.NonLinear != 0, "the last %d bytes not linear", m.NonLinear)
 	say(m.Hash != 0, "hash %#x", m.Hash)
 	say(m.Queue != 0, "queue_mapping %d", m.Queue)
 	if len(words) == 0 {

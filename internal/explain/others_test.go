@@ -117,3 +117,29 @@ func TestCgroupView(t *testing.T) {
 	equal(t, "acknowledgements", both.Unseen.ACK.Packets, alone.Unseen.ACK.Packets)
 	wants(t, both.finding("cgroup").Text, "The cgroup hooks saw 10 packets come in and 5 go out.")
 }
+
+// What a program chose is told by socket, and its packets are none beside those of the kernel view.
+func TestSelectView(t *testing.T) {
+	t.Parallel()
+	group := &capture.Interface{Kind: "udp", View: capture.ViewSelect, Layer: capture.LayerTransport, Description: synthetic, Members: 4}
+	r := &recording{}
+	add := func(id uint64, s capture.Selection) {
+		s.Sockets = 4
+		r.add(&capture.Packet{Interface: group, ID: id, Data: make([]byte, 12), Protocol: header.ProtocolUDP, Selection: s})
+	}
+	add(1, capture.Selection{How: capture.SelectorProgram, Socket: 2, Cookie: 22})
+	add(2, capture.Selection{How: capture.SelectorProgram, Socket: 0, Cookie: 20})
+	add(3, capture.Selection{How: capture.SelectorDrop})
+	add(4, capture.Selection{How: capture.SelectorHash})
+	add(5, capture.Selection{How: capture.SelectorHash, Refused: true, Asked: 7})
+	add(6, capture.Selection{How: capture.SelectorProgram, Socket: 2, Cookie: 22})
+	add(7, capture.Selection{})
+	s := r.explain(t).only(t)
+	equal(t, "packets", s.Packets, 0)
+	equal(t, "sockets", len(s.Selections.Chosen), 2)
+	equal(t, "cookie", s.Selections.Chosen[1].Cookie, 22)
+	equal(t, "bytes", s.Selections.Chosen[1].Bytes, 24)
+	equal(t, "text", s.finding("select").Text, "A program chose among 4 sockets: socket 0 for packet 2 and socket 2 for packets 1, 6. "+
+		"It left to the kernel's hash: packet 4. It asked for a socket that there is not, so that the kernel's hash took one: packet 5. "+
+		"It had the kernel drop: packet 3. Which socket it chose is not known: packet 7.")
+}

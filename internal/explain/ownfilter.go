@@ -3,6 +3,7 @@ package explain
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/ebpfdump/ebpfdump/capture"
 )
@@ -11,6 +12,12 @@ import (
 type OwnFilters struct {
 	// Filters says which they are and how their verdicts are known, at most eight.
 	Filters []string `json:"filters"`
+	// Judged tells which packets came while a socket had each of Filters, as far as the file does, and
+	// what it decided. Without counts the packets that came while it had another filter, and while it
+	// had none, as long as there were others.
+	Judged   []Judged `json:"judged"`
+	Further  Count    `json:"judged_by_further"`
+	Unjudged Count    `json:"judged_by_none"`
 	// Asked counts the packets that a filter drops or truncates according to its answer when it was
 	// asked afterwards, and Unasked those that it could not be asked about.
 	Asked   Count `json:"asked_afterwards"`
@@ -19,21 +26,83 @@ type OwnFilters struct {
 	Belied Count `json:"belied"`
 }
 
+// Judged is what a filter decided.
+type Judged struct {
+	// Filter is one of OwnFilters.Filters.
+	Filter string `json:"filter"`
+	// Packets are those that it decided about. Dropped and Truncated count those of them of which that
+	// is known.
+	Packets   Count  `json:"packets"`
+	Dropped   uint64 `json:"dropped"`
+	Truncated uint64 `json:"truncated"`
+}
+
 // ownFiltersShown bounds Filters.
 const ownFiltersShown = 8
 
 // ownFilters is made when there is something to tell.
 func (s *socket) ownFilters() *OwnFilters {
 	if s.out.OwnFilters == nil {
-		s.out.OwnFilters = &OwnFilters{Filters: []string{}}
+		s.out.OwnFilters = &OwnFilters{Filters: []string{}, Judged: []Judged{}}
 	}
 	return s.out.OwnFilters
 }
 
 // hasFilter notes the filter of an interface's sockets.
-func (s *socket) hasFilter(words string) {
-	if o := s.ownFilters(); len(o.Filters) < ownFiltersShown && !slices.Contains(o.Filters, words) {
-		o.Filters = append(o.Filters, words)
+func (s *socket) hasFilter(i *capture.Interface) {
+	words := i.Filter
+	some, shared := strings.CutPrefix(words, capture.FilterOfSome)
+	if _, known := s.filters[i]; known {
+		return
+	}
+	if s.filters == nil {
+		s.filters = make(map[*capture.Interface]string)
+	}
+	if s.filters[i] = words; shared { // the packets say which of them
+		s.filters[i], words = "", some
+	}
+	s.judged(words)
+}
+
+// judged is the count of a filter, nil if there are so many that it has none.
+func (s *socket) judged(words string) *Judged {
+	o := s.ownFilters()
+	at := slices.Index(o.Filters, words)
+	if at < 0 && len(o.Filters) < ownFiltersShown {
+		at = len(o.Filters)
+		o.Filters, o.Judged = append(o.Filters, words), append(o.Judged, Judged{Filter: words})
+	}
+	if at < 0 {
+		return nil
+	}
+	return &o.Judged[at]
+}
+
+// countFilter counts a packet of the kernel view for the filter that its socket had.
+func (s *socket) countFilter(p *capture.Packet) {
+	if p.Filter.Changed {
+		if s.filters == nil {
+			s.filters = make(map[*capture.Interface]string)
+		}
+		s.filters[p.Interface] = p.Filter.Now
+	}
+	words := s.filters[p.Interface]
+	length := uint64(max(p.Len, len(p.Data)))
+	if words == "" {
+		s.unfiltered.add(p.ID, length)
+		return
+	}
+	of := s.judged(words)
+	if of == nil {
+		s.ownFilters().Further.add(p.ID, length)
+		return
+	}
+	of.Packets.add(p.ID, length)
+	switch {
+	case p.Verdict.Dropped:
+		of.Dropped++
+	case p.Verdict.Of > 0:
+		of.Truncated++
 	}
 }
 
@@ -52,14 +121,40 @@ func (s *socket) countAnswer(p *capture.Packet) {
 	}
 }
 
+// beginning is that of what is said of a filter, where there are several.
+func beginning(words string) string {
+	const most = 120
+	if len(words) > most {
+		return strings.ToValidUTF8(words[:most], "") + "..."
+	}
+	return words
+}
+
 func (s *socket) sayOwnFilters() Finding {
 	f := Finding{Topic: "filter"}
 	o := s.out.OwnFilters
 	if o == nil {
 		return f
 	}
-	for _, words := range o.Filters {
-		f.Text += fmt.Sprintf("The socket has a filter of its own: %s. ", words)
+	o.Unjudged = s.unfiltered
+	none := o.Unjudged.Packets
+	several := len(o.Judged) > 1 || none > 0
+	if several {
+		f.Text += "Not all packets met the same filter of the socket's own. "
+	}
+	for i := range o.Judged {
+		of := &o.Judged[i]
+		if several {
+			f.Text += fmt.Sprintf("For %s (%d dropped, %d truncated): %s. ", of.Packets.named(), of.Dropped, of.Truncated, beginning(of.Filter))
+		} else {
+			f.Text += fmt.Sprintf("The socket has a filter of its own: %s. ", of.Filter)
+		}
+	}
+	if n := o.Further.Packets; n > 0 {
+		f.Text += fmt.Sprintf("For %s: further ones. ", o.Further.named())
+	}
+	if none > 0 {
+		f.Text += fmt.Sprintf("For %s: none. ", o.Unjudged.named())
 	}
 	if n := o.Asked.Packets; n > 0 {
 		f.Text += fmt.Sprintf("What is said of %s is its answer when it was asked afterwards. ", packetsOf(n))

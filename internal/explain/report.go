@@ -107,6 +107,9 @@ type Socket struct {
 	Cgroup *Cgroup `json:"cgroup,omitempty"`
 	// Wire is what was on the interfaces. It is absent if the file has no wire view.
 	Wire *Wire `json:"wire,omitempty"`
+	// Selections is how the sockets of a reuseport group were chosen. It is absent if the file has no
+	// select view.
+	Selections *Selections `json:"selections,omitempty"`
 	// Ambiguous are the packets that repeat the id of an earlier one of this kind, so
 	// that it is unknown which of them a read got.
 	Ambiguous Count `json:"ambiguous_ids"`
@@ -118,7 +121,7 @@ type Socket struct {
 
 // View is one view of a socket.
 type View struct {
-	// Name is "kernel", "user", "net", "link", "wire", "sent", "cgroup" or "drop".
+	// Name is "kernel", "user", "net", "link", "wire", "sent", "cgroup", "drop" or "select".
 	Name string `json:"name"`
 	// Description is that of the first interface of this view.
 	Description string `json:"description,omitempty"`
@@ -296,7 +299,7 @@ type Losses struct {
 // Finding is a statement about a topic.
 type Finding struct {
 	// Topic is "begins", "reach", "beside", "filter", "direction", "ids", "bytes", "unseen", "lost",
-	// "mapping", "calls", "latency", "sent", "cgroup", "wire", "drop" or "tap".
+	// "mapping", "calls", "latency", "sent", "cgroup", "wire", "drop", "select" or "tap".
 	Topic string `json:"topic"`
 	// Warning says that something is wrong.
 	Warning bool `json:"warning"`

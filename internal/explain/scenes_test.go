@@ -232,6 +232,27 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.read(udpUser, 3, "datagram 2").Receipt = capture.Receipt{Belied: true, Denied: true}
 		return r.explain(t)
 	},
+	"filters": func(t testing.TB) *Explanation {
+		r := newRecording()
+		kernel := *udpKernel
+		kernel.Description += "; the socket has a filter of its own: classic filter of 1 instruction"
+		for i := range ownFiltersShown + 4 {
+			p := r.datagram(fmt.Sprintf("datagram %d", i))
+			p.Interface = &kernel
+			switch {
+			case i == 1:
+				p.Filter, p.Verdict.Dropped = capture.FilterChange{Changed: true, Now: "eBPF filter 1"}, true
+			case i == 3:
+				p.Filter = capture.FilterChange{Changed: true}
+			case i > 3:
+				p.Filter = capture.FilterChange{Changed: true, Now: fmt.Sprintf("eBPF filter %d", i)}
+			}
+			if i != 1 {
+				r.read(udpUser, p.ID, string(p.Data[8:])).Receipt.Belied = i == 0
+			}
+		}
+		return r.explain(t)
+	},
 	"queue": func(t testing.TB) *Explanation {
 		r := newRecording()
 		for i := range 5 {

@@ -46,6 +46,10 @@ type socket struct {
 	names        []string
 	several, own bool
 	protocols    map[uint8]bool
+	// filters are those that the sockets of interfaces had of their own at the last packet, and
+	// unfiltered counts the packets that came while they had none.
+	filters    map[*capture.Interface]string
+	unfiltered Count
 }
 
 // ends are segments that end a stream.
@@ -101,7 +105,7 @@ func (s *socket) view(i *capture.Interface) *view {
 	}
 	v.take(i)
 	if i.Filter != "" {
-		s.hasFilter(i.Filter)
+		s.hasFilter(i)
 	}
 	switch {
 	case i.Process == "":
@@ -206,6 +210,10 @@ func (s *socket) kernelPacket(p *capture.Packet) {
 	if p.Interface.View == capture.ViewCgroup && s.cgroupPacket(p) {
 		return
 	}
+	if p.Interface.View == capture.ViewSelect {
+		s.selectPacket(p)
+		return
+	}
 	if p.Interface.View == capture.ViewWire {
 		if p.ID != 0 { // else it passed the interface, and belongs to no packet
 			s.wirePacket(p)
@@ -213,6 +221,9 @@ func (s *socket) kernelPacket(p *capture.Packet) {
 		return
 	}
 	s.countAnswer(p)
+	if p.Interface.View == capture.ViewKernel {
+		s.countFilter(p)
+	}
 	e := s.open[p.ID]
 	if p.ID == 0 || e == nil || e.seen[p.Interface.View] || e.first == nil || e.departed {
 		s.newPacket(p)
@@ -449,7 +460,15 @@ func (s *socket) settle(e *entry) {
 	if e.pending {
 		e.stream.forget(e)
 	}
+	before := s.out.Undelivered.lost()
 	fate, told := e.settle()
+	if choice := &s.analysis.options.Choice; e.shown != nil && choice.waits() {
+		if choice.late(e, s.out.Undelivered.lost() > before) {
+			s.analysis.choose(e)
+		} else {
+			e.shown = nil
+		}
+	}
 	if e.shown != nil {
 		e.show(fate)
 		e.shown.told = told

@@ -43,6 +43,9 @@ func parseID(s string) (uint32, error) {
 // is tells whether a file with that owner is our own.
 func (u User) is(uid uint32) bool { return uid == u.euid || u.sudo && uid == u.uid }
 
+// Gives tells whether new files become somebody else's, for which CAP_CHOWN is needed.
+func (u User) Gives() bool { return u.sudo && u.uid != u.euid }
+
 // give makes the user who invoked sudo the owner of a file just created. Errors are
 // ignored: some file systems have no owners, or do not let root set them.
 func (u User) give(fd int) {

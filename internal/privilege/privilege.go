@@ -38,10 +38,12 @@ type Use struct {
 	Kind string
 	// Probe, Isolate, LowPort: the flags, and a port below 1024.
 	Probe, Isolate, LowPort bool
-	// Hooks is --view cgroup of a socket that is opened, and Drops --view drop.
+	// Hooks is --view cgroup of a socket that is opened, or --hooks of survey, and Drops --view drop.
 	Hooks, Drops bool
 	// Wire is --view wire.
 	Wire bool
+	// Selects is --reuseport-filter with the view select.
+	Selects bool
 	// Join is --pid with a process of another user or with more privileges, all of whose sockets
 	// are to be seen; Run is -- COMMAND.
 	Join, Run bool
@@ -78,6 +80,9 @@ var table = []Requirement{
 	{Command: "capture", Form: "--view wire", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_RAW),
 		Example: Use{Command: "capture", Wire: true},
 		applies: func(u Use) bool { return u.Wire }},
+	{Command: "capture", Form: "--reuseport-filter FILE", Needs: caps(unix.CAP_PERFMON),
+		Example: Use{Command: "capture", Selects: true},
+		applies: func(u Use) bool { return u.Selects }},
 	{Command: "capture", Form: "--pid PID", Needs: caps(unix.CAP_PERFMON, unix.CAP_NET_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
 		Example: Use{Command: "capture", Join: true},
 		applies: func(u Use) bool { return u.Join }},
@@ -98,7 +103,11 @@ var table = []Requirement{
 	{Command: "replay", Needs: caps(unix.CAP_BPF), Example: Use{Command: "replay"}}, // for a long packet it loads a tap
 	{Command: "convert", Example: Use{Command: "convert"}},
 	{Command: "survey", Needs: caps(unix.CAP_BPF, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN), Example: Use{Command: "survey"}},
+	{Command: "survey", Form: "--hooks", Needs: caps(unix.CAP_PERFMON),
+		Example: Use{Command: "survey", Hooks: true},
+		applies: func(u Use) bool { return u.Hooks }},
 	{Command: "explain", Example: Use{Command: "explain"}},
+	{Command: "extcap", Example: Use{Command: "extcap"}}, // what it captures is capture's
 	{Command: "doctor", Example: Use{Command: "doctor"}},
 }
 

@@ -33,6 +33,8 @@ const (
 
 	onInterface = " as packet sockets get them on the interface "
 	atInterface = between + "what arrives before a firewall, what leaves behind it"
+	// which socket of how many
+	ofGroup = "socket %d of %d of a reuseport group"
 
 	headersElsewhere = "no headers of IP and TCP or UDP here"
 )
@@ -114,6 +116,12 @@ func ofTap(i *capture.Interface) string {
 			"the reason and the function are the kernel's own words")
 	case capture.ViewWire:
 		b.WriteString(kind.Plural() + onInterface + i.Device + atInterface)
+	case capture.ViewSelect:
+		if i.Layer == capture.LayerMessage {
+			b.WriteString("payloads as the socket filter sees them that chooses a socket of a reuseport group, from offset 0")
+		} else {
+			b.WriteString(kind.Plural() + " as the program sees them that chooses a socket of a reuseport group, from data to data_end" + header(i))
+		}
 	case capture.ViewNet, capture.ViewLink:
 		layer := map[capture.View]string{capture.ViewNet: "network", capture.ViewLink: "link"}[i.View]
 		b.WriteString("the same packets from the " + layer + " header on, which the filter reaches with bpf_skb_load_bytes_relative")
@@ -126,6 +134,9 @@ func ofTap(i *capture.Interface) string {
 	}
 	if joined {
 		b.WriteString(between + i.Process + ", " + i.Sockets)
+	}
+	if i.Members > 0 && i.View != capture.ViewSelect {
+		fmt.Fprintf(&b, between+ofGroup, i.Member, i.Members)
 	}
 	if kind.IPv6() && !i.IPv6 {
 		b.WriteString(between + "packets of the socket's IPv4 peers")
@@ -197,6 +208,12 @@ func ReadDescription(text string, i *capture.Interface) {
 	}
 	if _, rest, ok := strings.Cut(i.Description, hasFilter); ok {
 		i.Filter, _, _ = strings.Cut(rest, between)
+	}
+	for _, said := range strings.Split(i.Description, between) {
+		var member, members int
+		if n, err := fmt.Sscanf(said, ofGroup, &member, &members); n == 2 && err == nil && 0 <= member && member < members && members <= capture.MaxReuseport {
+			i.Member, i.Members = member, members
+		}
 	}
 	if _, rest, ok := strings.Cut(i.Description, ofProcess); ok {
 		if name, _, whole := strings.Cut(rest, processEnd); whole {

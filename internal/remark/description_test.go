@@ -37,6 +37,15 @@ func described() map[string]capture.Interface {
 			Kind: "raw", View: kernel, Layer: capture.LayerNetwork, Source: tap, HasMeta: true},
 		"frames as the socket filter sees them, from offset 0; times are within 5 ns of the wall clock at the start" + frameSaid: {
 			Kind: "packet", View: kernel, Layer: linkHeader, Source: tap, ClockError: 5, HasMeta: true},
+		"UDP datagrams as the socket filter sees them, from offset 0; the IPv4 header is synthetic, its addresses are real; times are within 7 ns of the wall clock at the start; " +
+			"socket 2 of 4 of a reuseport group" + metaSaid: {
+			Kind: "udp", View: kernel, Layer: transport, Source: tap, Header: synthetic, ClockError: 7, HasMeta: true, Member: 2, Members: 4},
+		"what recvmsg returned to userspace; socket 0 of 4 of a reuseport group": {
+			Kind: "udp", View: user, Layer: capture.LayerMessage, Source: tap, Members: 4},
+		"UDP datagrams as the program sees them that chooses a socket of a reuseport group, from data to data_end; the IPv6 header is synthetic, its addresses are real": {
+			Kind: "udp6", View: capture.ViewSelect, Layer: transport, IPv6: true, Source: tap, Header: synthetic},
+		"payloads as the socket filter sees them that chooses a socket of a reuseport group, from offset 0": {
+			Kind: "udp", View: capture.ViewSelect, Layer: capture.LayerMessage, Source: tap},
 		"what recvmsg returned to userspace": {Kind: "tcp6", View: user, Layer: capture.LayerMessage, IPv6: true, Source: tap},
 		"what recvmsg returned to userspace; a VLAN tag is not in it: a socket gets that as PACKET_AUXDATA": {
 			Kind: "packet-dgram", View: user, Layer: capture.LayerMessage, Source: tap},
@@ -89,7 +98,7 @@ func TestDescriptionComesBack(t *testing.T) {
 		if source == capture.SourceTap {
 			source = capture.SourceUnknown
 		}
-		if read.HasMeta != i.HasMeta || read.Header != i.Header || read.Times != i.Times || read.Filter != i.Filter || read.Process != i.Process || read.Device != i.Device || read.Source != source {
+		if read.HasMeta != i.HasMeta || read.Header != i.Header || read.Times != i.Times || read.Filter != i.Filter || read.Process != i.Process || read.Device != i.Device || read.Member != i.Member || read.Members != i.Members || read.Source != source {
 			t.Errorf("%q is read as %+v, want %+v", text, read, i)
 		}
 	}

@@ -26,6 +26,11 @@ type fact struct {
 var (
 	kernelFacts = []fact{
 		{
+			holds: func(p *capture.Packet) bool { return p.Filter.Changed },
+			say:   sayFilterChange,
+			read:  readFilterChange,
+		},
+		{
 			holds: func(p *capture.Packet) bool { return p.Drop.Reason != "" },
 			say:   sayDrop,
 			read:  readDrop,
@@ -240,6 +245,9 @@ func isKernelName(text string) bool {
 }
 
 const (
+	otherFilter = "from here on the socket has a filter of its own: "
+	noFilter    = "from here on the socket has no filter of its own"
+
 	droppedFor = "dropped by the kernel: "
 	droppedIn  = " (in "
 
@@ -290,6 +298,25 @@ func readMissing(sentence string, p *capture.Packet) bool {
 		}
 	}
 	return false
+}
+
+func sayFilterChange(b []byte, p *capture.Packet) []byte {
+	if p.Filter.Now == "" {
+		return append(b, noFilter...)
+	}
+	return append(append(b, otherFilter...), p.Filter.Now...)
+}
+
+func readFilterChange(sentence string, p *capture.Packet) bool {
+	now, other := strings.CutPrefix(sentence, otherFilter)
+	if other = other && now != ""; !other && sentence != noFilter {
+		return false
+	}
+	p.Filter = capture.FilterChange{Changed: true}
+	if other {
+		p.Filter.Now = now
+	}
+	return true
 }
 
 func sayFed(b []byte, p *capture.Packet) []byte {
@@ -414,15 +441,15 @@ var errnos = sync.OnceValue(func() map[string]syscall.Errno {
 // call: three lists of ids, and the sentences.
 const FactsSize = 6144
 
-// HasFacts tells whether a packet's comment has a sentence about its Drop, its Verdict, its Receipt
-// or its being Truncated.
+// HasFacts tells whether a packet's comment has a sentence about its Drop, its Filter, its Verdict, its
+// Receipt or its being Truncated.
 func HasFacts(p *capture.Packet) bool {
 	r, said := &p.Receipt, &p.Reception
 	// Most packets have nothing of a Reception that is worth a look: one comparison tells.
 	return (said.Flags|said.Segment|uint32(len(said.Controls)) != 0 || said.Cut) && mentionsReception(p) ||
-		p.Drop.Reason != "" || p.Verdict.Dropped || p.Verdict.Of > 0 || p.Verdict.Unasked || p.Truncated || r.Peeked || r.Belied || r.End || r.Errno != 0 ||
+		p.Drop.Reason != "" || p.Filter.Changed || p.Verdict.Dropped || p.Verdict.Of > 0 || p.Verdict.Unasked || p.Truncated || r.Peeked || r.Belied || r.End || r.Errno != 0 ||
 		isMissing(r.Missing) || r.BeforeTap > 0 || !r.Fed.Empty() || r.Later || r.QueueDropped > 0 ||
-		!r.Packets.Empty() || r.Waiting > 0
+		!r.Packets.Empty() || r.Waiting > 0 || p.Selection.Sockets > 0
 }
 
 // AppendFacts appends a packet's comment with the sentences about its facts, but not its
@@ -457,7 +484,7 @@ func place(comment string) int {
 
 func appendSentences(b []byte, p *capture.Packet) []byte {
 	empty := len(b)
-	for _, facts := range [...][]fact{kernelFacts, userFacts} {
+	for _, facts := range [...][]fact{selectFacts[:1], kernelFacts, userFacts} {
 		for i := range facts {
 			if !facts[i].holds(p) {
 				continue
@@ -490,6 +517,8 @@ func CutFacts(p *capture.Packet) {
 		return
 	case capture.ViewUser, capture.ViewSent:
 		facts = userFacts
+	case capture.ViewSelect:
+		facts = selectFacts
 	}
 	comment := p.Comment
 	for at := 0; at < len(comment); {

@@ -15,6 +15,7 @@ var (
 	kernelView = &capture.Interface{Kind: "udp", View: capture.ViewKernel}
 	userView   = &capture.Interface{Kind: "udp", View: capture.ViewUser}
 	dropView   = &capture.Interface{Kind: "udp", View: capture.ViewDrop}
+	selectView = &capture.Interface{Kind: "udp", View: capture.ViewSelect, Members: 4}
 )
 
 // fromKernel is a packet of 19 bytes, of which 10 were captured.
@@ -22,11 +23,20 @@ func fromKernel(v capture.Verdict, truncated bool) capture.Packet {
 	return capture.Packet{Interface: kernelView, Data: make([]byte, 10), Len: 19, Verdict: v, Truncated: truncated}
 }
 
+func withFilter(p capture.Packet, now string) capture.Packet {
+	p.Filter = capture.FilterChange{Changed: true, Now: now}
+	return p
+}
+
 // freed is a packet of the drop view.
 func freed(reason, location string, truncated bool) capture.Packet {
 	p := fromKernel(capture.Verdict{}, truncated)
 	p.Interface, p.Drop = dropView, capture.Drop{Reason: reason, Location: location}
 	return p
+}
+
+func selection(s capture.Selection, truncated bool) capture.Packet {
+	return capture.Packet{Interface: selectView, Data: make([]byte, 10), Len: 19, Selection: s, Truncated: truncated}
 }
 
 func toUser(r capture.Receipt) capture.Packet {
@@ -56,6 +66,8 @@ var said = map[string]capture.Packet{
 	"verdict=12 of 19 (truncated by the filter); cut to 10 of 19 bytes by the snaplen": fromKernel(capture.Verdict{Keep: 12, Of: 19}, true),
 	"verdict=0 (dropped by the filter); cut to 10 of 19 bytes by the snaplen":          fromKernel(capture.Verdict{Dropped: true}, true),
 
+	"from here on the socket has no filter of its own": withFilter(fromKernel(capture.Verdict{}, false), ""),
+	"from here on the socket has a filter of its own: classic filter of 1 instruction (1,6 0 0 0), asked afterwards what it had decided; verdict=0 (dropped by the filter, asked afterwards)": withFilter(fromKernel(capture.Verdict{Dropped: true, Asked: true}, false), "classic filter of 1 instruction (1,6 0 0 0), asked afterwards what it had decided"),
 	"dropped by the kernel: SOCKET_RCVBUFF (in udp_queue_rcv_one_skb)":                     freed("SOCKET_RCVBUFF", "udp_queue_rcv_one_skb", false),
 	"dropped by the kernel: 0x10003":                                                       freed("0x10003", "", false),
 	"dropped by the kernel: NO_SOCKET (in f.isra.0); cut to 10 of 19 bytes by the snaplen": freed("NO_SOCKET", "f.isra.0", true),
@@ -95,9 +107,17 @@ var said = map[string]capture.Packet{
 	"253 descriptors came with it (SCM_RIGHTS); its ancillary data was cut (MSG_CTRUNC)": withReception(capture.Reception{Flags: unix.MSG_CTRUNC, Controls: []capture.Control{{Level: 1, Type: 1, Len: 4 * 253}}}, 4),
 	"sent in packets 7-9":     toUser(capture.Receipt{Packets: ids([2]uint64{7, 9})}),
 	"sent in packets 7-9, 11": toUser(capture.Receipt{Packets: ids([2]uint64{7, 9}, [2]uint64{11, 11})}),
-	"sent in packets 7 and 3 ranges more, to 99, as far as is known":          toUser(capture.Receipt{Packets: capture.IDs{Ranges: [][2]uint64{{7, 7}}, More: 3, Last: 99}, Partly: true}),
-	"sent in packet 7; of its bytes 1200 had not left when the call returned": toUser(capture.Receipt{Packets: ids([2]uint64{7, 7}), Waiting: 1200}),
-	"of its bytes 11 had not left when the call returned":                     toUser(capture.Receipt{Waiting: 11}),
+	"sent in packets 7 and 3 ranges more, to 99, as far as is known":                 toUser(capture.Receipt{Packets: capture.IDs{Ranges: [][2]uint64{{7, 7}}, More: 3, Last: 99}, Partly: true}),
+	"sent in packet 7; of its bytes 1200 had not left when the call returned":        toUser(capture.Receipt{Packets: ids([2]uint64{7, 7}), Waiting: 1200}),
+	"of its bytes 11 had not left when the call returned":                            toUser(capture.Receipt{Waiting: 11}),
+	"chose socket 2 of 4 (cookie 330910)":                                            selection(capture.Selection{Sockets: 4, How: capture.SelectorProgram, Socket: 2, Cookie: 330910}, false),
+	"chose socket 0 of 1 (cookie 0); cut to 10 of 19 bytes by the snaplen":           selection(capture.Selection{Sockets: 1, How: capture.SelectorProgram}, true),
+	"SK_DROP: none of the 4 sockets gets this":                                       selection(capture.Selection{Sockets: 4, How: capture.SelectorDrop}, false),
+	"left to the kernel's hash, which takes one of 4 sockets":                        selection(capture.Selection{Sockets: 4, How: capture.SelectorHash}, false),
+	"asked for socket 7 of 4 in vain (ENOENT), so the kernel's hash takes one":       selection(capture.Selection{Sockets: 4, How: capture.SelectorHash, Refused: true, Asked: 7, Errno: syscall.ENOENT}, false),
+	"asked for socket 4294967295 of 4 in vain (524), so the kernel's hash takes one": selection(capture.Selection{Sockets: 4, How: capture.SelectorHash, Refused: true, Asked: 1<<32 - 1, Errno: 524}, false),
+	"asked for socket 9 of 4 in vain, so the kernel's hash takes one":                selection(capture.Selection{Sockets: 4, How: capture.SelectorHash, Refused: true, Asked: 9}, false),
+	"chose one of 4 sockets, and it is not known which one":                          selection(capture.Selection{Sockets: 4}, false),
 	"end of stream":                             toUser(capture.Receipt{End: true}),
 	"the peer reset the connection":             toUser(capture.Receipt{Errno: syscall.ECONNRESET}),
 	"recvmsg: connection refused":               toUser(capture.Receipt{Errno: syscall.ECONNREFUSED}),
@@ -109,6 +129,8 @@ var said = map[string]capture.Packet{
 // unsaid is a packet without its facts.
 func unsaid(p capture.Packet, comment string) *capture.Packet {
 	p.Drop, p.Verdict, p.Truncated, p.Receipt, p.Reception, p.Comment = capture.Drop{}, capture.Verdict{}, false, capture.Receipt{}, capture.Reception{}, comment
+	p.Filter = capture.FilterChange{}
+	p.Selection = capture.Selection{}
 	return &p
 }
 
@@ -163,6 +185,7 @@ func TestForeignSentences(t *testing.T) {
 		"verdict=", "verdict=1", "verdict=0", "verdict=-1 of 19 (truncated by the filter)", "verdict=012 of 19 (truncated by the filter)",
 		"verdict=12 of 0 (truncated by the filter)", "verdict=4294967296 of 19 (truncated by the filter)", "verdict=0 (dropped by the filter) ",
 		"cut to 10 of 20 bytes by the snaplen", "cut to 11 of 19 bytes by the snaplen", "cut to 10 of 19 bytes", "end of stream", "\n\n; ; \n",
+		"from here on the socket has a filter of its own: ", "from here on the socket has no filter",
 	} {
 		p := unsaid(fromKernel(capture.Verdict{}, false), text)
 		if CutFacts(p); HasFacts(p) || p.Comment != text {
@@ -266,6 +289,12 @@ func FuzzFacts(f *testing.F) {
 			p = fromKernel(capture.Verdict{Dropped: flag(0), Keep: uint32(a), Of: uint32(b)}, flag(1))
 			if p.Verdict.Of == 0 {
 				p.Verdict.Keep = 0
+			}
+			if flag(2) {
+				p = withFilter(p, strings.Trim(call, ";\n"))
+				if strings.ContainsAny(call, ";\n") {
+					p.Filter.Now = ""
+				}
 			}
 		} else {
 			p.Receipt = capture.Receipt{

@@ -71,6 +71,22 @@ var fields = []Field{
 	{"sk.rx_queue_mapping", 76, 4, true},
 }
 
+// Reuseport lists the fields of struct sk_reuseport_md, which is what a program that chooses a
+// socket of a group gets (linux/bpf.h).
+func Reuseport() []Field {
+	return []Field{
+		{"data", 0, 8, false},
+		{"data_end", 8, 8, false},
+		{"len", 16, 4, false},
+		{"eth_protocol", 20, 4, false},
+		{"ip_protocol", 24, 4, false},
+		{"bind_inany", 28, 4, false},
+		{"hash", 32, 4, false},
+		{"sk", 40, 8, false},
+		{"migrating_sk", 48, 8, false},
+	}
+}
+
 // Fields lists the fields of __sk_buff, and then those behind its sk. Of arrays
 // it has one element.
 func Fields() []Field { return slices.Clone(fields) }

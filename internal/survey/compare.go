@@ -62,7 +62,30 @@ func (r *Report) comparable(other *Report) *Report {
 			*s = Socket{Name: s.Name, Status: s.Status, Reason: s.Reason}
 		}
 	}
+	c.Hooks = nil
+	for i := range r.Hooks {
+		if o, ok := other.hook(r.Hooks[i].Name); ok {
+			c.Hooks = append(c.Hooks, r.Hooks[i].comparable(o))
+		}
+	}
 	return &c
+}
+
+// comparable is Report.comparable for what one hook shows. Hooks that were not surveyed are in no
+// report.
+func (h Hook) comparable(other *Hook) Hook {
+	h.Sockets = slices.Clone(h.Sockets)
+	if h.Missing != "" || other.Missing != "" {
+		return Hook{Name: h.Name, Missing: h.Missing}
+	}
+	for i := range h.Sockets {
+		s := &h.Sockets[i]
+		at := slices.IndexFunc(other.Sockets, func(o HookSocket) bool { return o.Name == s.Name })
+		if at < 0 || other.Sockets[at].Status != s.Status {
+			*s = HookSocket{Name: s.Name, Status: s.Status, Reason: s.Reason}
+		}
+	}
+	return h
 }
 
 // flatten turns a report into a map from paths to values. It works on the JSON, so that

@@ -30,7 +30,9 @@ func (r *Report) Conclusions() []Conclusion {
 	r.concludeUserspace(say)
 	r.concludeVerdicts(say)
 	r.concludeSizes(say)
+	r.concludeBeside(say)
 	r.concludeRest(say)
+	r.concludeHooks(say)
 	return all
 }
 

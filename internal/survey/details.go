@@ -10,9 +10,11 @@ import (
 
 // exchangeText lists the packets on the wire, with those that the filter missed in
 // brackets.
-func (s *Socket) exchangeText() string {
+func (s *Socket) exchangeText() string { return exchangeText(s.Exchange) }
+
+func exchangeText(exchange []Exchanged) string {
 	var words []string
-	for _, x := range s.Exchange {
+	for _, x := range exchange {
 		word := x.Packet
 		if x.To != "" {
 			word += " to " + x.To
@@ -34,6 +36,11 @@ func (s *Socket) verdictText(keep int) string {
 	if !ok {
 		return ""
 	}
+	return o.text()
+}
+
+// text describes what became of the probe.
+func (o Outcome) text() string {
 	text := "nothing"
 	if o.Messages > 0 {
 		text = fmt.Sprintf("%d x %d bytes", o.Messages, o.Bytes/o.Messages)

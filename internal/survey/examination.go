@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -38,7 +39,7 @@ func (e *examination) all() (err error) {
 	e.exchange()
 	e.userspace()
 	for _, part := range []func() error{
-		e.below, e.verdicts, e.held, e.inheritance, e.large, e.empty, e.fragments,
+		e.below, e.verdicts, e.held, e.inheritance, e.large, e.empty, e.fragments, e.vlan, e.merged,
 	} {
 		if err := part(); err != nil {
 			return err
@@ -56,8 +57,17 @@ func (e *examination) try(t trial) (*observation, error) {
 	if t.payload == nil {
 		t.payload = reference
 	}
-	return t.run(e.ctx)
+	for end := time.Now().Add(addressWait); ; time.Sleep(addressWait / 100) {
+		o, err := t.run(e.ctx)
+		if err != nil || !errors.Is(o.openErr, unix.EADDRINUSE) || time.Now().After(end) {
+			return o, err
+		}
+	}
 }
+
+// addressWait is how long to wait for an address that another experiment has, of a kind of socket that
+// namespaces do not separate.
+const addressWait = 20 * time.Second
 
 // judge decides the status.
 func (e *examination) judge() {
@@ -86,6 +96,8 @@ func errno(err error) string {
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return "EOPNOTSUPP" // ErrnoName has its other name
+	case errors.Is(err, unix.Errno(524)):
+		return "ENOTSUPP" // the kernel's own, which is not in errno.h
 	case errors.As(err, &number):
 		return unix.ErrnoName(number)
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -158,11 +170,13 @@ func parseMessage(data []byte) (first string, headers []string) {
 }
 
 // exchange finds which packets on the wire the filter saw.
-func (e *examination) exchange() {
-	s := e.socket
+func (e *examination) exchange() { e.socket.Exchange = exchanged(e.main.wire, e.main.saw) }
+
+// exchanged lists the packets on the wire, with whether they were seen.
+func exchanged(wire []frame, saw func(*frame) bool) (all []Exchanged) {
 	handshake := 0 // 1 after the SYN-ACK, 2 after the ACK that follows it
-	for i := range e.main.wire {
-		f := &e.main.wire[i]
+	for i := range wire {
+		f := &wire[i]
 		label := f.label
 		switch {
 		case label == "SYN-ACK":
@@ -171,17 +185,18 @@ func (e *examination) exchange() {
 			label, handshake = "handshake ACK", 2
 		}
 		seen := "none"
-		if e.main.saw(f) {
+		if saw(f) {
 			seen = "all"
 		}
-		known := slices.IndexFunc(s.Exchange, func(x Exchanged) bool { return x.Packet == label && x.To == f.to })
+		known := slices.IndexFunc(all, func(x Exchanged) bool { return x.Packet == label && x.To == f.to })
 		switch {
 		case known < 0:
-			s.Exchange = append(s.Exchange, Exchanged{Packet: label, To: f.to, Filter: seen})
-		case s.Exchange[known].Filter != seen:
-			s.Exchange[known].Filter = "some"
+			all = append(all, Exchanged{Packet: label, To: f.to, Filter: seen})
+		case all[known].Filter != seen:
+			all[known].Filter = "some"
 		}
 	}
+	return all
 }
 
 // saw tells whether the filter saw a frame, or the tail of it.

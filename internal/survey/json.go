@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
@@ -41,6 +42,11 @@ func (r *Report) Only(names []string) *Report {
 		if s, ok := r.Socket(name); ok {
 			only.Sockets = append(only.Sockets, *s)
 		}
+	}
+	only.Hooks = slices.Clone(r.Hooks)
+	for i := range only.Hooks {
+		h := &only.Hooks[i]
+		h.Sockets = slices.DeleteFunc(slices.Clone(h.Sockets), func(s HookSocket) bool { return !slices.Contains(names, s.Name) })
 	}
 	return &only
 }

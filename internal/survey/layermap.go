@@ -45,21 +45,55 @@ func (r mapRow) TextY() int { return r.Y + mapBarHeight - 7 }
 // Middle is the centre of a segment's text.
 func (s mapSegment) Middle() int { return s.X + s.Width/2 }
 
-// layerMap makes the drawing's rows.
-func (r *Report) layerMap() []mapRow {
+// layerMap is a drawing of some rows.
+type layerMap struct {
+	Label              string // for those who do not see it
+	Rows               []mapRow
+	Columns            []mapSegment
+	Width, Top, Height int
+	BarLeft, BarHeight int
+}
+
+func newLayerMap(label string, rows []mapRow) layerMap {
+	for i := range rows {
+		rows[i].Y = i * mapRowHeight
+	}
+	return layerMap{
+		Label: label, Rows: rows, Columns: mapHeads, Width: mapWidth, Top: -mapHeadHeight, Height: mapHeadHeight + len(rows)*mapRowHeight,
+		BarLeft: mapLeft, BarHeight: mapBarHeight,
+	}
+}
+
+// layerMap draws what the filters of sockets see.
+func (r *Report) layerMap() layerMap {
 	var rows []mapRow
 	for i := range r.Sockets {
-		s := &r.Sockets[i]
-		row := mapRow{Name: s.Name, Y: i * mapRowHeight}
-		if len(s.Headers) == 0 {
-			row.Words = s.statusText()
-		}
-		for _, header := range s.Headers {
-			row.Segments = append(row.Segments, s.segment(header))
-		}
-		rows = append(rows, row)
+		rows = append(rows, r.Sockets[i].mapRow(r.Sockets[i].statusText()))
 	}
-	return rows
+	return newLayerMap("Which layers the filter and userspace see, for each kind of socket", rows)
+}
+
+// mapRow is the row of a socket, with words where it has no packets.
+func (s *Socket) mapRow(words string) mapRow {
+	row := mapRow{Name: s.Name}
+	if len(s.Headers) == 0 {
+		row.Words = words
+	}
+	for _, header := range s.Headers {
+		row.Segments = append(row.Segments, s.segment(header))
+	}
+	return row
+}
+
+// layerMap draws what a program at the hook sees of the sockets for which it runs.
+func (h *Hook) layerMap() layerMap {
+	var rows []mapRow
+	for i := range h.Sockets {
+		if s := &h.Sockets[i]; s.Status == Filtered {
+			rows = append(rows, s.socket().mapRow("no byte of a packet from offset 0 on"))
+		}
+	}
+	return newLayerMap("Which layers a program at "+h.Name+" sees, for each kind of socket", rows)
 }
 
 func (s *Socket) segment(header string) mapSegment {

@@ -19,12 +19,7 @@ func (r *Report) WriteHTML(w io.Writer) error {
 	return pageTemplate.Execute(w, map[string]any{
 		"System":      r.System,
 		"Map":         r.layerMap(),
-		"MapWidth":    mapWidth,
-		"MapTop":      -mapHeadHeight,
-		"MapHeight":   mapHeadHeight + len(r.Sockets)*mapRowHeight,
-		"BarLeft":     mapLeft,
-		"BarHeight":   mapBarHeight,
-		"Columns":     mapHeads,
+		"HookMaps":    r.hookMaps(),
 		"Overview":    all[0],
 		"Conclusions": r.Conclusions(),
 		"History":     r.historyTable(),
@@ -38,4 +33,20 @@ var mapHeads = []mapSegment{
 	{X: mapColumns[networkPlace][0], Width: mapColumns[networkPlace][1], Header: "network"},
 	{X: mapColumns[transportPlace][0], Width: mapColumns[transportPlace][1], Header: "transport"},
 	{X: mapColumns[messagePlace][0], Width: mapColumns[messagePlace][1], Header: "payload"},
+}
+
+// hookMap is the drawing of one hook.
+type hookMap struct {
+	Name string
+	Map  layerMap
+}
+
+func (r *Report) hookMaps() []hookMap {
+	var all []hookMap
+	for i := range r.Hooks {
+		if h := &r.Hooks[i]; len(h.sockets(func(*HookSocket) bool { return true })) > 0 {
+			all = append(all, hookMap{h.Name, h.layerMap()})
+		}
+	}
+	return all
 }

@@ -17,6 +17,9 @@ type Report struct {
 	Fields []Field `json:"fields"`
 	// Sockets has an entry for each kind of socket, in the order of Rows.
 	Sockets []Socket `json:"sockets"`
+	// Hooks has an entry for each place where the kernel runs a program for a packet; empty if
+	// Options.Hooks was not set.
+	Hooks []Hook `json:"hooks,omitempty"`
 }
 
 // System is a kernel and the program that surveyed it.
@@ -90,6 +93,11 @@ type Socket struct {
 	Large     *Large     `json:"large,omitempty"`
 	Empty     *Empty     `json:"empty,omitempty"`
 	Fragments *Fragments `json:"fragments,omitempty"`
+	// VLAN are frames with a VLAN tag, without one or with one for which there is no device. It is empty
+	// for sockets that get no UDP over IPv4.
+	VLAN []Tagged `json:"vlan,omitempty"`
+	// Merged are datagrams that were sent together. It is nil for other sockets than UDP's.
+	Merged *Merged `json:"merged,omitempty"`
 	// Held has the values of the readable Fields by name, separated by commas, with "set"
 	// for a value that differs each time.
 	Held map[string]string `json:"held,omitempty"`
@@ -196,11 +204,53 @@ type Fragments struct {
 	User    int `json:"user"`
 }
 
+// Tagged is the result of a frame with a VLAN tag.
+type Tagged struct {
+	// Name is "id 0" for a priority tag, "id 5" for a VLAN without a device.
+	Name string `json:"name"`
+	// Filter counts the packets that the filter saw, and Beside those of them that had the tag beside
+	// their bytes (vlan_present).
+	Filter int `json:"filter"`
+	Beside int `json:"beside"`
+	// Tag is that tag: the ethertype, and priority and id.
+	Tag string `json:"tag,omitempty"`
+	// User counts what userspace got.
+	User int `json:"user"`
+}
+
+// Merged is the result of datagrams that were sent with one call (UDP_SEGMENT).
+type Merged struct {
+	// Sent counts them, Size is that of each in bytes.
+	Sent int `json:"sent"`
+	Size int `json:"size"`
+	// Single is what came to a socket without UDP_GRO, Together to one with it.
+	Single   Arrived `json:"single"`
+	Together Arrived `json:"together"`
+	// GSOSize is gso_size of a packet that has several; 0 if there was none.
+	GSOSize int `json:"gso_size"`
+}
+
+// Arrived counts what the filter saw and what userspace got.
+type Arrived struct {
+	Filter int `json:"filter"`
+	User   int `json:"user"`
+}
+
 // Socket finds an entry by name.
 func (r *Report) Socket(name string) (*Socket, bool) {
 	for i := range r.Sockets {
 		if r.Sockets[i].Name == name {
 			return &r.Sockets[i], true
+		}
+	}
+	return nil, false
+}
+
+// hook finds what was found at a hook by its name.
+func (r *Report) hook(name string) (*Hook, bool) {
+	for i := range r.Hooks {
+		if r.Hooks[i].Name == name {
+			return &r.Hooks[i], true
 		}
 	}
 	return nil, false

@@ -21,6 +21,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/experiment"
 	"github.com/ebpfdump/ebpfdump/internal/skb"
 )
@@ -102,6 +103,9 @@ type Options struct {
 	// Parallel is how many sockets are surveyed at once. The experiments mostly wait.
 	// Default: 8.
 	Parallel int
+	// Hooks says that the other places where the kernel runs a program for a packet are surveyed as
+	// well.
+	Hooks bool
 	// Done is called with the name of each row that is finished. Default: none.
 	Done func(name string)
 	// Captured is called with the packets of a row's main experiment, of all views and in
@@ -121,6 +125,10 @@ func Run(ctx context.Context, options Options) (*Report, error) {
 	if err := checkPrivilege(); err != nil {
 		return nil, err
 	}
+	if options.Hooks && !capability.CurrentPrivilege().Has(unix.CAP_PERFMON) {
+		// Without it the verifier refuses what it would accept.
+		return nil, bpf.LacksCapability(unix.CAP_PERFMON, "surveying the hooks", unix.EPERM)
+	}
 	s := &surveyor{options: options}
 	if err := s.askForFields(); err != nil {
 		return nil, err
@@ -131,7 +139,13 @@ func Run(ctx context.Context, options Options) (*Report, error) {
 		Fields:  s.fields,
 		Sockets: make([]Socket, len(options.Rows)),
 	}
-	return report, s.surveyAll(ctx, report.Sockets)
+	if options.Hooks {
+		var err error
+		if report.Hooks, err = surveyHooks(len(options.Rows)); err != nil {
+			return nil, err
+		}
+	}
+	return report, s.surveyAll(ctx, report)
 }
 
 // checkPrivilege returns the error that every row would fail with.
@@ -185,24 +199,35 @@ func (s *surveyor) askForFields() error {
 }
 
 // surveyAll fills in an entry for each row, several at a time.
-func (s *surveyor) surveyAll(ctx context.Context, sockets []Socket) error {
+func (s *surveyor) surveyAll(ctx context.Context, report *Report) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var workers sync.WaitGroup
-	next := make(chan int)
+	next, slots := make(chan func() error), make(chan struct{}, s.options.Parallel)
 	for range s.options.Parallel {
 		workers.Go(func() {
-			for i := range next {
-				if err := s.surveyRow(ctx, s.options.Rows[i], &sockets[i]); err != nil {
-					cancel(fmt.Errorf("surveying %s: %w", s.options.Rows[i].Name, err))
+			for experiments := range next {
+				if err := experiments(); err != nil {
+					cancel(err)
 				}
 			}
 		})
 	}
-	for i := range sockets {
-		select {
-		case next <- i:
-		case <-ctx.Done():
+	surveying := func(i int, err error) error {
+		if err != nil {
+			return fmt.Errorf("surveying %s: %w", s.options.Rows[i].Name, err)
+		}
+		return nil
+	}
+	for i, row := range s.options.Rows {
+		for _, experiments := range []func() error{
+			func() error { return surveying(i, s.surveyRow(ctx, row, &report.Sockets[i])) },
+			func() error { return surveying(i, surveyHooksOf(ctx, row, report.Hooks, i, slots)) },
+		} {
+			select {
+			case next <- experiments:
+			case <-ctx.Done():
+			}
 		}
 	}
 	close(next)

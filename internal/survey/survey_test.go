@@ -139,6 +139,28 @@ func TestSurveySizes(t *testing.T) {
 	}
 }
 
+// What is known of a packet besides its bytes.
+func TestSurveyBeside(t *testing.T) {
+	t.Parallel()
+	r := mustSurvey(t)
+	for name, want := range map[string][]Tagged{
+		"udp":  {{Name: "id 0", Filter: 1, User: 1}, {Name: "id 5"}},
+		"udp6": nil,
+		// It gets each frame as it is sent and as it comes, and the answer that nobody listens.
+		"packet": {{Name: "id 0", Filter: 4, Beside: 1, Tag: "0x8100 0x6000", User: 4}, {Name: "id 5", Filter: 2, Beside: 1, Tag: "0x8100 0x6005", User: 2}},
+	} {
+		if s, _ := r.Socket(name); !slices.Equal(s.VLAN, want) {
+			t.Errorf("%s, tags: %+v, want %+v", name, s.VLAN, want)
+		}
+	}
+	want := Merged{Sent: 4, Size: 100, Single: Arrived{4, 4}, Together: Arrived{1, 1}, GSOSize: 100}
+	for _, name := range []string{"udp", "udp6"} {
+		if s, _ := r.Socket(name); s.Merged == nil || *s.Merged != want {
+			t.Errorf("%s, together: %+v", name, s.Merged)
+		}
+	}
+}
+
 // The second survey of a kernel finds what the first one found.
 func TestSurveyTwice(t *testing.T) {
 	t.Parallel()

@@ -35,6 +35,12 @@ func (r *Report) tables() []table {
 		Note:  "A message without payload; a datagram of 4000 bytes and a stream of 40000 over an MTU of 1500.",
 		Heads: []string{"socket", "empty", "fragments", "stream"},
 	}
+	beside := table{
+		Title: "VLAN tags, and what comes together",
+		Note: "A frame with a priority tag (id 0) and one of a VLAN without a device (id 5). Datagrams of one call (UDP_SEGMENT), " +
+			"to a socket without and with UDP_GRO.",
+		Heads: []string{"socket", "tagged", "together"},
+	}
 	for i := range r.Sockets {
 		s := &r.Sockets[i]
 		if s.Status != Filtered {
@@ -47,11 +53,18 @@ func (r *Report) tables() []table {
 		if text := s.exchangeText(); text != "" {
 			exchange.Rows = append(exchange.Rows, []string{s.Name, text})
 		}
+		if s.VLAN != nil || s.Merged != nil {
+			beside.Rows = append(beside.Rows, []string{s.Name, s.vlanText(), s.mergedText()})
+		}
 		if s.Empty != nil || s.Fragments != nil || s.Large != nil {
 			sizes.Rows = append(sizes.Rows, []string{s.Name, s.emptyText(), s.fragmentsText(), s.largeText()})
 		}
 	}
-	return []table{overview, verdicts, exchange, sizes, r.fieldTable()}
+	tables := []table{overview, verdicts, exchange, sizes}
+	if len(beside.Rows) > 0 {
+		tables = append(tables, beside)
+	}
+	return append(append(tables, r.fieldTable()), r.hookTables()...)
 }
 
 func (r *Report) fieldTable() table {

@@ -121,10 +121,11 @@ filter's bytes. KEEP 8: what userspace gets of each when the filter returns 8.
 		writeWrapped(&b, "- ", f.Claim)
 		writeWrapped(&b, "  ", strings.ToUpper(f.Verdict)+": "+f.Evidence)
 	}
-	readable, refused := r.fieldNames()
+	readable, refused := fieldNames(r.Fields)
 	b.WriteString("\nFields of __sk_buff\n\n")
 	writeWrapped(&b, "- ", "readable: "+strings.Join(readable, " "))
 	writeWrapped(&b, "- ", "refused by the verifier: "+strings.Join(refused, " "))
+	r.writeHooks(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
 }
@@ -150,8 +151,8 @@ func (r *Report) writeTable(b *strings.Builder) {
 }
 
 // fieldNames sorts the fields by whether they can be read.
-func (r *Report) fieldNames() (readable, refused []string) {
-	for _, f := range r.Fields {
+func fieldNames(fields []Field) (readable, refused []string) {
+	for _, f := range fields {
 		if f.Readable {
 			readable = append(readable, f.Name)
 		} else {

@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/experiment"
 )
 
 // trial is one experiment: a socket in a network namespace of its own, the probe, and a
@@ -20,6 +23,14 @@ type trial struct {
 	verdict *bpf.Verdict
 	// filter is attached to the socket instead of the tap.
 	filter capture.Filter
+	// prepare is called with the socket before it is bound.
+	prepare func(fd int) error
+	// send is called in the network namespace in place of the probe.
+	send func(*capture.Session) error
+	// echo has the socket send back what it gets.
+	echo bool
+	// watcher is the filter of a second packet socket; nil for none.
+	watcher capture.Filter
 	// listenerOnly attaches the filter only to the listener, to see whether accepted
 	// sockets inherit it.
 	listenerOnly bool
@@ -33,9 +44,11 @@ type observation struct {
 	// probeErr is why the probe failed.
 	probeErr error
 
-	records    []record         // of the tap, in order
-	packets    []capture.Packet // of all views
-	wire       []frame          // received over lo
+	records    []record                        // of the tap, in order
+	packets    []capture.Packet                // of all views
+	wire       []frame                         // received over lo
+	watched    [][]byte                        // that the watcher's socket got
+	runs       map[string][]experiment.HookRun // of recorders, by the names of their hooks
 	statistics []capture.Statistics
 }
 
@@ -67,12 +80,19 @@ func (t trial) run(ctx context.Context) (_ *observation, err error) {
 		return nil, fmt.Errorf("opening the reference: %w", err)
 	}
 	defer reference.Close()
+	watcher, err := t.openWatcher(wire, ns)
+	if err != nil {
+		return nil, err
+	}
+	if watcher != nil {
+		defer watcher.Close()
+	}
 
 	o := &observation{}
 	config := capture.Config{
 		Kind: t.row.Kind, Protocol: t.row.protocol, Address: t.row.address,
 		Options: capture.Options{Views: keptViews, RingSize: ringSize, Verdict: t.verdict},
-		Filter:  t.filter, ListenerOnly: t.listenerOnly,
+		Filter:  t.filter, ListenerOnly: t.listenerOnly, Prepare: t.prepare, Echo: t.echo && t.row.Kind.CanEcho(),
 		Observe: o.observe, Namespace: ns,
 	}
 	session, err := capture.Open(config)
@@ -81,27 +101,82 @@ func (t trial) run(ctx context.Context) (_ *observation, err error) {
 		return o, nil
 	}
 	defer session.Close()
-	return o, o.watch(ctx, t, session, reference)
+	if t.send != nil {
+		send := t.send
+		t.send = func(s *capture.Session) error { return ns.Do(func() error { return send(s) }) }
+	}
+	return o, o.watch(ctx, t, session, reference, watcher)
 }
 
-// watch sends the probe, and waits until neither side has any more packets.
-func (o *observation) watch(ctx context.Context, t trial, session, reference *capture.Session) (err error) {
-	var kept, frames memory
+// openWatcher opens the second packet socket, if there is one.
+func (t trial) openWatcher(kind *capture.Kind, ns *capture.Namespace) (*capture.Session, error) {
+	if t.watcher == nil {
+		return nil, nil
+	}
+	watcher, err := capture.Open(capture.Config{
+		Kind: kind, Namespace: ns, Filter: t.watcher, Options: capture.Options{RingSize: bpf.MinRingSize, Views: []capture.View{capture.ViewUser}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening a packet socket: %w", err)
+	}
+	return watcher, nil
+}
+
+// watch sends the probe, and waits until neither side has any more packets. watcher may be nil.
+func (o *observation) watch(ctx context.Context, t trial, session, reference, watcher *capture.Session) (err error) {
+	var kept, frames, watched memory
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ran := make(chan error, 2)
+	ran := make(chan error, 3)
 	go func() { ran <- reference.Run(ctx, &frames) }()
 	go func() { ran <- session.Run(ctx, &kept) }()
-	o.probeErr = session.ProbeWith(ctx, t.payload)
+	go func() {
+		if watcher == nil {
+			ran <- nil
+			return
+		}
+		ran <- watcher.Run(ctx, &watched)
+	}()
+	if t.send == nil {
+		o.probeErr = session.ProbeWith(ctx, t.payload)
+	} else if o.probeErr = t.send(session); o.probeErr == nil {
+		err = awaitQuiet(ctx, session, reference)
+	}
 	cancel()
-	if err := errors.Join(<-ran, <-ran); err != nil {
+	if err != nil {
+		return errors.Join(err, <-ran, <-ran, <-ran)
+	}
+	if err := errors.Join(<-ran, <-ran, <-ran); err != nil {
 		return fmt.Errorf("capturing: %w", err)
+	}
+	for _, p := range watched.packets {
+		o.watched = append(o.watched, p.Data)
 	}
 	if o.statistics, err = session.Statistics(); err != nil {
 		return err
 	}
 	o.packets = kept.packets
 	o.takeWire(t.row.Kind.Name, frames.packets)
+	return nil
+}
+
+// awaitQuiet waits until nothing has come to either session for a while.
+func awaitQuiet(ctx context.Context, sessions ...*capture.Session) error {
+	const quiet, tick = 300 * time.Millisecond, 20 * time.Millisecond
+	var last []capture.Counts
+	for since := time.Now(); time.Since(since) < quiet && ctx.Err() == nil; time.Sleep(tick) {
+		var now []capture.Counts
+		for _, s := range sessions {
+			counts, err := s.Counts()
+			if err != nil {
+				return err
+			}
+			now = append(now, counts)
+		}
+		if !slices.Equal(now, last) {
+			last, since = now, time.Now()
+		}
+	}
 	return nil
 }
 

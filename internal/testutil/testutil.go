@@ -5,10 +5,12 @@
 package testutil
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -166,6 +168,30 @@ func BPFFileSystem(tb testing.TB) {
 	if err := unix.Mount("bpf", usual, "bpf", 0, ""); err != nil {
 		Missing(tb, "a BPF file system: %v", err)
 	}
+}
+
+// WithoutBPFFileSystem gives the goroutine a thread of its own, with mounts of its own, none of which is
+// a BPF file system. The thread ends with the goroutine.
+func WithoutBPFFileSystem() error {
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("making a mount namespace: %w", err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("making mounts private: %w", err)
+	}
+	mounts, err := os.ReadFile("/proc/thread-self/mounts")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 2 && fields[2] == "bpf" {
+			if err := unix.Unmount(fields[1], unix.MNT_DETACH); err != nil {
+				return fmt.Errorf("unmounting %s: %w", fields[1], err)
+			}
+		}
+	}
+	return nil
 }
 
 // Golden compares a text with a golden file, which EBPFDUMP_UPDATE=1 rewrites.

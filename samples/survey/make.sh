@@ -14,7 +14,7 @@ rm -f ./*.json
 surveys=
 for kernel in "$@"; do
 	echo "surveying Linux $kernel"
-	"$vmrun" run -kernel "$kernel" -out "/survey.json:$work/survey.json" "$work/ebpfdump" survey -o /survey.json
+	"$vmrun" run -kernel "$kernel" -out "/survey.json:$work/survey.json" "$work/ebpfdump" survey --hooks -o /survey.json
 	series=$(sed -n 's/.*"kernel": "\([0-9]*\.[0-9]*\).*/\1/p' "$work/survey.json" | head -n 1)
 	cp "$work/survey.json" "$series.json"
 	surveys="$surveys $series"

@@ -373,7 +373,10 @@ func (r *Trace) loss(cpu int, events uint64) {
 		clear(r.lost)
 	}
 	r.lost[cpu] = "the trace lost lines before this packet"
-	if events > 0 {
+	switch {
+	case events == 1:
+		r.lost[cpu] = "the trace lost 1 line before this packet"
+	case events > 0:
 		r.lost[cpu] = fmt.Sprintf("the trace lost %d lines before this packet", events)
 	}
 }

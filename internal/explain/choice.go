@@ -1,0 +1,77 @@
+package explain
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// Choice says which packets are shown individually. The findings are about all of them. A packet
+// must fit all that is set.
+type Choice struct {
+	// IDs are ranges of packet ids, from the first to the last.
+	IDs [][2]uint64
+	// Peers are addresses of which a packet comes from one or goes to one. Port 0 is any.
+	Peers []netip.AddrPort
+	// Lost are packets that userspace could have got, and did not, or not whole.
+	Lost bool
+	// Views are those of which a packet must be in one.
+	Views []capture.View
+}
+
+// early tells whether a packet fits as far as its first view says.
+func (c *Choice) early(e *entry) bool {
+	in := func(r [2]uint64) bool { return r[0] <= e.id && e.id <= r[1] }
+	at := func(peer netip.AddrPort) bool { return same(peer, e.src) || same(peer, e.dst) }
+	return (len(c.IDs) == 0 || slices.ContainsFunc(c.IDs, in)) && (len(c.Peers) == 0 || slices.ContainsFunc(c.Peers, at))
+}
+
+// same compares an address with one that was asked for.
+func same(asked, is netip.AddrPort) bool {
+	return asked.Addr().Unmap() == is.Addr().Unmap() && (asked.Port() == 0 || asked.Port() == is.Port())
+}
+
+// waits tells whether only a packet's whole story tells if it is shown.
+func (c *Choice) waits() bool { return c.Lost || len(c.Views) > 0 }
+
+// late tells whether a packet fits, once all is known of it.
+func (c *Choice) late(e *entry, lost bool) bool {
+	seen := func(v capture.View) bool {
+		return e.seen[v] || v == capture.ViewUser && e.reads > 0 || v == capture.ViewSent && e.sent
+	}
+	return (!c.Lost || lost) && (len(c.Views) == 0 || slices.ContainsFunc(c.Views, seen))
+}
+
+// consider keeps what is to be shown of a new packet, if it may be one of those.
+func (a *analysis) consider(e *entry) {
+	if !a.options.Choice.early(e) {
+		return
+	}
+	if a.options.Choice.waits() {
+		e.shown = &shown{}
+		return
+	}
+	a.choose(e)
+}
+
+// choose shows a packet if there is room for one more.
+func (a *analysis) choose(e *entry) {
+	a.chosen++
+	if a.options.Packets >= 0 && len(a.shown) >= a.options.Packets {
+		e.shown = nil
+		return
+	}
+	if e.shown == nil {
+		e.shown = &shown{}
+	}
+	a.shown = append(a.shown, e)
+}
+
+// lost is how many packets userspace could have got, and did not.
+func (u *Undelivered) lost() (n uint64) {
+	for _, c := range []Count{u.ByFilter, u.ByQueue, u.PassedOver, u.AtEnd, u.Trimmed, u.ByBuffer, u.InPart} {
+		n += c.Packets
+	}
+	return n
+}

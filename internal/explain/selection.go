@@ -1,0 +1,89 @@
+package explain
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// Selections is how the sockets of a reuseport group were chosen.
+type Selections struct {
+	// Sockets is how many the group has.
+	Sockets int `json:"sockets"`
+	// Chosen are the packets for which the program named a socket, in the order of the sockets.
+	Chosen []Chosen `json:"chosen,omitempty"`
+	// Hash are those that it left to the kernel's hash, and Refused those for which it asked for a
+	// socket that there is not, so that the hash decided as well.
+	Hash    Count `json:"hash"`
+	Refused Count `json:"refused"`
+	// Dropped are those that it had dropped.
+	Dropped Count `json:"dropped"`
+	// Unknown are those of which it is not known which socket it chose.
+	Unknown Count `json:"unknown"`
+}
+
+// Chosen are the packets for which a program named one socket.
+type Chosen struct {
+	// Socket is the number of the socket in its group, from 0 on, Cookie its SO_COOKIE.
+	Socket int    `json:"socket"`
+	Cookie uint64 `json:"cookie"`
+	Count
+}
+
+// selectPacket handles a packet of the select view, of which the kernel view tells the rest.
+func (s *socket) selectPacket(p *capture.Packet) {
+	if s.out.Selections == nil {
+		s.out.Selections = &Selections{}
+	}
+	all, of := s.out.Selections, &p.Selection
+	if of.Sockets == 0 {
+		return
+	}
+	all.Sockets = max(all.Sockets, of.Sockets)
+	length := uint64(max(p.Len, len(p.Data)))
+	switch {
+	case of.How == capture.SelectorProgram:
+		at, found := slices.BinarySearchFunc(all.Chosen, of.Socket, func(c Chosen, socket int) int { return c.Socket - socket })
+		if !found {
+			all.Chosen = slices.Insert(all.Chosen, at, Chosen{Socket: of.Socket, Cookie: of.Cookie})
+		}
+		all.Chosen[at].add(p.ID, length)
+	case of.How == capture.SelectorDrop:
+		all.Dropped.add(p.ID, length)
+	case of.How == capture.SelectorHash && of.Refused:
+		all.Refused.add(p.ID, length)
+	case of.How == capture.SelectorHash:
+		all.Hash.add(p.ID, length)
+	default:
+		all.Unknown.add(p.ID, length)
+	}
+}
+
+func (s *socket) saySelections() Finding {
+	f := Finding{Topic: "select"}
+	all := s.out.Selections
+	if all == nil || all.Sockets == 0 {
+		return f
+	}
+	var words []string
+	for i := range all.Chosen {
+		c := &all.Chosen[i]
+		words = append(words, fmt.Sprintf("socket %d for %s", c.Socket, c.named()))
+	}
+	f.Text = fmt.Sprintf("A program chose among %d sockets", all.Sockets)
+	if len(words) > 0 {
+		f.Text += ": " + list(words)
+	}
+	f.Text += "."
+	say := func(c Count, before, behind string) {
+		if c.Packets > 0 {
+			f.Text += " " + before + c.named() + behind + "."
+		}
+	}
+	say(all.Hash, "It left to the kernel's hash: ", "")
+	say(all.Refused, "It asked for a socket that there is not, so that the kernel's hash took one: ", "")
+	say(all.Dropped, "It had the kernel drop: ", "")
+	say(all.Unknown, "Which socket it chose is not known: ", "")
+	return f
+}
