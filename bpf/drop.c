@@ -56,6 +56,12 @@ const volatile __u32 tells_receiver = 0, used_up = 0;
 /* Whether there is a register of addresses, for packets whose socket the kernel does not tell. */
 const volatile __u32 by_address = 0;
 
+/* The network namespace of all followed processes, 0 if there are several: TCP forgets the
+ * device of what it has found a connection for. Only asked where the kernel does not tell the
+ * receiver.
+ */
+__u32 only_network;
+
 /* What is known of a packet and its socket before it is recorded. */
 struct freed {
 	struct counters *counters;
@@ -330,8 +336,14 @@ static __always_inline int take_owner(struct freed *f, const struct packet *p, _
 	struct owner *whose;
 	struct flow at;
 
-	flow_of(p, network, incoming, &at);
-	whose = owner_of(&at, p->version, incoming);
+	if (network) {
+		flow_of(p, network, incoming, &at);
+		whose = owner_of(&at, p->version, incoming);
+	} else {
+		/* A connection has both addresses: that another namespace has one with the same is unlikely. */
+		flow_of(p, *(volatile __u32 *)&only_network, incoming, &at);
+		whose = bpf_map_lookup_elem(&flows, &at);
+	}
 	if (!whose)
 		return 0;
 	f->cookie = whose->cookie;
@@ -359,7 +371,7 @@ static __attribute__((noinline)) int choose_by_address(struct freed *f, const st
 
 	net = owner ? FIELD(owner, __sk_common.skc_net.net) : FIELD(dev, nd_net.net);
 	network = FIELD(net, ns.inum);
-	if (!network)
+	if (!network && (tells_receiver || p->protocol != IPPROTO_TCP))
 		return NOT_CHOSEN;
 	/* What no device has received yet goes out, or is on its way from one socket to another. */
 	if (!FIELD(skb, skb_iif) && take_owner(f, p, network, 0))

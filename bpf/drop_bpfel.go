@@ -119,6 +119,7 @@ const (
 	dropMapRing          = "ring"
 	dropProgFreed        = "freed"
 	dropVarByAddress     = "by_address"
+	dropVarOnlyNetwork   = "only_network"
 	dropVarPortCount     = "port_count"
 	dropVarPorts         = "ports"
 	dropVarRecording     = "recording"
@@ -192,6 +193,7 @@ type dropMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type dropVariableSpecs struct {
 	ByAddress     *ebpf.VariableSpec `ebpf:"by_address"`
+	OnlyNetwork   *ebpf.VariableSpec `ebpf:"only_network"`
 	PortCount     *ebpf.VariableSpec `ebpf:"port_count"`
 	Ports         *ebpf.VariableSpec `ebpf:"ports"`
 	Recording     *ebpf.VariableSpec `ebpf:"recording"`
@@ -247,6 +249,7 @@ func (m *dropMaps) Close() error {
 // It can be passed to loadDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type dropVariables struct {
 	ByAddress     *ebpf.Variable `ebpf:"by_address"`
+	OnlyNetwork   *ebpf.Variable `ebpf:"only_network"`
 	PortCount     *ebpf.Variable `ebpf:"port_count"`
 	Ports         *ebpf.Variable `ebpf:"ports"`
 	Recording     *ebpf.Variable `ebpf:"recording"`

@@ -211,6 +211,16 @@ func (d *Drops) Mark(fd int) error {
 // 6.11 on.
 func (d *Drops) TellsReceiver() bool { return d.receiver }
 
+// OnlyNetwork says in which network namespace all marked sockets are, by its inode; 0 that there are
+// several. It matters only if the kernel does not tell the receiver: then it is what finds the
+// connection of a segment that TCP drops.
+func (d *Drops) OnlyNetwork(network uint32) error {
+	if err := d.objects.variables[dropVarOnlyNetwork].Set(network); err != nil {
+		return fmt.Errorf("setting the network namespace of drops: %w", err)
+	}
+	return nil
+}
+
 // Reason is the kernel's name for why it has freed a packet, without SKB_DROP_REASON_, such as
 // "SOCKET_RCVBUFF". Those of its subsystems, whose names are not with the others, are numbers.
 func (d *Drops) Reason(rec *Record) string {

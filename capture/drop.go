@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -202,7 +203,7 @@ func (r *recording) openDrops(o *Options, ports []uint16) (err error) {
 		return withoutDrops(err)
 	}
 	if !r.drops.TellsReceiver() {
-		o.Notice("before Linux 6.11 the kernel does not tell which socket was to receive what it drops: of TCP the view drop has what is dropped before the connection is found")
+		o.Notice("before Linux 6.11 the kernel does not tell which socket was to receive what it drops: the view drop has what addresses and ports tell")
 	}
 	if !r.drops.KnowsLocations() {
 		o.Notice("the view drop has no names of functions: to read the kernel's symbols takes CAP_SYSLOG (kernel.kptr_restrict)")
@@ -303,4 +304,33 @@ func networkInode(fd int) (uint32, error) {
 		return 0, fmt.Errorf("asking a socket for its network namespace: %w", err)
 	}
 	return uint32(st.Ino), nil
+}
+
+// dropsOf notes the network namespace of a process that is followed from now on, where that is needed
+// to find what TCP drops of it.
+func (l *Live) dropsOf(network func() (*os.File, error)) error {
+	if l.drops == nil || l.drops.TellsReceiver() {
+		return nil
+	}
+	namespace, err := network()
+	if err != nil {
+		return nil // it has ended, or is not to be looked into: then its connections are not found
+	}
+	defer namespace.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(namespace.Fd()), &st); err != nil {
+		return fmt.Errorf("asking for a network namespace: %w", err)
+	}
+	const most = 2 // more make no difference
+	if l.networks == nil {
+		l.networks = make(map[uint32]bool)
+	}
+	if len(l.networks) < most {
+		l.networks[uint32(st.Ino)] = true
+	}
+	only := uint32(0)
+	if len(l.networks) == 1 {
+		only = uint32(st.Ino)
+	}
+	return l.drops.OnlyNetwork(only)
 }

@@ -20,7 +20,7 @@ import (
 var dropViews = []View{ViewKernel, ViewUser, ViewCgroup, ViewDrop}
 
 // requireReceivers skips a test on kernels that do not tell which socket was to receive what they
-// drop, as before Linux 6.11: the packet alone does not tell once TCP has it.
+// drop, as before Linux 6.11, nor ask the sender's mark.
 func requireReceivers(tb testing.TB) {
 	tb.Helper()
 	if !requireDrops(tb) {
@@ -267,19 +267,19 @@ func fullObserver(t *testing.T, ns *Namespace, ring uint32) (fd int) {
 // acknowledgement: the kernel drops them for a reason of TCP's, under the ids of the repetitions.
 func TestDropsOfOldSegments(t *testing.T) {
 	t.Parallel()
-	requireReceivers(t)
-	ns := mustNamespace(t)
-	wire := tapWire(t, ns)
+	requireDrops(t)
+	process := startTarget(t, "echo", "tcp4", "127.0.0.1:0")
+	wire := tapWire(t, process.ns)
 	const again = 3
-	config := Config{Kind: mustKind(t, "tcp"), Echo: true, Namespace: ns, Options: Options{Views: dropViews}}
-	sink, _ := run(t, config, func(s *Session) {
-		conn := dialIn(t, s, "tcp")
-		defer conn.Close()
+	l := mustJoin(t, JoinConfig{PIDs: []int{process.Process.Pid}, Options: Options{Views: dropViews}})
+	sink := runLive(t, l, func() {
+		conn := process.dial(t, "tcp", process.address)
 		for i := range again {
 			exchange(t, conn, fmt.Sprintf("segment %d", i))
 		}
+		port := netip.MustParseAddrPort(process.address).Port()
 		in, _ := wire.packets(t, func(out bool, ip []byte) bool {
-			return !out && ip[0]>>4 == 4 && binary.BigEndian.Uint16(transport(ip)[2:]) == s.Addr().Port() && hasData(transport(ip))
+			return !out && ip[0]>>4 == 4 && binary.BigEndian.Uint16(transport(ip)[2:]) == port && hasData(transport(ip))
 		})
 		if len(in) != again {
 			t.Fatalf("%d segments with data", len(in))
@@ -287,8 +287,7 @@ func TestDropsOfOldSegments(t *testing.T) {
 		for _, ip := range in {
 			completeTCP(ip)
 		}
-		sendRaw(t, ns, in)
-		quietSession(t, s)
+		sendRaw(t, process.ns, in)
 	})
 	drops := sink.view(ViewDrop)
 	kernel := idsOf(t, sink.view(ViewKernel))

@@ -68,6 +68,7 @@ type Live struct {
 	command  *process.Launcher // nil if the process was running already
 	uring    atomic.Bool       // a process has an io_uring
 	running  atomic.Bool       // Run was called
+	networks map[uint32]bool   // that processes were in when they were entered; only kept for drops
 	wanted   func()            // ends the renewal of the tap's lease
 
 	saidMu sync.Mutex
@@ -147,6 +148,9 @@ func Start(config JoinConfig, command Command) (_ *Live, err error) {
 	p.Command = process.NameOf(command.Args[0]) // as the kernel will call it
 	l.follows(newFamilies(p))
 	if err := l.watchOwn(); err != nil {
+		return nil, err
+	}
+	if err := l.dropsOf(func() (*os.File, error) { return os.Open("/proc/thread-self/ns/net") }); err != nil {
 		return nil, err
 	}
 	if err := l.follow(p); err != nil {

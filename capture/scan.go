@@ -151,6 +151,9 @@ func (s *scanner) enter(p *process.Process) error {
 	if err := s.live.watchNetwork(p); err != nil {
 		return err
 	}
+	if err := s.live.dropsOf(p.Network); err != nil {
+		return err
+	}
 	if err := s.live.follow(p); err != nil {
 		return err
 	}
