@@ -286,16 +286,38 @@ func probeWire(p *probing) error {
 		return fmt.Errorf("socket: %w", err)
 	}
 	defer unix.Close(listener)
-	if err := unix.Bind(listener, to); err != nil && !errors.Is(err, unix.EADDRINUSE) {
-		return fmt.Errorf("bind: %w", err)
+	bound := unix.Bind(listener, to)
+	if bound != nil && !errors.Is(bound, unix.EADDRINUSE) {
+		return fmt.Errorf("bind: %w", bound)
 	}
 	conn, err := connectPeer(unix.AF_INET, unix.SOCK_DGRAM, 0, to)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	_, err = conn.Write(p.payload)
-	return err
+	if _, err = conn.Write(p.payload); err != nil || bound != nil {
+		return err
+	}
+	return awaitDatagram(listener)
+}
+
+// awaitDatagram waits until a datagram has come: on a busy machine that may be later than the call that
+// sent it, and to a socket that is closed by then it would be one that nobody listens for.
+func awaitDatagram(fd int) error {
+	limit := unix.NsecToTimeval(probeTimeout.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
+		return fmt.Errorf("setting SO_RCVTIMEO: %w", err)
+	}
+	for {
+		_, _, err := unix.Recvfrom(fd, nil, 0)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN): // a firewall has dropped it
+			return nil
+		default:
+			return err
+		}
+	}
 }
 
 // connectNetlink connects to the session's own socket, which sends nothing.
