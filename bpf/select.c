@@ -130,6 +130,7 @@ static __always_inline void record_choice(struct sk_reuseport_md *md, struct cou
 	}
 	__builtin_memset(rec, 0, sizeof(*rec));
 	rec->verdict = decided;
+	rec->nonlinear = md->len - (__u32)linear;
 	*(struct choice *)(rec + 1) = *choice;
 	fill_choice(md, rec, c, length, class);
 }

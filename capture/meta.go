@@ -25,8 +25,8 @@ type Meta struct {
 	// for all other packets.
 	GSOSize, GSOSegs uint32
 	// NonLinear is how many of the packet's bytes, its last ones, lie in fragments: a program
-	// with direct access (data to data_end) does not reach them without bpf_skb_pull_data. Only the
-	// cgroup hooks tell; elsewhere it is 0.
+	// with direct access (data to data_end) does not reach them without bpf_skb_pull_data. The
+	// cgroup hooks tell, the view of drops, and the program that chooses a socket; elsewhere it is 0.
 	NonLinear uint32
 	// ChecksumPartial says that the checksum of TCP or UDP is not there yet: the field has only
 	// the sum of the addresses, protocol and length, as the kernel leaves it for a device to
