@@ -99,7 +99,7 @@ kernels: build/vmrun objects ## boots other kernels under QEMU and runs the test
 
 # Two guests for each kernel, those of capture first, since they take the longest.
 GUEST = EBPFDUMP_REQUIRE=1 EBPFDUMP_OBJECTS=$(CURDIR)/build/objects CGO_ENABLED=0 go test -count=1 -p 1 $(GUEST_TIMEOUT) \
-	-exec "$(CURDIR)/build/vmrun run -kernel $* -timeout 30m -memory 1536 -file $(CURDIR)/build/objects"
+	-exec "$(CURDIR)/build/vmrun run -kernel $* -timeout 30m -memory 2560 -file $(CURDIR)/build/objects"
 
 capture-on-%:
 	@echo "Linux $*"
