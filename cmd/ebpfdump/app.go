@@ -218,7 +218,7 @@ the capture was fine; 127 if there is no such command, 126 if it cannot be run.`
 	// Help is wrapped for terminals of 80 columns.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.AddCommand(a.captureCommand(), a.listCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
-		a.surveyCommand(), a.doctorCommand(), a.extcapCommand())
+		a.surveyCommand(), a.doctorCommand(), a.extcapCommand(), a.wiresharkCommand())
 	refuseUnknown(root)
 	return root
 }

@@ -56,14 +56,11 @@ func (a *app) extcapFolder(given string) (string, error) {
 	if given != "" {
 		return given, nil
 	}
-	text, err := exec.Command("tshark", "-G", "folders").Output()
-	if errors.Is(err, exec.ErrNotFound) {
-		return "", fmt.Errorf("there is no tshark here to ask where Wireshark looks: install Wireshark, or give --folder")
-	}
+	text, err := tsharkFolders()
 	if err != nil {
-		return "", fmt.Errorf("asking tshark -G folders where Wireshark looks: %w", err)
+		return "", err
 	}
-	f := extcap.ParseFolders(string(text))
+	f := extcap.ParseFolders(text)
 	switch {
 	case os.Geteuid() != 0 && f.Personal != "":
 		return f.Personal, nil
@@ -71,6 +68,18 @@ func (a *app) extcapFolder(given string) (string, error) {
 		return f.Global, nil
 	}
 	return "", errors.New("this Wireshark does not say where it looks (tshark -G folders): give --folder")
+}
+
+// tsharkFolders is what tshark says of its folders.
+func tsharkFolders() (string, error) {
+	text, err := exec.Command("tshark", "-G", "folders").Output()
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", errors.New("there is no tshark here to ask where Wireshark looks: install Wireshark, or give --folder")
+	}
+	if err != nil {
+		return "", fmt.Errorf("asking tshark -G folders where Wireshark looks: %w", err)
+	}
+	return string(text), nil
 }
 
 // extcapLink is where the link points to, and whether there is one: what is no link is somebody

@@ -139,7 +139,7 @@ func TestExamineAsNobody(t *testing.T) {
 			if v.Answer != r.Kernel.OwnProcesses.Answer {
 				t.Errorf("%s: %+v, and of one's own processes %+v", name, v, r.Kernel.OwnProcesses)
 			}
-		case "convert", "explain", "extcap", "doctor":
+		case "convert", "explain", "extcap", "wireshark", "doctor":
 			if v.Answer != Yes {
 				t.Errorf("%s: %+v", name, v)
 			}

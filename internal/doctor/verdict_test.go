@@ -248,7 +248,7 @@ func TestDiagnoseNothing(t *testing.T) {
 	}
 	for name, v := range verdicts(r) {
 		want := Unknown
-		if name == "convert" || name == "explain" || name == "extcap" || name == "doctor" {
+		if name == "convert" || name == "explain" || name == "extcap" || name == "wireshark" || name == "doctor" {
 			want = Yes
 		}
 		if v.Answer != want {

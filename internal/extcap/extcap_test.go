@@ -60,8 +60,9 @@ func TestSentences(t *testing.T) {
 func TestParseFolders(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]Folders{
-		"Temp:                \t/tmp\nExtcap path:         \t/usr/lib/wireshark/extcap\n":                                {Global: "/usr/lib/wireshark/extcap"},
-		"Personal Extcap path:\t/home/a/.local/lib/wireshark/extcap\nGlobal Extcap path:  \t/usr/lib/wireshark/extcap\n": {"/usr/lib/wireshark/extcap", "/home/a/.local/lib/wireshark/extcap"},
+		"Temp:                \t/tmp\nExtcap path:         \t/usr/lib/wireshark/extcap\n":                                   {Global: "/usr/lib/wireshark/extcap"},
+		"Personal Extcap path:\t/home/a/.local/lib/wireshark/extcap\nGlobal Extcap path:  \t/usr/lib/wireshark/extcap\n":    {Global: "/usr/lib/wireshark/extcap", Personal: "/home/a/.local/lib/wireshark/extcap"},
+		"Personal configuration:\t/home/a/.config/wireshark\nPersonal Lua Plugins:\t/home/a/.local/lib/wireshark/plugins\n": {Configuration: "/home/a/.config/wireshark", Lua: "/home/a/.local/lib/wireshark/plugins"},
 		"nothing of the kind": {},
 	} {
 		if got := ParseFolders(text); got != want {

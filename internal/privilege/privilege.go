@@ -108,6 +108,7 @@ var table = []Requirement{
 		applies: func(u Use) bool { return u.Hooks }},
 	{Command: "explain", Example: Use{Command: "explain"}},
 	{Command: "extcap", Example: Use{Command: "extcap"}}, // what it captures is capture's
+	{Command: "wireshark", Example: Use{Command: "wireshark"}},
 	{Command: "doctor", Example: Use{Command: "doctor"}},
 }
 
