@@ -199,8 +199,9 @@ func (o *own) join(g *portGroup, config *Config, clockError int64) {
 
 // member names the outlet's interfaces after a socket of a group.
 func (pl *outlet) member(i, of int) {
-	for _, at := range pl.lanes {
-		if at != nil {
+	for v, at := range pl.lanes {
+		// What is on an interface, or dropped, may be nobody's of the group.
+		if at != nil && View(v) != ViewWire && View(v) != ViewDrop {
 			at.Member, at.Members = i, of
 		}
 	}

@@ -2,6 +2,7 @@ package convert
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -14,7 +15,15 @@ import (
 type Compression struct {
 	// Name is "gzip" or "zstd", and Suffix what its files end in, such as ".gz".
 	Name, Suffix string
-	compressor   func() (func(dst, src []byte) ([]byte, error), error)
+	open         func(w io.Writer) (compressor, error)
+}
+
+// compressor compresses into the writer that it was opened with. What was written before Flush can be
+// read after it.
+type compressor interface {
+	io.Writer
+	Flush() error
+	Close() error
 }
 
 // Compressions are those that Wireshark reads as well.
@@ -33,39 +42,50 @@ func CutCompression(name string) (string, *Compression) {
 	return name, nil
 }
 
-func newZstd() (func(dst, src []byte) ([]byte, error), error) {
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
+// newZstd makes one frame of a file: Wireshark 4.0 reads several only if they are small.
+func newZstd(w io.Writer) (compressor, error) {
+	return zstd.NewWriter(w, zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
 		zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(bufferSize))
-	if err != nil {
-		return nil, err
-	}
-	return func(dst, src []byte) ([]byte, error) { return e.EncodeAll(src, dst), nil }, nil
 }
 
-func newGzip() (func(dst, src []byte) ([]byte, error), error) {
-	var to bytes.Buffer
-	w, err := gzip.NewWriterLevel(&to, gzip.BestSpeed)
-	if err != nil {
-		return nil, err
-	}
-	return func(dst, src []byte) ([]byte, error) {
-		to.Reset()
-		w.Reset(&to)
-		if _, err := w.Write(src); err != nil {
-			return dst, err
-		}
-		err := w.Close()
-		return append(dst, to.Bytes()...), err
-	}, nil
+// members are those of a gzip file: each is complete, so that a file which was not finished is, too.
+type members struct {
+	to     io.Writer
+	member *gzip.Writer
+	begun  bool
 }
 
-// compressing is a Target that compresses what goes to another one. Each Write makes a frame that
-// is complete, so that whatever was flushed can be read, also after the writer was killed.
+func newGzip(w io.Writer) (compressor, error) {
+	member, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
+	return &members{to: w, member: member}, err
+}
+
+func (m *members) Write(b []byte) (int, error) {
+	if !m.begun {
+		m.member.Reset(m.to)
+		m.begun = true
+	}
+	return m.member.Write(b)
+}
+
+func (m *members) Flush() error { return m.Close() }
+
+func (m *members) Close() error {
+	if !m.begun {
+		return nil
+	}
+	m.begun = false
+	return m.member.Close()
+}
+
+// compressing is a Target that compresses what goes to another one. Whatever was written to it can be
+// read, also if it is never finished.
 type compressing struct {
 	ending
-	to       io.Writer
-	compress func(dst, src []byte) ([]byte, error)
-	frame    []byte
+	to      io.Writer
+	through compressor
+	packed  bytes.Buffer // what goes to the target next
+	begun   bool
 }
 
 // Compress returns a Target that compresses what goes to another one.
@@ -75,26 +95,51 @@ func (c *Compression) Compress(to Target) (Target, error) { return c.above(to, t
 func (c *Compression) CompressStream(to io.Writer) (Target, error) { return c.above(to, stream{}) }
 
 func (c *Compression) above(to io.Writer, ends ending) (Target, error) {
-	compress, err := c.compressor()
-	if err != nil {
+	t := &compressing{ending: ends, to: to}
+	var err error
+	if t.through, err = c.open(&t.packed); err != nil {
 		return nil, fmt.Errorf("compressing with %s: %w", c.Name, err)
 	}
-	return &compressing{ending: ends, to: to, compress: compress}, nil
+	return t, nil
 }
 
-// Write writes a frame. If there is no room for all of it, none of it stays.
-func (c *compressing) Write(b []byte) (int, error) {
-	var err error
-	if c.frame, err = c.compress(c.frame[:0], b); err != nil {
-		return 0, err
+// Write writes bytes that can be read at once. If there is no room for all of them, none stays.
+func (t *compressing) Write(b []byte) (int, error) {
+	t.begun = true
+	_, err := t.through.Write(b)
+	if err == nil {
+		err = t.through.Flush()
 	}
-	n, err := c.to.Write(c.frame)
-	if err == nil && n < len(c.frame) {
-		err = io.ErrShortWrite
-	}
-	if err != nil {
-		cutBack(c.to, n)
+	if err = errors.Join(err, t.pass()); err != nil {
 		return 0, err
 	}
 	return len(b), nil
+}
+
+// pass hands on what is compressed.
+func (t *compressing) pass() error {
+	defer t.packed.Reset()
+	size := t.packed.Len()
+	n, err := t.to.Write(t.packed.Bytes())
+	if err == nil && n < size {
+		err = io.ErrShortWrite
+	}
+	if err != nil {
+		cutBack(t.to, n)
+	}
+	return err
+}
+
+// Finish ends what is compressed, and finishes the target.
+func (t *compressing) Finish(failure error) error {
+	var err error
+	if t.begun && failure == nil {
+		if err = t.through.Close(); err == nil {
+			err = t.pass()
+		}
+	}
+	if failure == nil {
+		failure = err
+	}
+	return errors.Join(err, t.ending.Finish(failure))
 }

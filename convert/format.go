@@ -61,7 +61,7 @@ func init() {
 			detect: isPcapng, open: openPcapng, create: createPcapng, copies: copyPcapng,
 		},
 		{
-			Name: "pcap", Summary: "one view, for tcpdump and everything else on libpcap; IP without a link header as RAW (101)", suffixes: []string{".pcap", ".cap", ".dmp"},
+			Name: "pcap", Summary: "one view, for tcpdump and all else on libpcap; IP alone is RAW (101)", suffixes: []string{".pcap", ".cap", ".dmp"},
 			OneView: true, tags: true, link: pcapLinkType, fits: fitsPcap, detect: isPcap, open: openPcap, create: createPcap, latest: math.MaxUint32*1e9 + 999_999_999,
 		},
 		{

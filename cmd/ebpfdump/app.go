@@ -192,8 +192,9 @@ Exit status: 0 done; 1 failed while running; 2 wrong usage; 3 finished but
 packets were lost, with --fail-on-drop; 4 a privilege or kernel feature is
 missing; 5 something is not as it was, or as it should be, with survey
 --compare and replay --expect; 141 nobody reads stdout any more, as behind
-head, where a capture has 1: it loses packets then. After capture -- COMMAND, the command's own if
-the capture was fine; 127 if there is no such command, 126 if it cannot be run.`,
+head, where a capture has 1: it loses packets then. After capture -- COMMAND,
+the command's own if the capture was fine; 127 if there is no such command, 126
+if it cannot be run.`,
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,

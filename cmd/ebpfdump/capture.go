@@ -80,8 +80,8 @@ packet. --reuseport-filter names the program that chooses it, whose maps get the
 sockets; the view select shows what it saw and what it chose.
 
 Without -o it prints one line a packet. Otherwise it writes pcapng, or what the
-file's name stands for: .json, or .pcap and .txt with room for one view. Stops at SIGINT, SIGTERM,
-SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
+file's name stands for: .json, or .pcap and .txt with room for one view. Stops
+at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 
 ` + privilegeHelp("capture"),
 		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
@@ -217,6 +217,9 @@ func (f captureFlags) common(p *capturePlan) (err error) {
 	if f.tlsKeys != "" && (f.output.text == "" || p.form.Name != convert.Pcapng().Name) {
 		return usagef("--tls-keys puts keys into a pcapng file: give -o FILE.pcapng")
 	}
+	if f.tlsKeys != "" && !showsBoth(p.config.Views) {
+		return usagef("--tls-keys with --view %s: who decrypts needs both directions: choose cgroup, wire, or user and sent", f.views)
+	}
 	if f.tlsKeys == commandKeys && len(f.live.command) == 0 {
 		return usagef("--tls-keys is for a command, behind --: otherwise give a key log that there is, --tls-keys=FILE")
 	}
@@ -254,6 +257,9 @@ func (f captureFlags) chosenViews(form *convert.Format) ([]capture.View, error) 
 		return []capture.View{capture.ViewUser, capture.ViewCgroup}, nil
 	case f.views == "":
 		return []capture.View{capture.ViewKernel, capture.ViewUser}, nil
+	}
+	if f.views == allViews && form.OneView {
+		return nil, usagef("--view all: %s has room for one view: choose one, or write pcapng", form.Name)
 	}
 	if f.views == allViews {
 		return f.everyView(), nil

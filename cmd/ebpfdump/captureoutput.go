@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,13 +42,15 @@ type captureOutput struct {
 	to   io.Writer     // what file or stdout is
 	// selection chooses what a form with room for one view takes; nil for others.
 	selection *convert.Selection
-	series    *fileSeries   // nil for one file
+	series    *fileSeries // nil for one file
+	held      heldPackets
 	keys      *tlsKeys      // nil without --tls-keys
 	lines     *convert.File // beside a file, a line for each packet; nil if nobody wants them
 	// interfaces are those of the capture.
 	interfaces func() []*capture.Interface
 	// unread is called when nobody reads the output any more; nil if that is all the same.
 	unread func()
+	full   bool // the last file of a series
 }
 
 func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, error) {
@@ -130,13 +134,14 @@ func (out *captureOutput) WritePacket(p *capture.Packet) error {
 	if out.selection != nil && !out.selection.Takes(p) {
 		return nil
 	}
-	if err := out.writeKeys(); err != nil {
-		return err
-	}
 	if out.lines != nil {
 		if err := out.lines.WritePacket(p); err != nil {
 			return err
 		}
+	}
+	if out.keys != nil {
+		out.held.add(p)
+		return out.writeWithKeys(time.Unix(0, p.Time).Add(-keyDelay))
 	}
 	return out.recordedFile.WritePacket(p)
 }
@@ -147,7 +152,7 @@ func (out *captureOutput) Flush() error {
 	if out.lines != nil {
 		err = out.lines.Flush()
 	}
-	return errors.Join(err, out.recordedFile.Flush())
+	return errors.Join(err, out.writeWithKeys(time.Now().Add(-keyDelay)), out.recordedFile.Flush())
 }
 
 // begin writes the start of the output, once the tap is attached.
@@ -184,6 +189,9 @@ func (out *captureOutput) begin(from source) error {
 // nothing of a socket is in the file as well, if another view of the socket is: otherwise nobody
 // could tell it from one that was not asked for.
 func (out *captureOutput) End(failure error, statistics ...capture.Statistics) error {
+	if out.Begun() {
+		_ = out.writeWithKeys(time.Unix(0, math.MaxInt64)) // the next write returns the same error
+	}
 	type sockets struct{ kind, process, which string }
 	of := func(s capture.Statistics) sockets {
 		return sockets{s.Interface.Kind, s.Interface.Process, s.Interface.Sockets}
@@ -229,6 +237,7 @@ func (out *captureOutput) whileRead(ctx context.Context, run func(context.Contex
 	})()
 	err := run(ctx)
 	if errors.Is(err, convert.ErrSeriesEnded) {
+		out.full = true
 		return nil
 	}
 	if err == nil && errors.Is(context.Cause(ctx), unread) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,7 +70,7 @@ Exit status: 0 explained; 1 the file is damaged, or no capture of ebpfdump.`,
 	flags.IntVarP(&f.packets, "packets", "c", 50, "show `N` packets one by one, 0 for all")
 	flags.StringSliceVar(&f.ids, "id", nil, "show only packets with these `IDS`, such as 5 or 5-9,12")
 	flags.StringSliceVar(&f.peers, "peer", nil, "show only packets from or to `ADDR[:PORT]`")
-	flags.BoolVar(&f.lost, "lost", false, "show only packets that userspace could have got, and did not get, or not whole")
+	flags.BoolVar(&f.lost, "lost", false, "show only packets that did not arrive: that userspace did not get, or not whole, or the kernel dropped")
 	flags.StringVar(&f.views, "view", "", "show only packets that are in one of these views: a `LIST` of "+capture.ViewNames())
 	flags.BoolVar(&f.json, "json", false, "print the findings as one JSON object, of a form that stays the same")
 	flags.StringVar(&f.html, "html", "", "write a page to `FILE`, or to stdout if it is -, and print no text")
@@ -93,6 +94,9 @@ func (f *explainFlags) check() error {
 	return nil
 }
 
+// chooses tells whether only some packets are to be shown.
+func (f *explainFlags) chooses() bool { return len(f.ids)+len(f.peers) > 0 || f.lost || f.views != "" }
+
 // choice says which packets are shown.
 func (f *explainFlags) choice() (c explain.Choice, err error) {
 	c.Lost = f.lost
@@ -103,7 +107,7 @@ func (f *explainFlags) choice() (c explain.Choice, err error) {
 		}
 		low, lerr := strconv.ParseUint(first, 10, 64)
 		high, herr := strconv.ParseUint(last, 10, 64)
-		if lerr != nil || herr != nil || low > high {
+		if lerr != nil || herr != nil || low > high || low == 0 {
 			return c, usagef("--id %q: give ids such as 5, or 5-9", text)
 		}
 		c.IDs = append(c.IDs, [2]uint64{low, high})
@@ -120,6 +124,9 @@ func (f *explainFlags) choice() (c explain.Choice, err error) {
 	}
 	if f.views != "" {
 		c.Views, err = parseViews(f.views)
+	}
+	if err == nil && slices.Contains(c.Views, capture.ViewSelect) {
+		err = usagef("--view select: how sockets were chosen is told of all packets together, and not shown of each")
 	}
 	return c, err
 }
@@ -271,7 +278,14 @@ func (a *app) writeExplanation(e *explain.Explanation, f explainFlags, out *expl
 	}
 	colour := f.colour == "always" ||
 		f.colour == "auto" && a.stdoutTerminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
-	return e.WriteText(coloured(out.stdout, colour), colour)
+	if err := e.WriteText(coloured(out.stdout, colour), colour); err != nil {
+		return err
+	}
+	if f.chooses() && e.Shown() == 0 {
+		_, err := fmt.Fprintln(out.stdout, "No packet of the file is one of those that were asked for.")
+		return err
+	}
+	return nil
 }
 
 // writePage writes the page, completely or not at all.

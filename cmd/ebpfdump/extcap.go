@@ -39,6 +39,9 @@ func ofAll(*capture.Kind, string) bool { return true }
 func extcapFields() []extcapField {
 	views := []extcap.Value{}
 	for name := range strings.SplitSeq(capture.ViewNames(), ", ") {
+		if name == capture.ViewSelect.String() {
+			continue // takes a reuseport group
+		}
 		views = append(views, extcap.Value{Value: name, Display: name, Default: name == "kernel" || name == "user"})
 	}
 	return []extcapField{
@@ -115,6 +118,9 @@ func (a *app) extcap(args []string) int {
 			return exitDone
 		case call.Capture && call.Fifo != "":
 			return a.extcapCapture(call)
+		case call.Capture:
+			a.stderr.Line("ebpfdump: a capture for Wireshark needs the fifo that it goes into: --fifo FILE")
+			return exitUsage
 		}
 		a.stderr.Line("ebpfdump: Wireshark asks for something that is not known here: %s", shellWords(args))
 		return exitUsage

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/extcap"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
@@ -33,13 +34,13 @@ root needs the capabilities in the program's file, as with dumpcap:
 		},
 	}
 	var folder string
-	add := func(name, short string, run func(link string) error) {
+	add := func(name, short string, run func(link string, given bool) error) {
 		sub := &cobra.Command{Use: name, Short: short, Args: noArguments, RunE: func(*cobra.Command, []string) error {
 			in, err := a.extcapFolder(folder)
 			if err != nil {
 				return err
 			}
-			return run(filepath.Join(in, "ebpfdump"))
+			return run(filepath.Join(in, "ebpfdump"), folder != "")
 		}}
 		sub.Flags().StringVar(&folder, "folder", "", "the `FOLDER` where Wireshark looks (default what tshark -G folders says)")
 		cmd.AddCommand(sub)
@@ -86,7 +87,7 @@ func tsharkFolders() (string, error) {
 // else's.
 func extcapLink(link string) (to string, there bool, err error) {
 	to, err = os.Readlink(link)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return "", false, nil
 	}
 	if err != nil {
@@ -95,7 +96,7 @@ func extcapLink(link string) (to string, there bool, err error) {
 	return to, true, nil
 }
 
-func (a *app) extcapInstall(link string) error {
+func (a *app) extcapInstall(link string, given bool) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("finding this program's file: %w", err)
@@ -105,9 +106,13 @@ func (a *app) extcapInstall(link string) error {
 		return err
 	}
 	if there && to == self {
-		return a.extcapStatus(link)
+		return a.extcapStatus(link, given)
 	}
-	if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
+	if given {
+		if info, err := os.Stat(filepath.Dir(link)); err != nil || !info.IsDir() {
+			return fmt.Errorf("--folder %s: there is no such folder", terminal.Plain(filepath.Dir(link)))
+		}
+	} else if err := os.MkdirAll(filepath.Dir(link), 0o755); err != nil {
 		return fmt.Errorf("making Wireshark's folder: %w", err)
 	}
 	if there {
@@ -118,10 +123,10 @@ func (a *app) extcapInstall(link string) error {
 	if err := os.Symlink(self, link); err != nil {
 		return fmt.Errorf("putting the link into Wireshark's folder: %w", err)
 	}
-	return a.extcapStatus(link)
+	return a.extcapStatus(link, given)
 }
 
-func (a *app) extcapUninstall(link string) error {
+func (a *app) extcapUninstall(link string, _ bool) error {
 	_, there, err := extcapLink(link)
 	if err != nil {
 		return err
@@ -137,7 +142,7 @@ func (a *app) extcapUninstall(link string) error {
 	return nil
 }
 
-func (a *app) extcapStatus(link string) error {
+func (a *app) extcapStatus(link string, given bool) error {
 	to, there, err := extcapLink(link)
 	if err != nil {
 		return err
@@ -145,9 +150,11 @@ func (a *app) extcapStatus(link string) error {
 	self, _ := os.Executable()
 	switch {
 	case !there:
-		a.stdout.Line("%s is not there: ebpfdump extcap install puts it there", terminal.Plain(link))
+		return fmt.Errorf("%s is not there: ebpfdump extcap install puts it there", terminal.Plain(link))
 	case to != self:
 		a.stdout.Line("%s is another ebpfdump, %s: ebpfdump extcap install has it be this one", terminal.Plain(link), terminal.Plain(to))
+	case given:
+		a.stdout.Line("%s is this program: tshark -D lists its interfaces if it looks in that folder", terminal.Plain(link))
 	default:
 		a.stdout.Line("%s is this program: tshark -D lists its interfaces", terminal.Plain(link))
 	}

@@ -144,9 +144,10 @@ func (r *reporter) end(out *captureOutput, failure error) error {
 		r.closingLines(counts, statistics)
 		if out.series != nil {
 			r.printf("%s", out.series)
+			r.beyond(out, statistics)
 		}
 		if out.keys != nil {
-			r.printf("%s of TLS secrets are in the file: whoever has it can read what was encrypted", counted(out.keys.lines, "line"))
+			r.printf("%s", out.keys)
 		}
 		if out.Failure() != nil {
 			r.unwritten(written(out.recordedFile), statistics)
@@ -179,16 +180,14 @@ func firstError(errs ...error) error {
 func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statistics) {
 	var all []*nameSum
 	byName := make(map[string]*nameSum)
-	kinds, kernels := make(map[string]bool), 0
+	kinds, named := make(map[string]bool), make(map[capture.View]int)
 	for _, s := range statistics {
 		sum := byName[s.Interface.Name()]
 		if sum == nil {
 			sum = &nameSum{name: s.Interface.Name(), view: s.Interface.View}
 			byName[sum.name] = sum
 			all = append(all, sum)
-			if sum.view == capture.ViewKernel {
-				kernels++
-			}
+			named[sum.view]++
 		}
 		sum.add(&s)
 		kinds[s.Interface.Kind] = true
@@ -196,7 +195,7 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 	cut := fmt.Sprintf("%d cut off by the snaplen", c.Tap.Truncated)
 	for _, sum := range all {
 		switch {
-		case sum.view == capture.ViewKernel && len(kinds) == 1 && kernels == 1:
+		case sum.view == capture.ViewKernel && len(kinds) == 1 && named[sum.view] == 1:
 			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), cut)
 		case sum.account != nil:
 			before := ""
@@ -204,11 +203,11 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 				before = fmt.Sprintf(", %d dropped before the filter ran", n)
 			}
 			r.printf("%s: %s, %d dropped by the receive queue%s", sum.name, counted(sum.packets, "packet"), sum.account.Queue, before)
-		case sum.view == capture.ViewCgroup && len(kinds) == 1:
+		case sum.view == capture.ViewCgroup && named[sum.view] == 1:
 			r.printf("%s: %s, %d received and %d sent", sum.name, counted(sum.packets, "packet"), c.Hooked-c.Departed, c.Departed)
 		case sum.view == capture.ViewDrop && len(sum.reasons.Counts) > 0:
 			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), &sum.reasons)
-		case sum.view == capture.ViewWire && len(kinds) == 1:
+		case sum.view == capture.ViewWire && named[sum.view] == 1:
 			r.printf("%s: %s, %d received and %d sent", sum.name, counted(sum.packets, "frame"), c.Framed-c.FramedSent, c.FramedSent)
 		case sum.view == capture.ViewUser || sum.view == capture.ViewSent:
 			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), counted(sum.bytes, "byte"))
@@ -216,7 +215,7 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 			r.printf("%s: %s", sum.name, counted(sum.packets, "packet"))
 		}
 	}
-	if len(kinds) > 1 || kernels > 1 {
+	if named[capture.ViewKernel] > 1 || len(kinds) > 1 {
 		r.printf("of all: %s", cut)
 	}
 	for _, sum := range all {
@@ -248,6 +247,17 @@ func (n *nameSum) add(s *capture.Statistics) {
 		n.account = new(capture.Account)
 	}
 	n.account.Add(s.Account)
+}
+
+// beyond says how many packets came after the last file of a series was full.
+func (r *reporter) beyond(out *captureOutput, statistics []capture.Statistics) {
+	var captured uint64
+	for _, s := range statistics {
+		captured += s.Delivered
+	}
+	if in := out.Written(); out.full && captured > in {
+		r.printf("the last file is full: what came after that, %s in all views together, is in none", counted(captured-in, "packet"))
+	}
 }
 
 // unwritten says how much of the capture is missing in an output that failed.

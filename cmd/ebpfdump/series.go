@@ -39,8 +39,8 @@ func (f *seriesFlags) register(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.size, "file-size", "C", "", "begin a new file after `SIZE`; a bare number is millions of bytes")
 	flags.StringVarP(&f.seconds, "rotate", "G", "", "begin a new file after `SECONDS`, or a time such as 1h; -o may have %Y%m%d%H%M%S and the like in it")
 	flags.IntVarP(&f.files, "files", "W", 0, "with -C keep the newest `N` files; with -G alone end after N")
-	flags.StringArrayVarP(&f.switches, "ring-buffer", "b", nil, "begin a new file, and keep so many: `WHAT` is duration:SECONDS, interval:SECONDS, filesize:KB, packets:N or files:N, as for dumpcap")
-	flags.StringArrayVarP(&f.ends, "autostop", "a", nil, "end: `WHAT` is duration:SECONDS, filesize:KB, packets:N or files:N")
+	flags.StringArrayVarP(&f.switches, "ring-buffer", "b", nil, "begin a new file, and keep so many: `WHAT` is duration:SECONDS, interval:SECONDS, filesize:KB, packets:N (of all views) or files:N, as for dumpcap")
+	flags.StringArrayVarP(&f.ends, "autostop", "a", nil, "end: `WHAT` is duration:SECONDS, filesize:KB, packets:N (of the kernel view, as -c) or files:N")
 	flags.StringVar(&f.compress, "compress", "", "compress what is written: `HOW` is zstd or gzip (default by the name: .zst, .gz)")
 }
 
@@ -96,7 +96,9 @@ func (p *seriesPlan) check(output, compress string) error {
 			p.compression = c
 		}
 	}
-	switch {
+	switch suffix := filepath.Ext(output); {
+	case suffix == ".xz" || suffix == ".bz2" || suffix == ".lz4":
+		return usagef("-o %s: what is written can be compressed with zstd or gzip: give .zst or .gz", output)
 	case compress != "" && p.compression == nil:
 		return usagef("--compress %s: choose zstd or gzip", compress)
 	case p.compression != nil && output == "":
@@ -242,7 +244,7 @@ func expandTime(name string, at time.Time) (string, error) {
 // dumpcap makes it: name_00001_20060102150405.pcapng.
 func seriesName(name string, n int, at time.Time) string {
 	expanded, err := expandTime(name, at)
-	if err != nil || expanded == name {
+	if err != nil || !strings.Contains(filepath.Base(name), "%") {
 		return beforeSuffix(name, fmt.Sprintf("_%05d_%s", n, at.Format("20060102150405")))
 	}
 	return expanded
@@ -257,36 +259,37 @@ func beforeSuffix(name, text string) string {
 
 // fileSeries makes the files of a capture, and removes those that are too many.
 type fileSeries struct {
-	app     *app
-	name    string // as -o has it
-	kept    int    // 0 is all
-	one     bool   // there is only one, which has the name as it is
-	made    int
-	begun   string // the name before, without a number
-	last    string
-	current *outfile.File
-	done    []outfile.Left
+	app   *app
+	name  string // as -o has it
+	kept  int    // 0 is all
+	one   bool   // there is only one, which has the name as it is
+	made  int
+	begun string // the name before, without a number
+	last  string
+	done  []outfile.Left
 }
 
 // create makes the next file.
 func (s *fileSeries) create(ctx context.Context, at time.Time) (*outfile.File, error) {
-	s.made++
-	name := seriesName(s.name, s.made, at)
-	if s.one {
+	name := seriesName(s.name, s.made+1, at)
+	if s.one && !strings.Contains(filepath.Base(s.name), "%") {
 		name = s.name
 	}
 	if name == s.begun {
-		name = beforeSuffix(name, fmt.Sprintf("_%05d", s.made)) // within a second
+		name = beforeSuffix(name, fmt.Sprintf("_%05d", s.made+1)) // within a second
 	} else {
 		s.begun = name
 	}
-	s.last = name
 	file, err := s.app.files.Create(ctx, name)
-	if err == nil && file.Pipe() {
+	if err != nil {
+		return nil, err
+	}
+	if file.Pipe() {
 		return nil, usagef("%s is no regular file, so that no other one can follow it", name)
 	}
-	s.current = file
-	return file, err
+	s.made++
+	s.last = name
+	return file, nil
 }
 
 // String says how many files there are.

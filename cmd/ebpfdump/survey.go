@@ -33,7 +33,7 @@ func (a *app) surveyCommand() *cobra.Command {
 	var f surveyFlags
 	cmd := &cobra.Command{
 		Use:   "survey [--sock LIST] [-o FILE]",
-		Short: "Try what every kind of socket shows a filter, and make tables of it",
+		Short: "Try what every kind of socket shows a filter, and make tables",
 		Long: `Sends the probe to a socket of every kind, each in a network namespace of its
 own, and finds by comparing bytes what the socket's filter sees, what it reaches
 below that, what userspace gets, and what the filter's return value changes.

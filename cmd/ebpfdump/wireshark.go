@@ -20,7 +20,7 @@ type wiresharkFlags struct {
 func (a *app) wiresharkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "wireshark profile install|uninstall",
-		Short: "Give Wireshark a profile for captures of ebpfdump",
+		Short: "Give Wireshark a profile for such captures",
 		Args:  noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			return usagef("say what to do: ebpfdump wireshark profile install, or uninstall")
@@ -29,7 +29,7 @@ func (a *app) wiresharkCommand() *cobra.Command {
 	var f wiresharkFlags
 	profile := &cobra.Command{
 		Use:   "profile install|uninstall",
-		Short: "Columns for view and packet id, a colour for each view, filter buttons",
+		Short: "Columns for view and packet id, colours, filter buttons",
 		Long: `Puts a profile into the configuration of this user's Wireshark: columns for the
 view, the packet's id, the payload and the comment; a colour for each view;
 buttons for what userspace got, what was dropped, before what packets are

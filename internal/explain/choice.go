@@ -14,7 +14,8 @@ type Choice struct {
 	IDs [][2]uint64
 	// Peers are addresses of which a packet comes from one or goes to one. Port 0 is any.
 	Peers []netip.AddrPort
-	// Lost are packets that userspace could have got, and did not, or not whole.
+	// Lost are packets that userspace could have got, and did not, or not whole: also those that a
+	// firewall or the kernel stopped before.
 	Lost bool
 	// Views are those of which a packet must be in one.
 	Views []capture.View
@@ -70,8 +71,23 @@ func (a *analysis) choose(e *entry) {
 
 // lost is how many packets userspace could have got, and did not.
 func (u *Undelivered) lost() (n uint64) {
-	for _, c := range []Count{u.ByFilter, u.ByQueue, u.PassedOver, u.AtEnd, u.Trimmed, u.ByBuffer, u.InPart} {
+	for _, c := range []Count{u.ByFilter, u.ByQueue, u.ByKernel, u.PassedOver, u.AtEnd, u.Trimmed, u.ByBuffer, u.InPart} {
 		n += c.Packets
 	}
 	return n
 }
+
+// lost is how many packets the socket's process has lost, wherever that was.
+func (s *socket) lost() uint64 {
+	n := s.out.Undelivered.lost()
+	if s.out.Wire != nil {
+		n += s.out.Wire.Stopped.Packets
+	}
+	if s.out.Drops != nil {
+		n += s.out.Drops.Unseen.Packets
+	}
+	return n
+}
+
+// Shown is how many packets are shown individually.
+func (e *Explanation) Shown() int { return len(e.packets) }

@@ -462,10 +462,10 @@ func (s *socket) settle(e *entry) {
 	if e.pending {
 		e.stream.forget(e)
 	}
-	before := s.out.Undelivered.lost()
+	before := s.lost()
 	fate, told := e.settle()
 	if choice := &s.analysis.options.Choice; e.shown != nil && choice.waits() {
-		if choice.late(e, s.out.Undelivered.lost() > before) {
+		if choice.late(e, s.lost() > before) {
 			s.analysis.choose(e)
 		} else {
 			e.shown = nil
