@@ -74,10 +74,14 @@ func echoPlain(fd int) {
 	buf := make([]byte, 2000)
 	for {
 		n, from, err := unix.Recvfrom(fd, buf, 0)
-		if err != nil || n == 0 {
+		if err == nil && n > 0 {
+			err = unix.Sendto(fd, buf[:n], 0, from)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "echoing:", err)
 			return
 		}
-		if err := unix.Sendto(fd, buf[:n], 0, from); err != nil {
+		if n == 0 {
 			return
 		}
 	}

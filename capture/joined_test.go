@@ -75,15 +75,19 @@ func (t *target) dial(tb testing.TB, network, address string) net.Conn {
 	return conn
 }
 
-// exchange sends a text and waits for its echo.
+// exchange sends a text and waits for its echo, not for ever: the test is to fail and say
+// where, before all tests run out of time.
 func exchange(tb testing.TB, conn net.Conn, text string) {
 	tb.Helper()
+	if err := conn.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+		tb.Fatal(err)
+	}
 	if _, err := io.WriteString(conn, text); err != nil {
 		tb.Fatal(err)
 	}
 	back := make([]byte, len(text))
 	if _, err := io.ReadFull(conn, back); err != nil {
-		tb.Fatal(err)
+		tb.Fatalf("the echo of %q: %v", text, err)
 	}
 	if string(back) != text {
 		tb.Errorf("sent %q, the echo is %q", text, back)
