@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
@@ -98,7 +99,13 @@ at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 			return a.refusal(f.use().Advise(capture(f)), f.verbose)
 		},
 	}
-	flags := cmd.Flags()
+	f.register(cmd.Flags())
+	completeSelection(cmd, &f.live)
+	completeViews(cmd)
+	return cmd
+}
+
+func (f *captureFlags) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	flags.StringVar(&f.sock, "sock", "", "`KIND` of socket to open")
 	f.live.register(flags)
@@ -125,9 +132,6 @@ at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	flags.BoolVar(&f.print, "print", false, "beside -o FILE, print a line for each packet as well")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no counter and no closing lines")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself")
-	completeSelection(cmd, &f.live)
-	completeViews(cmd)
-	return cmd
 }
 
 // plan checks the flags. Every error is a usage error, except for missing files and

@@ -77,6 +77,28 @@ func ofTap(i *capture.Interface) string {
 		return ""
 	}
 	var b strings.Builder
+	b.WriteString(ofView(i, kind))
+	if i.Header == capture.HeaderSegment {
+		b.WriteString(between + "the " + ofSegments + ", so that both directions can be put together" + between + "addresses and sequence numbers are real where the kernel tells them")
+	}
+	if i.Header == capture.HeaderElsewhere {
+		b.WriteString(between + "another view has the packets with their own, so there are " + headersElsewhere)
+	}
+	if i.Process != "" {
+		b.WriteString(between + i.Process + ", " + i.Sockets)
+	}
+	if i.Members > 0 && i.View != capture.ViewSelect {
+		fmt.Fprintf(&b, between+ofGroup, i.Member, i.Members)
+	}
+	if kind.IPv6() && !i.IPv6 {
+		b.WriteString(between + "packets of the socket's IPv4 peers")
+	}
+	return b.String()
+}
+
+// ofView says what a view of the sockets of a kind shows, and from where it is taken.
+func ofView(i *capture.Interface, kind *capture.Kind) string {
+	var b strings.Builder
 	joined := i.Process != ""
 	switch i.View {
 	case capture.ViewKernel:
@@ -125,21 +147,6 @@ func ofTap(i *capture.Interface) string {
 	case capture.ViewNet, capture.ViewLink:
 		layer := map[capture.View]string{capture.ViewNet: "network", capture.ViewLink: "link"}[i.View]
 		b.WriteString("the same packets from the " + layer + " header on, which the filter reaches with bpf_skb_load_bytes_relative")
-	}
-	if i.Header == capture.HeaderSegment {
-		b.WriteString(between + "the " + ofSegments + ", so that both directions can be put together" + between + "addresses and sequence numbers are real where the kernel tells them")
-	}
-	if i.Header == capture.HeaderElsewhere {
-		b.WriteString(between + "another view has the packets with their own, so there are " + headersElsewhere)
-	}
-	if joined {
-		b.WriteString(between + i.Process + ", " + i.Sockets)
-	}
-	if i.Members > 0 && i.View != capture.ViewSelect {
-		fmt.Fprintf(&b, between+ofGroup, i.Member, i.Members)
-	}
-	if kind.IPv6() && !i.IPv6 {
-		b.WriteString(between + "packets of the socket's IPv4 peers")
 	}
 	return b.String()
 }
