@@ -122,21 +122,7 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	b := append(w.out.buf, `{"time":"`...)
 	b = time.Unix(0, p.Time).UTC().AppendFormat(b, "2006-01-02T15:04:05.000000000Z")
 	b = appendJSONText(append(b, '"'), "interface", p.Interface.Name())
-	if p.Interface.View != 0 {
-		b = appendJSONText(b, "kind", p.Interface.Kind)
-		b = appendJSONText(b, "view", p.Interface.View.String())
-		if p.Interface.Members > 0 && p.Interface.View != capture.ViewSelect {
-			b = appendJSONNumber(b, "socket", uint64(p.Interface.Member))
-			b = appendJSONNumber(b, "sockets", uint64(p.Interface.Members))
-		}
-	}
-	if p.Interface.Device != "" {
-		b = appendJSONText(b, "device", p.Interface.Device)
-	}
-	b = appendJSONText(b, "layer", layer)
-	if p.Interface.Layer == capture.LayerForeign {
-		b = appendJSONNumber(b, "link_type", uint64(p.Interface.LinkType))
-	}
+	b = appendJSONInterface(b, p.Interface, layer)
 	b = appendJSONNumberIf(b, "packet_id", p.ID)
 	switch p.Direction {
 	case capture.Inbound:
@@ -179,6 +165,26 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	w.out.buf = append(b, "\"}\n"...)
 	w.out.packets++
 	return nil
+}
+
+// appendJSONInterface appends what is said of the interface that a packet is of, behind its name.
+func appendJSONInterface(b []byte, i *capture.Interface, layer string) []byte {
+	if i.View != 0 {
+		b = appendJSONText(b, "kind", i.Kind)
+		b = appendJSONText(b, "view", i.View.String())
+		if i.Members > 0 && i.View != capture.ViewSelect {
+			b = appendJSONNumber(b, "socket", uint64(i.Member))
+			b = appendJSONNumber(b, "sockets", uint64(i.Members))
+		}
+	}
+	if i.Device != "" {
+		b = appendJSONText(b, "device", i.Device)
+	}
+	b = appendJSONText(b, "layer", layer)
+	if i.Layer == capture.LayerForeign {
+		b = appendJSONNumber(b, "link_type", uint64(i.LinkType))
+	}
+	return b
 }
 
 // appendJSONHeaders appends what the packet's headers say.
