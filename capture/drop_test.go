@@ -24,6 +24,9 @@ var dropViews = []View{ViewKernel, ViewUser, ViewCgroup, ViewDrop}
 func requireReceivers(tb testing.TB) {
 	tb.Helper()
 	if !requireDrops(tb) {
+		if kernelBetween([2]int{6, 11}, [2]int{99, 0}) {
+			tb.Fatal("Linux 6.11 and newer tell the receiver")
+		}
 		tb.Skip("this kernel does not tell the receiver")
 	}
 }
@@ -39,6 +42,9 @@ func requireDrops(tb testing.TB) (tellsReceiver bool) {
 	defer tap.Close()
 	drops, err := bpf.OpenDrops(tap, nil, bpf.DropOptions{})
 	if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) && missing.Capability == "" && strings.Contains(missing.What, "Linux 5.17") {
+		if kernelBetween([2]int{5, 17}, [2]int{99, 0}) {
+			tb.Fatal(err)
+		}
 		tb.Skip(err)
 	}
 	if err != nil {
