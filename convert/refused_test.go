@@ -141,3 +141,150 @@ func TestShortPacketsOfAnyLinkType(t *testing.T) {
 		t.Errorf("of %d files with a packet that was left out, capinfos reads %v", len(refused), read)
 	}
 }
+
+// refusedBlock is what may stand before a packet in a file.
+type refusedBlock struct {
+	fill func(f *file)
+	// bad says that a copy lacks it, or a part of it.
+	bad bool
+	// later says that only versions of Wireshark after 4.0 refuse it.
+	later bool
+	// little says that it means something else in the other byte order.
+	little bool
+}
+
+func refusedBlocks(t *testing.T) map[string]refusedBlock {
+	// What belongs to somebody is little-endian also in a section of the other order.
+	numbers := newFile(binary.LittleEndian).numbers
+	record := func(options ...option) []byte { return newFile(binary.LittleEndian).options(options) }
+	journal := func(text string) func(f *file) {
+		return func(f *file) { f.block(blockJournal, []byte(text)) }
+	}
+	names := func(records ...option) func(f *file) {
+		return func(f *file) { f.block(blockNames, f.options(append(records, endOfOptions))) }
+	}
+	owned := func(pen uint32, data ...[]byte) func(f *file) {
+		return func(f *file) { f.block(blockCustom, append([][]byte{f.numbers(pen)}, data...)...) }
+	}
+	process := func(options ...option) func(f *file) {
+		all := record(options...)
+		return owned(penWireshark, numbers(3, uint32(4+len(all)), 77), all)
+	}
+	event := func(options ...option) func(f *file) { return owned(penNetflix, numbers(1), record(options...)) }
+	packet := func(options ...option) func(f *file) {
+		return func(f *file) { f.packet(0, 5, frame(t, "x"), options...) }
+	}
+	netflix := func(value string) option {
+		return option{customBytes, func(order binary.AppendByteOrder) []byte {
+			return append(order.AppendUint32(nil, penNetflix), value...)
+		}}
+	}
+	const time, address6 = "__REALTIME_TIMESTAMP=1", "0123456789abcdef"
+	return map[string]refusedBlock{
+		"journal":                      {fill: journal(time + "\n")},
+		"journal, padded":              {fill: journal(time + "\n\x00\x00\x00\x00\x00\x00\x00")},
+		"journal, short":               {fill: journal(time), bad: true},
+		"journal, short and padded":    {fill: journal(time + "\x00\x00\x00\x00\x00\x00\x00"), bad: true},
+		"journal of zeros":             {fill: journal(strings.Repeat("\x00", 28)), bad: true},
+		"names":                        {fill: names(stringOption(1, "\x01\x02\x03\x04a\x00b\x00"), stringOption(2, address6+"c\x00"))},
+		"names without an end":         {fill: names(stringOption(1, "\x01\x02\x03\x04a")), bad: true},
+		"names, the second endless":    {fill: names(stringOption(1, "\x01\x02\x03\x04a\x00b")), bad: true},
+		"names of IPv6, endless":       {fill: names(stringOption(2, address6+"a\x00b")), bad: true},
+		"names, short":                 {fill: names(stringOption(1, "\x01\x02\x03")), bad: true},
+		"names of IPv6, short":         {fill: names(stringOption(2, address6[1:])), bad: true},
+		"event":                        {fill: event(stringOption(optionComment, "x"), stringOption(customText, "pen, x"), stringOption(customBytes, "\xc5\x2a\x00\x00\x01\x00\x00\x00"), endOfOptions)},
+		"event with another option":    {fill: event(stringOption(2, "x"), endOfOptions), bad: true},
+		"event with half an owner":     {fill: event(stringOption(customText, "123"), endOfOptions), bad: true},
+		"event with half a type":       {fill: event(stringOption(customBytes, "\xc5\x2a\x00\x00\x01\x00"), endOfOptions), bad: true},
+		"event, cut off":               {fill: owned(penNetflix, numbers(1, 20<<16|optionComment)), bad: true},
+		"event with a long end":        {fill: owned(penNetflix, numbers(1, 20<<16|optionEnd)), bad: true},
+		"skipped events":               {fill: owned(penNetflix, numbers(2, 5))},
+		"skipped events, short":        {fill: owned(penNetflix, numbers(2)), bad: true},
+		"no events":                    {fill: owned(penNetflix), bad: true},
+		"unknown events":               {fill: owned(penNetflix, numbers(3, 0)), bad: true},
+		"process":                      {fill: process(stringOption(2, "init"), stringOption(5, "1234"), stringOption(8, address6), endOfOptions)},
+		"process with an end of two":   {fill: process(stringOption(5, "12"), endOfOptions), bad: true, later: true},
+		"process with a short UUID":    {fill: process(stringOption(8, "12")), bad: true, later: true},
+		"process with a short time":    {fill: process(stringOption(9, "12")), bad: true, later: true},
+		"process without an id":        {fill: owned(penWireshark, numbers(3, 0)), bad: true, later: true},
+		"process longer than a block":  {fill: owned(penWireshark, numbers(3, 500, 1)), bad: true, later: true},
+		"process, overflowing":         {fill: owned(penWireshark, numbers(3, 1<<32-1, 1)), bad: true, later: true},
+		"entry without a length":       {fill: owned(penWireshark, numbers(3)), bad: true, later: true},
+		"unknown entry":                {fill: owned(penWireshark, numbers(9, 0))},
+		"option of an interface":       {fill: func(f *file) { f.iface(linkEthernet, netflix("123")) }, bad: true},
+		"option of a packet":           {fill: packet(netflix("")), bad: true},
+		"option of statistics":         {fill: func(f *file) { f.block(blockStatistics, f.numbers(0, 0, 5), f.options([]option{netflix("123")})) }, bad: true},
+		"option of names":              {fill: names(endOfOptions, netflix("123")), bad: true},
+		"option, whole":                {fill: packet(netflix("1234"))},
+		"option of macOS":              {fill: packet(stringOption(darwinFirst, "1234"), stringOption(darwinFirst+5, "12"), stringOption(darwinFirst+8, "f")), little: true},
+		"option of macOS, long":        {fill: packet(stringOption(darwinFirst+5, "1234")), bad: true, later: true},
+		"option of macOS, short":       {fill: packet(stringOption(darwinFirst+9, "12")), bad: true, later: true},
+		"another interface of macOS's": {fill: func(f *file) { f.iface(linkEthernet, stringOption(darwinFirst, "12")) }, little: true},
+	}
+}
+
+// packetsIn counts the packets of a file that we wrote.
+func packetsIn(t *testing.T, content []byte) (n int) {
+	for _, b := range blocksOf(t, content) {
+		if order.Uint32(b) == blockEnhancedPacket {
+			n++
+		}
+	}
+	return n
+}
+
+// TestBlocksThatWiresharkRefuses copies blocks that Wireshark reads, and such for which it refuses
+// the whole file, or takes the file for one that ends there: a copy lacks what is wrong in them.
+func TestBlocksThatWiresharkRefuses(t *testing.T) {
+	t.Parallel()
+	files := make(map[string][]byte)
+	whole := make(map[string]string)   // how many packets are in them
+	damaged := make(map[string]string) // the same, of those that cannot be read
+	var all []byte                     // copies, as sections of one file
+	total := 0
+	for name, b := range refusedBlocks(t) {
+		for _, o := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
+			if b.little && o == binary.AppendByteOrder(binary.BigEndian) {
+				continue
+			}
+			f := newFile(o)
+			f.section()
+			f.iface(linkEthernet)
+			b.fill(f)
+			f.packet(0, 6, frame(t, "after it"))
+			copied, leftOut := copyOf(t, "pcapng", Section{}, f.Bytes())
+			var sentences []string
+			if b.bad {
+				sentences = []string{"1 damaged block or option left out: Wireshark refuses files with such"}
+			}
+			if !slices.Equal(leftOut, sentences) {
+				t.Errorf("%s, %v: left out %q, want %q", name, o, leftOut, sentences)
+			}
+			n, key := packetsIn(t, copied), fmt.Sprintf("%s, %v", name, o)
+			files[key], files["copy of "+key] = f.Bytes(), copied
+			whole["copy of "+key] = fmt.Sprint(n)
+			switch {
+			case !b.bad:
+				whole[key] = fmt.Sprint(n)
+			case !b.later:
+				damaged[key] = fmt.Sprint(n)
+			}
+			all = append(all, copied...)
+			total += n
+		}
+	}
+	files["all"], whole["all"] = all, fmt.Sprint(total)
+	paths := filesWith(t, files)
+	found := counts(t, paths)
+	for name, n := range whole {
+		if found[name] != n {
+			t.Errorf("%s: capinfos reads %q packets, want %s", name, found[name], n)
+		}
+	}
+	for name, n := range damaged {
+		if found[name] == n {
+			t.Errorf("%s: capinfos reads all of it", name)
+		}
+	}
+	run(t, "tshark", "-n", "-r", filepath.Join(filepath.Dir(paths[0]), "all")) // which fails if it is refused
+}
