@@ -288,3 +288,47 @@ func TestBlocksThatWiresharkRefuses(t *testing.T) {
 	}
 	run(t, "tshark", "-n", "-r", filepath.Join(filepath.Dir(paths[0]), "all")) // which fails if it is refused
 }
+
+// TestFineClocks copies interfaces whose clocks have more units in a second than 64 bits can
+// count: their times become nanoseconds, and those of all others stay as they are.
+func TestFineClocks(t *testing.T) {
+	t.Parallel()
+	const offset = 1_700_000_000
+	var all bytes.Buffer
+	var clocks []fileClock
+	for n, resolution := range []byte{19, 20, 0x7f, 0x80 | 63, 0x80 | 64, 0xff, 20} {
+		f := newFile(binary.BigEndian)
+		f.section()
+		clocks = append(clocks, fileClock{resolution: resolution, offset: offset + int64(n)})
+		// The block of a copy does not tell the interfaces with fine clocks apart.
+		f.iface(linkEthernet, stringOption(interfaceResolution, string([]byte{resolution})), numberOption(interfaceOffset, uint64(clocks[n].offset)))
+		f.packet(0, 1<<63, frame(t, "x"))
+		f.block(blockStatistics, f.numbers(0, 1<<31, 0), f.options([]option{numbersOption(statisticsStart, 1<<31, 0), numbersOption(statisticsEnd, 3<<30, 0)}))
+		all.Write(f.Bytes())
+	}
+	copied, leftOut := copyOf(t, "pcapng", Section{}, all.Bytes())
+	if want := []string{"the times of 5 packets are in nanoseconds now: Wireshark refuses files with a unit as fine as they had"}; !slices.Equal(leftOut, want) {
+		t.Errorf("left out %q, want %q", leftOut, want)
+	}
+	source, err := Open(bytes.NewReader(copied), nil, ReadOptions{Name: "in"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	packets, err := drain(source)
+	if err != nil || len(packets) != len(clocks) {
+		t.Fatalf("%d packets, error %v", len(packets), err)
+	}
+	statistics := source.Statistics()
+	for n, c := range clocks {
+		at, _ := c.nanoseconds(1 << 63)
+		end, _ := c.nanoseconds(3 << 62)
+		if packets[n].Time != at || statistics[n].Start != at || statistics[n].End != end {
+			t.Errorf("clock %+v: %d, from %d to %d, want %d to %d", c, packets[n].Time, statistics[n].Start, statistics[n].End, at, end)
+		}
+	}
+	for _, i := range source.Reader.(*pcapngReader).interfaces {
+		if i.clock.tooFine() {
+			t.Errorf("the copy has a clock with 2^64 units or more in a second: %+v", i.clock)
+		}
+	}
+}
