@@ -147,6 +147,10 @@ func TestNothingDamagedIsWritten(t *testing.T) {
 	t.Parallel()
 	random := testutil.Random(t)
 	dir := t.TempDir()
+	captures := captureSeeds(t)
+	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} {
+		captures = append(captures, everything(t, order).Bytes(), delicate(t, order))
+	}
 	var (
 		files []string
 		want  strings.Builder
@@ -154,7 +158,7 @@ func TestNothingDamagedIsWritten(t *testing.T) {
 	for _, tt := range []struct {
 		form  string
 		seeds [][]byte
-	}{{"trace", traceSeeds(t)}, {"server", serverSeeds(t)}, {"", append(captureSeeds(t), everything(t, binary.LittleEndian).Bytes(), everything(t, binary.BigEndian).Bytes())}} {
+	}{{"trace", traceSeeds(t)}, {"server", serverSeeds(t)}, {"", captures}} {
 		format, _ := FormatByName(tt.form)
 		for n, original := range tt.seeds {
 			for try := range 20 {

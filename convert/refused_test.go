@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -331,4 +332,30 @@ func TestFineClocks(t *testing.T) {
 			t.Errorf("the copy has a clock with 2^64 units or more in a second: %+v", i.clock)
 		}
 	}
+}
+
+// delicate is a file with all blocks of refusedBlocks, and of every link type that has them, packets
+// with no more than the header that Wireshark insists on.
+func delicate(t *testing.T, order binary.AppendByteOrder) []byte {
+	f := newFile(order)
+	f.section()
+	f.iface(linkEthernet)
+	blocks := refusedBlocks(t)
+	for _, name := range slices.Sorted(maps.Keys(blocks)) {
+		blocks[name].fill(f)
+	}
+	id := uint32(2 + strings.Count(strings.Join(slices.Collect(maps.Keys(blocks)), "\n"), "interface")) // those of the blocks
+	for _, link := range []uint16{linkSunATM, linkMTP2, linkIrDA, linkLAPD, linkSITA, linkERF, linkBluetooth, linkPPP, linkI2C, linkLLCP, linkBluetoothMonitor} {
+		f.iface(link)
+		for _, b := range beginnings(link) {
+			for size := range b {
+				if beginsAs(link, b[:size]) {
+					f.packet(id, 5, b[:size])
+					break
+				}
+			}
+		}
+		id++
+	}
+	return f.Bytes()
 }
