@@ -114,7 +114,7 @@ func (o *convertOutput) end() error {
 		return fmt.Errorf("%s has no room for any of the packets", o.format.Name)
 	}
 	if o.headless > 0 {
-		return errors.New("no packet has the header of its link type, and Wireshark refuses files with such")
+		return errors.New("no packet has the header of its link type, and Wireshark refuses files without it")
 	}
 	if o.read > 0 {
 		if o.read == 1 {
