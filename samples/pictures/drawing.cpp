@@ -84,24 +84,21 @@ public:
 	}
 
 	void drawTextItem(const QPointF &at, const QTextItem &item) override {
-		// Spaces at the ends are no part of what a reader measures.
-		const QString all = item.text(), shown = all.trimmed();
-		if (shown.isEmpty()) return;
-		int before = 0;
-		while (all[before].isSpace()) before++;
-		const qreal space = item.width() / all.size(), width = item.width() - space * (all.size() - shown.size());
-		const QPointF p = transform.map(at) + QPointF(space * before, 0);
-		const QFont font = item.font();
-		const QFontInfo info(font);
-		QString x = "<text x=\"" + number(p.x()) + "\" y=\"" + number(p.y()) + "\" textLength=\"" + number(width) + '"';
-		if (info.fixedPitch()) x += " class=\"m\"";
-		if (font.bold()) x += " font-weight=\"bold\"";
-		if (font.italic()) x += " font-style=\"italic\"";
-		if (font.underline()) x += " text-decoration=\"underline\"";
-		if (info.pixelSize() != 13) x += " font-size=\"" + number(info.pixelSize()) + '"';
-		if (pen.color() != QColor(Qt::black) || opacity < 1) x += colour("fill", pen.color());
-		put(QRectF(p.x(), p.y() - item.ascent(), width, item.ascent() + item.descent()),
-			x + '>' + shown.toHtmlEscaped() + "</text>");
+		const QString all = item.text();
+		if (!QFontInfo(item.font()).fixedPitch()) {
+			putText(transform.map(at), all.trimmed(), item.width(), item);
+			return;
+		}
+		// Who shows an SVG may make one space of two: what is between them has a place of its own.
+		const qreal cell = item.width() / qMax(1, all.size());
+		for (int from = 0; from < all.size();) {
+			while (from < all.size() && all[from].isSpace()) from++;
+			int to = all.indexOf("  ", from);
+			if (to < 0) to = all.size();
+			const QString part = all.mid(from, to - from).trimmed();
+			putText(transform.map(at) + QPointF(from * cell, 0), part, part.size() * cell, item);
+			from = to;
+		}
 	}
 
 	void drawPixmap(const QRectF &to, const QPixmap &pixmap, const QRectF &from) override { drawImage(to, pixmap.toImage(), from, Qt::AutoColor); }
@@ -174,6 +171,21 @@ private:
 		clipped = operation != Qt::NoClip;
 	}
 
+	void putText(const QPointF &p, const QString &text, qreal width, const QTextItem &item) {
+		if (text.isEmpty()) return;
+		const QFont font = item.font();
+		const QFontInfo info(font);
+		QString x = "<text x=\"" + number(p.x()) + "\" y=\"" + number(p.y()) + "\" textLength=\"" + number(width) + '"';
+		if (info.fixedPitch()) x += " class=\"m\"";
+		if (font.bold()) x += " font-weight=\"bold\"";
+		if (font.italic()) x += " font-style=\"italic\"";
+		if (font.underline()) x += " text-decoration=\"underline\"";
+		if (info.pixelSize() != 13) x += " font-size=\"" + number(info.pixelSize()) + '"';
+		if (pen.color() != QColor(Qt::black) || opacity < 1) x += colour("fill", pen.color());
+		put(QRectF(p.x(), p.y() - item.ascent(), width, item.ascent() + item.descent()),
+			x + '>' + text.toHtmlEscaped() + "</text>");
+	}
+
 	// put writes what covers an area, within what may be seen of it.
 	void put(const QRectF &area, const QString &element) {
 		QRegion seen = systemClip().isEmpty() ? QRegion(0, 0, 10000, 10000) : systemClip();
@@ -234,7 +246,7 @@ void draw(QWidget *window, const QString &name) {
 	out.setCodec("UTF-8");
 	const QString w = QString::number(window->width()), h = QString::number(window->height());
 	out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << w << ' ' << h << "\" width=\"" << w << "\" height=\"" << h
-		<< "\" font-family=\"DejaVu Sans, Verdana, sans-serif\" font-size=\"13\" xml:space=\"preserve\">\n"
+		<< "\" font-family=\"DejaVu Sans, Verdana, sans-serif\" font-size=\"13\">\n"
 		<< "<style>.m { font-family: DejaVu Sans Mono, ui-monospace, Menlo, Consolas, monospace } path { shape-rendering: crispEdges }</style>\n";
 	Sheet sheet(out, window->size());
 	QPainter painter(&sheet);

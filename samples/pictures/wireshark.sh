@@ -9,6 +9,7 @@ set -euo pipefail
 here=$(dirname "$(realpath "$0")")
 ebpfdump=$(realpath "$1") capture=$(realpath "$2") out=$(realpath "$3")
 width=1200 height=620
+rm -f "$out"/wireshark.{svg,png}
 
 work=$(mktemp -d)
 started=()
@@ -58,7 +59,8 @@ export DISPLAY
 
 # Qt paints for whoever asks: into a file as well.
 drawing=
-if ldd "$(command -v wireshark)" | grep -q libQt5Widgets && pkg-config Qt5Widgets; then
+libraries=$(ldd "$(command -v wireshark)")
+if [[ $libraries = *libQt5Widgets* ]] && pkg-config Qt5Widgets; then
 	drawing=$work/drawing.so
 	# shellcheck disable=SC2046
 	g++ -std=c++17 -O1 -Wall -Wextra -Werror -fPIC -shared "$here/drawing.cpp" -o "$drawing" $(pkg-config --cflags --libs Qt5Widgets)
@@ -70,7 +72,7 @@ wireshark=$!
 started+=($wireshark)
 name=$(basename "$capture")
 until_ "Wireshark shows $name" xdotool search --onlyvisible --name "$name"
-window=$(xdotool search --onlyvisible --name "$name" | head -n 1)
+read -r window < <(xdotool search --onlyvisible --name "$name")
 xdotool windowfocus --sync "$window"
 
 # draw asks for a drawing of the window as it is now.
