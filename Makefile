@@ -66,6 +66,11 @@ samples: ## records the samples anew, on this kernel
 # The film has a network of its own, so that nothing but the probe is in it.
 pictures: build ## as root: makes README's film, and the picture of a real Wireshark with our profile on a screen that nobody sees
 	./.ci/tools .ci/pictures
+	@if ldd "$$(command -v wireshark)" | grep libQt6 >/dev/null; then \
+		./.ci/tools '/usr/include/*/qt6/QtWidgets/QWidget' qt6-base-dev; \
+	else \
+		./.ci/tools '/usr/include/*/qt5/QtWidgets/QWidget' qtbase5-dev; \
+	fi
 	@mkdir -p build/pictures
 	CGO_ENABLED=0 go build -o build/film ./samples/pictures/film
 	unshare --net sh -c 'ip link set lo up && exec build/film -o samples/film.svg -cast build/pictures/film.cast'

@@ -243,7 +243,9 @@ void draw(QWidget *window, const QString &name) {
 	QFile file(name);
 	if (!file.open(QIODevice::WriteOnly | QIODevice::Truncate)) return;
 	QTextStream out(&file);
-	out.setCodec("UTF-8");
+#if QT_VERSION < QT_VERSION_CHECK(6, 0, 0)
+	out.setCodec("UTF-8"); // later there is no other
+#endif
 	const QString w = QString::number(window->width()), h = QString::number(window->height());
 	out << "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 " << w << ' ' << h << "\" width=\"" << w << "\" height=\"" << h
 		<< "\" font-family=\"DejaVu Sans, Verdana, sans-serif\" font-size=\"13\">\n"

@@ -60,11 +60,13 @@ export DISPLAY
 # Qt paints for whoever asks: into a file as well.
 drawing=
 libraries=$(ldd "$(command -v wireshark)")
-if [[ $libraries = *libQt5Widgets* ]] && pkg-config Qt5Widgets; then
-	drawing=$work/drawing.so
-	# shellcheck disable=SC2046
-	g++ -std=c++17 -O1 -Wall -Wextra -Werror -fPIC -shared "$here/drawing.cpp" -o "$drawing" $(pkg-config --cflags --libs Qt5Widgets)
-fi
+for qt in Qt5Widgets Qt6Widgets; do
+	if [[ $libraries = *lib$qt* ]] && pkg-config "$qt"; then
+		drawing=$work/drawing.so
+		# shellcheck disable=SC2046
+		g++ -std=c++17 -O1 -Wall -Wextra -Werror -fPIC -shared "$here/drawing.cpp" -o "$drawing" $(pkg-config --cflags --libs "$qt")
+	fi
+done
 
 # The sixth packet is what userspace got: the profile and the post-dissector say most of it.
 EBPFDUMP_DRAWING=$work/wireshark.svg LD_PRELOAD=$drawing wireshark -C ebpfdump -g 6 "$capture" >"$work/wireshark.log" 2>&1 &
@@ -123,7 +125,7 @@ if [ -n "$drawing" ]; then
 	press 'lost before' 0
 else
 	sleep 3
-	echo "NOT DRAWN: this Wireshark is none of Qt 5, or qtbase5-dev is missing: $out/wireshark.png alone is made" >&2
+	echo "NOT DRAWN: the headers of the Qt that this Wireshark has are missing (qtbase5-dev, qt6-base-dev): $out/wireshark.png alone is made" >&2
 	import -window root "$out/wireshark.png"
 fi
 [ "$(xdotool search --onlyvisible --name . | wc -l)" = 1 ] || fail "there is more than one window"
