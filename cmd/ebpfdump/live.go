@@ -100,7 +100,7 @@ func loose(cmd *cobra.Command, args []string) error {
 
 // wanted tells whether the user wants to capture from other processes.
 func (f *liveFlags) wanted(cmd *cobra.Command) bool {
-	for _, name := range []string{"pid", "cgroup", "fd", "port", "user", "replace-filter", "wrap-filter", "allow-drop"} {
+	for _, name := range []string{"pid", "cgroup", "fd", "port", "user", "replace-filter", "wrap-filter", "allow-drop", "unix-streams"} {
 		if cmd.Flags().Changed(name) {
 			return true
 		}
@@ -132,8 +132,9 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 	}
 	config = capture.JoinConfig{
 		PIDs: pids, Cgroup: f.live.cgroup, Descriptors: f.live.fds, ReplaceFilter: f.live.replaceFilter,
-		WrapFilter: f.live.wrapFilter,
-		Options:    p.config.Options,
+		WrapFilter:  f.live.wrapFilter,
+		UnixStreams: f.decode.streams || f.decode.as != "",
+		Options:     p.config.Options,
 	}
 	config.Ports, err = f.live.numbers()
 	return p, config, err

@@ -1,0 +1,36 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/spf13/pflag"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/decoding"
+)
+
+// decodeFlags say what Wireshark is to make of what has no port.
+type decodeFlags struct {
+	as      string
+	streams bool
+}
+
+func (f *decodeFlags) register(flags *pflag.FlagSet) {
+	flags.BoolVar(&f.streams, "unix-streams", false, "with --pid, --cgroup or a command: unix streams as well, which no filter sees (views user and sent)")
+	flags.StringVar(&f.as, "decode-as", "", "unix streams as well, and what goes through them is the protocol that Wireshark calls `NAME`,\nsuch as http or dbus (without it Wireshark tries to find out)")
+}
+
+// check refuses what would have no effect.
+func (f *decodeFlags) check(o *capture.Options, sock string) error {
+	shown := slices.Contains(o.Views, capture.ViewUser) || slices.Contains(o.Views, capture.ViewSent)
+	kind, own := capture.KindByName(sock)
+	switch {
+	case f.as != "" && decoding.Check(f.as) != nil:
+		return usagef("--decode-as: %w", decoding.Check(f.as))
+	case f.as != "" && own && !kind.Counted():
+		return usagef("--decode-as is for unix streams: Wireshark knows what a %s carries by its port, or by Decode As", kind.Summary)
+	case (f.as != "" || f.streams) && !shown:
+		return usagef("what goes through unix streams is in the views user and sent: choose one of them with --view")
+	}
+	return nil
+}
