@@ -78,7 +78,7 @@ func appendMessageHeader(b []byte, p *capture.Packet, column string) []byte {
 // is decoded as, and where there is none, or nothing to decode, the one that only shows bytes.
 func appendDissector(b []byte, p *capture.Packet) []byte {
 	name := p.Interface.DecodeAs
-	if name == "" || len(p.Data) == 0 || p.Interface.Header == capture.HeaderSegment && !decoding.Alone(name) {
+	if name == "" || !decoding.Fits(name, p.Data, originalLength(p)) || p.Interface.Header == capture.HeaderSegment && !decoding.Alone(name) {
 		return appendPDUText(b, pduDissector, "data")
 	}
 	d := decoding.Of(name)

@@ -60,7 +60,7 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 	redecoded := ok && r.options.DecodeAs != "" && isDecodable(&own)
 	said := own
 	if redecoded {
-		own.DecodeAs, own.Description = r.options.DecodeAs, remark.DecodedAs(own.Description, r.options.DecodeAs)
+		own, _ = ownInterface(name, remark.DecodedAs(description, r.options.DecodeAs), link)
 	}
 	r.copyBody(i, link, body[8:], func(b []byte, code uint16, _ []byte) ([]byte, bool) {
 		if code == interfaceDescription && redecoded {

@@ -3,6 +3,7 @@
 package decoding
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strings"
 )
@@ -48,6 +49,30 @@ func Of(name string) Decoding {
 // Alone tells whether the bytes of each call are decoded by themselves, wherever they are in a
 // stream. An empty name is for what Wireshark finds by itself.
 func Alone(name string) bool { return name != "" && ports[name] == 0 }
+
+// Fits tells whether bytes of a message of that length can be decoded by themselves: of D-Bus those
+// that begin with a whole message, and not the lines before the first one, or half a message.
+func Fits(name string, b []byte, length int) bool {
+	const head = 16
+	if name != "dbus" {
+		return length > 0
+	}
+	if len(b) < head || b[1] < 1 || b[1] > 4 || b[3] != 1 {
+		return false
+	}
+	var order binary.ByteOrder
+	switch b[0] {
+	case 'l':
+		order = binary.LittleEndian
+	case 'B':
+		order = binary.BigEndian
+	default:
+		return false
+	}
+	// The fields of the header have a length of their own, and are padded to 8 bytes.
+	fields := (uint64(order.Uint32(b[12:])) + 7) &^ 7
+	return head+fields+uint64(order.Uint32(b[4:])) <= uint64(length)
+}
 
 // Limit is the length of the longest name.
 const Limit = 64

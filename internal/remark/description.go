@@ -40,6 +40,8 @@ const (
 	decodedAs = between + "decoded as "
 	aloneEnd  = ", each call by itself"
 
+	streamHeaders = between + "the " + ofSegments + ", so that both directions can be put together" + between + "their addresses are the number of the connection"
+
 	headersElsewhere = "no headers of IP and TCP or UDP here"
 )
 
@@ -84,7 +86,7 @@ func ofTap(i *capture.Interface) string {
 	b.WriteString(ofView(i, kind))
 	switch {
 	case i.Header == capture.HeaderSegment && kind.Counted() && !decoding.Alone(i.DecodeAs):
-		b.WriteString(between + "the " + ofSegments + ", so that both directions can be put together" + between + "their addresses are the number of the connection")
+		b.WriteString(streamHeaders)
 	case i.Header == capture.HeaderSegment && !kind.Counted():
 		b.WriteString(between + "the " + ofSegments + ", so that both directions can be put together" + between + "addresses and sequence numbers are real where the kernel tells them")
 	}
@@ -108,6 +110,9 @@ func ofTap(i *capture.Interface) string {
 func DecodedAs(description, protocol string) string {
 	if before, said := cutDecoded(description); said != "" {
 		description = before
+	}
+	if decoding.Alone(protocol) {
+		description = strings.Replace(description, streamHeaders, "", 1)
 	}
 	return description + decoded(protocol)
 }
