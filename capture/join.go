@@ -45,6 +45,9 @@ type JoinConfig struct {
 	// Filtered is called for each socket that is skipped because it has a filter already, which
 	// ReplaceFilter would replace. Default: Notice is called.
 	Filtered func(socket string)
+	// Started is called with the number of the process, once it has become the command of Start.
+	// Default: nothing is called.
+	Started func(pid int)
 	// LeftOut is called, by Join, with the packet and netlink sockets that are skipped because they
 	// are captured with WrapFilter only. Default: Notice is called.
 	LeftOut func(sockets []string)
@@ -479,8 +482,12 @@ func (l *Live) begin() error {
 	err := l.command.Release()
 	if err != nil {
 		l.command.State()
+		return err
 	}
-	return err
+	if l.config.Started != nil {
+		l.config.Started(l.command.PID())
+	}
+	return nil
 }
 
 // part reports that the command has not ended, and goes on without the capture.

@@ -45,11 +45,12 @@ type captureFlags struct {
 // capturePlan is the interpretation of the flags.
 type capturePlan struct {
 	captureFlags
-	config   capture.Config
-	series   seriesPlan
-	keys     *tlsKeys        // nil without --tls-keys
-	form     *convert.Format // of the output, if that has a name
-	duration time.Duration
+	config    capture.Config
+	series    seriesPlan
+	keys      *tlsKeys        // nil without --tls-keys
+	processes *processes      // nil without --process-info
+	form      *convert.Format // of the output, if that has a name
+	duration  time.Duration
 }
 
 func (a *app) captureCommand() *cobra.Command {
@@ -245,7 +246,7 @@ func (f captureFlags) common(p *capturePlan) (err error) {
 		return err
 	}
 	p.config.DecodeAs = f.decode.as
-	return f.decode.check(&p.config.Options, f.sock)
+	return f.decode.check(&p.config.Options, f.sock, f.output.text, p.form)
 }
 
 // formOf is the form that a file's name stands for, and pcapng if it stands for none.

@@ -100,7 +100,7 @@ func loose(cmd *cobra.Command, args []string) error {
 
 // wanted tells whether the user wants to capture from other processes.
 func (f *liveFlags) wanted(cmd *cobra.Command) bool {
-	for _, name := range []string{"pid", "cgroup", "fd", "port", "user", "replace-filter", "wrap-filter", "allow-drop", "unix-streams"} {
+	for _, name := range []string{"pid", "cgroup", "fd", "port", "user", "replace-filter", "wrap-filter", "allow-drop", "unix-streams", "process-info"} {
 		if cmd.Flags().Changed(name) {
 			return true
 		}
@@ -288,6 +288,10 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 	}
 	if p.keys, err = f.openTLSKeys(); err != nil {
 		return err
+	}
+	if f.decode.process {
+		p.processes = openProcesses()
+		config.Started = p.processes.ask
 	}
 	var status *os.ProcessState
 	err = a.record(p, func(report *reporter, immediate bool) (source, error) {
