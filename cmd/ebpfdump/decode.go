@@ -34,7 +34,7 @@ func (f *decodeFlags) check(o *capture.Options, sock, output string, form *conve
 	case f.as != "" && decoding.Check(f.as) != nil:
 		return usagef("--decode-as: %w", decoding.Check(f.as))
 	case f.as != "" && own && !kind.Counted():
-		return usagef("--decode-as is for unix streams: Wireshark knows what a %s carries by its port, or by Decode As", kind.Summary)
+		return usagef("--decode-as is for unix streams (--sock unix-stream, --pid, --cgroup or a command): of others Wireshark knows the protocol by the port")
 	case (f.as != "" || f.streams) && !shown:
 		return usagef("what goes through unix streams is in the views user and sent: choose one of them with --view")
 	}

@@ -214,6 +214,8 @@ var otherProcesses = []struct{ flag, instead string }{
 	{"allow-drop", "nobody else reads the socket, so leave it out"},
 	{"replace-filter", "the socket has no other filter"},
 	{"wrap-filter", "the socket has no filter but ours"},
+	{"unix-streams", "the kind says which socket it is"},
+	{"process-info", "the process is ebpfdump"},
 }
 
 // besideOwn refuses what does not go with a socket of our own.
