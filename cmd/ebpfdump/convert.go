@@ -72,7 +72,8 @@ to there.
 
 From pcapng to pcapng, what other programs wrote is kept: comments, decryption
 secrets, names, custom blocks, all that a file says of its interfaces, and their
-clocks. What is left out of any output is counted in the closing lines.`,
+clocks. What is left out of any output is counted in the closing lines.
+--decode-as changes what Wireshark takes the bytes of unix streams for.`,
 		Example: `  ebpfdump convert tcp-kernelspace.txt tcp-userspace.txt -o tcp.pcapng
   ebpfdump convert tcp.pcapng --view kernel -o tcp.pcap
   ebpfdump convert tcp.pcapng -o - --to json | jq .data`,

@@ -36,6 +36,8 @@ those below it, until the cgroup is removed: a service, a container, a session.
 (--cgroup says whose sockets, --view cgroup which of their packets: those that
 pass the kernel's cgroup hooks, of any process or socket. Neither needs the
 other.)
+With --unix-streams, what goes through unix streams is in the views user and
+sent as well: no filter sees it. --decode-as tells Wireshark what it is.
 With -- COMMAND, runs a command, from its first packet to its end; the exit
 status is then the command's if nothing else went wrong. A signal is passed on
 to the command, a second one ends the capture.`
