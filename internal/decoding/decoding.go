@@ -30,7 +30,7 @@ const (
 // ports are the TCP ports by which Wireshark knows protocols that go through unix streams.
 var ports = map[string]uint16{
 	"http": 80, "tls": 443, "9p": 564, "mysql": 3306, "pgsql": 5432, "amqp": 5672, "x11": 6000, "resp": 6379,
-	"nbd": 10809, "memcache": 11211,
+	"memcache": 11211,
 }
 
 // dbus is the number of D-Bus in the table of link types: Wireshark 4.0 has no name for it, and its

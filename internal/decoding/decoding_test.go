@@ -2,9 +2,35 @@ package decoding
 
 import (
 	"encoding/binary"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
+
+// TestPorts compares with what tshark says of the ports.
+func TestPorts(t *testing.T) {
+	all, err := exec.Command(testutil.RequireTool(t, "tshark"), "-G", "decodes").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := func(port uint16, name string) bool {
+		return strings.Contains(string(all), "\ntcp.port\t"+strconv.Itoa(int(port))+"\t"+name)
+	}
+	for name, port := range ports {
+		if !has(port, name+"\n") {
+			t.Errorf("port %d is not that of %s", port, name)
+		}
+	}
+	if has(SocketPort, "") || has(PeerPort, "") {
+		t.Error("the ports of streams whose protocol is not known are those of a protocol")
+	}
+	if d := Of("dbus"); !strings.Contains(string(all), "\n"+d.Table+"\t"+strconv.Itoa(int(d.Value))+"\tdbus\n") {
+		t.Errorf("D-Bus is not at %+v", d)
+	}
+}
 
 func TestCheck(t *testing.T) {
 	for _, good := range []string{"http", "dbus", "9p", "netlink-route", "x.25", "A_b"} {
