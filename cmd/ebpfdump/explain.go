@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -124,9 +123,6 @@ func (f *explainFlags) choice() (c explain.Choice, err error) {
 	}
 	if f.views != "" {
 		c.Views, err = parseViews(f.views)
-	}
-	if err == nil && slices.Contains(c.Views, capture.ViewSelect) {
-		err = usagef("--view select: how sockets were chosen is told of all packets together, and not shown of each")
 	}
 	return c, err
 }

@@ -79,7 +79,7 @@ func (u *Undelivered) lost() (n uint64) {
 
 // lost is how many packets the socket's process has lost, wherever that was.
 func (s *socket) lost() uint64 {
-	n := s.out.Undelivered.lost()
+	n := s.out.Undelivered.lost() + s.strayed
 	if s.out.Wire != nil {
 		n += s.out.Wire.Stopped.Packets
 	}

@@ -64,7 +64,7 @@ func (s *socket) dropped() *Drops {
 func (s *socket) dropPacket(p *capture.Packet) {
 	s.dropped().drop(p)
 	reason := cmp.Or(printable(p.Drop.Reason), "a reason that is not in the file")
-	if e := s.open[p.ID]; p.ID != 0 && e != nil && e.first != nil && !e.seen[capture.ViewDrop] {
+	if e := s.find(p); e != nil && !e.seen[capture.ViewDrop] {
 		e.seen[capture.ViewDrop], e.reason = true, reason
 		before, agrees := e.compareView(p)
 		e.note(p, before, agrees)

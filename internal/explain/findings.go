@@ -148,6 +148,10 @@ func (s *socket) sayIDs() Finding {
 		f.Text = fmt.Sprintf("The id of %s is that of another one as well (%s), so it is not sure which packets the reads belong to. "+
 			"Captures that ebpfdump convert puts together keep their ids apart.", packetsOf(c.Packets), c.IDs)
 	}
+	if c := s.twins.apart; c.Packets > 0 {
+		f.Text += fmt.Sprintf(" Several captures are in the file: %s %s the id of another one (%s), which has other addresses.",
+			packetsOf(c.Packets), plural(c.Packets, "has", "have"), c.IDs)
+	}
 	return f
 }
 
@@ -176,7 +180,7 @@ func (s *socket) sayBytes() Finding {
 		f.Warning = true
 		f.Text = fmt.Sprintf("The views differ: %s of %s %s other bytes than the %s (beginning in %s).",
 			digits(c.Differ.Packets), readsOf(c.Reads), plural(c.Differ.Packets, "has", "have"), s.reference(), c.Differ.named())
-	case s.out.Packets == 0:
+	case s.out.Packets == 0 && c.Same+c.Partial == 0:
 		f.Text = fmt.Sprintf("There is nothing to compare the %s of %s with.", bytesOf(c.Bytes), readsOf(c.Reads))
 	case c.Same+c.Partial == 0:
 		f.Text = fmt.Sprintf("Nothing could be compared: of no read does the file have the bytes of both sides (%s).", readsOf(c.Reads))
@@ -257,7 +261,7 @@ func (s *socket) complete() bool {
 	if d := s.out.Drops; d != nil && d.Unseen.Packets > 0 {
 		return false
 	}
-	if w := s.out.Wire; w != nil && w.Stopped.Bytes > 0 {
+	if w := s.out.Wire; w != nil && w.Stopped.Bytes > 0 || s.strayed > 0 {
 		return false
 	}
 	return s.paired() && s.out.Delivered.Bytes > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{}

@@ -30,6 +30,9 @@ func (e *entry) settle() (fate string, told bool) {
 		}
 		return fate, true
 	}
+	if e.chosenOnly() {
+		return e.settleChosen(), true
+	}
 	if e.onWireOnly() {
 		return e.settleFrame(), true
 	}

@@ -22,6 +22,9 @@ type entry struct {
 	data   []byte
 	length int
 	seen   [capture.ViewCount]bool
+	// begins is how many bytes each view has before the first one, of those that agree with it.
+	begins [capture.ViewCount]int32
+	agrees [capture.ViewCount]bool
 	// offset0 is the offset in the first view at which the kernel view begins. It is
 	// negative if the first view begins within the kernel view.
 	offset0 int
@@ -38,7 +41,8 @@ type entry struct {
 	delivered  bool
 	sent       bool   // it is a call that sent something
 	departed   bool   // it is a packet that was sent
-	framed     bool   // it was seen on an interface first
+	framed     bool   // it was seen first on an interface, or by the program that chooses a socket
+	refused    bool   // the program that chooses a socket had it dropped
 	reached    bool   // the filter or a hook saw it, or else the file has no view of those
 	piece      bool   // it is a fragment
 	about      bool   // it is ICMP about a packet of the socket
@@ -59,6 +63,7 @@ type entry struct {
 	pending  bool
 
 	next  *entry // of the same socket
+	older *entry // with the same id
 	shown *shown // nil if the packet is not shown
 }
 
