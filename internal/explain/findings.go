@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // findings returns the findings topic by topic. Each sentence states what is in the file,
@@ -51,17 +52,33 @@ func (s *socket) sayBegins() Finding {
 	case "link":
 		f.Text = "The kernel view begins with the link header: the filter gets whole frames."
 	case "network":
-		f.Text = "The kernel view begins with the IP header. There is no link header at offset 0."
+		f.Text = "The kernel view begins with the IP header. There is no link header at offset 0." + s.sayType()
 	case "transport":
 		f.Text = "The kernel view begins with the transport header"
 		if len(s.out.Protocols) > 0 {
 			f.Text += " (" + strings.Join(s.out.Protocols, ", ") + ")"
 		}
-		f.Text += ": there is no link and no IP header at offset 0." + v.saySynthetic()
+		f.Text += ": there is no link and no IP header at offset 0." + v.saySynthetic() + s.sayType()
 	case "message":
 		f.Text = "The kernel view begins with the message itself: there is no link, IP or transport header before it."
 	}
 	return f
+}
+
+// sayType says what filters of this type of socket see, and what its userspace gets, in general.
+func (s *socket) sayType() string {
+	k, ok := capture.KindByName(s.out.Kind)
+	switch {
+	case !ok:
+	case k.TakesProtocol() && s.out.Begins == "network":
+		return " A filter on a SOCK_RAW socket sees that much of every packet, and userspace gets the same bytes."
+	case k.TakesProtocol() || s.out.Begins != "transport":
+	case s.stream:
+		return " A filter on a SOCK_STREAM socket sees that much of every segment, also of the handshake and of ACKs, and userspace gets the stream alone."
+	case k.Protocol() == header.ProtocolUDP || k.Protocol() == header.ProtocolUDPLite:
+		return " A filter on a SOCK_DGRAM socket sees that much of every datagram, and userspace gets the payload alone."
+	}
+	return ""
 }
 
 // saySynthetic says which IP headers are synthetic.

@@ -306,6 +306,16 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.read(udpUser, 1, "0123456789\n")
 		return r.explain(t)
 	},
+	"crowd": func(t testing.TB) *Explanation {
+		r := newRecording()
+		for i := range 1030 {
+			p := r.datagram("0123456789\n")
+			p.Src = netip.AddrPortFrom(client.Addr(), uint16(4000+i))
+			binary.BigEndian.PutUint16(p.Data, p.Src.Port())
+			p.Verdict.Dropped = i%500 == 1 || i >= talksLimit
+		}
+		return explained(t, r.file(t), Options{Packets: 1, Connections: 3})
+	},
 	"chosen alone": func(t testing.TB) *Explanation {
 		r := newRecording()
 		group := &capture.Interface{Kind: "udp", View: capture.ViewSelect, Layer: capture.LayerTransport, Description: synthetic, Members: 2}

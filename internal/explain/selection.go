@@ -85,6 +85,7 @@ func (e *entry) settleChosen() (fate string) {
 	switch {
 	case e.refused:
 		e.socket.strayed++
+		e.lose(laneDropped)
 		return "the program that chooses a socket had the kernel drop it" + e.because()
 	case !e.socket.seesFilter():
 		return "a program chose a socket for it, and the file does not tell what came of that" + e.because()

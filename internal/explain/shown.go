@@ -48,6 +48,7 @@ type shown struct {
 	spans    []span
 	covers   []cover
 	parts    []part
+	talk     *talk
 	omitted  int // number of further parts
 }
 
@@ -131,6 +132,7 @@ func (e *entry) addPart(p *capture.Packet, read uint64, from, readFrom, length i
 func (e *entry) show(fate string) {
 	g := e.shown
 	g.kind, g.id, g.direction, g.src, g.dst, g.fate = e.socket.out.Kind, e.id, e.direction, e.src, e.dst, fate
+	g.talk = e.talk
 	g.time, g.lasted = e.time-e.socket.analysis.first, e.socket.out.Timed
 	view := capture.ViewUser
 	switch {

@@ -40,6 +40,11 @@ type socket struct {
 	// unsure counts the reads that were compared with nothing because several packets have
 	// the id that they name.
 	unsure uint64
+	// talks are the connections, by the addresses of what comes, talkOrder those in the order of their first
+	// packets, and further is all beyond their limit.
+	talks     map[connection]*talk
+	talkOrder []*talk
+	further   *talk
 	// strayed counts packets that came to the program which chooses a socket, and to no filter although the file
 	// has what those saw.
 	strayed uint64
@@ -86,7 +91,7 @@ type view struct {
 func newSocket(a *analysis, kind string) *socket {
 	s := &socket{
 		analysis: a, open: make(map[uint64]*entry), usual: -1,
-		protocols: make(map[uint8]bool), ambiguous: make(map[uint64]bool), late: make(map[uint64]bool), out: &Socket{Kind: kind, Timed: true, Calls: &Calls{}},
+		protocols: make(map[uint8]bool), ambiguous: make(map[uint64]bool), late: make(map[uint64]bool), out: &Socket{Kind: kind, Timed: true, Calls: &Calls{}, Connections: []*Connection{}},
 	}
 	if k, ok := capture.KindByName(kind); ok {
 		s.out.Summary = k.Summary
@@ -372,6 +377,11 @@ func (s *socket) userPacket(p *capture.Packet) {
 		return
 	}
 	s.reads++
+	if e != nil {
+		e.talk.reads(p)
+	} else {
+		s.talk(p.Direction, p.Src, p.Dst).reads(p)
+	}
 	s.out.Mapping.Reads++
 	s.passOver(e, &p.Receipt.DroppedIDs)
 	queue := min(p.Receipt.QueueDropped, p.Drops)
@@ -468,6 +478,9 @@ func (s *socket) settle(e *entry) {
 	}
 	before := s.lost()
 	fate, told := e.settle()
+	if e.reason != "" && !e.lost {
+		e.lose(laneDropped)
+	}
 	if choice := &s.analysis.options.Choice; e.shown != nil && choice.waits() {
 		if choice.late(e, s.lost() > before) {
 			s.analysis.choose(e)
@@ -502,6 +515,7 @@ func (s *socket) finish() {
 	s.finishCgroup()
 	s.finishDrops()
 	s.finishWire()
+	s.finishTalks()
 	for protocol := range s.protocols {
 		if protocol != 0 {
 			out.Protocols = append(out.Protocols, protocolName(protocol))

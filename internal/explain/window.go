@@ -53,6 +53,7 @@ type entry struct {
 	short      bool   // the buffer of a read had no room for the rest
 	dropped    bool   // by the receive queue
 	reason     string // for which the kernel dropped it, empty if it did not
+	lost       bool   // counted as dropped or stopped
 	passed     bool   // a later packet was delivered
 	repeated   bool
 	handshake  bool
@@ -63,6 +64,8 @@ type entry struct {
 	pending  bool
 
 	next  *entry // of the same socket
+	talk  *talk
+	freed int64  // when the kernel dropped it, 0 if it did not
 	older *entry // with the same id
 	shown *shown // nil if the packet is not shown
 }

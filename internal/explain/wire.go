@@ -136,6 +136,7 @@ func (e *entry) settleFrame() (fate string) {
 		return "it was on the wire just before the capture ended"
 	}
 	w.Stopped.add(e.id, payload)
+	e.lose(laneStopped)
 	if e.reason != "" {
 		w.Explained.add(e.id, payload)
 	}
