@@ -490,7 +490,7 @@ func (s *socket) settle(e *entry) {
 	}
 	if e.shown != nil {
 		e.show(fate)
-		e.shown.told = told
+		e.shown.told, e.shown.missed = told, s.lost() > before
 	}
 	e.data = nil
 }

@@ -234,8 +234,7 @@ func height(n, most, full uint64) uint64 {
 }
 
 func (p *printer) packet(g *shown) {
-	name, details := g.title()
-	p.wrapped("", name+": "+strings.Join(details, ", "), bold)
+	p.wrapped("", g.name()+": "+strings.Join(g.details(false), ", "), bold)
 	for _, line := range g.said() {
 		p.wrapped("  ", line, plain)
 	}
