@@ -20,13 +20,17 @@ const openPackets = 50
 // chunk is how many packets a browser lays out together, when they come into sight.
 const chunk = 50
 
-// pageGroup is a connection on the page.
+// pageGroup is a connection on the page: what is said of it, and its packets.
 type pageGroup struct {
+	Head   template.HTML
+	Chunks [][]template.HTML
+}
+
+// pageTalk is what is said of a connection.
+type pageTalk struct {
 	Name, Said string
 	Warning    bool
 	Line       *pageLine
-	// Chunks are its packets.
-	Chunks [][]template.HTML
 }
 
 // pageLine is the drawing of a time line: lanes below each other, laneHeight units high, as wide as it has
@@ -79,15 +83,13 @@ func (e *Explanation) pageGroups() (groups []pageGroup, said string, err error) 
 		items[g], order = item, append(order, item)
 	}
 	for _, g := range e.groups {
-		group := pageGroup{Name: g.name(), Said: g.said(), Warning: g.lost() > 0}
-		if g.drawn() {
-			group.Line = g.line.page()
-			for _, lane := range group.Line.Lanes {
-				size += len(lane.Path)
-			}
+		head, err := render("head", g.pageHead())
+		if err != nil {
+			return nil, "", err
 		}
-		size += len(group.Name) + len(group.Said)
-		groups = append(groups, group)
+		const around = len("<ol>\n</ol>\n</section>\n")
+		size += len(head) + around*(len(g.packets)/chunk+1)
+		groups = append(groups, pageGroup{Head: head})
 	}
 	whole, err := fill(order, pageBytes-size)
 	if err != nil {
@@ -106,6 +108,14 @@ func (e *Explanation) pageGroups() (groups []pageGroup, said string, err error) 
 		said = fmt.Sprintf("There is room for the bytes of %s of %s: --id shows those of others.", digits(uint64(whole)), packetsOf(uint64(len(order))))
 	}
 	return groups, said, nil
+}
+
+func (g *group) pageHead() pageTalk {
+	head := pageTalk{Name: g.name(), Said: g.said(), Warning: g.lost() > 0}
+	if g.drawn() {
+		head.Line = g.line.page()
+	}
+	return head
 }
 
 // fill makes the details of packets, of those that were lost first, as far as there is room, and returns of how many.
