@@ -12,7 +12,7 @@ import (
 // not what else may have happened.
 func (s *socket) findings() []Finding {
 	topics := []func() Finding{
-		s.sayBegins, s.out.sayReach, s.out.sayMetadata, s.sayOwnFilters, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
+		s.sayBegins, s.sayType, s.out.sayReach, s.out.sayMetadata, s.sayOwnFilters, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
 		s.sayMapping, s.out.sayCalls, s.sayLatency, s.saySent, s.sayCgroup, s.sayWire, s.sayDrops, s.saySelections, s.sayTap,
 	}
 	all := []Finding{}
@@ -52,33 +52,37 @@ func (s *socket) sayBegins() Finding {
 	case "link":
 		f.Text = "The kernel view begins with the link header: the filter gets whole frames."
 	case "network":
-		f.Text = "The kernel view begins with the IP header. There is no link header at offset 0." + s.sayType()
+		f.Text = "The kernel view begins with the IP header. There is no link header at offset 0."
 	case "transport":
 		f.Text = "The kernel view begins with the transport header"
 		if len(s.out.Protocols) > 0 {
 			f.Text += " (" + strings.Join(s.out.Protocols, ", ") + ")"
 		}
-		f.Text += ": there is no link and no IP header at offset 0." + v.saySynthetic() + s.sayType()
+		f.Text += ": there is no link and no IP header at offset 0." + v.saySynthetic()
 	case "message":
 		f.Text = "The kernel view begins with the message itself: there is no link, IP or transport header before it."
 	}
 	return f
 }
 
-// sayType says what filters of this type of socket see, and what its userspace gets, in general.
-func (s *socket) sayType() string {
+// sayType says what filters on this type of socket see, and what its userspace gets.
+func (s *socket) sayType() Finding {
+	f := Finding{Topic: "type"}
+	v := s.views[capture.ViewKernel]
 	k, ok := capture.KindByName(s.out.Kind)
-	switch {
-	case !ok:
+	if !ok || v == nil || v.out.Packets == 0 || v.mixed {
+		return f
+	}
+	switch udp := k.Protocol() == header.ProtocolUDP || k.Protocol() == header.ProtocolUDPLite; {
 	case k.TakesProtocol() && s.out.Begins == "network":
-		return " A filter on a SOCK_RAW socket sees that much of every packet, and userspace gets the same bytes."
+		f.Text = "A filter on a SOCK_RAW socket sees every packet from the IP header on, and userspace gets the same bytes."
 	case k.TakesProtocol() || s.out.Begins != "transport":
 	case s.stream:
-		return " A filter on a SOCK_STREAM socket sees that much of every segment, also of the handshake and of ACKs, and userspace gets the stream alone."
-	case k.Protocol() == header.ProtocolUDP || k.Protocol() == header.ProtocolUDPLite:
-		return " A filter on a SOCK_DGRAM socket sees that much of every datagram, and userspace gets the payload alone."
+		f.Text = "A filter on a SOCK_STREAM socket sees every segment from the TCP header on, also of the handshake and of ACKs, and userspace gets the stream alone."
+	case udp:
+		f.Text = "A filter on a SOCK_DGRAM socket sees every datagram from the UDP header on, and userspace gets the payload alone."
 	}
-	return ""
+	return f
 }
 
 // saySynthetic says which IP headers are synthetic.

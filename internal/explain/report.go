@@ -302,7 +302,7 @@ type Losses struct {
 
 // Finding is a statement about a topic.
 type Finding struct {
-	// Topic is "begins", "reach", "beside", "filter", "direction", "ids", "bytes", "unseen", "lost",
+	// Topic is "begins", "type", "reach", "beside", "filter", "direction", "ids", "bytes", "unseen", "lost",
 	// "mapping", "calls", "latency", "sent", "cgroup", "wire", "drop", "select" or "tap".
 	Topic string `json:"topic"`
 	// Warning says that something is wrong.
