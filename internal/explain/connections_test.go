@@ -110,6 +110,32 @@ func TestLargePage(t *testing.T) {
 	equal(t, "opened", strings.Count(small, `<details class="packet" open="open">`), 50)
 }
 
+// A file with one id for all packets costs no more than another.
+func TestSameIDs(t *testing.T) {
+	t.Parallel()
+	r := peers(3*sameIDs, 3*sameIDs, "0123456789\n")
+	for _, p := range r.packets {
+		p.ID = 1
+	}
+	for _, s := range r.explain(t).Report.Sockets {
+		equal(t, "packets", s.Packets, 3*sameIDs)
+	}
+	s := &socket{open: make(map[uint64]*entry)}
+	for range 3 * sameIDs {
+		s.opens(&entry{id: 1, first: udpKernel})
+	}
+	n := 0
+	for e := s.open[1]; e != nil; e = e.older {
+		n++
+	}
+	equal(t, "remembered", n, sameIDs)
+	for s.open[1] != nil {
+		s.closes(s.open[1])
+		n--
+	}
+	equal(t, "forgotten at once", n, sameIDs-1)
+}
+
 // Captures that mergecap has put together have the same ids: each packet has its own reads, by addresses.
 func TestMergedCaptures(t *testing.T) {
 	t.Parallel()

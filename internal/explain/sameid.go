@@ -59,6 +59,10 @@ func (t *twins) add(e *entry) (certain bool) {
 	return true
 }
 
+// sameIDs is of how many captures packets with the same id are told apart in the window, so that no file
+// makes finding one long.
+const sameIDs = 16
+
 // place is a hash of a packet's addresses, never 0.
 func (t *twins) place(e *entry) uint32 {
 	var h maphash.Hash
@@ -108,9 +112,14 @@ func (s *socket) opens(e *entry) {
 	}
 	e.older = s.open[e.id]
 	s.open[e.id] = e
+	last := e
+	for n := 1; n < sameIDs && last.older != nil; n++ {
+		last = last.older
+	}
+	last.older = nil
 }
 
-// closes forgets a packet that leaves the window. It is the oldest one with its id.
+// closes forgets a packet that leaves the window. It is the oldest one with its id, or forgotten already.
 func (s *socket) closes(e *entry) {
 	newest := s.open[e.id]
 	if newest == e {

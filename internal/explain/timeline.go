@@ -31,8 +31,12 @@ type timeline struct {
 	lanes              [laneCount][]uint32
 }
 
-// add counts an event.
+// latest is after all times that a time line has: no file makes one longer than can be computed with.
+const latest = 1 << 62
+
+// add counts an event. Times before the epoch are taken for it.
 func (t *timeline) add(l lane, at int64) {
+	at = min(max(at, 0), latest)
 	if !t.begun {
 		t.begun, t.start, t.end, t.origin = true, at, at, at
 	}

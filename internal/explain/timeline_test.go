@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -60,12 +61,18 @@ func TestTimelineFolds(t *testing.T) {
 	t.Parallel()
 	var line timeline
 	for at := range int64(1000) {
-		line.add(laneArrived, at)
+		line.add(laneArrived, 1000+at)
 	}
-	line.add(laneDropped, 999)
-	line.add(laneArrived, -24)
+	line.add(laneDropped, 1999)
+	line.add(laneArrived, 976)
 	equal(t, "cells", len(line.lanes[laneArrived]), 256)
 	equal(t, "in a cell", line.lanes[laneArrived][100], 4)
 	equal(t, "first", line.lanes[laneArrived][0], 1)
 	equal(t, "dropped", line.columns(laneDropped, 8)[7], 1)
+	// No time of a file is too much.
+	for _, at := range []int64{math.MaxInt64, math.MinInt64, 0} {
+		line.add(laneRead, at)
+	}
+	equal(t, "read", line.columns(laneRead, 8)[0], 2)
+	equal(t, "read", line.columns(laneRead, 8)[7], 1)
 }
