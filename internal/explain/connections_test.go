@@ -105,6 +105,10 @@ func TestLargePage(t *testing.T) {
 		}
 	}
 	wants(t, page, fmt.Sprintf("There is room for the bytes of %d of 10,000 packets", len(whole)))
+	// So it is with many connections.
+	if page := pageOf(t, explained(t, peers(10000, 5000, "0123456789\n").file(t), Options{Packets: -1, Connections: -1})); len(page) > 2_000_000 {
+		t.Errorf("%d bytes", len(page))
+	}
 	// A small one has all of them, opened.
 	small := pageOf(t, explained(t, peers(50, 3, "0123456789\n").file(t), Options{Packets: -1}))
 	equal(t, "opened", strings.Count(small, `<details class="packet" open="open">`), 50)

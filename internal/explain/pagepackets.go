@@ -14,6 +14,9 @@ import (
 // there is room for chooses some.
 const pageBytes = 1_900_000
 
+// drawingBytes is up to where connections have a drawing of their time line, which is some hundreds of them.
+const drawingBytes = 300_000
+
 // openPackets is up to how many packets a page shows opened.
 const openPackets = 50
 
@@ -73,7 +76,7 @@ type pageItem struct {
 func (e *Explanation) pageGroups() (groups []pageGroup, said string, err error) {
 	items := make(map[*shown]*pageItem, len(e.packets))
 	order := make([]*pageItem, 0, len(e.packets))
-	size := 0
+	size, drawn := 0, 0
 	for _, g := range e.packets {
 		item := &pageItem{g: g}
 		if item.line, err = render("line", g.pageLine()); err != nil {
@@ -83,10 +86,11 @@ func (e *Explanation) pageGroups() (groups []pageGroup, said string, err error) 
 		items[g], order = item, append(order, item)
 	}
 	for _, g := range e.groups {
-		head, err := render("head", g.pageHead())
+		head, err := render("head", g.pageHead(drawn < drawingBytes))
 		if err != nil {
 			return nil, "", err
 		}
+		drawn += len(head)
 		const around = len("<ol>\n</ol>\n</section>\n")
 		size += len(head) + around*(len(g.packets)/chunk+1)
 		groups = append(groups, pageGroup{Head: head})
@@ -110,9 +114,10 @@ func (e *Explanation) pageGroups() (groups []pageGroup, said string, err error) 
 	return groups, said, nil
 }
 
-func (g *group) pageHead() pageTalk {
+// pageHead is what is said of a connection, with a drawing if there is one and room for it.
+func (g *group) pageHead(room bool) pageTalk {
 	head := pageTalk{Name: g.name(), Said: g.said(), Warning: g.lost() > 0}
-	if g.drawn() {
+	if room && g.drawn() {
 		head.Line = g.line.page()
 	}
 	return head
