@@ -175,8 +175,7 @@ func firstError(errs ...error) error {
 
 // interfaceLines prints a line for each interface name, which several sockets of a
 // process can share, and one for the account of each kind that has one. The packets cut
-// off by the snaplen are only counted in total, so they are shown only if there is one
-// kind.
+// off by the snaplen are only counted in total: of several kinds they have a line of their own.
 func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statistics) {
 	var all []*nameSum
 	byName := make(map[string]*nameSum)
@@ -216,7 +215,7 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 			r.printf("%s: %s", sum.name, counted(sum.packets, "packet"))
 		}
 	}
-	if named[capture.ViewKernel] > 1 || len(kinds) > 1 {
+	if (named[capture.ViewKernel] > 1 || len(kinds) > 1) && (c.Tap.Truncated > 0 || r.plan.verbose) {
 		r.printf("of all: %s", cut)
 	}
 	for _, sum := range all {
