@@ -134,7 +134,7 @@ func (f *captureFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVarP(&f.hex, "hex", "x", false, "without -o or with --print, print each packet's bytes as well")
 	flags.BoolVar(&f.print, "print", false, "beside -o FILE, print a line for each packet as well")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no counter and no closing lines")
-	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself, and closing lines of all views also if nothing was lost")
 }
 
 // plan checks the flags. Every error is a usage error, except for missing files and
