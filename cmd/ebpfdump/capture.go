@@ -101,7 +101,7 @@ at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	}
 	f.register(cmd.Flags())
 	completeSelection(cmd, &f.live)
-	completeViews(cmd)
+	register(cmd, "listen", f.completeListen)
 	return cmd
 }
 

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/outfile"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
+)
+
+// release is the version of a build that no repository tells of, as of a distribution's: the linker
+// sets it (make build VERSION=...).
+var release string
+
+// build is what the program was built from.
+type build struct {
+	version  string // of the module: a tag, or one that the Go tool makes of the commit
+	commit   string // empty if it is not known
+	date     time.Time
+	modified bool // there were changes beside the commit
+}
+
+// unknownVersion is what the Go tool calls a module of which it knows no version.
+const unknownVersion = "(devel)"
+
+// builtFrom reads what the Go tool has put into the program.
+func builtFrom(info *debug.BuildInfo, release string) build {
+	b := build{version: info.Main.Version}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.commit = s.Value
+		case "vcs.time":
+			b.date, _ = time.Parse(time.RFC3339, s.Value)
+		case "vcs.modified":
+			b.modified = s.Value == "true"
+		}
+	}
+	if release != "" {
+		b.version = release
+	}
+	if b.version == "" {
+		b.version = unknownVersion
+	}
+	return b
+}
+
+func thisBuild() build {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		info = &debug.BuildInfo{}
+	}
+	return builtFrom(info, release)
+}
+
+// version is the module's version as the Go tool recorded it.
+func version() string { return thisBuild().version }
+
+// versionText is what --version prints.
+func versionText() string {
+	b := thisBuild()
+	if b.commit == "" {
+		b = b.ofRun()
+	}
+	text := "ebpfdump " + b.version + "\n"
+	if b.commit != "" {
+		text += "commit " + b.commit
+		if !b.date.IsZero() {
+			text += " of " + b.date.UTC().Format("2006-01-02 15:04:05 UTC")
+		}
+		if b.modified {
+			text += ", with changes that are not committed"
+		}
+		text += "\n"
+	}
+	return text + fmt.Sprintf("built with %s for %s/%s\n", runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// ofRun adds the commit to what go run has built, into which the Go tool puts none. That was a moment
+// ago, so it is the one that the clone is at.
+func (b build) ofRun() build {
+	program, err := os.Executable()
+	_, source, _, ok := runtime.Caller(0)
+	if err != nil || !ok || !isOfRun(program) || !filepath.IsAbs(source) {
+		return b
+	}
+	if commit, date, err := headCommit(filepath.Dir(source)); err == nil {
+		b.commit, b.date = commit, date
+	}
+	return b
+}
+
+// isOfRun tells whether a program is where go run puts what it has built.
+func isOfRun(program string) bool { return strings.Contains(filepath.Dir(program), "/go-build") }
+
+// headCommit asks git at which commit a folder's clone is. It does so with commands that run nothing
+// which the clone's configuration names, and only in folders of the user's own.
+func headCommit(folder string) (commit string, date time.Time, err error) {
+	var st unix.Stat_t
+	if err := unix.Stat(folder, &st); err != nil {
+		return "", date, fmt.Errorf("looking at %s: %w", folder, err)
+	}
+	if caller := outfile.Caller(); !caller.Owns(st.Uid) {
+		return "", date, fmt.Errorf("%s belongs to another user", folder)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), gitTime)
+	defer cancel()
+	git := func(args ...string) ([]byte, error) {
+		cmd := exec.CommandContext(ctx, "git", append([]string{"-C", folder}, args...)...)
+		cmd.Env = append(os.Environ(), "GIT_NO_LAZY_FETCH=1", "GIT_OPTIONAL_LOCKS=0")
+		return cmd.Output()
+	}
+	name, err := git("rev-parse", "--verify", "HEAD^{commit}")
+	if err != nil {
+		return "", date, fmt.Errorf("asking git for the commit: %w", err)
+	}
+	commit = terminal.Plain(string(bytes.TrimSpace(name)))
+	object, err := git("cat-file", "commit", commit)
+	if err != nil {
+		return "", date, fmt.Errorf("asking git for commit %s: %w", commit, err)
+	}
+	return commit, commitDate(string(object)), nil
+}
+
+// gitTime is what git has to answer: nobody waits longer to be told a version.
+const gitTime = 2 * time.Second
+
+// commitDate is when a commit was made, by its object's line "committer NAME <MAIL> SECONDS ZONE";
+// zero if it has none.
+func commitDate(object string) time.Time {
+	for line := range strings.Lines(object) {
+		rest, ok := strings.CutPrefix(line, "committer ")
+		if !ok {
+			continue
+		}
+		fields := strings.Fields(rest[strings.LastIndexByte(rest, '>')+1:])
+		if len(fields) == 0 {
+			return time.Time{}
+		}
+		seconds, err := strconv.ParseInt(fields[0], 10, 64)
+		if err != nil {
+			return time.Time{}
+		}
+		return time.Unix(seconds, 0)
+	}
+	return time.Time{}
+}
