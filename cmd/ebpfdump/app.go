@@ -221,7 +221,7 @@ if it cannot be run.`,
 	// Help is wrapped for terminals of 80 columns.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.AddCommand(a.captureCommand(), a.listCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
-		a.surveyCommand(), a.doctorCommand(), a.extcapCommand(), a.wiresharkCommand())
+		a.surveyCommand(), a.doctorCommand(), a.extcapCommand(), a.wiresharkCommand(), a.manualCommand())
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
 	complete(root)
 	refuseUnknown(root)
@@ -246,6 +246,7 @@ func refuseUnknown(root *cobra.Command) {
 				return nil
 			}
 		case "completion":
+			describeCompletion(cmd)
 			cmd.Args = nil
 			cmd.RunE = func(cmd *cobra.Command, args []string) error {
 				if len(args) > 0 {

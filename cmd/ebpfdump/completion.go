@@ -1,11 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,6 +90,51 @@ func complete(cmd *cobra.Command) {
 		}
 	}
 }
+
+// completionUses are how each shell reads its script for the time that it runs, and what it needs to.
+var completionUses = map[string]string{
+	"bash":       "source <(ebpfdump completion bash)\n\nThe package bash-completion must be there.",
+	"zsh":        "autoload -U compinit; compinit\n  source <(ebpfdump completion zsh)",
+	"fish":       "ebpfdump completion fish | source",
+	"powershell": "ebpfdump completion powershell | Out-String | Invoke-Expression",
+}
+
+// describeCompletion says of cobra's command what is so with this program.
+func describeCompletion(cmd *cobra.Command) {
+	cmd.Short = "Write the script by which a shell completes commands"
+	cmd.Long = `Writes a script by which a shell completes the commands, flags and values of
+ebpfdump: kinds, views and forms, processes, and the descriptors and ports of the
+process that --pid names. Installing ebpfdump puts it where the shells look for
+it.`
+	for _, shell := range cmd.Commands() {
+		shell.Short = "for " + shell.Name()
+		shell.Long = "For the shell that runs:\n\n  " + completionUses[shell.Name()]
+		if shell.Name() == "bash" {
+			shell.RunE = writeBashCompletion
+		}
+	}
+}
+
+// writeBashCompletion writes cobra's script, with a change: bash 5.2 puts a backslash before a comma when it
+// quotes (printf %q), so that what is typed of a list would be no beginning of what is offered.
+func writeBashCompletion(cmd *cobra.Command, _ []string) error {
+	plain, err := cmd.Flags().GetBool("no-descriptions")
+	if err != nil {
+		return err
+	}
+	var script bytes.Buffer
+	if err := cmd.Root().GenBashCompletionV2(&script, !plain); err != nil {
+		return fmt.Errorf("making the script: %w", err)
+	}
+	text := quotedWord.ReplaceAllString(script.String(), "$0; $1$2=$${$1$2//\\\\,/,}")
+	if _, err := io.WriteString(cmd.OutOrStdout(), text); err != nil {
+		return fmt.Errorf("writing the script: %w", err)
+	}
+	return nil
+}
+
+// quotedWord is where the script quotes a single word.
+var quotedWord = regexp.MustCompile(`(?m)^\s+printf -v (comp) "%q" .*$|^\s+(COMPREPLY\[0\])=\$\(printf "%q" .*\)$`)
 
 func register(cmd *cobra.Command, flag string, offer cobra.CompletionFunc) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, offer); err != nil {
@@ -209,10 +257,9 @@ func (f *captureFlags) completeListen(_ *cobra.Command, _ []string, typed string
 	case kind.Family() == unix.AF_UNIX:
 		return nil, cobra.ShellCompDirectiveDefault
 	case kind.Family() == unix.AF_PACKET:
-		devices, _ := net.Interfaces()
 		return among(typed, func(yield func(value, about string)) {
-			for _, d := range devices {
-				yield(d.Name, "")
+			for _, name := range deviceNames() {
+				yield(name, "")
 			}
 		}), cobra.ShellCompDirectiveNoFileComp
 	case kind.Address() != "":

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -101,8 +102,11 @@ func (b build) ofRun() build {
 	return b
 }
 
-// isOfRun tells whether a program is where go run puts what it has built.
-func isOfRun(program string) bool { return strings.Contains(filepath.Dir(program), "/go-build") }
+// runPlaces are where go run puts what it has built: in a folder for the time of the run, or in its
+// cache.
+var runPlaces = regexp.MustCompile(`/go-build[0-9]+/b[0-9]+/exe/[^/]+$|/[0-9a-f]{2}/[0-9a-f]+-d/[^/]+$`)
+
+func isOfRun(program string) bool { return runPlaces.MatchString(program) }
 
 // headCommit asks git at which commit a folder's clone is. It does so with commands that run nothing
 // which the clone's configuration names, and only in folders of the user's own.
