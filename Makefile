@@ -70,11 +70,11 @@ uninstall: ## removes what install has installed
 	rm -f $(addprefix $(DESTDIR),$(BINDIR)/ebpfdump $(MANDIR)/ebpfdump.1 $(MANDIR)/ebpfdump-*.1 $(BASHDIR)/ebpfdump \
 		$(ZSHDIR)/_ebpfdump $(FISHDIR)/ebpfdump.fish $(UNITDIR)/ebpfdump@.service)
 
-# A release has a tag. What is between two of them is called after its commit, as the Go tool does.
+# A release has a tag. What has none is called after the time of its commit, in a form that all packages know.
 NFPM = github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
 ARCHITECTURES = amd64 arm64 riscv64
 PACKAGE_VERSION = $(or $(VERSION),$(shell git describe --exact-match --tags --match 'v[0-9]*' 2>/dev/null || \
-	TZ=UTC git show -s --date=format-local:%Y%m%d%H%M%S --format=v0.0.0-%cd-%h 2>/dev/null || echo v0.0.0))
+	TZ=UTC git show -s --date=format-local:%Y%m%d%H%M%S --format=v0.0.0-git%cd 2>/dev/null || echo v0.0.0))
 HOST = $(shell go env GOHOSTARCH)
 
 binaries: $(ARCHITECTURES:%=build/linux-%/ebpfdump) ## builds static programs for all ARCHITECTURES
