@@ -38,14 +38,16 @@ ZSHDIR = $(PREFIX)/share/zsh/site-functions
 FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
 UNITDIR = $(PREFIX)/lib/systemd/system
 
-# The version of a build that git tells nothing of, as from an archive of the sources.
+# The version of a build that git tells nothing of, as from an archive of the sources. What git tells
+# goes into the program also where the Go tool does not ask it (-buildvcs=false).
 VERSION =
-RELEASE = $(if $(VERSION),-ldflags '-X main.release=$(VERSION)')
+STAMPS = $(if $(VERSION),-X main.release=$(VERSION)) -X main.linkedCommit=$(shell git rev-parse HEAD 2>/dev/null) \
+	-X main.linkedTime=$(shell git show -s --format=%cI 2>/dev/null) -X main.linkedChanges=$(if $(shell git status --porcelain -uno 2>/dev/null),yes)
 
 .PHONY: build install uninstall binaries packages check-packages test programs tools lint generate check-generate samples bench bench-peers fuzz kernels objects clean
 
 build: ## builds ./ebpfdump
-	CGO_ENABLED=0 go build $(RELEASE) -o ebpfdump ./cmd/ebpfdump
+	CGO_ENABLED=0 go build -ldflags '$(STAMPS)' -o ebpfdump ./cmd/ebpfdump
 
 ebpfdump:
 	$(MAKE) build
@@ -77,10 +79,10 @@ PACKAGE_VERSION = $(or $(VERSION),$(shell git describe --exact-match --tags --ma
 	TZ=UTC git show -s --date=format-local:%Y%m%d%H%M%S --format=v0.0.0-git%cd 2>/dev/null || echo v0.0.0))
 HOST = $(shell go env GOHOSTARCH)
 
-binaries: $(ARCHITECTURES:%=build/linux-%/ebpfdump) ## builds static programs for all ARCHITECTURES
+binaries: $(sort $(HOST:%=build/linux-%/ebpfdump) $(ARCHITECTURES:%=build/linux-%/ebpfdump)) ## builds static programs for all ARCHITECTURES
 
 build/linux-%/ebpfdump: FORCE
-	CGO_ENABLED=0 GOOS=linux GOARCH=$* go build -trimpath -ldflags '-s -w -X main.release=$(PACKAGE_VERSION)' -o $@ ./cmd/ebpfdump
+	CGO_ENABLED=0 GOOS=linux GOARCH=$* go build -trimpath -ldflags '-s -w $(STAMPS) -X main.release=$(PACKAGE_VERSION)' -o $@ ./cmd/ebpfdump
 
 packages: binaries build/nfpm ## makes a deb, an rpm and an apk package for all ARCHITECTURES, in build/packages
 	@rm -rf build/packages build/stage && mkdir -p build/packages
@@ -97,7 +99,8 @@ build/nfpm:
 	GOBIN=$(CURDIR)/build go install $(NFPM)
 
 check-packages: packages ## installs the packages and removes them again, in folders, as far as the tools are here
-	./packaging/check build/packages
+	./.ci/tools .ci/packages
+	./packaging/check build/packages $(ARCHITECTURES)
 
 
 test: tools ## installs what the tests need, and runs them all

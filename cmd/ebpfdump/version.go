@@ -20,9 +20,10 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// release is the version of a build that no repository tells of, as of a distribution's: the linker
-// sets it (make build VERSION=...).
-var release string
+// What the linker sets (make build): the version of a release that no repository tells of, as of a
+// distribution's, and the commit with its time, for builds where the Go tool does not ask git
+// (-buildvcs=false).
+var release, linkedCommit, linkedTime, linkedChanges string
 
 // build is what the program was built from.
 type build struct {
@@ -36,8 +37,9 @@ type build struct {
 const unknownVersion = "(devel)"
 
 // builtFrom reads what the Go tool has put into the program.
-func builtFrom(info *debug.BuildInfo, release string) build {
-	b := build{version: info.Main.Version}
+func builtFrom(info *debug.BuildInfo) build {
+	b := build{version: info.Main.Version, commit: linkedCommit, modified: linkedChanges != ""}
+	b.date, _ = time.Parse(time.RFC3339, linkedTime)
 	for _, s := range info.Settings {
 		switch s.Key {
 		case "vcs.revision":
@@ -62,7 +64,7 @@ func thisBuild() build {
 	if !ok {
 		info = &debug.BuildInfo{}
 	}
-	return builtFrom(info, release)
+	return builtFrom(info)
 }
 
 // version is the module's version as the Go tool recorded it.

@@ -14,19 +14,25 @@ import (
 )
 
 func TestBuiltFrom(t *testing.T) {
-	t.Parallel()
 	info := &debug.BuildInfo{Main: debug.Module{Version: "v0.2.0"}, Settings: []debug.BuildSetting{
 		{Key: "vcs.revision", Value: "0123abc"}, {Key: "vcs.time", Value: "2026-11-26T20:45:22Z"}, {Key: "vcs.modified", Value: "true"},
 	}}
 	want := build{"v0.2.0", "0123abc", time.Date(2026, 11, 26, 20, 45, 22, 0, time.UTC), true}
-	if got := builtFrom(info, ""); got != want {
+	if got := builtFrom(info); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
-	want.version = "v0.3.0-1"
-	if got := builtFrom(info, "v0.3.0-1"); got != want {
-		t.Errorf("%+v, want %+v", got, want)
+	if got := builtFrom(&debug.BuildInfo{}); got != (build{version: unknownVersion}) {
+		t.Errorf("%+v", got)
 	}
-	if got := builtFrom(&debug.BuildInfo{}, ""); got != (build{version: unknownVersion}) {
+	defer func() { release, linkedCommit, linkedTime, linkedChanges = "", "", "", "" }()
+	release, linkedCommit, linkedTime, linkedChanges = "v0.3.0-1", "456def", "2026-11-27T20:45:22+01:00", ""
+	info.Settings[2].Value = "false"
+	want.version, want.modified = "v0.3.0-1", false
+	if got := builtFrom(info); got != want {
+		t.Errorf("%+v, want what the Go tool says, but for the version: %+v", got, want)
+	}
+	got := builtFrom(&debug.BuildInfo{})
+	if got.version != "v0.3.0-1" || got.commit != "456def" || got.modified || !got.date.Equal(time.Date(2026, 11, 27, 19, 45, 22, 0, time.UTC)) {
 		t.Errorf("%+v", got)
 	}
 }
