@@ -34,6 +34,7 @@ type captureFlags struct {
 	quiet, verbose             bool
 	immediate, failOnDrop      bool
 	hex, print                 bool
+	choices                    bool // only to be listed
 	filter                     filterFlags
 	series                     seriesFlags
 	tlsKeys                    string
@@ -91,11 +92,15 @@ at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
   ebpfdump capture --sock udp -l 0.0.0.0:5353 --duration 10s
   ebpfdump capture --sock udp --reuseport 4 --reuseport-filter pick.o
   ebpfdump capture --sock raw --proto icmp -o - | tshark -r -
+  ebpfdump capture -D --pid nginx
 ` + liveExample,
 		Args: f.live.arguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			capture := a.capture
-			if f.live.wanted(cmd) {
+			switch {
+			case f.choices:
+				return a.captureChoices(cmd, f)
+			case f.live.wanted(cmd):
 				capture = func(f captureFlags) error { return a.captureLive(cmd, f) }
 			}
 			return a.refusal(f.use().Advise(capture(f)), f.verbose)
@@ -103,13 +108,14 @@ at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	}
 	f.register(cmd.Flags())
 	completeSelection(cmd, &f.live)
-	completeViews(cmd)
+	register(cmd, "listen", f.completeListen)
 	return cmd
 }
 
 func (f *captureFlags) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	flags.StringVar(&f.sock, "sock", "", "`KIND` of socket to open")
+	flags.BoolVarP(&f.choices, "list-interfaces", "D", false, "capture nothing, and list the kinds of socket or, with --pid or --cgroup, the sockets that there are")
 	f.live.register(flags)
 	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962);\nan interface, a path or @NAME, netlink groups, a vsock port for kinds without")
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
