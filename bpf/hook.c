@@ -9,6 +9,7 @@
 // are followed, too.
 
 #include "record.h"
+#include "expression.h"
 #include "descriptor.h"
 #include "marks.h"
 #include "scope.h"
@@ -161,6 +162,20 @@ static __always_inline __u32 limit(const struct arrival *at)
 	return most > PACKET_MAX ? PACKET_MAX : most;
 }
 
+/* Tells whether the expression chooses a packet, at whose network header the hook's bytes begin. */
+static __attribute__((noinline)) int is_chosen(struct __sk_buff *skb)
+{
+	__u64 first[3] = {};
+
+	return !bpf_skb_load_bytes(skb, 0, first, FIRST_MAX) && is_wanted(skb, 0, first);
+}
+
+/* How many bytes are recorded. */
+static __always_inline __u32 room(const struct arrival *at)
+{
+	return at->hook & HOOK_UNWANTED ? NOTE_MAX + at->before : limit(at);
+}
+
 SEC("cgroup_skb/ingress")
 int arrived(struct __sk_buff *skb)
 {
@@ -187,6 +202,8 @@ int arrived(struct __sk_buff *skb)
 	if (at.filter && bpf_map_lookup_elem(&wrappers, &at.filter))
 		return 1; /* the tap records it */
 	count(&c->seen);
+	if (selective && !is_chosen(skb) && !leave_out(c, &at))
+		return 1;
 	at.nonlinear = nonlinear(skb);
 	at.start = filter_offset(skb, at.family, at.type);
 	if (at.start > skb->len) {
@@ -197,7 +214,7 @@ int arrived(struct __sk_buff *skb)
 		at.before = at.start;
 		at.start = 0;
 	}
-	record_packet(skb, c, &at, limit(&at));
+	record_packet(skb, c, &at, room(&at));
 	return 1;
 }
 
@@ -225,6 +242,10 @@ int departed(struct __sk_buff *skb)
 	if (!c)
 		return 1;
 	count(&c->seen);
+	if (selective && !is_chosen(skb)) {
+		count(&c->unwanted);
+		return 1;
+	}
 	at.nonlinear = nonlinear(skb);
 	at.before = filter_offset(skb, at.family, at.type);
 	if (at.before > skb->len)
