@@ -76,12 +76,14 @@ struct freed {
 };
 
 /* As in expression.h, of the kernel's memory: of a packet in pieces only the first one is there. */
-static __attribute__((noinline)) __s64 packet_word(struct freed *f, __s32 before, __u64 offset, __u32 size)
+__attribute__((noinline)) __s64 packet_word(struct freed *f, __s32 before, __u64 offset, __u32 size)
 {
 	__u32 word = 0;
 	__u16 half = 0;
 	__u8 byte = 0;
 
+	if (!f)
+		return -1;
 	if (!size)
 		return f->length;
 	if (offset > PACKET_MAX || offset + size > f->linear)
@@ -397,9 +399,9 @@ static __attribute__((noinline)) int choose_by_address(struct freed *f, const st
 /* Tells whether the expression chooses a packet. */
 static __attribute__((noinline)) int is_chosen(struct freed *f)
 {
-	__u64 first[3] = {};
+	struct first_bytes first = {};
 
-	return f->linear >= FIRST_MAX && !bpf_probe_read_kernel(first, FIRST_MAX, (void *)f->network) && is_wanted(f, 0, first);
+	return f->linear >= FIRST_MAX && !bpf_probe_read_kernel(&first, FIRST_MAX, (void *)f->network) && is_wanted(f, 0, &first);
 }
 
 SEC("tp_btf/kfree_skb")

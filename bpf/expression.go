@@ -89,7 +89,7 @@ func (e *Expression) splice(spec *ebpf.CollectionSpec, notes bool) error {
 
 // replace puts the expression into a program.
 func (e *Expression) replace(program *ebpf.ProgramSpec) error {
-	own, calls, err := translateExpression(e.program)
+	own, calls, err := translateExpression(e.program, program.Type == ebpf.Tracing)
 	if err != nil {
 		return err
 	}
@@ -117,17 +117,25 @@ func (e *Expression) replace(program *ebpf.ProgramSpec) error {
 	return err
 }
 
-// Where the function keeps what it was called with.
+// Where the function keeps what it was called with, below the words of memory.
 const (
-	regFirst    = asm.R9
 	beforeStack = -4*memoryWords - 8
+	firstStack  = beforeStack - 24
 )
 
 // translateExpression translates an expression into the function wants of expression.h. calls tells whether
-// it calls packet_word.
-func translateExpression(program expression.Program) (own asm.Instructions, calls bool, err error) {
+// it calls packet_word; nullable says that the verifier takes its first argument for a pointer that may be none.
+func translateExpression(program expression.Program, nullable bool) (own asm.Instructions, calls bool, err error) {
 	t := &translation{packet: &packetFunction{}}
-	t.emit(asm.Mov.Reg(regFirst, asm.R3), asm.StoreMem(asm.R10, beforeStack, asm.R2, asm.DWord))
+	t.emit(
+		asm.StoreMem(asm.R10, beforeStack, asm.R2, asm.DWord),
+		asm.StoreMem(asm.R10, firstStack, asm.R3, asm.DWord),
+		asm.StoreMem(asm.R10, firstStack+8, asm.R4, asm.DWord),
+		asm.StoreMem(asm.R10, firstStack+16, asm.R5, asm.Word),
+	)
+	if nullable {
+		t.emit(asm.JNE.Imm(asm.R1, 0, "given"), asm.Mov.Imm(regA, 0), asm.Return(), asm.Mov.Imm(regX, 0).WithSymbol("given"))
+	}
 	if err := t.translate(program); err != nil {
 		return nil, false, err
 	}
@@ -142,7 +150,7 @@ type packetFunction struct{ calls int }
 func (f *packetFunction) word(t *translation, size asm.Size, offset uint32, indexed bool) {
 	bytes := uint32(size.Sizeof())
 	if !indexed && offset%bytes == 0 && offset+bytes <= firstBytes {
-		t.emit(asm.LoadMem(regA, regFirst, int16(offset), size))
+		t.emit(asm.LoadMem(regA, asm.R10, firstStack+int16(offset), size))
 		if bytes > 1 && binary.NativeEndian.Uint16([]byte{1, 0}) == 1 {
 			t.emit(asm.HostTo(asm.BE, regA, size))
 		}

@@ -19,7 +19,8 @@ const volatile __u32 notes_unwanted = 0;
 
 /* Loads a number of 4, 2 or 1 bytes at an offset from the network header on. before is how many
  * bytes that header comes before the program's offset 0. A size of 0 stands for the packet's length.
- * Negative outside of the packet.
+ * Negative outside of the packet. Global, as wants(), so that the verifier goes through it once, and not
+ * once for each call.
  */
 #ifndef PACKET_WORD
 static __always_inline long load_packet(struct __sk_buff *skb, __s32 before, __u64 offset, void *to, __u32 size)
@@ -30,7 +31,7 @@ static __always_inline long load_packet(struct __sk_buff *skb, __s32 before, __u
 	return bpf_skb_load_bytes(skb, offset - before, to, size);
 }
 
-static __attribute__((noinline)) __s64 packet_word(struct __sk_buff *skb, __s32 before, __u64 offset, __u32 size)
+__attribute__((noinline)) __s64 packet_word(struct __sk_buff *skb, __s32 before, __u64 offset, __u32 size)
 {
 	__u32 word = 0;
 	__u16 half = 0;
@@ -49,25 +50,31 @@ static __attribute__((noinline)) __s64 packet_word(struct __sk_buff *skb, __s32 
 #define PACKET_WORD struct __sk_buff
 #endif
 
-/* Tells whether a packet is wanted, whose first bytes are there already. What stands here only
- * keeps the compiler from inferring anything of the arguments.
+/* Tells whether a packet is wanted, whose first 20 bytes are there already: as numbers, because before
+ * 5.12 a global function takes no pointer to them. What stands here only keeps the compiler from
+ * inferring anything.
  */
-static __attribute__((noinline)) int wants(PACKET_WORD *packet, __s32 before, const __u64 *first)
+__attribute__((noinline)) int wants(PACKET_WORD *packet, __s32 before, __u64 first, __u64 second, __u32 third)
 {
-	__u64 offset = *first;
-	__u32 size = 4;
+	__u64 offset = first + second + third;
 	__s64 word;
 
-	asm volatile("" : "+r"(before), "+r"(offset), "+r"(size));
-	word = packet_word(packet, before, offset, size);
+	if (!packet)
+		return 0;
+	word = packet_word(packet, before, offset, 4);
 	asm volatile("" : "+r"(word));
 	return word;
 }
 
-static __always_inline int is_wanted(PACKET_WORD *packet, __s32 before, const __u64 *first)
+struct first_bytes {
+	__u64 first, second;
+	__u32 third;
+	__u32 reserved;
+};
+
+static __always_inline int is_wanted(PACKET_WORD *packet, __s32 before, const struct first_bytes *bytes)
 {
-	asm volatile("" : "+r"(before));
-	return wants(packet, before, first);
+	return wants(packet, before, bytes->first, bytes->second, bytes->third);
 }
 
 static __always_inline int is_ip(__u16 protocol)

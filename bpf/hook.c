@@ -165,9 +165,9 @@ static __always_inline __u32 limit(const struct arrival *at)
 /* Tells whether the expression chooses a packet, at whose network header the hook's bytes begin. */
 static __attribute__((noinline)) int is_chosen(struct __sk_buff *skb)
 {
-	__u64 first[3] = {};
+	struct first_bytes first = {};
 
-	return !bpf_skb_load_bytes(skb, 0, first, FIRST_MAX) && is_wanted(skb, 0, first);
+	return !bpf_skb_load_bytes(skb, 0, &first, FIRST_MAX) && is_wanted(skb, 0, &first);
 }
 
 /* How many bytes are recorded. */

@@ -68,27 +68,28 @@ static __attribute__((noinline)) __u32 ipv6_transport(struct __sk_buff *skb)
 	return at;
 }
 
-static __always_inline int begins(struct __sk_buff *skb, __u32 at, const __u64 *first)
+static __always_inline int begins(struct __sk_buff *skb, __u32 at, const struct first_bytes *bytes)
 {
-	__u64 here[3] = {};
+	struct first_bytes here = {};
 
-	return !bpf_skb_load_bytes(skb, at, here, FIRST_MAX) && here[0] == first[0] && here[1] == first[1] && here[2] == first[2];
+	return !bpf_skb_load_bytes(skb, at, &here, FIRST_MAX) && here.first == bytes->first && here.second == bytes->second &&
+	       here.third == bytes->third;
 }
 
 /* How many bytes the network header comes before the filter's offset 0, which depends on the kind
  * of socket. The packet's own length tells, to which the kernel has cut it, so that nobody
  * can write something into a packet that makes it look like another kind's.
  */
-static __attribute__((noinline)) int before_offset_0(struct __sk_buff *skb, const __u64 *first)
+static __attribute__((noinline)) int before_offset_0(struct __sk_buff *skb, const struct first_bytes *first)
 {
 	const __u8 *header = (const __u8 *)first;
 	__u32 whole, transport;
 
 	if (header[0] >> 4 == 4) {
-		whole = bpf_ntohs(((const __u16 *)first)[1]);
+		whole = bpf_ntohs(((const __u16 *)header)[1]);
 		transport = (header[0] & 0xf) * 4;
 	} else {
-		whole = bpf_ntohs(((const __u16 *)first)[2]) + 40;
+		whole = bpf_ntohs(((const __u16 *)header)[2]) + 40;
 		transport = 0;
 	}
 	if (whole == skb->len)
@@ -110,11 +111,11 @@ static __attribute__((noinline)) int before_offset_0(struct __sk_buff *skb, cons
 /* Not inlined, because a socket's memory counts, and the stack of the tap itself is for the verdict. */
 static __attribute__((noinline)) int is_chosen(struct __sk_buff *skb)
 {
-	__u64 first[3] = {};
+	struct first_bytes first = {};
 
-	if (!is_ip(skb->protocol) || load_net(skb, 0, first, FIRST_MAX))
+	if (!is_ip(skb->protocol) || load_net(skb, 0, &first, FIRST_MAX))
 		return 0;
-	return is_wanted(skb, before_offset_0(skb, first), first);
+	return is_wanted(skb, before_offset_0(skb, &first), &first);
 }
 
 SEC("socket")

@@ -180,9 +180,9 @@ static __attribute__((noinline)) struct owner *owner_of_frame(struct __sk_buff *
 /* Tells whether the expression chooses a frame, whose network header is at an offset. */
 static __attribute__((noinline)) int is_chosen(struct __sk_buff *skb, int net)
 {
-	__u64 first[3] = {};
+	struct first_bytes first = {};
 
-	return !bpf_skb_load_bytes(skb, net, first, FIRST_MAX) && is_wanted(skb, -net, first);
+	return !bpf_skb_load_bytes(skb, net, &first, FIRST_MAX) && is_wanted(skb, -net, &first);
 }
 
 SEC("socket")
