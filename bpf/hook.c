@@ -54,6 +54,9 @@ struct {
 	__type(value, struct counters);
 } egress_counts SEC(".maps");
 
+/* Whether packets that are sent and not wanted leave notes. */
+const volatile __u32 notes_sent = 0;
+
 /* Whether records tell of the filter that a socket has of its own. */
 const volatile __u32 tells_filters = 0;
 
@@ -243,14 +246,17 @@ int departed(struct __sk_buff *skb)
 		return 1;
 	count(&c->seen);
 	if (selective && !is_chosen(skb)) {
-		count(&c->unwanted);
-		return 1;
+		if (!notes_sent) {
+			count(&c->unwanted);
+			return 1;
+		}
+		at.hook |= HOOK_UNWANTED;
 	}
 	at.nonlinear = nonlinear(skb);
 	at.before = filter_offset(skb, at.family, at.type);
 	if (at.before > skb->len)
 		at.before = 0;
-	record_packet(skb, c, &at, limit(&at));
+	record_packet(skb, c, &at, room(&at));
 	return 1;
 }
 

@@ -52,6 +52,8 @@ type HookOptions struct {
 	Expression *Expression
 	// Notes leaves notes of packets that arrive and are not chosen, as Options.Notes of a Tap.
 	Notes bool
+	// NotesOfSent leaves notes of packets that are sent and not chosen.
+	NotesOfSent bool
 }
 
 // Hook follows sockets of other processes without changing them. The packets of marked
@@ -242,6 +244,7 @@ func (opts HookOptions) set(spec *ebpf.CollectionSpec, tap *Tap) error {
 		spec.Variables[hookVarPorts].Set(ports),
 		spec.Variables[hookVarPortCount].Set(uint32(len(opts.Ports))),
 		opts.Expression.splice(spec, opts.Notes),
+		spec.Variables[hookVarNotesSent].Set(flag(opts.NotesOfSent)),
 	}
 	if st, nested := pidNamespace(); nested {
 		errs = append(errs, spec.Variables[hookVarNamespaceInode].Set(uint32(st.Ino)))

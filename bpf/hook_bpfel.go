@@ -122,6 +122,7 @@ const (
 	hookVarMarkNew        = "mark_new"
 	hookVarMptcpListeners = "mptcp_listeners"
 	hookVarNamespaceInode = "namespace_inode"
+	hookVarNotesSent      = "notes_sent"
 	hookVarNotesUnwanted  = "notes_unwanted"
 	hookVarPortCount      = "port_count"
 	hookVarPorts          = "ports"
@@ -219,6 +220,7 @@ type hookVariableSpecs struct {
 	MarkNew        *ebpf.VariableSpec `ebpf:"mark_new"`
 	MptcpListeners *ebpf.VariableSpec `ebpf:"mptcp_listeners"`
 	NamespaceInode *ebpf.VariableSpec `ebpf:"namespace_inode"`
+	NotesSent      *ebpf.VariableSpec `ebpf:"notes_sent"`
 	NotesUnwanted  *ebpf.VariableSpec `ebpf:"notes_unwanted"`
 	PortCount      *ebpf.VariableSpec `ebpf:"port_count"`
 	Ports          *ebpf.VariableSpec `ebpf:"ports"`
@@ -288,6 +290,7 @@ type hookVariables struct {
 	MarkNew        *ebpf.Variable `ebpf:"mark_new"`
 	MptcpListeners *ebpf.Variable `ebpf:"mptcp_listeners"`
 	NamespaceInode *ebpf.Variable `ebpf:"namespace_inode"`
+	NotesSent      *ebpf.Variable `ebpf:"notes_sent"`
 	NotesUnwanted  *ebpf.Variable `ebpf:"notes_unwanted"`
 	PortCount      *ebpf.Variable `ebpf:"port_count"`
 	Ports          *ebpf.Variable `ebpf:"ports"`

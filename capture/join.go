@@ -241,11 +241,13 @@ func (l *Live) load() error {
 		}
 	}
 	link, cgroup := c.wants(ViewLink), c.wants(ViewCgroup)
+	notes := c.wants(ViewUser) || c.Verdict != nil || c.WrapFilter
 	f, err := bpf.OpenFollowing(
-		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, WakeFirst: true, Verdict: c.Verdict, Leased: true},
+		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, WakeFirst: true, Verdict: c.Verdict, Leased: true, Expression: c.Expression, Notes: notes},
 		bpf.HookOptions{
 			Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes() || cgroup, FromNetwork: cgroup, Egress: cgroup, Beside: c.changes(),
 			TellFilters: l.tellsFilters(), MarkNew: !c.byDescriptor(), Ports: c.Ports, Cgroup: c.Cgroup,
+			Expression: c.Expression, Notes: notes && !c.changes(), NotesOfSent: c.wants(ViewSent),
 		},
 		calls,
 	)

@@ -312,7 +312,7 @@ type Flusher interface {
 	Flush() error
 }
 
-// Statistics is the ledger of one interface: Received = Delivered + Dropped.
+// Statistics is the ledger of one interface: Received = Delivered + Unwanted + Dropped.
 //
 // The kernel and the user view of sockets that are read as messages balance: the Account says
 // how. Without its terms that are usually zero:
@@ -326,7 +326,9 @@ type Statistics struct {
 	Received uint64
 	// Dropped counts those of Received that are not in the file.
 	Dropped uint64
-	// Accepted counts those of Received that the socket's filter let pass.
+	// Unwanted counts those of Received that the Expression leaves out.
+	Unwanted uint64
+	// Accepted counts those of Received that the socket's filter let pass, and that are not Unwanted.
 	Accepted uint64
 	// OSDropped counts the packets that the kernel dropped before this observer could see them:
 	// in the user view those for which the receive queue had no room, but not those that the
