@@ -204,6 +204,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	}
 	l.started = bootNow()
 	l.roster = newRoster(config.Views, clock.bound)
+	l.roster.expression = config.Expression
 	l.collector = newCollector(config.Options, l.tap, clock)
 	l.collector.looksAt(l.wire)
 	if config.changes() && config.wants(ViewCgroup) {

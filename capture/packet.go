@@ -114,6 +114,9 @@ type Interface struct {
 	// Filter is the filter that the sockets have of their own at the first packet, and how its
 	// verdicts are known (kernel view of joined processes only); empty if there is none.
 	Filter string
+	// Expression is the capture filter; empty if there was none, or if the interface was read from a
+	// file.
+	Expression string
 	// Member is the number of the socket in its reuseport group, from 0 on, and Members how many
 	// sockets the group has; 0 if the socket is in none. ViewSelect is one interface for all.
 	Member, Members int

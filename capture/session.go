@@ -250,6 +250,7 @@ func newOwn(config *Config, tap *bpf.Tap, clockError int64) *own {
 func (o *own) newRoute(config *Config, clockError int64) *route {
 	kind := config.Kind
 	r := newRoute(kind, newOutlet(kind, config.Views, clockError))
+	r.outlet.chosenBy(config.Expression)
 	r.protocol, r.listens = uint8(config.Protocol), kind.listens
 	mayDrop := config.Verdict != nil && kind.countsFiltered()
 	switch {

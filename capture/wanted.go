@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
 )
 
@@ -95,4 +96,13 @@ func (l *lane) unwanted(counts *Counts, first, beside bool) uint64 {
 		return counts.Tap.Unwanted + counts.Egress.Unwanted
 	}
 	return counts.Tap.Unwanted
+}
+
+// chosenBy notes the expression at all interfaces of an outlet.
+func (p *outlet) chosenBy(e *bpf.Expression) {
+	for _, at := range p.lanes {
+		if at != nil {
+			at.Expression = e.String()
+		}
+	}
 }

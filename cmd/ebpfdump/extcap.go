@@ -137,10 +137,6 @@ func (a *app) extcapCapture(call extcap.Call) int {
 		defer fifo.Close()
 	}
 	a.quiet = true
-	if call.Filter != "" {
-		a.stderr.Line("ebpfdump: a capture filter (%s) is not known here: leave it empty, and use a display filter", call.Filter)
-		return exitUsage
-	}
 	return a.run(extcapArguments(call))
 }
 
@@ -162,11 +158,14 @@ func extcapArguments(call extcap.Call) []string {
 			args = append(args, f.flag, value)
 		}
 	}
-	if name == extcapCommand {
-		return append(args, "--", "sh", "-c", call.Values["run"])
-	}
 	if name == extcapProcess && call.Values["pid"] == "" {
 		args = append(args, "--pid", "") // which says what is missing
+	}
+	if call.Filter != "" {
+		args = append(args, " "+call.Filter) // and no flag, whatever it is
+	}
+	if name == extcapCommand {
+		return append(args, "--", "sh", "-c", call.Values["run"])
 	}
 	return args
 }

@@ -69,21 +69,6 @@ func (f *liveFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.allowDrop, "allow-drop", false, "with --pid, --cgroup or a command: let --filter, --filter-cbpf or --verdict change what the process gets")
 }
 
-// arguments accepts a command after --, and nothing else.
-func (f *liveFlags) arguments(cmd *cobra.Command, args []string) error {
-	at := cmd.ArgsLenAtDash()
-	switch {
-	case at < 0:
-		return loose(cmd, args)
-	case at > 0:
-		return loose(cmd, args[:at])
-	case len(args) == 0:
-		return usagef("which command? Give it behind --, as in ebpfdump capture -- curl http://127.0.0.1/")
-	}
-	f.command = args
-	return nil
-}
-
 // loose refuses arguments that are not behind --, and says how to give what they may be.
 func loose(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {

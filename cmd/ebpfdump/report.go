@@ -16,6 +16,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // reporter prints the progress of a capture on stderr.
@@ -61,7 +62,11 @@ func (r *reporter) begin(from source) {
 	for _, v := range r.plan.config.Views {
 		views = append(views, v.String())
 	}
-	r.printf("listening on %s, views %s, snaplen %s", from.on, strings.Join(views, ","), counted(uint64(r.plan.snaplenBytes()), "byte"))
+	filter := ""
+	if e := r.plan.config.Expression; e != nil {
+		filter = ", filter " + terminal.Plain(e.String())
+	}
+	r.printf("listening on %s, views %s, snaplen %s%s", from.on, strings.Join(views, ","), counted(uint64(r.plan.snaplenBytes()), "byte"), filter)
 	const shown = 8
 	for _, s := range from.sockets[:min(len(from.sockets), shown)] {
 		r.printf("  %s", s)
@@ -297,7 +302,7 @@ func (r *reporter) notAmongThem(c capture.Counts) {
 // hooks is the tap's unless the sockets have the tap as well.
 func (r *reporter) hookLines(c capture.Counts) {
 	line := func(what string, c bpf.Counters) {
-		r.printf("%s: %d seen = %d recorded + %d ring full + %d load failed", what, c.Seen, c.Recorded, c.RingFull, c.LoadFailed)
+		r.printf("%s: %d seen = %d recorded%s + %d ring full + %d load failed", what, c.Seen, c.Recorded, r.unwanted(c), c.RingFull, c.LoadFailed)
 	}
 	if slices.Contains(r.plan.config.Views, capture.ViewWire) {
 		line("interfaces", c.Wire)
@@ -320,8 +325,8 @@ func (r *reporter) dropLines(c capture.Counts) {
 	if c.Ordinary > 0 {
 		ordinary = fmt.Sprintf("; %d were no drops, as far as the kernel tells", c.Ordinary)
 	}
-	r.printf("kfree_skb: %d seen = %d recorded + %d ring full + %d load failed%s",
-		c.Drops.Seen, c.Drops.Recorded, c.Drops.RingFull, c.Drops.LoadFailed, ordinary)
+	r.printf("kfree_skb: %d seen = %d recorded%s + %d ring full + %d load failed%s",
+		c.Drops.Seen, c.Drops.Recorded, r.unwanted(c.Drops), c.Drops.RingFull, c.Drops.LoadFailed, ordinary)
 	if c.DropsMissed > 0 {
 		r.printf("of %d packets that it freed, of all sockets, the kernel did not tell", c.DropsMissed)
 	}
@@ -332,8 +337,8 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	r.printf("%s received by filter", counted(c.Tap.Seen, "packet"))
 	r.printf("%s dropped by kernel", counted(c.Tap.Lost(), "packet"))
 	r.notAmongThem(c)
-	r.printf("tap: %d seen = %d recorded + %d ring full + %d load failed",
-		c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed)
+	r.printf("tap: %d seen = %d recorded%s + %d ring full + %d load failed",
+		c.Tap.Seen, c.Tap.Recorded, r.unwanted(c.Tap), c.Tap.RingFull, c.Tap.LoadFailed)
 	r.hookLines(c)
 	r.dropLines(c)
 	if r.plan.config.Selection != nil && slices.Contains(r.plan.config.Views, capture.ViewSelect) {
