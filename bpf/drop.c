@@ -82,6 +82,7 @@ __attribute__((noinline)) __s64 packet_word(struct freed *f, __s32 before, __u64
 	__u16 half = 0;
 	__u8 byte = 0;
 
+	asm volatile("" : "+r"(before)); /* or clang leaves the argument out */
 	if (!f)
 		return -1;
 	if (!size)
@@ -409,6 +410,7 @@ int freed(__u64 *ctx)
 {
 	struct sk_buff *skb = (void *)ctx[0];
 	struct freed f = {.location = ctx[1], .reason = ctx[2]};
+	struct counters *counters;
 	struct packet p;
 	struct sock *owner;
 	__u32 cpu, chosen = BY_ADDRESS;
@@ -433,14 +435,15 @@ int freed(__u64 *ctx)
 	if (chosen != CHOSEN || !wanted_port(f.local_port, f.peer_port))
 		return 0;
 	cpu = bpf_get_smp_processor_id();
-	f.counters = bpf_map_lookup_elem(&counts, &cpu);
-	if (!f.counters)
+	counters = bpf_map_lookup_elem(&counts, &cpu);
+	if (!counters)
 		return 0;
-	count(&f.counters->seen);
+	count(&counters->seen);
 	if (selective && !is_chosen(&f)) {
-		count(&f.counters->unwanted);
+		count(&counters->unwanted);
 		return 0;
 	}
+	f.counters = counters; /* now: a global function that f is given to may have changed it, for the verifier */
 	if (!(f.family == AF_INET && f.type == SOCK_RAW) && p.transport <= f.length)
 		f.before = p.transport;
 	record_freed((__u64)skb, &f);

@@ -59,6 +59,7 @@ __attribute__((noinline)) int wants(PACKET_WORD *packet, __s32 before, __u64 fir
 	__u64 offset = first + second + third;
 	__s64 word;
 
+	asm volatile("" : "+r"(before));
 	if (!packet)
 		return 0;
 	word = packet_word(packet, before, offset, 4);
