@@ -12,6 +12,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/internal/extcap"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // extcapPrefix is what the names of our interfaces begin with.
@@ -121,6 +122,16 @@ func (a *app) extcap(args []string) int {
 		case call.Capture:
 			a.stderr.Line("ebpfdump: a capture for Wireshark needs the fifo that it goes into: --fifo FILE")
 			return exitUsage
+		case call.Filter != "":
+			// While somebody types it. What is printed is what is wrong with it.
+			f := captureFlags{words: []string{call.Filter}}
+			if kind, ok := capture.KindByName(strings.TrimPrefix(i.Name, extcapPrefix)); ok {
+				f.sock = kind.Name
+			}
+			if _, err := f.parseExpression(); err != nil {
+				fmt.Fprintln(a.stdout, terminal.Plain(err.Error()))
+			}
+			return exitDone
 		}
 		a.stderr.Line("ebpfdump: Wireshark asks for something that is not known here: %s", shellWords(args))
 		return exitUsage
