@@ -20,10 +20,15 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
-// tcpdumped are the packets that tcpdump takes of a file of them.
+// tcpdumped are the packets that tcpdump takes of a file of them. A guest with another kernel has no tcpdump: there the
+// expression is asked here, which internal/expression compares with tcpdump.
 func tcpdumped(t *testing.T, packets [][]byte, expression string) (taken [][]byte) {
 	t.Helper()
-	tcpdump := testutil.RequireTool(t, "tcpdump")
+	tcpdump, err := exec.LookPath("tcpdump")
+	if err != nil {
+		e := mustExpression(t, expression)
+		return slices.DeleteFunc(slices.Clone(packets), func(ip []byte) bool { return !e.Wants(ip, len(ip)) })
+	}
 	file := binary.LittleEndian.AppendUint32(nil, 0xa1b2c3d4)
 	file = append(file, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 101, 0, 0, 0)
 	for _, packet := range packets {
