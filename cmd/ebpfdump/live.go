@@ -41,6 +41,7 @@ status is then the command's if nothing else went wrong. A signal is passed on
 to the command, a second one ends the capture.`
 
 const liveExample = `  ebpfdump capture --pid 1234 --port 80 -o live.pcapng
+  ebpfdump capture --pid nginx -o web.pcapng port 80 and host 10.0.0.1
   ebpfdump capture --pid nginx,4711 -o live.pcapng
   ebpfdump capture --cgroup system.slice/ssh.service -o ssh.pcapng
   ebpfdump capture -o live.pcapng -- curl http://127.0.0.1/`
