@@ -17,8 +17,13 @@ type fileInterface struct {
 	// packets with all their bytes. They are the same for interfaces whose packets got no
 	// header.
 	own, plain *capture.Interface
-	clock      fileClock
-	snaplen    uint32 // 0 for no limit
+	// said is own as the file describes it, which is another one if ReadOptions decode it as
+	// something else.
+	said  *capture.Interface
+	clock fileClock
+	// retimed says that a copy has the times in nanoseconds since 1970 instead.
+	retimed bool
+	snaplen uint32 // 0 for no limit
 	// section is the number of the last section that describes it.
 	section int
 	// body is the body of its block in a copy, and left counts what that leaves out.
@@ -53,7 +58,18 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 		}
 	}
 	link := r.order.Uint16(body)
-	r.copyBody(i, link, body[8:])
+	own, ok := ownInterface(name, description, link)
+	redecoded := ok && r.options.DecodeAs != "" && isDecodable(&own)
+	said := own
+	if redecoded {
+		own, _ = ownInterface(name, remark.DecodedAs(description, r.options.DecodeAs), link)
+	}
+	r.copyBody(i, link, body[8:], func(b []byte, code uint16, _ []byte) ([]byte, bool) {
+		if code == interfaceDescription && redecoded {
+			return appendOption(b, code, remark.Description(&own)), true
+		}
+		return b, code == interfaceResolution || code == interfaceOffset
+	})
 	known, err := r.known.add(i, r.sections)
 	if err != nil {
 		return nil, err
@@ -64,9 +80,9 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 	}
 	plain := plainInterface(name, description, link)
 	i.plain = &plain
-	i.own = i.plain
-	if own, ok := ownInterface(name, description, link); ok {
-		i.own = &own
+	i.own, i.said = i.plain, i.plain
+	if ok {
+		i.own, i.said = &own, &said
 	}
 	if len(r.described) < maxInterfaces {
 		r.described = append(r.described, i.own)
@@ -74,23 +90,31 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 	return i, nil
 }
 
-// copyBody makes the body of an interface's block for copies. The clock stays the same,
-// so that no timestamp changes; it is the first option, since scapy misreads it
-// elsewhere.
-func (r *pcapngReader) copyBody(i *fileInterface, link uint16, foreign []byte) {
+// isDecodable tells whether Wireshark can be told what the packets of an interface are.
+func isDecodable(i *capture.Interface) bool {
+	kind, known := capture.KindByName(i.Kind)
+	return known && kind.Counted() && i.Layer == capture.LayerMessage && (i.View == capture.ViewUser || i.View == capture.ViewSent)
+}
+
+// copyBody makes the body of an interface's block for copies, where instead writes what is another
+// option there. The clock stays the same, so that no timestamp changes, unless Wireshark cannot read
+// it; it is the first option, since scapy misreads it elsewhere.
+func (r *pcapngReader) copyBody(i *fileInterface, link uint16, foreign []byte, instead func([]byte, uint16, []byte) ([]byte, bool)) {
 	limit := uint32(packetLimit(link))
 	if i.snaplen != 0 {
 		limit = min(limit, i.snaplen)
 	}
+	clock := i.clock
+	if i.retimed = clock.tooFine(); i.retimed {
+		clock = fileClock{resolution: 9}
+	}
 	b := order.AppendUint32(r.scratch[:0], uint32(link))
 	b = order.AppendUint32(b, limit)
-	b = appendOption(b, interfaceResolution, string([]byte{i.clock.resolution}))
-	if i.clock.offset != 0 {
-		b = appendOptionUint64(b, interfaceOffset, uint64(i.clock.offset))
+	b = appendOption(b, interfaceResolution, string([]byte{clock.resolution}))
+	if clock.offset != 0 {
+		b = appendOptionUint64(b, interfaceOffset, uint64(clock.offset))
 	}
-	b = appendForeign(b, &interfaceOptions, optionsOf(foreign, r.order), &i.left, func(b []byte, code uint16, _ []byte) ([]byte, bool) {
-		return b, code == interfaceResolution || code == interfaceOffset
-	})
+	b = appendForeign(b, &interfaceOptions, optionsOf(foreign, r.order), &i.left, instead)
 	r.scratch = appendEndOfOptions(b)
 	i.body = string(r.scratch)
 }
@@ -132,12 +156,17 @@ func ownInterface(name, description string, link uint16) (capture.Interface, boo
 	if !ok {
 		return capture.Interface{}, false
 	}
-	i := capture.Interface{Kind: kind, View: view}
+	i := capture.Interface{Kind: kind, View: view, Layer: capture.LayerMessage}
 	remark.ReadDescription(description, &i)
 	readMember(&i)
+	if !isDecodable(&i) {
+		i.DecodeAs = ""
+	}
 	switch {
 	case link == linkUpperPDU:
 		i.Layer = capture.LayerMessage
+	case link == linkNetlink && view == capture.ViewKernel:
+		i.Layer, i.LinkType = capture.LayerMessage, linkNetlink
 	case (link == linkIPv4 || link == linkIPv6) && i.Header != capture.HeaderRecorded:
 		i.Layer, i.IPv6 = capture.LayerTransport, link == linkIPv6
 	default:
@@ -180,7 +209,7 @@ type interfaceSet struct {
 // add returns the interface, or the equal one of an earlier section.
 func (s *interfaceSet) add(i *fileInterface, section int) (*fileInterface, error) {
 	for _, known := range s.byBody[i.body] {
-		if known.section != section {
+		if known.section != section && known.clock == i.clock {
 			known.section = section
 			return known, nil
 		}
@@ -209,6 +238,15 @@ type fileClock struct {
 
 // microseconds is the default clock.
 var microseconds = fileClock{resolution: 6}
+
+// tooFine tells whether a second has more units than 64 bits can count. Wireshark 4.0 reads other
+// times then, and newer versions refuse the file.
+func (c fileClock) tooFine() bool {
+	if exponent := c.resolution & 0x7f; c.resolution&0x80 != 0 {
+		return exponent > 63
+	}
+	return c.resolution > 19
+}
 
 // nanoseconds converts a timestamp to nanoseconds since the epoch, and tells what was
 // lost. A time before the epoch or after the year 2262 becomes the nearest one in that

@@ -36,7 +36,7 @@ var viewRanks = map[capture.View]rank{
 // rankOf ranks an interface. Of what was sent, that which becomes IP packets comes first.
 func rankOf(i *capture.Interface) rank {
 	rank := viewRanks[i.View]
-	if i.View == capture.ViewSent && !i.HasSegments() {
+	if i.View == capture.ViewSent && !hasSegments(i) {
 		rank++
 	}
 	return rank
@@ -91,7 +91,7 @@ func (s *Selection) Consider(r io.Reader, format *Format, o ReadOptions) {
 			return
 		}
 		i := p.Interface
-		if s.wants(i) && s.reason(p) == 0 && (s.best == 0 || rankOf(i) < s.best) {
+		if s.wants(i) && s.reason(p) == 0 && !s.Format.leavesOut(p) && (s.best == 0 || rankOf(i) < s.best) {
 			s.best = rankOf(i)
 		}
 		if !severalViews(source) {
@@ -152,7 +152,7 @@ func (s *Selection) Takes(p *capture.Packet) bool {
 		s.leaveOut(i, reason)
 		return false
 	}
-	if s.first == nil {
+	if s.first == nil && !s.Format.leavesOut(p) {
 		s.first = i
 	}
 	return true

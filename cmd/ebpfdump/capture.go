@@ -39,17 +39,19 @@ type captureFlags struct {
 	series                     seriesFlags
 	tlsKeys                    string
 	reuseport                  reuseportFlags
+	decode                     decodeFlags
 	live                       liveFlags
 }
 
 // capturePlan is the interpretation of the flags.
 type capturePlan struct {
 	captureFlags
-	config   capture.Config
-	series   seriesPlan
-	keys     *tlsKeys        // nil without --tls-keys
-	form     *convert.Format // of the output, if that has a name
-	duration time.Duration
+	config    capture.Config
+	series    seriesPlan
+	keys      *tlsKeys        // nil without --tls-keys
+	processes *processes      // nil without --process-info
+	form      *convert.Format // of the output, if that has a name
+	duration  time.Duration
 }
 
 func (a *app) captureCommand() *cobra.Command {
@@ -132,6 +134,7 @@ func (f *captureFlags) register(flags *pflag.FlagSet) {
 	f.series.register(flags)
 	flags.StringVar(&f.tlsKeys, "tls-keys", "", "put the TLS keys of the command into the file, so that Wireshark decrypts it,\nor with --tls-keys=`FILE` those that a key log has")
 	flags.Lookup("tls-keys").NoOptDefVal = commandKeys
+	f.decode.register(flags)
 	flags.BoolVar(&f.immediate, "immediate-mode", false, "hand on each packet within milliseconds; always so on a terminal and a pipe")
 	flags.BoolVar(&f.failOnDrop, "fail-on-drop", false, "exit with status 3 if the tap lost packets")
 	flags.BoolVarP(&f.hex, "hex", "x", false, "without -o or with --print, print each packet's bytes as well")
@@ -245,8 +248,11 @@ func (f captureFlags) common(p *capturePlan) (err error) {
 	if p.config.RingSize < bpf.MinRingSize || p.config.RingSize > bpf.MaxRingSize {
 		return usagef("-B %s: the ring must have from 1M to 1G", f.buffer)
 	}
-	p.duration, err = parseDuration(f.duration)
-	return err
+	if p.duration, err = parseDuration(f.duration); err != nil {
+		return err
+	}
+	p.config.DecodeAs = f.decode.as
+	return f.decode.check(&p.config.Options, f.sock, f.output.text, p.form)
 }
 
 // formOf is the form that a file's name stands for, and pcapng if it stands for none.
