@@ -278,3 +278,51 @@ func TestExpressionRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestExpressionSent checks that what a process sends is chosen by its addresses and bytes.
+func TestExpressionSent(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		network, address, listen string
+		text                     string // %d is the port
+		user, sent               bool
+	}{
+		{"udp", "127.0.0.1:0", "udp", "dst port %d", true, false},
+		{"udp", "[::1]:0", "udp", "ip6 and udp src port %d and ip6[48] = 0x74", false, true},
+		{"tcp", "127.0.0.1:0", "tcp4", "src port %d and tcp", false, true},
+	} {
+		target := startTarget(t, map[string][]string{"udp": {"udp", c.address}, "tcp": {"echo", c.listen, c.address}}[c.network]...)
+		port := netip.MustParseAddrPort(target.address).Port()
+		l := joinWith(t, JoinConfig{PIDs: []int{target.Process.Pid}, Options: Options{
+			Views: []View{ViewUser, ViewSent}, RingSize: 8 << 20, Expression: mustExpression(t, fmt.Sprintf(c.text, port)),
+		}})
+		sink := runLive(t, l, func() {
+			conn := target.dial(t, c.network, target.address)
+			for range 5 {
+				exchange(t, conn, "to and fro")
+			}
+			conn.Close()
+		})
+		for _, view := range []struct {
+			view   View
+			wanted bool
+		}{{ViewUser, c.user}, {ViewSent, c.sent}} {
+			got := 0
+			for _, p := range sink.view(view.view) {
+				if string(p.Data) == "to and fro" {
+					got++
+				}
+			}
+			if view.wanted && got != 5 || !view.wanted && len(sink.view(view.view)) > 0 {
+				t.Errorf("%s: %d messages in the %v view, %d packets", c.text, got, view.view, len(sink.view(view.view)))
+			}
+		}
+		counts, err := l.Counts()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if uint64(len(sink.view(ViewSent))) != counts.Sent || uint64(len(sink.view(ViewUser))) != counts.Delivered {
+			t.Errorf("%s: %+v", c.text, counts)
+		}
+	}
+}

@@ -45,35 +45,48 @@ func (c *collector) wantsBytes(r *route, from, to netip.AddrPort, data []byte, l
 	if !from.IsValid() && !to.IsValid() {
 		return true // nothing is known
 	}
-	var transport []byte
+	var room [60]byte
+	packet, transport := room[:40], room[40:40]
+	if from.Addr().Is4() || to.Addr().Is4() {
+		packet, transport = room[:20], room[20:20]
+	}
 	switch r.protocol {
 	case unix.IPPROTO_TCP:
-		transport = make([]byte, 20)
+		transport = append(transport, make([]byte, 20)...)
 		transport[12], transport[13] = 5<<4, 0x18
 	case unix.IPPROTO_UDP, unix.IPPROTO_UDPLITE:
-		transport = make([]byte, 8)
+		transport = append(transport, make([]byte, 8)...)
 		binary.BigEndian.PutUint16(transport[4:], uint16(min(8+length, 0xffff)))
 	}
-	if transport != nil {
+	if len(transport) > 0 {
 		binary.BigEndian.PutUint16(transport, from.Port())
 		binary.BigEndian.PutUint16(transport[2:], to.Port())
 	}
-	var packet []byte
-	if from.Addr().Is4() || to.Addr().Is4() {
-		packet = make([]byte, 20)
+	if len(packet) == 20 {
 		packet[0], packet[8], packet[9] = 0x45, 64, r.protocol
 		binary.BigEndian.PutUint16(packet[2:], uint16(min(20+len(transport)+length, 0xffff)))
-		copy(packet[12:16], from.Addr().AsSlice())
-		copy(packet[16:20], to.Addr().AsSlice())
+		put(packet[12:16], from.Addr())
+		put(packet[16:20], to.Addr())
 	} else {
-		packet = make([]byte, 40)
 		packet[0], packet[6], packet[7] = 0x60, r.protocol, 64
 		binary.BigEndian.PutUint16(packet[4:], uint16(min(len(transport)+length, 0xffff)))
-		copy(packet[8:24], from.Addr().AsSlice())
-		copy(packet[24:40], to.Addr().AsSlice())
+		put(packet[8:24], from.Addr())
+		put(packet[24:40], to.Addr())
 	}
-	packet = append(append(packet, transport...), data[:min(len(data), wantedBytes)]...)
-	return c.expression.Wants(packet, len(packet)-min(len(data), wantedBytes)+length)
+	c.asked = append(append(append(c.asked[:0], packet...), transport...), data[:min(len(data), wantedBytes)]...)
+	return c.expression.Wants(c.asked, len(packet)+len(transport)+length)
+}
+
+// put puts an address where there is room for one of its family.
+func put(to []byte, address netip.Addr) {
+	switch {
+	case address.Is4() && len(to) == 4:
+		bytes := address.As4()
+		copy(to, bytes[:])
+	case address.Is6() && len(to) == 16:
+		bytes := address.As16()
+		copy(to, bytes[:])
+	}
 }
 
 // wantedBytes bounds how many bytes without headers an expression is asked about.

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os/exec"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -42,6 +43,12 @@ func (f captureFlags) parseExpression() (*bpf.Expression, error) {
 		return nil, nil
 	}
 	e, err := bpf.ParseExpression(strings.Join(f.words, " "))
+	if wrong := (*bpf.ExpressionError)(nil); errors.As(err, &wrong) && wrong.Unknown && wrong.At == 0 {
+		if _, err := exec.LookPath(f.words[0]); err == nil {
+			return nil, usagef("%q is one argument too many: a command to run goes behind --, as in ebpfdump capture -- %s", f.words[0], shellWords(f.words))
+		}
+		return nil, usagef("%q is one argument too many, and begins no capture filter: %w", wrong.Text[:wrong.End], err)
+	}
 	if err != nil {
 		return nil, usagef("capture filter: %w", err)
 	}

@@ -159,7 +159,8 @@ func (p *parser) primitive() (node, error) {
 		if p.last == nil {
 			t := p.peek()
 			if t.kind == tokenWord || t.kind == tokenName {
-				return nil, p.wrong(t, "%s is no word of the language: is it a host, a port, a net? Say host %s", t.name(), t.text)
+				what := fmt.Sprintf("%s is no word of the language: is it a host, a port, a net? Say host %s", t.name(), t.text)
+				return nil, &Error{Text: p.text, At: t.at, End: t.end, What: what, Unknown: true}
 			}
 			return nil, p.wrong(t, "what is %s? Say host, net, port or proto before it", t.name())
 		}

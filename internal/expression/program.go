@@ -276,7 +276,13 @@ func load(ins unix.SockFilter, x uint32, memory *[16]uint32, packet []byte, leng
 	case unix.BPF_IND:
 		from += uint64(x)
 	}
-	size := map[uint16]uint64{unix.BPF_W: 4, unix.BPF_H: 2, unix.BPF_B: 1}[ins.Code&0x18]
+	size := uint64(4)
+	switch ins.Code & 0x18 {
+	case unix.BPF_H:
+		size = 2
+	case unix.BPF_B:
+		size = 1
+	}
 	if from+size > uint64(len(packet)) {
 		return 0, false
 	}

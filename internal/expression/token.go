@@ -16,6 +16,8 @@ type Error struct {
 	At, End int
 	// What is wrong, as a clause.
 	What string
+	// Unknown says that a condition begins with a word that the language does not have.
+	Unknown bool
 }
 
 func (e *Error) Error() string { return e.What }
