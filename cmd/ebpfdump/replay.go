@@ -197,9 +197,9 @@ type replay struct {
 type replayed struct {
 	ID        uint64 `json:"id"`
 	Interface string `json:"interface"`
-	Length    int    `json:"length"`
 	// As is the kind of socket as which a packet of another program's capture is given to the filter.
-	As string `json:"as,omitempty"`
+	As     string `json:"as,omitempty"`
+	Length int    `json:"length"`
 	// Missing counts the bytes at the end that are not in the capture.
 	Missing int   `json:"missing,omitempty"`
 	Verdict int32 `json:"verdict"`
