@@ -134,6 +134,9 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 		return err
 	}
 
+	if !f.quiet {
+		a.noteTables(verdict)
+	}
 	ctx, cancel := untilSignal(context.Background())
 	defer cancel()
 	r := &replay{flags: f, as: as, runner: runner, never: runner.Never(), expected: expected, out: bufio.NewWriter(stdout)}
