@@ -63,7 +63,7 @@ type Hexdump struct {
 	boot  int64
 	cur   *dump
 	first uint64 // offset of its first row: that of memory, or 0
-	base  uint64 // in which offsets are printed
+	base  uint64 // in which offsets are printed; 0 until one tells
 	last  []byte // the last row, which an asterisk repeats
 	again bool   // there was an asterisk
 	skip  bool   // the dump that follows is no frame
@@ -82,7 +82,7 @@ func NewHexdump(in *window.Window, o Options) *Hexdump { return newHexdump(in, o
 func NewHexLines(in *window.Window, o Options) *Hexdump { return newHexdump(in, o, false) }
 
 func newHexdump(in *window.Window, o Options, rows bool) *Hexdump {
-	r := &Hexdump{text: newLines(in, o), rows: rows, base: 16, interfaces: make(map[bool]*capture.Interface)}
+	r := &Hexdump{text: newLines(in, o), rows: rows, interfaces: make(map[bool]*capture.Interface)}
 	r.text.kind.anyLayer = true
 	if !o.BootTime.IsZero() {
 		r.boot = o.BootTime.UnixNano()
@@ -284,13 +284,21 @@ func (r *Hexdump) row(line []byte, found row) error {
 // place makes sure that a row comes where the packet ends so far.
 func (r *Hexdump) place(found row) error {
 	d := r.cur
-	if base := found.baseOf(uint64(d.claimed) + r.first); base != 0 {
-		r.base = base
+	if r.base == 0 && d.claimed > 0 {
+		r.base = found.baseOf(uint64(d.claimed) + r.first)
+	}
+	base := r.base
+	if base == 0 {
+		base = found.likelyBase()
+	}
+	at, rest, _ := cutNumber(found.offset, base)
+	if len(rest) > 0 {
+		at = found.value()
+	}
+	if at -= r.first; at == uint64(d.claimed) {
 		return nil
 	}
-	at, _, _ := cutNumber(found.offset, r.base)
-	at -= r.first
-	const longest = 1 << 20
+	const longest = 1 << 18
 	if r.again && len(r.last) > 0 && at > uint64(d.claimed) && at <= longest {
 		for uint64(d.claimed) < at {
 			r.append(r.last[:min(uint64(len(r.last)), at-uint64(d.claimed))])
@@ -328,7 +336,7 @@ func (r *Hexdump) start(before []byte) (err error) {
 			r.cur.origin = remark.Task{Name: string(p.task), PID: p.pid, CPU: p.cpu}.String()
 			r.clock.since(p.time)
 		} else {
-			r.clock.read(before)
+			r.clock.readLogged(before)
 		}
 	}
 	r.stamp()
@@ -378,7 +386,7 @@ func (r *Hexdump) packetLine(line []byte) error {
 		r.clock.since(p.time)
 		r.cur.origin = remark.Task{Name: string(p.task), PID: p.pid, CPU: p.cpu}.String()
 	} else {
-		r.clock.read(bytes.TrimSpace(line))
+		r.clock.readLogged(bytes.TrimSpace(line))
 	}
 	r.stamp()
 	r.append(found.data)
@@ -433,11 +441,17 @@ func (c *clock) read(line []byte) bool {
 		c.set(parts(m[1], m[2]))
 		return true
 	}
+	return false
+}
+
+// readLogged reads the time in a line of the kernel's log, or any other.
+func (c *clock) readLogged(line []byte) {
+	line = line[:min(len(line), maxLogged)]
 	if m := ofLog.FindSubmatch(line); m != nil {
 		c.since(parts(m[1], m[2]))
-		return true
+		return
 	}
-	return false
+	c.read(line)
 }
 
 func parts(seconds, fraction []byte) int64 {

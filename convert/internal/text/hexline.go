@@ -142,6 +142,15 @@ func (r *row) baseOf(n uint64) (base uint64) {
 	return 0
 }
 
+// likelyBase is the base that the number of digits speaks for: od prints seven octal ones.
+func (r *row) likelyBase() uint64 {
+	const ofOd = 7
+	if len(r.offset) == ofOd {
+		return 8
+	}
+	return 16
+}
+
 // value is the offset in base 16.
 func (r *row) value() uint64 {
 	n, _, _ := cutNumber(r.offset, 16)
