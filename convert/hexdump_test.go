@@ -265,6 +265,7 @@ func TestDoubtfulDumps(t *testing.T) {
 		{"a row is missing", scapyText + "0030  45 00\n", "text:3: offset 0030 where 0x20 should come: what follows of this packet is skipped", nil},
 		{"the first is missing", "0010  45 00\n" + scapyText, "text:1: a row of no packet, at offset 0010", nil},
 		{"of a capture file", "00000000: d4c3 b2a1 0200 0400 0000 0000 0000 0000  ................\n", "it is the dump of a capture file", nil},
+		{"of words", "0000000 0045 2000 0100 0000 1140 0000 000a 0100\n", "it has words, whose bytes are in the order of the machine", raw},
 		{"of what nobody knows", "0000  01 02 03 04\n", "the kind of socket cannot be told", nil},
 		{"no IP", "0000  ff 02 03 04\n", "text:1: a packet that begins with no IP header, but with 0xff", raw},
 		{"a length that is too large", "pkt len 12: 04 57 59 d9 00 0c 00 00\n", "the packet has 12 bytes, but 8 of them follow", nil},

@@ -17,6 +17,9 @@ import (
 // errDumpedFile is the error for the dump of a file instead of a packet.
 var errDumpedFile = errors.New("it is the dump of a capture file: make the file of it again with xxd -r (text2pcap and hexdump cannot), and convert that")
 
+// errWords is the error for bytes whose order nobody knows.
+var errWords = errors.New("it has words, whose bytes are in the order of the machine that has printed them: print bytes, with hexdump -C or od -t x1")
+
 // IsHexdump tells from the beginning of a file whether it has packets in rows of bytes, with an
 // offset before each.
 func IsHexdump(head []byte) bool {
@@ -67,6 +70,7 @@ type Hexdump struct {
 	last  []byte // the last row, which an asterisk repeats
 	again bool   // there was an asterisk
 	skip  bool   // the dump that follows is no frame
+	words bool   // a row has words
 
 	clock      clock
 	interfaces map[bool]*capture.Interface // by IPv6
@@ -140,6 +144,9 @@ func (r *Hexdump) begin(d *dump) error {
 		if r.rows && bytes.HasPrefix(d.data, []byte(magic)) {
 			return r.text.errorf(d.line, "%w", errDumpedFile)
 		}
+	}
+	if r.words {
+		return r.text.errorf(d.line, "%w", errWords)
 	}
 	r.text.kind.find(r.text.dumps.queue)
 	if r.text.kind.kind == nil {
@@ -229,6 +236,7 @@ func isTitle(text []byte) bool { return len(text) < 200 && titles.Match(text) }
 // row adds the bytes of a row.
 func (r *Hexdump) row(line []byte, found row) error {
 	t := r.text
+	r.words = r.words || found.words
 	inMemory := found.logged > 0 && len(found.offset) == mostDigits && found.value() >= 1<<16
 	starts := found.value() == 0 && !found.end && (r.cur == nil || r.cur.claimed > 0)
 	if d := r.cur; inMemory && !found.end && (d == nil || found.value() != r.first+uint64(d.claimed)) {

@@ -15,6 +15,9 @@ type row struct {
 	data []byte
 	// end says that there is an offset alone, which is the length of all.
 	end bool
+	// words says that the groups are numbers in the order of the machine that has printed them, as
+	// hexdump and od do it if nobody asks for bytes.
+	words bool
 	// logged is how many bytes of the line precede the offset, as in the kernel's log.
 	logged int
 }
@@ -24,6 +27,9 @@ const (
 	fewestDigits = 3
 	mostDigits   = 16
 )
+
+// digitsOfOd is how many digits od prints of an offset, and hexdump without -C.
+const digitsOfOd = 7
 
 // maxLogged is how far behind the beginning of a line the offset is looked for that stands in the
 // kernel's log.
@@ -81,14 +87,17 @@ func rowAt(line []byte, at int, scratch []byte) (r row, ok bool) {
 		r.end = n >= 6
 		return r, r.end
 	}
-	if rest[0] == ':' {
+	colon := rest[0] == ':'
+	if colon {
 		rest = rest[1:]
 	}
 	if len(rest) == 0 || rest[0] != ' ' {
 		return r, false
 	}
-	words := at > 0 && !bytes.HasPrefix(bytes.TrimLeft(line, " \t"), line[at:])
-	r.data = appendGroups(scratch[:0], bytes.TrimLeft(rest, " "), words)
+	logged := at > 0 && !bytes.HasPrefix(bytes.TrimLeft(line, " \t"), line[at:])
+	text := bytes.TrimLeft(rest, " ")
+	r.words = !colon && n == digitsOfOd && hexDigitsAt(text, 0) > 2
+	r.data = appendGroups(scratch[:0], text, logged)
 	return r, len(r.data) > 0
 }
 
@@ -144,8 +153,7 @@ func (r *row) baseOf(n uint64) (base uint64) {
 
 // likelyBase is the base that the number of digits speaks for: od prints seven octal ones.
 func (r *row) likelyBase() uint64 {
-	const ofOd = 7
-	if len(r.offset) == ofOd {
+	if len(r.offset) == digitsOfOd {
 		return 8
 	}
 	return 16
