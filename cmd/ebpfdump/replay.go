@@ -45,6 +45,11 @@ tcp those that are TCP over IPv4, from the TCP header on. What such a socket doe
 not get is left out and counted. The ids are the numbers of the packets in the
 file. Link types: Ethernet, RAW, IPv4, IPv6, Linux cooked v1 and v2, loopback.
 
+A program that is named (FILE.o:PROGRAM) may be in a section of any name. --map,
+--map-size and --var set up what the filter's own loader would: values are
+numbers, addresses, hex= and bytes, text, or JSON, as the types in the object
+say.
+
 With --expect it is a regression test. Each line of that file is a packet's id
 and its verdict: a number, keep (the whole packet) or drop. What follows a # is
 a comment; packets that are not in the file may have any verdict.
