@@ -149,6 +149,8 @@ const (
 	SourceTrace
 	// SourceServer is for bytes that a server printed as received.
 	SourceServer
+	// SourceDump is for packets that another program printed in hexadecimal.
+	SourceDump
 )
 
 // Header tells whether a packet's IP header is its own.
