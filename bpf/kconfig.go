@@ -127,6 +127,14 @@ var noOption = regexp.MustCompile(`config option "(\w+)" does not exist on this 
 func (v *Verdict) missingOption(err error) error {
 	m := noOption.FindStringSubmatch(err.Error())
 	if m == nil {
+		if !strings.Contains(err.Error(), "cannot find a kconfig file") {
+			return nil
+		}
+		if file, kerr := openKconfig(); kerr != nil {
+			return kerr
+		} else if cerr := file.Close(); cerr != nil {
+			return cerr
+		}
 		return nil
 	}
 	return &MissingError{

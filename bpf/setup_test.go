@@ -68,7 +68,6 @@ func TestSetup(t *testing.T) {
 			set("mode", "MODE_KEEP"), set("offset", "-5"), set("plain", "true"), set("wide", "1000"), set("name", "eth0")}},
 		{"no table", "jump", "abcd", 3, nil},
 		{"a table", "jump", "abcd", 42, []func(*Verdict) error{put("jumps", "1", "target")}},
-		{"options", "options", "abcd", 99, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			v, err := setUp(t, path, test.program, test.steps...)
@@ -140,14 +139,38 @@ func TestSetupRefuses(t *testing.T) {
 	}
 }
 
-// TestKernelOption wants an option that is not weak.
+// TestKernelOption asks for options that the kernel has, and has not. A kernel that does not tell its
+// configuration is one that lacks something.
 func TestKernelOption(t *testing.T) {
 	t.Parallel()
 	requirePrivilege(t)
-	_, err := OpenRunner(mustRead(t, object(t, "option", "-g"), ""))
+	strong, weak := object(t, "option", "-g"), object(t, "weak", "-g")
 	var missing *MissingError
-	if !errors.As(err, &missing) || !strings.Contains(err.Error(), "needs CONFIG_EBPFDUMP_UNHEARD, an option that Linux ") {
+	file, err := openKconfig()
+	if err != nil {
+		if _, err := ReadVerdict(weak, ""); !errors.As(err, &missing) || !strings.Contains(err.Error(), "/proc/config.gz is there to tell them") {
+			t.Errorf("%v", err)
+		}
+		if _, err := OpenRunner(mustRead(t, strong, "")); !errors.As(err, &missing) {
+			t.Errorf("%v", err)
+		}
+		return
+	}
+	file.Close()
+	if _, err := OpenRunner(mustRead(t, strong, "")); !errors.As(err, &missing) || !strings.Contains(err.Error(), "needs CONFIG_EBPFDUMP_UNHEARD, an option that Linux ") {
 		t.Errorf("%v", err)
+	}
+	v := mustRead(t, weak, "")
+	if got, _, err := mustRunner(t, v).Run([]byte("abcd"), Context{}); err != nil || got != 99 {
+		t.Errorf("alone: %d, %v", got, err)
+	}
+	inside, err := openSocketRunner(v, mapsOf(t, v))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inside.close()
+	if got, err := inside.run([]byte("abcd")); err != nil || got != 99 {
+		t.Errorf("inside of the tap: %d, %v", got, err)
 	}
 }
 

@@ -189,6 +189,68 @@ func (w *watched) decisions(t *testing.T) []int32 {
 	}
 }
 
+// exchange is what was sent, which sockets have got it, and what tcpdump has recorded of it.
+type exchange struct {
+	folder  string
+	links   map[string][]string // how tcpdump is called for a link type
+	sockets []*watched
+	sent    [][]byte
+}
+
+// run sends the frames from one end of a pair of devices to the other, in a namespace of its own.
+func (x *exchange) run(t *testing.T, verdict *bpf.Verdict, tcpdump string) error {
+	for _, line := range []string{
+		"ip link add out0 type veth peer name in0", "ip link set out0 addrgenmode none up", "ip link set in0 addrgenmode none up",
+		"ip addr add 10.77.0.1/24 dev in0", "ip -6 addr add fd77::1/64 dev in0 nodad",
+		"ip neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 dev in0", "ip -6 neigh add fd77::2 lladdr 02:00:00:00:00:02 dev in0",
+	} {
+		if out, err := exec.Command("sh", "-c", line).CombinedOutput(); err != nil {
+			return fmt.Errorf("%s: %w: %s", line, err, out)
+		}
+	}
+	out, err := net.InterfaceByName("out0")
+	if err != nil {
+		return err
+	}
+	in, err := net.InterfaceByName("in0")
+	if err != nil {
+		return err
+	}
+	for _, kind := range []string{"packet", "packet-dgram", "raw", "raw6", "udp", "udp6", "tcp"} {
+		w, err := open(t, verdict, in, kind)
+		if err != nil {
+			return err
+		}
+		x.sockets = append(x.sockets, w)
+	}
+	var recorders []*recorder
+	for name, args := range x.links {
+		r, err := record(tcpdump, filepath.Join(x.folder, name+".pcap"), args)
+		if err != nil {
+			return err
+		}
+		recorders = append(recorders, r)
+	}
+	from := []byte{2, 0, 0, 0, 0, 2}
+	x.sent = frames(append(slices.Clone(in.HardwareAddr), from...), append(bytes.Repeat([]byte{0xff}, 6), from...))
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for _, frame := range x.sent {
+		if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: out.Index}); err != nil {
+			return err
+		}
+	}
+	for _, r := range recorders {
+		if err := r.end(len(x.sent)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // TestKernel sends frames to sockets of many kinds, with a filter whose verdict depends on all that
 // it sees, while tcpdump records them with each link type that it can. The verdicts of a replay
 // must be those of the kernel.
@@ -202,79 +264,24 @@ func TestKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	folder := t.TempDir()
-	links := map[string][]string{
+	x := &exchange{folder: t.TempDir(), links: map[string][]string{
 		"EN10MB": {"-i", "in0"}, "LINUX_SLL": {"-i", "any", "-y", "LINUX_SLL"}, "LINUX_SLL2": {"-i", "any", "-y", "LINUX_SLL2"},
-	}
-	var (
-		sockets []*watched
-		sent    [][]byte
-	)
-	if err := ns.Do(func() error {
-		for _, line := range []string{
-			"ip link add out0 type veth peer name in0", "ip link set out0 addrgenmode none up", "ip link set in0 addrgenmode none up",
-			"ip addr add 10.77.0.1/24 dev in0", "ip -6 addr add fd77::1/64 dev in0 nodad",
-			"ip neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 dev in0", "ip -6 neigh add fd77::2 lladdr 02:00:00:00:00:02 dev in0",
-		} {
-			if out, err := exec.Command("sh", "-c", line).CombinedOutput(); err != nil {
-				return fmt.Errorf("%s: %w: %s", line, err, out)
-			}
-		}
-		out, err := net.InterfaceByName("out0")
-		if err != nil {
-			return err
-		}
-		in, err := net.InterfaceByName("in0")
-		if err != nil {
-			return err
-		}
-		for _, kind := range []string{"packet", "packet-dgram", "raw", "raw6", "udp", "udp6", "tcp"} {
-			w, err := open(t, verdict, in, kind)
-			if err != nil {
-				return err
-			}
-			sockets = append(sockets, w)
-		}
-		var recorders []*recorder
-		for name, args := range links {
-			r, err := record(tcpdump, filepath.Join(folder, name+".pcap"), args)
-			if err != nil {
-				return err
-			}
-			recorders = append(recorders, r)
-		}
-		from := []byte{2, 0, 0, 0, 0, 2}
-		sent = frames(append(slices.Clone(in.HardwareAddr), from...), append(bytes.Repeat([]byte{0xff}, 6), from...))
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		for _, frame := range sent {
-			if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: out.Index}); err != nil {
-				return err
-			}
-		}
-		for _, r := range recorders {
-			if err := r.end(len(sent)); err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
+	}}
+	if err := ns.Do(func() error { return x.run(t, verdict, tcpdump) }); err != nil {
 		t.Fatal(err)
 	}
+	sent, sockets := x.sent, x.sockets
 	want := map[string]int{"packet": len(sent), "packet-dgram": len(sent), "raw": 4, "raw6": 2, "udp": 4, "udp6": 2, "tcp": 1}
 	for _, w := range sockets {
 		w.live = w.decisions(t)
 		if len(w.live) != want[w.kind] {
 			t.Fatalf("%s: the kernel has run the filter %d times, want %d", w.kind, len(w.live), want[w.kind])
 		}
-		for link := range links {
+		for link := range x.links {
 			if w.kind == "packet" && link != "EN10MB" {
 				continue
 			}
-			asked := replay(t, verdict, filepath.Join(folder, link+".pcap"), w.kind)
+			asked := replay(t, verdict, filepath.Join(x.folder, link+".pcap"), w.kind)
 			live := slices.Clone(w.live)
 			leaveOut := func(from, to int) {
 				asked, live = slices.Delete(asked, from, to), slices.Delete(live, from, to)

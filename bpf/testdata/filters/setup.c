@@ -1,5 +1,5 @@
 // Filters whose maps, variables and tables somebody else sets up, in sections of names that only
-// their own loaders know, and options of the kernel's configuration that may be missing.
+// their own loaders know.
 #include <stdbool.h>
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
@@ -60,10 +60,6 @@ const volatile bool plain;
 const volatile char name[8];
 __u64 wide = 5;
 
-extern bool CONFIG_EBPFDUMP_UNHEARD __kconfig __weak;
-extern int CONFIG_HZ __kconfig __weak;
-extern int LINUX_KERNEL_VERSION __kconfig;
-
 /* What the rule for the packet's length says. */
 SEC("filter")
 int rule(struct __sk_buff *skb)
@@ -117,12 +113,4 @@ int jump(struct __sk_buff *skb)
 {
 	bpf_tail_call(skb, &jumps, 1);
 	return 3;
-}
-
-SEC("socket")
-int options(struct __sk_buff *skb)
-{
-	if (CONFIG_EBPFDUMP_UNHEARD)
-		return 1;
-	return LINUX_KERNEL_VERSION >= KERNEL_VERSION(5, 8, 0) && CONFIG_HZ > 0 ? 99 : 2;
 }
