@@ -33,7 +33,7 @@ type captureFlags struct {
 	echo, probe, isolate       bool
 	quiet, verbose             bool
 	immediate, failOnDrop      bool
-	hex, print                 bool
+	hex, print, json           bool
 	filter                     filterFlags
 	series                     seriesFlags
 	tlsKeys                    string
@@ -130,6 +130,7 @@ func (f *captureFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.failOnDrop, "fail-on-drop", false, "exit with status 3 if the tap lost packets")
 	flags.BoolVarP(&f.hex, "hex", "x", false, "without -o or with --print, print each packet's bytes as well")
 	flags.BoolVar(&f.print, "print", false, "beside -o FILE, print a line for each packet as well")
+	flags.BoolVar(&f.json, "json", false, "without -o or with --print, print a JSON object for each packet, as in a .json file")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no counter and no closing lines")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself")
 }
@@ -229,6 +230,9 @@ func (f captureFlags) common(p *capturePlan) (err error) {
 	}
 	if f.hex && f.output.text != "" && !f.print {
 		return usagef("-x prints packets on stdout: leave -o out, or read the file with tshark -x")
+	}
+	if err := f.checkJSON(); err != nil {
+		return err
 	}
 	if f.snaplen < 0 || f.snaplen > bpf.MaxSnaplen {
 		return usagef("-s %d: the snaplen must be from 1 to %d bytes, or 0 for all", f.snaplen, bpf.MaxSnaplen)

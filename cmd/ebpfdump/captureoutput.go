@@ -45,7 +45,7 @@ type captureOutput struct {
 	series    *fileSeries // nil for one file
 	held      heldPackets
 	keys      *tlsKeys      // nil without --tls-keys
-	lines     *convert.File // beside a file, a line for each packet; nil if nobody wants them
+	lines     *convert.File // beside a file, a line or an object for each packet; nil if nobody wants them
 	// interfaces are those of the capture.
 	interfaces func() []*capture.Interface
 	// unread is called when nobody reads the output any more; nil if that is all the same.
@@ -61,12 +61,12 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 	out := &captureOutput{app: a, keys: p.keys}
 	switch p.output.text {
 	case "":
-		stdout, err := a.results()
+		lines, err := a.printed(&p)
 		if err != nil {
 			return nil, err
 		}
 		out.live, out.to = true, a.data
-		out.recordedFile = convert.NewStream(stdout, convert.Lines(convert.LineOptions{Hex: p.hex}))
+		out.recordedFile = lines
 	case "-":
 		if a.stdoutTerminal {
 			return nil, usagef("pcapng is no text for a terminal: give a file (-o FILE), pipe it on, or leave -o out for lines")
@@ -96,11 +96,11 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 			return nil, err
 		}
 		if p.print {
-			stdout, err := a.results()
+			lines, err := a.printed(&p)
 			if err != nil {
 				return nil, err
 			}
-			out.live, out.lines = true, convert.NewStream(stdout, convert.Lines(convert.LineOptions{Hex: p.hex}))
+			out.live, out.lines = true, lines
 		}
 		if p.form.OneView {
 			out.selection = &convert.Selection{Views: p.config.Views, Format: p.form}

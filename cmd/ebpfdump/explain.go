@@ -276,8 +276,7 @@ func (a *app) writeExplanation(e *explain.Explanation, f explainFlags, out *expl
 	if f.html != "" {
 		return nil
 	}
-	colour := f.colour == "always" ||
-		f.colour == "auto" && a.stdoutTerminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	colour := f.colour == "always" || f.colour == "auto" && a.showsColours()
 	if err := e.WriteText(coloured(out.stdout, colour), colour); err != nil {
 		return err
 	}
