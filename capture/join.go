@@ -45,6 +45,9 @@ type JoinConfig struct {
 	// LeftOut is called, by Join, with the packet and netlink sockets that are skipped because they
 	// are captured with WrapFilter only. Default: Notice is called.
 	LeftOut func(sockets []string)
+	// Started is called by Run, where it calls the Sink, once the command of Start runs. Default:
+	// nothing is called.
+	Started func()
 }
 
 func (c *JoinConfig) byDescriptor() bool { return len(c.Descriptors) > 0 }
@@ -471,8 +474,12 @@ func (l *Live) begin() error {
 	err := l.command.Release()
 	if err != nil {
 		l.command.State()
+		return err
 	}
-	return err
+	if l.config.Started != nil {
+		l.config.Started()
+	}
+	return nil
 }
 
 // part reports that the command has not ended, and goes on without the capture.

@@ -444,7 +444,7 @@ func (a *app) capture(f captureFlags) (err error) {
 		}
 		return source{
 			Capture: session, on: p.config.Kind.Name + " " + session.Address(), run: run,
-			capabilities: session.Capabilities(f.probe),
+			capabilities: session.Capabilities(f.probe), oneLink: isSocketsOwn(p.config.Views),
 		}, nil
 	})
 }
@@ -459,8 +459,18 @@ type source struct {
 	capabilities []int
 	// signal passes on the first signal; nil if that signal ends the capture.
 	signal func(os.Signal)
-	// command: it starts a command, which may fail.
-	command bool
+	// command: it starts a command, which may fail, and calls the function that whenStarted is given
+	// once it runs.
+	command     bool
+	whenStarted func(func())
+	// oneLink: all that it captures fits into one pcap file, whatever comes.
+	oneLink bool
+}
+
+// isSocketsOwn tells whether a view is of what the socket's kind says, not of interfaces that are
+// still to be found.
+func isSocketsOwn(views []capture.View) bool {
+	return len(views) == 1 && (views[0] == capture.ViewKernel || views[0] == capture.ViewUser)
 }
 
 // record runs a capture up to the closing lines. It calls open only after the output is

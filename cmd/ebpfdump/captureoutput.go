@@ -166,20 +166,18 @@ func (out *captureOutput) begin(from source) error {
 	if err := out.Begin(convert.WriteOptions{Section: section(out.app.commandLine())}); err != nil {
 		return err
 	}
-	if out.selection != nil {
+	if out.selection != nil && !from.oneLink {
 		return nil // only the first packet tells what its header has
 	}
-	// A single interface may wait for its first packet. Several are written first,
-	// because reordercap cannot read a file that has them later.
-	if all := from.Interfaces(); len(all) > 1 {
-		for _, i := range all {
-			if err := out.AddInterface(i); err != nil {
-				return err
-			}
+	// Who opens the file while nothing has come yet finds a capture without packets.
+	for _, i := range from.Interfaces() {
+		if err := out.AddInterface(i); err != nil {
+			return err
 		}
 	}
 	// The command may fail to start, which must leave an older file untouched.
 	if from.command && out.file != nil && !out.live {
+		from.whenStarted(func() { _ = out.Release() }) // the next write returns the same error
 		return out.file.Reserve(out.Buffered())
 	}
 	return out.Release()

@@ -295,6 +295,8 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 			report.notice(socket + " has a filter already, and is left alone: --wrap-filter runs it inside the tap, --replace-filter takes its place")
 		}
 		config.LeftOut = func(sockets []string) { report.notice(leftOutLine(sockets)) }
+		started := func() {}
+		config.Started = func() { started() }
 		live, err := a.openLive(config, f, p.keys)
 		if err != nil {
 			return source{}, withFlags(pointToList(err, config.PIDs))
@@ -305,7 +307,7 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 		}
 		from := source{Capture: live, on: live.Process(), sockets: live.Sockets(), run: run, capabilities: live.Capabilities()}
 		if len(f.live.command) > 0 {
-			from.command = true
+			from.command, from.whenStarted = true, func(do func()) { started = do }
 			from.signal = func(s os.Signal) {
 				report.stopped.Store(a.quiet)
 				report.notice("waiting for the command to end: another signal ends the capture")
