@@ -39,6 +39,7 @@ type captureFlags struct {
 	tlsKeys                    string
 	reuseport                  reuseportFlags
 	live                       liveFlags
+	groups                     []string // multicast, --join
 }
 
 // capturePlan is the interpretation of the flags.
@@ -110,6 +111,7 @@ func (f *captureFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.sock, "sock", "", "`KIND` of socket to open")
 	f.live.register(flags)
 	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962);\nan interface, a path or @NAME, netlink groups, a vsock port for kinds without")
+	flags.StringSliceVar(&f.groups, "join", nil, "with udp and udp6: join the multicast `GROUP`, or GROUP@INTERFACE; with -l :PORT or without,\nthe socket is bound to the group, and its port may be shared")
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
 	flags.VarP(&f.output, "output", "o", "write to `FILE`, or pcapng to stdout if it is -")
 	flags.VarP(&f.output, "write", "w", "`FILE`, the same as --output")
@@ -150,6 +152,9 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	if kind.Address() != "" {
 		p.config.Address = f.listen
 	} else if p.config.Listen, err = parseListen(f.listen, kind); err != nil {
+		return p, err
+	}
+	if err := f.multicast(&p); err != nil {
 		return p, err
 	}
 	if p.config.Protocol, err = parseProtocol(f.proto, kind); err != nil {
@@ -439,12 +444,15 @@ func (a *app) capture(f captureFlags) (err error) {
 		if err != nil {
 			return source{}, withFlags(err)
 		}
+		if text := notJoined(&p.config); text != "" {
+			report.notice(text)
+		}
 		run := func(ctx context.Context, sink capture.Sink) error {
 			return runWithProbe(ctx, session, sink, f.probe)
 		}
 		return source{
 			Capture: session, on: p.config.Kind.Name + " " + session.Address(), run: run,
-			capabilities: session.Capabilities(f.probe), oneLink: isSocketsOwn(p.config.Views),
+			sockets: joined(p.config.Groups), capabilities: session.Capabilities(f.probe), oneLink: isSocketsOwn(p.config.Views),
 		}, nil
 	})
 }
@@ -453,7 +461,7 @@ func (a *app) capture(f captureFlags) (err error) {
 type source struct {
 	capture.Capture
 	on      string   // what it listens on, for the message
-	sockets []string // sockets of other processes with the tap
+	sockets []string // sockets of other processes with the tap; multicast groups of an own one
 	run     func(context.Context, capture.Sink) error
 	// capabilities are the ones that it still needs.
 	capabilities []int

@@ -160,7 +160,7 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 	if cmd.Flags().Changed("sock") {
 		return f.besideOwn(cmd)
 	}
-	for _, name := range []string{"listen", "proto", "echo", "probe", "isolate"} {
+	for _, name := range []string{"listen", "join", "proto", "echo", "probe", "isolate"} {
 		if cmd.Flags().Changed(name) {
 			return usagef("--%s is for a socket that ebpfdump opens itself (--sock): it does not go with --pid, --cgroup and commands", name)
 		}
