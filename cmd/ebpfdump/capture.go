@@ -93,6 +93,7 @@ at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 ` + liveExample,
 		Args: f.live.arguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.reuseport.given = cmd.Flags().Changed("reuseport")
 			capture := a.capture
 			if f.live.wanted(cmd) {
 				capture = func(f captureFlags) error { return a.captureLive(cmd, f) }
@@ -191,7 +192,7 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 func (f captureFlags) group(p *capturePlan) (err error) {
 	kind := p.config.Kind
 	switch n := f.reuseport.sockets; {
-	case n < 0 || n > capture.MaxReuseport:
+	case n < 0 || n == 0 && f.reuseport.given || n > capture.MaxReuseport:
 		return usagef("--reuseport %d: a group has from 1 to %d sockets", n, capture.MaxReuseport)
 	case n > 0 && !kind.CanReuseport():
 		return usagef("--reuseport is for udp and udp6: of a %s it cannot be told which socket gets a packet", kind.Summary)
