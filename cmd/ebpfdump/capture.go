@@ -318,6 +318,7 @@ func parseListen(s string, kind *capture.Kind) (netip.AddrPort, error) {
 	if s == "" {
 		return kind.Loopback(), nil
 	}
+	given := s
 	if strings.HasPrefix(s, ":") { // all addresses, as in Go
 		anywhere := "0.0.0.0"
 		if kind.IPv6() {
@@ -330,7 +331,7 @@ func parseListen(s string, kind *capture.Kind) (netip.AddrPort, error) {
 		addr, err = netip.AddrPortFrom(ip, kind.Loopback().Port()), nil
 	}
 	if err != nil {
-		return addr, usagef("--listen %q is not ADDR:PORT, such as %s", s, kind.Loopback())
+		return addr, usagef("--listen %q is not ADDR:PORT, such as %s, or :PORT for all addresses", given, kind.Loopback())
 	}
 	if addr.Addr().Is4() == kind.IPv6() {
 		return addr, usagef("--listen %s does not fit a %s socket: give an address such as %s", s, kind.Name, kind.Loopback())
