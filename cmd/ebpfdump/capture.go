@@ -81,13 +81,14 @@ With --reuseport N there are N sockets at one address, one of which gets each
 packet. --reuseport-filter names the program that chooses it, whose maps get the
 sockets; the view select shows what it saw and what it chose.
 
-Without -o it prints one line a packet. Otherwise it writes pcapng, or what the
-file's name stands for: .json, or .pcap and .txt with room for one view. Stops
+Without -o it prints one line a packet, with its id (#4), by which comments name
+it, or with --json an object. Otherwise it writes pcapng, or what the file's
+name stands for: .json, or .pcap and .txt with room for one view. Stops
 at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 
 ` + privilegeHelp("capture"),
 		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
-  ebpfdump capture --sock udp -l 0.0.0.0:5353 --duration 10s
+  ebpfdump capture --sock udp -l :5353 --join 224.0.0.251@eth0 --duration 10s
   ebpfdump capture --sock udp --reuseport 4 --reuseport-filter pick.o
   ebpfdump capture --sock raw --proto icmp -o - | tshark -r -
 ` + liveExample,
