@@ -406,7 +406,11 @@ func (f captureFlags) wants(v capture.View) bool {
 
 // use describes what the flags ask for, to find the privileges that it needs.
 func (f captureFlags) use() privilege.Use {
-	listen, err := netip.ParseAddrPort(f.listen)
+	address := f.listen
+	if strings.HasPrefix(address, ":") {
+		address = "0.0.0.0" + address
+	}
+	listen, err := netip.ParseAddrPort(address)
 	account, _ := runAs(f.live.user)
 	return privilege.Use{
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
