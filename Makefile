@@ -28,7 +28,7 @@ GUEST_TIMEOUT = -timeout 25m
 # As root nothing may be skipped: what a test needs is installed or the test fails.
 REQUIRE = $(if $(filter 0,$(shell id -u)),1,0)
 
-.PHONY: build test programs tools lint generate check-generate samples bench bench-peers fuzz kernels objects clean
+.PHONY: build test programs tools lint generate check-generate samples pictures bench bench-peers fuzz kernels objects clean
 
 build: ## builds ./ebpfdump
 	CGO_ENABLED=0 go build -o ebpfdump ./cmd/ebpfdump
@@ -62,6 +62,20 @@ check-generate: ## fails if the committed BPF objects are not those of the C sou
 
 samples: ## records the samples anew, on this kernel
 	./samples/make.sh
+
+# The film has a network of its own, so that nothing but the probe is in it.
+pictures: build ## as root: makes README's film, and the picture of a real Wireshark with our profile on a screen that nobody sees
+	./.ci/tools .ci/pictures
+	@if ldd "$$(command -v wireshark)" | grep libQt6 >/dev/null; then \
+		./.ci/tools '/usr/include/*/qt6/QtWidgets/QWidget' qt6-base-dev; \
+	else \
+		./.ci/tools '/usr/include/*/qt5/QtWidgets/QWidget' qtbase5-dev; \
+	fi
+	@mkdir -p build/pictures
+	CGO_ENABLED=0 go build -o build/film ./samples/pictures/film
+	unshare --net sh -c 'ip link set lo up && exec build/film -o samples/film.svg -cast build/pictures/film.cast'
+	samples/pictures/wireshark.sh ./ebpfdump samples/layers.pcapng build/pictures
+	@if [ -e build/pictures/wireshark.svg ]; then cp build/pictures/wireshark.svg samples/; fi
 
 bench: ## what a packet costs, in the kernel, in the reader and in the writer, and how long a capture takes to begin and to end
 	go test -run '^$$' -bench . -benchtime $(PACKETS)x -count $(REPEAT) ./bpf

@@ -25,12 +25,10 @@ func BenchmarkTap(b *testing.B) {
 	}
 }
 
-func benchmarkTap(b *testing.B, size, wakeupBytes int) {
-	tap := mustOpen(b, Options{RingSize: DefaultRingSize, Snaplen: MaxSnaplen, WakeupBytes: wakeupBytes})
-	receiver, sender := udpPair(b)
-	if err := tap.Attach(receiver); err != nil {
-		b.Fatal(err)
-	}
+// drain reads what is recorded while a benchmark runs, and has the kernel time its programs. What it
+// returns ends both the tap and the reading.
+func drain(b *testing.B, tap *Tap) (end func()) {
+	b.Helper()
 	drained := make(chan struct{})
 	go func() {
 		defer close(drained)
@@ -42,10 +40,39 @@ func benchmarkTap(b *testing.B, size, wakeupBytes int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer stats.Close()
-
+	b.Cleanup(func() { stats.Close() })
 	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	b.Cleanup(runtime.UnlockOSThread)
+	return func() {
+		tap.Flush()
+		<-drained
+	}
+}
+
+// timed returns how often a program has run since, and the nanoseconds that this took.
+func timed(b *testing.B, program *ebpf.Program) func() (runs uint64, took float64) {
+	b.Helper()
+	stats := func() *ebpf.ProgramStats {
+		s, err := program.Stats()
+		if err != nil {
+			b.Fatal(err)
+		}
+		return s
+	}
+	before := stats()
+	return func() (uint64, float64) {
+		after := stats()
+		return after.RunCount - before.RunCount, float64((after.Runtime - before.Runtime).Nanoseconds())
+	}
+}
+
+func benchmarkTap(b *testing.B, size, wakeupBytes int) {
+	tap := mustOpen(b, Options{RingSize: DefaultRingSize, Snaplen: MaxSnaplen, WakeupBytes: wakeupBytes})
+	receiver, sender := udpPair(b)
+	if err := tap.Attach(receiver); err != nil {
+		b.Fatal(err)
+	}
+	drained := drain(b, tap)
 	payload := make([]byte, size)
 	for b.Loop() {
 		if err := unix.Send(sender, payload, 0); err != nil {
@@ -56,8 +83,7 @@ func benchmarkTap(b *testing.B, size, wakeupBytes int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	tap.Flush()
-	<-drained
+	drained()
 	c, err := tap.Counters()
 	if err != nil {
 		b.Fatal(err)

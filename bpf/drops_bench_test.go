@@ -1,10 +1,8 @@
 package bpf
 
 import (
-	"runtime"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
@@ -66,24 +64,8 @@ func benchmarkDrops(b *testing.B, marked, nobody, registered, copied bool) {
 	if err := unix.SetsockoptSockFprog(receiver, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing}); err != nil {
 		b.Fatal(err)
 	}
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		var rec Record
-		for tap.Read(&rec) == nil {
-		}
-	}()
-	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer stats.Close()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	before, err := drops.objects.programs[dropProgFreed].Stats()
-	if err != nil {
-		b.Fatal(err)
-	}
+	drained := drain(b, tap)
+	spent := timed(b, drops.objects.programs[dropProgFreed])
 	payload := make([]byte, 64)
 	for b.Loop() {
 		// What is refused is told of at the next one.
@@ -91,14 +73,9 @@ func benchmarkDrops(b *testing.B, marked, nobody, registered, copied bool) {
 			b.Fatal(err)
 		}
 	}
-	after, err := drops.objects.programs[dropProgFreed].Stats()
-	if err != nil {
-		b.Fatal(err)
-	}
-	tap.Flush()
-	<-drained
-	runs := after.RunCount - before.RunCount
-	b.ReportMetric(float64((after.Runtime-before.Runtime).Nanoseconds())/float64(runs), "kernel-ns/packet")
+	runs, took := spent()
+	drained()
+	b.ReportMetric(took/float64(runs), "kernel-ns/packet")
 	b.ReportMetric(float64(runs)/float64(b.N), "freed/packet")
 }
 

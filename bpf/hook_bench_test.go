@@ -2,10 +2,8 @@ package bpf
 
 import (
 	"fmt"
-	"runtime"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,36 +56,15 @@ func benchmarkHook(b *testing.B, program string, opts HookOptions, marked bool, 
 			b.Fatal(err)
 		}
 	}
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		var rec Record
-		for tap.Read(&rec) == nil {
-		}
-	}()
-	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer stats.Close()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	before, err := hook.objects.programs[program].Stats()
-	if err != nil {
-		b.Fatal(err)
-	}
+	drained := drain(b, tap)
+	spent := timed(b, hook.objects.programs[program])
 	payload := make([]byte, size)
 	for b.Loop() {
 		if err := unix.Send(sender, payload, 0); err != nil {
 			b.Fatal(err)
 		}
 	}
-	after, err := hook.objects.programs[program].Stats()
-	if err != nil {
-		b.Fatal(err)
-	}
-	tap.Flush()
-	<-drained
-	runs := after.RunCount - before.RunCount
-	b.ReportMetric(float64((after.Runtime-before.Runtime).Nanoseconds())/float64(runs), "kernel-ns/packet")
+	runs, took := spent()
+	drained()
+	b.ReportMetric(took/float64(runs), "kernel-ns/packet")
 }

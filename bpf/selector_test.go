@@ -3,12 +3,10 @@ package bpf
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/capability"
@@ -255,20 +253,7 @@ func benchmarkSelector(b *testing.B, selection *Selection, record bool) {
 		b.Fatal(err)
 	}
 	defer unix.Close(sender)
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		var rec Record
-		for tap.Read(&rec) == nil {
-		}
-	}()
-	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer stats.Close()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	drained := drain(b, tap)
 	payload := []byte("1" + strings.Repeat("x", 63))
 	for b.Loop() {
 		if err := unix.Sendto(sender, payload, 0, to); err != nil {
@@ -279,8 +264,7 @@ func benchmarkSelector(b *testing.B, selection *Selection, record bool) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	tap.Flush()
-	<-drained
+	drained()
 	counters, err := s.Counters()
 	if err != nil {
 		b.Fatal(err)

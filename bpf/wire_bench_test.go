@@ -3,10 +3,8 @@ package bpf
 import (
 	"fmt"
 	"net/netip"
-	"runtime"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -61,44 +59,23 @@ func benchmarkWire(b *testing.B, register, followed, port bool, size int) {
 			b.Fatal(err)
 		}
 	}
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		var rec Record
-		for tap.Read(&rec) == nil {
-		}
-	}()
-	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer stats.Close()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	drained := drain(b, tap)
 	program := w.places[0].objects.programs[wireProgWire]
 	if register {
 		program = f.objects.programs[flowsProgSends]
 	}
-	before, err := program.Stats()
-	if err != nil {
-		b.Fatal(err)
-	}
+	spent := timed(b, program)
 	payload := make([]byte, size)
 	for b.Loop() {
 		if err := unix.Send(sender, payload, 0); err != nil {
 			b.Fatal(err)
 		}
 	}
-	after, err := program.Stats()
-	if err != nil {
-		b.Fatal(err)
-	}
-	tap.Flush()
-	<-drained
+	runs, took := spent()
+	drained()
 	// Of lo the frame that leaves is passed over at once: half of the runs.
-	runs := after.RunCount - before.RunCount
 	if !register {
 		runs /= 2
 	}
-	b.ReportMetric(float64((after.Runtime-before.Runtime).Nanoseconds())/float64(runs), "kernel-ns/packet")
+	b.ReportMetric(took/float64(runs), "kernel-ns/packet")
 }

@@ -196,22 +196,7 @@ func checkHookLedger(t *testing.T, c Capture, sink *memory) {
 	if counts.Hooked != uint64(len(view)) || counts.Departed != uint64(sent) || counts.Egress.Seen != uint64(sent) {
 		t.Errorf("%d packets, %d sent: %+v", len(view), sent, counts)
 	}
-	all, err := c.Statistics()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var delivered uint64
-	for _, st := range all {
-		if st.Interface.View == ViewCgroup {
-			delivered += st.Delivered
-			if st.Received != st.Delivered {
-				t.Errorf("%+v", st)
-			}
-		}
-	}
-	if delivered != uint64(len(view)) {
-		t.Errorf("statistics of %d packets of %d", delivered, len(view))
-	}
+	checkDelivered(t, c, ViewCgroup, len(view))
 }
 
 // talk has a conversation with an echo, and closes it.

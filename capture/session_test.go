@@ -210,6 +210,27 @@ func checkLedger(t *testing.T, s *Session) {
 	}
 }
 
+// checkDelivered holds that the statistics of a view's interfaces are about so many packets, none of which was lost.
+func checkDelivered(t *testing.T, c Capture, view View, packets int) {
+	t.Helper()
+	all, err := c.Statistics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var delivered uint64
+	for _, st := range all {
+		if st.Interface.View == view {
+			delivered += st.Delivered
+			if st.Received != st.Delivered {
+				t.Errorf("%+v", st)
+			}
+		}
+	}
+	if delivered != uint64(packets) {
+		t.Errorf("statistics of %d packets of the view %v, of %d", delivered, view, packets)
+	}
+}
+
 // dialIn connects to the session from within its namespace.
 func dialIn(tb testing.TB, s *Session, network string) net.Conn {
 	tb.Helper()

@@ -120,22 +120,7 @@ func checkFrameLedger(t *testing.T, c Capture, sink *memory) {
 	if w.Seen != w.Recorded+w.Lost() || w.Seen != uint64(len(view)) || counts.Framed != w.Seen || counts.FramedSent != sent {
 		t.Errorf("%d frames, %d sent: %+v", len(view), sent, counts)
 	}
-	all, err := c.Statistics()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var delivered uint64
-	for _, st := range all {
-		if st.Interface.View == ViewWire {
-			delivered += st.Delivered
-			if st.Received != st.Delivered {
-				t.Errorf("%+v", st)
-			}
-		}
-	}
-	if delivered != uint64(len(view)) {
-		t.Errorf("statistics of %d frames of %d", delivered, len(view))
-	}
+	checkDelivered(t, c, ViewWire, len(view))
 }
 
 func TestWireOwn(t *testing.T) {

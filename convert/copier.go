@@ -54,6 +54,10 @@ func (o *WriteOptions) sections() (all []*fileSection) {
 
 // writeItem writes an item, or counts it.
 func (c *copier) writeItem(item *Item) error {
+	if item.Packet != nil && c.format.leavesOut(item.Packet) {
+		c.left.leave(headlessPackets)
+		return nil
+	}
 	if item.block != nil && item.block.time == timeNone && item.Packet != nil {
 		c.left.leave(timelessPackets)
 	}

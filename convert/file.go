@@ -90,14 +90,17 @@ func (f *File) WritePacket(p *capture.Packet) error {
 }
 
 // WriteItem writes the next item of a file being copied, and counts what the format has no
-// room for.
+// room for, and what would make the file one that Wireshark refuses.
 func (f *File) WriteItem(item *Item) error {
 	if err := f.copier.writeItem(item); err != nil {
 		return err
 	}
-	f.held = f.held && item.Packet == nil
+	f.held = f.held && (item.Packet == nil || f.LeavesOut(item.Packet))
 	return nil
 }
+
+// LeavesOut tells whether WriteItem only counts a packet.
+func (f *File) LeavesOut(p *capture.Packet) bool { return f.form.leavesOut(p) }
 
 // WriteStatistics writes the statistics of an interface.
 func (f *File) WriteStatistics(s capture.Statistics) error { return f.copier.WriteStatistics(s) }

@@ -18,7 +18,9 @@ type fileInterface struct {
 	// header.
 	own, plain *capture.Interface
 	clock      fileClock
-	snaplen    uint32 // 0 for no limit
+	// retimed says that a copy has the times in nanoseconds since 1970 instead.
+	retimed bool
+	snaplen uint32 // 0 for no limit
 	// section is the number of the last section that describes it.
 	section int
 	// body is the body of its block in a copy, and left counts what that leaves out.
@@ -79,18 +81,22 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 }
 
 // copyBody makes the body of an interface's block for copies. The clock stays the same,
-// so that no timestamp changes; it is the first option, since scapy misreads it
-// elsewhere.
+// so that no timestamp changes, unless Wireshark cannot read it; it is the first option, since
+// scapy misreads it elsewhere.
 func (r *pcapngReader) copyBody(i *fileInterface, link uint16, foreign []byte) {
 	limit := uint32(packetLimit(link))
 	if i.snaplen != 0 {
 		limit = min(limit, i.snaplen)
 	}
+	clock := i.clock
+	if i.retimed = clock.tooFine(); i.retimed {
+		clock = fileClock{resolution: 9}
+	}
 	b := order.AppendUint32(r.scratch[:0], uint32(link))
 	b = order.AppendUint32(b, limit)
-	b = appendOption(b, interfaceResolution, string([]byte{i.clock.resolution}))
-	if i.clock.offset != 0 {
-		b = appendOptionUint64(b, interfaceOffset, uint64(i.clock.offset))
+	b = appendOption(b, interfaceResolution, string([]byte{clock.resolution}))
+	if clock.offset != 0 {
+		b = appendOptionUint64(b, interfaceOffset, uint64(clock.offset))
 	}
 	b = appendForeign(b, &interfaceOptions, optionsOf(foreign, r.order), &i.left, func(b []byte, code uint16, _ []byte) ([]byte, bool) {
 		return b, code == interfaceResolution || code == interfaceOffset
@@ -184,7 +190,7 @@ type interfaceSet struct {
 // add returns the interface, or the equal one of an earlier section.
 func (s *interfaceSet) add(i *fileInterface, section int) (*fileInterface, error) {
 	for _, known := range s.byBody[i.body] {
-		if known.section != section {
+		if known.section != section && known.clock == i.clock {
 			known.section = section
 			return known, nil
 		}
@@ -213,6 +219,15 @@ type fileClock struct {
 
 // microseconds is the default clock.
 var microseconds = fileClock{resolution: 6}
+
+// tooFine tells whether a second has more units than 64 bits can count. Wireshark 4.0 reads other
+// times then, and newer versions refuse the file.
+func (c fileClock) tooFine() bool {
+	if exponent := c.resolution & 0x7f; c.resolution&0x80 != 0 {
+		return exponent > 63
+	}
+	return c.resolution > 19
+}
 
 // nanoseconds converts a timestamp to nanoseconds since the epoch, and tells what was
 // lost. A time before the epoch or after the year 2262 becomes the nearest one in that

@@ -63,10 +63,10 @@ func appendNames(b []byte, from *block, left *omissionCounts) []byte {
 	return appendOptions(b, &nameOptions, optionsOf(rest[4:], from.order), left)
 }
 
-// validName tells whether a record holds an address and at least one name.
+// validName tells whether a record holds an address and at least one name, and all names end.
 func validName(kind uint16, value []byte) bool {
 	size := map[uint16]int{1: 4, 2: 16, 3: 6, 4: 8}[kind] // IPv4, IPv6, EUI-48, EUI-64
-	return size == 0 || len(value) > size && bytes.IndexByte(value[size:], 0) >= 0
+	return size == 0 || len(value) > size && value[len(value)-1] == 0
 }
 
 // appendSecrets appends decryption secrets: their type, their length, and data that only
@@ -86,20 +86,11 @@ func appendSecrets(b []byte, from *block, left *omissionCounts) []byte {
 	return appendOptions(b, &secretsOptions, optionsOf(keys[padded:], from.order), left)
 }
 
-// appendCustom appends a custom block, whose data only its owner can interpret.
-func appendCustom(b []byte, from *block, _ *omissionCounts) []byte {
-	if len(from.body) < 4 {
-		return b
-	}
-	b = order.AppendUint32(b, from.order.Uint32(from.body))
-	return append(b, from.body[4:]...)
-}
-
 // appendJournal appends a journal entry, padded to 32 bits. Wireshark refuses entries too
-// short to have a timestamp.
+// short to have a timestamp, and takes all zeros at the end for padding.
 func appendJournal(b []byte, from *block, _ *omissionCounts) []byte {
 	const shortest = len("__REALTIME_TIMESTAMP=0\n")
-	if len(from.body) < shortest {
+	if len(bytes.TrimRight(from.body, "\x00")) < shortest {
 		return b
 	}
 	return append(b, from.body...)
@@ -201,10 +192,29 @@ func (w *Writer) copyStatistics(from *block, left *omissionCounts) error {
 	}
 	b := beginBlock(w.scratch[:0], blockStatistics)
 	b = order.AppendUint32(b, id)
-	b = order.AppendUint32(order.AppendUint32(b, uint32(from.ticks>>32)), uint32(from.ticks))
-	b = appendOptions(b, &statisticsOptions, optionsOf(from.options, from.order), left)
+	b = appendTicks(b, from.iface, from.ticks)
+	empty := len(b)
+	b = appendForeign(b, &statisticsOptions, optionsOf(from.options, from.order), left, func(b []byte, code uint16, value []byte) ([]byte, bool) {
+		if !from.iface.retimed || code != statisticsStart && code != statisticsEnd || len(value) != 8 {
+			return b, false
+		}
+		ticks := uint64(from.order.Uint32(value))<<32 | uint64(from.order.Uint32(value[4:]))
+		return appendTicks(appendOptionHead(b, code, 8), from.iface, ticks), true
+	})
+	if len(b) > empty {
+		b = appendEndOfOptions(b)
+	}
 	w.scratch = endBlock(b, 0)
 	return w.out.block(w.scratch)
+}
+
+// appendTicks appends a timestamp of an interface's clock, or of the one that it has in a copy.
+func appendTicks(b []byte, i *fileInterface, ticks uint64) []byte {
+	if i.retimed {
+		at, _ := i.clock.nanoseconds(ticks)
+		return appendTime(b, at)
+	}
+	return order.AppendUint32(order.AppendUint32(b, uint32(ticks>>32)), uint32(ticks))
 }
 
 // writeForeignPacket writes a packet with the options and the timestamp of its own file.
@@ -216,6 +226,12 @@ func (w *Writer) writeForeignPacket(p *capture.Packet, from *block, left *omissi
 	if err != nil {
 		return err
 	}
+	if from.iface.retimed && from.time != timeNone {
+		left.leave(finestTimes)
+		if from.time == timeOutside {
+			left.leave(outsideTimes)
+		}
+	}
 	size := blockFrame + 20 + maxHeader + min(len(p.Data), limitOf(p.Interface)) + 3 + (4 + 8) + len(from.options) + 4
 	if err := w.out.reserve(size); err != nil {
 		return err
@@ -223,7 +239,7 @@ func (w *Writer) writeForeignPacket(p *capture.Packet, from *block, left *omissi
 	start := len(w.out.buf)
 	b := beginBlock(w.out.buf, blockEnhancedPacket)
 	b = order.AppendUint32(b, id)
-	b = order.AppendUint32(order.AppendUint32(b, uint32(from.ticks>>32)), uint32(from.ticks))
+	b = appendTicks(b, from.iface, from.ticks)
 	b = appendSizedData(b, p)
 	empty := len(b)
 	if from.drops > 0 {

@@ -102,6 +102,14 @@ var (
 	secretsOptions = optionTable{}
 )
 
+// darwinOptions are what the tcpdump of macOS says of packets, from darwinFirst on: numbers of 32
+// or 16 bits, and the name of a function. Newer versions of Wireshark than 4.0 read them.
+var darwinOptions = [10]optionForm{
+	{0, 4, 4}, {0, 4, 4}, {0, 4, 4}, {0, 4, 4}, {0, 4, 4}, {0, 2, 2}, {0, 4, 4}, {0, 2, 2}, {0, 0, math.MaxUint16}, {0, 4, 4},
+}
+
+const darwinFirst = 32769
+
 // find returns the form of an option, the zero value if the code is unknown.
 func (t *optionTable) find(code uint16) optionForm {
 	switch {
@@ -109,6 +117,8 @@ func (t *optionTable) find(code uint16) optionForm {
 		return t[code]
 	case code == optionComment:
 		return anyText
+	case t == &packetOptions && code >= darwinFirst && int(code-darwinFirst) < len(darwinOptions):
+		return darwinOptions[code-darwinFirst]
 	case code == customText || code == customBytes:
 		return optionForm{formCustom, 4, math.MaxUint16}
 	case code == customTextUncopied || code == customBytesUncopied:
@@ -126,6 +136,14 @@ type options struct {
 }
 
 func optionsOf(b []byte, from binary.ByteOrder) options { return options{b, from != order} }
+
+// orderOf is the byte order of options, whether it is ours or the other one.
+func orderOf(turned bool) binary.ByteOrder {
+	if turned {
+		return binary.BigEndian
+	}
+	return order
+}
 
 // uint16 reads a number.
 func (o *options) uint16(b []byte) uint16 {
@@ -212,6 +230,9 @@ func appendForeignOption(b []byte, f optionForm, code uint16, value []byte, turn
 		left.leave(verdicts)
 		return b
 	case len(value) < f.shortest || len(value) > f.longest:
+		left.leave(damagedParts)
+		return b
+	case f.form == formCustom && len(value) < shortestCustom(value, orderOf(turned)):
 		left.leave(damagedParts)
 		return b
 	case f.form == 0 && turned:

@@ -280,6 +280,9 @@ type WriteOptions struct {
 	BootTime time.Time
 }
 
+// leavesOut tells whether a packet would make a file one that Wireshark refuses.
+func (f *Format) leavesOut(p *capture.Packet) bool { return !f.Text && isHeadless(p) }
+
 // Create starts a file. The first bytes may be buffered until the first packet or Flush.
 func (f *Format) Create(w io.Writer, o WriteOptions) (PacketWriter, error) {
 	if f.create == nil {

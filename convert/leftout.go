@@ -33,10 +33,12 @@ const (
 	largeBlocks
 	laterSections
 	damagedParts
+	headlessPackets
 	// What is in the copy with another value.
 	longPackets
 	longestPackets
 	timelessPackets
+	finestTimes
 	roundedTimes
 	outsideTimes
 
@@ -79,6 +81,8 @@ var detailTexts = [details]struct{ one, many string }{
 		"the output has one section, and its header comes first"),
 	damagedParts: leftOut("damaged block or option", "damaged blocks and options",
 		"Wireshark refuses files with such"),
+	headlessPackets: leftOut("packet without the header of its link type", "packets without the header of their link type",
+		"Wireshark refuses files with such"),
 
 	longPackets: {
 		"{n} packet cut to 262144 bytes: Wireshark refuses files that have longer ones",
@@ -91,6 +95,10 @@ var detailTexts = [details]struct{ one, many string }{
 	timelessPackets: {
 		"{n} packet without a time: it has the one of 1970 now",
 		"{n} packets without a time: they have the one of 1970 now",
+	},
+	finestTimes: {
+		"the time of {n} packet is in nanoseconds now: Wireshark refuses files with a unit as fine as it had",
+		"the times of {n} packets are in nanoseconds now: Wireshark refuses files with a unit as fine as they had",
 	},
 	roundedTimes: {
 		"the time of {n} packet is rounded: {form} has no finer ones",

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -203,9 +202,7 @@ func (w *wholeBlocksOnly) Write(b []byte) (int, error) {
 
 func TestOnlyWholeBlocksAreWritten(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := testutil.Random(t)
 	out := &wholeBlocksOnly{t: t}
 	long := strings.Repeat("x", 70000)
 	w, err := NewWriter(out, Section{Hardware: long, OS: long, Application: long, Comment: long})

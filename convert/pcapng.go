@@ -103,7 +103,8 @@ func newWriter(w io.Writer, size int, header []byte) (*Writer, error) {
 // of LayerMessage an exported PDU header with the addresses and their Call, or with an IP
 // header and one of TCP or UDP if they have a Segment, and packets of LayerLink the VLAN tag of their Meta, if the interface has metadata. The result is
 // truncated to 262144 bytes, or to nearly 1 MiB for the link types of which Wireshark
-// reads such packets; the original length shows it.
+// reads such packets; the original length shows it. A packet of LayerForeign that lacks the
+// header of its link type is an error where Wireshark would refuse the file for it.
 func (w *Writer) WritePacket(p *capture.Packet) error {
 	if w.out.err != nil {
 		return w.out.err
@@ -121,11 +122,15 @@ func (w *Writer) WritePacket(p *capture.Packet) error {
 	return w.writeEnhancedPacket(p)
 }
 
-// checkHeader returns an error if appendHeader cannot work for a packet.
+// checkHeader returns an error if appendHeader cannot work for a packet, or if the packet lacks the
+// header that it should have already.
 func checkHeader(p *capture.Packet) error {
 	i := p.Interface
 	if i.Layer == capture.LayerTransport && !i.IPv6 && !(fitsIPv4(p.Src.Addr()) && fitsIPv4(p.Dst.Addr())) {
 		return fmt.Errorf("IPv4 header for %v > %v", p.Src.Addr(), p.Dst.Addr())
+	}
+	if isHeadless(p) {
+		return fmt.Errorf("its %d bytes are no packet of link type %d, and Wireshark would refuse the file", len(p.Data), i.LinkType)
 	}
 	_, err := linkType(i)
 	return err

@@ -99,7 +99,7 @@ func (s *Selection) Consider(r io.Reader, format *Format, o ReadOptions) {
 			return
 		}
 		i := p.Interface
-		if s.wants(i) && s.reason(p) == 0 && (s.best == 0 || rankOf(i) < s.best) {
+		if s.wants(i) && s.reason(p) == 0 && !s.Format.leavesOut(p) && (s.best == 0 || rankOf(i) < s.best) {
 			s.best = rankOf(i)
 		}
 		if !severalViews(source) {
@@ -175,7 +175,7 @@ func (s *Selection) Takes(p *capture.Packet) bool {
 		s.leaveOut(i, reason)
 		return false
 	}
-	if s.first == nil {
+	if s.first == nil && !s.Format.leavesOut(p) {
 		s.first = i
 	}
 	return true

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 func randomAddr(r *rand.Rand, size int) netip.Addr {
@@ -21,9 +23,7 @@ func randomAddr(r *rand.Rand, size int) netip.Addr {
 
 func TestIPv4HeaderAsGopacketMakesIt(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := testutil.Random(t)
 	for range 2000 {
 		src, dst := randomAddr(r, 4), randomAddr(r, 4)
 		protocol, payload := uint8(r.Uint32()), r.IntN(65516)
@@ -68,9 +68,7 @@ func TestIPv4HeaderAddresses(t *testing.T) {
 
 func TestIPv6HeaderAsGopacketMakesIt(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 0))
+	r := testutil.Random(t)
 	for range 2000 {
 		src, dst := randomAddr(r, 16), randomAddr(r, 16)
 		protocol, payload := uint8(r.Uint32()), r.IntN(65536)

@@ -20,12 +20,13 @@ type convertOutput struct {
 	selection convert.Selection
 	describe  func() convert.WriteOptions
 
-	mu      sync.Mutex    // signals and the timer run in other goroutines
-	target  *outfile.File // nil for stdout
-	file    *convert.File
-	stopped bool
-	read    uint64
-	counts  []interfaceCount
+	mu       sync.Mutex    // signals and the timer run in other goroutines
+	target   *outfile.File // nil for stdout
+	file     *convert.File
+	stopped  bool
+	read     uint64
+	headless uint64 // that the file leaves out
+	counts   []interfaceCount
 }
 
 type interfaceCount struct {
@@ -84,7 +85,9 @@ func (o *convertOutput) WriteItem(item *convert.Item) error {
 	if err := o.file.WriteItem(item); err != nil {
 		return err
 	}
-	if item.Packet != nil {
+	if item.Packet != nil && o.file.LeavesOut(item.Packet) {
+		o.headless++
+	} else if item.Packet != nil {
 		o.count(item.Packet.Interface)
 	}
 	return nil
@@ -109,6 +112,9 @@ func (o *convertOutput) end() error {
 	}
 	if len(o.selection.LeftOut()) > 0 {
 		return fmt.Errorf("%s has no room for any of the packets", o.format.Name)
+	}
+	if o.headless > 0 {
+		return errors.New("no packet has the header of its link type, and Wireshark refuses files without it")
 	}
 	if o.read > 0 && len(o.selection.Interfaces) > 0 {
 		return fmt.Errorf("none of the %s is of an interface that was asked for: there are %s", counted(o.read, "packet"), listedInterfaces(o.selection.Sources...))

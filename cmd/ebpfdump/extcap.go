@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/internal/extcap"
 )
@@ -61,9 +62,10 @@ func extcapFields() []extcapField {
 			func(kind *capture.Kind, _ string) bool { return kind != nil && kind.CanEcho() }},
 		{extcap.Argument{Name: "probe", Display: "Probe", Type: extcap.Check, Tooltip: "send the reference traffic, and end when it has been seen"}, "--probe", ofKinds},
 		{extcap.Argument{Name: "views", Display: "Views", Type: extcap.Selectors, Values: views,
-			Tooltip: "each is an interface of its own in the capture"}, "--view", ofAll},
+			// Wireshark 4.0 checks none at first, whatever is said of them.
+			Tooltip: "each is an interface of its own in the capture: kernel and user if none is chosen"}, "--view", ofAll},
 		{extcap.Argument{Name: "filter", Display: "Socket filter", Type: extcap.File, Tooltip: "BPF object whose filter decides what the socket keeps"}, "--filter", ofKinds},
-		{extcap.Argument{Name: "snaplen", Display: "Snaplen", Type: extcap.Unsigned, Placeholder: "262144", Tooltip: "bytes that are kept of each packet"}, "--snaplen", ofAll},
+		{extcap.Argument{Name: "snaplen", Display: "Snaplen", Type: extcap.Unsigned, Default: fmt.Sprint(bpf.MaxSnaplen), Tooltip: "bytes that are kept of each packet"}, "--snaplen", ofAll},
 		{extcap.Argument{Name: "buffer-size", Display: "Ring buffer", Type: extcap.String, Placeholder: "32M", Tooltip: "size of the ring buffer"}, "--buffer-size", ofAll},
 	}
 }

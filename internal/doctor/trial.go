@@ -216,6 +216,31 @@ func openHook() (*bpf.Tap, *bpf.Hook, error) {
 	return tap, hook, nil
 }
 
+// loopbackSocket opens a UDP socket on a port of the loopback address, and returns that.
+func loopbackSocket() (fd int, at unix.Sockaddr, err error) {
+	fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, nil, fmt.Errorf("opening a socket: %w", err)
+	}
+	err = unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	if err == nil {
+		at, err = unix.Getsockname(fd)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, nil, fmt.Errorf("binding a socket: %w", err)
+	}
+	return fd, at, nil
+}
+
+// probePacket sends the probe's payload from a socket, and waits until the tap has recorded it.
+func probePacket(tap *bpf.Tap, fd int, to unix.Sockaddr) error {
+	if err := unix.Sendto(fd, []byte(capture.ProbePayload), 0, to); err != nil {
+		return fmt.Errorf("sending a packet: %w", err)
+	}
+	return readPacket(tap, func(data []byte) bool { return bytes.HasSuffix(data, []byte(capture.ProbePayload)) })
+}
+
 // hookPacket checks that the cgroup hook records a packet on the loopback address. Older
 // kernels do not run it where cgroup v1's net_cls or net_prio is in use.
 func hookPacket() error {
@@ -225,25 +250,15 @@ func hookPacket() error {
 	}
 	defer tap.Close()
 	defer hook.Close()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, to, err := loopbackSocket()
 	if err != nil {
-		return fmt.Errorf("opening a socket: %w", err)
+		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		return fmt.Errorf("binding a socket: %w", err)
-	}
-	to, err := unix.Getsockname(fd)
-	if err != nil {
-		return fmt.Errorf("binding a socket: %w", err)
-	}
 	if _, err := hook.Mark(fd); err != nil {
 		return err
 	}
-	if err := unix.Sendto(fd, []byte(capture.ProbePayload), 0, to); err != nil {
-		return fmt.Errorf("sending a packet: %w", err)
-	}
-	return readPacket(tap, func(data []byte) bool { return bytes.HasSuffix(data, []byte(capture.ProbePayload)) })
+	return probePacket(tap, fd, to)
 }
 
 // dropPacket checks that a packet is recorded which a filter that keeps nothing turns away.
@@ -263,18 +278,11 @@ func dropPacket() error {
 		return err
 	}
 	defer drops.Close()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, to, err := loopbackSocket()
 	if err != nil {
-		return fmt.Errorf("opening a socket: %w", err)
+		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		return fmt.Errorf("binding a socket: %w", err)
-	}
-	to, err := unix.Getsockname(fd)
-	if err != nil {
-		return fmt.Errorf("binding a socket: %w", err)
-	}
 	nothing := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
 	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &nothing}); err != nil {
 		return fmt.Errorf("attaching a filter: %w", err)
@@ -282,10 +290,7 @@ func dropPacket() error {
 	if err := errors.Join(drops.Mark(fd), enterFlow(flows, fd, to)); err != nil {
 		return err
 	}
-	if err := unix.Sendto(fd, []byte(capture.ProbePayload), 0, to); err != nil {
-		return fmt.Errorf("sending a packet: %w", err)
-	}
-	return readPacket(tap, func(data []byte) bool { return bytes.HasSuffix(data, []byte(capture.ProbePayload)) })
+	return probePacket(tap, fd, to)
 }
 
 // enterFlow enters a UDP socket of this network namespace.

@@ -3,7 +3,6 @@ package explain
 import (
 	"bytes"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
 	"github.com/ebpfdump/ebpfdump/internal/header"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 func TestIDs(t *testing.T) {
@@ -36,9 +36,7 @@ func TestIDs(t *testing.T) {
 
 func TestHistogram(t *testing.T) {
 	t.Parallel()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 1))
+	random := testutil.Random(t)
 	var h histogram
 	var all []int64
 	for range 5000 {

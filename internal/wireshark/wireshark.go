@@ -13,13 +13,15 @@ import (
 // Name is that of the profile.
 const Name = "ebpfdump"
 
-//go:embed profile/preferences profile/colorfilters profile/dfilter_buttons profile/ebpfdump.lua
+//go:embed profile/preferences profile/colorfilters profile/dfilter_buttons profile/recent profile/ebpfdump.lua
 var files embed.FS
 
 // The names of the files of the profile, and of the post-dissector.
 var (
 	profile = []string{"preferences", "colorfilters", "dfilter_buttons"}
 	lua     = "ebpfdump.lua"
+	// How wide the columns are, which Wireshark writes anew whenever it ends.
+	recent = "recent"
 )
 
 // ForeignError says that there is a file that is not ours.
@@ -33,15 +35,27 @@ func (e *ForeignError) Error() string {
 // What the user has changed in it is kept, with a *ForeignError, unless over is set.
 func InstallProfile(configuration string, over bool) (folder string, err error) {
 	folder = filepath.Join(configuration, "profiles", Name)
-	return folder, install(folder, over, profile...)
+	if err := install(folder, over, profile...); err != nil {
+		return folder, err
+	}
+	if _, there := isOurs(folder, recent); there && !over {
+		return folder, nil
+	}
+	return folder, install(folder, over, recent)
 }
 
-// UninstallProfile removes the profile. Files that are not as ebpfdump has made them stay, with a
-// *ForeignError.
+// UninstallProfile removes the profile, with what Wireshark itself has written down of it. Other
+// files that are not as ebpfdump has made them stay, with a *ForeignError.
 func UninstallProfile(configuration string) (folder string, err error) {
 	folder = filepath.Join(configuration, "profiles", Name)
 	if err := uninstall(folder, profile...); err != nil {
 		return folder, err
+	}
+	// A profile of which only the widths are left would still be in Wireshark's list.
+	if info, err := os.Lstat(filepath.Join(folder, recent)); err == nil && info.Mode().IsRegular() {
+		if err := os.Remove(filepath.Join(folder, recent)); err != nil {
+			return folder, fmt.Errorf("removing for Wireshark: %w", err)
+		}
 	}
 	_ = os.Remove(folder) // if nothing else is in it
 	return folder, nil

@@ -4,6 +4,10 @@
 # A script's children have its output: whoever waits for its end waits for theirs.
 trap 'kill -9 $(jobs -p) 2>/dev/null' EXIT
 
+# What an earlier script has left would answer for what this one waits for, until its
+# children have opened theirs.
+rm -f -- *log *ready
+
 # give_up says what was not to be, and what the logs say: the closing lines of
 # programs that can still end, and where those hang that cannot.
 give_up() {
@@ -15,8 +19,8 @@ give_up() {
 	exit 7
 } >&2
 
-# await CONDITION waits until a command succeeds. Each child has a log of its own:
-# that of an earlier one would answer for it. How long the script took until then, on a
+# await CONDITION waits until a command succeeds. Each child of a script has a log of its
+# own: that of an earlier one would answer for it. How long the script took until then, on a
 # machine that does other things as well, is nothing that it waits for.
 await() {
 	local since=$SECONDS

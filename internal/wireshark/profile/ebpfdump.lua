@@ -27,14 +27,16 @@ function ebpfdump.dissector(_, pinfo, tree)
 	end
 	if #all < 2 then return end
 	local below = tree:add(ebpfdump, "ebpfdump, packet " .. key)
+	local filtered
 	for _, one in ipairs(all) do
 		if one.number ~= pinfo.number then
 			below:add(other, one.number):append_text(" (" .. one.view .. ")")
 		end
-		if what == "user" and one.view == "kernel" then
-			local passed = pinfo.abs_ts - one.time
-			below:add(since, NSTime.new(math.floor(passed), math.floor((passed % 1) * 1e9)))
-		end
+		if one.view == "kernel" then filtered = one.time end
+	end
+	if what == "user" and filtered then
+		local passed = pinfo.abs_ts - filtered
+		below:add(since, NSTime.new(math.floor(passed), math.floor((passed % 1) * 1e9)))
 	end
 end
 
