@@ -28,10 +28,80 @@ GUEST_TIMEOUT = -timeout 25m
 # As root nothing may be skipped: what a test needs is installed or the test fails.
 REQUIRE = $(if $(filter 0,$(shell id -u)),1,0)
 
-.PHONY: build test programs tools lint generate check-generate samples pictures bench bench-peers fuzz kernels objects clean
+# Where make install puts things, below DESTDIR if that is set.
+PREFIX = /usr/local
+DESTDIR =
+BINDIR = $(PREFIX)/bin
+MANDIR = $(PREFIX)/share/man/man1
+BASHDIR = $(PREFIX)/share/bash-completion/completions
+ZSHDIR = $(PREFIX)/share/zsh/site-functions
+FISHDIR = $(PREFIX)/share/fish/vendor_completions.d
+UNITDIR = $(PREFIX)/lib/systemd/system
+
+# The version of a build that git tells nothing of, as from an archive of the sources. What git tells
+# goes into the program also where the Go tool does not ask it (-buildvcs=false).
+VERSION =
+STAMPS = $(if $(VERSION),-X main.release=$(VERSION)) -X main.linkedCommit=$(shell git rev-parse HEAD 2>/dev/null) \
+	-X main.linkedTime=$(shell git show -s --format=%cI 2>/dev/null) -X main.linkedChanges=$(if $(shell git status --porcelain -uno 2>/dev/null),yes)
+
+.PHONY: build install uninstall binaries packages check-packages test programs tools lint generate check-generate samples pictures bench bench-peers fuzz kernels objects clean
 
 build: ## builds ./ebpfdump
-	CGO_ENABLED=0 go build -o ebpfdump ./cmd/ebpfdump
+	CGO_ENABLED=0 go build -ldflags '$(STAMPS)' -o ebpfdump ./cmd/ebpfdump
+
+ebpfdump:
+	$(MAKE) build
+
+# So that sudo make install needs no Go, it installs what make build has built. PROGRAM may be one
+# for another architecture, and TEXTS is one that runs here.
+PROGRAM = ebpfdump
+TEXTS = ./$(PROGRAM)
+install: $(PROGRAM) ## installs the program, manual pages, completions and a systemd unit below PREFIX
+	install -d $(addprefix $(DESTDIR),$(BINDIR) $(MANDIR) $(BASHDIR) $(ZSHDIR) $(FISHDIR) $(UNITDIR))
+	install -m 755 $(PROGRAM) $(DESTDIR)$(BINDIR)/ebpfdump
+	set -e; for page in $$($(TEXTS) manual --names); do \
+		command=$${page#ebpfdump}; $(TEXTS) manual $${command#-} >$(DESTDIR)$(MANDIR)/$$page.1; \
+	done
+	$(TEXTS) completion bash >$(DESTDIR)$(BASHDIR)/ebpfdump
+	$(TEXTS) completion zsh >$(DESTDIR)$(ZSHDIR)/_ebpfdump
+	$(TEXTS) completion fish >$(DESTDIR)$(FISHDIR)/ebpfdump.fish
+	sed 's|@BINDIR@|$(BINDIR)|' packaging/ebpfdump@.service >$(DESTDIR)$(UNITDIR)/ebpfdump@.service
+	chmod 644 $(addprefix $(DESTDIR),$(MANDIR)/ebpfdump*.1 $(BASHDIR)/ebpfdump $(ZSHDIR)/_ebpfdump $(FISHDIR)/ebpfdump.fish $(UNITDIR)/ebpfdump@.service)
+
+uninstall: ## removes what install has installed
+	rm -f $(addprefix $(DESTDIR),$(BINDIR)/ebpfdump $(MANDIR)/ebpfdump.1 $(MANDIR)/ebpfdump-*.1 $(BASHDIR)/ebpfdump \
+		$(ZSHDIR)/_ebpfdump $(FISHDIR)/ebpfdump.fish $(UNITDIR)/ebpfdump@.service)
+
+# A release has a tag. What has none is called after the time of its commit, in a form that all packages know.
+NFPM = github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.45.0
+ARCHITECTURES = amd64 arm64 riscv64
+PACKAGE_VERSION = $(or $(VERSION),$(shell git describe --exact-match --tags --match 'v[0-9]*' 2>/dev/null || \
+	TZ=UTC git show -s --date=format-local:%Y%m%d%H%M%S --format=v0.0.0-git%cd 2>/dev/null || echo v0.0.0))
+HOST = $(shell go env GOHOSTARCH)
+
+binaries: $(sort $(HOST:%=build/linux-%/ebpfdump) $(ARCHITECTURES:%=build/linux-%/ebpfdump)) ## builds static programs for all ARCHITECTURES
+
+build/linux-%/ebpfdump: FORCE
+	CGO_ENABLED=0 GOOS=linux GOARCH=$* go build -trimpath -ldflags '-s -w $(STAMPS) -X main.release=$(PACKAGE_VERSION)' -o $@ ./cmd/ebpfdump
+
+packages: binaries build/nfpm ## makes a deb, an rpm and an apk package for all ARCHITECTURES, in build/packages
+	@rm -rf build/packages build/stage && mkdir -p build/packages
+	set -e; for arch in $(ARCHITECTURES); do \
+		$(MAKE) --no-print-directory -o build/linux-$$arch/ebpfdump install DESTDIR=build/stage/$$arch PREFIX=/usr PROGRAM=build/linux-$$arch/ebpfdump \
+			TEXTS=build/linux-$(HOST)/ebpfdump; \
+		for form in deb rpm apk; do \
+			STAGE=build/stage/$$arch GOARCH=$$arch PACKAGE_VERSION=$(PACKAGE_VERSION) \
+				build/nfpm package --config packaging/nfpm.yaml --packager $$form --target build/packages; \
+		done; \
+	done
+
+build/nfpm:
+	GOBIN=$(CURDIR)/build go install $(NFPM)
+
+check-packages: packages ## installs the packages and removes them again, in folders, as far as the tools are here
+	./.ci/tools .ci/packages
+	./packaging/check build/packages $(ARCHITECTURES)
+
 
 test: tools ## installs what the tests need, and runs them all
 	EBPFDUMP_REQUIRE=$(REQUIRE) go test -race -count=1 $(TIMEOUT) ./...

@@ -41,6 +41,8 @@ type CallsOptions struct {
 	Snaplen int
 	// Choose says which sockets' calls are recorded. Default: ChooseAll.
 	Choose Choice
+	// UnixStreams adds unix streams to ChooseAll.
+	UnixStreams bool
 	// Ports are those of ChoosePorts.
 	Ports []uint16
 	// NewsOfAll asks for an event for every new socket. Default: only for those that the
@@ -248,6 +250,7 @@ func (opts CallsOptions) choose(spec *ebpf.CollectionSpec, snaplen uint32) error
 		v[callsVarMessageSnaplen].Set(snaplen),
 		v[callsVarWakesReader].Set(flag(!Preemptible())),
 		v[callsVarChoose].Set(uint32(opts.Choose)),
+		v[callsVarUnixStreams].Set(flag(opts.UnixStreams)),
 		v[callsVarPorts].Set(ports),
 		v[callsVarPortCount].Set(uint32(len(opts.Ports))),
 		v[callsVarNewsOfAll].Set(flag(opts.NewsOfAll)),

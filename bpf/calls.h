@@ -148,6 +148,9 @@ const volatile __u32 wakes_reader = 1;
 #define CHOOSE_KNOWN 2 /* those in known */
 const volatile __u32 choose = CHOOSE_ALL;
 
+/* Whether CHOOSE_ALL has unix streams, too. */
+const volatile __u32 unix_streams = 0;
+
 /* Whether there is news of every new socket, or only of those that cannot be marked when
  * they are created.
  */

@@ -145,6 +145,7 @@ const (
 	callsVarReturnedAt      = "returned_at"
 	callsVarRings           = "rings"
 	callsVarTwice           = "twice"
+	callsVarUnixStreams     = "unix_streams"
 	callsVarWakesReader     = "wakes_reader"
 	callsVarWantsAck        = "wants_ack"
 )
@@ -234,6 +235,7 @@ type callsVariableSpecs struct {
 	ReturnedAt      *ebpf.VariableSpec `ebpf:"returned_at"`
 	Rings           *ebpf.VariableSpec `ebpf:"rings"`
 	Twice           *ebpf.VariableSpec `ebpf:"twice"`
+	UnixStreams     *ebpf.VariableSpec `ebpf:"unix_streams"`
 	WakesReader     *ebpf.VariableSpec `ebpf:"wakes_reader"`
 	WantsAck        *ebpf.VariableSpec `ebpf:"wants_ack"`
 }
@@ -302,6 +304,7 @@ type callsVariables struct {
 	ReturnedAt      *ebpf.Variable `ebpf:"returned_at"`
 	Rings           *ebpf.Variable `ebpf:"rings"`
 	Twice           *ebpf.Variable `ebpf:"twice"`
+	UnixStreams     *ebpf.Variable `ebpf:"unix_streams"`
 	WakesReader     *ebpf.Variable `ebpf:"wakes_reader"`
 	WantsAck        *ebpf.Variable `ebpf:"wants_ack"`
 }

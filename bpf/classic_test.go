@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
@@ -138,9 +137,7 @@ func twins(tb testing.TB) (receivers [2]int, sender int) {
 func TestClassicAgainstKernel(t *testing.T) {
 	t.Parallel()
 	requirePrivilege(t)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := testutil.Random(t)
 	taken, kept := 0, 0
 	for range 150 {
 		program := randomClassic(random)

@@ -6,9 +6,10 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // attachClassic asks the kernel itself about a filter.
@@ -48,9 +49,7 @@ func agrees(t *testing.T, socket int, program []classic) (taken bool) {
 // The checker takes what SO_ATTACH_FILTER takes, and nothing else.
 func TestCheckerAgainstKernel(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 1))
+	random := testutil.Random(t)
 	socket := datagramSocket(t)
 	programs := 100_000
 	if os.Getenv("EBPFDUMP_OBJECTS") != "" {

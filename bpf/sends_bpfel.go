@@ -125,6 +125,7 @@ const (
 	sendsVarRegistersSize        = "registers_size"
 	sendsVarReturnedAt           = "returned_at"
 	sendsVarRings                = "rings"
+	sendsVarUnixStreams          = "unix_streams"
 	sendsVarWakesReader          = "wakes_reader"
 )
 
@@ -210,6 +211,7 @@ type sendsVariableSpecs struct {
 	RegistersSize   *ebpf.VariableSpec `ebpf:"registers_size"`
 	ReturnedAt      *ebpf.VariableSpec `ebpf:"returned_at"`
 	Rings           *ebpf.VariableSpec `ebpf:"rings"`
+	UnixStreams     *ebpf.VariableSpec `ebpf:"unix_streams"`
 	WakesReader     *ebpf.VariableSpec `ebpf:"wakes_reader"`
 }
 
@@ -271,6 +273,7 @@ type sendsVariables struct {
 	RegistersSize   *ebpf.Variable `ebpf:"registers_size"`
 	ReturnedAt      *ebpf.Variable `ebpf:"returned_at"`
 	Rings           *ebpf.Variable `ebpf:"rings"`
+	UnixStreams     *ebpf.Variable `ebpf:"unix_streams"`
 	WakesReader     *ebpf.Variable `ebpf:"wakes_reader"`
 }
 

@@ -74,7 +74,7 @@ static __attribute__((noinline)) int chosen(struct sock *sk)
 	family = FIELD(sk, __sk_common.skc_family);
 	if (choose == CHOOSE_PORTS)
 		return is_inet(family) && wanted_port(own_port(sk), bpf_ntohs(FIELD(sk, __sk_common.skc_dport)));
-	return is_inet(family) || (family == AF_UNIX && FIELD(sk, sk_type) != SOCK_STREAM);
+	return is_inet(family) || (family == AF_UNIX && (unix_streams || FIELD(sk, sk_type) != SOCK_STREAM));
 }
 
 /* Fills in the fields of an event that describe its socket. */

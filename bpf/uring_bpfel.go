@@ -191,6 +191,7 @@ const (
 	uringVarRegistersSize    = "registers_size"
 	uringVarRings            = "rings"
 	uringVarSubmitReq        = "submit_req"
+	uringVarUnixStreams      = "unix_streams"
 	uringVarWakesReader      = "wakes_reader"
 )
 
@@ -281,6 +282,7 @@ type uringVariableSpecs struct {
 	RegistersSize    *ebpf.VariableSpec `ebpf:"registers_size"`
 	Rings            *ebpf.VariableSpec `ebpf:"rings"`
 	SubmitReq        *ebpf.VariableSpec `ebpf:"submit_req"`
+	UnixStreams      *ebpf.VariableSpec `ebpf:"unix_streams"`
 	WakesReader      *ebpf.VariableSpec `ebpf:"wakes_reader"`
 }
 
@@ -353,6 +355,7 @@ type uringVariables struct {
 	RegistersSize    *ebpf.Variable `ebpf:"registers_size"`
 	Rings            *ebpf.Variable `ebpf:"rings"`
 	SubmitReq        *ebpf.Variable `ebpf:"submit_req"`
+	UnixStreams      *ebpf.Variable `ebpf:"unix_streams"`
 	WakesReader      *ebpf.Variable `ebpf:"wakes_reader"`
 }
 

@@ -284,6 +284,7 @@ func (c *collector) describe(r *route, rec *bpf.Record) {
 		Time:      c.clock.wall(int64(rec.Time)),
 		Direction: direction(rec.PktType),
 		Protocol:  r.protocol,
+		Netlink:   r.netlink,
 		Meta:      metaOf(rec),
 	}
 	address(p, rec, r.kind.layer)

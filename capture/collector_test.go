@@ -2,14 +2,13 @@ package capture
 
 import (
 	"encoding/binary"
-	"math/rand/v2"
 	"net/netip"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // isSYN tells whether a TCP header is that of a connection's first packet.
@@ -23,9 +22,7 @@ func (nothing) WritePacket(*Packet) error { return nil }
 // is given back before all that is in it was taken.
 func TestArrivals(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := testutil.Random(t)
 	const window = 100
 	var (
 		a       arrivals

@@ -31,6 +31,9 @@ type JoinConfig struct {
 	Descriptors []int
 	// Ports chooses sockets by their own or their peer's port. Default: all.
 	Ports []uint16
+	// UnixStreams also captures unix streams, which no filter sees: they are in ViewUser and ViewSent
+	// only. It does not go with Ports. Sockets that Descriptors choose may be streams without it.
+	UnixStreams bool
 	// ReplaceFilter also captures sockets that have a filter already, where the tap must be
 	// attached to them. A classic one is restored at the end.
 	ReplaceFilter bool
@@ -42,12 +45,12 @@ type JoinConfig struct {
 	// Filtered is called for each socket that is skipped because it has a filter already, which
 	// ReplaceFilter would replace. Default: Notice is called.
 	Filtered func(socket string)
+	// Started is called with the number of the process, once it has become the command of Start: by
+	// Run, where it calls the Sink. Default: nothing is called.
+	Started func(pid int)
 	// LeftOut is called, by Join, with the packet and netlink sockets that are skipped because they
 	// are captured with WrapFilter only. Default: Notice is called.
 	LeftOut func(sockets []string)
-	// Started is called by Run, where it calls the Sink, once the command of Start runs. Default:
-	// nothing is called.
-	Started func()
 }
 
 func (c *JoinConfig) byDescriptor() bool { return len(c.Descriptors) > 0 }
@@ -207,6 +210,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	}
 	l.started = bootNow()
 	l.roster = newRoster(config.Views, clock.bound)
+	l.roster.decodeAs = config.DecodeAs
 	l.collector = newCollector(config.Options, l.tap, clock)
 	l.collector.looksAt(l.wire)
 	if config.changes() && config.wants(ViewCgroup) {
@@ -235,6 +239,7 @@ func (l *Live) load() error {
 	if c.wants(ViewUser) || c.wants(ViewSent) || c.changes() || c.WrapFilter {
 		calls = &bpf.CallsOptions{
 			RingSize: c.RingSize, Snaplen: c.Snaplen, Ports: c.Ports, NewsOfAll: c.changes(), NewsOnly: !c.wants(ViewUser), Sends: c.wants(ViewSent),
+			UnixStreams: c.UnixStreams,
 		}
 		switch {
 		case c.byDescriptor():
@@ -305,6 +310,9 @@ func (l *Live) followed(pid int) bool { return l.hook.Follows(uint32(pid)) }
 // no cgroup hook sees its packets, if what the process receives is to be changed, or if the socket
 // has a filter that is to run inside the tap.
 func (l *Live) taps(copied int, info *foreign) bool {
+	if kind := info.kind(); kind != nil && kind.Counted() && !l.config.byDescriptor() {
+		return false // nobody would run it
+	}
 	if l.config.changes() || info.domain != unix.AF_INET && info.domain != unix.AF_INET6 {
 		return true
 	}
@@ -477,7 +485,7 @@ func (l *Live) begin() error {
 		return err
 	}
 	if l.config.Started != nil {
-		l.config.Started()
+		l.config.Started(l.command.PID())
 	}
 	return nil
 }

@@ -140,6 +140,10 @@ func (k *Kind) segments() bool {
 	return k.layer == LayerTransport && (k.Protocol() == unix.IPPROTO_TCP || k.Protocol() == unix.IPPROTO_UDP)
 }
 
+// Counted tells whether what goes through such a socket is a stream without addresses, in which
+// bytes are counted from its beginning.
+func (k *Kind) Counted() bool { return k.stream && k.domain == unix.AF_UNIX }
+
 // Loopback is the kind's default address, with the port of the probe.
 func (k *Kind) Loopback() netip.AddrPort {
 	if k.IPv6() {
@@ -161,6 +165,9 @@ func (k *Kind) newInterface(view View, clockError int64) Interface {
 	switch view {
 	case ViewKernel:
 		i.Layer, i.ClockError = k.layer, clockError
+		if k.domain == unix.AF_NETLINK {
+			i.LinkType = LinkNetlink
+		}
 		if k.layer == LayerTransport {
 			i.Header = HeaderSynthetic
 		}

@@ -31,6 +31,9 @@ type Options struct {
 	// Verdict decides what the sockets keep of each packet, which changes what their readers
 	// get. Default: everything.
 	Verdict *bpf.Verdict
+	// DecodeAs is the name of a protocol in Wireshark, such as "http" or "dbus", which is to take what
+	// goes through unix streams for it. Default: Wireshark finds what it finds.
+	DecodeAs string
 	// Notice is called with what a user should know during the capture. Default: nothing is
 	// called.
 	Notice func(string)

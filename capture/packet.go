@@ -118,14 +118,21 @@ type Interface struct {
 	// sockets the group has; 0 if the socket is in none. ViewSelect is one interface for all.
 	Member, Members int
 	// LinkType is what packets of LayerForeign begin with, a number of
-	// https://www.tcpdump.org/linktypes.html.
+	// https://www.tcpdump.org/linktypes.html. Those of LayerMessage have LinkNetlink if they are
+	// netlink messages that are so in a file.
 	LinkType uint16
+	// DecodeAs is the name that a protocol has in Wireshark, which is to take the messages for it
+	// (LayerMessage only); empty to leave that to Wireshark.
+	DecodeAs string
 	// HasMeta says that the Meta of every packet is known: a zero in it was zero in the kernel.
 	HasMeta bool
 	// Label is the name of an interface that is not a view of a socket, which has no Kind and
 	// no View. It may be empty.
 	Label string
 }
+
+// LinkNetlink is LINKTYPE_NETLINK.
+const LinkNetlink = 253
 
 // Source is where the packets of an interface come from.
 type Source uint8
@@ -154,7 +161,7 @@ const (
 	// invented, too.
 	HeaderInvented
 	// HeaderSegment is for payloads (LayerMessage) that were passed to or from a TCP or UDP
-	// socket. In a file they get an IP header and one of TCP or UDP, made of their addresses and
+	// socket, or a unix stream. In a file they get an IP header and one of TCP or UDP, made of their addresses and
 	// their Segment, so that readers put the bytes of both directions together.
 	HeaderSegment
 	// HeaderElsewhere is the same where another view (ViewCgroup, ViewWire) has the bytes behind their own
@@ -240,7 +247,10 @@ type Packet struct {
 	Src, Dst netip.AddrPort
 	// Protocol is the IP protocol number, such as 6 for TCP; zero when there is none.
 	Protocol uint8
-	// Segment is where the bytes are in a TCP connection, on interfaces where HasSegments is true.
+	// Netlink is the protocol of the netlink socket, such as unix.NETLINK_GENERIC, on interfaces with
+	// LinkNetlink.
+	Netlink uint16
+	// Segment is where the bytes are in a stream, on interfaces where HasSegments is true.
 	Segment Segment
 	// Call is the system call that returned the bytes or took them (user and sent views only),
 	// such as "recvfrom".
@@ -284,11 +294,14 @@ func (p *Packet) Got() int {
 }
 
 // Segment is what the header says that bytes get in a file which went through a TCP or UDP
-// socket.
+// socket, or a unix stream.
 type Segment struct {
 	// Known is false for what moved no bytes, or none to stay: it gets no such header.
 	Known bool
-	// Seq is TCP's sequence number of the first byte.
+	// Connection is the number that a unix stream's socket has in the capture, from 1 on: such
+	// sockets have no addresses. It is 0 for others.
+	Connection uint64
+	// Seq is TCP's sequence number of the first byte. Of a unix stream bytes are counted, from 1 on.
 	Seq uint32
 	// Ack is that of the next byte in the other direction, if Acks says that it is known.
 	Ack  uint32

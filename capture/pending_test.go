@@ -2,21 +2,18 @@ package capture
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // Deliveries come in the order of their times, and of two with the same one, that which came
 // first; and the memory of a batch is not used again before all of it was taken.
 func TestPending(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := testutil.Random(t)
 	const span = 200 // how much earlier than the newest one a delivery may be
 	var (
 		w          pending

@@ -35,6 +35,7 @@ const (
 type roster struct {
 	views      []View
 	clockError int64
+	decodeAs   string         // of Options; likewise
 	whose      string         // the process that is followed, for people; set before the first socket is entered
 	named      map[int]string // the processes that the user has named, by number; likewise
 	streams    *pair.Streams  // the Pairer of all TCP connections
@@ -236,6 +237,7 @@ func (r *roster) enter(cookie uint64, kind *Kind, protocol int, whose owner) *ro
 	if kind.TakesProtocol() {
 		own.protocol = uint8(protocol)
 	}
+	own.setNetlink(protocol)
 	r.own[cookie] = own
 	return own
 }
@@ -255,7 +257,7 @@ func (r *roster) newRoute(kind *Kind, at *outlet) *route {
 }
 
 func (r *roster) newOutlet(kind *Kind, whose owner) *outlet {
-	at := newOutlet(kind, r.views, r.clockError)
+	at := newOutlet(kind, r.views, r.decodeAs, r.clockError)
 	at.describe(whose)
 	r.outlets = append(r.outlets, at)
 	return at
@@ -286,7 +288,9 @@ func (r *roster) add(found *foreign, whose func() owner, tapped bool) bool {
 		own := r.enter(found.cookie, kind, found.protocol, whose())
 		own.port, own.address, own.listens = found.local.Port(), found.local.Addr(), found.listening
 	case tapped:
-		r.remember(found.cookie, r.newRoute(kind, r.sharedRoute(kind).outlet))
+		shared := r.newRoute(kind, r.sharedRoute(kind).outlet)
+		shared.setNetlink(found.protocol)
+		r.remember(found.cookie, shared)
 	}
 	return true
 }

@@ -13,6 +13,7 @@ import (
 type route struct {
 	kind     *Kind
 	protocol uint8
+	netlink  uint16 // of a netlink socket
 	outlet   *outlet
 	pairer   pair.Pairer
 	lost     uint64 // losses that the pairer was told of: it is not known whose they were
@@ -26,6 +27,13 @@ type route struct {
 
 func newRoute(kind *Kind, outlet *outlet) *route {
 	return &route{kind: kind, protocol: kind.Protocol(), outlet: outlet, pairer: newPairer(kind)}
+}
+
+// setNetlink notes the protocol of a netlink socket.
+func (r *route) setNetlink(protocol int) {
+	if r.kind.domain == unix.AF_NETLINK {
+		r.netlink = uint16(protocol)
+	}
 }
 
 // newPairer makes the pairer for a kind.
@@ -80,7 +88,7 @@ func (l *lane) record(verdict int32) {
 	}
 }
 
-func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
+func newOutlet(kind *Kind, views []View, decodeAs string, clockError int64) *outlet {
 	p := &outlet{kind: kind}
 	for _, v := range views {
 		if (v == ViewCgroup || v == ViewWire || v == ViewDrop) && !kind.HasCgroupHooks() {
@@ -94,7 +102,25 @@ func newOutlet(kind *Kind, views []View, clockError int64) *outlet {
 	if user := p.lanes[ViewUser]; user != nil && readsSegments(views) && kind.segments() {
 		user.Header = HeaderSegment
 	}
+	if kind.Counted() {
+		p.streams(decodeAs)
+	}
 	return p
+}
+
+// streams prepares the views of unix streams: where what was sent is there, both directions are put
+// together. No other view has the bytes.
+func (pl *outlet) streams(decodeAs string) {
+	for _, v := range []View{ViewUser, ViewSent} {
+		at := pl.lanes[v]
+		if at == nil {
+			continue
+		}
+		at.DecodeAs = decodeAs
+		if pl.lanes[ViewSent] != nil {
+			at.Header = HeaderSegment
+		}
+	}
 }
 
 // readsSegments tells whether the user view is the other direction of the sent view. If a view of

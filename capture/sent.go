@@ -135,6 +135,7 @@ const flowsLimit = 1 << 14
 // reader of the file sees one conversation. Those that were idle for longest are forgotten.
 type flows struct {
 	courses         courses
+	counted         countedStreams
 	recent, earlier map[flowKey]*flow
 	// Addresses of datagram sockets that are bound to none, by where their packets came from.
 	locals, localsBefore map[flowKey]netip.Addr
@@ -165,6 +166,10 @@ func (f *flows) of(key flowKey) *flow {
 // sent sets the place of what was sent, or the address that it came from. It tells whether TCP's
 // place is what the segments have.
 func (f *flows) sent(p *Packet, d *delivery) (placed bool) {
+	if d.route.kind.Counted() {
+		f.counted.sent(p, d)
+		return false
+	}
 	if p.Protocol != unix.IPPROTO_TCP {
 		p.Src = f.localOf(d.Cookie, p.Src, p.Dst)
 		p.Segment.Known = p.addressed() && d.err == nil
@@ -195,6 +200,10 @@ func (f *flows) sent(p *Packet, d *delivery) (placed bool) {
 
 // read sets the place of what was read.
 func (f *flows) read(p *Packet, d *delivery) {
+	if d.route.kind.Counted() {
+		f.counted.read(p, d)
+		return
+	}
 	whole := p.addressed() && !d.Peek && d.err == nil
 	if p.Protocol != unix.IPPROTO_TCP {
 		f.noteLocal(d, p)

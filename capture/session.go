@@ -250,7 +250,7 @@ func newOwn(config *Config, tap *bpf.Tap, clockError int64) *own {
 // newRoute makes the route of a socket of ours.
 func (o *own) newRoute(config *Config, clockError int64) *route {
 	kind := config.Kind
-	r := newRoute(kind, newOutlet(kind, config.Views, clockError))
+	r := newRoute(kind, newOutlet(kind, config.Views, config.DecodeAs, clockError))
 	r.protocol, r.listens = uint8(config.Protocol), kind.listens
 	mayDrop := config.Verdict != nil && kind.countsFiltered()
 	switch {

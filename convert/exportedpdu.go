@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/decoding"
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
@@ -12,6 +13,7 @@ import (
 const (
 	pduEnd             = 0
 	pduDissector       = 12
+	pduTable           = 14
 	pduIPv4Source      = 20
 	pduIPv4Destination = 21
 	pduIPv6Source      = 22
@@ -19,6 +21,7 @@ const (
 	pduPortType        = 24
 	pduSourcePort      = 25
 	pduDestinationPort = 26
+	pduTableValue      = 32
 	pduProtocolColumn  = 33
 	pduDirection       = 35
 )
@@ -35,9 +38,9 @@ const (
 const (
 	// maxColumn limits the text of the protocol column, in bytes.
 	maxColumn = 64
-	// maxPDUHeader is the size in bytes of a header with all tags: dissector, IPv6
+	// maxPDUHeader is the size in bytes of a header with all tags: dissector and its number, IPv6
 	// addresses, port type and ports, place, column, direction, end.
-	maxPDUHeader = 8 + 2*20 + 3*8 + (4 + (pduTCPInfoSize+3)&^3) + (4 + maxColumn) + 8 + 4
+	maxPDUHeader = (4 + decoding.Limit) + 8 + 2*20 + 3*8 + (4 + (pduTCPInfoSize+3)&^3) + (4 + maxColumn) + 8 + 4
 )
 
 // appendPDUHeader appends the header of a message: tags of type(2), length(2) and value,
@@ -48,7 +51,12 @@ func appendPDUHeader(b []byte, p *capture.Packet) []byte {
 	if isSegment(p) {
 		return appendSegmentHeader(b, p)
 	}
-	b = appendPDUText(b, pduDissector, "data")
+	return appendMessageHeader(b, p, columnOf(p))
+}
+
+// appendMessageHeader appends the header of a message that is no segment.
+func appendMessageHeader(b []byte, p *capture.Packet, column string) []byte {
+	b = appendDissector(b, p)
 	b = appendPDUAddress(b, pduIPv4Source, pduIPv6Source, p.Src.Addr())
 	b = appendPDUAddress(b, pduIPv4Destination, pduIPv6Destination, p.Dst.Addr())
 	if portType := pduPortTypeOf(p.Protocol); portType != 0 {
@@ -63,13 +71,42 @@ func appendPDUHeader(b []byte, p *capture.Packet) []byte {
 	if isPlaced(p) {
 		b = appendPlace(b, p)
 	}
-	return appendPDUCall(b, p)
+	return appendPDUCall(b, p, column)
 }
 
-// appendPDUCall appends the last tags: the call in the protocol column, the direction, the end.
-func appendPDUCall(b []byte, p *capture.Packet) []byte {
-	if p.Call != "" {
-		b = appendPDUText(b, pduProtocolColumn, cut(p.Call, maxColumn))
+// appendDissector appends the tags that choose the dissector: of the protocol that the interface
+// is decoded as, and where there is none, or nothing to decode, the one that only shows bytes.
+func appendDissector(b []byte, p *capture.Packet) []byte {
+	name := p.Interface.DecodeAs
+	if name == "" || !decoding.Fits(name, p.Data, originalLength(p)) || p.Interface.Header == capture.HeaderSegment && !decoding.Alone(name) {
+		return appendPDUText(b, pduDissector, "data")
+	}
+	d := decoding.Of(name)
+	if d.Table == "" {
+		return appendPDUText(b, pduDissector, d.Dissector)
+	}
+	return appendPDUUint32(appendPDUText(b, pduTable, d.Table), pduTableValue, d.Value)
+}
+
+// columnOf is the text of the protocol column: the call, and for what no call brought the kind of
+// socket, without which the row would be blank.
+func columnOf(p *capture.Packet) string {
+	if p.Call == "" && namesKind(p.Interface) {
+		return p.Interface.Kind
+	}
+	return p.Call
+}
+
+// namesKind tells whether the protocol column of an interface's packets has the kind of socket.
+func namesKind(i *capture.Interface) bool {
+	return i.View == capture.ViewKernel || i.View == capture.ViewSelect
+}
+
+// appendPDUCall appends the last tags: the protocol column, the direction, the end. Where the
+// dissector has a column of its own to say, that stays.
+func appendPDUCall(b []byte, p *capture.Packet, column string) []byte {
+	if column != "" {
+		b = appendPDUText(b, pduProtocolColumn, cut(column, maxColumn))
 	}
 	switch p.Direction {
 	case capture.Outbound:

@@ -17,7 +17,10 @@ type fileInterface struct {
 	// packets with all their bytes. They are the same for interfaces whose packets got no
 	// header.
 	own, plain *capture.Interface
-	clock      fileClock
+	// said is own as the file describes it, which is another one if ReadOptions decode it as
+	// something else.
+	said  *capture.Interface
+	clock fileClock
 	// retimed says that a copy has the times in nanoseconds since 1970 instead.
 	retimed bool
 	snaplen uint32 // 0 for no limit
@@ -55,7 +58,18 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 		}
 	}
 	link := r.order.Uint16(body)
-	r.copyBody(i, link, body[8:])
+	own, ok := ownInterface(name, description, link)
+	redecoded := ok && r.options.DecodeAs != "" && isDecodable(&own)
+	said := own
+	if redecoded {
+		own, _ = ownInterface(name, remark.DecodedAs(description, r.options.DecodeAs), link)
+	}
+	r.copyBody(i, link, body[8:], func(b []byte, code uint16, _ []byte) ([]byte, bool) {
+		if code == interfaceDescription && redecoded {
+			return appendOption(b, code, remark.Description(&own)), true
+		}
+		return b, code == interfaceResolution || code == interfaceOffset
+	})
 	known, err := r.known.add(i, r.sections)
 	if err != nil {
 		return nil, err
@@ -66,9 +80,9 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 	}
 	plain := plainInterface(name, description, link)
 	i.plain = &plain
-	i.own = i.plain
-	if own, ok := ownInterface(name, description, link); ok {
-		i.own = &own
+	i.own, i.said = i.plain, i.plain
+	if ok {
+		i.own, i.said = &own, &said
 	}
 	if len(r.described) < maxInterfaces {
 		if r.numbers == nil {
@@ -80,10 +94,16 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 	return i, nil
 }
 
-// copyBody makes the body of an interface's block for copies. The clock stays the same,
-// so that no timestamp changes, unless Wireshark cannot read it; it is the first option, since
-// scapy misreads it elsewhere.
-func (r *pcapngReader) copyBody(i *fileInterface, link uint16, foreign []byte) {
+// isDecodable tells whether Wireshark can be told what the packets of an interface are.
+func isDecodable(i *capture.Interface) bool {
+	kind, known := capture.KindByName(i.Kind)
+	return known && kind.Counted() && i.Layer == capture.LayerMessage && (i.View == capture.ViewUser || i.View == capture.ViewSent)
+}
+
+// copyBody makes the body of an interface's block for copies, where instead writes what is another
+// option there. The clock stays the same, so that no timestamp changes, unless Wireshark cannot read
+// it; it is the first option, since scapy misreads it elsewhere.
+func (r *pcapngReader) copyBody(i *fileInterface, link uint16, foreign []byte, instead func([]byte, uint16, []byte) ([]byte, bool)) {
 	limit := uint32(packetLimit(link))
 	if i.snaplen != 0 {
 		limit = min(limit, i.snaplen)
@@ -98,9 +118,7 @@ func (r *pcapngReader) copyBody(i *fileInterface, link uint16, foreign []byte) {
 	if clock.offset != 0 {
 		b = appendOptionUint64(b, interfaceOffset, uint64(clock.offset))
 	}
-	b = appendForeign(b, &interfaceOptions, optionsOf(foreign, r.order), &i.left, func(b []byte, code uint16, _ []byte) ([]byte, bool) {
-		return b, code == interfaceResolution || code == interfaceOffset
-	})
+	b = appendForeign(b, &interfaceOptions, optionsOf(foreign, r.order), &i.left, instead)
 	r.scratch = appendEndOfOptions(b)
 	i.body = string(r.scratch)
 }
@@ -142,12 +160,17 @@ func ownInterface(name, description string, link uint16) (capture.Interface, boo
 	if !ok {
 		return capture.Interface{}, false
 	}
-	i := capture.Interface{Kind: kind, View: view}
+	i := capture.Interface{Kind: kind, View: view, Layer: capture.LayerMessage}
 	remark.ReadDescription(description, &i)
 	readMember(&i)
+	if !isDecodable(&i) {
+		i.DecodeAs = ""
+	}
 	switch {
 	case link == linkUpperPDU:
 		i.Layer = capture.LayerMessage
+	case link == linkNetlink && view == capture.ViewKernel:
+		i.Layer, i.LinkType = capture.LayerMessage, linkNetlink
 	case (link == linkIPv4 || link == linkIPv6) && i.Header != capture.HeaderRecorded:
 		i.Layer, i.IPv6 = capture.LayerTransport, link == linkIPv6
 	default:

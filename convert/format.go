@@ -141,8 +141,8 @@ type Reader interface {
 	Next() (*capture.Packet, error)
 }
 
-// ReadOptions supply what a file does not say itself. All but Name and CutOff are for
-// text.
+// ReadOptions supply what a file does not say itself. All but Name, CutOff and
+// DecodeAs are for text.
 type ReadOptions struct {
 	// Name is the file's name, for messages.
 	Name string
@@ -153,6 +153,9 @@ type ReadOptions struct {
 	Src, Dst netip.AddrPort
 	// BootTime is when the times of trace text count from, the epoch by default.
 	BootTime time.Time
+	// DecodeAs is the protocol that Wireshark is to take what went through unix streams for in a
+	// copy, as in capture.Options (pcapng only). It stays as it is by default.
+	DecodeAs string
 	// Strict ends a text at the first doubtful line, which is skipped by default, and
 	// makes a truncated input an error whatever CutOff says.
 	Strict bool

@@ -50,6 +50,8 @@ import (
 //	            only the sum of the pseudo header
 //	hash        of the flow
 //	queue       queue_mapping: one more than the number of the receive queue
+//	netlink     protocol of the netlink socket, such as 0 for route, in the view kernel
+//	connection  number of the unix stream, in the views user and sent where they are together
 //	seq, ack    TCP's sequence numbers of the first byte of data, and of the next byte in the
 //	            other direction, in the views user and sent where they are together
 //	call        system call that returned the bytes, or took them
@@ -134,7 +136,13 @@ func (w *jsonWriter) WritePacket(p *capture.Packet) error {
 	b = appendJSONNumber(b, "captured", uint64(len(p.Data)))
 	b = appendJSONNumberIf(b, "drops", p.Drops)
 	b = appendJSONHeaders(b, p)
-	if isPlaced(p) && p.Protocol == protocolTCP {
+	if isNetlink(p.Interface) {
+		b = appendJSONNumber(b, "netlink", uint64(p.Netlink))
+	}
+	if isPlaced(p) {
+		b = appendJSONNumberIf(b, "connection", p.Segment.Connection)
+	}
+	if isPlaced(p) && (p.Protocol == protocolTCP || p.Segment.Connection != 0) {
 		b = appendJSONNumber(b, "seq", uint64(p.Segment.Seq))
 		if p.Segment.Acks {
 			b = appendJSONNumber(b, "ack", uint64(p.Segment.Ack))

@@ -33,7 +33,7 @@ const linkRaw = 101
 // without what is for Wireshark alone.
 func pcapLinkType(i *capture.Interface) (uint16, error) {
 	link, err := linkType(i)
-	if link == linkIPv4 || link == linkIPv6 || i.HasSegments() {
+	if link == linkIPv4 || link == linkIPv6 || hasSegments(i) {
 		link = linkRaw
 	}
 	return link, err
@@ -42,7 +42,7 @@ func pcapLinkType(i *capture.Interface) (uint16, error) {
 // fitsPcap tells why pcap has no room for a packet: a call that failed, on an interface whose
 // packets are written as segments.
 func fitsPcap(p *capture.Packet) Reason {
-	if !p.Interface.HasSegments() || isPlaced(p) {
+	if !hasSegments(p.Interface) || isPlaced(p) {
 		return 0
 	}
 	return ReasonNoBytes
@@ -110,7 +110,7 @@ func openPcap(in *window.Window, o ReadOptions) (Reader, error) {
 
 func pcapInterface(link uint16) fileInterface {
 	i := plainInterface("", "", link)
-	return fileInterface{own: &i, plain: &i}
+	return fileInterface{own: &i, plain: &i, said: &i}
 }
 
 // interfaceOf returns the interface of a packet.

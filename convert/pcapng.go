@@ -149,6 +149,9 @@ func appendHeader(b []byte, p *capture.Packet) []byte {
 		}
 		return appendIPv4Header(b, p.Src.Addr(), p.Dst.Addr(), p.Protocol, originalLength(p))
 	case capture.LayerMessage:
+		if isNetlink(p.Interface) {
+			return appendNetlinkHeader(b, p)
+		}
 		return appendPDUHeader(b, p)
 	}
 	return b
@@ -307,6 +310,9 @@ func linkType(i *capture.Interface) (uint16, error) {
 		}
 		return linkIPv4, nil
 	case capture.LayerMessage:
+		if isNetlink(i) {
+			return linkNetlink, nil
+		}
 		return linkUpperPDU, nil
 	case capture.LayerForeign:
 		return i.LinkType, nil

@@ -125,9 +125,14 @@ func rewrite(t testing.TB, file []byte) []byte {
 // copyOf copies files into one of some format, and returns what was left out.
 func copyOf(t testing.TB, form string, section Section, files ...[]byte) (copied []byte, leftOut []string) {
 	t.Helper()
+	return copyRead(t, form, section, ReadOptions{Name: "in"}, files...)
+}
+
+func copyRead(t testing.TB, form string, section Section, read ReadOptions, files ...[]byte) (copied []byte, leftOut []string) {
+	t.Helper()
 	var sources []*Source
 	for _, file := range files {
-		source, err := Open(bytes.NewReader(file), nil, ReadOptions{Name: "in"})
+		source, err := Open(bytes.NewReader(file), nil, read)
 		if err != nil {
 			t.Fatal(err)
 		}

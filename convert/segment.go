@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/decoding"
 	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
@@ -35,7 +36,13 @@ const (
 
 // isPlaced tells whether there are headers for a packet.
 func isPlaced(p *capture.Packet) bool {
-	return p.Segment.Known && p.Interface.HasSegments() && p.Interface.Layer == capture.LayerMessage
+	return p.Segment.Known && hasSegments(p.Interface) && p.Interface.Layer == capture.LayerMessage
+}
+
+// hasSegments tells whether an interface's packets can be written as segments: not those of which
+// each is decoded by itself.
+func hasSegments(i *capture.Interface) bool {
+	return i.HasSegments() && !decoding.Alone(i.DecodeAs)
 }
 
 // isSegment tells whether a packet is written as a segment where there may be other views. One
@@ -47,26 +54,27 @@ func isSegment(p *capture.Packet) bool {
 // appendSegmentHeader appends everything before the payload.
 func appendSegmentHeader(b []byte, p *capture.Packet) []byte {
 	b = appendPDUText(b, pduDissector, "ip")
-	return appendSegmentIP(appendPDUCall(b, p), p)
+	return appendSegmentIP(appendPDUCall(b, p, p.Call), p)
 }
 
 // appendSegmentIP appends the headers of IP and TCP or UDP.
 func appendSegmentIP(b []byte, p *capture.Packet) []byte {
 	payload := originalLength(p)
 	size := udpHeaderSize
-	if p.Protocol == protocolTCP {
+	from, to, protocol := segmentEnds(p)
+	if protocol == protocolTCP {
 		size = tcpHeaderSize
 	}
-	src, dst := p.Src.Addr(), p.Dst.Addr()
+	src, dst := from.Addr(), to.Addr()
 	if src.Is4() && dst.Is4() {
-		b = appendIPv4Header(b, src, dst, p.Protocol, size+payload)
+		b = appendIPv4Header(b, src, dst, protocol, size+payload)
 	} else {
-		b = appendIPv6Header(b, src, dst, p.Protocol, size+payload)
+		b = appendIPv6Header(b, src, dst, protocol, size+payload)
 	}
 	at := len(b)
 	be := binary.BigEndian
-	b = be.AppendUint16(be.AppendUint16(b, p.Src.Port()), p.Dst.Port())
-	if p.Protocol == protocolTCP {
+	b = be.AppendUint16(be.AppendUint16(b, from.Port()), to.Port())
+	if protocol == protocolTCP {
 		b = be.AppendUint32(be.AppendUint32(b, p.Segment.Seq), p.Segment.Ack)
 		b = append(b, tcpHeaderSize/4<<4, segmentFlags(p))
 		b = append(be.AppendUint16(b, segmentWindow), 0, 0, 0, 0)
@@ -80,7 +88,7 @@ func appendSegmentIP(b []byte, p *capture.Packet) []byte {
 	// Of a part of the bytes there is no checksum: 0 in UDP says so, and readers ignore what they
 	// cannot verify.
 	if len(p.Data) == payload && len(p.Data)+maxSegmentHeader <= snaplen {
-		be.PutUint16(segmentChecksum(b, p.Protocol), checksum(src, dst, p.Protocol, b[at:], p.Data))
+		be.PutUint16(segmentChecksum(b, protocol), checksum(src, dst, protocol, b[at:], p.Data))
 	}
 	return b
 }
@@ -192,6 +200,7 @@ func parseSegment(p *capture.Packet, b []byte) int {
 		return size + udpHeaderSize
 	case p.Protocol == protocolTCP && len(rest) >= tcpHeaderSize:
 		p.Segment = segmentOf(be.Uint32(rest[4:]), be.Uint32(rest[8:]), rest[13])
+		parseConnection(p)
 		return size + tcpHeaderSize
 	}
 	return 0

@@ -43,7 +43,7 @@ var viewRanks = map[capture.View]rank{
 // rankOf ranks an interface. Of what was sent, that which becomes IP packets comes first.
 func rankOf(i *capture.Interface) rank {
 	rank := viewRanks[i.View]
-	if i.View == capture.ViewSent && !i.HasSegments() {
+	if i.View == capture.ViewSent && !hasSegments(i) {
 		rank++
 	}
 	return rank

@@ -63,6 +63,8 @@ type Series struct {
 	keys    []byte    // TLS keys, which each file begins with
 	failure error
 	ended   bool
+	// processes are those that each file describes.
+	processes []ProcessInfo
 
 	parts  map[*capture.Interface]*part
 	sorted []*part // in the order of their first packets
@@ -223,9 +225,11 @@ func (s *Series) next(at time.Time) error {
 		}
 	}
 	if len(s.keys) > 0 {
-		return s.failed(s.file.WriteTLSKeys(s.keys))
+		if err := s.file.WriteTLSKeys(s.keys); err != nil {
+			return s.failed(err)
+		}
 	}
-	return nil
+	return s.failed(s.writeProcesses())
 }
 
 // finish ends the current file with the statistics of its part.

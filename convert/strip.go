@@ -22,10 +22,12 @@ type stripper struct {
 
 // packet completes a packet read from an interface.
 func (s *stripper) packet(p *capture.Packet, i *fileInterface) {
-	p.Interface = i.own
-	if i.own != i.plain && !s.strip(p) {
+	p.Interface = i.said
+	if i.own == i.plain || s.strip(p) {
+		p.Interface = i.own
+	} else {
 		p.Interface = i.plain
-		p.Src, p.Dst, p.Protocol, p.Call, p.Segment = netip.AddrPort{}, netip.AddrPort{}, 0, "", capture.Segment{}
+		p.Src, p.Dst, p.Protocol, p.Call, p.Segment, p.Netlink = netip.AddrPort{}, netip.AddrPort{}, 0, "", capture.Segment{}, 0
 	}
 	stripTag(p)
 	if p.Interface.Layer == capture.LayerLink || p.Interface.Layer == capture.LayerNetwork {
@@ -41,6 +43,10 @@ func (s *stripper) strip(p *capture.Packet) bool {
 	case capture.LayerTransport:
 		size = parseSynthetic(p)
 	case capture.LayerMessage:
+		if isNetlink(p.Interface) {
+			size = parseNetlink(p)
+			break
+		}
 		size = s.parsePDU(p)
 	}
 	if size == 0 || size > len(whole) {
@@ -51,14 +57,25 @@ func (s *stripper) strip(p *capture.Packet) bool {
 		s.header = appendHeader(s.header[:0], p)
 		if isSegment(p) && len(p.Data) < originalLength(p) && len(s.header) == size {
 			// Another program may have cut the packet since. Of what is left, there is no checksum.
-			copy(segmentChecksum(s.header, p.Protocol), segmentChecksum(whole[:size], p.Protocol))
+			_, _, protocol := segmentEnds(p)
+			copy(segmentChecksum(s.header, protocol), segmentChecksum(whole[:size], protocol))
 		}
-		if bytes.Equal(s.header, whole[:size]) {
+		if bytes.Equal(s.header, whole[:size]) || s.isOlder(p, whole[:size]) {
 			return true
 		}
 	}
 	p.Data, p.Len = whole, length
 	return false
+}
+
+// isOlder tells whether a header is one of a version that left the protocol column empty where
+// there was no call.
+func (s *stripper) isOlder(p *capture.Packet, header []byte) bool {
+	if p.Interface.Layer != capture.LayerMessage || p.Call != "" || columnOf(p) == "" || isNetlink(p.Interface) || isSegment(p) {
+		return false
+	}
+	s.header = appendMessageHeader(s.header[:0], p, "")
+	return bytes.Equal(s.header, header)
 }
 
 // parseSynthetic reads the addresses and the protocol of an IP header made by
@@ -136,7 +153,7 @@ func (s *stripper) parsePDU(p *capture.Packet) int {
 			ports[1] = be.Uint32(value)
 		case tag == pduTCPInfo && length > pduTCPInfoSize:
 			p.Segment = parsePlace(value)
-		case tag == pduProtocolColumn:
+		case tag == pduProtocolColumn && !namesKind(p.Interface):
 			p.Call = s.call(value)
 		}
 	}

@@ -1,4 +1,4 @@
-# Makes a picture of the first drawing of a page that explain --html has written. Its colours
+# Makes a picture of the first drawing of a packet on a page that explain --html has written. Its colours
 # are those of the page on paper: not all that draws pictures knows variables.
 /<style>/ { style = 1 }
 /<\/style>/ { style = 0 }
@@ -15,7 +15,7 @@ style && /^svg / {
 	sub(/, \.legend [.a-z]+/, "", line)
 	css = css line "\n"
 }
-/<svg / && !drawing {
+/^<svg / && !drawing {
 	drawing = 1
 	sub(/<svg /, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"660\" font-family=\"system-ui, DejaVu Sans, sans-serif\" font-size=\"12\" ")
 	print

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -202,7 +201,7 @@ if it cannot be run.`,
 		PersistentPreRunE: requireValues,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("there is no command %q: see ebpfdump --help", args[0])
+				return noCommand(cmd, args)
 			}
 			return nil
 		},
@@ -211,6 +210,9 @@ if it cannot be run.`,
 			return usagef("a command is missing")
 		},
 	}
+	// The version is asked for only where it is printed, since that may take another program.
+	cobra.AddTemplateFunc("versionText", versionText)
+	root.SetVersionTemplate("{{versionText}}")
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -219,7 +221,9 @@ if it cannot be run.`,
 	// Help is wrapped for terminals of 80 columns.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
 	root.AddCommand(a.captureCommand(), a.listCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
-		a.surveyCommand(), a.doctorCommand(), a.extcapCommand(), a.wiresharkCommand())
+		a.surveyCommand(), a.doctorCommand(), a.extcapCommand(), a.wiresharkCommand(), a.manualCommand())
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	complete(root)
 	refuseUnknown(root)
 	return root
 }
@@ -236,12 +240,13 @@ func refuseUnknown(root *cobra.Command) {
 			cmd.Run = nil
 			cmd.RunE = func(cmd *cobra.Command, args []string) error {
 				if _, unknown, err := root.Find(args); err != nil || len(unknown) > 0 {
-					return usagef("there is no command %q: see ebpfdump --help", strings.Join(args, " "))
+					return noCommand(root, args)
 				}
 				show(cmd, args)
 				return nil
 			}
 		case "completion":
+			describeCompletion(cmd)
 			cmd.Args = nil
 			cmd.RunE = func(cmd *cobra.Command, args []string) error {
 				if len(args) > 0 {
@@ -254,14 +259,22 @@ func refuseUnknown(root *cobra.Command) {
 	}
 }
 
+// noCommand says that there is no such command, and which there are.
+func noCommand(root *cobra.Command, words []string) error {
+	var names []string
+	for _, cmd := range root.Commands() {
+		if cmd.IsAvailableCommand() {
+			names = append(names, cmd.Name())
+		}
+	}
+	return usagef("there is no command %q: choose one of %s, or see ebpfdump --help", strings.Join(words, " "), strings.Join(names, ", "))
+}
+
 // flagError says what is wrong with the number given to a flag.
 func flagError(err error) error {
 	var bad *pflag.InvalidValueError
 	if !errors.As(err, &bad) {
 		return err
-	}
-	if errors.Is(err, errTwice) {
-		return errors.New("two outputs are given: choose one")
 	}
 	wanted := "a whole number"
 	if strings.HasPrefix(bad.GetFlag().Value.Type(), "uint") {
@@ -282,14 +295,6 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return usagef("%q is one argument too many: see %s --help", args[0], cmd.CommandPath())
 	}
 	return nil
-}
-
-// version is the module's version as the Go tool recorded it.
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
 
 // commandLine is the command line, for the file's comment.

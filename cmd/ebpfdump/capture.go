@@ -34,10 +34,12 @@ type captureFlags struct {
 	quiet, verbose             bool
 	immediate, failOnDrop      bool
 	hex, print, json           bool
+	choices                    bool // only to be listed
 	filter                     filterFlags
 	series                     seriesFlags
 	tlsKeys                    string
 	reuseport                  reuseportFlags
+	decode                     decodeFlags
 	live                       liveFlags
 	groups                     []string // multicast, --join
 }
@@ -45,11 +47,12 @@ type captureFlags struct {
 // capturePlan is the interpretation of the flags.
 type capturePlan struct {
 	captureFlags
-	config   capture.Config
-	series   seriesPlan
-	keys     *tlsKeys        // nil without --tls-keys
-	form     *convert.Format // of the output, if that has a name
-	duration time.Duration
+	config    capture.Config
+	series    seriesPlan
+	keys      *tlsKeys        // nil without --tls-keys
+	processes *processes      // nil without --process-info
+	form      *convert.Format // of the output, if that has a name
+	duration  time.Duration
 }
 
 func (a *app) captureCommand() *cobra.Command {
@@ -91,12 +94,16 @@ at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
   ebpfdump capture --sock udp -l :5353 --join 224.0.0.251@eth0 --duration 10s
   ebpfdump capture --sock udp --reuseport 4 --reuseport-filter pick.o
   ebpfdump capture --sock raw --proto icmp -o - | tshark -r -
+  ebpfdump capture -D --pid nginx
 ` + liveExample,
 		Args: f.live.arguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.reuseport.given = cmd.Flags().Changed("reuseport")
 			capture := a.capture
-			if f.live.wanted(cmd) {
+			switch {
+			case f.choices:
+				return a.captureChoices(cmd, f)
+			case f.live.wanted(cmd):
 				capture = func(f captureFlags) error { return a.captureLive(cmd, f) }
 			}
 			return a.refusal(f.use().Advise(capture(f)), f.verbose)
@@ -104,13 +111,14 @@ at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 	}
 	f.register(cmd.Flags())
 	completeSelection(cmd, &f.live)
-	completeViews(cmd)
+	register(cmd, "listen", f.completeListen)
 	return cmd
 }
 
 func (f *captureFlags) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	flags.StringVar(&f.sock, "sock", "", "`KIND` of socket to open")
+	flags.BoolVarP(&f.choices, "list-interfaces", "D", false, "capture nothing, and list the kinds of socket or, with --pid or --cgroup, the sockets that there are")
 	f.live.register(flags)
 	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962);\nan interface, a path or @NAME, netlink groups, a vsock port for kinds without")
 	flags.StringSliceVar(&f.groups, "join", nil, "with udp and udp6: join the multicast `GROUP`, or GROUP@INTERFACE; with -l :PORT or without,\nthe socket is bound to the group, and its port may be shared")
@@ -130,13 +138,14 @@ func (f *captureFlags) register(flags *pflag.FlagSet) {
 	f.series.register(flags)
 	flags.StringVar(&f.tlsKeys, "tls-keys", "", "put the TLS keys of the command into the file, so that Wireshark decrypts it,\nor with --tls-keys=`FILE` those that a key log has")
 	flags.Lookup("tls-keys").NoOptDefVal = commandKeys
+	f.decode.register(flags)
 	flags.BoolVar(&f.immediate, "immediate-mode", false, "hand on each packet within milliseconds; always so on a terminal and a pipe")
 	flags.BoolVar(&f.failOnDrop, "fail-on-drop", false, "exit with status 3 if the tap lost packets")
 	flags.BoolVarP(&f.hex, "hex", "x", false, "without -o or with --print, print each packet's bytes as well")
 	flags.BoolVar(&f.print, "print", false, "beside -o FILE, print a line for each packet as well")
 	flags.BoolVar(&f.json, "json", false, "without -o or with --print, print a JSON object for each packet, as in a .json file")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no counter and no closing lines")
-	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself")
+	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself, and closing lines of all views also if nothing was lost")
 }
 
 // plan checks the flags. Every error is a usage error, except for missing files and
@@ -250,8 +259,11 @@ func (f captureFlags) common(p *capturePlan) (err error) {
 	if p.config.RingSize < bpf.MinRingSize || p.config.RingSize > bpf.MaxRingSize {
 		return usagef("-B %s: the ring must have from 1M to 1G", f.buffer)
 	}
-	p.duration, err = parseDuration(f.duration)
-	return err
+	if p.duration, err = parseDuration(f.duration); err != nil {
+		return err
+	}
+	p.config.DecodeAs = f.decode.as
+	return f.decode.check(&p.config.Options, f.sock, f.output.text, p.form)
 }
 
 // formOf is the form that a file's name stands for, and pcapng if it stands for none.

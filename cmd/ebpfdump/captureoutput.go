@@ -45,6 +45,7 @@ type captureOutput struct {
 	series    *fileSeries // nil for one file
 	held      heldPackets
 	keys      *tlsKeys      // nil without --tls-keys
+	processes *processes    // nil without --process-info
 	lines     *convert.File // beside a file, a line or an object for each packet; nil if nobody wants them
 	// interfaces are those of the capture.
 	interfaces func() []*capture.Interface
@@ -58,7 +59,7 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 	if len(p.live.command) > 0 {
 		a.files.Reads("-") // the command inherits it
 	}
-	out := &captureOutput{app: a, keys: p.keys}
+	out := &captureOutput{app: a, keys: p.keys, processes: p.processes}
 	switch p.output.text {
 	case "":
 		lines, err := a.printed(&p)
@@ -139,6 +140,9 @@ func (out *captureOutput) WritePacket(p *capture.Packet) error {
 			return err
 		}
 	}
+	if err := out.describeProcess(p); err != nil {
+		return err
+	}
 	if out.keys != nil {
 		out.held.add(p)
 		return out.writeWithKeys(time.Unix(0, p.Time).Add(-keyDelay))
@@ -152,6 +156,7 @@ func (out *captureOutput) Flush() error {
 	if out.lines != nil {
 		err = out.lines.Flush()
 	}
+	err = errors.Join(err, out.describeProcesses())
 	return errors.Join(err, out.writeWithKeys(time.Now().Add(-keyDelay)), out.recordedFile.Flush())
 }
 
@@ -187,6 +192,8 @@ func (out *captureOutput) begin(from source) error {
 // nothing of a socket is in the file as well, if another view of the socket is: otherwise nobody
 // could tell it from one that was not asked for.
 func (out *captureOutput) End(failure error, statistics ...capture.Statistics) error {
+	out.processes.close()
+	_ = out.describeProcesses() // the next write returns the same error
 	if out.Begun() {
 		_ = out.writeWithKeys(time.Unix(0, math.MaxInt64)) // the next write returns the same error
 	}

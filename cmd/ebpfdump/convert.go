@@ -17,6 +17,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/decoding"
 )
 
 // convertFlags are the flags of convert as given.
@@ -28,6 +29,7 @@ type convertFlags struct {
 	bootTime, views string
 	interfaces      []string
 	strict, quiet   bool
+	decodeAs        string
 }
 
 // convertPlan is the interpretation of the flags.
@@ -71,7 +73,8 @@ to there.
 
 From pcapng to pcapng, what other programs wrote is kept: comments, decryption
 secrets, names, custom blocks, all that a file says of its interfaces, and their
-clocks. What is left out of any output is counted in the closing lines.`,
+clocks. What is left out of any output is counted in the closing lines.
+--decode-as changes what Wireshark takes the bytes of unix streams for.`,
 		Example: `  ebpfdump convert tcp-kernelspace.txt tcp-userspace.txt -o tcp.pcapng
   ebpfdump convert tcp.pcapng --view kernel -o tcp.pcap
   ebpfdump convert tcp.pcapng -o - --to json | jq .data`,
@@ -98,6 +101,7 @@ clocks. What is left out of any output is counted in the closing lines.`,
 	flags.StringVar(&f.bootTime, "boot-time", "", "`TIME` that a trace's times count from: 2026-11-05T12:00:00Z, or seconds since the epoch (default 0)")
 	flags.StringVar(&f.views, "view", "", "`LIST` of views to take: "+capture.ViewNames()+" (default all that the output has room for)")
 	flags.StringSliceVar(&f.interfaces, "interface", nil, "take only the interfaces of pcapng with these `NAMES`, or numbers as tshark counts them (frame.interface_id)")
+	flags.StringVar(&f.decodeAs, "decode-as", "", "what went through unix streams is the protocol that Wireshark calls `NAME`, such as http or dbus")
 	flags.BoolVar(&f.strict, "strict", false, "stop at the first doubtful line, and fail if a capture is cut off")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no progress and no closing lines")
 	return cmd
@@ -114,7 +118,12 @@ func formNames(writable bool) string {
 // plan checks the flags. Every error is a usage error.
 func (f convertFlags) plan(stdoutTerminal bool) (p convertPlan, err error) {
 	p = convertPlan{inputs: f.inputs, output: f.output.text, quiet: f.quiet}
-	p.read.Strict = f.strict
+	p.read.Strict, p.read.DecodeAs = f.strict, f.decodeAs
+	if f.decodeAs != "" {
+		if err := decoding.Check(f.decodeAs); err != nil {
+			return p, usagef("--decode-as: %w", err)
+		}
+	}
 	if f.output.text == "" {
 		return p, usagef("where to? Give -o FILE, or -o - for stdout")
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,9 +24,11 @@ import (
 // explainFlags are the flags of explain as given.
 type explainFlags struct {
 	packets int
-	json    bool
-	html    string
-	colour  string
+	// How many connections are shown.
+	connections int
+	json        bool
+	html        string
+	colour      string
 	// Which packets are shown.
 	ids   []string
 	peers []string
@@ -48,9 +49,12 @@ both views hold the same bytes, what did not arrive and why, how reads and
 packets belong to each other, and how long it took from the filter to the read.
 Of a file without one of the views it says only what the other one shows.
 
-Then packet by packet: the kernel's bytes, every layer in rows of its own, and
-beneath them in the same columns what userspace got. The number on the left
-counts bytes from offset 0 of the packet that the socket filter gets.
+Then connection by connection: what arrived, was read, sent and dropped, with a
+time line, and below that its packets: the kernel's bytes, every layer in rows
+of its own, and beneath them in the same columns what userspace got. The number
+on the left counts bytes from offset 0 of the packet that the socket filter
+gets. The page has the bytes of so many packets as 2 MB have room for, those
+that were lost before others, and a line for each of the rest.
 
 A file that ends in the middle of a block, as after a crash or on a full disk,
 is read up to there, with a note.
@@ -70,6 +74,7 @@ Exit status: 0 explained; 1 the file is damaged, or no capture of ebpfdump.`,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.IntVarP(&f.packets, "packets", "c", 50, "show `N` packets one by one, 0 for all")
+	flags.IntVar(&f.connections, "connections", explain.DefaultConnections, "show when something came, was read or dropped in `N` connections, 0 for all;\nthose in which most was lost come before others")
 	flags.StringSliceVar(&f.ids, "id", nil, "show only packets with these `IDS`, such as 5 or 5-9,12")
 	flags.StringSliceVar(&f.peers, "peer", nil, "show only packets from or to `ADDR[:PORT]`")
 	flags.BoolVar(&f.lost, "lost", false, "show only packets that did not arrive: that userspace did not get, or not whole, or the kernel dropped")
@@ -90,6 +95,9 @@ func (f *explainFlags) check() error {
 	}
 	if f.packets < 0 {
 		return usagef("-c %d: give a number of packets, or 0 for all", f.packets)
+	}
+	if f.connections < 0 {
+		return usagef("--connections %d: give a number of connections, or 0 for all", f.connections)
 	}
 	if f.json && f.html == "-" {
 		return usagef("--json and --html - both want stdout: give the page a file")
@@ -127,9 +135,6 @@ func (f *explainFlags) choice() (c explain.Choice, err error) {
 	}
 	if f.views != "" {
 		c.Views, err = parseViews(f.views)
-	}
-	if err == nil && slices.Contains(c.Views, capture.ViewSelect) {
-		err = usagef("--view select: how sockets were chosen is told of all packets together, and not shown of each")
 	}
 	return c, err
 }
@@ -173,9 +178,12 @@ func (a *app) explain(name string, f explainFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	options := explain.Options{Name: name, Packets: f.packets, Choice: choice}
+	options := explain.Options{Name: name, Packets: f.packets, Connections: f.connections, Choice: choice}
 	if f.packets == 0 {
 		options.Packets = -1
+	}
+	if f.connections == 0 {
+		options.Connections = -1
 	}
 	explanation, damage := explain.Read(f.chosen(source), options)
 	if input.ctx.Err() != nil {

@@ -27,7 +27,8 @@ choose, and tshark -i ebpfdump-udp does without a dialog.
 Wireshark starts this program with the rights of its own user. Whoever is not
 root needs the capabilities in the program's file, as with dumpcap:
 
-  sudo setcap cap_bpf,cap_perfmon,cap_net_admin,cap_net_raw+ep ` + "`which ebpfdump`",
+  sudo setcap cap_bpf,cap_perfmon,cap_net_admin,cap_net_raw+ep \
+      ` + "`which ebpfdump`",
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			return usagef("say what to do: ebpfdump extcap install, uninstall or status")

@@ -18,9 +18,12 @@ var valueNames = map[string]string{
 }
 
 // requireValues refuses a flag that was given nothing, as by a variable that is not set: without
-// the flag, a command does something else than its user wants.
+// the flag, a command does something else than its user wants. And an output that is given twice.
 func requireValues(cmd *cobra.Command, _ []string) (err error) {
 	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if o, ok := f.Value.(*once); ok && o.times > 1 {
+			err = usagef("two outputs are given: choose one")
+		}
 		if text := f.Value.String(); err == nil && (text == "" || text == "[]") {
 			name, _ := pflag.UnquoteUsage(f)
 			err = usagef("--%s needs %s: what it was given is empty", f.Name, cmp.Or(valueNames[f.Name], name))
@@ -30,21 +33,18 @@ func requireValues(cmd *cobra.Command, _ []string) (err error) {
 }
 
 // once is the value of a flag that may be given once: of two outputs one would be missing, and
-// nobody would be told.
+// nobody would be told. requireValues refuses it, and not Set, since completion reads the flags
+// several times.
 type once struct {
 	text  string
-	given bool
+	times int
 }
 
 var _ pflag.Value = &once{}
 
-var errTwice = errors.New("it is given twice")
-
 func (o *once) Set(text string) error {
-	if o.given {
-		return errTwice
-	}
-	o.text, o.given = text, true
+	o.text = text
+	o.times++
 	return nil
 }
 

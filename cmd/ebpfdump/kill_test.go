@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // kills is how often TestKill kills a capture.
@@ -25,9 +26,7 @@ const kills = 25
 func TestKill(t *testing.T) {
 	requireTools(t, "tshark", "capinfos")
 	dir := t.TempDir()
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := testutil.Random(t)
 	var torn, packets int
 	var last []byte
 	for range kills {

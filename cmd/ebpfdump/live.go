@@ -36,6 +36,8 @@ those below it, until the cgroup is removed: a service, a container, a session.
 (--cgroup says whose sockets, --view cgroup which of their packets: those that
 pass the kernel's cgroup hooks, of any process or socket. Neither needs the
 other.)
+With --unix-streams, what goes through unix streams is in the views user and
+sent as well: no filter sees it. --decode-as tells Wireshark what it is.
 With -- COMMAND, runs a command, from its first packet to its end; the exit
 status is then the command's if nothing else went wrong. A signal is passed on
 to the command, a second one ends the capture.`
@@ -100,7 +102,7 @@ func loose(cmd *cobra.Command, args []string) error {
 
 // wanted tells whether the user wants to capture from other processes.
 func (f *liveFlags) wanted(cmd *cobra.Command) bool {
-	for _, name := range []string{"pid", "cgroup", "fd", "port", "user", "replace-filter", "wrap-filter", "allow-drop"} {
+	for _, name := range []string{"pid", "cgroup", "fd", "port", "user", "replace-filter", "wrap-filter", "allow-drop", "unix-streams", "process-info"} {
 		if cmd.Flags().Changed(name) {
 			return true
 		}
@@ -132,8 +134,9 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 	}
 	config = capture.JoinConfig{
 		PIDs: pids, Cgroup: f.live.cgroup, Descriptors: f.live.fds, ReplaceFilter: f.live.replaceFilter,
-		WrapFilter: f.live.wrapFilter,
-		Options:    p.config.Options,
+		WrapFilter:  f.live.wrapFilter,
+		UnixStreams: f.decode.streams || f.decode.as != "",
+		Options:     p.config.Options,
 	}
 	config.Ports, err = f.live.numbers()
 	return p, config, err
@@ -213,6 +216,8 @@ var otherProcesses = []struct{ flag, instead string }{
 	{"allow-drop", "nobody else reads the socket, so leave it out"},
 	{"replace-filter", "the socket has no other filter"},
 	{"wrap-filter", "the socket has no filter but ours"},
+	{"unix-streams", "the kind says which socket it is"},
+	{"process-info", "the process is ebpfdump"},
 }
 
 // besideOwn refuses what does not go with a socket of our own.
@@ -288,6 +293,10 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 	if p.keys, err = f.openTLSKeys(); err != nil {
 		return err
 	}
+	if f.decode.process {
+		p.processes = openProcesses()
+		config.Started = p.processes.ask
+	}
 	var status *os.ProcessState
 	err = a.record(p, func(report *reporter, immediate bool) (source, error) {
 		config.Notice, config.Immediate = report.notice, immediate
@@ -295,8 +304,13 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 			report.notice(socket + " has a filter already, and is left alone: --wrap-filter runs it inside the tap, --replace-filter takes its place")
 		}
 		config.LeftOut = func(sockets []string) { report.notice(leftOutLine(sockets)) }
-		started := func() {}
-		config.Started = func() { started() }
+		started, ask := func() {}, config.Started
+		config.Started = func(pid int) {
+			if ask != nil {
+				ask(pid)
+			}
+			started()
+		}
 		live, err := a.openLive(config, f, p.keys)
 		if err != nil {
 			return source{}, withFlags(pointToList(err, config.PIDs))

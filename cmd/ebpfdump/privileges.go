@@ -21,7 +21,11 @@ func privilegeHelp(command string) string {
 		if r.Form != "" {
 			what = r.Form
 		}
-		fmt.Fprintf(&text, "\n  %-26s %s", what, wrapped(r.Needs, 2+26+1))
+		needs := "none"
+		if len(r.Needs) > 0 {
+			needs = wrapped(r.Needs, 2+26+1)
+		}
+		fmt.Fprintf(&text, "\n  %-26s %s", what, needs)
 	}
 	return text.String()
 }

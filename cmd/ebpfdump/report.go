@@ -175,8 +175,7 @@ func firstError(errs ...error) error {
 
 // interfaceLines prints a line for each interface name, which several sockets of a
 // process can share, and one for the account of each kind that has one. The packets cut
-// off by the snaplen are only counted in total, so they are shown only if there is one
-// kind.
+// off by the snaplen are only counted in total: of several kinds they have a line of their own.
 func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statistics) {
 	var all []*nameSum
 	byName := make(map[string]*nameSum)
@@ -195,6 +194,7 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 	cut := fmt.Sprintf("%d cut off by the snaplen", c.Tap.Truncated)
 	for _, sum := range all {
 		switch {
+		case !r.plan.verbose && sum.repeats(byName):
 		case sum.view == capture.ViewKernel && len(kinds) == 1 && named[sum.view] == 1:
 			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), cut)
 		case sum.account != nil:
@@ -215,7 +215,7 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 			r.printf("%s: %s", sum.name, counted(sum.packets, "packet"))
 		}
 	}
-	if named[capture.ViewKernel] > 1 || len(kinds) > 1 {
+	if (named[capture.ViewKernel] > 1 || len(kinds) > 1) && (c.Tap.Truncated > 0 || r.plan.verbose) {
 		r.printf("of all: %s", cut)
 	}
 	for _, sum := range all {
@@ -223,6 +223,16 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 			r.printf("%s", sum.account)
 		}
 	}
+}
+
+// repeats tells whether a view from a lower header on has as many packets as the kernel view, which is the
+// rule, so that a line about it says nothing new.
+func (n *nameSum) repeats(byName map[string]*nameSum) bool {
+	if n.view != capture.ViewNet && n.view != capture.ViewLink {
+		return false
+	}
+	kernel := byName[strings.TrimSuffix(n.name, n.view.String())+capture.ViewKernel.String()]
+	return kernel != nil && kernel.packets == n.packets
 }
 
 // nameSum adds up the interfaces with one name.
@@ -269,61 +279,95 @@ func (r *reporter) unwritten(written uint64, statistics []capture.Statistics) {
 	r.printf("%s written of %d captured, all views together: the output has failed", counted(written, "packet"), captured)
 }
 
-// notAmongThem says what the three lines that are as tcpdump's do not count: they are about packets
+// beside is what a view has that the three lines which are as tcpdump's do not count: they are about packets
 // that came in.
+type beside struct {
+	view capture.View
+	// what is captured, in the plural and by number, and how much was lost.
+	what, captured, lost string
+	complete             bool
+}
+
+// besides lists what there is beside the packets that came in, of the views that there are.
+func (r *reporter) besides(c capture.Counts) (all []beside) {
+	add := func(v capture.View, what, captured string, lost uint64, missing string) {
+		if slices.Contains(r.plan.config.Views, v) {
+			all = append(all, beside{v, what, captured, missing, lost == 0})
+		}
+	}
+	number := func(n uint64) string { return fmt.Sprint(n) }
+	add(capture.ViewCgroup, "packets that were sent are", number(c.Departed), c.Egress.Lost(), number(c.Egress.Lost()))
+	add(capture.ViewDrop, "packets that the kernel dropped by itself are", number(c.Freed), c.Drops.Lost(), number(c.Drops.Lost()))
+	add(capture.ViewWire, "frames on interfaces are", number(c.Framed), c.Wire.Lost(), number(c.Wire.Lost()))
+	add(capture.ViewSent, "what was sent is", counted(c.Sent, "call"), c.Sends.Lost(), counted(c.Sends.Lost(), "piece"))
+	return all
+}
+
+// notAmongThem says what the first three lines do not count: with -v or after losses a line for each view, and
+// otherwise one for all.
 func (r *reporter) notAmongThem(c capture.Counts) {
 	if n := c.Calls.Lost(); n > 0 {
 		r.printf("what calls returned is not among them: %s lost", counted(n, "piece"))
 	}
-	if slices.Contains(r.plan.config.Views, capture.ViewCgroup) {
-		r.printf("packets that were sent are not among them: %d captured, %d lost", c.Departed, c.Egress.Lost())
+	var whole []string
+	for _, b := range r.besides(c) {
+		if b.complete && !r.plan.verbose {
+			whole = append(whole, b.view.String())
+			continue
+		}
+		r.printf("%s not among them: %s captured, %s lost", b.what, b.captured, b.lost)
 	}
-	if slices.Contains(r.plan.config.Views, capture.ViewDrop) {
-		r.printf("packets that the kernel dropped by itself are not among them: %d captured, %d lost", c.Freed, c.Drops.Lost())
+	if len(whole) > 0 {
+		r.printf("what only %s not among them, and nothing of it is lost", viewsHave(whole))
 	}
-	if slices.Contains(r.plan.config.Views, capture.ViewWire) {
-		r.printf("frames on interfaces are not among them: %d captured, %d lost", c.Framed, c.Wire.Lost())
-	}
-	if !slices.Contains(r.plan.config.Views, capture.ViewSent) {
-		return
-	}
-	r.printf("what was sent is not among them: %s captured, %s lost", counted(c.Sent, "call"), counted(c.Sends.Lost(), "piece"))
-	if n := r.plan.packets; n > 0 && c.Captured >= n {
+	if n := r.plan.packets; n > 0 && c.Captured >= n && slices.Contains(r.plan.config.Views, capture.ViewSent) {
 		r.printf("the capture has ended with %s that came in (-c): what was sent does not count", counted(n, "packet"))
 	}
 }
 
-// hookLines print the ledgers of the cgroup hooks and of the interfaces. That of what arrives at the
-// hooks is the tap's unless the sockets have the tap as well.
-func (r *reporter) hookLines(c capture.Counts) {
-	line := func(what string, c bpf.Counters) {
-		r.printf("%s: %d seen = %d recorded + %d ring full + %d load failed", what, c.Seen, c.Recorded, c.RingFull, c.LoadFailed)
+// viewsHave is such as "the views wire and sent have is".
+func viewsHave(names []string) string {
+	if len(names) == 1 {
+		return "the view " + names[0] + " has is"
 	}
-	if slices.Contains(r.plan.config.Views, capture.ViewWire) {
-		line("interfaces", c.Wire)
-	}
-	if !slices.Contains(r.plan.config.Views, capture.ViewCgroup) {
-		return
-	}
-	if c.Ingress.Seen > 0 {
-		line("cgroup_skb/ingress", c.Ingress)
-	}
-	line("cgroup_skb/egress", c.Egress)
+	last := len(names) - 1
+	return "the views " + strings.Join(names[:last], ", ") + " and " + names[last] + " have is"
 }
 
-// dropLines print the ledger of what the kernel freed.
-func (r *reporter) dropLines(c capture.Counts) {
-	if !slices.Contains(r.plan.config.Views, capture.ViewDrop) {
+// ledger prints how a view's packets add up, of the kernel view always, and of others with -v or after losses.
+func (r *reporter) ledger(view string, c bpf.Counters, more string) {
+	if view != capture.ViewKernel.String() && c.Lost() == 0 && !r.plan.verbose {
 		return
 	}
-	ordinary := ""
-	if c.Ordinary > 0 {
-		ordinary = fmt.Sprintf("; %d were no drops, as far as the kernel tells", c.Ordinary)
+	r.printf("%s: %d seen = %d recorded + %d ring full + %d load failed%s", view, c.Seen, c.Recorded, c.RingFull, c.LoadFailed, more)
+}
+
+// ledgers prints those of the views. That of what arrives at the cgroup hooks is the kernel view's unless
+// the sockets have the tap as well.
+func (r *reporter) ledgers(c capture.Counts) {
+	has := func(v capture.View) bool { return slices.Contains(r.plan.config.Views, v) }
+	r.ledger(capture.ViewKernel.String(), c.Tap, "")
+	if has(capture.ViewWire) {
+		r.ledger(capture.ViewWire.String(), c.Wire, "")
 	}
-	r.printf("kfree_skb: %d seen = %d recorded + %d ring full + %d load failed%s",
-		c.Drops.Seen, c.Drops.Recorded, c.Drops.RingFull, c.Drops.LoadFailed, ordinary)
-	if c.DropsMissed > 0 {
-		r.printf("of %d packets that it freed, of all sockets, the kernel did not tell", c.DropsMissed)
+	if has(capture.ViewCgroup) {
+		if c.Ingress.Seen > 0 {
+			r.ledger(capture.ViewCgroup.String()+", received", c.Ingress, "")
+		}
+		r.ledger(capture.ViewCgroup.String()+", sent", c.Egress, "")
+	}
+	if has(capture.ViewDrop) {
+		ordinary := ""
+		if c.Ordinary > 0 {
+			ordinary = fmt.Sprintf("; %d were no drops, as far as the kernel tells", c.Ordinary)
+		}
+		r.ledger(capture.ViewDrop.String(), c.Drops, ordinary)
+		if c.DropsMissed > 0 {
+			r.printf("of %d packets that it freed, of all sockets, the kernel did not tell", c.DropsMissed)
+		}
+	}
+	if r.plan.config.Selection != nil && has(capture.ViewSelect) {
+		r.ledger(capture.ViewSelect.String(), c.Select, "")
 	}
 }
 
@@ -332,13 +376,7 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	r.printf("%s received by filter", counted(c.Tap.Seen, "packet"))
 	r.printf("%s dropped by kernel", counted(c.Tap.Lost(), "packet"))
 	r.notAmongThem(c)
-	r.printf("tap: %d seen = %d recorded + %d ring full + %d load failed",
-		c.Tap.Seen, c.Tap.Recorded, c.Tap.RingFull, c.Tap.LoadFailed)
-	r.hookLines(c)
-	r.dropLines(c)
-	if r.plan.config.Selection != nil && slices.Contains(r.plan.config.Views, capture.ViewSelect) {
-		r.printf("selector: %d seen = %d recorded + %d ring full + %d load failed", c.Select.Seen, c.Select.Recorded, c.Select.RingFull, c.Select.LoadFailed)
-	}
+	r.ledgers(c)
 	r.interfaceLines(c, statistics)
 	if v := r.plan.config.Verdict; v != nil {
 		r.printf("filter: %s dropped, %d truncated (%s)", counted(c.Tap.Dropped, "packet"), c.Trimmed, v.Name())

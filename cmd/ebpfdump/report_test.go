@@ -27,33 +27,33 @@ func TestClosingLinesOfCalls(t *testing.T) {
 		counts capture.Counts
 		want   string
 	}{
-		{[]capture.View{capture.ViewKernel, capture.ViewUser}, 1, capture.Counts{}, "tap: "},
-		{[]capture.View{capture.ViewUser}, 0, capture.Counts{Calls: lost}, "what calls returned is not among them: 70 pieces lost\ntap: "},
-		{[]capture.View{capture.ViewUser, capture.ViewSent}, 0, capture.Counts{Sent: 30, Sends: lost}, "what was sent is not among them: 30 calls captured, 70 pieces lost\ntap: "},
+		{[]capture.View{capture.ViewKernel, capture.ViewUser}, 1, capture.Counts{}, "kernel: "},
+		{[]capture.View{capture.ViewUser}, 0, capture.Counts{Calls: lost}, "what calls returned is not among them: 70 pieces lost\nkernel: "},
+		{[]capture.View{capture.ViewUser, capture.ViewSent}, 0, capture.Counts{Sent: 30, Sends: lost}, "what was sent is not among them: 30 calls captured, 70 pieces lost\nkernel: "},
 		{
 			[]capture.View{capture.ViewCgroup}, 0, capture.Counts{Hooked: 12, Departed: 5, Egress: bpf.Counters{Seen: 8, Recorded: 5, RingFull: 3}},
 			"packets that were sent are not among them: 5 captured, 3 lost\n" +
-				"tap: 0 seen = 0 recorded + 0 ring full + 0 load failed\ncgroup_skb/egress: 8 seen = 5 recorded + 3 ring full + 0 load failed\n",
+				"kernel: 0 seen = 0 recorded + 0 ring full + 0 load failed\ncgroup, sent: 8 seen = 5 recorded + 3 ring full + 0 load failed\n",
 		},
 		{
 			[]capture.View{capture.ViewCgroup}, 0, capture.Counts{Ingress: bpf.Counters{Seen: 2, Recorded: 1, LoadFailed: 1}},
-			"packets that were sent are not among them: 0 captured, 0 lost\ntap: 0 seen = 0 recorded + 0 ring full + 0 load failed\n" +
-				"cgroup_skb/ingress: 2 seen = 1 recorded + 0 ring full + 1 load failed\ncgroup_skb/egress: 0 seen",
+			"packets that were sent are not among them: 0 captured, 0 lost\nkernel: 0 seen = 0 recorded + 0 ring full + 0 load failed\n" +
+				"cgroup, received: 2 seen = 1 recorded + 0 ring full + 1 load failed\ncgroup, sent: 0 seen",
 		},
 		{
 			[]capture.View{capture.ViewWire}, 0, capture.Counts{Framed: 3, FramedSent: 1, Wire: bpf.Counters{Seen: 5, Recorded: 3, RingFull: 2}},
-			"frames on interfaces are not among them: 3 captured, 2 lost\ntap: 0 seen = 0 recorded + 0 ring full + 0 load failed\n" +
-				"interfaces: 5 seen = 3 recorded + 2 ring full + 0 load failed\n",
+			"frames on interfaces are not among them: 3 captured, 2 lost\nkernel: 0 seen = 0 recorded + 0 ring full + 0 load failed\n" +
+				"wire: 5 seen = 3 recorded + 2 ring full + 0 load failed\n",
 		},
-		{[]capture.View{capture.ViewSent}, 1, capture.Counts{}, "what was sent is not among them: 0 calls captured, 0 pieces lost\ntap: "},
+		{[]capture.View{capture.ViewSent}, 1, capture.Counts{}, "what was sent is not among them: 0 calls captured, 0 pieces lost\nkernel: "},
 		{
 			[]capture.View{capture.ViewSent}, 1, capture.Counts{Captured: 1, Sent: 1},
-			"what was sent is not among them: 1 call captured, 0 pieces lost\nthe capture has ended with 1 packet that came in (-c): what was sent does not count\ntap: ",
+			"what was sent is not among them: 1 call captured, 0 pieces lost\nthe capture has ended with 1 packet that came in (-c): what was sent does not count\nkernel: ",
 		},
 	} {
 		var said bytes.Buffer
 		r := reporter{app: &app{stderr: terminal.NewWriter(&said)}}
-		r.plan.config.Views, r.plan.packets = test.views, test.count
+		r.plan.config.Views, r.plan.packets, r.plan.verbose = test.views, test.count, true
 		r.closingLines(test.counts, nil)
 		want := besides + test.want
 		if test.counts.Captured > 0 {
@@ -61,6 +61,53 @@ func TestClosingLinesOfCalls(t *testing.T) {
 		}
 		if !strings.HasPrefix(said.String(), want) {
 			t.Errorf("views %v:\n%s\nbegins otherwise than\n%s", test.views, &said, want)
+		}
+	}
+}
+
+// Without -v there is a line for a view's ledger if something was lost, and one for all of which nothing was; what
+// repeats the kernel view is left out.
+func TestClosingLinesInShort(t *testing.T) {
+	t.Parallel()
+	views := []capture.View{capture.ViewKernel, capture.ViewNet, capture.ViewLink, capture.ViewSent, capture.ViewCgroup, capture.ViewWire, capture.ViewDrop}
+	var statistics []capture.Statistics
+	for i, v := range views {
+		statistics = append(statistics, capture.Statistics{Interface: &capture.Interface{Kind: "tcp", View: v}, Delivered: 5})
+		if v == capture.ViewLink {
+			statistics[i].Delivered = 4
+		}
+	}
+	whole := bpf.Counters{Seen: 5, Recorded: 5}
+	counts := capture.Counts{Captured: 5, Tap: whole, Ingress: whole, Egress: whole, Wire: bpf.Counters{Seen: 7, Recorded: 5, RingFull: 2}, Drops: whole, Hooked: 10, Departed: 5, Framed: 5}
+	for _, verbose := range []bool{false, true} {
+		var said bytes.Buffer
+		r := reporter{app: &app{stderr: terminal.NewWriter(&said)}}
+		r.plan.config.Views, r.plan.verbose = views, verbose
+		r.closingLines(counts, statistics)
+		want := `5 packets captured
+5 packets received by filter
+0 packets dropped by kernel
+frames on interfaces are not among them: 5 captured, 2 lost
+what only the views cgroup, drop and sent have is not among them, and nothing of it is lost
+kernel: 5 seen = 5 recorded + 0 ring full + 0 load failed
+wire: 7 seen = 5 recorded + 2 ring full + 0 load failed
+tcp:kernel: 5 packets, 0 cut off by the snaplen
+tcp:link: 4 packets
+tcp:sent: 5 packets, 0 bytes
+tcp:cgroup: 5 packets, 5 received and 5 sent
+tcp:wire: 5 frames, 5 received and 0 sent
+tcp:drop: 5 packets
+`
+		if !verbose && said.String() != want {
+			t.Errorf("got\n%s\nwant\n%s", &said, want)
+		}
+		for line := range strings.Lines(want) {
+			if verbose && !strings.HasPrefix(line, "what only") && !strings.Contains(said.String(), line) {
+				t.Errorf("with -v there is no line %q in\n%s", line, &said)
+			}
+		}
+		if verbose && strings.Count(said.String(), "\n") <= strings.Count(want, "\n") {
+			t.Errorf("-v says no more:\n%s", &said)
 		}
 	}
 }

@@ -34,6 +34,9 @@ type Options struct {
 	// Packets is how many packets are kept to be shown individually; negative for all,
 	// which takes about two kilobytes of memory each.
 	Packets int
+	// Connections is how many connections are shown, besides those of the packets that are; negative for
+	// all. Default: DefaultConnections.
+	Connections int
 	// Choice says which packets those are. Default: the first ones.
 	Choice Choice
 	// forget bounds the window of packets that reads may still belong to.
@@ -53,6 +56,9 @@ type Explanation struct {
 	// packets are those to show individually, and omitted is the number of the others.
 	packets []*shown
 	omitted uint64
+	// groups are the connections with those packets, and left says which connections are not among them.
+	groups []*group
+	left   string
 	// lone says that they include reads without a packet.
 	lone bool
 	// sends says that they include calls that sent something.
@@ -98,7 +104,10 @@ func Read(source Source, o Options) (*Explanation, error) {
 		a.report.CutOff = &CutOff{Offset: at.Offset, Rest: at.Rest}
 	}
 	a.finish(section, statistics, err)
-	return &Explanation{Report: a.report, packets: a.explained(), omitted: a.chosen - uint64(len(a.shown)), lone: a.lone > 0, sends: a.sends > 0}, err
+	e := &Explanation{packets: a.explained(), omitted: a.chosen - uint64(len(a.shown)), lone: a.lone > 0, sends: a.sends > 0}
+	groups, left := a.grouped(e.packets)
+	e.Report, e.groups, e.left = a.report, groups, leftTalks(left)
+	return e, err
 }
 
 // analysis is the state of reading a capture.
@@ -114,6 +123,7 @@ type analysis struct {
 	chosen     uint64 // distinct packets so far that fit the choice
 	lone       uint64 // those that are reads without a packet
 	sends      uint64 // those that are calls that sent something
+	talks      int    // connections so far
 	first      int64  // earliest time, in nanoseconds since the epoch
 	last       int64
 	// ended is when the capture ended, as far as the file tells; 0 while it is read.
@@ -218,6 +228,7 @@ func (a *analysis) enter(e *entry) {
 	case e.first == nil:
 		a.lone++
 	}
+	e.belongs()
 	a.consider(e)
 	a.window.add(e)
 	for a.window.len() > a.options.forget.packets || a.window.bytes > a.options.forget.bytes {

@@ -63,6 +63,9 @@ func (e *entry) settleDeparted() string {
 	}
 	if w := e.socket.out.Wire; w != nil && !e.seen[capture.ViewWire] {
 		w.Missed.add(e.id, 0)
+		if e.reason != "" {
+			w.Held.add(e.id, 0)
+		}
 	}
 	if payload := uint64(max(e.end-e.payload, 0)); payload > 0 || !e.isTCP {
 		c.Payload.add(e.id, payload)

@@ -33,6 +33,9 @@ func same(asked, is netip.AddrPort) bool {
 	return asked.Addr().Unmap() == is.Addr().Unmap() && (asked.Port() == 0 || asked.Port() == is.Port())
 }
 
+// chooses tells whether only some packets are shown.
+func (c *Choice) chooses() bool { return len(c.IDs)+len(c.Peers)+len(c.Views) > 0 || c.Lost }
+
 // waits tells whether only a packet's whole story tells if it is shown.
 func (c *Choice) waits() bool { return c.Lost || len(c.Views) > 0 }
 
@@ -79,7 +82,7 @@ func (u *Undelivered) lost() (n uint64) {
 
 // lost is how many packets the socket's process has lost, wherever that was.
 func (s *socket) lost() uint64 {
-	n := s.out.Undelivered.lost()
+	n := s.out.Undelivered.lost() + s.strayed
 	if s.out.Wire != nil {
 		n += s.out.Wire.Stopped.Packets
 	}

@@ -64,8 +64,8 @@ func (s *socket) dropped() *Drops {
 func (s *socket) dropPacket(p *capture.Packet) {
 	s.dropped().drop(p)
 	reason := cmp.Or(printable(p.Drop.Reason), "a reason that is not in the file")
-	if e := s.open[p.ID]; p.ID != 0 && e != nil && e.first != nil && !e.seen[capture.ViewDrop] {
-		e.seen[capture.ViewDrop], e.reason = true, reason
+	if e := s.find(p); e != nil && !e.seen[capture.ViewDrop] {
+		e.seen[capture.ViewDrop], e.reason, e.freed = true, reason, p.Time
 		before, agrees := e.compareView(p)
 		e.note(p, before, agrees)
 		return
@@ -88,6 +88,7 @@ func (e *entry) dropAlone() bool { return e.reason != "" && e.first.View == capt
 // settleDropped counts a packet that nobody but the kernel has seen.
 func (e *entry) settleDropped() (fate string) {
 	e.socket.out.Drops.Unseen.add(e.id, uint64(max(e.end-e.payload, 0)))
+	e.lose(laneDropped)
 	if e.direction == capture.Outbound {
 		return "the socket sent it, and the kernel dropped it: " + e.reason
 	}

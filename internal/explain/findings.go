@@ -5,13 +5,14 @@ import (
 	"strings"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // findings returns the findings topic by topic. Each sentence states what is in the file,
 // not what else may have happened.
 func (s *socket) findings() []Finding {
 	topics := []func() Finding{
-		s.sayBegins, s.out.sayReach, s.out.sayMetadata, s.sayOwnFilters, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
+		s.sayBegins, s.sayType, s.out.sayReach, s.out.sayMetadata, s.sayOwnFilters, s.sayDirection, s.sayIDs, s.sayBytes, s.sayUnseen, s.sayLost,
 		s.sayMapping, s.out.sayCalls, s.sayLatency, s.saySent, s.sayCgroup, s.sayWire, s.sayDrops, s.saySelections, s.sayTap,
 	}
 	all := []Finding{}
@@ -60,6 +61,26 @@ func (s *socket) sayBegins() Finding {
 		f.Text += ": there is no link and no IP header at offset 0." + v.saySynthetic()
 	case "message":
 		f.Text = "The kernel view begins with the message itself: there is no link, IP or transport header before it."
+	}
+	return f
+}
+
+// sayType says what filters on this type of socket see, and what its userspace gets.
+func (s *socket) sayType() Finding {
+	f := Finding{Topic: "type"}
+	v := s.views[capture.ViewKernel]
+	k, ok := capture.KindByName(s.out.Kind)
+	if !ok || v == nil || v.out.Packets == 0 || v.mixed {
+		return f
+	}
+	switch udp := k.Protocol() == header.ProtocolUDP || k.Protocol() == header.ProtocolUDPLite; {
+	case k.TakesProtocol() && s.out.Begins == "network":
+		f.Text = "A filter on a SOCK_RAW socket sees every packet from the IP header on, and userspace gets the same bytes."
+	case k.TakesProtocol() || s.out.Begins != "transport":
+	case s.stream:
+		f.Text = "A filter on a SOCK_STREAM socket sees every segment from the TCP header on, also of the handshake and of ACKs, and userspace gets the stream alone."
+	case udp:
+		f.Text = "A filter on a SOCK_DGRAM socket sees every datagram from the UDP header on, and userspace gets the payload alone."
 	}
 	return f
 }
@@ -148,6 +169,10 @@ func (s *socket) sayIDs() Finding {
 		f.Text = fmt.Sprintf("The id of %s is that of another one as well (%s), so it is not sure which packets the reads belong to. "+
 			"Captures that ebpfdump convert puts together keep their ids apart.", packetsOf(c.Packets), c.IDs)
 	}
+	if c := s.twins.apart; c.Packets > 0 {
+		f.Text += fmt.Sprintf(" Several captures are in the file: %s %s the id of another one (%s), which has other addresses.",
+			packetsOf(c.Packets), plural(c.Packets, "has", "have"), c.IDs)
+	}
 	return f
 }
 
@@ -176,7 +201,7 @@ func (s *socket) sayBytes() Finding {
 		f.Warning = true
 		f.Text = fmt.Sprintf("The views differ: %s of %s %s other bytes than the %s (beginning in %s).",
 			digits(c.Differ.Packets), readsOf(c.Reads), plural(c.Differ.Packets, "has", "have"), s.reference(), c.Differ.named())
-	case s.out.Packets == 0:
+	case s.out.Packets == 0 && c.Same+c.Partial == 0:
 		f.Text = fmt.Sprintf("There is nothing to compare the %s of %s with.", bytesOf(c.Bytes), readsOf(c.Reads))
 	case c.Same+c.Partial == 0:
 		f.Text = fmt.Sprintf("Nothing could be compared: of no read does the file have the bytes of both sides (%s).", readsOf(c.Reads))
@@ -257,7 +282,7 @@ func (s *socket) complete() bool {
 	if d := s.out.Drops; d != nil && d.Unseen.Packets > 0 {
 		return false
 	}
-	if w := s.out.Wire; w != nil && w.Stopped.Bytes > 0 {
+	if w := s.out.Wire; w != nil && w.Stopped.Bytes > 0 || s.strayed > 0 {
 		return false
 	}
 	return s.paired() && s.out.Delivered.Bytes > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{}

@@ -95,7 +95,7 @@ func (g *shown) aloneSpan() []span {
 }
 
 func (m *layerMap) bars(g *shown, scale scale) {
-	for _, view := range []capture.View{capture.ViewWire, capture.ViewLink, capture.ViewNet, capture.ViewCgroup, capture.ViewKernel, capture.ViewDrop} {
+	for _, view := range []capture.View{capture.ViewWire, capture.ViewLink, capture.ViewNet, capture.ViewCgroup, capture.ViewSelect, capture.ViewKernel, capture.ViewDrop} {
 		for _, c := range g.covers {
 			if c.view == view {
 				m.bar(view.String(), view.String(), scale.at(c.from), scale.at(c.to), c.to-c.from)

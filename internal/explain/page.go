@@ -23,8 +23,9 @@ type page struct {
 	CutOff  string
 	Foreign string
 	Sockets []pageSocket
-	Packets []pagePacket
-	LeftOut string
+	Groups  []pageGroup
+	// Bytes says which packets' bytes are there, Left which connections and LeftOut which packets are not.
+	Bytes, Left, LeftOut string
 	// Kernel and User say that there are such views, Below that a view begins before the
 	// kernel view.
 	Kernel, User, Below bool
@@ -41,24 +42,12 @@ type pageSocket struct {
 // figure is a number to be printed large, with a caption.
 type figure struct{ Number, Text string }
 
-type pagePacket struct {
-	Name    string
-	Details []string
-	Said    []string
-	Map     layerMap
-	Rows    []pageRow
-}
-
-type pageRow struct {
-	Class, Label, Place, Hex, ASCII, Remark string
-}
-
 // WriteHTML writes the explanation as a self-contained page.
 func (e *Explanation) WriteHTML(w io.Writer) error {
 	r := &e.Report
 	p := page{
 		Report: r, Title: printable(r.File), Summary: r.summary(), Command: r.command(),
-		Damage: printable(r.Damage), CutOff: r.cutOff(), Foreign: r.foreign(), LeftOut: e.leftOut(),
+		Damage: printable(r.Damage), CutOff: r.cutOff(), Foreign: r.foreign(), Left: e.left, LeftOut: e.leftOut(),
 	}
 	for _, s := range r.Sockets {
 		p.Sockets = append(p.Sockets, s.page())
@@ -69,8 +58,9 @@ func (e *Explanation) WriteHTML(w io.Writer) error {
 			p.Below = p.Below || v.Before != nil && v.Before.Most > 0
 		}
 	}
-	for _, g := range e.packets {
-		p.Packets = append(p.Packets, g.page())
+	var err error
+	if p.Groups, p.Bytes, err = e.pageGroups(); err != nil {
+		return fmt.Errorf("writing the page: %w", err)
 	}
 	if err := pageTemplate.Execute(w, &p); err != nil {
 		return fmt.Errorf("writing the page: %w", err)
@@ -112,21 +102,6 @@ func (o *Socket) page() pageSocket {
 		s.Figures = append(s.Figures, figure{duration(o.Latency.Median), "from filter to read, median"})
 	}
 	return s
-}
-
-func (g *shown) page() pagePacket {
-	name, details := g.title()
-	p := pagePacket{Name: name, Details: details, Said: g.said(), Map: g.draw()}
-	for _, r := range g.rows() {
-		row := pageRow{Class: r.class.String(), Label: r.label, Place: r.place, Hex: r.hex(), ASCII: r.ascii(), Remark: r.remark}
-		if r.user {
-			row.Class = "user"
-		}
-		// Fixed columns, as on a terminal.
-		row.Label, row.Place, row.Hex = pad(row.Label, -8), pad(row.Place, 5), pad(row.Hex, -3*rowBytes)
-		p.Rows = append(p.Rows, row)
-	}
-	return p
 }
 
 // pad pads a text with spaces to a width, on the left, or on the right if the width is

@@ -110,6 +110,10 @@ type Socket struct {
 	// Selections is how the sockets of a reuseport group were chosen. It is absent if the file has no
 	// select view.
 	Selections *Selections `json:"selections,omitempty"`
+	// Connections are the connections in the order of their first packets, at most 1024, and Further is
+	// what passed in all others. It is absent if there are none.
+	Connections []*Connection `json:"connections"`
+	Further     *Connection   `json:"further_connections,omitempty"`
 	// Ambiguous are the packets that repeat the id of an earlier one of this kind, so
 	// that it is unknown which of them a read got.
 	Ambiguous Count `json:"ambiguous_ids"`
@@ -298,7 +302,7 @@ type Losses struct {
 
 // Finding is a statement about a topic.
 type Finding struct {
-	// Topic is "begins", "reach", "beside", "filter", "direction", "ids", "bytes", "unseen", "lost",
+	// Topic is "begins", "type", "reach", "beside", "filter", "direction", "ids", "bytes", "unseen", "lost",
 	// "mapping", "calls", "latency", "sent", "cgroup", "wire", "drop", "select" or "tap".
 	Topic string `json:"topic"`
 	// Warning says that something is wrong.

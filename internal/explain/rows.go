@@ -150,23 +150,28 @@ func (r *row) ascii() string {
 	return string(b)
 }
 
-// title names a packet.
-func (g *shown) title() (name string, details []string) {
-	name = "packet " + digits(g.id)
-	if g.id == 0 {
-		name = "packet without an id"
+// name is what a packet is called.
+func (g *shown) name() string {
+	switch {
+	case g.sent:
+		return "a send"
+	case g.read:
+		return "a read"
+	case g.id == 0:
+		return "packet without an id"
 	}
-	if g.read {
-		name = "a read"
+	return "packet " + digits(g.id)
+}
+
+// details are what a packet's title has besides its name; within a connection not what all of that have.
+func (g *shown) details(within bool) (details []string) {
+	if !within {
+		details = append(details, printable(g.kind))
 	}
-	if g.sent {
-		name = "a send"
-	}
-	details = append(details, printable(g.kind))
 	if direction := directionNames[g.direction]; direction != "" {
 		details = append(details, direction)
 	}
-	if g.src.IsValid() || g.dst.IsValid() {
+	if !within && (g.src.IsValid() || g.dst.IsValid()) {
 		details = append(details, address(g.src)+" > "+address(g.dst))
 	}
 	if g.what != "" {
@@ -175,7 +180,7 @@ func (g *shown) title() (name string, details []string) {
 	if g.timed {
 		details = append(details, "+"+duration(g.time))
 	}
-	return name, details
+	return details
 }
 
 // said returns the remarks below a packet's title, one per line.

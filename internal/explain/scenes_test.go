@@ -268,7 +268,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		p.Receipt, p.Drops = capture.Receipt{QueueDropped: 2, DroppedIDs: capture.IDs{Ranges: [][2]uint64{{2, 2}}}}, 2
 		return r.explain(t)
 	},
-	// What mergecap makes of two captures.
+	// What mergecap makes of two captures of the same packets.
 	"same ids": func(t testing.TB) *Explanation {
 		r := newRecording()
 		for range 2 {

@@ -36,6 +36,7 @@ func (s *socket) selectPacket(p *capture.Packet) {
 	if s.out.Selections == nil {
 		s.out.Selections = &Selections{}
 	}
+	s.choosing(p)
 	all, of := s.out.Selections, &p.Selection
 	if of.Sockets == 0 {
 		return
@@ -58,6 +59,39 @@ func (s *socket) selectPacket(p *capture.Packet) {
 	default:
 		all.Unknown.add(p.ID, length)
 	}
+}
+
+// choosing enters a packet of the select view, or joins it to the one that it is of. It comes to a program
+// before it comes to the filter of a socket.
+func (s *socket) choosing(p *capture.Packet) {
+	e := s.find(p)
+	switch {
+	case e != nil && !e.departed && !e.seen[capture.ViewSelect]:
+		s.sameView(e, p)
+	default:
+		d := dissect(p.Interface.Layer, p.Protocol, p.Data, p.Len)
+		e = s.newEntry(p, &d)
+	}
+	e.refused = e.refused || p.Selection.How == capture.SelectorDrop
+}
+
+// chosenOnly tells whether a packet came to the program that chooses a socket, and to no filter.
+func (e *entry) chosenOnly() bool {
+	return e.seen[capture.ViewSelect] && !e.reached && !e.delivered && e.got == 0
+}
+
+// settleChosen counts a packet that came to no socket of the group, as far as the file tells.
+func (e *entry) settleChosen() (fate string) {
+	switch {
+	case e.refused:
+		e.socket.strayed++
+		e.lose(laneDropped)
+		return "the program that chooses a socket had the kernel drop it" + e.because()
+	case !e.socket.seesFilter():
+		return "a program chose a socket for it, and the file does not tell what came of that" + e.because()
+	}
+	e.socket.strayed++
+	return "a program chose a socket for it, and the filter of none saw it" + e.because()
 }
 
 func (s *socket) saySelections() Finding {

@@ -41,6 +41,7 @@ func (s *socket) sentPacket(p *capture.Packet) {
 		}
 	} else {
 		sent.Calls++
+		s.talk(p.Direction, p.Src, p.Dst).sends(p)
 		sent.Bytes += uint64(length)
 		sent.Unseen += uint64(length - len(p.Data))
 		if name := shortened(p.Call); name != "" && len(sent.Names) < namesLimit && !slices.Contains(sent.Names, name) {

@@ -26,9 +26,13 @@ func (e *entry) settle() (fate string, told bool) {
 	if e.departed {
 		fate = e.settleDeparted()
 		if e.reason != "" {
+			e.lose(laneDropped)
 			fate = "the socket sent it, and the kernel dropped it: " + e.reason
 		}
 		return fate, true
+	}
+	if e.chosenOnly() {
+		return e.settleChosen(), true
 	}
 	if e.onWireOnly() {
 		return e.settleFrame(), true
@@ -45,6 +49,7 @@ func (e *entry) settle() (fate string, told bool) {
 	switch {
 	case e.verdict == 0:
 		out.Undelivered.ByFilter.add(e.id, payload)
+		e.lose(laneDropped)
 		return "the filter kept it from this socket: its verdict was 0" + e.because(), true
 	case e.got > 0 || e.delivered && payload > 0 && !e.socket.stream:
 		return e.settleRead(), false
@@ -54,15 +59,19 @@ func (e *entry) settle() (fate string, told bool) {
 		return "userspace gets a message without bytes", false
 	case e.dropped:
 		out.Undelivered.ByQueue.add(e.id, payload)
+		e.lose(laneDropped)
 		return "the receive queue was full and dropped it" + e.because(), e.reason != ""
 	case e.reason != "":
 		out.Undelivered.ByKernel.add(e.id, payload)
+		e.lose(laneDropped)
 		return "the kernel dropped it: " + e.reason, true
 	case e.passed:
 		out.Undelivered.PassedOver.add(e.id, payload)
+		e.talk.out.Unread.add(e.id, payload)
 		return unread + ", but to later ones; the file does not say why", false
 	}
 	out.Undelivered.AtEnd.add(e.id, payload)
+	e.talk.out.Unread.add(e.id, payload)
 	return unread, false
 }
 

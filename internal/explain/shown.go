@@ -48,7 +48,10 @@ type shown struct {
 	spans    []span
 	covers   []cover
 	parts    []part
-	omitted  int // number of further parts
+	talk     *talk
+	// lost says that it did not come to its end, and missed that a read could have got more of it.
+	lost, missed bool
+	omitted      int // number of further parts
 }
 
 // cover is the part of a frame that a view sees.
@@ -131,6 +134,7 @@ func (e *entry) addPart(p *capture.Packet, read uint64, from, readFrom, length i
 func (e *entry) show(fate string) {
 	g := e.shown
 	g.kind, g.id, g.direction, g.src, g.dst, g.fate = e.socket.out.Kind, e.id, e.direction, e.src, e.dst, fate
+	g.talk, g.lost = e.talk, e.lost
 	g.time, g.lasted = e.time-e.socket.analysis.first, e.socket.out.Timed
 	view := capture.ViewUser
 	switch {
@@ -169,6 +173,7 @@ func (e *entry) show(fate string) {
 // tell completes a packet once everything is known of its socket.
 func (s *socket) tell(g *shown) {
 	g.user = s.user() && !g.departed
+	g.lost = g.lost || g.user && g.missed
 	switch {
 	case g.told:
 	case !g.user:

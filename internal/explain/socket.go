@@ -31,14 +31,23 @@ type socket struct {
 	latencies        histogram
 	lastReached      uint64    // number of the last packet that came to a filter or hook
 	climbs           histogram // from an interface to the filter or hook
-	// known are the ids so far, and ambiguous those of several packets.
-	known     idSet
+	// twins knows the packets that have the id of another one, and ambiguous are the ids of which it is not
+	// certain whose they are.
+	twins     twins
 	ambiguous map[uint64]bool
 	// late are the packets that had left the window when their reads came.
 	late map[uint64]bool
 	// unsure counts the reads that were compared with nothing because several packets have
 	// the id that they name.
 	unsure uint64
+	// talks are the connections, by the addresses of what comes, talkOrder those in the order of their first
+	// packets, and further is all beyond their limit.
+	talks     map[connection]*talk
+	talkOrder []*talk
+	further   *talk
+	// strayed counts packets that came to the program which chooses a socket, and to no filter although the file
+	// has what those saw.
+	strayed uint64
 	// fins and resets are those of Unseen, by whether a read returned them.
 	fins, resets ends
 	// process is the owner of the sockets, and names are those that it had; several says that
@@ -82,7 +91,7 @@ type view struct {
 func newSocket(a *analysis, kind string) *socket {
 	s := &socket{
 		analysis: a, open: make(map[uint64]*entry), usual: -1,
-		protocols: make(map[uint8]bool), ambiguous: make(map[uint64]bool), late: make(map[uint64]bool), out: &Socket{Kind: kind, Timed: true, Calls: &Calls{}},
+		protocols: make(map[uint8]bool), ambiguous: make(map[uint64]bool), late: make(map[uint64]bool), out: &Socket{Kind: kind, Timed: true, Calls: &Calls{}, Connections: []*Connection{}},
 	}
 	if k, ok := capture.KindByName(kind); ok {
 		s.out.Summary = k.Summary
@@ -225,8 +234,8 @@ func (s *socket) kernelPacket(p *capture.Packet) {
 	if p.Interface.View == capture.ViewKernel {
 		s.countFilter(p)
 	}
-	e := s.open[p.ID]
-	if p.ID == 0 || e == nil || e.seen[p.Interface.View] || e.first == nil || e.departed {
+	e := s.find(p)
+	if e == nil || e.seen[p.Interface.View] || e.departed {
 		s.newPacket(p)
 		return
 	}
@@ -235,7 +244,7 @@ func (s *socket) kernelPacket(p *capture.Packet) {
 
 // sameView handles another view of a packet.
 func (s *socket) sameView(e *entry, p *capture.Packet) {
-	if p.Interface.View != capture.ViewWire && e.framed && !e.reached {
+	if p.Interface.View != capture.ViewWire && p.Interface.View != capture.ViewSelect && e.framed && !e.reached {
 		s.reach(e, p)
 	}
 	e.seen[p.Interface.View] = true
@@ -243,13 +252,18 @@ func (s *socket) sameView(e *entry, p *capture.Packet) {
 	if p.Interface.View == capture.ViewKernel {
 		e.verdict = keptBytes(p.Verdict)
 	}
-	if !agrees {
+	e.begins[p.Interface.View], e.agrees[p.Interface.View] = int32(before), agrees
+	switch {
+	case !agrees:
 		s.views[p.Interface.View].out.Disagree++
-	} else if p.Interface.View == capture.ViewKernel {
+	case p.Interface.View == capture.ViewKernel:
 		e.offset0 = -before
-		s.views[e.first.View].before(e.offset0)
-	}
-	if agrees && e.seen[capture.ViewKernel] {
+		for v, agrees := range e.agrees {
+			if agrees {
+				s.views[v].before(int(e.begins[v]) + e.offset0)
+			}
+		}
+	case e.seen[capture.ViewKernel]:
 		s.views[p.Interface.View].before(before + e.offset0)
 	}
 	e.note(p, before, agrees)
@@ -270,12 +284,12 @@ func (s *socket) newEntry(p *capture.Packet, d *dissection) *entry {
 		socket: s, id: p.ID, time: p.Time, direction: p.Direction, src: p.Src, dst: p.Dst,
 		first: p.Interface, data: bytes.Clone(p.Data), length: max(p.Len, len(p.Data)),
 		payload: d.payload, end: d.end, protocol: d.protocol, verdict: keptBytes(p.Verdict),
-		framed: p.Interface.View == capture.ViewWire,
+		framed: p.Interface.View == capture.ViewWire || p.Interface.View == capture.ViewSelect,
 	}
 	e.tcp, e.isTCP = d.tcp(p.Data)
-	e.seen[p.Interface.View] = true
+	e.seen[p.Interface.View], e.agrees[p.Interface.View] = true, true
 	s.highest = max(s.highest, p.ID)
-	if p.ID != 0 && !s.known.add(p.ID) {
+	if p.ID != 0 && !s.twins.add(e) {
 		s.out.Ambiguous.add(p.ID, uint64(e.length))
 		if len(s.ambiguous) < rememberedIDs {
 			s.ambiguous[p.ID] = true
@@ -292,7 +306,9 @@ func (s *socket) reach(e *entry, p *capture.Packet) {
 	s.lastReached = e.number
 	e.verdict = keptBytes(p.Verdict)
 	if e.framed && p.Interface.View != capture.ViewWire {
-		s.climbs.add(p.Time - e.time)
+		if e.first.View == capture.ViewWire {
+			s.climbs.add(p.Time - e.time)
+		}
 		e.time = p.Time
 	}
 	if len(s.protocols) < 256 {
@@ -319,9 +335,7 @@ func (s *socket) enter(e *entry) {
 	if s.unpassed == nil {
 		s.unpassed = e
 	}
-	if e.id != 0 && e.first != nil {
-		s.open[e.id] = e
-	}
+	s.opens(e)
 	s.analysis.enter(e)
 }
 
@@ -350,10 +364,7 @@ func (v *view) before(n int) {
 
 // userPacket handles what a read returned.
 func (s *socket) userPacket(p *capture.Packet) {
-	e := s.open[p.ID]
-	if p.ID == 0 {
-		e = nil
-	}
+	e := s.find(p)
 	s.countAnswer(p)
 	if p.Receipt.Belied && e != nil {
 		e.verdict = keepAll
@@ -366,6 +377,11 @@ func (s *socket) userPacket(p *capture.Packet) {
 		return
 	}
 	s.reads++
+	if e != nil {
+		e.talk.reads(p)
+	} else {
+		s.talk(p.Direction, p.Src, p.Dst).reads(p)
+	}
 	s.out.Mapping.Reads++
 	s.passOver(e, &p.Receipt.DroppedIDs)
 	queue := min(p.Receipt.QueueDropped, p.Drops)
@@ -442,16 +458,14 @@ func (s *socket) passOver(e *entry, dropped *capture.IDs) {
 	// A packet that was overtaken may be before unpassed already.
 	for s.unpassed != nil && s.unpassed.number < e.number {
 		s.unpassed.passed = true
-		s.unpassed.dropped = has(dropped, s.unpassed.id)
+		s.unpassed.dropped = has(dropped, s.unpassed.id) && near(s.unpassed.dst, e.dst)
 		s.unpassed = s.unpassed.next
 	}
 }
 
 // settle counts the fate of a packet that leaves the window.
 func (s *socket) settle(e *entry) {
-	if s.open[e.id] == e {
-		delete(s.open, e.id)
-	}
+	s.closes(e)
 	if s.unpassed == e {
 		s.unpassed = e.next
 	}
@@ -464,6 +478,9 @@ func (s *socket) settle(e *entry) {
 	}
 	before := s.lost()
 	fate, told := e.settle()
+	if e.reason != "" && !e.lost {
+		e.lose(laneDropped)
+	}
 	if choice := &s.analysis.options.Choice; e.shown != nil && choice.waits() {
 		if choice.late(e, s.lost() > before) {
 			s.analysis.choose(e)
@@ -473,7 +490,7 @@ func (s *socket) settle(e *entry) {
 	}
 	if e.shown != nil {
 		e.show(fate)
-		e.shown.told = told
+		e.shown.told, e.shown.missed = told, s.lost() > before
 	}
 	e.data = nil
 }
@@ -498,6 +515,7 @@ func (s *socket) finish() {
 	s.finishCgroup()
 	s.finishDrops()
 	s.finishWire()
+	s.finishTalks()
 	for protocol := range s.protocols {
 		if protocol != 0 {
 			out.Protocols = append(out.Protocols, protocolName(protocol))

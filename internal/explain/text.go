@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -59,8 +60,14 @@ func (e *Explanation) WriteText(w io.Writer, colour bool) error {
 	for _, s := range e.Report.Sockets {
 		p.socket(s)
 	}
-	for _, g := range e.packets {
-		p.packet(g)
+	for _, g := range e.groups {
+		p.connection(g)
+		for _, packet := range g.packets {
+			p.packet(packet)
+		}
+	}
+	if e.left != "" {
+		p.wrapped("", e.left+" --connections N shows N of them, 0 all.", faint)
 	}
 	if e.omitted > 0 {
 		p.wrapped("", e.leftOut()+" --packets N shows N of them, 0 all.", faint)
@@ -175,9 +182,59 @@ func (p *printer) socket(s *Socket) {
 	fmt.Fprintln(p.w)
 }
 
+// textCells is how many columns a time line has, behind its name.
+const textCells = columns - 13
+
+// blocks are the heights of a column.
+var blocks = []rune(" ▁▂▃▄▅▆▇█")
+
+// connection prints what passed in a connection, and when. All lanes have the same scale.
+func (p *printer) connection(g *group) {
+	p.wrapped("", g.name(), bold)
+	colour := plain
+	if g.lost() > 0 {
+		colour = warning
+	}
+	p.wrapped("  ", g.said(), colour)
+	if g.drawn() {
+		p.timeline(&g.line)
+	}
+	fmt.Fprintln(p.w)
+}
+
+var laneColours = [laneCount]string{laneRead: user, laneSent: "36", laneStopped: warning, laneDropped: warning}
+
+func (p *printer) timeline(t *timeline) {
+	var lanes [laneCount][]uint64
+	var most uint64
+	for l := range laneCount {
+		lanes[l] = t.columns(l, textCells)
+		most = max(most, slices.Max(lanes[l]))
+	}
+	for l, counts := range lanes {
+		if len(t.lanes[l]) == 0 {
+			continue
+		}
+		bar := make([]rune, 0, textCells)
+		for _, n := range counts {
+			bar = append(bar, blocks[height(n, most, uint64(len(blocks)-1))])
+		}
+		fmt.Fprintln(p.w, p.paint(faint, fmt.Sprintf("  %-11s", lane(l)))+p.paint(laneColours[l], strings.TrimRight(string(bar), " ")))
+	}
+	from, to := "0s", "+"+duration(t.end-t.start)
+	fmt.Fprintln(p.w, p.paint(faint, strings.Repeat(" ", 13)+from+pad(to, textCells-len(from))))
+}
+
+// height is how high a count is drawn, up to a height: what is not nothing is seen.
+func height(n, most, full uint64) uint64 {
+	if n == 0 {
+		return 0
+	}
+	return max(n*full/most, 1)
+}
+
 func (p *printer) packet(g *shown) {
-	name, details := g.title()
-	p.wrapped("", name+": "+strings.Join(details, ", "), bold)
+	p.wrapped("", g.name()+": "+strings.Join(g.details(false), ", "), bold)
 	for _, line := range g.said() {
 		p.wrapped("  ", line, plain)
 	}

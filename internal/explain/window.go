@@ -22,6 +22,9 @@ type entry struct {
 	data   []byte
 	length int
 	seen   [capture.ViewCount]bool
+	// begins is how many bytes each view has before the first one, of those that agree with it.
+	begins [capture.ViewCount]int32
+	agrees [capture.ViewCount]bool
 	// offset0 is the offset in the first view at which the kernel view begins. It is
 	// negative if the first view begins within the kernel view.
 	offset0 int
@@ -38,7 +41,8 @@ type entry struct {
 	delivered  bool
 	sent       bool   // it is a call that sent something
 	departed   bool   // it is a packet that was sent
-	framed     bool   // it was seen on an interface first
+	framed     bool   // it was seen first on an interface, or by the program that chooses a socket
+	refused    bool   // the program that chooses a socket had it dropped
 	reached    bool   // the filter or a hook saw it, or else the file has no view of those
 	piece      bool   // it is a fragment
 	about      bool   // it is ICMP about a packet of the socket
@@ -49,6 +53,7 @@ type entry struct {
 	short      bool   // the buffer of a read had no room for the rest
 	dropped    bool   // by the receive queue
 	reason     string // for which the kernel dropped it, empty if it did not
+	lost       bool   // counted as dropped or stopped
 	passed     bool   // a later packet was delivered
 	repeated   bool
 	handshake  bool
@@ -59,6 +64,9 @@ type entry struct {
 	pending  bool
 
 	next  *entry // of the same socket
+	talk  *talk
+	freed int64  // when the kernel dropped it, 0 if it did not
+	older *entry // with the same id
 	shown *shown // nil if the packet is not shown
 }
 

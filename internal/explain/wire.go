@@ -19,11 +19,15 @@ type Wire struct {
 	// Stopped are the packets that came in and that no filter or hook of the sockets saw, and
 	// Bytes of them is payload. It is zero if the file has no view of those.
 	Stopped Count `json:"never_at_the_filter"`
+	// Explained are those of Stopped of which the file has the kernel's reason.
+	Explained Count `json:"never_at_the_filter_with_a_reason"`
 	// AtEnd are those that came so shortly before the end of the capture that the filter may have
 	// seen them after it.
 	AtEnd Count `json:"at_the_end"`
 	// Missed are the packets that a hook saw being sent and that were on no interface as they were.
 	Missed Count `json:"not_on_an_interface"`
+	// Held are those of Missed of which the file has the kernel's reason to drop them.
+	Held Count `json:"not_on_an_interface_with_a_reason"`
 	// About are ICMP messages that quote a packet of the sockets, and Pieces fragments, of which
 	// the sockets get the whole.
 	About  Count `json:"icmp_about_them"`
@@ -54,8 +58,8 @@ func (s *socket) wirePacket(p *capture.Packet) {
 	if d.end < max(p.Len, len(p.Data)) { // the rest is padding, which nobody else sees
 		frame.Data, frame.Len = p.Data[:min(d.end, len(p.Data))], d.end
 	}
-	switch e := s.open[p.ID]; {
-	case e == nil || e.first == nil:
+	switch e := s.find(p); {
+	case e == nil:
 		s.newFrame(&frame, &d)
 	case e.seen[capture.ViewWire]: // on another interface
 	case e.departed:
@@ -132,6 +136,10 @@ func (e *entry) settleFrame() (fate string) {
 		return "it was on the wire just before the capture ended"
 	}
 	w.Stopped.add(e.id, payload)
+	e.lose(laneStopped)
+	if e.reason != "" {
+		w.Explained.add(e.id, payload)
+	}
 	return "it was on the wire and never came to the filter" + e.because()
 }
 
@@ -150,6 +158,23 @@ func (s *socket) finishWire() {
 	}
 }
 
+// whyStopped says why packets of the interfaces never came to the filter: what the kernel says, and where it
+// says nothing, what may be.
+func (s *socket) whyStopped() string {
+	w, text := s.out.Wire, ":"
+	switch known := w.Explained.Packets; {
+	case known == w.Stopped.Packets:
+		return ": the kernel's reason stands with drop"
+	case known > 0:
+		text = fmt.Sprintf(": the kernel's reason for %s stands with drop; otherwise", w.Explained.named())
+	}
+	text += " a firewall stops packets on that way, a wrong checksum, or the end of the connection"
+	if s.out.Losses.Tap > 0 {
+		text += "; or the capture has lost what the filter saw"
+	}
+	return text
+}
+
 func (s *socket) sayWire() Finding {
 	f := Finding{Topic: "wire"}
 	w := s.out.Wire
@@ -166,16 +191,17 @@ func (s *socket) sayWire() Finding {
 	}
 	if n := w.Stopped.Packets; n > 0 {
 		f.Warning = true
-		f.Text += fmt.Sprintf(" %s %s on the wire and never came to the filter (%s): a firewall stops packets on that way, a wrong checksum, or the end of the connection",
-			packetsOf(n), plural(n, "was", "were"), w.Stopped.named())
-		if s.out.Losses.Tap > 0 {
-			f.Text += "; or the capture has lost what the filter saw"
-		}
-		f.Text += "."
+		f.Text += fmt.Sprintf(" %s %s on the wire and never came to the filter (%s)", packetsOf(n), plural(n, "was", "were"), w.Stopped.named())
+		f.Text += s.whyStopped() + "."
 	}
 	if n := w.Missed.Packets; n > 0 {
-		f.Text += fmt.Sprintf(" Sent, and not on an interface as the hook saw %s: %s. What is dropped behind the hook is not there, and what is cut up is there in pieces.",
-			plural(n, "it", "them"), w.Missed.named())
+		f.Text += fmt.Sprintf(" Sent, and not on an interface as the hook saw %s: %s.", plural(n, "it", "them"), w.Missed.named())
+		if n > w.Held.Packets {
+			f.Text += " What is dropped behind the hook is not there, and what is cut up is there in pieces."
+		}
+		if w.Held.Packets > 0 {
+			f.Text += fmt.Sprintf(" The kernel dropped %s, and its reason stands with drop.", w.Held.named())
+		}
 	}
 	if w.About.Packets > 0 {
 		f.Text += fmt.Sprintf(" About packets of the socket there was ICMP in %s.", w.About.named())

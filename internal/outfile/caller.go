@@ -40,8 +40,8 @@ func parseID(s string) (uint32, error) {
 	return uint32(id), err
 }
 
-// is tells whether a file with that owner is our own.
-func (u User) is(uid uint32) bool { return uid == u.euid || u.sudo && uid == u.uid }
+// Owns tells whether a file with that owner is our own.
+func (u User) Owns(uid uint32) bool { return uid == u.euid || u.sudo && uid == u.uid }
 
 // Gives tells whether new files become somebody else's, for which CAP_CHOWN is needed.
 func (u User) Gives() bool { return u.sudo && u.uid != u.euid }

@@ -190,7 +190,7 @@ func (p *place) trust(component string, st *unix.Stat_t, caller User) error {
 	default:
 		foreign.What = "a device"
 	}
-	if caller.is(st.Uid) || st.Uid == dir.Uid {
+	if caller.Owns(st.Uid) || st.Uid == dir.Uid {
 		if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink < 2 {
 			return nil
 		}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/decoding"
 )
 
 // The end of an interface's description if the Meta of all its packets is known. In
@@ -35,6 +36,11 @@ const (
 	atInterface = between + "what arrives before a firewall, what leaves behind it"
 	// which socket of how many
 	ofGroup = "socket %d of %d of a reuseport group"
+
+	decodedAs = between + "decoded as "
+	aloneEnd  = ", each call by itself"
+
+	streamHeaders = between + "the " + ofSegments + ", so that both directions can be put together" + between + "their addresses are the number of the connection"
 
 	headersElsewhere = "no headers of IP and TCP or UDP here"
 )
@@ -78,7 +84,10 @@ func ofTap(i *capture.Interface) string {
 	}
 	var b strings.Builder
 	b.WriteString(ofView(i, kind))
-	if i.Header == capture.HeaderSegment {
+	switch {
+	case i.Header == capture.HeaderSegment && kind.Counted() && !decoding.Alone(i.DecodeAs):
+		b.WriteString(streamHeaders)
+	case i.Header == capture.HeaderSegment && !kind.Counted():
 		b.WriteString(between + "the " + ofSegments + ", so that both directions can be put together" + between + "addresses and sequence numbers are real where the kernel tells them")
 	}
 	if i.Header == capture.HeaderElsewhere {
@@ -93,7 +102,42 @@ func ofTap(i *capture.Interface) string {
 	if kind.IPv6() && !i.IPv6 {
 		b.WriteString(between + "packets of the socket's IPv4 peers")
 	}
+	b.WriteString(decoded(i.DecodeAs))
 	return b.String()
+}
+
+// DecodedAs is a description of packets that Wireshark is to take for another protocol than before.
+func DecodedAs(description, protocol string) string {
+	if before, said := cutDecoded(description); said != "" {
+		description = before
+	}
+	if decoding.Alone(protocol) {
+		description = strings.Replace(description, streamHeaders, "", 1)
+	}
+	return description + decoded(protocol)
+}
+
+// cutDecoded takes the name of the protocol off a description, where it is the last that is said.
+func cutDecoded(description string) (before, protocol string) {
+	at := strings.LastIndex(description, decodedAs)
+	if at < 0 {
+		return description, ""
+	}
+	protocol = strings.TrimSuffix(description[at+len(decodedAs):], aloneEnd)
+	if decoding.Check(protocol) != nil || description[at:] != decoded(protocol) {
+		return description, ""
+	}
+	return description[:at], protocol
+}
+
+func decoded(protocol string) string {
+	switch {
+	case protocol == "":
+		return ""
+	case decoding.Alone(protocol):
+		return decodedAs + protocol + aloneEnd
+	}
+	return decodedAs + protocol
 }
 
 // ofView says what a view of the sockets of a kind shows, and from where it is taken.
@@ -222,6 +266,7 @@ func ReadDescription(text string, i *capture.Interface) {
 			i.Member, i.Members = member, members
 		}
 	}
+	_, i.DecodeAs = cutDecoded(i.Description)
 	if _, rest, ok := strings.Cut(i.Description, ofProcess); ok {
 		if name, _, whole := strings.Cut(rest, processEnd); whole {
 			i.Process = strings.TrimPrefix(ofProcess, between) + name + processEnd[:1]

@@ -69,6 +69,14 @@ func described() map[string]capture.Interface {
 			Kind: "udp6", View: capture.ViewWire, Layer: capture.LayerNetwork, Source: tap, Device: "tun0", HasMeta: true},
 		"messages as the socket filter sees them, from offset 0; times are within 7 ns of the wall clock at the start; process 12 (nginx), its other sockets" + metaSaid: {
 			Kind: "unix-dgram", View: kernel, Layer: capture.LayerMessage, Source: tap, ClockError: 7, Process: "process 12 (nginx)", Sockets: "its other sockets", HasMeta: true},
+		"netlink messages as the socket filter sees them, from offset 0; times are within 7 ns of the wall clock at the start" + metaSaid: {
+			Kind: "netlink", View: kernel, Layer: capture.LayerMessage, LinkType: capture.LinkNetlink, Source: tap, ClockError: 7, HasMeta: true},
+		"what recvmsg returned to userspace; the headers of IP and TCP or UDP are synthetic, so that both directions can be put together; their addresses are the number of the connection": {
+			Kind: "unix-stream", View: user, Layer: capture.LayerMessage, Source: tap, Header: capture.HeaderSegment},
+		"what recvmsg returned to userspace; the headers of IP and TCP or UDP are synthetic, so that both directions can be put together; their addresses are the number of the connection; decoded as http": {
+			Kind: "unix-stream", View: user, Layer: capture.LayerMessage, Source: tap, Header: capture.HeaderSegment, DecodeAs: "http"},
+		"what receiving system calls returned to the process; process 12 (; decoded as x), descriptor 7, unnamed; decoded as dbus, each call by itself": {
+			Kind: "unix-stream", View: user, Layer: capture.LayerMessage, Source: tap, Process: "process 12 (; decoded as x)", Sockets: "descriptor 7, unnamed", DecodeAs: "dbus"},
 		"what receiving system calls returned to the process; process 12 (nginx), on port 53": {
 			Kind: "udp", View: user, Layer: capture.LayerMessage, Source: tap, Process: "process 12 (nginx)", Sockets: "on port 53"},
 		"packets of a udp socket as its filter printed them, from offset 0; the IPv4 header is synthetic, and so are its addresses; times count from boot, which is taken to be 1970-01-01T00:00:05Z": trace(

@@ -24,6 +24,10 @@ type Finding struct {
 	Rows []string
 }
 
+// history says what the findings are about.
+const history = "What an experiment of 2017 found, and whether it is so here: from which header on a filter on a SOCK_RAW, SOCK_STREAM or SOCK_DGRAM " +
+	"socket of IPv4 sees packets, and what of them userspace gets."
+
 // claim2017 is a claim and a function that checks it against a row.
 type claim2017 struct {
 	claim string

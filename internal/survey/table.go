@@ -87,6 +87,7 @@ func (r *Report) fieldTable() table {
 func (r *Report) historyTable() table {
 	t := table{
 		Title: "The findings of 2017",
+		Note:  history,
 		Heads: []string{"finding", "here", "evidence"},
 	}
 	for _, f := range r.Findings2017() {

@@ -117,6 +117,8 @@ filter's bytes. KEEP 8: what userspace gets of each when the filter returns 8.
 		writeWrapped(&b, "- ", c.String())
 	}
 	b.WriteString("\nThe findings of 2017\n\n")
+	writeWrapped(&b, "", history)
+	b.WriteString("\n")
 	for _, f := range r.Findings2017() {
 		writeWrapped(&b, "- ", f.Claim)
 		writeWrapped(&b, "  ", strings.ToUpper(f.Verdict)+": "+f.Evidence)

@@ -3,10 +3,10 @@ package pair
 import (
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"testing"
-	"time"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 var (
@@ -113,9 +113,7 @@ func TestDatagramsVerdict(t *testing.T) {
 // what has its own payload is always paired right.
 func TestDatagramsRandom(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := testutil.Random(t)
 	q := Datagrams{HeaderLen: 8}
 	var (
 		queue []*Packet

@@ -1,9 +1,9 @@
 package pair
 
 import (
-	"math/rand/v2"
 	"testing"
-	"time"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // Packets on one cpu or two, whose filter and whose queue drop some: at each
@@ -11,9 +11,7 @@ import (
 // count in; and with one cpu exactly that, in the end also with two.
 func TestQueueLossIsNeverTooMuch(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	random := testutil.Random(t)
 	for cpus := 1; cpus <= 2; cpus++ {
 		for range 200 {
 			l := QueueLoss{Filters: true}

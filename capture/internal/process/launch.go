@@ -64,24 +64,32 @@ func (u *User) Permitted() error {
 
 // Launcher is the process that becomes a command.
 type Launcher struct {
-	cmd     *exec.Cmd
-	control *os.File // tells it to begin, and returns why it cannot
-	about   Command
-	has     *inheritance  // besides the files
-	ended   chan struct{} // closed when the process has ended
+	cmd   *exec.Cmd
+	begin *os.File // tells it to begin
+	why   *os.File // where it says why it cannot
+	about Command
+	has   *inheritance  // besides the files
+	ended chan struct{} // closed when the process has ended
 }
 
 // Launch starts a process that waits just before it becomes the command.
 func Launch(c Command) (_ *Launcher, err error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	// Pipes: a socket of ours would be among those of the command.
+	begins, begin, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("starting the command: %w", err)
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "control")
-	defer theirs.Close()
-	l := &Launcher{control: os.NewFile(uintptr(pair[0]), "control"), about: c, ended: make(chan struct{})}
+	defer begins.Close()
+	why, says, err := os.Pipe()
+	if err != nil {
+		begin.Close()
+		return nil, fmt.Errorf("starting the command: %w", err)
+	}
+	defer says.Close()
+	l := &Launcher{begin: begin, why: why, about: c, ended: make(chan struct{})}
 	if l.has, err = inherit(c.User); err != nil {
-		l.control.Close()
+		begin.Close()
+		why.Close()
 		return nil, err
 	}
 	defer func() {
@@ -90,7 +98,7 @@ func Launch(c Command) (_ *Launcher, err error) {
 		}
 	}()
 	control := firstInherited + len(l.has.files)
-	l.cmd, err = again(launcherName, slices.Concat(l.has.files, []*os.File{theirs}),
+	l.cmd, err = again(launcherName, slices.Concat(l.has.files, []*os.File{begins, says}),
 		slices.Concat([]string{strconv.Itoa(control), strconv.Itoa(l.has.activated), c.User.encode()}, c.Args)...)
 	if err != nil {
 		return nil, err
@@ -113,18 +121,17 @@ func Launch(c Command) (_ *Launcher, err error) {
 		_ = l.cmd.Wait() // the ProcessState has its result
 		close(l.ended)
 	}()
-	theirs.Close()
 	return l, nil
 }
 
 // Release lets the process become the command.
 func (l *Launcher) Release() error {
-	if _, err := l.control.Write([]byte{1}); err != nil {
+	if _, err := l.begin.Write([]byte{1}); err != nil {
 		return fmt.Errorf("running the command: %w", err)
 	}
 	// The process's end closes when it becomes the command.
 	why := make([]byte, 1024)
-	if n, _ := l.control.Read(why); n > 0 {
+	if n, _ := l.why.Read(why); n > 0 {
 		return fmt.Errorf("running the command: %s", why[:n])
 	}
 	return l.has.handOver()
@@ -132,7 +139,8 @@ func (l *Launcher) Release() error {
 
 // Close releases what the start needed. It does not end the command.
 func (l *Launcher) Close() {
-	l.control.Close()
+	l.begin.Close()
+	l.why.Close()
 	l.has.close()
 }
 
@@ -166,7 +174,7 @@ func (u *User) encode() string {
 }
 
 // launch is the main function of the launcher process: it returns only if it cannot become the
-// command. The first argument is the descriptor of the control socket, the second one how many
+// command. The first argument is the first of the descriptors of two pipes, the second one how many
 // sockets of socket activation the command has.
 func launch(args []string) (status int) {
 	runtime.LockOSThread() // becomeUser drops the privileges of this thread only
@@ -177,16 +185,17 @@ func launch(args []string) (status int) {
 	if err != nil {
 		return 127
 	}
-	control := os.NewFile(uintptr(fd), "control")
+	begins, says := os.NewFile(uintptr(fd), "begin"), os.NewFile(uintptr(fd+1), "why")
 	unix.CloseOnExec(fd)
-	if err := becomeCommand(control, args[1:]); err != nil {
-		_, _ = control.WriteString(err.Error())
+	unix.CloseOnExec(fd + 1)
+	if err := becomeCommand(begins, args[1:]); err != nil {
+		_, _ = says.WriteString(err.Error())
 	}
 	return 127
 }
 
-func becomeCommand(control *os.File, args []string) error {
-	if n, err := control.Read(make([]byte, 1)); n != 1 {
+func becomeCommand(begins *os.File, args []string) error {
+	if n, err := begins.Read(make([]byte, 1)); n != 1 {
 		return fmt.Errorf("waiting to begin: %w", err)
 	}
 	sockets, err := strconv.Atoi(args[0])

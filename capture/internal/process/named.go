@@ -1,6 +1,7 @@
 package process
 
 import (
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +27,25 @@ func All() []int {
 	}
 	slices.Sort(all)
 	return all
+}
+
+// Programs lists the processes that run a program, with their names, in ascending order and without
+// this one.
+func Programs() iter.Seq2[int, string] {
+	return func(yield func(int, string) bool) {
+		for _, pid := range All() {
+			p := &Process{PID: pid, pidfd: -1}
+			// A thread of the kernel and a process that has ended have none.
+			line, err := os.ReadFile(p.proc("cmdline"))
+			if err != nil || len(line) == 0 {
+				continue
+			}
+			name, err := p.comm()
+			if err == nil && !yield(pid, name) {
+				return
+			}
+		}
+	}
 }
 
 // NameOf is the name that a process gets from the program that it runs.

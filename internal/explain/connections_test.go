@@ -1,0 +1,181 @@
+package explain
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/ebpfdump/ebpfdump/capture"
+)
+
+// peers is a capture of datagrams that come from several peers by turns. Every third one is dropped by
+// the filter, the others are read.
+func peers(packets, peers int, payload string) *recording {
+	r := newRecording()
+	for i := range packets {
+		src := netip.AddrPortFrom(client.Addr(), uint16(4000+i%peers))
+		p := r.datagram(payload)
+		p.Src = src
+		binary.BigEndian.PutUint16(p.Data, src.Port())
+		if p.Verdict.Dropped = i%3 == 2; !p.Verdict.Dropped {
+			r.read(udpUser, p.ID, payload).Src = src
+		}
+	}
+	return r
+}
+
+// Packets stand with their connection, and what is counted of a connection is what its packets are.
+func TestConnections(t *testing.T) {
+	t.Parallel()
+	e := explained(t, peers(40, 4, "0123456789\n").file(t), Options{Packets: -1})
+	all := e.only(t).Connections
+	equal(t, "connections", len(all), 4)
+	equal(t, "groups", len(e.groups), 4)
+	for i, c := range all {
+		equal(t, "remote", c.Remote, fmt.Sprint("127.0.0.1:", 4000+i))
+		equal(t, "local", c.Local, server.String())
+		equal(t, "arrived", c.Arrived.Packets, 10)
+		equal(t, "read or dropped", c.Reads+c.Dropped.Packets, 10)
+		equal(t, "bytes", c.BytesRead, 11*c.Reads)
+		var shown, drawn uint64
+		for _, g := range e.groups[i].packets {
+			equal(t, "whose packet it is", g.src.String(), c.Remote)
+			shown++
+		}
+		equal(t, "shown", shown, 10)
+		for l, want := range [laneCount]uint64{laneArrived: 10, laneRead: c.Reads, laneDropped: c.Dropped.Packets} {
+			drawn = 0
+			for _, n := range e.groups[i].line.columns(lane(l), textCells) {
+				drawn += n
+			}
+			equal(t, lane(l).String(), drawn, want)
+		}
+	}
+	equal(t, "first", all[1].First, 2000)
+	// Both directions are of one connection.
+	both := scenes["both directions"](t)
+	equal(t, "connections", len(both.only(t).Connections), 1)
+	equal(t, "sent", both.only(t).Connections[0].Sent.Packets, 5)
+}
+
+// Of many connections some are shown: those in which most was lost before others.
+func TestManyConnections(t *testing.T) {
+	t.Parallel()
+	r := peers(2*talksLimit, 2*talksLimit, "0123456789\n")
+	file := r.file(t)
+	for _, tt := range []struct{ most, want int }{{0, DefaultConnections}, {3, 3}, {-1, talksLimit + 1}} {
+		e := explained(t, file, Options{Connections: tt.most})
+		equal(t, "connections", len(e.only(t).Connections), talksLimit)
+		equal(t, "further", e.only(t).Further.Arrived.Packets, talksLimit)
+		equal(t, "groups", len(e.groups), tt.want)
+		for _, g := range e.groups {
+			if tt.most >= 0 && g.lost() == 0 {
+				t.Errorf("%s lost nothing, and others have", g.name())
+			}
+		}
+		checkText(t, text(t, e, false))
+	}
+	e := explained(t, file, Options{Packets: 50, Choice: Choice{IDs: [][2]uint64{{5, 5}}}})
+	equal(t, "groups", len(e.groups), 1)
+	equal(t, "left", e.left, "")
+}
+
+// A page of 10,000 packets names all of them, has the bytes of those that were lost before others, and is
+// shorter than two million bytes.
+func TestLargePage(t *testing.T) {
+	t.Parallel()
+	e := explained(t, peers(10000, 300, strings.Repeat("0123456789", 20)).file(t), Options{Packets: -1})
+	page := pageOf(t, e)
+	checkPage(t, page)
+	if len(page) > 2_000_000 {
+		t.Errorf("%d bytes", len(page))
+	}
+	_, page, _ = strings.Cut(page, "Connection by connection")
+	equal(t, "packets", strings.Count(page, "<li><details ")+strings.Count(page, "<li><b>")+strings.Count(page, `<li class="warn"><b>`), 10000)
+	whole := regexp.MustCompile(`<details class="packet"><summary><b( class="warn")?>packet`).FindAllStringSubmatch(page, -1)
+	if len(whole) < 100 {
+		t.Errorf("the bytes of %d packets", len(whole))
+	}
+	for _, w := range whole {
+		if w[1] == "" {
+			t.Fatal("there are the bytes of a packet that arrived, and not of all that did not")
+		}
+	}
+	wants(t, page, fmt.Sprintf("There is room for the bytes of %d of 10,000 packets", len(whole)))
+	// So it is with many connections.
+	if page := pageOf(t, explained(t, peers(10000, 5000, "0123456789\n").file(t), Options{Packets: -1, Connections: -1})); len(page) > 2_000_000 {
+		t.Errorf("%d bytes", len(page))
+	}
+	// A small one has all of them, opened.
+	small := pageOf(t, explained(t, peers(50, 3, "0123456789\n").file(t), Options{Packets: -1}))
+	equal(t, "opened", strings.Count(small, `<details class="packet" open="open">`), 50)
+}
+
+// A file with one id for all packets costs no more than another.
+func TestSameIDs(t *testing.T) {
+	t.Parallel()
+	r := peers(3*sameIDs, 3*sameIDs, "0123456789\n")
+	for _, p := range r.packets {
+		p.ID = 1
+	}
+	for _, s := range r.explain(t).Report.Sockets {
+		equal(t, "packets", s.Packets, 3*sameIDs)
+	}
+	s := &socket{open: make(map[uint64]*entry)}
+	for range 3 * sameIDs {
+		s.opens(&entry{id: 1, first: udpKernel})
+	}
+	n := 0
+	for e := s.open[1]; e != nil; e = e.older {
+		n++
+	}
+	equal(t, "remembered", n, sameIDs)
+	for s.open[1] != nil {
+		s.closes(s.open[1])
+		n--
+	}
+	equal(t, "forgotten at once", n, sameIDs-1)
+}
+
+// Captures that mergecap has put together have the same ids: each packet has its own reads, by addresses.
+func TestMergedCaptures(t *testing.T) {
+	t.Parallel()
+	for _, captures := range []int{2, 3} {
+		r := newRecording()
+		for round := range 3 { // by turns, as by their times
+			for i := range captures {
+				r.ids = uint64(round)
+				p := r.datagram(fmt.Sprintf("%d of %d", round, i))
+				p.Src = netip.AddrPortFrom(client.Addr(), uint16(4000+i))
+				binary.BigEndian.PutUint16(p.Data, p.Src.Port())
+			}
+			for i := range captures {
+				r.read(udpUser, uint64(round+1), fmt.Sprintf("%d of %d", round, i)).Src = netip.AddrPortFrom(client.Addr(), uint16(4000+i))
+			}
+		}
+		r.datagram("dropped").Src = netip.AddrPortFrom(client.Addr(), 4000)
+		r.datagram("of another").Src = netip.AddrPortFrom(client.Addr(), 4001)
+		r.packets[len(r.packets)-1].ID = r.ids - 1
+		p := r.freed(capture.Inbound, r.packets[len(r.packets)-2], "SOCKET_RCVBUFF")
+		p.Src = netip.AddrPortFrom(client.Addr(), 4000)
+		for i := range r.packets {
+			if d := r.packets[i]; d.Interface == udpKernel {
+				binary.BigEndian.PutUint16(d.Data, d.Src.Port())
+			}
+		}
+		copy(p.Data[20:], r.packets[len(r.packets)-3].Data)
+		e := r.explain(t)
+		s := e.only(t)
+		equal(t, "not sure", s.Ambiguous.Packets, 0)
+		equal(t, "same", s.Comparison.Same, uint64(3*captures))
+		equal(t, "connections", len(s.Connections), captures)
+		equal(t, "dropped", s.Connections[0].Dropped.Packets, 1)
+		equal(t, "dropped of another", s.Connections[1].Dropped.Packets, 0)
+		for _, c := range s.Connections {
+			equal(t, "reads", c.Reads, 3)
+		}
+	}
+}
