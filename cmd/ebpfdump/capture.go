@@ -91,7 +91,7 @@ at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 
 ` + privilegeHelp("capture"),
 		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
-  ebpfdump capture --sock udp -l :5353 --join 224.0.0.251@eth0 --duration 10s
+  ebpfdump capture --sock udp -l :5353 --join 224.0.0.251@eth0
   ebpfdump capture --sock udp --reuseport 4 --reuseport-filter pick.o
   ebpfdump capture --sock raw --proto icmp -o - | tshark -r -
   ebpfdump capture -D --pid nginx
