@@ -34,8 +34,9 @@ const (
 // translation translates classic BPF into eBPF, much as the kernel does for SO_ATTACH_FILTER.
 type translation struct {
 	out     asm.Instructions
-	reached []bool // instructions that are reachable
-	at      int    // index of the current instruction
+	reached []bool          // instructions that are reachable
+	at      int             // index of the current instruction
+	packet  *packetFunction // of an expression; nil for a filter, which loads from offset 0 on
 }
 
 // translate translates a classic filter. It refuses what Linux would refuse, and what eBPF has
@@ -44,7 +45,16 @@ func translate(program []classic) (asm.Instructions, error) {
 	if err := checkClassic(program); err != nil {
 		return nil, err
 	}
-	t := &translation{reached: make([]bool, len(program))}
+	t := &translation{}
+	if err := t.translate(program); err != nil {
+		return nil, err
+	}
+	return t.out, nil
+}
+
+// translate appends the translation of a program that checkClassic accepts.
+func (t *translation) translate(program []classic) error {
+	t.reached = make([]bool, len(program))
 	t.reached[0] = true
 	t.emit(asm.Mov.Reg(regPacket, asm.R1), asm.Mov.Imm(regA, 0), asm.Mov.Imm(regX, 0))
 	for _, word := range memoryRead(program) {
@@ -57,11 +67,11 @@ func translate(program []classic) (asm.Instructions, error) {
 		}
 		first := len(t.out)
 		if err := t.instruction(ins); err != nil {
-			return nil, inInstruction(program, i, err)
+			return inInstruction(program, i, err)
 		}
 		t.out[first] = t.out[first].WithSymbol(insnLabel(i))
 	}
-	return t.out, nil
+	return nil
 }
 
 func insnLabel(i int) string { return "insn" + strconv.Itoa(i) }
@@ -140,18 +150,40 @@ func (t *translation) load(ins classic) error {
 	case unix.BPF_IMM:
 		t.emit(asm.Mov.Imm32(regA, int32(ins.K)))
 	case unix.BPF_LEN:
-		t.field(regA, "len")
+		t.length(regA)
 	case unix.BPF_MEM:
 		t.emit(asm.LoadMem(regA, asm.R10, memory(ins.K), asm.Word))
 	case unix.BPF_IND:
-		t.emit(asm.LoadInd(regA, regX, int32(ins.K), size))
+		if t.packet != nil {
+			t.packet.word(t, size, ins.K, true)
+		} else {
+			t.emit(asm.LoadInd(regA, regX, int32(ins.K), size))
+		}
 	case unix.BPF_ABS:
 		if ins.K >= extensions {
 			return t.extension(ins.K - extensions)
 		}
-		t.emit(asm.LoadAbs(int32(ins.K), size))
+		t.absolute(ins.K, size)
 	}
 	return nil
+}
+
+// absolute loads bytes of the packet into A.
+func (t *translation) absolute(offset uint32, size asm.Size) {
+	if t.packet != nil {
+		t.packet.word(t, size, offset, false)
+	} else {
+		t.emit(asm.LoadAbs(int32(offset), size))
+	}
+}
+
+// length loads the length of the packet.
+func (t *translation) length(to asm.Register) {
+	if t.packet != nil {
+		t.packet.length(t, to)
+	} else {
+		t.field(to, "len")
+	}
 }
 
 // extensionNames are the extensions that Linux knows (SKF_AD_* of linux/filter.h).
@@ -208,14 +240,16 @@ func (t *translation) loadX(ins classic) {
 	case unix.BPF_IMM:
 		t.emit(asm.Mov.Imm32(regX, int32(ins.K)))
 	case unix.BPF_LEN:
-		t.field(regX, "len")
+		t.length(regX)
 	case unix.BPF_MEM:
 		t.emit(asm.LoadMem(regX, asm.R10, memory(ins.K), asm.Word))
 	case unix.BPF_MSH:
 		// 4 * (P[k] & 15), the length of an IPv4 header.
 		t.emit(
 			asm.Mov.Reg(regScratch, regA),
-			asm.LoadAbs(int32(ins.K), asm.Byte),
+		)
+		t.absolute(ins.K, asm.Byte)
+		t.emit(
 			asm.And.Imm32(regA, 15),
 			asm.LSh.Imm32(regA, 2),
 			asm.Mov.Reg(regX, regA),

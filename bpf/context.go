@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/bits"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -17,8 +18,9 @@ import (
 type Context struct {
 	// Protocol is the ethertype.
 	Protocol uint16
-	// Known says that the fields below are known, so that zero is a value.
-	Known bool
+	// Known says that the fields below are known, so that zero is a value; KnownTag that the VLAN
+	// tag is, also if the others are not.
+	Known, KnownTag bool
 	// VLANProto and VLANTCI are the VLAN tag that is not in the bytes; VLANProto is its
 	// ethertype, 0 for no tag.
 	VLANProto, VLANTCI uint16
@@ -178,7 +180,8 @@ func (q *question) missing(c *Context, d delivery) []string {
 		}
 		isThere := !d.bare && (g.detour == noDetour || q.detours) || g.value(c) == 0
 		// For a packet of one segment the kernel counts 0 or 1.
-		if !c.Known || !isThere || g.name == "gso_segs" && c.GSOSize == 0 {
+		known := c.Known || c.KnownTag && strings.HasPrefix(g.name, "vlan_")
+		if !known || !isThere || g.name == "gso_segs" && c.GSOSize == 0 {
 			names = append(names, g.name)
 		}
 	}

@@ -36,7 +36,7 @@
 // # Losses
 //
 // Nothing is lost without being counted: [Counters] of a tap are Seen = Recorded +
-// RingFull + LoadFailed, and [CallCounters] likewise. Each record says how many its cpu
+// Unwanted + RingFull + LoadFailed, and [CallCounters] likewise. Each record says how many its cpu
 // had lost before it.
 //
 // # Errors

@@ -75,10 +75,28 @@ struct freed {
 	__u8 state, sent;
 };
 
-static __always_inline int is_ip(__u16 protocol)
+/* As in expression.h, of the kernel's memory: of a packet in pieces only the first one is there. */
+__attribute__((noinline)) __s64 packet_word(struct freed *f, __s32 before, __u64 offset, __u32 size)
 {
-	return protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6);
+	__u32 word = 0;
+	__u16 half = 0;
+	__u8 byte = 0;
+
+	asm volatile("" : "+r"(before)); /* or clang leaves the argument out */
+	if (!f)
+		return -1;
+	if (!size)
+		return f->length;
+	if (offset > PACKET_MAX || offset + size > f->linear)
+		return -1;
+	if (size == 4)
+		return bpf_probe_read_kernel(&word, 4, (void *)f->network + offset) ? -1 : (__s64)bpf_ntohl(word);
+	if (size == 2)
+		return bpf_probe_read_kernel(&half, 2, (void *)f->network + offset) ? -1 : (__s64)bpf_ntohs(half);
+	return bpf_probe_read_kernel(&byte, 1, (void *)f->network + offset) ? -1 : (__s64)byte;
 }
+#define PACKET_WORD struct freed
+#include "expression.h"
 
 static __always_inline int is_inet(__u16 family)
 {
@@ -379,11 +397,20 @@ static __attribute__((noinline)) int choose_by_address(struct freed *f, const st
 	return take_owner(f, p, network, 1) ? CHOSEN : NOT_CHOSEN;
 }
 
+/* Tells whether the expression chooses a packet. */
+static __attribute__((noinline)) int is_chosen(struct freed *f)
+{
+	struct first_bytes first = {};
+
+	return f->linear >= FIRST_MAX && !bpf_probe_read_kernel(&first, FIRST_MAX, (void *)f->network) && is_wanted(f, 0, &first);
+}
+
 SEC("tp_btf/kfree_skb")
 int freed(__u64 *ctx)
 {
 	struct sk_buff *skb = (void *)ctx[0];
 	struct freed f = {.location = ctx[1], .reason = ctx[2]};
+	struct counters *counters;
 	struct packet p;
 	struct sock *owner;
 	__u32 cpu, chosen = BY_ADDRESS;
@@ -408,10 +435,15 @@ int freed(__u64 *ctx)
 	if (chosen != CHOSEN || !wanted_port(f.local_port, f.peer_port))
 		return 0;
 	cpu = bpf_get_smp_processor_id();
-	f.counters = bpf_map_lookup_elem(&counts, &cpu);
-	if (!f.counters)
+	counters = bpf_map_lookup_elem(&counts, &cpu);
+	if (!counters)
 		return 0;
-	count(&f.counters->seen);
+	count(&counters->seen);
+	if (selective && !is_chosen(&f)) {
+		count(&counters->unwanted);
+		return 0;
+	}
+	f.counters = counters; /* now: a global function that f is given to may have changed it, for the verifier */
 	if (!(f.family == AF_INET && f.type == SOCK_RAW) && p.transport <= f.length)
 		f.before = p.transport;
 	record_freed((__u64)skb, &f);

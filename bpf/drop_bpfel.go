@@ -21,7 +21,8 @@ type dropCounters struct {
 	LoadFailed uint64
 	Truncated  uint64
 	Dropped    uint64
-	_          [16]byte
+	Unwanted   uint64
+	_          [8]byte
 }
 
 type dropFlow struct {
@@ -119,10 +120,12 @@ const (
 	dropMapRing          = "ring"
 	dropProgFreed        = "freed"
 	dropVarByAddress     = "by_address"
+	dropVarNotesUnwanted = "notes_unwanted"
 	dropVarOnlyNetwork   = "only_network"
 	dropVarPortCount     = "port_count"
 	dropVarPorts         = "ports"
 	dropVarRecording     = "recording"
+	dropVarSelective     = "selective"
 	dropVarSnaplen       = "snaplen"
 	dropVarTellsReceiver = "tells_receiver"
 	dropVarUsedUp        = "used_up"
@@ -193,10 +196,12 @@ type dropMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type dropVariableSpecs struct {
 	ByAddress     *ebpf.VariableSpec `ebpf:"by_address"`
+	NotesUnwanted *ebpf.VariableSpec `ebpf:"notes_unwanted"`
 	OnlyNetwork   *ebpf.VariableSpec `ebpf:"only_network"`
 	PortCount     *ebpf.VariableSpec `ebpf:"port_count"`
 	Ports         *ebpf.VariableSpec `ebpf:"ports"`
 	Recording     *ebpf.VariableSpec `ebpf:"recording"`
+	Selective     *ebpf.VariableSpec `ebpf:"selective"`
 	Snaplen       *ebpf.VariableSpec `ebpf:"snaplen"`
 	TellsReceiver *ebpf.VariableSpec `ebpf:"tells_receiver"`
 	UsedUp        *ebpf.VariableSpec `ebpf:"used_up"`
@@ -249,10 +254,12 @@ func (m *dropMaps) Close() error {
 // It can be passed to loadDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type dropVariables struct {
 	ByAddress     *ebpf.Variable `ebpf:"by_address"`
+	NotesUnwanted *ebpf.Variable `ebpf:"notes_unwanted"`
 	OnlyNetwork   *ebpf.Variable `ebpf:"only_network"`
 	PortCount     *ebpf.Variable `ebpf:"port_count"`
 	Ports         *ebpf.Variable `ebpf:"ports"`
 	Recording     *ebpf.Variable `ebpf:"recording"`
+	Selective     *ebpf.Variable `ebpf:"selective"`
 	Snaplen       *ebpf.Variable `ebpf:"snaplen"`
 	TellsReceiver *ebpf.Variable `ebpf:"tells_receiver"`
 	UsedUp        *ebpf.Variable `ebpf:"used_up"`

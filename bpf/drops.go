@@ -27,6 +27,8 @@ type DropOptions struct {
 	// Flows are the addresses of the sockets, for packets of which the kernel does not tell the
 	// socket. Default: those are not recorded.
 	Flows *Flows
+	// Expression chooses which packets are recorded. Default: all.
+	Expression *Expression
 }
 
 // Drops records packets of marked sockets that the kernel frees without having used them, with
@@ -119,6 +121,7 @@ func (opts DropOptions) set(spec *ebpf.CollectionSpec, tap *Tap, told dropFacts)
 		spec.Variables[dropVarTellsReceiver].Set(flag(told.receiver)),
 		spec.Variables[dropVarUsedUp].Set(told.usedUp),
 		spec.Variables[dropVarByAddress].Set(flag(opts.Flows != nil)),
+		opts.Expression.splice(spec, false),
 	)
 	if err != nil {
 		return fmt.Errorf("setting up the program that records drops: %w", err)

@@ -21,7 +21,8 @@ type flowsCounters struct {
 	LoadFailed uint64
 	Truncated  uint64
 	Dropped    uint64
-	_          [16]byte
+	Unwanted   uint64
+	_          [8]byte
 }
 
 type flowsFlow struct {

@@ -9,6 +9,7 @@
 // are followed, too.
 
 #include "record.h"
+#include "expression.h"
 #include "descriptor.h"
 #include "marks.h"
 #include "scope.h"
@@ -52,6 +53,9 @@ struct {
 	__type(key, __u32);     /* cpu */
 	__type(value, struct counters);
 } egress_counts SEC(".maps");
+
+/* Whether packets that are sent and not wanted leave notes. */
+const volatile __u32 notes_sent = 0;
 
 /* Whether records tell of the filter that a socket has of its own. */
 const volatile __u32 tells_filters = 0;
@@ -161,6 +165,20 @@ static __always_inline __u32 limit(const struct arrival *at)
 	return most > PACKET_MAX ? PACKET_MAX : most;
 }
 
+/* Tells whether the expression chooses a packet, at whose network header the hook's bytes begin. */
+static __attribute__((noinline)) int is_chosen(struct __sk_buff *skb)
+{
+	struct first_bytes first = {};
+
+	return !bpf_skb_load_bytes(skb, 0, &first, FIRST_MAX) && is_wanted(skb, 0, &first);
+}
+
+/* How many bytes are recorded. */
+static __always_inline __u32 room(const struct arrival *at)
+{
+	return at->hook & HOOK_UNWANTED ? NOTE_MAX + at->before : limit(at);
+}
+
 SEC("cgroup_skb/ingress")
 int arrived(struct __sk_buff *skb)
 {
@@ -187,6 +205,8 @@ int arrived(struct __sk_buff *skb)
 	if (at.filter && bpf_map_lookup_elem(&wrappers, &at.filter))
 		return 1; /* the tap records it */
 	count(&c->seen);
+	if (selective && !is_chosen(skb) && !leave_out(c, &at))
+		return 1;
 	at.nonlinear = nonlinear(skb);
 	at.start = filter_offset(skb, at.family, at.type);
 	if (at.start > skb->len) {
@@ -197,7 +217,7 @@ int arrived(struct __sk_buff *skb)
 		at.before = at.start;
 		at.start = 0;
 	}
-	record_packet(skb, c, &at, limit(&at));
+	record_packet(skb, c, &at, room(&at));
 	return 1;
 }
 
@@ -225,11 +245,18 @@ int departed(struct __sk_buff *skb)
 	if (!c)
 		return 1;
 	count(&c->seen);
+	if (selective && !is_chosen(skb)) {
+		if (!notes_sent) {
+			count(&c->unwanted);
+			return 1;
+		}
+		at.hook |= HOOK_UNWANTED;
+	}
 	at.nonlinear = nonlinear(skb);
 	at.before = filter_offset(skb, at.family, at.type);
 	if (at.before > skb->len)
 		at.before = 0;
-	record_packet(skb, c, &at, limit(&at));
+	record_packet(skb, c, &at, room(&at));
 	return 1;
 }
 

@@ -48,6 +48,12 @@ type HookOptions struct {
 	// are in it, or in one below it, are followed from then on; if it is one of cgroup2, for
 	// the kernel knows no other. Default: none.
 	Cgroup string
+	// Expression chooses which packets are recorded, by their bytes. Default: all.
+	Expression *Expression
+	// Notes leaves notes of packets that arrive and are not chosen, as Options.Notes of a Tap.
+	Notes bool
+	// NotesOfSent leaves notes of packets that are sent and not chosen.
+	NotesOfSent bool
 }
 
 // Hook follows sockets of other processes without changing them. The packets of marked
@@ -237,6 +243,8 @@ func (opts HookOptions) set(spec *ebpf.CollectionSpec, tap *Tap) error {
 		spec.Variables[hookVarMarkNew].Set(flag(opts.MarkNew)),
 		spec.Variables[hookVarPorts].Set(ports),
 		spec.Variables[hookVarPortCount].Set(uint32(len(opts.Ports))),
+		opts.Expression.splice(spec, opts.Notes),
+		spec.Variables[hookVarNotesSent].Set(flag(opts.NotesOfSent)),
 	}
 	if st, nested := pidNamespace(); nested {
 		errs = append(errs, spec.Variables[hookVarNamespaceInode].Set(uint32(st.Ino)))

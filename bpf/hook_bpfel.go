@@ -21,7 +21,8 @@ type hookCounters struct {
 	LoadFailed uint64
 	Truncated  uint64
 	Dropped    uint64
-	_          [16]byte
+	Unwanted   uint64
+	_          [8]byte
 }
 
 type hookMark struct {
@@ -121,9 +122,12 @@ const (
 	hookVarMarkNew        = "mark_new"
 	hookVarMptcpListeners = "mptcp_listeners"
 	hookVarNamespaceInode = "namespace_inode"
+	hookVarNotesSent      = "notes_sent"
+	hookVarNotesUnwanted  = "notes_unwanted"
 	hookVarPortCount      = "port_count"
 	hookVarPorts          = "ports"
 	hookVarRecording      = "recording"
+	hookVarSelective      = "selective"
 	hookVarSnaplen        = "snaplen"
 	hookVarTellsFilters   = "tells_filters"
 	hookVarWakesFirst     = "wakes_first"
@@ -216,9 +220,12 @@ type hookVariableSpecs struct {
 	MarkNew        *ebpf.VariableSpec `ebpf:"mark_new"`
 	MptcpListeners *ebpf.VariableSpec `ebpf:"mptcp_listeners"`
 	NamespaceInode *ebpf.VariableSpec `ebpf:"namespace_inode"`
+	NotesSent      *ebpf.VariableSpec `ebpf:"notes_sent"`
+	NotesUnwanted  *ebpf.VariableSpec `ebpf:"notes_unwanted"`
 	PortCount      *ebpf.VariableSpec `ebpf:"port_count"`
 	Ports          *ebpf.VariableSpec `ebpf:"ports"`
 	Recording      *ebpf.VariableSpec `ebpf:"recording"`
+	Selective      *ebpf.VariableSpec `ebpf:"selective"`
 	Snaplen        *ebpf.VariableSpec `ebpf:"snaplen"`
 	TellsFilters   *ebpf.VariableSpec `ebpf:"tells_filters"`
 	WakesFirst     *ebpf.VariableSpec `ebpf:"wakes_first"`
@@ -283,9 +290,12 @@ type hookVariables struct {
 	MarkNew        *ebpf.Variable `ebpf:"mark_new"`
 	MptcpListeners *ebpf.Variable `ebpf:"mptcp_listeners"`
 	NamespaceInode *ebpf.Variable `ebpf:"namespace_inode"`
+	NotesSent      *ebpf.Variable `ebpf:"notes_sent"`
+	NotesUnwanted  *ebpf.Variable `ebpf:"notes_unwanted"`
 	PortCount      *ebpf.Variable `ebpf:"port_count"`
 	Ports          *ebpf.Variable `ebpf:"ports"`
 	Recording      *ebpf.Variable `ebpf:"recording"`
+	Selective      *ebpf.Variable `ebpf:"selective"`
 	Snaplen        *ebpf.Variable `ebpf:"snaplen"`
 	TellsFilters   *ebpf.Variable `ebpf:"tells_filters"`
 	WakesFirst     *ebpf.Variable `ebpf:"wakes_first"`

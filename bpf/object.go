@@ -25,7 +25,8 @@ func (e *ChoiceError) Error() string { return e.reason }
 const maxObject = 64 << 20
 
 // ReadVerdict reads a socket filter from a BPF object, as compiled by clang. program is the
-// filter's name; it may be empty if the object has only one.
+// filter's name; it may be empty if the object has only one. One that is named may be in any section
+// that stands for no other type of program.
 //
 // The error is a *ChoiceError if another program would do. Whether the kernel accepts the
 // filter is only known when it is loaded.
@@ -40,16 +41,19 @@ type purpose struct {
 	several string // of more than one
 	// takes says who takes only these, section how to make one.
 	takes, section string
+	// untyped says that a program of no known type is one of these if it is named: its section is a
+	// name that its own loader looks for, such as "filter".
+	untyped bool
 }
 
 var (
 	filterPrograms = purpose{
 		[]ebpf.ProgramType{ebpf.SocketFilter}, "socket filter", "socket filters",
-		"a socket takes only a socket filter", `put SEC("socket") before the filter's function`,
+		"a socket takes only a socket filter", `put SEC("socket") before the filter's function`, true,
 	}
 	selectionPrograms = purpose{
 		[]ebpf.ProgramType{ebpf.SkReuseport, ebpf.SocketFilter}, "program that chooses a socket", "programs that choose a socket",
-		"a reuseport group takes only programs of type SkReuseport and socket filters", `put SEC("sk_reuseport") before the program's function`,
+		"a reuseport group takes only programs of type SkReuseport and socket filters", `put SEC("sk_reuseport") before the program's function`, false,
 	}
 )
 
@@ -63,6 +67,7 @@ func readProgram(path, program string, wanted purpose) (*Verdict, error) {
 	if err := checkObject(path, content); err != nil {
 		return nil, err
 	}
+	weak := strengthen(content)
 	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(content))
 	if err != nil && strings.Contains(err.Error(), "missing BTF") {
 		return nil, fmt.Errorf("reading the filter: %s has maps without their types: %s", path, howToCompile)
@@ -78,7 +83,15 @@ func readProgram(path, program string, wanted purpose) (*Verdict, error) {
 	if err := checkProgram(path, program, spec, wanted); err != nil {
 		return nil, err
 	}
-	return &Verdict{name: path + ":" + program, program: program, spec: needed(spec, program)}, nil
+	if err := leaveWeakOut(spec, weak); err != nil {
+		return nil, fmt.Errorf("reading the filter: %s: %w", path, err)
+	}
+	for name, p := range needed(spec, program).Programs { // with what it calls
+		if p.Type == ebpf.UnspecifiedProgram {
+			spec.Programs[name].Type = spec.Programs[program].Type
+		}
+	}
+	return &Verdict{name: path + ":" + program, program: program, object: spec, spec: needed(spec, program)}, nil
 }
 
 // readFilter reads a file with a filter, up to maxObject bytes.
@@ -135,13 +148,23 @@ func onlyProgram(path string, spec *ebpf.CollectionSpec, wanted purpose) (string
 		return "", &ChoiceError{fmt.Sprintf("%s has several %s, %s: say which one, such as %s:%s",
 			path, wanted.several, strings.Join(fitting, ", "), path, fitting[0])}
 	}
-	return "", &ChoiceError{fmt.Sprintf("%s has no %s, but %s: %s", path, wanted.name, programs(spec), wanted.section)}
+	section := wanted.section
+	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
+		if wanted.untyped && spec.Programs[name].Type == ebpf.UnspecifiedProgram {
+			section = fmt.Sprintf("name the one that is meant, such as %s:%s, or %s", path, name, section)
+			break
+		}
+	}
+	return "", &ChoiceError{fmt.Sprintf("%s has no %s, but %s: %s", path, wanted.name, programs(spec), section)}
 }
 
 func checkProgram(path, program string, spec *ebpf.CollectionSpec, wanted purpose) error {
 	p := spec.Programs[program]
 	if p == nil {
 		return &ChoiceError{fmt.Sprintf("%s has no program %s, but %s", path, program, programs(spec))}
+	}
+	if p.Type == ebpf.UnspecifiedProgram && wanted.untyped {
+		p.Type = wanted.types[0]
 	}
 	if !wanted.fits(p) {
 		return &ChoiceError{fmt.Sprintf("%s:%s is %s, and %s: %s", path, program, typeName(p), wanted.takes, wanted.section)}

@@ -89,7 +89,7 @@ func TestReadVerdictRefuses(t *testing.T) {
 		{"which one", several, "", true, "has several socket filters, first, second: say which one, such as " + several + ":first"},
 		{"none of that name", several, "third", true, "has no program third, but first (a socket filter), other (of type XDP), second (a socket filter), untyped ("},
 		{"another type", several, "other", true, "several.o:other is of type XDP, and a socket takes only a socket filter"},
-		{"no type", several, "untyped", true, `several.o:untyped is of no known type, section "firewall"`},
+		{"no type and no name", object(t, "untyped", "-g"), "", true, `has no socket filter, but untyped (of no known type, section "firewall"): name the one that is meant, such as `},
 		{"no filter", object(t, "xdp", "-g"), "", true, `has no socket filter, but pass (of type XDP): put SEC("socket") before the filter's function`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -119,11 +119,17 @@ const (
 // Record is a packet as the tap recorded it.
 type Record struct {
 	RecordHeader
+	// Unwanted says that the Expression leaves the packet out, and that this is a note of it, with
+	// no more than its first bytes.
+	Unwanted bool
 	// Data holds the packet: Caplen bytes of the Len that it had.
 	Data []byte
 
 	raw []byte
 }
+
+// noteBit is HOOK_UNWANTED of record.h.
+const noteBit = 0x80
 
 const headerSize = int(unsafe.Sizeof(RecordHeader{}))
 
@@ -138,6 +144,8 @@ func Decode(sample []byte, rec *Record) error {
 	}
 	header := unsafe.Slice((*byte)(unsafe.Pointer(&rec.RecordHeader)), headerSize)
 	copy(header, sample)
+	rec.Unwanted = rec.Hook&noteBit != 0
+	rec.Hook &^= noteBit
 	if room := len(sample) - headerSize; uint64(rec.Caplen) > uint64(room) {
 		return fmt.Errorf("%w: claims %d bytes of packet, has room for %d", errRecord, rec.Caplen, room)
 	}

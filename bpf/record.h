@@ -26,6 +26,7 @@
 #define HOOK_WIRE_OUT 5 /* on an interface: the socket has sent it */
 #define HOOK_DROP 6	/* the kernel has freed it, and says that this is no ordinary end */
 #define HOOK_SELECT 7 /* by the program that chooses a socket of a reuseport group */
+#define HOOK_UNWANTED 0x80 /* a bit beside: the expression leaves the packet out, and this is a note of it */
 
 /* What a hook says of one packet; the packet follows, from offset 0 on or from before it,
  * in room of a class. Go's RecordHeader has the same fields, as its
@@ -63,7 +64,7 @@ struct record {
 	__u16 local_port;      /* host byte order */
 	__u16 peer_port;       /* host byte order, 0 if not connected */
 	__u8 state;	       /* TCP_LISTEN, ... */
-	__u8 hook;	       /* HOOK_FILTER, ... */
+	__u8 hook;	       /* HOOK_FILTER, ...; with HOOK_UNWANTED in a note */
 	__s16 link_len;	      /* bytes in link[], or a negative errno */
 	__s16 net_len;	      /* bytes in net[], or a negative errno */
 	__u8 link[LINK_MAX];  /* from the link header on */
@@ -71,7 +72,7 @@ struct record {
 	__u8 net[NET_MAX];    /* from the network header on */
 };
 
-/* One set for each cpu. seen == recorded + ring_full + load_failed, always. */
+/* One set for each cpu. seen == recorded + unwanted + ring_full + load_failed, always. */
 struct counters {
 	__u64 seen;
 	__u64 recorded;
@@ -79,6 +80,7 @@ struct counters {
 	__u64 load_failed;
 	__u64 truncated; /* of those recorded: longer than the snaplen */
 	__u64 dropped;	 /* of those seen: verdict 0 */
+	__u64 unwanted;	 /* left out by the expression, see expression.h */
 } __attribute__((aligned(64)));
 
 /* What is known of a packet before it is recorded: which socket it is for, from where on
@@ -297,6 +299,10 @@ static __attribute__((noinline)) int fill(struct __sk_buff *skb, struct record *
 		}
 	}
 	bpf_ringbuf_submit(rec, wakeup(sizeof(*rec) + class + BPF_RINGBUF_HDR_SZ));
+	if (at->hook & HOOK_UNWANTED) {
+		count(&c->unwanted);
+		return 0;
+	}
 	count(&c->recorded);
 	if (skb->len - at->start > caplen)
 		count(&c->truncated);

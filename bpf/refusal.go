@@ -25,6 +25,8 @@ type RefusedError struct {
 	Reason string
 	// Hint is what to do about it; empty if only the log helps.
 	Hint string
+	// Unsized is the map without a size that is the reason, or empty.
+	Unsized string
 	// Err is what the kernel said. VerifierLog has all of it.
 	Err error
 }
@@ -58,9 +60,13 @@ func (v *Verdict) explain(does string, err error) error {
 	if errors.As(err, &refused) {
 		return v.explainRefusal(doing, does, refused, err)
 	}
+	if missing := v.missingOption(err); missing != nil {
+		return missing
+	}
 	if m := v.unsized(err); m != "" {
 		return &RefusedError{
-			What: doing, Reason: "the map " + m + " has no size, which the program that the filter was made for gives it at run time",
+			Unsized: m,
+			What:    doing, Reason: "the map " + m + " has no size, which the program that the filter was made for gives it at run time",
 			Hint: "give it one in the source, as in __uint(max_entries, 1024)", Err: err,
 		}
 	}

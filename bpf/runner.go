@@ -57,7 +57,12 @@ const frameHeader = 14
 // refuses packets of more than some 3,700 bytes: these are sent through a unix socket, where
 // the filter gets nothing but their bytes.
 func (r *Runner) Run(packet []byte, c Context) (verdict int32, missing []string, err error) {
-	d := delivery{protocol: true}
+	d := delivery{protocol: c.Protocol >= unix.ETH_P_802_3_MIN || c.Protocol == unix.ETH_P_802_2 || c.Protocol == unix.ETH_P_802_3}
+	if c.Protocol == unix.ETH_P_802_2 || c.Protocol == unix.ETH_P_802_3 {
+		// The kernel finds that out itself, and looks at the first bytes that it has.
+		broadcast := len(packet) >= 2 && packet[0] == 0xff && packet[1] == 0xff
+		d.protocol = broadcast == (c.Protocol == unix.ETH_P_802_3)
+	}
 	verdict, err = r.run(packet, c)
 	if errors.Is(err, unix.EINVAL) && c.Protocol != 0 && len(packet) < 40 {
 		d.protocol = false

@@ -92,7 +92,7 @@ func (s *Selector) wrap(t *Tap, selection *Selection) error {
 func (s *Selection) wrapper(t *Tap, maps map[string]*ebpf.Map) (spec *ebpf.CollectionSpec, program string, err error) {
 	if s.Filters() {
 		opts := t.options
-		opts.Verdict, opts.Leased, opts.NoLink = s.verdict, false, true
+		opts.Verdict, opts.Leased, opts.NoLink, opts.Expression = s.verdict, false, true, nil
 		if spec, err = opts.spec(maps); err == nil {
 			err = spec.Variables[tapVarSelects].Set(uint32(1))
 		}

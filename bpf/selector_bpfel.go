@@ -29,7 +29,8 @@ type selectorCounters struct {
 	LoadFailed uint64
 	Truncated  uint64
 	Dropped    uint64
-	_          [16]byte
+	Unwanted   uint64
+	_          [8]byte
 }
 
 type selectorRecord struct {

@@ -7,6 +7,7 @@
 // object loads on every kernel from 5.8 on.
 
 #include "record.h"
+#include "expression.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -44,10 +45,83 @@ static __attribute__((noinline)) int verdict(struct __sk_buff *skb)
 	return keep_all;
 }
 
+/* The offset of the transport header behind an IPv6 header and its extensions. */
+static __attribute__((noinline)) __u32 ipv6_transport(struct __sk_buff *skb)
+{
+	__u8 next = 0, extension[2];
+	__u32 at = 40;
+	int i;
+
+	if (load_net(skb, 6, &next, 1))
+		return at;
+	for (i = 0; i < 8; i++) {
+		if (!is_ipv6_extension(next) || load_net(skb, at, extension, 2))
+			break;
+		if (next == IPPROTO_AH)
+			at += (extension[1] + 2) * 4;
+		else if (next == IPPROTO_FRAGMENT)
+			at += 8;
+		else
+			at += (extension[1] + 1) * 8;
+		next = extension[0];
+	}
+	return at;
+}
+
+static __always_inline int begins(struct __sk_buff *skb, __u32 at, const struct first_bytes *bytes)
+{
+	struct first_bytes here = {};
+
+	return !bpf_skb_load_bytes(skb, at, &here, FIRST_MAX) && here.first == bytes->first && here.second == bytes->second &&
+	       here.third == bytes->third;
+}
+
+/* How many bytes the network header comes before the filter's offset 0, which depends on the kind
+ * of socket. The packet's own length tells, to which the kernel has cut it, so that nobody
+ * can write something into a packet that makes it look like another kind's.
+ */
+static __attribute__((noinline)) int before_offset_0(struct __sk_buff *skb, const struct first_bytes *first)
+{
+	const __u8 *header = (const __u8 *)first;
+	__u32 whole, transport;
+
+	if (header[0] >> 4 == 4) {
+		whole = bpf_ntohs(((const __u16 *)header)[1]);
+		transport = (header[0] & 0xf) * 4;
+	} else {
+		whole = bpf_ntohs(((const __u16 *)header)[2]) + 40;
+		transport = 0;
+	}
+	if (whole == skb->len)
+		return 0;
+	if (whole < skb->len) {
+		/* A frame, and perhaps padding, or too long for an IP header to say. */
+		if (begins(skb, 14, first))
+			return -14;
+		if (begins(skb, 18, first))
+			return -18;
+		if (begins(skb, 22, first))
+			return -22;
+		if (begins(skb, 0, first))
+			return 0;
+	}
+	return transport ? transport : ipv6_transport(skb);
+}
+
+/* Not inlined, because a socket's memory counts, and the stack of the tap itself is for the verdict. */
+static __attribute__((noinline)) int is_chosen(struct __sk_buff *skb)
+{
+	struct first_bytes first = {};
+
+	if (!is_ip(skb->protocol) || load_net(skb, 0, &first, FIRST_MAX))
+		return 0;
+	return is_wanted(skb, before_offset_0(skb, &first), &first);
+}
+
 SEC("socket")
 int tap(struct __sk_buff *skb)
 {
-	struct arrival at = {};
+	struct arrival at;
 	struct counters *c;
 	int decided;
 
@@ -61,6 +135,11 @@ int tap(struct __sk_buff *skb)
 	c = counts_here();
 	if (!c)
 		return decided;
+	/* Not before verdict() is called: the verifier of 6.18 fails (EFAULT) if it has to know the value of
+	 * something on this stack from before, where a verdict of the user's loads bytes with BPF_LD_ABS.
+	 */
+	__builtin_memset(&at, 0, sizeof(at));
+	asm volatile("" : : "r"(&at) : "memory");
 	count(&c->seen);
 	if (!decided && !selects)
 		count(&c->dropped);
@@ -68,6 +147,11 @@ int tap(struct __sk_buff *skb)
 		at.hook = HOOK_SELECT;
 	at.decided = decided;
 	at.filter = wrapped;
+	if (selective && !is_chosen(skb)) {
+		if (leave_out(c, &at))
+			record_packet(skb, c, &at, NOTE_MAX);
+		return decided;
+	}
 	record_packet(skb, c, &at, snaplen);
 	return decided;
 }

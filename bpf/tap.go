@@ -48,6 +48,11 @@ type Options struct {
 	// Renew; afterwards it keeps everything. For sockets of other processes. Default: it
 	// always works.
 	Leased bool
+	// Expression chooses which packets are recorded. Default: all.
+	Expression *Expression
+	// Notes leaves a note in the ring of a packet that the Expression does not choose: a record that is
+	// Unwanted.
+	Notes bool
 }
 
 // withDefaults fills in the defaults and refuses what no kernel would accept.
@@ -183,6 +188,7 @@ func (o Options) spec(maps map[string]*ebpf.Map) (*ebpf.CollectionSpec, error) {
 	if o.Verdict != nil {
 		err = errors.Join(err, o.Verdict.splice(spec.Programs[tapProgTap], maps))
 	}
+	err = errors.Join(err, o.Expression.splice(spec, o.Notes))
 	if err != nil {
 		return nil, fmt.Errorf("setting up the tap: %w", err)
 	}
@@ -307,7 +313,7 @@ func (t *Tap) Nudge() error { return t.ring.nudge() }
 // Flush makes Wait or Sleep return at once, and Read once the ring is empty.
 func (t *Tap) Flush() error { return t.ring.flush() }
 
-// Counters is the tap's ledger: Seen = Recorded + RingFull + LoadFailed.
+// Counters is the tap's ledger: Seen = Recorded + Unwanted + RingFull + LoadFailed.
 type Counters struct {
 	// Seen counts the packets for which the filter ran.
 	Seen uint64
@@ -321,6 +327,8 @@ type Counters struct {
 	Truncated uint64
 	// Dropped counts the packets of Seen that the verdict dropped.
 	Dropped uint64
+	// Unwanted counts the packets that the Expression does not choose.
+	Unwanted uint64
 }
 
 // Lost is the number of packets that the filter saw and could not record.
@@ -351,6 +359,7 @@ func sumCounters(ledger *counts[tapCounters]) (sum Counters, err error) {
 		sum.LoadFailed += c.LoadFailed
 		sum.Truncated += c.Truncated
 		sum.Dropped += c.Dropped
+		sum.Unwanted += c.Unwanted
 	}
 	return sum, nil
 }

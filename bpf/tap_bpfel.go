@@ -21,7 +21,8 @@ type tapCounters struct {
 	LoadFailed uint64
 	Truncated  uint64
 	Dropped    uint64
-	_          [16]byte
+	Unwanted   uint64
+	_          [8]byte
 }
 
 type tapRecord struct {
@@ -67,19 +68,21 @@ type tapRecord struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	tapMapCounts      = "counts"
-	tapMapRing        = "ring"
-	tapProgTap        = "tap"
-	tapVarEnabled     = "enabled"
-	tapVarLeaseEnd    = "lease_end"
-	tapVarLeased      = "leased"
-	tapVarSelects     = "selects"
-	tapVarSnaplen     = "snaplen"
-	tapVarUnknownZero = "unknown_zero"
-	tapVarWakesFirst  = "wakes_first"
-	tapVarWakeupBytes = "wakeup_bytes"
-	tapVarWantsLink   = "wants_link"
-	tapVarWrapped     = "wrapped"
+	tapMapCounts        = "counts"
+	tapMapRing          = "ring"
+	tapProgTap          = "tap"
+	tapVarEnabled       = "enabled"
+	tapVarLeaseEnd      = "lease_end"
+	tapVarLeased        = "leased"
+	tapVarNotesUnwanted = "notes_unwanted"
+	tapVarSelective     = "selective"
+	tapVarSelects       = "selects"
+	tapVarSnaplen       = "snaplen"
+	tapVarUnknownZero   = "unknown_zero"
+	tapVarWakesFirst    = "wakes_first"
+	tapVarWakeupBytes   = "wakeup_bytes"
+	tapVarWantsLink     = "wants_link"
+	tapVarWrapped       = "wrapped"
 )
 
 // loadTap returns the embedded CollectionSpec for tap.
@@ -139,16 +142,18 @@ type tapMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tapVariableSpecs struct {
-	Enabled     *ebpf.VariableSpec `ebpf:"enabled"`
-	LeaseEnd    *ebpf.VariableSpec `ebpf:"lease_end"`
-	Leased      *ebpf.VariableSpec `ebpf:"leased"`
-	Selects     *ebpf.VariableSpec `ebpf:"selects"`
-	Snaplen     *ebpf.VariableSpec `ebpf:"snaplen"`
-	UnknownZero *ebpf.VariableSpec `ebpf:"unknown_zero"`
-	WakesFirst  *ebpf.VariableSpec `ebpf:"wakes_first"`
-	WakeupBytes *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
-	WantsLink   *ebpf.VariableSpec `ebpf:"wants_link"`
-	Wrapped     *ebpf.VariableSpec `ebpf:"wrapped"`
+	Enabled       *ebpf.VariableSpec `ebpf:"enabled"`
+	LeaseEnd      *ebpf.VariableSpec `ebpf:"lease_end"`
+	Leased        *ebpf.VariableSpec `ebpf:"leased"`
+	NotesUnwanted *ebpf.VariableSpec `ebpf:"notes_unwanted"`
+	Selective     *ebpf.VariableSpec `ebpf:"selective"`
+	Selects       *ebpf.VariableSpec `ebpf:"selects"`
+	Snaplen       *ebpf.VariableSpec `ebpf:"snaplen"`
+	UnknownZero   *ebpf.VariableSpec `ebpf:"unknown_zero"`
+	WakesFirst    *ebpf.VariableSpec `ebpf:"wakes_first"`
+	WakeupBytes   *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
+	WantsLink     *ebpf.VariableSpec `ebpf:"wants_link"`
+	Wrapped       *ebpf.VariableSpec `ebpf:"wrapped"`
 }
 
 // tapObjects contains all objects after they have been loaded into the kernel.
@@ -186,16 +191,18 @@ func (m *tapMaps) Close() error {
 //
 // It can be passed to loadTapObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tapVariables struct {
-	Enabled     *ebpf.Variable `ebpf:"enabled"`
-	LeaseEnd    *ebpf.Variable `ebpf:"lease_end"`
-	Leased      *ebpf.Variable `ebpf:"leased"`
-	Selects     *ebpf.Variable `ebpf:"selects"`
-	Snaplen     *ebpf.Variable `ebpf:"snaplen"`
-	UnknownZero *ebpf.Variable `ebpf:"unknown_zero"`
-	WakesFirst  *ebpf.Variable `ebpf:"wakes_first"`
-	WakeupBytes *ebpf.Variable `ebpf:"wakeup_bytes"`
-	WantsLink   *ebpf.Variable `ebpf:"wants_link"`
-	Wrapped     *ebpf.Variable `ebpf:"wrapped"`
+	Enabled       *ebpf.Variable `ebpf:"enabled"`
+	LeaseEnd      *ebpf.Variable `ebpf:"lease_end"`
+	Leased        *ebpf.Variable `ebpf:"leased"`
+	NotesUnwanted *ebpf.Variable `ebpf:"notes_unwanted"`
+	Selective     *ebpf.Variable `ebpf:"selective"`
+	Selects       *ebpf.Variable `ebpf:"selects"`
+	Snaplen       *ebpf.Variable `ebpf:"snaplen"`
+	UnknownZero   *ebpf.Variable `ebpf:"unknown_zero"`
+	WakesFirst    *ebpf.Variable `ebpf:"wakes_first"`
+	WakeupBytes   *ebpf.Variable `ebpf:"wakeup_bytes"`
+	WantsLink     *ebpf.Variable `ebpf:"wants_link"`
+	Wrapped       *ebpf.Variable `ebpf:"wrapped"`
 }
 
 // tapPrograms contains all programs after they have been loaded into the kernel.

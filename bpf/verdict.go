@@ -21,8 +21,8 @@ const verdictSymbol = "verdict"
 type Verdict struct {
 	name    string // for messages
 	program string // the program's name in spec
-	// spec has the program, and the maps and programs that it refers to.
-	spec *ebpf.CollectionSpec
+	// spec has the program, and the maps and programs that it refers to, object all that there is.
+	spec, object *ebpf.CollectionSpec
 }
 
 // Name says where the verdict comes from: FILE, FILE:PROGRAM or a number.
@@ -40,11 +40,12 @@ func Keep(bytes int32) *Verdict {
 // newVerdict makes a verdict of instructions that refer to no map or function.
 func newVerdict(name string, instructions asm.Instructions) *Verdict {
 	const program = "filter"
-	return &Verdict{name: name, program: program, spec: &ebpf.CollectionSpec{
+	spec := &ebpf.CollectionSpec{
 		Programs: map[string]*ebpf.ProgramSpec{program: {
 			Name: program, Type: ebpf.SocketFilter, License: "GPL", Instructions: instructions,
 		}},
-	}}
+	}
+	return &Verdict{name: name, program: program, spec: spec, object: spec}
 }
 
 // needed is the part of an object that a program needs: itself, its maps, and the maps and

@@ -8,6 +8,7 @@
 
 #define WITHOUT_SOCKET
 #include "record.h"
+#include "expression.h"
 #include "flows.h"
 #include "headers.h"
 
@@ -176,6 +177,14 @@ static __attribute__((noinline)) struct owner *owner_of_frame(struct __sk_buff *
 	return found;
 }
 
+/* Tells whether the expression chooses a frame, whose network header is at an offset. */
+static __attribute__((noinline)) int is_chosen(struct __sk_buff *skb, int net)
+{
+	struct first_bytes first = {};
+
+	return !bpf_skb_load_bytes(skb, net, &first, FIRST_MAX) && is_wanted(skb, -net, &first);
+}
+
 SEC("socket")
 int wire(struct __sk_buff *skb)
 {
@@ -198,6 +207,10 @@ int wire(struct __sk_buff *skb)
 	if (!c)
 		return 0;
 	count(&c->seen);
+	if (selective && !is_chosen(skb, net)) {
+		count(&c->unwanted);
+		return 0;
+	}
 	at.cookie = owner->cookie;
 	at.origin = owner->origin;
 	at.filter = network;

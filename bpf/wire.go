@@ -16,6 +16,8 @@ import (
 type WireOptions struct {
 	// Snaplen is the most bytes recorded of a frame. Default: MaxSnaplen.
 	Snaplen int
+	// Expression chooses which frames are recorded. Default: all.
+	Expression *Expression
 }
 
 // Wire records the frames of the sockets that Flows has, as packet sockets get them on the
@@ -103,6 +105,7 @@ func (w *Wire) Watch(network uint32) (err error) {
 		spec.Variables[wireVarWantsLink].Set(uint32(0)), // it is at the beginning of what is recorded
 		spec.Variables[wireVarWakeupBytes].Set(uint64(w.tap.wakeup)),
 		spec.Variables[wireVarWakesFirst].Set(flag(w.tap.first)),
+		w.opts.Expression.splice(spec, false),
 	)
 	if err != nil {
 		return fmt.Errorf("setting up the tap of the interfaces: %w", err)
@@ -148,8 +151,8 @@ func (w *Wire) Watches(network uint32) bool {
 	return false
 }
 
-// Counters is the ledger of the frames of the chosen sockets: Seen = Recorded + RingFull +
-// LoadFailed.
+// Counters is the ledger of the frames of the chosen sockets: Seen = Recorded + Unwanted +
+// RingFull + LoadFailed.
 func (w *Wire) Counters() (Counters, error) {
 	sum, err := sumCounters(w.counts)
 	if err != nil {

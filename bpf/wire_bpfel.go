@@ -21,7 +21,8 @@ type wireCounters struct {
 	LoadFailed uint64
 	Truncated  uint64
 	Dropped    uint64
-	_          [16]byte
+	Unwanted   uint64
+	_          [8]byte
 }
 
 type wireFlow struct {
@@ -122,19 +123,21 @@ type wireRecord struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	wireMapCounts      = "counts"
-	wireMapFlows       = "flows"
-	wireMapFragments   = "fragments"
-	wireMapHints       = "hints"
-	wireMapLocals      = "locals"
-	wireMapRing        = "ring"
-	wireProgWire       = "wire"
-	wireVarNetwork     = "network"
-	wireVarSnaplen     = "snaplen"
-	wireVarWakesFirst  = "wakes_first"
-	wireVarWakeupBytes = "wakeup_bytes"
-	wireVarWantsLink   = "wants_link"
-	wireVarWatching    = "watching"
+	wireMapCounts        = "counts"
+	wireMapFlows         = "flows"
+	wireMapFragments     = "fragments"
+	wireMapHints         = "hints"
+	wireMapLocals        = "locals"
+	wireMapRing          = "ring"
+	wireProgWire         = "wire"
+	wireVarNetwork       = "network"
+	wireVarNotesUnwanted = "notes_unwanted"
+	wireVarSelective     = "selective"
+	wireVarSnaplen       = "snaplen"
+	wireVarWakesFirst    = "wakes_first"
+	wireVarWakeupBytes   = "wakeup_bytes"
+	wireVarWantsLink     = "wants_link"
+	wireVarWatching      = "watching"
 )
 
 // loadWire returns the embedded CollectionSpec for wire.
@@ -198,12 +201,14 @@ type wireMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type wireVariableSpecs struct {
-	Network     *ebpf.VariableSpec `ebpf:"network"`
-	Snaplen     *ebpf.VariableSpec `ebpf:"snaplen"`
-	WakesFirst  *ebpf.VariableSpec `ebpf:"wakes_first"`
-	WakeupBytes *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
-	WantsLink   *ebpf.VariableSpec `ebpf:"wants_link"`
-	Watching    *ebpf.VariableSpec `ebpf:"watching"`
+	Network       *ebpf.VariableSpec `ebpf:"network"`
+	NotesUnwanted *ebpf.VariableSpec `ebpf:"notes_unwanted"`
+	Selective     *ebpf.VariableSpec `ebpf:"selective"`
+	Snaplen       *ebpf.VariableSpec `ebpf:"snaplen"`
+	WakesFirst    *ebpf.VariableSpec `ebpf:"wakes_first"`
+	WakeupBytes   *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
+	WantsLink     *ebpf.VariableSpec `ebpf:"wants_link"`
+	Watching      *ebpf.VariableSpec `ebpf:"watching"`
 }
 
 // wireObjects contains all objects after they have been loaded into the kernel.
@@ -249,12 +254,14 @@ func (m *wireMaps) Close() error {
 //
 // It can be passed to loadWireObjects or ebpf.CollectionSpec.LoadAndAssign.
 type wireVariables struct {
-	Network     *ebpf.Variable `ebpf:"network"`
-	Snaplen     *ebpf.Variable `ebpf:"snaplen"`
-	WakesFirst  *ebpf.Variable `ebpf:"wakes_first"`
-	WakeupBytes *ebpf.Variable `ebpf:"wakeup_bytes"`
-	WantsLink   *ebpf.Variable `ebpf:"wants_link"`
-	Watching    *ebpf.Variable `ebpf:"watching"`
+	Network       *ebpf.Variable `ebpf:"network"`
+	NotesUnwanted *ebpf.Variable `ebpf:"notes_unwanted"`
+	Selective     *ebpf.Variable `ebpf:"selective"`
+	Snaplen       *ebpf.Variable `ebpf:"snaplen"`
+	WakesFirst    *ebpf.Variable `ebpf:"wakes_first"`
+	WakeupBytes   *ebpf.Variable `ebpf:"wakeup_bytes"`
+	WantsLink     *ebpf.Variable `ebpf:"wants_link"`
+	Watching      *ebpf.Variable `ebpf:"watching"`
 }
 
 // wirePrograms contains all programs after they have been loaded into the kernel.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
 )
 
 // The cgroup view is made of what the cgroup hooks record. What a joined process receives is
@@ -119,6 +120,12 @@ func (c *collector) departed(whole []byte, length int) {
 		return
 	}
 	c.packet.Direction = Outbound
+	if rec.Unwanted {
+		if c.packet.ID = pair.Unwanted; c.departures != nil {
+			c.departures.saw(&c.packet, rec, r.kind)
+		}
+		return
+	}
 	c.packet.ID = c.newID()
 	c.sightings.leaves(rec, whole, length, r.kind.layer, c.packet.ID)
 	if c.departures != nil {
@@ -172,6 +179,7 @@ func (s *Session) openHook() (err error) {
 	}
 	s.hook, err = bpf.OpenHook(s.tap, bpf.HookOptions{
 		Snaplen: s.config.Snaplen, NoLink: true, Record: true, FromNetwork: true, Egress: true, Beside: true, NoProcesses: true,
+		Expression: s.config.Expression, NotesOfSent: s.config.wants(ViewSent),
 	})
 	if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) {
 		missing.Otherwise = cmp.Or(missing.Otherwise, "choose views without cgroup")

@@ -19,17 +19,19 @@ import (
 // collector merges the two sides of a capture: records of the tap and deliveries to userspace.
 // It belongs to one goroutine, except for its atomic counts.
 type collector struct {
-	tap       *bpf.Tap
-	origin    origin
-	clock     clock
-	sink      Sink
-	failed    error  // error of the sink, which gets no more packets then
-	limit     uint64 // packets of the kernel view; 0 for no limit
-	poll      time.Duration
-	snaplen   int
-	immediate bool
-	observe   func(*bpf.Record) // may be nil
-	filters   *ownFilters       // that sockets have of their own; nil if nobody asks for them
+	tap        *bpf.Tap
+	origin     origin
+	clock      clock
+	sink       Sink
+	failed     error  // error of the sink, which gets no more packets then
+	limit      uint64 // packets of the kernel view; 0 for no limit
+	poll       time.Duration
+	snaplen    int
+	expression *bpf.Expression // nil if every packet is wanted
+	asked      []byte          // by the expression
+	immediate  bool
+	observe    func(*bpf.Record) // may be nil
+	filters    *ownFilters       // that sockets have of their own; nil if nobody asks for them
 
 	ring   arrivals
 	record bpf.Record
@@ -241,7 +243,10 @@ func (c *collector) kernel() {
 	p := &c.packet
 	wanted := !c.full()
 	r.outlet.tally.record(wanted, rec.Verdict)
-	if wanted {
+	switch {
+	case wanted && rec.Unwanted:
+		c.noted.ID = pair.Unwanted
+	case wanted:
 		c.counts[ViewKernel].Add(1)
 		c.noted.ID = c.idOf(rec, lost, whole, length, r.kind.layer)
 		p.ID = c.noted.ID
@@ -498,6 +503,14 @@ func (c *collector) user(d *delivery) {
 	if m.Belied {
 		c.belied(r, &m)
 	}
+	if c.leavesOut(r, d, &m) {
+		if !d.Peek && !empty && !m.Before {
+			r.outlet.tally.unwanted++
+		}
+		c.read(r, d, &m, receipt) // for the places of others
+		r.carried += c.packet.Drops
+		return
+	}
 	beyond := m.ID == 0 && c.full() // of a packet beyond the limit
 	if !empty && !d.Peek {
 		r.outlet.tally.deliver(d, &m, beyond)
@@ -513,6 +526,8 @@ func (c *collector) user(d *delivery) {
 		c.counts[ViewUser].Add(1)
 	}
 	c.read(r, d, &m, receipt)
+	c.packet.Drops += r.carried
+	r.carried = 0
 	if at := r.at(ViewUser, &c.packet); at != nil {
 		c.add(&c.packet, at, !empty && !d.Peek)
 	}

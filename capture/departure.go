@@ -230,7 +230,7 @@ func (d *departures) nameSegments(at *departed, p *Packet, of *delivery) {
 			to = end
 		}
 		named += int(int32(to - from))
-		if n := len(ids.Ranges); n == 0 || max(ids.Ranges[n-1][1], ids.Last) < part.id {
+		if n := len(ids.Ranges); part.id != pair.Unwanted && (n == 0 || max(ids.Ranges[n-1][1], ids.Last) < part.id) {
 			ids.Add(part.id)
 		}
 	}
@@ -289,7 +289,9 @@ func (d *departed) take(i int, p *Packet) {
 	n := &d.datagrams[i]
 	n.found = true
 	d.taken, d.held = max(d.taken, i+1), 0
-	p.Receipt.Packets = IDs{Ranges: [][2]uint64{{n.id, n.id}}}
+	if n.id != pair.Unwanted {
+		p.Receipt.Packets = IDs{Ranges: [][2]uint64{{n.id, n.id}}}
+	}
 }
 
 // holds tells whether a datagram has the bytes of a call at its end, and nothing before them but

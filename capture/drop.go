@@ -199,7 +199,7 @@ func (r *recording) openDrops(o *Options, ports []uint16) (err error) {
 	} else if r.flows, err = bpf.NewFlows(); err != nil {
 		return withoutDrops(err)
 	}
-	if r.drops, err = bpf.OpenDrops(r.tap, r.hook, bpf.DropOptions{Snaplen: o.Snaplen, Ports: ports, Flows: r.flows}); err != nil {
+	if r.drops, err = bpf.OpenDrops(r.tap, r.hook, bpf.DropOptions{Snaplen: o.Snaplen, Ports: ports, Flows: r.flows, Expression: o.Expression}); err != nil {
 		return withoutDrops(err)
 	}
 	if !r.drops.TellsReceiver() {

@@ -200,7 +200,10 @@ func (f *follower) delivery() (d delivery, ok bool) {
 	}
 	d = delivery{route: at, call: e.CallName(), pid: e.Pid, tid: e.Tid, lost: f.lost.since(e.Cpu, e.Lost)}
 	d.Time, d.Full, d.Cookie, d.Peek = int64(e.Time), int(max(e.Result, 0)), e.Cookie, e.Flags&unix.MSG_PEEK != 0
-	d.From, d.To, d.descriptor = e.Peer(), e.Local(), f.births.descriptor(e.Pid, e.Fd)
+	d.From, d.To = e.Peer(), e.Local()
+	if at.kind.Counted() {
+		d.descriptor = f.births.descriptor(e.Pid, e.Fd)
+	}
 	d.Seq, d.Sequenced = e.StreamPlace()
 	d.reception, d.callFlags = f.receptionOf(e, at.kind.stream), e.Flags
 	d.Ack = e.Ack
@@ -238,7 +241,10 @@ func (f *follower) send(at *route) delivery {
 	d := delivery{route: at, sent: true, call: e.CallName(), pid: e.Pid, tid: e.Tid, lost: f.unsent.since(e.Cpu, e.Lost), Ack: e.Ack}
 	d.Time, d.Full, d.Cookie = f.times.of(int64(e.Began), int64(e.Time)), int(max(e.Result, 0)), e.Cookie
 	d.began = int64(e.Began)
-	d.From, d.To, d.descriptor = e.Local(), e.Peer(), f.births.descriptor(e.Pid, e.Fd)
+	d.From, d.To = e.Local(), e.Peer()
+	if at.kind.Counted() {
+		d.descriptor = f.births.descriptor(e.Pid, e.Fd)
+	}
 	if to := e.Destination(); to.IsValid() && !at.kind.stream {
 		d.To = to
 	}

@@ -211,6 +211,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	l.started = bootNow()
 	l.roster = newRoster(config.Views, clock.bound)
 	l.roster.decodeAs = config.DecodeAs
+	l.roster.expression = config.Expression
 	l.collector = newCollector(config.Options, l.tap, clock)
 	l.collector.looksAt(l.wire)
 	if config.changes() && config.wants(ViewCgroup) {
@@ -249,11 +250,13 @@ func (l *Live) load() error {
 		}
 	}
 	link, cgroup := c.wants(ViewLink), c.wants(ViewCgroup)
+	notes := c.wants(ViewUser) || c.Verdict != nil || c.WrapFilter
 	f, err := bpf.OpenFollowing(
-		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, WakeFirst: true, Verdict: c.Verdict, Leased: true},
+		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, WakeFirst: true, Verdict: c.Verdict, Leased: true, Expression: c.Expression, Notes: notes},
 		bpf.HookOptions{
 			Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes() || cgroup, FromNetwork: cgroup, Egress: cgroup, Beside: c.changes(),
 			TellFilters: l.tellsFilters(), MarkNew: !c.byDescriptor(), Ports: c.Ports, Cgroup: c.Cgroup,
+			Expression: c.Expression, Notes: notes && !c.changes(), NotesOfSent: c.wants(ViewSent),
 		},
 		calls,
 	)

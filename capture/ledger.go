@@ -73,7 +73,7 @@ func (c *Counts) Lost() uint64 {
 // Account says what became of the packets that a filter saw, each of which userspace gets as
 // one message or not at all. It balances to the packet:
 //
-//	Seen + Before + Unknown = Delivered + Queue + Filtered + After + Unread
+//	Seen + Before + Unknown = Delivered + Queue + Filtered + After + Unwanted + Unread
 //
 // Streams have none, since a read does not correspond to a segment.
 type Account struct {
@@ -99,6 +99,8 @@ type Account struct {
 	Before uint64
 	// Unknown counts those of Delivered that no filter saw for another reason.
 	Unknown uint64
+	// Unwanted counts the messages that userspace got of packets which the Expression leaves out.
+	Unwanted uint64
 	// Unseen counts the packets that the socket dropped before its filter could see them: those
 	// with a wrong checksum, and with raw sockets those for which the queue has no room. They
 	// are not in the sum.
@@ -121,6 +123,7 @@ func (a *Account) Add(b *Account) {
 	a.Unread += b.Unread
 	a.Before += b.Before
 	a.Unknown += b.Unknown
+	a.Unwanted += b.Unwanted
 	a.Unseen += b.Unseen
 	a.Closed += b.Closed
 }
@@ -139,6 +142,7 @@ func (a *Account) String() string {
 	if a.again {
 		unread = " + %d not read, or sent again when there was room"
 	}
+	term(" + %d delivered that the expression leaves out", a.Unwanted)
 	term(" + %d after the last packet that was asked for", a.After)
 	term(unread, a.Unread)
 	term(" - %d delivered from before the tap", a.Before)
@@ -161,6 +165,7 @@ type tally struct {
 	stray          uint64 // deliveries of packets beyond those, without a record
 
 	delivered uint64 // messages, without peeks
+	unwanted  uint64 // messages of packets that the expression leaves out
 	before    uint64 // of delivered: had been in the queue before the socket got the tap
 	bytes     uint64 // that were delivered, also of streams
 	sent      uint64 // bytes
@@ -241,10 +246,10 @@ func (p *outlet) account(missed, missedFiltered uint64) Account {
 	t := &p.tally
 	a := Account{
 		Kind: p.name(), Seen: t.seen + t.after + missed, Filtered: t.filtered + missedFiltered,
-		After: t.after + t.stray, Delivered: t.delivered, Before: t.before, Closed: t.closed,
+		After: t.after + t.stray, Unwanted: t.unwanted, Delivered: t.delivered, Before: t.before, Closed: t.closed,
 		again: p.kind.blocksSender(),
 	}
-	missing := int64(a.Seen+a.Before) - int64(a.Filtered+a.Delivered+a.After)
+	missing := int64(a.Seen+a.Before) - int64(a.Filtered+a.Delivered+a.After+a.Unwanted)
 	other := t.after - t.afterFiltered - t.afterDelivered // dropped by the queue after the last one
 	if p.kind.countsFiltered() {
 		other += a.Filtered + t.afterFiltered
@@ -389,6 +394,7 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 		Delivered: at.counted, Written: at.written, Reasons: at.reasonsOf(),
 	}
 	filtered := at.filtered
+	st.Unwanted = at.unwanted(&counts, first, c.hooks.beside != nil)
 	switch {
 	case !first:
 	case at.View == ViewUser:
@@ -416,8 +422,8 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 		st.Dropped = lost + c.unreached[at.View].Load()
 		filtered += counts.Tap.Dropped - min(counts.Tap.Dropped, c.filtered)
 	}
-	st.Received = st.Delivered + st.Dropped
-	st.Accepted = st.Received - min(filtered, st.Received)
+	st.Received = st.Delivered + st.Unwanted + st.Dropped
+	st.Accepted = st.Received - min(filtered+st.Unwanted, st.Received)
 	return st
 }
 

@@ -114,6 +114,9 @@ type Interface struct {
 	// Filter is the filter that the sockets have of their own at the first packet, and how its
 	// verdicts are known (kernel view of joined processes only); empty if there is none.
 	Filter string
+	// Expression is the capture filter; empty if there was none, or if the interface was read from a
+	// file.
+	Expression string
 	// Member is the number of the socket in its reuseport group, from 0 on, and Members how many
 	// sockets the group has; 0 if the socket is in none. ViewSelect is one interface for all.
 	Member, Members int
@@ -146,6 +149,8 @@ const (
 	SourceTrace
 	// SourceServer is for bytes that a server printed as received.
 	SourceServer
+	// SourceDump is for packets that another program printed in hexadecimal.
+	SourceDump
 )
 
 // Header tells whether a packet's IP header is its own.
@@ -325,7 +330,7 @@ type Flusher interface {
 	Flush() error
 }
 
-// Statistics is the ledger of one interface: Received = Delivered + Dropped.
+// Statistics is the ledger of one interface: Received = Delivered + Unwanted + Dropped.
 //
 // The kernel and the user view of sockets that are read as messages balance: the Account says
 // how. Without its terms that are usually zero:
@@ -339,7 +344,9 @@ type Statistics struct {
 	Received uint64
 	// Dropped counts those of Received that are not in the file.
 	Dropped uint64
-	// Accepted counts those of Received that the socket's filter let pass.
+	// Unwanted counts those of Received that the Expression leaves out.
+	Unwanted uint64
+	// Accepted counts those of Received that the socket's filter let pass, and that are not Unwanted.
 	Accepted uint64
 	// OSDropped counts the packets that the kernel dropped before this observer could see them:
 	// in the user view those for which the receive queue had no room, but not those that the

@@ -35,10 +35,11 @@ const (
 type roster struct {
 	views      []View
 	clockError int64
-	decodeAs   string         // of Options; likewise
-	whose      string         // the process that is followed, for people; set before the first socket is entered
-	named      map[int]string // the processes that the user has named, by number; likewise
-	streams    *pair.Streams  // the Pairer of all TCP connections
+	decodeAs   string          // of Options; likewise
+	expression *bpf.Expression // nil if there is none
+	whose      string          // the process that is followed, for people; set before the first socket is entered
+	named      map[int]string  // the processes that the user has named, by number; likewise
+	streams    *pair.Streams   // the Pairer of all TCP connections
 
 	mu sync.Mutex
 	// Sockets without a cookie are in none of those that are by cookie: 0 is that of many.
@@ -258,6 +259,7 @@ func (r *roster) newRoute(kind *Kind, at *outlet) *route {
 
 func (r *roster) newOutlet(kind *Kind, whose owner) *outlet {
 	at := newOutlet(kind, r.views, r.decodeAs, r.clockError)
+	at.chosenBy(r.expression)
 	at.describe(whose)
 	r.outlets = append(r.outlets, at)
 	return at

@@ -11,12 +11,14 @@ import (
 
 // route says where a socket's packets go, and which Pairer pairs them with what userspace gets.
 type route struct {
-	kind     *Kind
-	protocol uint8
-	netlink  uint16 // of a netlink socket
-	outlet   *outlet
-	pairer   pair.Pairer
-	lost     uint64 // losses that the pairer was told of: it is not known whose they were
+	kind        *Kind
+	protocol    uint8
+	netlink     uint16 // of a netlink socket
+	outlet      *outlet
+	pairer      pair.Pairer
+	lost        uint64 // losses that the pairer was told of: it is not known whose they were
+	carried     uint64 // losses before deliveries that were left out, and before sends
+	carriedSent uint64
 
 	// For a socket of another process with interfaces of its own, as far as it is known:
 	cookie  uint64

@@ -63,12 +63,6 @@ func (c *collector) send(d *delivery) {
 	if c.full() {
 		return // it is later than the last packet that was asked for
 	}
-	if d.err == nil {
-		c.counts[ViewSent].Add(1)
-		r.outlet.tally.sent += uint64(d.Full)
-	} else {
-		c.refused.Add(1)
-	}
 	c.packet = Packet{
 		Time:      c.clock.wall(d.Time),
 		Direction: Outbound,
@@ -90,6 +84,17 @@ func (c *collector) send(d *delivery) {
 		if c.departures != nil {
 			c.departures.name(&c.packet, d, placed)
 		}
+	}
+	c.packet.Drops += r.carriedSent
+	if r.carriedSent = 0; !c.wantsBytes(r, c.packet.Src, c.packet.Dst, d.Data, d.Full) {
+		r.carriedSent = c.packet.Drops
+		return
+	}
+	if d.err == nil {
+		c.counts[ViewSent].Add(1)
+		r.outlet.tally.sent += uint64(d.Full)
+	} else {
+		c.refused.Add(1)
 	}
 	if at := r.at(ViewSent, &c.packet); at != nil {
 		c.add(&c.packet, at, d.err == nil)

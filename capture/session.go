@@ -111,6 +111,9 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 			s.Close()
 		}
 	}()
+	if config.Expression != nil && !config.Kind.HasIPPackets() {
+		return nil, fmt.Errorf("an Expression is about IP packets, and a %s has none", config.Kind.Summary)
+	}
 	if config.wants(ViewDrop) && !config.Kind.HasCgroupHooks() {
 		return nil, fmt.Errorf("what the kernel drops is recorded of internet sockets, not of a %s: choose views without %v", config.Kind.Summary, ViewDrop)
 	}
@@ -122,6 +125,7 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 	}
 	s.tap, err = bpf.Open(bpf.Options{
 		RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict, WakeFirst: true,
+		Expression: config.Expression, Notes: !config.discards() || config.Verdict != nil,
 		NoLink: config.Observe == nil && !config.wants(ViewLink),
 	})
 	if err != nil {
@@ -232,6 +236,7 @@ func newCollector(options Options, tap *bpf.Tap, clock clock) *collector {
 		departures: newDepartures(&options),
 		sightings:  newSightings(&options),
 		snaplen:    options.Snaplen,
+		expression: options.Expression,
 		immediate:  options.Immediate,
 	}
 	if options.Immediate {
@@ -251,6 +256,7 @@ func newOwn(config *Config, tap *bpf.Tap, clockError int64) *own {
 func (o *own) newRoute(config *Config, clockError int64) *route {
 	kind := config.Kind
 	r := newRoute(kind, newOutlet(kind, config.Views, config.DecodeAs, clockError))
+	r.outlet.chosenBy(config.Expression)
 	r.protocol, r.listens = uint8(config.Protocol), kind.listens
 	mayDrop := config.Verdict != nil && kind.countsFiltered()
 	switch {

@@ -56,7 +56,7 @@ func openWire(tap *bpf.Tap, o *Options) (_ *wire, err error) {
 	if w.flows, err = bpf.NewFlows(); err != nil {
 		return nil, err
 	}
-	w.tap, err = bpf.OpenWire(tap, w.flows, bpf.WireOptions{Snaplen: o.Snaplen})
+	w.tap, err = bpf.OpenWire(tap, w.flows, bpf.WireOptions{Snaplen: o.Snaplen, Expression: o.Expression})
 	return w, err
 }
 

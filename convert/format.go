@@ -73,6 +73,14 @@ func init() {
 			OneView: true, Text: true, create: createText, fits: fitsText, unit: 1000,
 		},
 		{
+			Name: "hexdump", Summary: "rows of bytes: hexdump -C, xxd, od -t x1, tcpdump -x to -XX, tshark -x, text2pcap's, Scapy's, the kernel's", Text: true,
+			detect: text.IsHexdump, open: openHexdump,
+		},
+		{
+			Name: "hexlines", Summary: "one packet a line in hexadecimal, also from the kernel's trace pipe", Text: true,
+			detect: text.IsHexLines, open: openHexLines,
+		},
+		{
 			Name: "trace", Summary: "what a filter printed to the kernel's trace pipe", Text: true,
 			detect: text.IsTrace, open: openTrace,
 		},
@@ -195,7 +203,13 @@ func Open(r io.Reader, format *Format, o ReadOptions) (*Source, error) {
 }
 
 // errUnknownForm is the reason why no format was detected.
-var errUnknownForm = errors.New("its form cannot be told from its content: it is neither pcapng, pcap, trace text nor server text")
+func errUnknownForm() error {
+	var known strings.Builder
+	for _, f := range Formats(false) {
+		fmt.Fprintf(&known, "; %s (%s)", f.Name, f.Summary)
+	}
+	return fmt.Errorf("its form cannot be told from its content, which is none of those that are known: %s", strings.TrimPrefix(known.String(), "; "))
+}
 
 // detect finds a file's format. It reads no more than it must, since a pipe may deliver
 // the rest much later.
@@ -212,8 +226,12 @@ func detect(in *window.Window) (*Format, error) {
 		if err != nil && len(head) == 0 {
 			return nil, errors.New("it is empty")
 		}
+		if err != nil && text.IsTracer(head) {
+			f, _ := FormatByName("trace")
+			return f, nil
+		}
 		if err != nil {
-			return nil, errUnknownForm
+			return nil, errUnknownForm()
 		}
 	}
 }

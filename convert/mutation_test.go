@@ -29,6 +29,8 @@ func TestMutants(t *testing.T) {
 		{"pcap", [][]byte{pcap, turned}},
 		{"trace", traceSeeds(t)},
 		{"server", serverSeeds(t)},
+		{"hexdump", [][]byte{[]byte(scapyList), []byte(kernelWords + kernelMemory)}},
+		{"hexlines", [][]byte{[]byte(linesHex)}},
 	} {
 		t.Run(tt.form, func(t *testing.T) {
 			format, _ := FormatByName(tt.form)

@@ -270,6 +270,9 @@ func (w *Writer) writtenID(i *capture.Interface) int {
 	return -1
 }
 
+// filterText comes before a filter that is a text of libpcap's language.
+const filterText = "\x00"
+
 // writeInterface writes the block of draft-ietf-opsawg-pcapng, section 4.2.
 func (w *Writer) writeInterface(i *capture.Interface) error {
 	const resolution = "\x09" // 10^-9 s
@@ -278,7 +281,7 @@ func (w *Writer) writeInterface(i *capture.Interface) error {
 		return fmt.Errorf("writing interface block: %w", err)
 	}
 	name := i.Name()
-	size := blockFrame + 8 + 3*(optionSpace+maxOption) + 4
+	size := blockFrame + 8 + 4*(optionSpace+maxOption) + 4
 	if err := w.out.reserve(size); err != nil {
 		return err
 	}
@@ -294,6 +297,9 @@ func (w *Writer) writeInterface(i *capture.Interface) error {
 	}
 	if description := remark.Description(i); description != "" {
 		b = appendOption(b, interfaceDescription, description)
+	}
+	if i.Expression != "" {
+		b = appendOption(b, interfaceFilter, filterText+i.Expression)
 	}
 	b = appendEndOfOptions(b)
 	w.out.buf = endBlock(b, start)

@@ -421,6 +421,9 @@ func (r *pcapngReader) statisticsBlock(body []byte) error {
 			s.Delivered = n
 		}
 	}
+	if rest := s.Delivered + s.Dropped; rest < s.Received {
+		s.Unwanted = s.Received - rest
+	}
 	// A file may have statistics every second; the last ones count.
 	if i.counted {
 		r.statistics[i.statistics] = s

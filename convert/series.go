@@ -312,7 +312,7 @@ func (s *Series) End(failure error, statistics ...capture.Statistics) error {
 			st.Delivered -= min(p.before.Delivered, st.Delivered)
 			st.Dropped -= min(p.before.Dropped, st.Dropped)
 			st.OSDropped -= min(p.before.OSDropped, st.OSDropped)
-			st.Received = st.Delivered + st.Dropped
+			st.Received = st.Delivered + st.Unwanted + st.Dropped
 			st.Accepted = min(st.Accepted-min(p.before.Accepted, st.Accepted), st.Received)
 			if st.Comment != "" {
 				st.Comment += "; of all files of the series"

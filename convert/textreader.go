@@ -17,6 +17,14 @@ func openServer(in *window.Window, o ReadOptions) (Reader, error) {
 	return text.NewServer(in, o.text()), nil
 }
 
+func openHexdump(in *window.Window, o ReadOptions) (Reader, error) {
+	return text.NewHexdump(in, o.text()), nil
+}
+
+func openHexLines(in *window.Window, o ReadOptions) (Reader, error) {
+	return text.NewHexLines(in, o.text()), nil
+}
+
 // text returns the options for a text.
 func (o ReadOptions) text() text.Options {
 	at := func(line int64, reason error) *InputError { return &InputError{Name: o.Name, Line: line, Err: reason} }

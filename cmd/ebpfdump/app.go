@@ -155,6 +155,9 @@ func (a *app) run(args []string) int {
 			}
 			a.stderr.Line("%s", sentence)
 		}
+		for _, line := range pointing(err) {
+			a.stderr.Line("%s", line)
+		}
 	}
 	return exitStatus(err)
 }

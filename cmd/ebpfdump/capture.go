@@ -42,6 +42,7 @@ type captureFlags struct {
 	decode                     decodeFlags
 	live                       liveFlags
 	groups                     []string // multicast, --join
+	words                      []string // the expression
 }
 
 // capturePlan is the interpretation of the flags.
@@ -62,13 +63,14 @@ func (a *app) captureCommand() *cobra.Command {
 		fmt.Fprintf(&kinds, "\n  %-14s %s", k.Name, k.Summary)
 	}
 	cmd := &cobra.Command{
-		Use:   "capture --sock KIND | --pid PID | --cgroup PATH | -- COMMAND",
+		Use:   "capture --sock KIND | --pid PID | --cgroup PATH [EXPRESSION] [-- COMMAND]",
 		Short: "Record a socket's views",
 		Long: `Opens a socket, and records each packet as the socket's filter sees it (view
 kernel) and as recvmsg returns it (view user). Both carry the same packet id.
 
 Kinds of socket:` + kinds.String() + `
 ` + liveHelp + `
+` + expressionHelp + `
 
 A filter of your own decides with --filter, --filter-cbpf or --verdict what the
 socket keeps; the kernel view shows what it saw, and says in a comment what it
@@ -96,7 +98,7 @@ at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
   ebpfdump capture --sock raw --proto icmp -o - | tshark -r -
   ebpfdump capture -D --pid nginx
 ` + liveExample,
-		Args: f.live.arguments,
+		Args: f.arguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f.reuseport.given = cmd.Flags().Changed("reuseport")
 			capture := a.capture
@@ -215,7 +217,7 @@ func (f captureFlags) group(p *capturePlan) (err error) {
 	switch {
 	case wanted && p.config.Selection == nil:
 		return usagef("the view select is what a program sees that chooses a socket: name one with --reuseport N --reuseport-filter FILE.o")
-	case f.views == "" && p.config.Selection != nil && !p.form.OneView:
+	case f.views == "" && p.config.Selection != nil && !p.form.OneView && p.config.Expression == nil:
 		p.config.Views = append(p.config.Views, capture.ViewSelect)
 	}
 	return nil
@@ -223,6 +225,9 @@ func (f captureFlags) group(p *capturePlan) (err error) {
 
 // common checks the flags of all ways to capture.
 func (f captureFlags) common(p *capturePlan) (err error) {
+	if p.config.Expression, err = f.parseExpression(); err != nil {
+		return err
+	}
 	if p.series, err = f.series.plan(f.output.text, &f); err != nil {
 		return err
 	}

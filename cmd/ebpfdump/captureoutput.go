@@ -56,6 +56,9 @@ type captureOutput struct {
 
 func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, error) {
 	a.files.Reads(append(p.filter.files(), p.reuseport.files()...)...)
+	if !p.quiet {
+		a.noteTables(p.config.Verdict)
+	}
 	if len(p.live.command) > 0 {
 		a.files.Reads("-") // the command inherits it
 	}

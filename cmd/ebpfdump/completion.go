@@ -20,6 +20,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/decoding"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
@@ -33,6 +34,7 @@ var (
 		"to":          offerFormats(true),
 		"sock":        completeKinds,
 		"proto":       oneOf("tcp", "udp", "icmp"),
+		"decode-as":   oneOf(decoding.Names()...),
 		"verdict":     oneOf("keep\tthe whole packet", "drop\tnothing of it"),
 		"compress":    oneOf("zstd", "gzip"),
 		"color":       oneOf("auto\ton a terminal, without NO_COLOR", "always", "never"),

@@ -66,6 +66,12 @@ pcapng tells IPv4 and IPv6 apart by link types of their own (228, 229), which
 tcpdump and Wireshark read. In pcap both are RAW (101), which all that is made
 with libpcap reads, such as ngrep and tcpflow.
 
+The packets of a text in hexadecimal are those that a socket would have from its
+offset 0 on: of which kind, is found from the bytes (a frame, a packet of IP, a
+TCP or UDP header) or said with --sock. A time of day counts from the epoch's
+day, a date is in this machine's time zone, and without either the packets only
+have an order. What stands behind or between the bytes is passed over.
+
 A server text is paired with the trace text of the same traffic if both are
 given: both views of a packet then have the same id. Doubtful lines of a text
 are skipped and counted; a capture that ends in the middle of a block is read up
@@ -77,6 +83,7 @@ clocks. What is left out of any output is counted in the closing lines.
 --decode-as changes what Wireshark takes the bytes of unix streams for.`,
 		Example: `  ebpfdump convert tcp-kernelspace.txt tcp-userspace.txt -o tcp.pcapng
   ebpfdump convert tcp.pcapng --view kernel -o tcp.pcap
+  tcpdump -n -x -r x.pcap | ebpfdump convert - -o x.pcapng
   ebpfdump convert tcp.pcapng -o - --to json | jq .data`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {

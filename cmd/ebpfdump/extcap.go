@@ -13,6 +13,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/internal/extcap"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // extcapPrefix is what the names of our interfaces begin with.
@@ -123,6 +124,16 @@ func (a *app) extcap(args []string) int {
 		case call.Capture:
 			a.stderr.Line("ebpfdump: a capture for Wireshark needs the fifo that it goes into: --fifo FILE")
 			return exitUsage
+		case call.Filter != "":
+			// While somebody types it. What is printed is what is wrong with it.
+			f := captureFlags{words: []string{call.Filter}}
+			if kind, ok := capture.KindByName(strings.TrimPrefix(i.Name, extcapPrefix)); ok {
+				f.sock = kind.Name
+			}
+			if _, err := f.parseExpression(); err != nil {
+				fmt.Fprintln(a.stdout, terminal.Plain(err.Error()))
+			}
+			return exitDone
 		}
 		a.stderr.Line("ebpfdump: Wireshark asks for something that is not known here: %s", shellWords(args))
 		return exitUsage
@@ -139,10 +150,6 @@ func (a *app) extcapCapture(call extcap.Call) int {
 		defer fifo.Close()
 	}
 	a.quiet = true
-	if call.Filter != "" {
-		a.stderr.Line("ebpfdump: a capture filter (%s) is not known here: leave it empty, and use a display filter", call.Filter)
-		return exitUsage
-	}
 	return a.run(extcapArguments(call))
 }
 
@@ -164,11 +171,14 @@ func extcapArguments(call extcap.Call) []string {
 			args = append(args, f.flag, value)
 		}
 	}
-	if name == extcapCommand {
-		return append(args, "--", "sh", "-c", call.Values["run"])
-	}
 	if name == extcapProcess && call.Values["pid"] == "" {
 		args = append(args, "--pid", "") // which says what is missing
+	}
+	if call.Filter != "" {
+		args = append(args, " "+call.Filter) // and no flag, whatever it is
+	}
+	if name == extcapCommand {
+		return append(args, "--", "sh", "-c", call.Values["run"])
 	}
 	return args
 }

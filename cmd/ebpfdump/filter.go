@@ -61,12 +61,14 @@ func (f reuseportFlags) files() []string {
 // filterFlags select the filter that decides what a socket keeps.
 type filterFlags struct {
 	object, classic, verdict string
+	setup                    setupFlags
 }
 
 func (f *filterFlags) add(flags *pflag.FlagSet) {
 	flags.StringVar(&f.object, "filter", "", "run the socket filter of a BPF object, `FILE.o[:PROGRAM]`")
 	flags.StringVar(&f.classic, "filter-cbpf", "", "run the classic filter in `FILE`, as tcpdump -ddd or -dd prints it")
 	flags.StringVar(&f.verdict, "verdict", "", "keep of each packet what `WHAT` says: keep (all), drop, or a number of bytes")
+	f.setup.add(flags)
 }
 
 // read makes a Verdict from the flags; nil if none is given.
@@ -80,6 +82,9 @@ func (f filterFlags) read() (*bpf.Verdict, error) {
 	if given > 1 {
 		return nil, usagef("one filter at a time: leave only one of --filter, --filter-cbpf and --verdict")
 	}
+	if f.setup.given() && f.object == "" {
+		return nil, usagef("--map, --map-size and --var set up the filter of a BPF object: give --filter FILE.o as well")
+	}
 	switch {
 	case f.object != "":
 		verdict, err := bpf.ReadVerdict(splitProgram(f.object))
@@ -87,7 +92,10 @@ func (f filterFlags) read() (*bpf.Verdict, error) {
 		if errors.As(err, &choice) {
 			return nil, usagef("--filter: %w", err)
 		}
-		return verdict, err
+		if err != nil {
+			return nil, err
+		}
+		return verdict, f.setup.apply(verdict)
 	case f.classic != "":
 		verdict, err := bpf.ReadClassic(f.classic)
 		if err != nil && isELF(f.classic) {
@@ -103,7 +111,7 @@ func (f filterFlags) read() (*bpf.Verdict, error) {
 // files are the files that read opens.
 func (f filterFlags) files() []string {
 	object, _ := splitProgram(f.object)
-	return []string{object, f.classic}
+	return append(f.setup.files(), object, f.classic)
 }
 
 // isELF tells whether a file begins as an object does.
@@ -153,6 +161,9 @@ func verdictNumber(s string) (int32, error) {
 
 // refusal prints the verifier's whole log with -v, if an error has one.
 func (a *app) refusal(err error, verbose bool) error {
+	if refused := (*bpf.RefusedError)(nil); errors.As(err, &refused) && refused.Unsized != "" {
+		refused.Reason += fmt.Sprintf(" (here --map-size %s=1024)", refused.Unsized)
+	}
 	log := bpf.VerifierLog(err)
 	if len(log) == 0 {
 		return err

@@ -43,6 +43,7 @@ status is then the command's if nothing else went wrong. A signal is passed on
 to the command, a second one ends the capture.`
 
 const liveExample = `  ebpfdump capture --pid 1234 --port 80 -o live.pcapng
+  ebpfdump capture --pid nginx -o web.pcapng port 80 and host 10.0.0.1
   ebpfdump capture --pid nginx,4711 -o live.pcapng
   ebpfdump capture --cgroup system.slice/ssh.service -o ssh.pcapng
   ebpfdump capture -o live.pcapng -- curl http://127.0.0.1/`
@@ -69,21 +70,6 @@ func (f *liveFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.replaceFilter, "replace-filter", false, "put the tap in the place of filters that sockets have, which then get everything;\nclassic ones are put back at the end")
 	flags.BoolVar(&f.wrapFilter, "wrap-filter", false, "run the filters that sockets have of their own inside the tap, to record what they decide;\nthey are put back at the end")
 	flags.BoolVar(&f.allowDrop, "allow-drop", false, "with --pid, --cgroup or a command: let --filter, --filter-cbpf or --verdict change what the process gets")
-}
-
-// arguments accepts a command after --, and nothing else.
-func (f *liveFlags) arguments(cmd *cobra.Command, args []string) error {
-	at := cmd.ArgsLenAtDash()
-	switch {
-	case at < 0:
-		return loose(cmd, args)
-	case at > 0:
-		return loose(cmd, args[:at])
-	case len(args) == 0:
-		return usagef("which command? Give it behind --, as in ebpfdump capture -- curl http://127.0.0.1/")
-	}
-	f.command = args
-	return nil
 }
 
 // loose refuses arguments that are not behind --, and says how to give what they may be.

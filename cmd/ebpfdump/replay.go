@@ -24,7 +24,7 @@ import (
 // replayFlags are the flags of replay as given.
 type replayFlags struct {
 	filter               filterFlags
-	expect               string
+	expect, as           string
 	json, quiet, verbose bool
 }
 
@@ -36,6 +36,19 @@ func (a *app) replayCommand() *cobra.Command {
 		Long: `Runs a socket filter over the kernel view of a capture (- is stdin), in the
 kernel and without a socket, and prints a line for each packet: its id, its
 length, the verdict, and what that means.
+
+A capture of another program has no kernel view: its packets are given to the
+filter as a packet socket gets them, from the link header on (packet) or, where
+the capture has no such header or a cooked one, from the network header on
+(packet-dgram). --as KIND gives them to it as a socket of that kind gets them:
+tcp those that are TCP over IPv4, from the TCP header on. What such a socket does
+not get is left out and counted. The ids are the numbers of the packets in the
+file. Link types: Ethernet, RAW, IPv4, IPv6, Linux cooked v1 and v2, loopback.
+
+A program that is named (FILE.o:PROGRAM) may be in a section of any name. --map,
+--map-size and --var set up what the filter's own loader would: values are
+numbers, addresses, hex= and bytes, text, or JSON, as the types in the object
+say.
 
 With --expect it is a regression test. Each line of that file is a packet's id
 and its verdict: a number, keep (the whole packet) or drop. What follows a # is
@@ -58,6 +71,7 @@ kernel feature is missing; 5 a verdict is not the expected one.
 ` + privilegeHelp("replay"),
 		Example: `  ebpfdump replay --filter my_filter.o tcp.pcapng
   ebpfdump replay --filter my_filter.o --expect verdicts.txt tcp.pcapng
+  ebpfdump replay --filter my_filter.o --as udp tcpdump.pcap
   ebpfdump replay --filter-cbpf <(tcpdump -y RAW -ddd tcp) raw.pcapng`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -72,6 +86,7 @@ kernel feature is missing; 5 a verdict is not the expected one.
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	f.filter.add(flags)
+	flags.StringVar(&f.as, "as", "", "give packets of another program's capture to the filter as a socket of `KIND` gets them")
 	flags.StringVar(&f.expect, "expect", "", "compare with the verdicts in `FILE`")
 	flags.BoolVar(&f.json, "json", false, "print one JSON object a line, of a form that stays the same")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print only what differs from --expect, and no closing line")
@@ -89,6 +104,10 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 	}
 	if f.quiet && f.expect == "" {
 		return usagef("-q prints only what differs from --expect: give that as well")
+	}
+	as, err := asKind(f.as)
+	if err != nil {
+		return err
 	}
 	a.files.Reads(append(f.filter.files(), name, f.expect)...)
 	stdout, err := a.results()
@@ -120,9 +139,12 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 		return err
 	}
 
+	if !f.quiet {
+		a.noteTables(verdict)
+	}
 	ctx, cancel := untilSignal(context.Background())
 	defer cancel()
-	r := &replay{flags: f, runner: runner, never: runner.Never(), expected: expected, out: bufio.NewWriter(stdout)}
+	r := &replay{flags: f, as: as, runner: runner, never: runner.Never(), expected: expected, out: bufio.NewWriter(stdout)}
 	if len(r.never) > 0 && !f.quiet {
 		a.stderr.Line("the filter asks for %s, and a replay has other answers: it may come to other verdicts than the capture did", strings.Join(r.never, ", "))
 	}
@@ -135,16 +157,20 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 		return err
 	}
 	if r.packets == 0 {
-		return nothingToReplay(name, packets.Interfaces())
+		return r.nothing(name, packets.Interfaces())
 	}
 	if !f.quiet {
-		a.stderr.Line("%s: %d kept, %d truncated, %d dropped", counted(uint64(r.packets), "packet"), r.packets-r.trimmed-r.dropped, r.trimmed, r.dropped)
+		r.foreign.closingLines(a.stderr.Line)
+		a.stderr.Line("%s%s: %d kept, %d truncated, %d dropped", counted(uint64(r.packets), "packet"), r.foreign.taken(), r.packets-r.trimmed-r.dropped, r.trimmed, r.dropped)
 	}
 	return expected.outcome(f.expect, r.never)
 }
 
-// nothingToReplay says why a capture has no packets for a filter.
-func nothingToReplay(name string, interfaces []*capture.Interface) error {
+// nothing says why a capture has no packets for a filter.
+func (r *replay) nothing(name string, interfaces []*capture.Interface) error {
+	if err := r.foreign.nothing(name); err != nil {
+		return err
+	}
 	empty, idle := false, true
 	for _, i := range interfaces {
 		if i.View == capture.ViewKernel {
@@ -169,6 +195,8 @@ type replay struct {
 	expected expectations
 	out      *bufio.Writer
 	scratch  []byte
+	as       *capture.Kind // of --as, nil without
+	foreign  foreign
 
 	packets, trimmed, dropped uint64
 }
@@ -177,7 +205,9 @@ type replay struct {
 type replayed struct {
 	ID        uint64 `json:"id"`
 	Interface string `json:"interface"`
-	Length    int    `json:"length"`
+	// As is the kind of socket as which a packet of another program's capture is given to the filter.
+	As     string `json:"as,omitempty"`
+	Length int    `json:"length"`
 	// Missing counts the bytes at the end that are not in the capture.
 	Missing int   `json:"missing,omitempty"`
 	Verdict int32 `json:"verdict"`
@@ -202,24 +232,48 @@ func (r *replay) all(ctx context.Context, packets convert.Reader) error {
 		if err != nil {
 			return err
 		}
-		if p.Interface.View != capture.ViewKernel {
-			continue
+		r.foreign.number++
+		switch i := p.Interface; {
+		case i.View == capture.ViewKernel && r.as != nil:
+			return usagef("--as %s: this is a capture by ebpfdump, which has what a filter on a socket got (%s): leave --as out", r.as.Name, i.Name())
+		case i.View == capture.ViewKernel:
+			err = r.packet(p, r.given(p))
+		case i.View == 0 && i.Kind == "":
+			err = r.other(p)
 		}
-		if err := r.packet(p); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return errors.New("stopped by a signal")
 }
 
-func (r *replay) packet(p *capture.Packet) error {
-	data := r.whole(p)
-	verdict, missing, err := r.runner.Run(data, contextOf(p))
+// given is what a filter is given of a packet.
+type given struct {
+	data    []byte
+	missing int // bytes at the end of data that are not in the capture
+	context bpf.Context
+	as      string
+}
+
+// given is that of a kernel view.
+func (r *replay) given(p *capture.Packet) given {
+	data := r.whole(p.Data, p.Len)
+	return given{data: data, missing: len(data) - len(p.Data), context: contextOf(p)}
+}
+
+func (r *replay) packet(p *capture.Packet, g given) error {
+	id := p.ID
+	if g.as != "" {
+		id = r.foreign.number
+	}
+	data := g.data
+	verdict, missing, err := r.runner.Run(data, g.context)
 	if err != nil {
-		return fmt.Errorf("packet %d: %w", p.ID, err)
+		return fmt.Errorf("packet %d: %w", id, err)
 	}
 	result := replayed{
-		ID: p.ID, Interface: p.Interface.Name(), Length: len(data), Missing: len(data) - len(p.Data),
+		ID: id, Interface: p.Interface.Name(), As: g.as, Length: len(data), Missing: g.missing,
 		Verdict: verdict, Kept: kept(verdict, len(data)), NotGiven: slices.Concat(missing, r.never), missing: missing,
 	}
 	r.packets++
@@ -229,7 +283,7 @@ func (r *replay) packet(p *capture.Packet) error {
 	case result.Kept < result.Length:
 		r.trimmed++
 	}
-	as, ok := r.expected.compare(p.ID, verdict, len(data), missing)
+	as, ok := r.expected.compare(id, verdict, len(data), missing)
 	if as != nil {
 		result.Expected, result.AsExpected = as.text, &ok
 	}
@@ -272,17 +326,17 @@ func kept(verdict int32, length int) int {
 	return min(int(verdict), length)
 }
 
-// whole is the packet in its original length, with zeros for what was not captured.
-func (r *replay) whole(p *capture.Packet) []byte {
-	length := min(p.Len, bpf.MaxSnaplen)
-	if length <= len(p.Data) {
-		return p.Data
+// whole is a packet in its original length, with zeros for what was not captured.
+func (r *replay) whole(data []byte, length int) []byte {
+	length = min(length, bpf.MaxSnaplen)
+	if length <= len(data) {
+		return data
 	}
 	if cap(r.scratch) < length {
 		r.scratch = make([]byte, bpf.MaxSnaplen)
 	}
 	whole := r.scratch[:length]
-	clear(whole[copy(whole, p.Data):])
+	clear(whole[copy(whole, data):])
 	return whole
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // reporter prints the progress of a capture on stderr.
@@ -61,7 +62,11 @@ func (r *reporter) begin(from source) {
 	for _, v := range r.plan.config.Views {
 		views = append(views, v.String())
 	}
-	r.printf("listening on %s, views %s, snaplen %s", from.on, strings.Join(views, ","), counted(uint64(r.plan.snaplenBytes()), "byte"))
+	filter := ""
+	if e := r.plan.config.Expression; e != nil {
+		filter = ", filter " + terminal.Plain(e.String())
+	}
+	r.printf("listening on %s, views %s, snaplen %s%s", from.on, strings.Join(views, ","), counted(uint64(r.plan.snaplenBytes()), "byte"), filter)
 	const shown = 8
 	for _, s := range from.sockets[:min(len(from.sockets), shown)] {
 		r.printf("  %s", s)
@@ -334,12 +339,13 @@ func viewsHave(names []string) string {
 	return "the views " + strings.Join(names[:last], ", ") + " and " + names[last] + " have is"
 }
 
-// ledger prints how a view's packets add up, of the kernel view always, and of others with -v or after losses.
+// ledger prints how a view's packets add up: of the kernel view always, and of others with -v, after
+// losses, and where not all were wanted.
 func (r *reporter) ledger(view string, c bpf.Counters, more string) {
-	if view != capture.ViewKernel.String() && c.Lost() == 0 && !r.plan.verbose {
+	if view != capture.ViewKernel.String() && c.Lost() == 0 && c.Unwanted == 0 && !r.plan.verbose {
 		return
 	}
-	r.printf("%s: %d seen = %d recorded + %d ring full + %d load failed%s", view, c.Seen, c.Recorded, c.RingFull, c.LoadFailed, more)
+	r.printf("%s: %d seen = %d recorded%s + %d ring full + %d load failed%s", view, c.Seen, c.Recorded, r.unwanted(c), c.RingFull, c.LoadFailed, more)
 }
 
 // ledgers prints those of the views. That of what arrives at the cgroup hooks is the kernel view's unless

@@ -5,6 +5,8 @@ package decoding
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -36,6 +38,13 @@ var ports = map[string]uint16{
 // dbus is the number of D-Bus in the table of link types: Wireshark 4.0 has no name for it, and its
 // dissector for TCP ports stops at the lines with which a connection begins.
 const dbus = 146
+
+// Names lists the protocols that usually go through unix streams. Wireshark knows others besides.
+func Names() []string {
+	names := slices.AppendSeq([]string{"dbus"}, maps.Keys(ports))
+	slices.Sort(names)
+	return names
+}
 
 // Of returns the decoding that a name stands for.
 func Of(name string) Decoding {

@@ -413,6 +413,9 @@ func (s *socket) sayTap() Finding {
 		f.Text = fmt.Sprintf("The tap lost nothing; of the %s that it recorded the file has %s.", packetsOf(statistics.Delivered), digits(v.out.Packets))
 	case statistics.Received == 0:
 		f.Text = "The filter saw no packet."
+	case statistics.NotWanted > 0:
+		f.Text = fmt.Sprintf("The tap lost nothing: of %s that the filter saw %s %s in the file, and the capture filter has left out the rest.",
+			packetsOf(statistics.Received), digits(statistics.Delivered), plural(statistics.Delivered, "is", "are"))
 	default:
 		f.Text = fmt.Sprintf("The tap lost nothing: what the filter saw is all in the file (%s).", packetsOf(statistics.Received))
 	}

@@ -154,10 +154,12 @@ type View struct {
 
 // Statistics is the interface statistics block that a capture writes at its end.
 type Statistics struct {
-	// Received = Delivered + Dropped, in packets.
+	// Received = Delivered + NotWanted + Dropped, in packets.
 	Received  uint64 `json:"received"`
 	Delivered uint64 `json:"delivered"`
 	Dropped   uint64 `json:"dropped"`
+	// NotWanted counts those that the capture filter left out.
+	NotWanted uint64 `json:"not_wanted"`
 	// Accepted counts those of Received that the socket's filter let pass.
 	Accepted uint64 `json:"accepted"`
 	// OSDropped counts the packets that were dropped before they reached this observer.

@@ -39,6 +39,15 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.send(udpSent, "sendto", "!")
 		return explained(t, r.file(t), Options{})
 	},
+	"capture filter": func(t testing.TB) *Explanation {
+		r := newRecording()
+		r.datagram("one")
+		r.read(udpUser, 1, "one")
+		r.statistics = []capture.Statistics{
+			{Interface: udpKernel, Received: 3, Accepted: 1, Delivered: 1, Unwanted: 2}, {Interface: udpUser, Received: 1, Accepted: 1, Delivered: 1},
+		}
+		return r.explain(t)
+	},
 	"both directions": func(t testing.TB) *Explanation {
 		r := conversation()
 		for _, p := range r.packets {

@@ -54,7 +54,8 @@ func (e *entry) settle() (fate string, told bool) {
 	case e.got > 0 || e.delivered && payload > 0 && !e.socket.stream:
 		return e.settleRead(), false
 	case e.isTCP && e.socket.stream && (payload == 0 || e.repeated):
-		return e.settleControl(payload)
+		fate, told = e.settleControl(payload)
+		return fate + e.because(), told
 	case e.delivered:
 		return "userspace gets a message without bytes", false
 	case e.dropped:

@@ -203,6 +203,7 @@ func (v *view) addStatistics(s capture.Statistics) {
 	sum.Received += s.Received
 	sum.Delivered += s.Delivered
 	sum.Dropped += s.Dropped
+	sum.NotWanted += s.Unwanted
 	sum.Accepted += s.Accepted
 	sum.OSDropped += s.OSDropped
 	if s.Comment != "" && sum.Comment != "" {

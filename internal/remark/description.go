@@ -25,6 +25,7 @@ const (
 	invented      = synthetic + ", and so are its addresses"
 	printed       = "as its filter printed them"
 	serverPrinted = "as it printed it"
+	dumped        = "as a text has them in hexadecimal"
 	noTimes       = "there are no times"
 	lentTimes     = "times are those of the packets that brought it"
 	ofProcess     = between + "process "
@@ -67,6 +68,8 @@ func describe(i *capture.Interface) string {
 		return ofTap(i)
 	case capture.SourceTrace:
 		return fmt.Sprintf("packets of a %s socket "+printed+", from offset 0%s", i.Kind, header(i))
+	case capture.SourceDump:
+		return fmt.Sprintf("packets "+dumped+", which a %s socket would have, from offset 0%s", i.Kind, header(i))
 	case capture.SourceServer:
 		if i.Times == capture.TimesLent {
 			return "what a server got, " + serverPrinted + between + lentTimes
@@ -220,6 +223,17 @@ func DescribeTrace(i *capture.Interface, boot time.Time) {
 	i.Description = describe(i) + between + "times count from boot, which is taken to be " + since
 }
 
+// DescribeDump describes the packets of a dump in hexadecimal, whose times are perhaps without a date.
+func DescribeDump(i *capture.Interface, undated bool) {
+	i.Description = describe(i)
+	switch {
+	case i.Times == capture.TimesNone:
+		i.Description += between + noTimes + ", only an order: a microsecond each"
+	case undated:
+		i.Description += between + "the times have no date, and the first day is taken to be that of the epoch"
+	}
+}
+
 // ReadDescription parses a description into the fields of an interface.
 func ReadDescription(text string, i *capture.Interface) {
 	i.Description = text
@@ -251,6 +265,8 @@ func ReadDescription(text string, i *capture.Interface) {
 		i.Source = capture.SourceTrace
 	case says(serverPrinted):
 		i.Source = capture.SourceServer
+	case says(dumped):
+		i.Source = capture.SourceDump
 	}
 	if _, rest, ok := strings.Cut(i.Description, onInterface); ok {
 		if device, _, whole := strings.Cut(rest, atInterface); whole {

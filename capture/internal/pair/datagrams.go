@@ -102,13 +102,13 @@ func (q *Datagrams) Delivered(d *Delivery) Match {
 	number, found := q.find(s, min(expected, q.next))
 	if found && d.Peek {
 		w := q.waiting.at(number)
-		return Match{ID: w.id, Src: w.src, Dst: w.dst, Whole: w.whole(d)}
+		return Match{ID: w.id, Src: w.src, Dst: w.dst, Whole: w.whole(d)}.named()
 	}
 	q.received++
 	if !found {
 		if m, belied := q.answers.belied(d); belied {
 			m.Dropped, _ = q.Loss.told(d, 0)
-			return m
+			return m.named()
 		}
 		dropped, _ := q.Loss.told(d, 0)
 		return Match{
@@ -130,7 +130,7 @@ func (q *Datagrams) Delivered(d *Delivery) Match {
 	}
 	q.matched = true
 	q.take(number)
-	return m
+	return m.named()
 }
 
 // take marks a datagram as delivered.
@@ -211,8 +211,8 @@ func (q *Datagrams) several(s *sought, number uint64) bool {
 func (q *Datagrams) skipped(place int) (ids Ranges) {
 	w := &q.waiting
 	for at := w.find(q.passed); at < w.end && w.at(at).place < place; at++ {
-		if !w.at(at).gone && w.at(at).keep >= 0 {
-			ids.Add(w.at(at).id)
+		if one := w.at(at); !one.gone && one.keep >= 0 && one.id != Unwanted {
+			ids.Add(one.id)
 		}
 	}
 	return ids

@@ -9,11 +9,15 @@
 // says are alike.
 package pair
 
-import "net/netip"
+import (
+	"math"
+	"net/netip"
+)
 
 // Packet is what pairing needs of a packet.
 type Packet struct {
-	// ID is returned in a Match; 0 for a packet beyond those that were asked for.
+	// ID is returned in a Match; 0 for a packet beyond those that were asked for, and Unwanted for one that
+	// nobody is to be told of.
 	ID uint64
 	// Time is when the filter ran, in nanoseconds, on the same clock as that of deliveries.
 	Time int64
@@ -86,6 +90,8 @@ type Match struct {
 	// set: it says that packets beyond those that were asked for did so as well.
 	Fed   Ranges
 	Later bool
+	// Unwanted says that it, or a part of a stream, came from Unwanted packets.
+	Unwanted bool
 	// Before says that the message was in the receive queue before the socket got the filter.
 	Before bool
 	// After says that its packet is beyond those that were asked for.
@@ -97,6 +103,18 @@ type Match struct {
 	Filter         uint64
 	// Owner is that of the stream's packets; nil if it is not known.
 	Owner any
+}
+
+// Unwanted is the ID of packets that have a place in the order and in the stream, as all others, and are
+// not to be named.
+const Unwanted = math.MaxUint64
+
+// named takes Unwanted for what it stands for.
+func (m Match) named() Match {
+	if m.ID == Unwanted {
+		m.ID, m.Unwanted = 0, true
+	}
+	return m
 }
 
 // Missing is a reason why the packet of a delivery is not known.

@@ -250,14 +250,14 @@ func (s *Streams) Delivered(d *Delivery) Match {
 		if !d.Peek {
 			s.end(key)
 		}
-		return Match{ID: st.last, Owner: st.owner}
+		return Match{ID: st.last, Owner: st.owner}.named()
 	}
 	st.seek(d)
 	before := st.segments.len()
 	from := st.read
 	m := st.feed(d)
 	if m.Missing == NoSegments {
-		m = st.belied(m, from, st.read)
+		m = st.belied(m, from, st.read).named()
 	}
 	s.held += st.segments.len() - before
 	m.Owner = st.owner
@@ -307,6 +307,8 @@ func (st *stream) fed(from, to int64) Match {
 		case s.to <= from:
 		case s.id == 0:
 			m.Later = true
+		case s.id == Unwanted:
+			m.Unwanted = true
 		default:
 			if m.ID == 0 {
 				m.ID = s.id
@@ -315,7 +317,7 @@ func (st *stream) fed(from, to int64) Match {
 		}
 	})
 	switch {
-	case len(ids) == 0 && !m.Later:
+	case len(ids) == 0 && !m.Later && !m.Unwanted:
 		m.Missing = NoSegments
 	case len(ids) > 1 || m.Later:
 		slices.Sort(ids)

@@ -11,7 +11,30 @@ import (
 type kindFinder struct {
 	kind  *capture.Kind // nil if it cannot be told
 	known bool          // it was looked for, or given
+	// anyLayer says that packets may begin with any header: other programs have printed them.
+	anyLayer bool
 }
+
+// mark is what packets of a kind of socket look like.
+type mark struct {
+	kind string
+	fits func(data []byte, length int64) bool
+}
+
+// marks are those of what filters print, with the strongest criteria first, and foreignMarks of what
+// other programs print.
+var (
+	marks        = []mark{{"raw", fitsRaw}, {"udp", fitsUDP}, {"tcp", fitsTCP}}
+	foreignMarks = []mark{
+		{"raw", func(data []byte, length int64) bool { return fitsIPv4(data, length, false) }},
+		{"packet", fitsFrame},
+		{"packet-dgram", func(data []byte, length int64) bool {
+			return fitsIPv6(data, length, true) || fitsIPv4(data, length, true)
+		}},
+		{"udp", fitsUDP},
+		{"tcp", fitsTCP},
+	}
+)
 
 // find examines packets from offset 0 on. A kind must fit more than half of them. The
 // kinds with the strongest criteria are tried first.
@@ -21,10 +44,11 @@ func (f *kindFinder) find(packets []*dump) {
 	}
 	f.known = true
 	best := 0
-	for _, mark := range []struct {
-		kind string
-		fits func(data []byte, length int64) bool
-	}{{"raw", fitsRaw}, {"udp", fitsUDP}, {"tcp", fitsTCP}} {
+	tried := marks
+	if f.anyLayer {
+		tried = foreignMarks
+	}
+	for _, mark := range tried {
 		fitting, all := 0, 0
 		for _, d := range packets {
 			if !d.done || d.ghost {
@@ -52,6 +76,11 @@ func fitsRaw(data []byte, length int64) bool {
 	if size < header.IPv4Size || size > len(data) || int64(binary.BigEndian.Uint16(data[2:])) != length {
 		return false
 	}
+	return hasChecksum(data, size)
+}
+
+// hasChecksum tells whether a header of so many bytes has a good checksum.
+func hasChecksum(data []byte, size int) bool {
 	sum := uint32(0)
 	for at := 0; at < size; at += 2 {
 		sum += uint32(binary.BigEndian.Uint16(data[at:]))

@@ -45,8 +45,12 @@ const (
 
 // IsTrace tells from the beginning of a file whether it is trace text.
 func IsTrace(head []byte) bool {
-	return looksLike(head, KernelHead, "# tracer: ", "bpf_trace_printk: "+ByteHead)
+	return looksLike(head, KernelHead, "bpf_trace_printk: "+ByteHead)
 }
+
+// IsTracer tells whether the beginning of a file is that of the kernel's trace, in whatever form
+// packets are in it.
+func IsTracer(head []byte) bool { return looksLike(head, "# tracer: ") }
 
 // IsServer tells from the beginning of a file whether it is server text.
 func IsServer(head []byte) bool { return looksLike(head, UserHead) }

@@ -120,11 +120,16 @@ func (r *Trace) address(p *capture.Packet) {
 		p.Src, p.Dst, p.Protocol = h.Src, h.Dst, h.Protocol
 		return
 	}
-	if p.Protocol = r.text.kind.kind.Protocol(); p.Protocol == 0 {
+	transportAddress(p, r.text.kind.kind, &r.text.options)
+}
+
+// transportAddress sets addresses and protocol of a packet that begins with the transport header.
+func transportAddress(p *capture.Packet, kind *capture.Kind, o *Options) {
+	if p.Protocol = kind.Protocol(); p.Protocol == 0 {
 		p.Protocol = guessProtocol(p)
 	}
-	loopback := r.text.kind.kind.Loopback().Addr()
-	p.Src, p.Dst = orElse(r.text.options.Src, loopback), orElse(r.text.options.Dst, loopback)
+	loopback := kind.Loopback().Addr()
+	p.Src, p.Dst = orElse(o.Src, loopback), orElse(o.Dst, loopback)
 	if header.HasPorts(p.Protocol) && len(p.Data) >= 4 {
 		p.Src = netip.AddrPortFrom(p.Src.Addr(), binary.BigEndian.Uint16(p.Data))
 		p.Dst = netip.AddrPortFrom(p.Dst.Addr(), binary.BigEndian.Uint16(p.Data[2:]))
@@ -372,11 +377,16 @@ func (r *Trace) loss(cpu int, events uint64) {
 	if len(r.lost) >= placesLimit {
 		clear(r.lost)
 	}
-	r.lost[cpu] = "the trace lost lines before this packet"
-	switch {
-	case events == 1:
-		r.lost[cpu] = "the trace lost 1 line before this packet"
-	case events > 0:
-		r.lost[cpu] = fmt.Sprintf("the trace lost %d lines before this packet", events)
+	r.lost[cpu] = lostBefore(events)
+}
+
+// lostBefore says how many lines the trace has lost, 0 for an unknown number.
+func lostBefore(events uint64) string {
+	switch events {
+	case 0:
+		return "the trace lost lines before this packet"
+	case 1:
+		return "the trace lost 1 line before this packet"
 	}
+	return fmt.Sprintf("the trace lost %d lines before this packet", events)
 }
