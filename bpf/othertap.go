@@ -18,6 +18,8 @@ type OtherTap struct {
 	// nothing more is known: its Key is 0.
 	Wraps  bool
 	Inside OwnFilter
+	// Ring is the kernel's number of the map that it records into, which its capture has open.
+	Ring uint32
 }
 
 // OtherTap tells whether the filter is a Tap or a Wrapper, and nil if it is not. A program that is only
@@ -61,6 +63,10 @@ func (f *OwnFilter) OtherTap() (*OtherTap, error) {
 		return nil, fmt.Errorf("asking for the time: %w", err)
 	}
 	other := &OtherTap{Ended: leased != 0 && end != 0 && uint64(now.Nano()) > end, Wraps: wrapped != 0}
+	if about, err := maps[tapMapRing].Info(); err == nil {
+		id, _ := about.ID()
+		other.Ring = uint32(id)
+	}
 	if wrapped == 0 || wrapped&classicFilter != 0 {
 		return other, nil
 	}

@@ -39,6 +39,8 @@ type Socket struct {
 	// Extended tells whether there is an eBPF filter. Filter says which, if that is known.
 	Extended bool
 	Filter   Program
+	// Tap says that the filter is the tap of a capture; nil if it is not, or that is not known.
+	Tap *SocketTap
 	// Locked tells whether its owner has locked the filter (SO_LOCK_FILTER).
 	Locked bool
 	// ReuseportSockets is how many sockets share the address (SO_REUSEPORT); 0 if it is in no such
@@ -54,6 +56,18 @@ type Socket struct {
 	// MPTCP is what the kernel says of an MPTCP connection; nil if it says nothing: before Linux 5.16,
 	// and before Linux 6.9 of one that has fallen back.
 	MPTCP *MPTCP
+}
+
+// SocketTap is the tap of a capture as the filter of a socket.
+type SocketTap struct {
+	// Ended: the capture has ended without taking it off, as one that was killed. It records nothing any
+	// more, and lets everything through, or decides what the filter inside does.
+	Ended bool
+	// PID is the process that captures; 0 if it has ended, or is not seen.
+	PID int
+	// Wraps: there is a filter of the socket's own inside. Inside is that, if it is an eBPF program.
+	Wraps  bool
+	Inside Program
 }
 
 // Owner is a process that has a socket.
@@ -120,6 +134,10 @@ func (s *Socket) attached(found *bpf.Attachments, clock clock) {
 	s.Network, s.Filter, s.Extended = found.Network, program(found.Filter), found.Filter.ID != 0
 	s.ReuseportSockets, s.Reuseport, s.ReuseportClassic = found.ReuseportSockets, program(found.Reuseport), found.ReuseportClassic
 	s.Sockmaps = found.Sockmaps
+	own := bpf.OwnFilter{Program: found.Filter}
+	if other, pid, err := otherTap(&own); s.Extended && err == nil && other != nil {
+		s.Tap = &SocketTap{Ended: other.Ended, PID: pid, Wraps: other.Wraps, Inside: program(other.Inside.Program)}
+	}
 }
 
 // ask adds what the socket's options say, by a copy of its descriptor. What an option does not
@@ -128,7 +146,7 @@ func (s *Socket) ask(fd int, info *foreign) {
 	if f, err := getFilter(fd); err == nil {
 		s.Classic, s.Extended = f.classic, f.extended
 		if !f.extended {
-			s.Filter = Program{} // taken off since it was found
+			s.Filter, s.Tap = Program{}, nil // taken off since it was found
 		}
 	}
 	locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER)

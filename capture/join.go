@@ -45,8 +45,8 @@ type JoinConfig struct {
 	// Filtered is called for each socket that is skipped because it has a filter already, which
 	// ReplaceFilter would replace. Default: Notice is called.
 	Filtered func(socket string)
-	// Started is called with the number of the process, once it has become the command of Start.
-	// Default: nothing is called.
+	// Started is called with the number of the process, once it has become the command of Start: by
+	// Run, where it calls the Sink. Default: nothing is called.
 	Started func(pid int)
 	// LeftOut is called, by Join, with the packet and netlink sockets that are skipped because they
 	// are captured with WrapFilter only. Default: Notice is called.

@@ -2,6 +2,7 @@ package capture
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -85,6 +86,18 @@ func (k *Kind) InKernel() bool {
 		unix.Close(fd)
 	}
 	return err == nil || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
+}
+
+// RefusesFilters tells whether this kernel refuses a filter on any such socket, as it does with MPTCP.
+func (k *Kind) RefusesFilters() bool {
+	fd, err := unix.Socket(k.domain, k.typ|unix.SOCK_CLOEXEC, k.protocol)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	keep := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: math.MaxUint32}}
+	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &keep[0]})
+	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOPROTOOPT)
 }
 
 // Stream tells whether userspace reads a stream of bytes and not messages.

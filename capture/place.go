@@ -29,9 +29,9 @@ func packetPlace(ethertype uint16) place {
 	return place{
 		address: "lo",
 		sockaddr: func(address string) (unix.Sockaddr, error) {
-			device, err := net.InterfaceByName(address)
+			device, err := interfaceCalled(address)
 			if err != nil {
-				return nil, fmt.Errorf("binding to interface %q: %w", address, err)
+				return nil, fmt.Errorf("opening a packet socket: %w", err)
 			}
 			if ethertype == unix.ETH_P_ALL && !hasEthernet(device) {
 				return nil, fmt.Errorf("binding to interface %q: its frames begin with no Ethernet header: choose packet-dgram", address)

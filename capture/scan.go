@@ -298,7 +298,7 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 	}
 	tap := s.live.taps(copied, info)
 	whose := func() owner { return owner{p.String(), fmt.Sprintf("descriptor %d, %s", fd, info)} }
-	fresh := s.live.roster.add(info, whose, tap)
+	fresh, taken := s.live.roster.add(info, whose, tap), true
 	var before dropCount
 	counted := fresh && s.counted(info.cookie) != nil
 	if counted {
@@ -316,9 +316,9 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 				return err
 			}
 		}
-		s.attach(whose().String(), copied, info)
+		taken = s.attach(whose().String(), copied, info)
 	}
-	if fresh && !asked {
+	if fresh && !asked && (taken || info.kind().readsFollowed()) {
 		s.live.roster.list(fmt.Sprintf("%s %s (descriptor %d)", info.kind().Name, info, fd))
 	}
 	if fresh && !tap && s.live.collector.filters != nil && !s.live.running.Load() {
@@ -429,17 +429,17 @@ func (s *scanner) chosen(p *process.Process, fd int, info *foreign) bool {
 	return c.WrapFilter && info.filtered // as in onlyWrapped
 }
 
-// attach attaches the tap to a socket, if it takes one.
-func (s *scanner) attach(what string, copied int, info *foreign) {
+// attach attaches the tap to a socket, if it takes one. It tells whether its packets are recorded.
+func (s *scanner) attach(what string, copied int, info *foreign) bool {
 	l := s.live
 	f, err := getFilter(copied)
 	if err != nil {
 		l.refuse(fmt.Sprintf("%s: %v", what, err))
-		return
+		return false
 	}
 	if !f.none() && l.inherited(copied, &f) {
 		s.taps[info.cookie] = tapped{what: what}
-		return
+		return true
 	}
 	if f.extended {
 		left, err := s.removeLeft(copied)
@@ -448,31 +448,31 @@ func (s *scanner) attach(what string, copied int, info *foreign) {
 		}
 		if left {
 			if f = (filter{}); !l.taps(copied, info) {
-				return // it is marked
+				return true // it is marked
 			}
 		}
 	}
 	if !f.none() && l.config.WrapFilter {
-		s.wrap(what, copied, info, &f)
-		return
+		return s.wrap(what, copied, info, &f)
 	}
 	if !f.none() && !l.config.ReplaceFilter {
 		l.filtered(what)
-		return
+		return false
 	}
 	if err := mayRestore(copied, f.classic); err != nil {
 		l.refuse(fmt.Sprintf("%s is left alone: %v", what, err))
 		s.denied = err
-		return
+		return false
 	}
 	if f.extended {
 		l.refuse(fmt.Sprintf("%s had an eBPF filter, which cannot be put back at the end", what))
 	}
 	if err := l.tap.Attach(copied); err != nil {
 		l.refuse(fmt.Sprintf("%s is not in the kernel view: %v", what, err))
-		return
+		return false
 	}
 	s.taps[info.cookie] = tapped{what, f.classic}
+	return true
 }
 
 // removeLeft removes the tap of a capture that was killed from a socket. It keeps everything, so the
@@ -482,7 +482,7 @@ func (s *scanner) removeLeft(copied int) (removed bool, err error) {
 	if err != nil {
 		return false, nil // who attaches a filter says so
 	}
-	other, err := own.OtherTap()
+	other, _, err := otherTap(&own)
 	if err != nil || other == nil || !other.Ended || other.Wraps {
 		return false, nil
 	}

@@ -36,6 +36,9 @@ type Config struct {
 	// Address is the same for kinds without IP address and port: an interface, a path or @NAME,
 	// netlink groups, a vsock port. Default: the kind's Address.
 	Address string
+	// Groups are multicast groups that the socket joins (UDP only). Then nothing of other groups comes
+	// to it. Default: none.
+	Groups []MulticastGroup
 	// Protocol is the IP protocol of raw kinds. Default: 6, TCP.
 	Protocol int
 	// Echo sends back what the socket received.
@@ -214,6 +217,9 @@ func (c *Config) check() error {
 		return errors.New("opening a socket: Config.Kind is nil: choose one of Kinds, or find it with KindByName")
 	}
 	if err := c.Options.check(); err != nil {
+		return err
+	}
+	if err := c.checkMulticast(); err != nil {
 		return err
 	}
 	return c.checkGroup()

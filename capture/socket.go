@@ -127,6 +127,9 @@ func openSocket(config *Config, filter, rejection Filter) (_ *socket, err error)
 	if err := setOptions(fd, kind); err != nil {
 		return nil, err
 	}
+	if err := config.shareGroup(fd); err != nil {
+		return nil, err
+	}
 	if err := unix.Bind(fd, name); err != nil {
 		return nil, bindError(config, err)
 	}
@@ -135,6 +138,9 @@ func openSocket(config *Config, filter, rejection Filter) (_ *socket, err error)
 			return nil, bindError(config, err)
 		}
 		return newSocket(fd)
+	}
+	if err := config.joinGroups(fd); err != nil {
+		return nil, err
 	}
 	if err := empty(fd); err != nil {
 		return nil, err
@@ -228,7 +234,7 @@ func bindError(config *Config, err error) error {
 	}
 	listen := config.Listen
 	switch {
-	case errors.Is(err, unix.EINVAL) && listen.Addr().IsLinkLocalUnicast() && zoneID(listen.Addr().Zone()) == 0:
+	case errors.Is(err, unix.EINVAL) && (listen.Addr().IsLinkLocalUnicast() || listen.Addr().IsLinkLocalMulticast()) && zoneID(listen.Addr().Zone()) == 0:
 		return fmt.Errorf("%s is an address on one link: name an interface of this host with it, such as %s%%eth0: %w",
 			listen.Addr(), listen.Addr().WithZone(""), err)
 	case errors.Is(err, unix.EADDRINUSE):

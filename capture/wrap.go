@@ -13,8 +13,9 @@ import (
 // wrappersLimit bounds the filters that run inside the tap.
 const wrappersLimit = 256
 
-// wrap runs the filter of a socket inside the tap.
-func (s *scanner) wrap(what string, copied int, info *foreign, f *filter) {
+// wrap runs the filter of a socket inside the tap. It tells whether its packets are recorded: those of an
+// internet socket are in any case.
+func (s *scanner) wrap(what string, copied int, info *foreign, f *filter) bool {
 	l := s.live
 	own := bpf.OwnFilter{Classic: f.classic}
 	var err error
@@ -23,7 +24,7 @@ func (s *scanner) wrap(what string, copied int, info *foreign, f *filter) {
 	}
 	on := filterAt{info.cookie, own.Key()}
 	if s.stays[on] {
-		return // which has been said
+		return info.kind().HasCgroupHooks() // which has been said
 	}
 	inside := own
 	if err == nil {
@@ -46,7 +47,7 @@ func (s *scanner) wrap(what string, copied int, info *foreign, f *filter) {
 			s.noteFilter(copied, info)
 		}
 		s.unwrapped(copied, info, err)
-		return
+		return info.kind().HasCgroupHooks()
 	}
 	s.taps[info.cookie] = tapped{what: what}
 	if info.domain == unix.AF_PACKET {
@@ -56,6 +57,7 @@ func (s *scanner) wrap(what string, copied int, info *foreign, f *filter) {
 	if known != nil && !l.running.Load() {
 		s.describeFilter(info, known, filterState{inside.Key(), true})
 	}
+	return true
 }
 
 // mayWrap tells why a filter cannot run inside the tap, and be put back. It returns the one that can:
@@ -64,7 +66,7 @@ func (s *scanner) mayWrap(copied int, own bpf.OwnFilter) (bpf.OwnFilter, error) 
 	if own.Key() == 0 {
 		return own, errors.New("this kernel does not say which program its filter is")
 	}
-	switch other, err := own.OtherTap(); {
+	switch other, _, err := otherTap(&own); {
 	case err != nil:
 		return own, err
 	case other == nil:

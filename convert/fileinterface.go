@@ -85,6 +85,10 @@ func (r *pcapngReader) interfaceBlock(body []byte) (*fileInterface, error) {
 		i.own, i.said = &own, &said
 	}
 	if len(r.described) < maxInterfaces {
+		if r.numbers == nil {
+			r.numbers = make(map[*capture.Interface]int)
+		}
+		r.numbers[i.own], r.numbers[i.plain] = len(r.described), len(r.described)
 		r.described = append(r.described, i.own)
 	}
 	return i, nil

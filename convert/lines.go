@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -22,19 +23,27 @@ type LineOptions struct {
 	Hex bool
 	// Columns is the width to fill, 80 by default.
 	Columns int
+	// Terminal returns how many columns the terminal has, which may change. Then no line is wider,
+	// but for addresses that have no room: a comment which does not fit stands below, in lines of
+	// its own. Default, and where it is 0: a packet is one line, with all of its comment.
+	Terminal func() int
+	// Colours tells views and comments apart, for a terminal (package terminal). The default is
+	// none.
+	Colours bool
 	// Location is the time zone of the times, time.Local by default.
 	Location *time.Location
 }
 
 // LineWriter prints a line for each packet, for people at a terminal:
 //
-//	12:00:00.123456789 tcp:kernel 10.0.0.1:52638 > 10.0.0.2:16962 [P.] 43 01234567
+//	12:00:00.123456789 tcp:kernel #4 10.0.0.1:52638 > 10.0.0.2:16962 [P.] 43 01234
 //
-// These are the time, the interface's name, the addresses, the TCP flags (or the
+// These are the time, the interface's name, the packet's id, by which comments name it, the addresses, the TCP flags (or the
 // protocol, or the system call that returned the bytes), the packet's length in bytes,
 // and as much of the payload as fits: text as it is, other bytes in hexadecimal after 0x.
-// A comment follows after a semicolon, in full even if that makes the line longer. The payload
-// gives way to it: the bytes are in the hexadecimal dump, the comment is nowhere else.
+// A comment follows after a semicolon, in full even if that makes the line longer, unless it is
+// for a terminal. The payload gives way to it: the bytes are in the hexadecimal dump, the comment
+// is nowhere else.
 //
 // No byte of a packet is printed as a control character. Each packet is one Write, so
 // that lines are never torn.
@@ -43,7 +52,9 @@ type LineWriter struct {
 	options LineOptions
 	// nameWidth is the longest interface name so far, in columns.
 	nameWidth int
-	buf       []byte
+	// idWidth is the longest id so far, with its sign; 0 if there was none.
+	idWidth int
+	buf     []byte
 }
 
 var _ capture.Sink = (*LineWriter)(nil)
@@ -67,24 +78,23 @@ func (w *LineWriter) WritePacket(p *capture.Packet) error {
 	h := headers.Parse(p)
 	b := time.Unix(0, p.Time).In(w.options.Location).AppendFormat(w.buf[:0], "15:04:05.000000000")
 	b = append(b, ' ')
+	named := len(b)
 	b = w.appendName(b, p.Interface)
+	nameEnd := len(b)
+	b = w.appendID(b, p.ID)
 	b = appendAddresses(b, h.Src, h.Dst)
 	b = appendProtocol(b, p, &h)
 	b = append(b, ' ')
 	b = strconv.AppendInt(b, int64(originalLength(p)), 10)
 
-	room := w.options.Columns - utf8.RuneCount(b) - len(" ")
 	comment := remark.Facts(p)
 	if remark.HasMeta(&p.Meta) {
 		comment = string(remark.AppendComment(nil, comment, &p.Meta))
 	}
-	if comment != "" {
-		room -= len(" ; ") + utf8.RuneCountInString(comment)
-	}
-	b = appendPreview(b, h.Payload, room)
-	if comment != "" {
-		b = append(b, " ; "...)
-		b = terminal.AppendPlain(b, comment)
+	b = w.appendRest(b, h.Payload, terminal.Plain(comment), commentColour(p))
+	if colour := viewColours[p.Interface.View]; w.options.Colours && colour != "" {
+		b = slices.Insert(b, nameEnd, []byte(terminal.Reset)...)
+		b = slices.Insert(b, named, []byte(colour)...)
 	}
 	b = append(b, '\n')
 	if w.options.Hex {
@@ -95,6 +105,89 @@ func (w *LineWriter) WritePacket(p *capture.Packet) error {
 		return fmt.Errorf("printing packet: %w", err)
 	}
 	return nil
+}
+
+// viewColours tell what the kernel saw from what userspace got.
+var viewColours = map[capture.View]string{
+	capture.ViewKernel: terminal.Green, capture.ViewUser: terminal.Cyan, capture.ViewSent: terminal.Magenta,
+	capture.ViewDrop: terminal.Red,
+}
+
+// commentColour is that of a packet's comment.
+func commentColour(p *capture.Packet) string {
+	if p.Verdict.Dropped || p.Drop.Reason != "" {
+		return terminal.Red
+	}
+	return terminal.Yellow
+}
+
+// appendRest appends the payload and the comment to the head of a line.
+func (w *LineWriter) appendRest(b, payload []byte, comment, colour string) []byte {
+	columns := w.options.Columns
+	below := false
+	if w.options.Terminal != nil {
+		if wide := w.options.Terminal(); wide > 0 {
+			columns = wide
+			below = utf8.RuneCount(b)+len(separator)+utf8.RuneCountInString(comment) > columns
+		}
+	}
+	room := columns - utf8.RuneCount(b) - len(" ")
+	if comment != "" && !below {
+		room -= len(separator) + utf8.RuneCountInString(comment)
+	}
+	b = appendPreview(b, payload, room)
+	if comment == "" {
+		return b
+	}
+	if !w.options.Colours {
+		colour = ""
+	}
+	if !below {
+		return appendColoured(b, separator+comment, colour)
+	}
+	indent := min(commentIndent, max(columns-shortComment, 0))
+	room = max(columns-indent-len(separator), 1)
+	for i, line := range terminal.WrapHard(comment, room, room) {
+		b = append(b, '\n')
+		for range indent {
+			b = append(b, ' ')
+		}
+		begin := separator
+		if i > 0 {
+			begin = "   "
+		}
+		b = appendColoured(b, begin+line, colour)
+	}
+	return b
+}
+
+const (
+	// separator stands before a comment.
+	separator = " ; "
+	// commentIndent is how far a comment below is set in, so that the times stand alone, where
+	// shortComment columns are left for it.
+	commentIndent, shortComment = 18, 40
+)
+
+func appendColoured(b []byte, text, colour string) []byte {
+	if colour == "" {
+		return append(b, text...)
+	}
+	return append(append(append(b, colour...), text...), terminal.Reset...)
+}
+
+// appendID appends the packet's id, as wide as the widest so far.
+func (w *LineWriter) appendID(b []byte, id uint64) []byte {
+	start := len(b)
+	if id != 0 {
+		b = strconv.AppendUint(append(b, " #"...), id, 10)
+	}
+	width := len(b) - start
+	w.idWidth = max(w.idWidth, width)
+	for ; width < w.idWidth; width++ {
+		b = append(b, ' ')
+	}
+	return b
 }
 
 // appendName appends the interface's name, padded to the widest so far.

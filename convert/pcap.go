@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -176,6 +177,7 @@ type pcapWriter struct {
 	packetForm
 	link  uint16
 	begun bool
+	empty uint16 // link type while there are no packets; 0 if that is not known
 }
 
 func createPcap(w io.Writer, _ WriteOptions) (PacketWriter, error) {
@@ -238,6 +240,14 @@ func (w *pcapWriter) WritePacket(p *capture.Packet) error {
 	return nil
 }
 
+// AddInterface says which link type a file has that is read before its first packet comes.
+func (w *pcapWriter) AddInterface(i *capture.Interface) (err error) {
+	if w.empty == 0 {
+		w.empty, err = pcapLinkType(i)
+	}
+	return cmp.Or(err, w.out.err)
+}
+
 // begin writes the file header once the link type is known.
 func (w *pcapWriter) begin(link uint16) error {
 	if w.begun {
@@ -255,9 +265,10 @@ func (w *pcapWriter) begin(link uint16) error {
 	return err
 }
 
-// Flush writes what is buffered. A file without packets gets the link type Ethernet.
+// Flush writes what is buffered. A file without packets gets the link type of the first interface, or
+// Ethernet.
 func (w *pcapWriter) Flush() error {
-	if err := w.begin(linkEthernet); err != nil {
+	if err := w.begin(cmp.Or(w.empty, linkEthernet)); err != nil {
 		return err
 	}
 	return w.out.flush()

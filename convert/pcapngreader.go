@@ -42,7 +42,9 @@ type pcapngReader struct {
 	// interfaces of the current section, indexed by id.
 	interfaces []*fileInterface
 	// described are the interfaces of all sections, each once.
-	described  []*capture.Interface
+	described []*capture.Interface
+	// numbers are the places of interfaces among those.
+	numbers    map[*capture.Interface]int
 	known      interfaceSet
 	statistics []capture.Statistics
 	item       Item

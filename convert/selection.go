@@ -11,6 +11,12 @@ import (
 type Selection struct {
 	// Views are the selected views; empty selects all.
 	Views []capture.View
+	// Interfaces are the selected interfaces, by their names or their numbers in Sources; empty
+	// selects all. A packet must fit both.
+	Interfaces []string
+	// Sources are the inputs. They must be known before the first packet is taken if Interfaces
+	// has numbers.
+	Sources []*Source
 	// Format is the format of the output. If it has room for only one view, only packets of
 	// one view and link type are taken: of the view that Consider found, otherwise of that of
 	// the first packet, but of what was sent only if Views asks for it. Nil takes all.
@@ -19,6 +25,7 @@ type Selection struct {
 	best  rank // that Consider found, 0 if it was not called
 	first *capture.Interface
 	left  []LeftOut
+	has   map[*capture.Interface]bool // whether Interfaces has it
 }
 
 // rank says how well an interface represents a capture in an output with room for one: the
@@ -85,6 +92,7 @@ func (s *Selection) Consider(r io.Reader, format *Format, o ReadOptions) {
 	if err != nil {
 		return
 	}
+	s.Sources = append(s.Sources, source)
 	for s.best != bestRank {
 		p, err := source.Next()
 		if err != nil {
@@ -117,7 +125,22 @@ func (s *Selection) TakesItem(item *Item) bool {
 
 // wants tells whether an interface's view is selected.
 func (s *Selection) wants(i *capture.Interface) bool {
-	return len(s.Views) == 0 || slices.Contains(s.Views, i.View)
+	return (len(s.Views) == 0 || slices.Contains(s.Views, i.View)) && (len(s.Interfaces) == 0 || s.names(i))
+}
+
+// names tells whether an interface's name or number is selected.
+func (s *Selection) names(i *capture.Interface) bool {
+	has, known := s.has[i]
+	if known {
+		return has
+	}
+	has = slices.Contains(s.Interfaces, i.Name()) ||
+		slices.ContainsFunc(s.Sources, func(of *Source) bool { return of.Has(i, s.Interfaces) })
+	if s.has == nil {
+		s.has = make(map[*capture.Interface]bool)
+	}
+	s.has[i] = has
+	return has
 }
 
 // reason is why the format has no room for a packet, whatever else it has; 0 if it has.

@@ -28,6 +28,9 @@ type SeriesLimits struct {
 // SeriesOptions are what a Series needs besides its first file.
 type SeriesOptions struct {
 	SeriesLimits
+	// Counted is the view whose packets SeriesLimits.Packets counts. A file goes on to take what the
+	// other views have of them, until the next one comes. Default: those of all views.
+	Counted capture.View
 	// Compression compresses the files. Default: none. Then Bytes are those on the disk.
 	Compression *Compression
 	// Next makes the target of the next file, which begins at that time.
@@ -54,6 +57,7 @@ type Series struct {
 	begins  time.Time
 	until   time.Time // zero if no time ends it
 	packets uint64    // in the current file
+	counted uint64    // those of them that SeriesLimits.Packets counts
 	files   int       // that were begun
 	written uint64    // in those before the current one
 	keys    []byte    // TLS keys, which each file begins with
@@ -109,7 +113,7 @@ func (s *Series) begin(to Target, at time.Time) (err error) {
 		}
 	}
 	s.file = NewFile(to, s.form)
-	s.begins, s.until, s.packets = at, time.Time{}, 0
+	s.begins, s.until, s.packets, s.counted = at, time.Time{}, 0, 0
 	s.files++
 	switch {
 	case s.o.Interval > 0:
@@ -162,7 +166,7 @@ func (s *Series) AddInterface(i *capture.Interface) error {
 // WritePacket writes a packet, into the next file if the current one is full.
 func (s *Series) WritePacket(p *capture.Packet) error {
 	at := time.Unix(0, p.Time)
-	if s.file != nil && s.full(at) {
+	if s.file != nil && s.full(at, s.counts(p)) {
 		if err := s.finish(); err != nil {
 			return err
 		}
@@ -176,11 +180,16 @@ func (s *Series) WritePacket(p *capture.Packet) error {
 	return s.file.WritePacket(p)
 }
 
-// full tells whether the current file has room for a packet of that time. A file without
-// packets always has.
-func (s *Series) full(at time.Time) bool {
+// counts tells whether a packet is one of those that SeriesLimits.Packets counts.
+func (s *Series) counts(p *capture.Packet) bool {
+	return s.o.Counted == 0 || p.Interface.View == s.o.Counted
+}
+
+// full tells whether the current file has no room for a packet of that time, which counts or not. A
+// file without packets always has.
+func (s *Series) full(at time.Time, counts bool) bool {
 	return s.packets > 0 && (s.over(at) ||
-		s.o.Packets > 0 && s.packets >= s.o.Packets ||
+		s.o.Packets > 0 && counts && s.counted >= s.o.Packets ||
 		s.o.Bytes > 0 && s.bytes() >= s.o.Bytes)
 }
 
@@ -247,6 +256,9 @@ func (s *Series) finish() error {
 // count counts a packet for the statistics of its part, as the capture does for the whole.
 func (s *Series) count(p *capture.Packet) {
 	s.packets++
+	if s.counts(p) {
+		s.counted++
+	}
 	of := s.parts[p.Interface]
 	if of == nil {
 		of = &part{at: p.Interface}

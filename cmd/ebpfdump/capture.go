@@ -33,7 +33,7 @@ type captureFlags struct {
 	echo, probe, isolate       bool
 	quiet, verbose             bool
 	immediate, failOnDrop      bool
-	hex, print                 bool
+	hex, print, json           bool
 	choices                    bool // only to be listed
 	filter                     filterFlags
 	series                     seriesFlags
@@ -41,6 +41,7 @@ type captureFlags struct {
 	reuseport                  reuseportFlags
 	decode                     decodeFlags
 	live                       liveFlags
+	groups                     []string // multicast, --join
 	words                      []string // the expression
 }
 
@@ -85,19 +86,21 @@ With --reuseport N there are N sockets at one address, one of which gets each
 packet. --reuseport-filter names the program that chooses it, whose maps get the
 sockets; the view select shows what it saw and what it chose.
 
-Without -o it prints one line a packet. Otherwise it writes pcapng, or what the
-file's name stands for: .json, or .pcap and .txt with room for one view. Stops
+Without -o it prints one line a packet, with its id (#4), by which comments name
+it, or with --json an object. Otherwise it writes pcapng, or what the file's
+name stands for: .json, or .pcap and .txt with room for one view. Stops
 at SIGINT, SIGTERM, SIGHUP or SIGQUIT; SIGUSR1 prints the counts.
 
 ` + privilegeHelp("capture"),
 		Example: `  ebpfdump capture --sock tcp --probe -o tcp.pcapng
-  ebpfdump capture --sock udp -l 0.0.0.0:5353 --duration 10s
+  ebpfdump capture --sock udp -l :5353 --join 224.0.0.251@eth0
   ebpfdump capture --sock udp --reuseport 4 --reuseport-filter pick.o
   ebpfdump capture --sock raw --proto icmp -o - | tshark -r -
   ebpfdump capture -D --pid nginx
 ` + liveExample,
 		Args: f.arguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			f.reuseport.given = cmd.Flags().Changed("reuseport")
 			capture := a.capture
 			switch {
 			case f.choices:
@@ -120,6 +123,7 @@ func (f *captureFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVarP(&f.choices, "list-interfaces", "D", false, "capture nothing, and list the kinds of socket or, with --pid or --cgroup, the sockets that there are")
 	f.live.register(flags)
 	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962);\nan interface, a path or @NAME, netlink groups, a vsock port for kinds without")
+	flags.StringSliceVar(&f.groups, "join", nil, "with udp and udp6: join the multicast `GROUP`, or GROUP@INTERFACE; with -l :PORT or without,\nthe socket is bound to the group, and its port may be shared")
 	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
 	flags.VarP(&f.output, "output", "o", "write to `FILE`, or pcapng to stdout if it is -")
 	flags.VarP(&f.output, "write", "w", "`FILE`, the same as --output")
@@ -141,6 +145,7 @@ func (f *captureFlags) register(flags *pflag.FlagSet) {
 	flags.BoolVar(&f.failOnDrop, "fail-on-drop", false, "exit with status 3 if the tap lost packets")
 	flags.BoolVarP(&f.hex, "hex", "x", false, "without -o or with --print, print each packet's bytes as well")
 	flags.BoolVar(&f.print, "print", false, "beside -o FILE, print a line for each packet as well")
+	flags.BoolVar(&f.json, "json", false, "without -o or with --print, print a JSON object for each packet, as in a .json file")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no counter and no closing lines")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print more about the capture itself, and closing lines of all views also if nothing was lost")
 }
@@ -160,6 +165,9 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 	if kind.Address() != "" {
 		p.config.Address = f.listen
 	} else if p.config.Listen, err = parseListen(f.listen, kind); err != nil {
+		return p, err
+	}
+	if err := f.multicast(&p); err != nil {
 		return p, err
 	}
 	if p.config.Protocol, err = parseProtocol(f.proto, kind); err != nil {
@@ -196,7 +204,7 @@ func (f captureFlags) plan() (p capturePlan, err error) {
 func (f captureFlags) group(p *capturePlan) (err error) {
 	kind := p.config.Kind
 	switch n := f.reuseport.sockets; {
-	case n < 0 || n > capture.MaxReuseport:
+	case n < 0 || n == 0 && f.reuseport.given || n > capture.MaxReuseport:
 		return usagef("--reuseport %d: a group has from 1 to %d sockets", n, capture.MaxReuseport)
 	case n > 0 && !kind.CanReuseport():
 		return usagef("--reuseport is for udp and udp6: of a %s it cannot be told which socket gets a packet", kind.Summary)
@@ -243,6 +251,9 @@ func (f captureFlags) common(p *capturePlan) (err error) {
 	}
 	if f.hex && f.output.text != "" && !f.print {
 		return usagef("-x prints packets on stdout: leave -o out, or read the file with tshark -x")
+	}
+	if err := f.checkJSON(); err != nil {
+		return err
 	}
 	if f.snaplen < 0 || f.snaplen > bpf.MaxSnaplen {
 		return usagef("-s %d: the snaplen must be from 1 to %d bytes, or 0 for all", f.snaplen, bpf.MaxSnaplen)
@@ -325,6 +336,7 @@ func parseListen(s string, kind *capture.Kind) (netip.AddrPort, error) {
 	if s == "" {
 		return kind.Loopback(), nil
 	}
+	given := s
 	if strings.HasPrefix(s, ":") { // all addresses, as in Go
 		anywhere := "0.0.0.0"
 		if kind.IPv6() {
@@ -337,7 +349,7 @@ func parseListen(s string, kind *capture.Kind) (netip.AddrPort, error) {
 		addr, err = netip.AddrPortFrom(ip, kind.Loopback().Port()), nil
 	}
 	if err != nil {
-		return addr, usagef("--listen %q is not ADDR:PORT, such as %s", s, kind.Loopback())
+		return addr, usagef("--listen %q is not ADDR:PORT, such as %s, or :PORT for all addresses", given, kind.Loopback())
 	}
 	if addr.Addr().Is4() == kind.IPv6() {
 		return addr, usagef("--listen %s does not fit a %s socket: give an address such as %s", s, kind.Name, kind.Loopback())
@@ -411,7 +423,11 @@ func (f captureFlags) wants(v capture.View) bool {
 
 // use describes what the flags ask for, to find the privileges that it needs.
 func (f captureFlags) use() privilege.Use {
-	listen, err := netip.ParseAddrPort(f.listen)
+	address := f.listen
+	if strings.HasPrefix(address, ":") {
+		address = "0.0.0.0" + address
+	}
+	listen, err := netip.ParseAddrPort(address)
 	account, _ := runAs(f.live.user)
 	return privilege.Use{
 		Command: "capture", Kind: f.sock, Probe: f.probe, Isolate: f.isolate,
@@ -452,12 +468,15 @@ func (a *app) capture(f captureFlags) (err error) {
 		if err != nil {
 			return source{}, withFlags(err)
 		}
+		if text := notJoined(&p.config); text != "" {
+			report.notice(text)
+		}
 		run := func(ctx context.Context, sink capture.Sink) error {
 			return runWithProbe(ctx, session, sink, f.probe)
 		}
 		return source{
 			Capture: session, on: p.config.Kind.Name + " " + session.Address(), run: run,
-			capabilities: session.Capabilities(f.probe),
+			sockets: joined(p.config.Groups), capabilities: session.Capabilities(f.probe), oneLink: isSocketsOwn(p.config.Views),
 		}, nil
 	})
 }
@@ -466,14 +485,24 @@ func (a *app) capture(f captureFlags) (err error) {
 type source struct {
 	capture.Capture
 	on      string   // what it listens on, for the message
-	sockets []string // sockets of other processes with the tap
+	sockets []string // sockets of other processes with the tap; multicast groups of an own one
 	run     func(context.Context, capture.Sink) error
 	// capabilities are the ones that it still needs.
 	capabilities []int
 	// signal passes on the first signal; nil if that signal ends the capture.
 	signal func(os.Signal)
-	// command: it starts a command, which may fail.
-	command bool
+	// command: it starts a command, which may fail, and calls the function that whenStarted is given
+	// once it runs.
+	command     bool
+	whenStarted func(func())
+	// oneLink: all that it captures fits into one pcap file, whatever comes.
+	oneLink bool
+}
+
+// isSocketsOwn tells whether a view is of what the socket's kind says, not of interfaces that are
+// still to be found.
+func isSocketsOwn(views []capture.View) bool {
+	return len(views) == 1 && (views[0] == capture.ViewKernel || views[0] == capture.ViewUser)
 }
 
 // record runs a capture up to the closing lines. It calls open only after the output is

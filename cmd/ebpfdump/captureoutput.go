@@ -46,7 +46,7 @@ type captureOutput struct {
 	held      heldPackets
 	keys      *tlsKeys      // nil without --tls-keys
 	processes *processes    // nil without --process-info
-	lines     *convert.File // beside a file, a line for each packet; nil if nobody wants them
+	lines     *convert.File // beside a file, a line or an object for each packet; nil if nobody wants them
 	// interfaces are those of the capture.
 	interfaces func() []*capture.Interface
 	// unread is called when nobody reads the output any more; nil if that is all the same.
@@ -65,12 +65,12 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 	out := &captureOutput{app: a, keys: p.keys, processes: p.processes}
 	switch p.output.text {
 	case "":
-		stdout, err := a.results()
+		lines, err := a.printed(&p)
 		if err != nil {
 			return nil, err
 		}
 		out.live, out.to = true, a.data
-		out.recordedFile = convert.NewStream(stdout, convert.Lines(convert.LineOptions{Hex: p.hex}))
+		out.recordedFile = lines
 	case "-":
 		if a.stdoutTerminal {
 			return nil, usagef("pcapng is no text for a terminal: give a file (-o FILE), pipe it on, or leave -o out for lines")
@@ -100,11 +100,11 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 			return nil, err
 		}
 		if p.print {
-			stdout, err := a.results()
+			lines, err := a.printed(&p)
 			if err != nil {
 				return nil, err
 			}
-			out.live, out.lines = true, convert.NewStream(stdout, convert.Lines(convert.LineOptions{Hex: p.hex}))
+			out.live, out.lines = true, lines
 		}
 		if p.form.OneView {
 			out.selection = &convert.Selection{Views: p.config.Views, Format: p.form}
@@ -174,20 +174,18 @@ func (out *captureOutput) begin(from source) error {
 	if err := out.Begin(convert.WriteOptions{Section: section(out.app.commandLine())}); err != nil {
 		return err
 	}
-	if out.selection != nil {
+	if out.selection != nil && !from.oneLink {
 		return nil // only the first packet tells what its header has
 	}
-	// A single interface may wait for its first packet. Several are written first,
-	// because reordercap cannot read a file that has them later.
-	if all := from.Interfaces(); len(all) > 1 {
-		for _, i := range all {
-			if err := out.AddInterface(i); err != nil {
-				return err
-			}
+	// Who opens the file while nothing has come yet finds a capture without packets.
+	for _, i := range from.Interfaces() {
+		if err := out.AddInterface(i); err != nil {
+			return err
 		}
 	}
 	// The command may fail to start, which must leave an older file untouched.
 	if from.command && out.file != nil && !out.live {
+		from.whenStarted(func() { _ = out.Release() }) // the next write returns the same error
 		return out.file.Reserve(out.Buffered())
 	}
 	return out.Release()

@@ -27,6 +27,7 @@ type convertFlags struct {
 	from, to        string
 	sock, src, dst  string
 	bootTime, views string
+	interfaces      []string
 	strict, quiet   bool
 	decodeAs        string
 }
@@ -106,6 +107,7 @@ clocks. What is left out of any output is counted in the closing lines.
 	flags.StringVar(&f.dst, "dst", "", "destination `ADDR` or ADDR:PORT, likewise")
 	flags.StringVar(&f.bootTime, "boot-time", "", "`TIME` that a trace's times count from: 2026-11-05T12:00:00Z, or seconds since the epoch (default 0)")
 	flags.StringVar(&f.views, "view", "", "`LIST` of views to take: "+capture.ViewNames()+" (default all that the output has room for)")
+	flags.StringSliceVar(&f.interfaces, "interface", nil, "take only the interfaces of pcapng with these `NAMES`, or numbers as tshark counts them (frame.interface_id)")
 	flags.StringVar(&f.decodeAs, "decode-as", "", "what went through unix streams is the protocol that Wireshark calls `NAME`, such as http or dbus")
 	flags.BoolVar(&f.strict, "strict", false, "stop at the first doubtful line, and fail if a capture is cut off")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no progress and no closing lines")
@@ -183,14 +185,14 @@ func (f convertFlags) forms() (from, to *convert.Format, err error) {
 }
 
 func (f convertFlags) selection(to *convert.Format) (convert.Selection, error) {
-	s := convert.Selection{Format: to}
+	s := convert.Selection{Format: to, Interfaces: f.interfaces}
 	if f.views == "" {
 		return s, nil
 	}
 	for name := range strings.SplitSeq(f.views, ",") {
 		view, ok := capture.ViewByName(strings.TrimSpace(name))
 		if !ok {
-			return s, usagef("there is no view %q: choose some of %s", name, capture.ViewNames())
+			return s, usagef("there is no view %q: choose some of %s; an interface that is none is chosen with --interface", name, capture.ViewNames())
 		}
 		s.Views = append(s.Views, view)
 	}
@@ -295,6 +297,7 @@ func (c *conversion) run() error {
 			return withHint(err)
 		}
 		c.sources = append(c.sources, source)
+		c.out.selection.Sources = append(c.out.selection.Sources, source)
 	}
 	items, err := convert.Merge(c.sources...)
 	if err != nil {

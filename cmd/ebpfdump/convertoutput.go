@@ -116,6 +116,9 @@ func (o *convertOutput) end() error {
 	if o.headless > 0 {
 		return errors.New("no packet has the header of its link type, and Wireshark refuses files without it")
 	}
+	if o.read > 0 && len(o.selection.Interfaces) > 0 {
+		return fmt.Errorf("none of the %s is of an interface that was asked for: there are %s", counted(o.read, "packet"), listedInterfaces(o.selection.Sources...))
+	}
 	if o.read > 0 {
 		if o.read == 1 {
 			return errors.New("the one packet is of no view that was asked for")

@@ -195,9 +195,14 @@ func (c *conversion) closingLines() {
 
 // leftOut says for which packets the output's form has no room.
 func (a *app) leftOut(s *convert.Selection) {
+	foreign := false
 	for _, left := range s.LeftOut() {
 		a.stderr.Line("%s of %s left out: %s %s",
 			counted(left.Packets, "packet"), interfaceName(left.Interface), s.Format.Name, leftOutReasons[left.Reason])
+		foreign = foreign || left.Reason == convert.ReasonLinkType && left.Interface.View == 0
+	}
+	if foreign && len(s.Sources) > 0 {
+		a.stderr.Line("--interface chooses the interface: there are %s", listedInterfaces(s.Sources...))
 	}
 }
 

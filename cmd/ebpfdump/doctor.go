@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -53,7 +52,7 @@ func (a *app) writeReport(report doctor.Report, asJSON bool) error {
 	if asJSON {
 		return terminal.WriteJSON(a.stdout, report, "  ")
 	}
-	colour := a.stdoutTerminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	colour := a.showsColours()
 	return report.Text(a.coloured(colour), colour)
 }
 

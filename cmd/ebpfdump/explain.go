@@ -34,6 +34,8 @@ type explainFlags struct {
 	peers []string
 	views string
 	lost  bool
+	// interfaces are those that are read, by name or number.
+	interfaces []string
 }
 
 func (a *app) explainCommand() *cobra.Command {
@@ -77,6 +79,7 @@ Exit status: 0 explained; 1 the file is damaged, or no capture of ebpfdump.`,
 	flags.StringSliceVar(&f.peers, "peer", nil, "show only packets from or to `ADDR[:PORT]`")
 	flags.BoolVar(&f.lost, "lost", false, "show only packets that did not arrive: that userspace did not get, or not whole, or the kernel dropped")
 	flags.StringVar(&f.views, "view", "", "show only packets that are in one of these views: a `LIST` of "+capture.ViewNames())
+	flags.StringSliceVar(&f.interfaces, "interface", nil, "read only the interfaces with these `NAMES`, or numbers as tshark counts them (frame.interface_id)")
 	flags.BoolVar(&f.json, "json", false, "print the findings as one JSON object, of a form that stays the same")
 	flags.StringVar(&f.html, "html", "", "write a page to `FILE`, or to stdout if it is -, and print no text")
 	flags.StringVar(&f.colour, "color", "auto", "colours: always, never, or auto for terminals without NO_COLOR, as `WHEN`")
@@ -182,11 +185,14 @@ func (a *app) explain(name string, f explainFlags) (err error) {
 	if f.connections == 0 {
 		options.Connections = -1
 	}
-	explanation, damage := explain.Read(source, options)
+	explanation, damage := explain.Read(f.chosen(source), options)
 	if input.ctx.Err() != nil {
 		return errStoppedReading
 	}
 	a.noteCutOff(source)
+	if err := f.missesInterfaces(name, source); err != nil {
+		return errors.Join(err, damage)
+	}
 	if explanation == nil {
 		return foreignHint(name, damage)
 	}
@@ -284,8 +290,7 @@ func (a *app) writeExplanation(e *explain.Explanation, f explainFlags, out *expl
 	if f.html != "" {
 		return nil
 	}
-	colour := f.colour == "always" ||
-		f.colour == "auto" && a.stdoutTerminal && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	colour := f.colour == "always" || f.colour == "auto" && a.showsColours()
 	if err := e.WriteText(coloured(out.stdout, colour), colour); err != nil {
 		return err
 	}

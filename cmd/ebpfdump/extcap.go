@@ -71,14 +71,14 @@ func extcapFields() []extcapField {
 	}
 }
 
-// extcapInterfaces are those that this kernel has.
+// extcapInterfaces are those that this kernel has, and lets have a filter.
 func extcapInterfaces() []extcap.Interface {
 	all := []extcap.Interface{
 		{Name: extcapPrefix + extcapProcess, Display: "eBPF socket filter: sockets of a running process"},
 		{Name: extcapPrefix + extcapCommand, Display: "eBPF socket filter: sockets of a command"},
 	}
 	for _, k := range capture.Kinds() {
-		if k.InKernel() {
+		if k.InKernel() && !k.RefusesFilters() {
 			all = append(all, extcap.Interface{Name: extcapPrefix + k.Name, Display: "eBPF socket filter: " + k.Summary})
 		}
 	}

@@ -17,6 +17,7 @@ import (
 // reuseportFlags open a group of sockets.
 type reuseportFlags struct {
 	sockets int
+	given   bool // --reuseport is
 	object  string
 	classic string
 }

@@ -51,6 +51,9 @@ that say nothing left out:
   owners                         pid, name, descriptors of each
   classic_filter                 instructions as tcpdump -ddd prints them
   ebpf_filter                    id, name, loaded; {} if it is not known which
+                                 if it is the tap of a capture, tap: ended, pid
+                                 of the capture, wraps (a filter is inside),
+                                 inside (id, name, loaded of that)
   filter_locked                  true: its owner has locked it (SO_LOCK_FILTER)
   reuseport                      sockets of the group; ebpf_program or
                                  classic_program if one chooses among them
@@ -192,6 +195,9 @@ func socketNotes(s *capture.Socket, instructions bool) []string {
 		note(s.Classic, "classic filter of %s%s", plural(len(s.Classic), "instruction", "instructions"), locked)
 	case s.Extended:
 		note(nil, "eBPF filter%s%s", programText(s.Filter), locked)
+		if s.Tap != nil {
+			note(nil, "  %s", tapText(s.Tap))
+		}
 	case s.Locked:
 		note(nil, "no filter%s", locked)
 	}
@@ -235,6 +241,26 @@ func programText(p capture.Program) string {
 		return ""
 	}
 	return fmt.Sprintf(" %d%s, loaded %s", p.ID, inParentheses(p.Name), p.Loaded.Format("2006-01-02 15:04:05"))
+}
+
+// tapText says whose tap it is.
+func tapText(t *capture.SocketTap) string {
+	text := "the tap of another ebpfdump"
+	switch {
+	case t.Ended:
+		text = "the tap of a capture that has ended"
+	case t.PID != 0:
+		text = fmt.Sprintf("the tap of a capture, process %d", t.PID)
+	}
+	switch {
+	case t.Inside.ID != 0:
+		text += ", with eBPF filter" + programText(t.Inside) + " inside"
+	case t.Wraps:
+		text += ", with a classic filter inside"
+	case t.Ended:
+		text += ": it lets everything through"
+	}
+	return text
 }
 
 func inParentheses(name string) string {

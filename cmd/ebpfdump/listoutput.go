@@ -171,6 +171,15 @@ type listedProgram struct {
 	ID     uint32 `json:"id,omitempty"`
 	Name   string `json:"name,omitempty"`
 	Loaded string `json:"loaded,omitempty"` // UTC, RFC 3339
+
+	Tap *listedTap `json:"tap,omitempty"`
+}
+
+type listedTap struct {
+	Ended  bool           `json:"ended"`
+	PID    int            `json:"pid,omitempty"`
+	Wraps  bool           `json:"wraps"`
+	Inside *listedProgram `json:"inside,omitempty"`
 }
 
 type listedReuseport struct {
@@ -215,6 +224,12 @@ func listed(s *capture.Socket) listedSocket {
 		l.Extended = &listedProgram{}
 		if s.Filter.ID != 0 {
 			l.Extended = listedProgramOf(s.Filter)
+		}
+		if t := s.Tap; t != nil {
+			l.Extended.Tap = &listedTap{Ended: t.Ended, PID: t.PID, Wraps: t.Wraps}
+			if t.Inside.ID != 0 {
+				l.Extended.Tap.Inside = listedProgramOf(t.Inside)
+			}
 		}
 	}
 	if s.ReuseportSockets > 0 {

@@ -149,7 +149,7 @@ func (f *liveFlags) contradiction(cmd *cobra.Command) error {
 	if cmd.Flags().Changed("sock") {
 		return f.besideOwn(cmd)
 	}
-	for _, name := range []string{"listen", "proto", "echo", "probe", "isolate"} {
+	for _, name := range []string{"listen", "join", "proto", "echo", "probe", "isolate"} {
 		if cmd.Flags().Changed(name) {
 			return usagef("--%s is for a socket that ebpfdump opens itself (--sock): it does not go with --pid, --cgroup and commands", name)
 		}
@@ -290,6 +290,13 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 			report.notice(socket + " has a filter already, and is left alone: --wrap-filter runs it inside the tap, --replace-filter takes its place")
 		}
 		config.LeftOut = func(sockets []string) { report.notice(leftOutLine(sockets)) }
+		started, ask := func() {}, config.Started
+		config.Started = func(pid int) {
+			if ask != nil {
+				ask(pid)
+			}
+			started()
+		}
 		live, err := a.openLive(config, f, p.keys)
 		if err != nil {
 			return source{}, withFlags(pointToList(err, config.PIDs))
@@ -300,7 +307,7 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 		}
 		from := source{Capture: live, on: live.Process(), sockets: live.Sockets(), run: run, capabilities: live.Capabilities()}
 		if len(f.live.command) > 0 {
-			from.command = true
+			from.command, from.whenStarted = true, func(do func()) { started = do }
 			from.signal = func(s os.Signal) {
 				report.stopped.Store(a.quiet)
 				report.notice("waiting for the command to end: another signal ends the capture")

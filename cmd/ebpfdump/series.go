@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,7 +40,7 @@ func (f *seriesFlags) register(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.size, "file-size", "C", "", "begin a new file after `SIZE`; a bare number is millions of bytes")
 	flags.StringVarP(&f.seconds, "rotate", "G", "", "begin a new file after `SECONDS`, or a time such as 1h; -o may have %Y%m%d%H%M%S and the like in it")
 	flags.IntVarP(&f.files, "files", "W", 0, "with -C keep the newest `N` files; with -G alone end after N")
-	flags.StringArrayVarP(&f.switches, "ring-buffer", "b", nil, "begin a new file, and keep so many: `WHAT` is duration:SECONDS, interval:SECONDS, filesize:KB, packets:N (of all views) or files:N, as for dumpcap")
+	flags.StringArrayVarP(&f.switches, "ring-buffer", "b", nil, "begin a new file, and keep so many: `WHAT` is duration:SECONDS, interval:SECONDS, filesize:KB, packets:N (of the kernel view, as -c, or of the first one of --view without it) or files:N, as for dumpcap")
 	flags.StringArrayVarP(&f.ends, "autostop", "a", nil, "end: `WHAT` is duration:SECONDS, filesize:KB, packets:N (of the kernel view, as -c) or files:N")
 	flags.StringVar(&f.compress, "compress", "", "compress what is written: `HOW` is zstd or gzip (default by the name: .zst, .gz)")
 }
@@ -351,6 +352,14 @@ func (f *seriesFile) Finish(failure error) error {
 	return f.File.Finish(failure)
 }
 
+// countedView is the view whose packets -b packets:N counts: the one that -c counts, if it is recorded.
+func countedView(views []capture.View) capture.View {
+	if slices.Contains(views, capture.ViewKernel) {
+		return capture.ViewKernel
+	}
+	return views[0]
+}
+
 // openSeries makes the output a series.
 func (out *captureOutput) openSeries(ctx context.Context, p capturePlan) error {
 	files := &fileSeries{app: out.app, name: p.output.text, kept: p.series.kept, one: p.series.Files == 1}
@@ -361,7 +370,7 @@ func (out *captureOutput) openSeries(ctx context.Context, p capturePlan) error {
 	out.series, out.file, out.to = files, first, first
 	out.recordedFile, err = convert.NewSeries(&seriesFile{first, files}, p.form, convert.SeriesOptions{
 		SeriesLimits: p.series.SeriesLimits, Compression: p.series.compression, Next: files.next,
-		Interfaces: func() []*capture.Interface { return out.interfaces() },
+		Interfaces: func() []*capture.Interface { return out.interfaces() }, Counted: countedView(p.config.Views),
 	})
 	return err
 }
