@@ -38,7 +38,7 @@ func readExpectations(name string) (expectations, error) {
 	return expected, nil
 }
 
-// parseExpectations parses lines of ID VERDICT. Its errors begin with the line number.
+// parseExpectations parses lines of ID VERDICT, or those that replay prints. Its errors begin with the line number.
 func parseExpectations(r io.Reader) (expectations, error) {
 	expected := make(expectations)
 	lines := bufio.NewScanner(r)
@@ -69,6 +69,12 @@ func parseExpectations(r io.Reader) (expectations, error) {
 }
 
 func parseExpectation(fields []string) (id uint64, e *expectation, err error) {
+	// A line of replay's own has id, length, verdict and what that means.
+	if words := strings.Join(fields[min(3, len(fields)):], " "); words == "keeps all" || strings.HasPrefix(words, "keeps all;") {
+		fields = []string{fields[0], "keep"}
+	} else if strings.HasPrefix(words, "keeps ") || strings.HasPrefix(words, "drops ") {
+		fields = []string{fields[0], fields[2]}
+	}
 	if len(fields) != 2 {
 		return 0, nil, errors.New("a line is a packet's id and its verdict, such as 3 drop")
 	}

@@ -24,6 +24,7 @@ import (
 // explainFlags are the flags of explain as given.
 type explainFlags struct {
 	packets int
+	summary bool
 	// How many connections are shown.
 	connections int
 	json        bool
@@ -74,6 +75,7 @@ Exit status: 0 explained; 1 the file is damaged, or no capture of ebpfdump.`,
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	flags.IntVarP(&f.packets, "packets", "c", 50, "show `N` packets one by one, 0 for all")
+	flags.BoolVar(&f.summary, "summary", false, "show no packet one by one: what the capture says as a whole, and its connections")
 	flags.IntVar(&f.connections, "connections", explain.DefaultConnections, "show when something came, was read or dropped in `N` connections, 0 for all;\nthose in which most was lost come before others")
 	flags.StringSliceVar(&f.ids, "id", nil, "show only packets with these `IDS`, such as 5 or 5-9,12")
 	flags.StringSliceVar(&f.peers, "peer", nil, "show only packets from or to `ADDR[:PORT]`")
@@ -95,6 +97,9 @@ func (f *explainFlags) check() error {
 	}
 	if f.packets < 0 {
 		return usagef("-c %d: give a number of packets, or 0 for all", f.packets)
+	}
+	if f.summary && f.chooses() {
+		return usagef("--summary shows no packets: leave it out, or what chooses them (--id, --peer, --lost, --view)")
 	}
 	if f.connections < 0 {
 		return usagef("--connections %d: give a number of connections, or 0 for all", f.connections)
@@ -179,7 +184,10 @@ func (a *app) explain(name string, f explainFlags) (err error) {
 		return err
 	}
 	options := explain.Options{Name: name, Packets: f.packets, Connections: f.connections, Choice: choice}
-	if f.packets == 0 {
+	switch {
+	case f.summary:
+		options.Packets = 0
+	case f.packets == 0:
 		options.Packets = -1
 	}
 	if f.connections == 0 {

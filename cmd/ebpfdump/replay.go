@@ -51,8 +51,9 @@ numbers, addresses, hex= and bytes, text, or JSON, as the types in the object
 say.
 
 With --expect it is a regression test. Each line of that file is a packet's id
-and its verdict: a number, keep (the whole packet) or drop. What follows a # is
-a comment; packets that are not in the file may have any verdict.
+and its verdict: a number, keep (the whole packet) or drop, or it is one that a
+replay has printed. What follows a # is a comment; packets that are not in the
+file may have any verdict.
 
 The filter sees each packet's bytes from offset 0, its length and protocol, and
 what the capture tells of __sk_buff: VLAN tag, mark, priority, hash,
