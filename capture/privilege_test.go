@@ -52,7 +52,7 @@ func targetConfined(args []string) error {
 }
 
 // What a session says it needs is enough to the end, and no more than the table
-// in README says.
+// in REFERENCE.md says.
 func TestCapabilities(t *testing.T) {
 	t.Parallel()
 	testutil.RequirePrivilege(t)

@@ -157,7 +157,7 @@ type advised struct {
 func (a *advised) Error() string { return a.text }
 func (a *advised) Unwrap() error { return a.err }
 
-// usual are the capabilities that ebpfdump's file has in README.
+// usual are the capabilities that REFERENCE.md gives ebpfdump's file.
 var usual = []string{"CAP_BPF", "CAP_NET_RAW"}
 
 // Hint is the step that gives ebpfdump all that it needs for a use, of which it lacks some.
