@@ -111,17 +111,8 @@ func newSession(config Config, place func(*Session) error) (_ *Session, err erro
 			s.Close()
 		}
 	}()
-	if config.Expression != nil && !config.Kind.HasIPPackets() {
-		return nil, fmt.Errorf("an Expression is about IP packets, and a %s has none", config.Kind.Summary)
-	}
-	if config.wants(ViewDrop) && !config.Kind.HasCgroupHooks() {
-		return nil, fmt.Errorf("what the kernel drops is recorded of internet sockets, not of a %s: choose views without %v", config.Kind.Summary, ViewDrop)
-	}
-	if config.wants(ViewCgroup) && !config.Kind.HasCgroupHooks() {
-		return nil, fmt.Errorf("the kernel runs no cgroup hook for a %s: choose views without %v", config.Kind.Summary, ViewCgroup)
-	}
-	if config.wants(ViewWire) && !config.Kind.HasCgroupHooks() {
-		return nil, fmt.Errorf("a %s has no address by which its packets are found on an interface: choose views without %v", config.Kind.Summary, ViewWire)
+	if err := config.checkViews(); err != nil {
+		return nil, err
 	}
 	s.tap, err = bpf.Open(bpf.Options{
 		RingSize: config.RingSize, Snaplen: config.Snaplen, Verdict: config.Verdict, WakeFirst: true,
@@ -209,6 +200,23 @@ func (c Config) withDefaults() Config {
 	}
 	c.Options = c.Options.withDefaults()
 	return c
+}
+
+// checkViews refuses what a kind of socket has no packets for.
+func (c *Config) checkViews() error {
+	switch {
+	case c.Expression != nil && !c.Kind.HasIPPackets():
+		return fmt.Errorf("an Expression is about IP packets, and a %s has none", c.Kind.Summary)
+	case c.Kind.HasCgroupHooks():
+		return nil
+	case c.wants(ViewDrop):
+		return fmt.Errorf("what the kernel drops is recorded of internet sockets, not of a %s: choose views without %v", c.Kind.Summary, ViewDrop)
+	case c.wants(ViewCgroup):
+		return fmt.Errorf("the kernel runs no cgroup hook for a %s: choose views without %v", c.Kind.Summary, ViewCgroup)
+	case c.wants(ViewWire):
+		return fmt.Errorf("a %s has no address by which its packets are found on an interface: choose views without %v", c.Kind.Summary, ViewWire)
+	}
+	return nil
 }
 
 // check refuses a Config for which no socket can be opened.

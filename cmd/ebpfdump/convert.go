@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
@@ -96,7 +97,11 @@ clocks. What is left out of any output is counted in the closing lines.
 			return a.convert(f)
 		},
 	}
-	flags := cmd.Flags()
+	f.register(cmd.Flags())
+	return cmd
+}
+
+func (f *convertFlags) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	flags.VarP(&f.output, "output", "o", "write to `FILE`, or to stdout if it is -")
 	flags.VarP(&f.output, "write", "w", "the same as --output")
@@ -111,7 +116,6 @@ clocks. What is left out of any output is counted in the closing lines.
 	flags.StringVar(&f.decodeAs, "decode-as", "", "what went through unix streams is the protocol that Wireshark calls `NAME`, such as http or dbus")
 	flags.BoolVar(&f.strict, "strict", false, "stop at the first doubtful line, and fail if a capture is cut off")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print no progress and no closing lines")
-	return cmd
 }
 
 func formNames(writable bool) string {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
@@ -84,7 +85,11 @@ kernel feature is missing; 5 a verdict is not the expected one.
 			return a.refusal(privilege.Use{Command: "replay"}.Advise(a.replay(args[0], f)), f.verbose)
 		},
 	}
-	flags := cmd.Flags()
+	f.register(cmd.Flags())
+	return cmd
+}
+
+func (f *replayFlags) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	f.filter.add(flags)
 	flags.StringVar(&f.as, "as", "", "give packets of another program's capture to the filter as a socket of `KIND` gets them")
@@ -92,21 +97,10 @@ kernel feature is missing; 5 a verdict is not the expected one.
 	flags.BoolVar(&f.json, "json", false, "print one JSON object a line, of a form that stays the same")
 	flags.BoolVarP(&f.quiet, "quiet", "q", false, "print only what differs from --expect, and no closing line")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "print all that the verifier says of a filter that it refuses")
-	return cmd
 }
 
 func (a *app) replay(name string, f replayFlags) (err error) {
-	verdict, err := f.filter.read()
-	if err != nil {
-		return err
-	}
-	if verdict == nil {
-		return usagef("which filter? Give --filter FILE.o, --filter-cbpf FILE or --verdict keep|drop|N")
-	}
-	if f.quiet && f.expect == "" {
-		return usagef("-q prints only what differs from --expect: give that as well")
-	}
-	as, err := asKind(f.as)
+	verdict, as, err := f.interpret()
 	if err != nil {
 		return err
 	}
@@ -165,6 +159,21 @@ func (a *app) replay(name string, f replayFlags) (err error) {
 		a.stderr.Line("%s%s: %d kept, %d truncated, %d dropped", counted(uint64(r.packets), "packet"), r.foreign.taken(), r.packets-r.trimmed-r.dropped, r.trimmed, r.dropped)
 	}
 	return expected.outcome(f.expect, r.never)
+}
+
+// interpret returns the filter, and the kind of socket that gets packets of other programs.
+func (f *replayFlags) interpret() (*bpf.Verdict, *capture.Kind, error) {
+	verdict, err := f.filter.read()
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case verdict == nil:
+		return nil, nil, usagef("which filter? Give --filter FILE.o, --filter-cbpf FILE or --verdict keep|drop|N")
+	case f.quiet && f.expect == "":
+		return nil, nil, usagef("-q prints only what differs from --expect: give that as well")
+	}
+	as, err := asKind(f.as)
+	return verdict, as, err
 }
 
 // nothing says why a capture has no packets for a filter.
