@@ -36,6 +36,8 @@ type extcapField struct {
 
 func ofKinds(kind *capture.Kind, _ string) bool { return kind != nil }
 
+func ofProcesses(kind *capture.Kind, _ string) bool { return kind == nil }
+
 func ofAll(*capture.Kind, string) bool { return true }
 
 func extcapFields() []extcapField {
@@ -53,9 +55,18 @@ func extcapFields() []extcapField {
 		{extcap.Argument{Name: "run", Display: "Command", Type: extcap.String, Required: true, Placeholder: "curl -s http://127.0.0.1/",
 			Tooltip: "a command line of sh, which is run and followed"}, "", func(_ *capture.Kind, name string) bool { return name == extcapCommand }},
 		{extcap.Argument{Name: "port", Display: "Port", Type: extcap.String, Placeholder: "all",
-			Tooltip: "only sockets whose own or peer's port it is"}, "--port", func(kind *capture.Kind, _ string) bool { return kind == nil }},
+			Tooltip: "only sockets whose own or peer's port it is"}, "--port", ofProcesses},
+		{extcap.Argument{Name: "unix-streams", Display: "Unix streams", Type: extcap.Check,
+			Tooltip: "unix streams as well, which no filter sees (views user and sent)"}, "--unix-streams", ofProcesses},
+		{extcap.Argument{Name: "decode-as", Display: "Decode unix streams as", Type: extcap.String, Placeholder: "http",
+			Tooltip: "unix streams as well, and Wireshark takes what goes through them for this protocol"}, "--decode-as", ofProcesses},
+		{extcap.Argument{Name: "process-info", Display: "Process information", Type: extcap.Check,
+			Tooltip: "names, command lines and users of the processes, for Wireshark after 4.6"}, "--process-info", ofProcesses},
 		{extcap.Argument{Name: "listen", Display: "Listen on", Type: extcap.String, Placeholder: "127.0.0.1:16962",
 			Tooltip: "address and port of the socket; an interface, a path or groups for kinds without"}, "--listen", ofKinds},
+		{extcap.Argument{Name: "join", Display: "Multicast groups", Type: extcap.String, Placeholder: "224.0.0.251@eth0",
+			Tooltip: "groups to join, each with an interface behind @ or without"}, "--join",
+			func(kind *capture.Kind, _ string) bool { return kind != nil && kind.CanJoin() }},
 		{extcap.Argument{Name: "proto", Display: "Protocol", Type: extcap.String, Placeholder: "tcp",
 			Tooltip: "IP protocol: tcp, udp, icmp or a number"}, "--proto",
 			func(kind *capture.Kind, _ string) bool { return kind != nil && kind.TakesProtocol() }},
