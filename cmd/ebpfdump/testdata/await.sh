@@ -2,7 +2,7 @@
 # and what went wrong is said.
 
 # A script's children have its output: whoever waits for its end waits for theirs.
-trap 'kill -9 $(jobs -p) 2>/dev/null' EXIT
+trap 'kill -9 $(jobs -p) 2>/dev/null || true' EXIT
 
 # What an earlier script has left would answer for what this one waits for, until its
 # children have opened theirs.
