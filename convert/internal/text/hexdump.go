@@ -3,7 +3,6 @@ package text
 import (
 	"bytes"
 	"errors"
-	"regexp"
 	"strconv"
 	"time"
 
@@ -228,10 +227,14 @@ func (r *Hexdump) parse() error {
 	return nil // printed beside the packets, such as a line about one
 }
 
-// titles are those of tshark, where it has more bytes than those of the frame.
-var titles = regexp.MustCompile(`^[^:]+ \(\d+ bytes?\):$`)
-
-func isTitle(text []byte) bool { return len(text) < 200 && titles.Match(text) }
+// isTitle tells whether a line is one of tshark's above bytes, where it has more than those of the
+// frame: "Reassembled TCP (1460 bytes):".
+func isTitle(text []byte) bool {
+	name, rest, found := bytes.Cut(text, []byte(" ("))
+	n := leadingDigits(rest)
+	unit := string(rest[n:])
+	return found && len(name) > 0 && !bytes.ContainsAny(name, ":") && n > 0 && (unit == " bytes):" || unit == " byte):")
+}
 
 // row adds the bytes of a row.
 func (r *Hexdump) row(line []byte, found row) error {
@@ -414,58 +417,104 @@ type clock struct {
 	undated bool
 }
 
-var (
-	dated   = regexp.MustCompile(`^(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d\.\d{1,9})`)
-	ofDay   = regexp.MustCompile(`^(?:\d+ )?(\d\d:\d\d:\d\d\.\d{1,9})(?: |$)`)
-	ofEpoch = regexp.MustCompile(`^(\d{9,10})\.(\d{1,9})(?: |$)`)
-	ofLog   = regexp.MustCompile(`\[ *(\d{1,9})\.(\d{6})\]`)
-)
-
-// read reads the time in a line, if there is one.
+// read reads the time that a line begins with, if there is one: a date with a time, a time of day, also
+// behind a number, or seconds since 1970.
 func (c *clock) read(line []byte) bool {
 	line = line[:min(len(line), maxLogged)]
-	if m := dated.FindSubmatch(line); m != nil {
-		t, err := time.ParseInLocation("2006-01-02 15:04:05", string(m[1])+" "+string(m[2]), time.Local)
-		if err != nil || t.Year() < 1970 || t.Year() > 2200 {
+	const date = len("2006-01-02")
+	if len(line) > date && line[4] == '-' && (line[date] == ' ' || line[date] == 'T') {
+		n := timeOfDay(line[date+1:])
+		t, err := time.ParseInLocation("2006-01-02 15:04:05", string(line[:date])+" "+string(line[date+1:date+1+n]), time.Local)
+		if n == 0 || err != nil || t.Year() < 1970 || t.Year() > 2200 {
 			return false
 		}
 		c.set(t.UnixNano())
 		return true
 	}
-	if m := ofDay.FindSubmatch(line); m != nil {
-		t, err := time.Parse("15:04:05", string(m[1]))
+	day := line
+	if n := leadingDigits(line); n > 0 && n < len(line) && line[n] == ' ' {
+		day = line[n+1:]
+	}
+	if n := timeOfDay(day); n > 0 && endsWord(day, n) {
+		t, err := time.Parse("15:04:05", string(day[:n]))
 		if err != nil {
 			return false
 		}
-		day := int64(t.Sub(time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC)))
-		if day+int64(12*time.Hour) < c.clock {
-			c.days += int64(24 * time.Hour)
-		}
-		c.clock, c.undated = day, true
-		c.set(c.days + day)
+		c.setOfDay(int64(t.Sub(time.Date(0, 1, 1, 0, 0, 0, 0, time.UTC))))
 		return true
 	}
-	if m := ofEpoch.FindSubmatch(line); m != nil {
-		c.set(parts(m[1], m[2]))
+	if seconds, fraction := decimal(line); (seconds == 9 || seconds == 10) && fraction > 0 && endsWord(line, seconds+1+fraction) {
+		c.set(parts(line[:seconds], line[seconds+1:seconds+1+fraction]))
 		return true
 	}
 	return false
 }
 
-// readLogged reads the time in a line of the kernel's log, or any other.
+// readLogged reads the time in a line of the kernel's log, "[   12.345678]", or any other.
 func (c *clock) readLogged(line []byte) {
 	line = line[:min(len(line), maxLogged)]
-	if m := ofLog.FindSubmatch(line); m != nil {
-		c.since(parts(m[1], m[2]))
-		return
+	for rest := line; ; {
+		_, after, found := bytes.Cut(rest, []byte("["))
+		if !found {
+			break
+		}
+		rest = after
+		stamp := bytes.TrimLeft(after, " ")
+		seconds, fraction := decimal(stamp)
+		if seconds > 0 && seconds <= 9 && fraction == 6 && bytes.HasPrefix(stamp[seconds+1+fraction:], []byte("]")) {
+			c.since(parts(stamp[:seconds], stamp[seconds+1:seconds+1+fraction]))
+			return
+		}
 	}
 	c.read(line)
 }
+
+// timeOfDay returns the length of a time of day with a fraction of up to nine digits, "15:04:05.678", 0 if
+// there is none.
+func timeOfDay(b []byte) int {
+	const whole = len("15:04:05.")
+	if len(b) <= whole || b[2] != ':' || b[5] != ':' || b[8] != '.' {
+		return 0
+	}
+	n := min(leadingDigits(b[whole:]), 9)
+	if n == 0 || leadingDigits(b) != 2 || leadingDigits(b[3:]) != 2 || leadingDigits(b[6:]) != 2 {
+		return 0
+	}
+	return whole + n
+}
+
+// decimal returns how many digits there are before and behind a point, of which up to nine count.
+func decimal(b []byte) (whole, fraction int) {
+	whole = leadingDigits(b)
+	if whole < len(b) && b[whole] == '.' {
+		fraction = min(leadingDigits(b[whole+1:]), 9)
+	}
+	return whole, fraction
+}
+
+func leadingDigits(b []byte) (n int) {
+	for n < len(b) && '0' <= b[n] && b[n] <= '9' {
+		n++
+	}
+	return n
+}
+
+// endsWord tells whether a word of n bytes ends there.
+func endsWord(b []byte, n int) bool { return n == len(b) || b[n] == ' ' }
 
 func parts(seconds, fraction []byte) int64 {
 	s, _ := strconv.ParseInt(string(seconds), 10, 64)
 	f, _ := strconv.ParseInt((string(fraction) + "000000000")[:9], 10, 64)
 	return s*1e9 + f
+}
+
+// setOfDay is set for a time of day, which begins another day if it is far before the last one.
+func (c *clock) setOfDay(t int64) {
+	if t+int64(12*time.Hour) < c.clock {
+		c.days += int64(24 * time.Hour)
+	}
+	c.clock, c.undated = t, true
+	c.set(c.days + t)
 }
 
 func (c *clock) set(t int64) { c.time, c.known = t, true }
