@@ -112,7 +112,7 @@ func readFilter(path string) ([]byte, error) {
 }
 
 // howToCompile is the next step for a file that is no BPF object.
-const howToCompile = "compile its source with clang -O2 -g -target bpf -c"
+const howToCompile = "compile its source with clang -O2 -g -target bpf -idirafter /usr/include/$(uname -m)-linux-gnu -c"
 
 // checkObject refuses files that are no BPF objects of this machine's byte order.
 func checkObject(path string, content []byte) error {

@@ -81,7 +81,7 @@ func TestReadVerdictRefuses(t *testing.T) {
 	}{
 		{"missing", filepath.Join(folder, "none.o"), "", false, "none.o: no such file or directory"},
 		{"a folder", folder, "", false, "is a directory"},
-		{"empty", write("empty.o", ""), "", false, "empty.o is no ELF object: compile its source with clang -O2 -g -target bpf -c"},
+		{"empty", write("empty.o", ""), "", false, "empty.o is no ELF object: compile its source with " + "clang -O2 -g -target bpf -idirafter /usr/include/$(uname -m)-linux-gnu -c"},
 		{"a source", write("x.c", "int main;"), "", false, "x.c is no ELF object"},
 		{"half an object", write("half.o", string(content[:100])), "", false, "half.o is a damaged ELF object"},
 		{"of another machine", exe, "", false, "and not for BPF: compile its source"},

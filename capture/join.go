@@ -122,8 +122,16 @@ func Join(config JoinConfig) (_ *Live, err error) {
 	if config.byDescriptor() {
 		return nil, fmt.Errorf("joining %s: %w", whose, &DescriptorError{config.Descriptors, "a socket that takes a filter"})
 	}
-	l.config.Notice(fmt.Sprintf("no socket of %s fits yet: those that are made from now on are taken", l.scope))
+	l.config.Notice(fmt.Sprintf("no socket of %s fits yet: those that are made from now on are taken%s", l.scope, l.withoutStreams()))
 	return l, nil
+}
+
+// withoutStreams says that unix streams do not fit, unless they were asked for.
+func (l *Live) withoutStreams() string {
+	if l.config.UnixStreams {
+		return ""
+	}
+	return " (unix streams, which no filter sees, only if they are asked for)"
 }
 
 // Start is Join for a command, which begins to run when Run is called. It is followed from its

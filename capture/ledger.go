@@ -92,8 +92,11 @@ type Account struct {
 	// After counts the packets that came after the last one that was asked for.
 	After uint64
 	// Unread counts the packets that passed the filter, and of which nothing more is known: a
-	// process has not read them yet, or they were dropped by sockets in Closed.
+	// process has not read them yet, they were dropped by sockets in Closed, or they were read by calls
+	// of which the ring had no room for a record.
 	Unread uint64
+	// CallsLost counts the records of receiving calls, of all the capture's sockets, that were lost.
+	CallsLost uint64
 	// Before counts those of Delivered that were in the receive queue before the socket got the
 	// tap.
 	Before uint64
@@ -126,6 +129,7 @@ func (a *Account) Add(b *Account) {
 	a.Unwanted += b.Unwanted
 	a.Unseen += b.Unseen
 	a.Closed += b.Closed
+	a.CallsLost = max(a.CallsLost, b.CallsLost)
 }
 
 // String is the account as one line. Terms that are usually zero are left out when they are.
@@ -139,7 +143,10 @@ func (a *Account) String() string {
 		}
 	}
 	unread := " + %d not read"
-	if a.again {
+	switch {
+	case a.CallsLost > 0:
+		unread = " + %d not read, or by calls whose records were lost"
+	case a.again:
 		unread = " + %d not read, or sent again when there was room"
 	}
 	term(" + %d delivered that the expression leaves out", a.Unwanted)
@@ -465,6 +472,7 @@ func (g *ledger) accounts(counts Counts) []*Account {
 		if g.drops != nil && counts.Drops.Lost() == 0 {
 			a.Closed = 0 // the kernel has told of each
 		}
+		a.CallsLost = counts.Calls.Lost()
 		all[n] = &a
 	}
 	return all

@@ -71,7 +71,7 @@ func (e usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// lossError says that packets were lost, with --fail-on-drop.
+// lossError says that records were lost, with --fail-on-drop: of packets, in any view, and of calls.
 type lossError struct{ lost uint64 }
 
 func (e lossError) Error() string {
@@ -79,7 +79,7 @@ func (e lossError) Error() string {
 	if e.lost == 1 {
 		were = "was"
 	}
-	return fmt.Sprintf("%s %s lost: a larger ring (-B) or a smaller snaplen (-s) may keep up", counted(e.lost, "packet"), were)
+	return fmt.Sprintf("%s of packets and calls %s lost: a larger ring (-B) or a smaller snaplen (-s) may keep up", counted(e.lost, "record"), were)
 }
 
 // differenceError says that something differs from before, or from what is expected.

@@ -39,6 +39,9 @@ type explainFlags struct {
 	interfaces []string
 }
 
+// pagePackets is how many packets a page has: so many lines, and bytes of a part of them, are less than 2 MB.
+const pagePackets = 10_000
+
 func (a *app) explainCommand() *cobra.Command {
 	var f explainFlags
 	cmd := &cobra.Command{
@@ -70,11 +73,16 @@ Exit status: 0 explained; 1 the file is damaged, or no capture of ebpfdump.`,
 			}
 			return noArguments(cmd, args[1:])
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return a.explain(args[0], f) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.html != "" && !cmd.Flags().Changed("packets") {
+				f.packets = pagePackets
+			}
+			return a.explain(args[0], f)
+		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.IntVarP(&f.packets, "packets", "c", 50, "show `N` packets one by one, 0 for all")
+	flags.IntVarP(&f.packets, "packets", "c", 50, fmt.Sprintf("show `N` packets one by one, 0 for all; a page has %d if it is not said", pagePackets))
 	flags.BoolVar(&f.summary, "summary", false, "show no packet one by one: what the capture says as a whole, and its connections")
 	flags.IntVar(&f.connections, "connections", explain.DefaultConnections, "show when something came, was read or dropped in `N` connections, 0 for all;\nthose in which most was lost come before others")
 	flags.StringSliceVar(&f.ids, "id", nil, "show only packets with these `IDS`, such as 5 or 5-9,12")
