@@ -154,6 +154,9 @@ func onlyProgram(path string, spec *ebpf.CollectionSpec, wanted purpose) (string
 			section = fmt.Sprintf("name the one that is meant, such as %s:%s, or %s", path, name, section)
 			break
 		}
+		if spec.Programs[name].Type == ebpf.SkReuseport {
+			section = "a program of this type chooses a socket of a reuseport group, and is no filter"
+		}
 	}
 	return "", &ChoiceError{fmt.Sprintf("%s has no %s, but %s: %s", path, wanted.name, programs(spec), section)}
 }

@@ -90,6 +90,7 @@ func TestReadVerdictRefuses(t *testing.T) {
 		{"none of that name", several, "third", true, "has no program third, but first (a socket filter), other (of type XDP), second (a socket filter), untyped ("},
 		{"another type", several, "other", true, "several.o:other is of type XDP, and a socket takes only a socket filter"},
 		{"no type and no name", object(t, "untyped", "-g"), "", true, `has no socket filter, but untyped (of no known type, section "firewall"): name the one that is meant, such as `},
+		{"a selector", object(t, "narrow", "-g"), "", true, "(of type SkReuseport): a program of this type chooses a socket of a reuseport group, and is no filter"},
 		{"no filter", object(t, "xdp", "-g"), "", true, `has no socket filter, but pass (of type XDP): put SEC("socket") before the filter's function`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

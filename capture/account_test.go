@@ -494,3 +494,18 @@ func discard(tb testing.TB, ns *Namespace) (name unix.Sockaddr) {
 	}
 	return name
 }
+
+// What was read by calls whose records were lost is not called unread.
+func TestAccountOfLostCalls(t *testing.T) {
+	t.Parallel()
+	a := Account{Kind: "udp", Seen: 5, Delivered: 2, Unread: 3}
+	for lost, want := range map[uint64]string{
+		0: "udp: 5 seen = 2 delivered + 0 dropped by the receive queue + 0 dropped by the filter + 3 not read",
+		4: "udp: 5 seen = 2 delivered + 0 dropped by the receive queue + 0 dropped by the filter + 3 not read, or by calls whose records were lost",
+	} {
+		a.CallsLost = lost
+		if got := a.String(); got != want {
+			t.Errorf("%d calls lost: %s", lost, got)
+		}
+	}
+}
