@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/convert/internal/text"
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
@@ -329,3 +330,16 @@ func fuzzHex(f *testing.F, form string) {
 
 func FuzzHexdump(f *testing.F)  { fuzzHex(f, "hexdump") }
 func FuzzHexLines(f *testing.F) { fuzzHex(f, "hexlines") }
+
+// A text in which something looks like a packet here and there is none of packets.
+func TestProse(t *testing.T) {
+	t.Parallel()
+	const line = "tcp:kernel 3 303132333435363738390a4500001c\n"
+	prose := strings.Repeat("What was read stands in the view of userspace.\n", 8)
+	if text.IsHexLines([]byte(prose + line)) {
+		t.Error("a line among nine is taken for packets")
+	}
+	if !text.IsHexLines([]byte(prose + line + line)) {
+		t.Error("two lines among ten are not")
+	}
+}

@@ -314,6 +314,9 @@ func (r *reporter) notAmongThem(c capture.Counts) {
 	if n := c.Calls.Lost(); n > 0 {
 		r.printf("what calls returned is not among them: %s lost", counted(n, "piece"))
 	}
+	if c.Tap.Seen == 0 && c.Delivered > 0 {
+		r.printf("what userspace got without a filter that sees it is not among them: %s", counted(c.Delivered, "packet"))
+	}
 	var whole []string
 	for _, b := range r.besides(c) {
 		if b.complete && !r.plan.verbose {

@@ -22,26 +22,35 @@ var errWords = errors.New("it has words, whose bytes are in the order of the mac
 // IsHexdump tells from the beginning of a file whether it has packets in rows of bytes, with an
 // offset before each.
 func IsHexdump(head []byte) bool {
-	return eachLine(head, func(line []byte) bool {
+	return anyLine(head, func(line []byte) bool {
 		r, ok := parseRow(line, nil)
 		return ok && !r.end && (r.value() == 0 || r.logged > 0 && len(r.offset) == 16) && len(r.data) > 1
 	})
 }
 
-// IsHexLines tells whether it has a packet in a line.
+// IsHexLines tells whether it has a packet in a line, and in at least one of eight: prose may have a
+// number that looks like one.
 func IsHexLines(head []byte) bool {
 	if bytes.Contains(head, []byte(KernelHead)) || bytes.Contains(head, []byte(UserHead)) {
 		return false
 	}
-	return eachLine(head, func(line []byte) bool {
+	lines, packets := 0, 0
+	anyLine(head, func(line []byte) bool {
 		_, text := tracePart(line)
-		_, ok := parseHexLine(text, nil)
-		return ok
+		if len(bytes.TrimSpace(text)) > 0 {
+			lines++
+		}
+		if _, ok := parseHexLine(text, nil); ok {
+			packets++
+		}
+		return false
 	})
+	return packets > 0 && packets*8 >= lines
 }
 
-// eachLine asks about the complete lines in the beginning of a file, and about one that may not be.
-func eachLine(head []byte, is func(line []byte) bool) bool {
+// anyLine tells whether a line in the beginning of a file is what is looked for. The last one may not be
+// complete.
+func anyLine(head []byte, is func(line []byte) bool) bool {
 	for line := range bytes.Lines(head) {
 		if len(line) <= maxLine && is(bytes.TrimRight(line, "\n")) {
 			return true
