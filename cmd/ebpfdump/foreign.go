@@ -97,7 +97,7 @@ func (f *foreign) why(reason offset.Reason) string {
 		}
 		return "what follows their link header is no packet of IP"
 	case offset.OtherProtocol:
-		return kind.Name + " sockets do not get packets of their protocol"
+		return "they are of another protocol than " + kind.Name + " sockets get"
 	case offset.Fragment:
 		return "they are fragments, and " + kind.Name + " sockets get what the kernel makes of them all"
 	case offset.Damaged:
