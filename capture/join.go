@@ -186,6 +186,8 @@ func (c *JoinConfig) check() error {
 		return errors.New("joining processes: JoinConfig.WrapFilter goes with neither a Verdict nor ReplaceFilter")
 	case c.WrapFilter && c.wants(ViewCgroup):
 		return errors.New("joining processes: JoinConfig.WrapFilter does not go with the view cgroup")
+	case c.UnixStreams && c.Expression != nil:
+		return errors.New("joining processes: an Expression is about IP packets, and UnixStreams have none")
 	case c.wants(ViewSelect):
 		return fmt.Errorf("joining processes: the view %v is only of a reuseport group that the capture has opened", ViewSelect)
 	}

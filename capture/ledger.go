@@ -275,6 +275,12 @@ func (p *outlet) account(missed, missedFiltered uint64) Account {
 	return a
 }
 
+// shortage is how many more packets the outlet's sockets have delivered and dropped than were recorded.
+func (p *outlet) shortage() uint64 {
+	a := p.account(0, 0)
+	return a.Unknown + a.Unseen
+}
+
 // ledger adds up what a capture has counted, in the same way for a Session and a Live: all
 // figures that are reported come from here.
 type ledger struct {
@@ -459,17 +465,27 @@ func (g *ledger) accounts(counts Counts) []*Account {
 	all := make([]*Account, len(g.outlets))
 	heir := g.heir()
 	_, ours := c.origin.(*own)
+	counted := func(p *outlet) bool { return !p.kind.stream && (ours || p.kind.readsFollowed()) }
+	// Whose the packets without a record are, is only known where more has become of them than was recorded.
+	rest := missed - min(missed, filtered) // of which the heir has the filtered ones
+	shares := make([]uint64, len(g.outlets))
 	for n, p := range g.outlets {
-		if p.kind.stream || !ours && !p.kind.readsFollowed() {
+		if counted(p) {
+			shares[n] = min(p.shortage(), rest)
+			rest -= shares[n]
+		}
+	}
+	for n, p := range g.outlets {
+		if !counted(p) {
 			continue
 		}
 		var a Account
 		if p == heir {
-			a = p.account(missed, filtered)
+			a = p.account(shares[n]+rest+min(missed, filtered), filtered)
 		} else {
-			a = p.account(0, 0)
+			a = p.account(shares[n], 0)
 		}
-		if g.drops != nil && counts.Drops.Lost() == 0 {
+		if g.drops != nil && counts.Drops.Lost()+counts.Drops.Unwanted == 0 {
 			a.Closed = 0 // the kernel has told of each
 		}
 		a.CallsLost = counts.Calls.Lost()

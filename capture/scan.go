@@ -424,6 +424,9 @@ func (s *scanner) chosen(p *process.Process, fd int, info *foreign) bool {
 	case unix.AF_INET, unix.AF_INET6:
 		return true
 	case unix.AF_UNIX:
+		if c.Expression != nil {
+			return false // they have no IP packets
+		}
 		return c.UnixStreams || info.typ != unix.SOCK_STREAM // whose filter never runs
 	}
 	return c.WrapFilter && info.filtered // as in onlyWrapped

@@ -343,3 +343,24 @@ func TestProse(t *testing.T) {
 		t.Error("two lines among ten are not")
 	}
 }
+
+// Editors of Windows put a byte order mark before the first row, and a carriage return behind each.
+func TestByteOrderMark(t *testing.T) {
+	t.Parallel()
+	const dump = "\ufeff0000  45 00 00 1c 00 01 00 00 40 11 00 00 7f 00 00 01\r\n0010  7f 00 00 01 00 35 00 35 00 08 00 00\r\n"
+	if !text.IsHexdump([]byte(dump)) {
+		t.Error("it is not known as rows of bytes")
+	}
+	format, _ := FormatByName("hexdump")
+	source, err := Open(strings.NewReader(dump), format, ReadOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := source.Next()
+	if err != nil || len(p.Data) != 28 {
+		t.Fatalf("%d bytes, %v", len(p.Data), err)
+	}
+	if p, err := source.Next(); err != io.EOF {
+		t.Errorf("%+v, %v", p, err)
+	}
+}

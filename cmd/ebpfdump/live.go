@@ -17,6 +17,7 @@ import (
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 const liveHelp = `
@@ -83,7 +84,15 @@ func loose(cmd *cobra.Command, args []string) error {
 	if _, err := exec.LookPath(args[0]); err == nil {
 		return usagef("%q is one argument too many: a command to run goes behind --, as in %s -- %s", args[0], cmd.CommandPath(), shellWords(args))
 	}
+	if expression := strings.Join(args, " "); isExpression(expression) {
+		return usagef("a capture filter (%s) chooses packets: of what? Give --sock KIND, --pid PID, or -- COMMAND", terminal.Plain(expression))
+	}
 	return noArguments(cmd, args)
+}
+
+func isExpression(text string) bool {
+	_, err := bpf.ParseExpression(text)
+	return err == nil
 }
 
 // wanted tells whether the user wants to capture from other processes.

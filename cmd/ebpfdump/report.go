@@ -388,7 +388,11 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	r.ledgers(c)
 	r.interfaceLines(c, statistics)
 	if v := r.plan.config.Verdict; v != nil {
-		r.printf("filter: %s dropped, %d truncated (%s)", counted(c.Tap.Dropped, "packet"), c.Trimmed, v.Name())
+		of := ""
+		if r.plan.config.Expression != nil {
+			of = " of those that are wanted"
+		}
+		r.printf("filter: %s dropped, %d%s truncated (%s)", counted(c.Tap.Dropped, "packet"), c.Trimmed, of, v.Name())
 	}
 	r.uncounted(c.Empty, "call", "returned an error or the end of a connection", capture.ViewUser)
 	r.uncounted(c.Failed, "send", "failed", capture.ViewSent)

@@ -51,6 +51,7 @@ func IsHexLines(head []byte) bool {
 // anyLine tells whether a line in the beginning of a file is what is looked for. The last one may not be
 // complete.
 func anyLine(head []byte, is func(line []byte) bool) bool {
+	head = bytes.TrimPrefix(head, byteOrderMark)
 	for line := range bytes.Lines(head) {
 		if len(line) <= maxLine && is(bytes.TrimRight(line, "\n")) {
 			return true

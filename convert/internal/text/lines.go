@@ -33,6 +33,9 @@ type lines struct {
 	refused error // the doubt that ends a strict text
 }
 
+// byteOrderMark is U+FEFF in UTF-8.
+var byteOrderMark = []byte("\ufeff")
+
 func newLines(in *window.Window, o Options) *lines {
 	t := &lines{in: in, options: o}
 	t.dumps.doubt, t.dumps.snaplen = t.doubt, o.Snaplen
@@ -115,7 +118,7 @@ func (t *lines) readLine() (line []byte, whole bool, err error) {
 			if n > maxLine {
 				return nil, true, nil
 			}
-			return bytes.TrimSuffix(b[:n], []byte{'\r'}), true, nil
+			return bytes.TrimSuffix(t.withoutMark(b[:n]), []byte{'\r'}), true, nil
 		}
 		if len(b) > maxLine {
 			t.line++
@@ -128,9 +131,17 @@ func (t *lines) readLine() (line []byte, whole bool, err error) {
 			}
 			t.in.Use(len(b))
 			t.line++
-			return b, false, nil
+			return t.withoutMark(b), false, nil
 		}
 	}
+}
+
+// withoutMark cuts the byte order mark that editors of Windows put before the first line of UTF-8.
+func (t *lines) withoutMark(line []byte) []byte {
+	if t.line == 1 {
+		return bytes.TrimPrefix(line, byteOrderMark)
+	}
+	return line
 }
 
 // skipLine skips the rest of a line of any length.
