@@ -76,7 +76,7 @@ struct freed {
 };
 
 /* As in expression.h, of the kernel's memory: of a packet in pieces only the first one is there. */
-__attribute__((noinline)) __s64 packet_word(struct freed *f, __s32 before, __u64 offset, __u32 size)
+__attribute__((noinline)) __s64 packet_word(struct freed *f, __s64 before, __u64 offset, __u32 size)
 {
 	__u32 word = 0;
 	__u16 half = 0;
@@ -402,7 +402,14 @@ static __attribute__((noinline)) int is_chosen(struct freed *f)
 {
 	struct first_bytes first = {};
 
-	return f->linear >= FIRST_MAX && !bpf_probe_read_kernel(&first, FIRST_MAX, (void *)f->network) && is_wanted(f, 0, &first);
+	if (f->linear < FIRST_MIN)
+		return 0;
+	if (f->linear < FIRST_MAX)
+		first.less = FIRST_LESS;
+	if (bpf_probe_read_kernel(&first, FIRST_MIN, (void *)f->network) ||
+	    (!first.less && bpf_probe_read_kernel(&first, FIRST_MAX, (void *)f->network)))
+		return 0;
+	return is_wanted(f, 0, &first);
 }
 
 SEC("tp_btf/kfree_skb")

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math/rand"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
@@ -19,10 +21,15 @@ func frames() [][]byte {
 	for range 200 {
 		payload := make([]byte, 20+random.Intn(100))
 		random.Read(payload)
+		cut := len(payload)
+		if random.Intn(4) == 0 {
+			cut = random.Intn(6)
+		}
 		binary.BigEndian.PutUint16(payload, []uint16{22, 53, 80, 443}[random.Intn(4)])
 		binary.BigEndian.PutUint16(payload[2:], []uint16{22, 53, 80, 443}[random.Intn(4)])
 		payload[12], payload[13] = 0x50, 1<<random.Intn(6)
 		protocol := []byte{1, 6, 6, 17, 17, 58}[random.Intn(6)]
+		payload = payload[:cut]
 		frame := append(make([]byte, 12), 0x08, 0x00)
 		if random.Intn(2) == 0 {
 			options := 4 * random.Intn(3)
@@ -79,7 +86,7 @@ func TestExpressionInKernel(t *testing.T) {
 			}
 			want := e.Wants(frame[14:], len(frame)-14)
 			if got := after.Unwanted == before.Unwanted; got != want {
-				t.Errorf("%q: % x: %v, should be %v", text, frame[14:64], got, want)
+				t.Errorf("%q: % x: %v, should be %v", text, frame[14:min(64, len(frame))], got, want)
 			}
 			if want {
 				chosen++
@@ -94,6 +101,49 @@ func TestExpressionInKernel(t *testing.T) {
 		if err := tap.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestExpressionNotes checks that a note has the first bytes of its packet, of whatever length that is.
+func TestExpressionNotes(t *testing.T) {
+	testutil.RequireRoot(t)
+	e, err := ParseExpression("less 20")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tap := mustOpen(t, Options{RingSize: 1 << 20, Expression: e, Notes: true})
+	receiver, sender := udpPair(t)
+	if err := tap.Attach(receiver); err != nil {
+		t.Fatal(err)
+	}
+	payload := make([]byte, 300)
+	rand.New(rand.NewSource(3)).Read(payload)
+	for size := range payload {
+		if err := unix.Send(sender, payload[:size], 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	from, err := unix.Getsockname(sender)
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := uint16(from.(*unix.SockaddrInet4).Port)
+	size := 0
+	readAll(t, tap, func(rec *Record) {
+		known := min(8+size, 128)
+		net := rec.NetHeader()
+		switch {
+		case !rec.Unwanted || rec.Hook != HookFilter || rec.Time == 0 || rec.Cookie == 0 || rec.Verdict != -1:
+			t.Errorf("%d bytes: %+v", size, rec)
+		case int(rec.Before) != 20 || int(rec.Len) != 28+size || len(rec.Data) != 20+known || len(net) != 20:
+			t.Errorf("%d bytes: %d of %d, %d before", size, len(rec.Data), rec.Len, rec.Before)
+		case !bytes.Equal(net, rec.Data[:20]) || net[9] != unix.IPPROTO_UDP || binary.BigEndian.Uint16(rec.Data[20:]) != port || !bytes.Equal(rec.Data[28:], payload[:known-8]):
+			t.Errorf("%d bytes: % x", size, rec.Data)
+		}
+		size++
+	})
+	if counters, err := tap.Counters(); err != nil || size != len(payload) || counters.Unwanted != uint64(size) || counters.Seen != uint64(size) {
+		t.Errorf("%d notes: %+v, %v", size, counters, err)
 	}
 }
 

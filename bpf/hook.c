@@ -170,13 +170,12 @@ static __attribute__((noinline)) int is_chosen(struct __sk_buff *skb)
 {
 	struct first_bytes first = {};
 
-	return !bpf_skb_load_bytes(skb, 0, &first, FIRST_MAX) && is_wanted(skb, 0, &first);
-}
-
-/* How many bytes are recorded. */
-static __always_inline __u32 room(const struct arrival *at)
-{
-	return at->hook & HOOK_UNWANTED ? NOTE_MAX + at->before : limit(at);
+	if (bpf_skb_load_bytes(skb, 0, &first, FIRST_MAX)) {
+		if (bpf_skb_load_bytes(skb, 0, &first, FIRST_MIN))
+			return 0;
+		first.less = FIRST_LESS;
+	}
+	return is_wanted(skb, 0, &first);
 }
 
 SEC("cgroup_skb/ingress")
@@ -186,6 +185,7 @@ int arrived(struct __sk_buff *skb)
 	struct counters *c;
 	struct bpf_sock *sk = skb->sk;
 	struct mark *mark;
+	int unwanted;
 
 	if (!sk)
 		return 1;
@@ -205,19 +205,29 @@ int arrived(struct __sk_buff *skb)
 	if (at.filter && bpf_map_lookup_elem(&wrappers, &at.filter))
 		return 1; /* the tap records it */
 	count(&c->seen);
-	if (selective && !is_chosen(skb) && !leave_out(c, &at))
+	unwanted = selective && !is_chosen(skb);
+	if (unwanted && !notes_unwanted) {
+		count(&c->unwanted);
 		return 1;
-	at.nonlinear = nonlinear(skb);
+	}
 	at.start = filter_offset(skb, at.family, at.type);
 	if (at.start > skb->len) {
 		count(&c->load_failed);
 		return 1;
 	}
+	if (unwanted) {
+		at.counters = c;
+		/* Where the socket has a filter of its own, that is asked about all of the packet. */
+		if (!at.filter && leave_note(skb, &at, at.start))
+			return 1;
+		at.hook |= HOOK_UNWANTED;
+	}
+	at.nonlinear = nonlinear(skb);
 	if (from_network) {
 		at.before = at.start;
 		at.start = 0;
 	}
-	record_packet(skb, c, &at, room(&at));
+	record_packet(skb, c, &at, limit(&at));
 	return 1;
 }
 
@@ -232,6 +242,7 @@ int departed(struct __sk_buff *skb)
 	struct bpf_sock *sk = skb->sk;
 	struct counters *c;
 	struct mark *mark;
+	int unwanted;
 
 	if (!sk)
 		return 1;
@@ -245,18 +256,24 @@ int departed(struct __sk_buff *skb)
 	if (!c)
 		return 1;
 	count(&c->seen);
-	if (selective && !is_chosen(skb)) {
-		if (!notes_sent) {
-			count(&c->unwanted);
-			return 1;
-		}
-		at.hook |= HOOK_UNWANTED;
+	unwanted = selective && !is_chosen(skb);
+	if (unwanted && !notes_sent) {
+		count(&c->unwanted);
+		return 1;
 	}
-	at.nonlinear = nonlinear(skb);
 	at.before = filter_offset(skb, at.family, at.type);
 	if (at.before > skb->len)
 		at.before = 0;
-	record_packet(skb, c, &at, room(&at));
+	if (unwanted) {
+		at.counters = c;
+		at.start = at.before;
+		if (leave_note(skb, &at, at.start))
+			return 1;
+		at.start = 0;
+		at.hook |= HOOK_UNWANTED;
+	}
+	at.nonlinear = nonlinear(skb);
+	record_packet(skb, c, &at, limit(&at));
 	return 1;
 }
 

@@ -39,6 +39,26 @@ type RecordHeader struct {
 	PktType uint32
 	// Protocol is the ethertype, in network byte order.
 	Protocol uint32
+	// Family is the socket's, unix.AF_INET or AF_INET6, in records of a Hook. The tap leaves
+	// it and the fields up to State 0.
+	Family uint16
+	// Type is unix.SOCK_STREAM, ...
+	Type uint16
+	// SocketProtocol is unix.IPPROTO_TCP, ...
+	SocketProtocol uint16
+	// LocalPort is the socket's, PeerPort that of its peer, 0 if it is not connected.
+	LocalPort uint16
+	PeerPort  uint16
+	// State is that of the socket, such as TCP_LISTEN (10).
+	State uint8
+	// Hook is where the packet was seen.
+	Hook uint8
+	// Before is how many of the first recorded bytes come before the offset 0 that a filter of
+	// the socket has: in records of packets that were sent, and with HookOptions.FromNetwork. In
+	// records of a Wire, how many come before the network header.
+	Before uint16
+	// NetLen is how many bytes of Net are filled in, or a negative errno.
+	NetLen int16
 	// Ifindex is the interface, 0 if there is none, and IngressIfindex the one that received
 	// the packet.
 	Ifindex        uint32
@@ -61,30 +81,10 @@ type RecordHeader struct {
 	// Nonlinear is how many of Len, the last ones, lie in fragments, which programs with direct
 	// access do not reach. Only a Hook tells.
 	Nonlinear uint32
-	// Family is the socket's, unix.AF_INET or AF_INET6, in records of a Hook. The tap leaves
-	// it and the fields up to State 0.
-	Family uint16
-	// Type is unix.SOCK_STREAM, ...
-	Type uint16
-	// SocketProtocol is unix.IPPROTO_TCP, ...
-	SocketProtocol uint16
-	// LocalPort is the socket's, PeerPort that of its peer, 0 if it is not connected.
-	LocalPort uint16
-	PeerPort  uint16
-	// State is that of the socket, such as TCP_LISTEN (10).
-	State uint8
-	// Hook is where the packet was seen.
-	Hook uint8
-	// LinkLen is how many bytes of Link are filled in, or a negative errno.
+	// LinkLen is the same for Link.
 	LinkLen int16
-	// NetLen is the same for Net.
-	NetLen int16
 	// Link holds the link header; see LinkHeader.
 	Link [14]uint8
-	// Before is how many of the first recorded bytes come before the offset 0 that a filter of
-	// the socket has: in records of packets that were sent, and with HookOptions.FromNetwork. In
-	// records of a Wire, how many come before the network header.
-	Before uint16
 	// Net holds the network header; see NetHeader.
 	Net [64]uint8
 }
@@ -119,8 +119,9 @@ const (
 // Record is a packet as the tap recorded it.
 type Record struct {
 	RecordHeader
-	// Unwanted says that the Expression leaves the packet out, and that this is a note of it, with
-	// no more than its first bytes.
+	// Unwanted says that the Expression leaves the packet out, and that this is a note of it. It has
+	// no more than the packet's first bytes, and nothing from Ifindex on but Net, unless the socket has
+	// a filter of its own that somebody may want to ask (Filter, with Family).
 	Unwanted bool
 	// Data holds the packet: Caplen bytes of the Len that it had.
 	Data []byte
@@ -133,6 +134,13 @@ const noteBit = 0x80
 
 const headerSize = int(unsafe.Sizeof(RecordHeader{}))
 
+// noteHead is how many bytes of a RecordHeader a note begins with, and noteSize the size of all of it: see
+// expression.h.
+const (
+	noteHead = int(unsafe.Offsetof(RecordHeader{}.Ifindex))
+	noteSize = noteHead + 40 + 128
+)
+
 // errRecord is wrapped by every error of Decode.
 var errRecord = errors.New("not a record of the tap")
 
@@ -142,11 +150,17 @@ func Decode(sample []byte, rec *Record) error {
 	if len(sample) < headerSize {
 		return fmt.Errorf("%w: %d bytes, at least %d expected", errRecord, len(sample), headerSize)
 	}
-	header := unsafe.Slice((*byte)(unsafe.Pointer(&rec.RecordHeader)), headerSize)
-	copy(header, sample)
+	header, bytes := unsafe.Slice((*byte)(unsafe.Pointer(&rec.RecordHeader)), headerSize), sample[headerSize:]
+	note := len(sample) == noteSize && sample[unsafe.Offsetof(rec.RecordHeader.Hook)]&noteBit != 0
+	if note {
+		bytes = sample[noteHead:]
+		clear(header[copy(header, sample[:noteHead]):])
+	} else {
+		copy(header, sample)
+	}
 	rec.Unwanted = rec.Hook&noteBit != 0
 	rec.Hook &^= noteBit
-	if room := len(sample) - headerSize; uint64(rec.Caplen) > uint64(room) {
+	if room := len(bytes); uint64(rec.Caplen) > uint64(room) {
 		return fmt.Errorf("%w: claims %d bytes of packet, has room for %d", errRecord, rec.Caplen, room)
 	}
 	if rec.Caplen > rec.Len {
@@ -155,11 +169,29 @@ func Decode(sample []byte, rec *Record) error {
 	if uint32(rec.Before) > rec.Len {
 		return fmt.Errorf("%w: %d bytes before offset 0 of a packet of %d", errRecord, rec.Before, rec.Len)
 	}
+	if note {
+		rec.findNet(bytes[:rec.Caplen])
+	}
 	if int(rec.LinkLen) > len(rec.Link) || int(rec.NetLen) > len(rec.Net) {
 		return fmt.Errorf("%w: headers of %d and %d bytes", errRecord, rec.LinkLen, rec.NetLen)
 	}
-	rec.Data = sample[headerSize : headerSize+int(rec.Caplen) : headerSize+int(rec.Caplen)]
+	rec.Data = bytes[:rec.Caplen:rec.Caplen]
 	return nil
+}
+
+// findNet takes the network header from the bytes of a note, where NetLen is its place.
+func (r *Record) findNet(bytes []byte) {
+	at := int(r.NetLen)
+	r.NetLen = 0
+	if at < 0 || at >= len(bytes) {
+		return
+	}
+	switch bytes = bytes[at:]; {
+	case bytes[0]>>4 == 4 && len(bytes) >= 20:
+		r.NetLen = int16(copy(r.Net[:], bytes[:min(max(int(bytes[0]&0xf)*4, 20), len(bytes))]))
+	case bytes[0]>>4 == 6 && len(bytes) >= 40:
+		r.NetLen = int16(copy(r.Net[:], bytes[:40]))
+	}
 }
 
 // LinkHeader is the packet's link header, 14 bytes, or nothing if there is none that the

@@ -46,7 +46,16 @@ struct record {
 	__s32 verdict;	       /* what the filter decided: bytes to keep, 0 drops. At HOOK_DROP the kernel's reason */
 	__u32 pkt_type;	       /* PACKET_HOST, PACKET_OUTGOING, ... */
 	__u32 protocol;	       /* ethertype, network byte order */
-	__u32 ifindex;	       /* 0 if the packet has no interface */
+	__u16 family;	       /* of the socket: AF_INET, AF_INET6; 0 unless at the cgroup hook */
+	__u16 type;	       /* SOCK_STREAM, ... */
+	__u16 socket_protocol; /* IPPROTO_TCP, ... */
+	__u16 local_port;      /* host byte order */
+	__u16 peer_port;       /* host byte order, 0 if not connected */
+	__u8 state;	       /* TCP_LISTEN, ... */
+	__u8 hook;	       /* HOOK_FILTER, ...; with HOOK_UNWANTED in a note */
+	__u16 before;	       /* bytes that come before the filter's offset 0 and are recorded as well; on an interface, those before the network header */
+	__s16 net_len;	       /* bytes in net[], or a negative errno */
+	__u32 ifindex;	       /* 0 if the packet has no interface. From here on a note is different, see expression.h */
 	__u32 ingress_ifindex; /* that received the packet */
 	__u32 hash;	       /* flow hash, 0 when not computed */
 	__u32 mark;
@@ -58,17 +67,8 @@ struct record {
 	__u32 gso_size;	  /* payload bytes of each segment, 0 without GSO */
 	__u32 gso_segs;
 	__u32 nonlinear; /* at a cgroup hook: of len, the last bytes, which direct access does not reach */
-	__u16 family;	       /* of the socket: AF_INET, AF_INET6; 0 unless at the cgroup hook */
-	__u16 type;	       /* SOCK_STREAM, ... */
-	__u16 socket_protocol; /* IPPROTO_TCP, ... */
-	__u16 local_port;      /* host byte order */
-	__u16 peer_port;       /* host byte order, 0 if not connected */
-	__u8 state;	       /* TCP_LISTEN, ... */
-	__u8 hook;	       /* HOOK_FILTER, ...; with HOOK_UNWANTED in a note */
-	__s16 link_len;	      /* bytes in link[], or a negative errno */
-	__s16 net_len;	      /* bytes in net[], or a negative errno */
+	__s16 link_len;	 /* bytes in link[], or a negative errno */
 	__u8 link[LINK_MAX];  /* from the link header on */
-	__u16 before;	      /* bytes that come before the filter's offset 0 and are recorded as well; on an interface, those before the network header */
 	__u8 net[NET_MAX];    /* from the network header on */
 };
 

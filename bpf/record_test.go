@@ -2,6 +2,7 @@ package bpf
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"testing"
 	"unsafe"
@@ -29,7 +30,23 @@ func TestDecode(t *testing.T) {
 		t.Errorf("headers of %d and %d bytes", len(rec.LinkHeader()), len(rec.NetHeader()))
 	}
 
+	// A note has the packet's bytes in the place of the fields from Ifindex on.
+	packet := append(bytes.Repeat([]byte{0x45}, 24), "abcdefgh"...)
+	in = RecordHeader{Len: 500, Caplen: 32, Before: 24, NetLen: 0, Cookie: 7, Hook: HookIngress | noteBit}
+	note := append(sample(in, nil)[:noteHead], append(packet, bytes.Repeat([]byte{0xff}, noteSize-noteHead-32)...)...)
+	if err := Decode(note, &rec); err != nil {
+		t.Fatal(err)
+	}
+	want := RecordHeader{Len: 500, Caplen: 32, Before: 24, NetLen: 20, Cookie: 7, Hook: HookIngress}
+	copy(want.Net[:], packet[:20])
+	if rec.RecordHeader != want || !rec.Unwanted || !bytes.Equal(rec.Data, packet) || cap(rec.Data) != 32 {
+		t.Errorf("decoded %+v, %q", rec.RecordHeader, rec.Data)
+	}
+
+	longer := bytes.Clone(note)
+	binary.NativeEndian.PutUint32(longer[unsafe.Offsetof(in.Caplen):], uint32(noteSize-noteHead)+1)
 	for name, bad := range map[string][]byte{
+		"note too long":   longer,
 		"empty":           nil,
 		"short":           sample(in, nil)[:headerSize-1],
 		"caplen too long": sample(RecordHeader{Len: 9, Caplen: 9}, []byte("abcdefgh")),
@@ -63,12 +80,17 @@ func TestRecordLayout(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	f.Add(sample(RecordHeader{Len: 11, Caplen: 3, NetLen: 20}, []byte("abcdefgh")))
 	f.Add([]byte{})
+	f.Add(sample(RecordHeader{Len: 111, Caplen: 100, NetLen: 14, Before: 3, Hook: noteBit}, make([]byte, noteSize-headerSize)))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var rec Record
 		if err := Decode(raw, &rec); err != nil {
 			return
 		}
-		if len(rec.Data) != int(rec.Caplen) || len(rec.Data) > len(raw)-headerSize {
+		head := headerSize
+		if len(raw) == noteSize && rec.Unwanted {
+			head = noteHead
+		}
+		if len(rec.Data) != int(rec.Caplen) || len(rec.Data) > len(raw)-head {
 			t.Errorf("%d bytes of data from %d", len(rec.Data), len(raw))
 		}
 		_, _ = rec.LinkHeader(), rec.NetHeader()

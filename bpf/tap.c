@@ -72,8 +72,8 @@ static __always_inline int begins(struct __sk_buff *skb, __u32 at, const struct 
 {
 	struct first_bytes here = {};
 
-	return !bpf_skb_load_bytes(skb, at, &here, FIRST_MAX) && here.first == bytes->first && here.second == bytes->second &&
-	       here.third == bytes->third;
+	return !bpf_skb_load_bytes(skb, at, &here, FIRST_MIN) && here.first == bytes->first && here.second == bytes->second &&
+	       (__u32)here.third == (__u32)bytes->third;
 }
 
 /* How many bytes the network header comes before the filter's offset 0, which depends on the kind
@@ -108,14 +108,26 @@ static __attribute__((noinline)) int before_offset_0(struct __sk_buff *skb, cons
 	return transport ? transport : ipv6_transport(skb);
 }
 
-/* Not inlined, because a socket's memory counts, and the stack of the tap itself is for the verdict. */
-static __attribute__((noinline)) int is_chosen(struct __sk_buff *skb)
+#define CHOSEN (1 << 30)
+#define NOT_IP (CHOSEN + 1)
+
+/* Returns CHOSEN, NOT_IP, or before_offset_0 of a packet that is not chosen. Not inlined, because a socket's
+ * memory counts, and the stack of the tap itself is for the verdict.
+ */
+static __attribute__((noinline)) int choose(struct __sk_buff *skb)
 {
 	struct first_bytes first = {};
+	int before;
 
-	if (!is_ip(skb->protocol) || load_net(skb, 0, &first, FIRST_MAX))
-		return 0;
-	return is_wanted(skb, before_offset_0(skb, &first), &first);
+	if (!is_ip(skb->protocol))
+		return NOT_IP;
+	if (load_net(skb, 0, &first, FIRST_MAX)) {
+		if (load_net(skb, 0, &first, FIRST_MIN))
+			return NOT_IP;
+		first.less = FIRST_LESS;
+	}
+	before = before_offset_0(skb, &first);
+	return is_wanted(skb, before, &first) ? CHOSEN : before;
 }
 
 SEC("socket")
@@ -123,7 +135,7 @@ int tap(struct __sk_buff *skb)
 {
 	struct arrival at;
 	struct counters *c;
-	int decided;
+	int decided, before;
 
 	/* Called first, because the verifier of 5.10 then accepts larger filters. The XOR makes
 	 * the result unknown: otherwise the verifier goes through all of the tap once for each
@@ -147,10 +159,15 @@ int tap(struct __sk_buff *skb)
 		at.hook = HOOK_SELECT;
 	at.decided = decided;
 	at.filter = wrapped;
-	if (selective && !is_chosen(skb)) {
-		if (leave_out(c, &at))
-			record_packet(skb, c, &at, NOTE_MAX);
-		return decided;
+	if (selective && (before = choose(skb)) != CHOSEN) {
+		if (!notes_unwanted) {
+			count(&c->unwanted);
+			return decided;
+		}
+		at.counters = c;
+		if (leave_note(skb, &at, before))
+			return decided;
+		at.hook |= HOOK_UNWANTED;
 	}
 	record_packet(skb, c, &at, snaplen);
 	return decided;

@@ -38,6 +38,15 @@ type tapRecord struct {
 	Verdict        int32
 	PktType        uint32
 	Protocol       uint32
+	Family         uint16
+	Type           uint16
+	SocketProtocol uint16
+	LocalPort      uint16
+	PeerPort       uint16
+	State          uint8
+	Hook           uint8
+	Before         uint16
+	NetLen         int16
 	Ifindex        uint32
 	IngressIfindex uint32
 	Hash           uint32
@@ -50,17 +59,8 @@ type tapRecord struct {
 	GsoSize        uint32
 	GsoSegs        uint32
 	Nonlinear      uint32
-	Family         uint16
-	Type           uint16
-	SocketProtocol uint16
-	LocalPort      uint16
-	PeerPort       uint16
-	State          uint8
-	Hook           uint8
 	LinkLen        int16
-	NetLen         int16
 	Link           [14]uint8
-	Before         uint16
 	Net            [64]uint8
 }
 

@@ -182,7 +182,12 @@ static __attribute__((noinline)) int is_chosen(struct __sk_buff *skb, int net)
 {
 	struct first_bytes first = {};
 
-	return !bpf_skb_load_bytes(skb, net, &first, FIRST_MAX) && is_wanted(skb, -net, &first);
+	if (bpf_skb_load_bytes(skb, net, &first, FIRST_MAX)) {
+		if (bpf_skb_load_bytes(skb, net, &first, FIRST_MIN))
+			return 0;
+		first.less = FIRST_LESS;
+	}
+	return is_wanted(skb, -net, &first);
 }
 
 SEC("socket")

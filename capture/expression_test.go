@@ -268,6 +268,34 @@ func sameBytes(a, b [][]byte) bool {
 	return slices.EqualFunc(a, b, bytes.Equal)
 }
 
+// TestExpressionOwnFilter checks that a socket's own filter is asked about long packets that are not wanted as well:
+// what it drops is not laid at the receive queue's door.
+func TestExpressionOwnFilter(t *testing.T) {
+	t.Parallel()
+	server := startTarget(t, "owner", "classic")
+	l := joinWith(t, JoinConfig{PIDs: []int{server.Process.Pid}, Options: Options{Views: []View{ViewKernel, ViewUser}, Expression: mustExpression(t, "less 100")}})
+	long := strings.Repeat(" and on", 60)
+	var got []string
+	sink := runLive(t, l, func() {
+		got = server.sendAll(t, server.dial(t, "udp", server.address), "keep"+long, "drop"+long, "keep", "drop", "trim"+long, "drop it again"+long, "last")
+	})
+	if n := len(sink.view(ViewKernel)); n != 3 || len(got) != 4 {
+		t.Errorf("%d packets in the kernel view, the process got %.40q", n, got)
+	}
+	all, err := l.Statistics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, st := range all {
+		if a := st.Account; a != nil && (a.Seen != 7 || a.Filtered != 3 || a.Delivered != 2 || a.Unwanted != 2) {
+			t.Errorf("%v", a)
+		}
+	}
+	if filters := l.OwnFilters(); len(filters) != 1 || filters[0].Unasked > 0 || filters[0].Dropped != 3 || filters[0].Trimmed != 1 {
+		t.Errorf("%+v", filters)
+	}
+}
+
 // TestExpressionRefused checks where an expression is refused.
 func TestExpressionRefused(t *testing.T) {
 	testutil.RequirePrivilege(t)
