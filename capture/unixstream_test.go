@@ -49,7 +49,7 @@ func TestCountedStreams(t *testing.T) {
 		}
 	}
 	if got := at(0, 0, 10, true); got.Known {
-		t.Errorf("a send of nobody knows which socket has the place %+v", got)
+		t.Errorf("a send of which the socket is not known has the place %+v", got)
 	}
 	if got := at(80, 0, 0, true); got.Known {
 		t.Errorf("a send of nothing has the place %+v", got)
