@@ -25,7 +25,8 @@ struct begun_call {
 	__u64 arguments[6];
 	__u64 sk;     /* address of the descriptor's struct sock, 0 if its beginning was missed */
 	__u64 cookie; /* that the socket had at the beginning */
-	__u64 placed; /* whether seq is known */
+	__u32 placed; /* whether seq is known */
+	__u32 inode;  /* that the socket had at the beginning */
 };
 
 struct {
@@ -72,6 +73,7 @@ static __always_inline int begins_to_receive(__u32 slot, struct begun_call *b)
 		return 0;
 	b->sk = (__u64)sk;
 	b->cookie = cookie_of(sk);
+	b->inode = inode_of(sk);
 	b->placed = next_byte(sk, &b->seq);
 	announce_unknown(slot, sk, b->cookie, b->arguments[0]);
 	return 1;
@@ -149,12 +151,8 @@ static __always_inline int received(__u32 slot, const struct begun_call *b, __s6
 		return 0;
 	__builtin_memcpy(r->arguments, b->arguments, sizeof(r->arguments));
 	describe_socket(&r->head, sk);
-	if (b->cookie && r->head.cookie != b->cookie) {
-		/* It was closed meanwhile, and another socket has its memory. */
-		__builtin_memset(&r->head.seq, 0, sizeof(r->head) - __builtin_offsetof(struct event, seq));
-		r->head.cookie = b->cookie;
+	if (forget_other(&r->head, b->cookie, b->inode, 0))
 		sk = 0;
-	}
 	if (result < 0) {
 		piece(slot, 0);
 		return 0;

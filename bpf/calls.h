@@ -78,7 +78,7 @@ struct event {
 	__u16 peer_port;  /* host byte order */
 	__u8 state;	  /* TCP_LISTEN, ... */
 	__u8 known;	  /* EVENT_... */
-	__u8 local[16];	  /* the socket's own address; IPv4 in the first four bytes */
+	__u8 local[16];	  /* the socket's own address; IPv4 in the first four bytes, as is a unix stream's inode_of, in native byte order */
 	__u8 peer[16];
 	__u8 comm[16];	  /* news only: the thread's name, terminated by a zero */
 	__u32 msg_flags;  /* as recvmsg and recvmmsg returned them, otherwise 0 */

@@ -20,7 +20,8 @@ type callsBegunCall struct {
 	Arguments [6]uint64
 	Sk        uint64
 	Cookie    uint64
-	Placed    uint64
+	Placed    uint32
+	Inode     uint32
 }
 
 type callsControls struct {

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -67,7 +68,7 @@ type EventHeader struct {
 	// Known has flags; methods return them.
 	Known uint8
 	// Local and Peer are the socket's addresses, IPv4 in the first four bytes; see the methods
-	// of Event of these names.
+	// of Event of these names, and Inode.
 	Local [16]uint8
 	Peer  [16]uint8
 	// Comm is the thread's name, in news only; see Command.
@@ -171,6 +172,15 @@ const RoomUnknown = 0x7fffffff
 // Local is the socket's own address: invalid if it is no internet socket, unspecified if it is
 // bound to none.
 func (e *Event) Local() netip.AddrPort { return e.address(e.EventHeader.Local, e.LocalPort) }
+
+// Inode is the number of a unix stream's inode (st_ino of fstat), which no other socket has until
+// there were 2^32 more; 0 for other sockets, and if the socket was closed before the call began.
+func (e *Event) Inode() uint32 {
+	if e.Family != unix.AF_UNIX || e.Type != unix.SOCK_STREAM {
+		return 0
+	}
+	return binary.NativeEndian.Uint32(e.EventHeader.Local[:])
+}
 
 // Peer is the address that the socket is connected to; invalid if it is not connected.
 func (e *Event) Peer() netip.AddrPort {

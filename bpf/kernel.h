@@ -37,6 +37,7 @@ struct signal_struct {
 
 struct inode {
 	__u16 i_mode;
+	unsigned long i_ino; /* of a socket at most 32 bits */
 } KERNEL;
 struct file {
 	struct inode *f_inode;
@@ -91,6 +92,7 @@ struct sk_filter {
 struct sock {
 	struct sock_common __sk_common;
 	struct sk_filter *sk_filter;
+	struct socket *sk_socket; /* 0 once it is released */
 	__u16 sk_type, sk_protocol;
 } KERNEL;
 struct inet_sock {
@@ -98,6 +100,7 @@ struct inet_sock {
 	__u16 inet_sport; /* own port, network byte order: unlike skc_num, not cleared when the connection ends */
 } KERNEL;
 struct socket {
+	struct file *file;
 	struct sock *sk;
 } KERNEL;
 struct inet_connection_sock {

@@ -24,6 +24,7 @@ struct begun_send {
 	__u64 arguments[6];
 	__u64 sk; /* address of the descriptor's struct sock */
 	__u64 cookie;
+	__u64 inode;
 	__u64 began; /* CLOCK_BOOTTIME */
 };
 
@@ -76,6 +77,7 @@ static __always_inline int begin_send(__u32 slot, struct begun_send *fresh)
 	}
 	fresh->sk = (__u64)sk;
 	fresh->cookie = cookie_of(sk);
+	fresh->inode = inode_of(sk);
 	fresh->began = bpf_ktime_get_boot_ns();
 	place_send(fresh, sk);
 	announce_unknown(slot, sk, fresh->cookie, descriptor_of(fresh));
@@ -232,13 +234,8 @@ static __always_inline int sent(__u32 slot, const struct begun_send *s, __s64 re
 	__builtin_memcpy(r->arguments, s->arguments, sizeof(r->arguments));
 	r->head.began = s->began;
 	describe_socket(&r->head, sk);
-	if (s->cookie && r->head.cookie != s->cookie) {
-		/* It was closed meanwhile, and another socket has its memory. */
-		__builtin_memset(&r->head.seq, 0, sizeof(r->head) - __builtin_offsetof(struct event, seq));
-		r->head.cookie = s->cookie;
-	} else if (s->placed && result >= 0) { /* what failed is nowhere in the stream */
+	if (!forget_other(&r->head, s->cookie, s->inode, 0) && s->placed && result >= 0) /* what failed is nowhere in the stream */
 		place_sent(slot, r, s, result);
-	}
 	record_sent(slot);
 	return 0;
 }

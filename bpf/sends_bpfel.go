@@ -22,6 +22,7 @@ type sendsBegunSend struct {
 	Arguments [6]uint64
 	Sk        uint64
 	Cookie    uint64
+	Inode     uint64
 	Began     uint64
 }
 

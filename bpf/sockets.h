@@ -19,7 +19,7 @@
  * news. The key is the cookie, and the value, for a listener, how many of the connections
  * that it accepts next may lack the mark, because they are older than it. A socket without
  * a cookie has its address as the key, which is larger than any cookie. Memory is reused,
- * so its value is its pair of ports (ports_of), to recognize another socket there.
+ * so its value is its pair of ports or its inode (ports_of), to recognize another socket there.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -45,11 +45,31 @@ static __always_inline __u16 own_port(struct sock *sk)
 	return bpf_ntohs(FIELD(inet, inet_sport));
 }
 
-/* Both ports, which tell a connection from a later one at the same address. */
+/* The inode of a unix stream's socket, 0 of others and of one that is released. The kernel makes a
+ * cookie only for those who ask, and memory and descriptors are reused at once; the number comes back
+ * after 2^32 others.
+ */
+static __attribute__((noinline)) __u32 inode_of(struct sock *sk)
+{
+	struct socket *socket;
+	struct inode *inode;
+	struct file *file;
+
+	if (!unix_streams && choose != CHOOSE_KNOWN)
+		return 0;
+	if (FIELD(sk, __sk_common.skc_family) != AF_UNIX || FIELD(sk, sk_type) != SOCK_STREAM)
+		return 0;
+	socket = FIELD(sk, sk_socket);
+	file = FIELD(socket, file);
+	inode = FIELD(file, f_inode);
+	return FIELD(inode, i_ino);
+}
+
+/* Both ports, which tell a connection from a later one at the same address, or the inode. */
 static __always_inline __u32 ports_of(struct sock *sk)
 {
 	if (!is_inet(FIELD(sk, __sk_common.skc_family)))
-		return 0;
+		return inode_of(sk);
 	return (__u32)own_port(sk) << 16 | FIELD(sk, __sk_common.skc_dport);
 }
 
@@ -84,8 +104,10 @@ static __attribute__((noinline)) void describe_socket(struct event *e, struct so
 	e->family = FIELD(sk, __sk_common.skc_family);
 	e->type = FIELD(sk, sk_type);
 	e->protocol = FIELD(sk, sk_protocol);
-	if (!is_inet(e->family))
+	if (!is_inet(e->family)) {
+		*(__u32 *)e->local = inode_of(sk);
 		return;
+	}
 	e->state = FIELD(sk, __sk_common.skc_state);
 	e->local_port = own_port(sk);
 	e->peer_port = bpf_ntohs(FIELD(sk, __sk_common.skc_dport));
@@ -97,6 +119,24 @@ static __attribute__((noinline)) void describe_socket(struct event *e, struct so
 	e->known |= EVENT_V6;
 	bpf_probe_read_kernel(e->local, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_rcv_saddr));
 	bpf_probe_read_kernel(e->peer, 16, __builtin_preserve_access_index(&sk->__sk_common.skc_v6_daddr));
+}
+
+/* Takes from an event what is not of the socket that a call began with, if that was closed meanwhile
+ * and another one has its memory. Returns whether it was. known is what the event has besides.
+ */
+static __always_inline int forget_other(struct event *e, __u64 cookie, __u32 inode, __u8 known)
+{
+	if (!(cookie && e->cookie != cookie) && !(inode && *(__u32 *)e->local != inode))
+		return 0;
+	__builtin_memset(&e->seq, 0, sizeof(*e) - __builtin_offsetof(struct event, seq));
+	e->known = known;
+	e->cookie = cookie;
+	if (inode) {
+		e->family = AF_UNIX;
+		e->type = SOCK_STREAM;
+		*(__u32 *)e->local = inode;
+	}
+	return 1;
 }
 
 #define TCP_SYN_SENT 2

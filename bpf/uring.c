@@ -247,6 +247,7 @@ int submitted(struct bpf_raw_tracepoint_args *args)
 	q->fixed = s.flags & SQE_FIXED_FILE || (call > CALL_ZEROCOPY && s.other_fd);
 	if (call <= CALL_ZEROCOPY) {
 		q->cookie = cookie_of(sk);
+		q->inode = inode_of(sk);
 		q->select = !!(s.flags & SQE_BUFFER_SELECT);
 		q->bundle = s.opcode == OP_RECV && s.ioprio & RECV_BUNDLE;
 		q->group = s.buf_group;
@@ -377,13 +378,8 @@ __attribute__((noinline)) int place_completion(__u32 slot, __s32 res)
 		return 0;
 	sk = (void *)q->sk;
 	describe_socket(&r->head, sk);
-	if (q->cookie && r->head.cookie != q->cookie) {
-		/* It was closed meanwhile, and another socket has its memory. */
-		__builtin_memset(&r->head.seq, 0, sizeof(r->head) - __builtin_offsetof(struct event, seq));
-		r->head.known = EVENT_RING;
-		r->head.cookie = q->cookie;
+	if (forget_other(&r->head, q->cookie, q->inode, EVENT_RING))
 		return 0;
-	}
 	if (res >= 0 && find_place(sk, q->cookie, res, q->flags & (MSG_PEEK | MSG_OOB), &r->head.seq))
 		r->head.known |= EVENT_SEQ;
 	return 0;
@@ -541,6 +537,7 @@ int woken(struct bpf_raw_tracepoint_args *args)
 	fresh.fd = -1;
 	fresh.sk = (__u64)sk;
 	fresh.cookie = cookie_of(sk);
+	fresh.inode = inode_of(sk);
 	fresh.select = !!(FIELD(req, flags) & SQE_BUFFER_SELECT);
 	flags = FIELD(m, flags);
 	fresh.multishot = !!(flags & RECV_MULTISHOT);

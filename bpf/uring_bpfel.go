@@ -96,6 +96,7 @@ type uringRequest struct {
 	Fd         int32
 	NameLen    uint32
 	ControlLen uint32
+	Inode      uint32
 	Group      uint16
 	Opcode     uint8
 	PartCount  uint8
@@ -104,7 +105,7 @@ type uringRequest struct {
 	Multishot  uint8
 	Fixed      uint8
 	Unseen     uint8
-	Pad        [7]uint8
+	Pad        [3]uint8
 }
 
 type uringRequestKey struct {

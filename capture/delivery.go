@@ -27,9 +27,8 @@ type delivery struct {
 	Ack      uint32 // TCP's sequence number of the next byte in the other direction
 	began    int64  // when a call that sends began, on the boot clock
 	pid, tid uint32
-	// descriptor tells a unix stream that has no cookie yet from others.
-	descriptor descriptor
-	lost       uint64 // calls that were lost since the previous delivery
+	inode    uint32 // of a unix stream; see Event.Inode
+	lost     uint64 // calls that were lost since the previous delivery
 }
 
 // batch is deliveries ordered by time, and the memory for their bytes and ancillary data.

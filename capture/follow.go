@@ -20,7 +20,6 @@ type follower struct {
 	lost     losses    // of events
 	spliced  uint64    // bytes
 	times    sendTimes
-	births   births
 	unsent   losses // of events of sends
 	moved    uint64 // bytes that were sent, of which only the number is known
 
@@ -119,9 +118,6 @@ func (f *follower) takeEvent(b *batch) {
 	case kind == bpf.CallIOUring:
 		f.live.uring.Store(true)
 	case kind == bpf.CallSocket || kind == bpf.CallAccept:
-		if e.Family == unix.AF_UNIX && e.Type == unix.SOCK_STREAM {
-			f.births.note(e.Pid, e.Fd)
-		}
 		f.live.scanner.ask(request{pid: int(e.Pid), fd: int(e.Fd), cookie: e.Cookie})
 	case kind == bpf.CallListen || kind == bpf.CallBind:
 		f.live.roster.news(e)
@@ -201,9 +197,7 @@ func (f *follower) delivery() (d delivery, ok bool) {
 	d = delivery{route: at, call: e.CallName(), pid: e.Pid, tid: e.Tid, lost: f.lost.since(e.Cpu, e.Lost)}
 	d.Time, d.Full, d.Cookie, d.Peek = int64(e.Time), int(max(e.Result, 0)), e.Cookie, e.Flags&unix.MSG_PEEK != 0
 	d.From, d.To = e.Peer(), e.Local()
-	if at.kind.Counted() {
-		d.descriptor = f.births.descriptor(e.Pid, e.Fd)
-	}
+	d.inode = e.Inode()
 	d.Seq, d.Sequenced = e.StreamPlace()
 	d.reception, d.callFlags = f.receptionOf(e, at.kind.stream), e.Flags
 	d.Ack = e.Ack
@@ -242,9 +236,7 @@ func (f *follower) send(at *route) delivery {
 	d.Time, d.Full, d.Cookie = f.times.of(int64(e.Began), int64(e.Time)), int(max(e.Result, 0)), e.Cookie
 	d.began = int64(e.Began)
 	d.From, d.To = e.Local(), e.Peer()
-	if at.kind.Counted() {
-		d.descriptor = f.births.descriptor(e.Pid, e.Fd)
-	}
+	d.inode = e.Inode()
 	if to := e.Destination(); to.IsValid() && !at.kind.stream {
 		d.To = to
 	}

@@ -8,10 +8,12 @@ type countedStreams struct {
 	recent, earlier streamSet
 }
 
-// streamSet finds streams by what is known of their sockets.
+// streamSet finds streams by what is known of their sockets. A socket gets its cookie when somebody
+// asks for it, most never do; its inode it has from the beginning. Of our own sockets, only the cookie
+// is known.
 type streamSet struct {
-	byCookie     map[uint64]*countedStream
-	byDescriptor map[descriptor]*countedStream
+	byInode  map[uint32]*countedStream
+	byCookie map[uint64]*countedStream
 }
 
 // countedStream is where the two directions of a stream have got to.
@@ -20,37 +22,7 @@ type countedStream struct {
 	out, in        stream
 }
 
-// descriptor is one of a process. born tells the sockets apart that have it one after the other, as
-// far as there was news of them.
-type descriptor struct {
-	pid  uint32
-	fd   int32
-	born uint64
-}
-
-// births counts the unix streams that there was news of.
-type births struct {
-	count uint64
-	of    map[descriptor]uint64 // by those that born is 0 of
-}
-
-// note takes news of a new socket.
-func (b *births) note(pid uint32, fd int32) {
-	if b.of == nil || len(b.of) >= flowsLimit {
-		b.of = make(map[descriptor]uint64)
-	}
-	b.count++
-	b.of[descriptor{pid: pid, fd: fd}] = b.count
-}
-
-func (b *births) descriptor(pid uint32, fd int32) descriptor {
-	d := descriptor{pid: pid, fd: fd}
-	d.born = b.of[d]
-	return d
-}
-
-// of finds the stream of a delivery, or makes it. A socket gets its cookie when somebody asks for
-// it, which may be later than its first bytes: until then its descriptor stands for it.
+// of finds the stream of a delivery, or makes it.
 func (s *countedStreams) of(d *delivery) *countedStream {
 	found := s.recent.find(d)
 	if found == nil {
@@ -62,35 +34,40 @@ func (s *countedStreams) of(d *delivery) *countedStream {
 	if found.cookie == 0 {
 		found.cookie = d.Cookie
 	}
-	if s.recent.byDescriptor == nil || max(len(s.recent.byCookie), len(s.recent.byDescriptor)) >= flowsLimit/2 {
-		s.earlier, s.recent = s.recent, streamSet{make(map[uint64]*countedStream), make(map[descriptor]*countedStream)}
+	if s.recent.byInode == nil || max(len(s.recent.byCookie), len(s.recent.byInode)) >= flowsLimit/2 {
+		s.earlier, s.recent = s.recent, streamSet{make(map[uint32]*countedStream), make(map[uint64]*countedStream)}
 	}
 	if d.Cookie != 0 {
 		s.recent.byCookie[d.Cookie] = found
 	}
-	if d.pid != 0 {
-		s.recent.byDescriptor[d.descriptor] = found
+	if d.inode != 0 {
+		s.recent.byInode[d.inode] = found
 	}
 	return found
 }
 
+// find finds the stream of a delivery. The number of an inode comes back in the end, the cookie never.
 func (s *streamSet) find(d *delivery) *countedStream {
 	if found := s.byCookie[d.Cookie]; found != nil && d.Cookie != 0 {
 		return found
 	}
-	if d.pid == 0 {
+	if d.inode == 0 {
 		return nil
 	}
-	found := s.byDescriptor[d.descriptor]
+	found := s.byInode[d.inode]
 	if found != nil && found.cookie != 0 && d.Cookie != 0 && found.cookie != d.Cookie {
 		return nil
 	}
 	return found
 }
 
+// identified tells whether it is known which socket a delivery is of: not of one that was closed while
+// a call was on the way that is older than the capture.
+func (d *delivery) identified() bool { return d.Cookie != 0 || d.inode != 0 }
+
 // sent sets the place of what was sent.
 func (s *countedStreams) sent(p *Packet, d *delivery) {
-	if d.err != nil || d.Full == 0 {
+	if d.err != nil || d.Full == 0 || !d.identified() {
 		return
 	}
 	at := s.of(d)
@@ -99,7 +76,7 @@ func (s *countedStreams) sent(p *Packet, d *delivery) {
 
 // read sets the place of what was read. What was only peeked at comes again.
 func (s *countedStreams) read(p *Packet, d *delivery) {
-	if d.err != nil || d.Peek || d.Full == 0 && !d.end {
+	if d.err != nil || d.Peek || d.Full == 0 && !d.end || !d.identified() {
 		return
 	}
 	at := s.of(d)
