@@ -61,12 +61,15 @@ func (c *copier) writeItem(item *Item) error {
 	if item.block != nil && item.block.time == timeNone && item.Packet != nil {
 		c.left.leave(timelessPackets)
 	}
-	if item.Packet != nil && c.format.keeps&(1<<longPackets) == 0 && c.cuts(item.Packet) {
-		if limitOf(item.Packet.Interface) == snaplen {
-			c.left.leave(longPackets)
-		} else {
-			c.left.leave(longestPackets)
-		}
+	switch {
+	case item.Packet == nil:
+	case item.cut:
+		c.left.leave(longPackets)
+	case c.format.keeps&(1<<longPackets) != 0 || !c.cuts(item.Packet):
+	case limitOf(item.Packet.Interface) == snaplen:
+		c.left.leave(longPackets)
+	default:
+		c.left.leave(longestPackets)
 	}
 	if c.items != nil {
 		return c.items.writeItem(item, &c.left)

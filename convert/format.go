@@ -262,6 +262,13 @@ func (s *Source) Interfaces() []*capture.Interface {
 	return nil
 }
 
+// Decodes tells whether the part of the file that was read has an interface that
+// ReadOptions.DecodeAs is for.
+func (s *Source) Decodes() bool {
+	r, is := s.Reader.(*pcapngReader)
+	return is && slices.ContainsFunc(r.described, isDecodable)
+}
+
 // CutOff tells where the file ended in the middle of a block, if it did and ReadOptions
 // allowed it.
 func (s *Source) CutOff() (at CutOff, ok bool) {

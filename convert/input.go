@@ -36,7 +36,7 @@ type CutOff struct {
 	// Name is the input's name, as ReadOptions gave it.
 	Name string
 	// Offset is the byte offset of the incomplete block, and Rest how many bytes of it
-	// there are.
+	// there are: none if a compressed stream breaks off between blocks.
 	Offset, Rest int64
 	// Packets counts the packets before it.
 	Packets uint64
@@ -44,11 +44,17 @@ type CutOff struct {
 
 // String is a sentence for people.
 func (c CutOff) String() string {
-	packets := "1 packet"
+	bytes, packets := "byte", "1 packet"
+	if c.Rest != 1 {
+		bytes = "bytes"
+	}
 	if c.Packets != 1 {
 		packets = fmt.Sprintf("%d packets", c.Packets)
 	}
-	return fmt.Sprintf("%s: the file ends in the middle of a block, %d bytes after its beginning: read up to there, %s", c.Name, c.Rest, packets)
+	if c.Rest == 0 {
+		return fmt.Sprintf("%s: the compressed stream breaks off: read up to there, %s", c.Name, packets)
+	}
+	return fmt.Sprintf("%s: the file ends in the middle of a block, %d %s after its beginning: read up to there, %s", c.Name, c.Rest, bytes, packets)
 }
 
 // cutOff ends an input that is truncated. What is left of it is in the window.

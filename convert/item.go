@@ -16,6 +16,8 @@ type Item struct {
 	Packet *capture.Packet
 	// block is the item's block in a pcapng file, nil in other formats.
 	block *block
+	// cut says that the packet had more bytes in the text, of which the reader has kept snaplen.
+	cut bool
 }
 
 // Interface is the interface that a block other than a packet describes or counts for. It
@@ -40,12 +42,14 @@ type ItemReader interface {
 // packetItems are the items of a format that holds only packets.
 type packetItems struct {
 	Reader
+	text bool
 	item Item
 }
 
 func (r *packetItems) NextItem() (*Item, error) {
 	p, err := r.Next()
 	r.item.Packet = p
+	r.item.cut = r.text && p != nil && len(p.Data) == snaplen && p.Len > snaplen
 	return &r.item, err
 }
 
@@ -54,7 +58,7 @@ func itemsOf(r Reader) ItemReader {
 	if items, ok := r.(ItemReader); ok {
 		return items
 	}
-	return &packetItems{Reader: r}
+	return &packetItems{Reader: r, text: isTextReader(r)}
 }
 
 // block is a block of a pcapng file, in the file's own encoding.

@@ -155,6 +155,13 @@ func (o Omission) String() string {
 	return strings.NewReplacer("{n}", strconv.FormatUint(o.Count, 10), "{form}", o.form).Replace(text)
 }
 
+// What is what was left out, with its number, if the format has no room for it: the rest of the sentence is
+// the same for all then.
+func (o Omission) What() string {
+	what, _, _ := strings.Cut(o.String(), " left out: ")
+	return what
+}
+
 // omissions lists what was counted, for a format of that name.
 func (l *omissionCounts) omissions(form string) (all []Omission) {
 	for m, n := range l {

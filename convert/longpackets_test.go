@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
@@ -63,6 +64,33 @@ func TestLongPacketsOfSomeLinkTypes(t *testing.T) {
 			run(t, "tcpdump", "-r", path, "-w", filepath.Join(t.TempDir(), "read"))
 			if len(packetsOf(t, path)) != len(sizes) {
 				t.Errorf("%s of link type %d is not read to its end", form, link)
+			}
+		}
+	}
+}
+
+// TestLongPacketsOfTexts has packets of texts that are longer than any that is kept: it is said of each once,
+// also where the header before the bytes makes it longer still, and in every form.
+func TestLongPacketsOfTexts(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{snaplen, snaplen + 16} {
+		var dump strings.Builder
+		for at := 0; at < size; at += 16 {
+			fmt.Fprintf(&dump, "%08x: %s\n", at, strings.Repeat("4500 ", 8))
+		}
+		for _, name := range []string{"packet", "raw", "udp", "unix-dgram"} {
+			kind, ok := capture.KindByName(name)
+			if !ok {
+				t.Fatal(name)
+			}
+			for _, form := range []string{"pcapng", "json"} {
+				_, leftOut := copyRead(t, form, Section{}, ReadOptions{Name: "in", Kind: kind}, []byte(dump.String()))
+				cut := slices.Contains(leftOut, "1 packet cut to 262144 bytes: Wireshark refuses files that have longer ones")
+				// A header that is put before as many bytes as fit does not.
+				want := size > snaplen || form == "pcapng" && name != "packet" && name != "raw"
+				if cut != want {
+					t.Errorf("%d bytes of %s in %s: left out %q", size, name, form, leftOut)
+				}
 			}
 		}
 	}

@@ -25,6 +25,15 @@ func openHexLines(in *window.Window, o ReadOptions) (Reader, error) {
 	return text.NewHexLines(in, o.text()), nil
 }
 
+// isTextReader tells whether a reader is one of texts, which keeps snaplen bytes of a packet.
+func isTextReader(r Reader) bool {
+	switch r.(type) {
+	case *text.Trace, *text.Server, *text.Pair, *text.Hexdump:
+		return true
+	}
+	return false
+}
+
 // text returns the options for a text.
 func (o ReadOptions) text() text.Options {
 	at := func(line int64, reason error) *InputError { return &InputError{Name: o.Name, Line: line, Err: reason} }

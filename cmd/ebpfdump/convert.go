@@ -311,6 +311,9 @@ func (c *conversion) run() error {
 	for {
 		item, err := items.NextItem()
 		if errors.Is(err, io.EOF) {
+			if as := c.plan.read.DecodeAs; as != "" && !slices.ContainsFunc(c.sources, (*convert.Source).Decodes) {
+				c.inputs[0].show(fmt.Sprintf("ebpfdump: --decode-as %s changed nothing: no capture that was read has the view user or sent of a unix stream", as))
+			}
 			return c.out.end()
 		}
 		if err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -171,8 +172,18 @@ func (c *conversion) closingLines() {
 		c.app.noteCutOff(s)
 	}
 	c.app.leftOut(&c.out.selection)
-	for _, left := range c.out.file.LeftOut() {
-		if !left.Expected || !c.plan.quiet {
+	var roomless []string
+	all := c.out.file.LeftOut()
+	for _, left := range all {
+		if left.Expected {
+			roomless = append(roomless, left.What())
+		}
+	}
+	if len(roomless) > 1 && !c.plan.quiet {
+		printf("left out, since %s has no room for it: %s", c.plan.to.Name, strings.Join(roomless, "; "))
+	}
+	for _, left := range all {
+		if !left.Expected || len(roomless) == 1 && !c.plan.quiet {
 			printf("%v", left)
 		}
 	}

@@ -412,6 +412,16 @@ func TestCutOffFile(t *testing.T) {
 		wants(t, text(t, e, false), "The file ends in the middle of a block")
 		wants(t, pageOf(t, e), "The file ends in the middle of a block")
 	}
+	e := explained(t, brokenOff(t, file[:end]), Options{})
+	if e.Report.Damage != "" || e.Report.CutOff == nil || *e.Report.CutOff != (CutOff{Offset: int64(end)}) {
+		t.Errorf("a compressed file that breaks off: %+v", e.Report)
+	}
+	for _, said := range []string{text(t, e, false), pageOf(t, e)} {
+		wants(t, said, "The compressed stream of the file breaks off.")
+		if strings.Contains(said, "middle of a block") {
+			t.Error(said)
+		}
+	}
 }
 
 // A packet that only passed the interface does not belong to the socket.

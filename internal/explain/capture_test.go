@@ -2,6 +2,7 @@ package explain
 
 import (
 	"bytes"
+	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"net/netip"
@@ -213,6 +214,20 @@ func explainedAnyway(file []byte, o Options) (*Explanation, error) {
 		return nil, err
 	}
 	return Read(source, o)
+}
+
+// brokenOff is a file as gzip has it before it is told that it ends.
+func brokenOff(t testing.TB, file []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
 }
 
 func (r *recording) explain(t testing.TB) *Explanation {

@@ -29,7 +29,8 @@ type Connection struct {
 	Reads     uint64 `json:"reads"`
 	BytesRead uint64 `json:"bytes_read"`
 	// Dropped were dropped by the kernel, by the socket's filter or by its receive queue; Stopped never came
-	// to the filter, for a reason that is not in the file; Unread belong to no read.
+	// to the filter, for a reason that is not in the file; Unread belong to no read,
+	// of which there are none where it is not certain which packets the reads belong to.
 	Dropped Count `json:"dropped"`
 	Stopped Count `json:"stopped"`
 	Unread  Count `json:"unread"`
@@ -162,7 +163,7 @@ func (s *socket) finishTalks() {
 }
 
 func (t *talk) settle() {
-	if !t.socket.user() {
+	if !t.socket.paired() {
 		t.out.Unread = Count{}
 	}
 }

@@ -179,3 +179,37 @@ func TestMergedCaptures(t *testing.T) {
 		}
 	}
 }
+
+// Of a capture that mergecap has put together with itself, it is not certain what the reads belong to: nothing
+// is said to be left unread.
+func TestMergedWithItself(t *testing.T) {
+	t.Parallel()
+	merged := func(copies int) *Explanation {
+		r := newRecording()
+		for range copies {
+			r.ids = 0
+			r.datagram("read")
+			r.datagram("left")
+		}
+		for range copies {
+			r.read(udpUser, 1, "read")
+		}
+		return r.explain(t)
+	}
+	for copies, unread := range []uint64{1: 1, 2: 0} {
+		if copies == 0 {
+			continue
+		}
+		e := merged(copies)
+		s := e.only(t)
+		equal(t, "connections", len(s.Connections), 1)
+		equal(t, "not sure", s.Ambiguous.Packets > 0, copies > 1)
+		equal(t, "left unread", s.Connections[0].Unread.Packets, unread)
+		equal(t, "said", strings.Contains(text(t, e, false), "left unread"), unread > 0)
+		for _, f := range s.Findings {
+			if f.Topic == "lost" && copies > 1 {
+				t.Errorf("losses of which nothing is known: %s", f.Text)
+			}
+		}
+	}
+}

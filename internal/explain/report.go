@@ -47,7 +47,8 @@ type Report struct {
 
 // CutOff locates an incomplete block.
 type CutOff struct {
-	// Offset is its byte offset in the file, and Rest how many bytes of it there are.
+	// Offset is its byte offset in the file, and Rest how many bytes of it there are: none if a compressed
+	// stream breaks off between blocks.
 	Offset int64 `json:"offset"`
 	Rest   int64 `json:"rest"`
 }

@@ -373,6 +373,12 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		file := conversation().file(t)
 		return explained(t, file[:len(file)-300], Options{Packets: -1})
 	},
+	// A compressed file whose writer was killed, which had written whole blocks.
+	"broken off": func(t testing.TB) *Explanation {
+		file := conversation().file(t)
+		cut := explained(t, file[:len(file)-300], Options{}).Report.CutOff.Offset
+		return explained(t, brokenOff(t, file[:cut]), Options{Packets: -1})
+	},
 	"damaged": func(t testing.TB) *Explanation {
 		file := conversation().file(t)
 		e, err := explainedAnyway(append(file[:len(file):len(file)], "damage, and more of it"...), Options{Packets: -1})

@@ -101,7 +101,10 @@ func (r *Report) cutOff() string {
 	if r.CutOff == nil {
 		return ""
 	}
-	return fmt.Sprintf("The file ends in the middle of a block, of which it has %s. This is about all that is before it.", bytesOf(uint64(r.CutOff.Rest)))
+	if r.CutOff.Rest == 0 { // which only a compressed file has: others end there
+		return "The compressed stream of the file breaks off. What follows is about the part before that."
+	}
+	return fmt.Sprintf("The file ends in the middle of a block, of which it has %s. What follows is about the part before that.", bytesOf(uint64(r.CutOff.Rest)))
 }
 
 func (p *printer) summary(r *Report) {
