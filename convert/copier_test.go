@@ -423,6 +423,29 @@ func TestLeftOut(t *testing.T) {
 	}
 }
 
+// What a format has no room for can be said of several kinds in one sentence.
+func TestWhatIsLeftOut(t *testing.T) {
+	t.Parallel()
+	var counts omissionCounts
+	counts[packetComments], counts[sectionHeaders], counts[verdicts] = 2, 1, 3
+	var got []string
+	for _, o := range counts.omissions("pcap") {
+		if o.Expected {
+			got = append(got, o.What())
+		}
+	}
+	if want := []string{"2 packet comments", "1 section header"}; !slices.Equal(got, want) {
+		t.Errorf("left out %q", got)
+	}
+	for m := range journalBlocks + 1 {
+		counts = omissionCounts{}
+		counts[m] = 2
+		if o := counts.omissions("pcap")[0]; o.What()+" left out: pcap has no room for them" != o.String() {
+			t.Errorf("%q of %q", o.What(), o.String())
+		}
+	}
+}
+
 // TestLargeBlocks copies blocks larger than the window, up to the largest that Wireshark
 // reads.
 func TestLargeBlocks(t *testing.T) {
