@@ -27,8 +27,8 @@ type group struct {
 // procs is the file of a cgroup that lists its processes (cgroups(7)).
 const procs = "cgroup.procs"
 
-// groupFolder returns the folder of a cgroup, given that folder or its path in the cgroup2
-// hierarchy, which may begin with / as in /proc/PID/cgroup; empty for none.
+// groupFolder returns the folder of a cgroup, given that folder, also from the current one on, or its
+// path in the cgroup2 hierarchy, which may begin with / as in /proc/PID/cgroup; empty for none.
 func groupFolder(path string) (string, error) {
 	if path == "" {
 		return "", nil
@@ -40,6 +40,9 @@ func groupFolder(path string) (string, error) {
 	root, mounted := bpf.CgroupMount()
 	if mounted {
 		folders = append(folders, filepath.Join(root, path))
+	}
+	if here, err := filepath.Abs(path); err == nil && !filepath.IsAbs(path) {
+		folders = append(folders, here)
 	}
 	none := errors.New("no cgroup2 file system is mounted that it could be in: name its folder from / on")
 	for i, folder := range folders {
