@@ -45,7 +45,7 @@ func (f reuseportFlags) read() (*bpf.Selection, error) {
 	case f.classic != "":
 		selection, err := bpf.ReadClassicSelection(f.classic)
 		if err != nil && isELF(f.classic) {
-			return nil, usagef("--reuseport-filter-cbpf %s: it is a BPF object, which --reuseport-filter takes", f.classic)
+			return nil, usagef("--reuseport-filter-cbpf %s: it is an ELF file: a BPF object is for --reuseport-filter", f.classic)
 		}
 		return selection, err
 	}
@@ -99,7 +99,7 @@ func (f filterFlags) read() (*bpf.Verdict, error) {
 	case f.classic != "":
 		verdict, err := bpf.ReadClassic(f.classic)
 		if err != nil && isELF(f.classic) {
-			return nil, usagef("--filter-cbpf %s: it is a BPF object, which --filter takes", f.classic)
+			return nil, usagef("--filter-cbpf %s: it is an ELF file: a BPF object is for --filter", f.classic)
 		}
 		return verdict, err
 	case f.verdict != "":
