@@ -67,7 +67,7 @@ func open(name string, caller User) (_ *File, err error) {
 		var fd int
 		var created bool
 		fd, created, err = at.open(caller)
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ESTALE) {
 			continue
 		}
 		if err != nil {
@@ -117,11 +117,27 @@ func (p *place) open(caller User) (fd int, created bool, err error) {
 	if err == nil {
 		err = p.trust(p.base, &st, caller)
 	}
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		err = p.stillNames(&st, caller)
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, false, err
 	}
 	return fd, false, nil
+}
+
+// stillNames returns an error if the place has not the file any more. A file of ours that had another name
+// besides has one name less then, and would look as if that were its only one.
+func (p *place) stillNames(opened *unix.Stat_t, caller User) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.dir, p.base, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if st.Dev != opened.Dev || st.Ino != opened.Ino {
+		return unix.ESTALE
+	}
+	return p.trust(p.base, &st, caller)
 }
 
 // openFile opens a file for writing and, if it is a regular file that may be read, also
