@@ -2,10 +2,8 @@ package bpf
 
 import (
 	"fmt"
-	"runtime"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,21 +41,7 @@ func benchmarkExpression(b *testing.B, text string, notes bool, size int) {
 	if err := tap.Attach(receiver); err != nil {
 		b.Fatal(err)
 	}
-	drained := make(chan struct{})
-	go func() {
-		defer close(drained)
-		var rec Record
-		for tap.Read(&rec) == nil {
-		}
-	}()
-	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer stats.Close()
-
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	drained := drain(b, tap)
 	payload := make([]byte, size)
 	for b.Loop() {
 		if err := unix.Send(sender, payload, 0); err != nil {
@@ -68,7 +52,6 @@ func benchmarkExpression(b *testing.B, text string, notes bool, size int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	tap.Flush()
-	<-drained
+	drained()
 	b.ReportMetric(float64(total.Nanoseconds())/float64(runs), "kernel-ns/packet")
 }
