@@ -137,6 +137,7 @@ func TestAsker(t *testing.T) {
 	requirePrivilege(t)
 	tap := mustOpen(t, Options{RingSize: MinRingSize, Snaplen: MaxSnaplen})
 	hook := mustHook(t, tap, HookOptions{Record: true, TellFilters: true})
+	barrier := testutil.NewBarrier(t)
 	for _, c := range ownFilterCases() {
 		t.Run(c.name, func(t *testing.T) {
 			receiver, sender := testutil.UDPPair(t)
@@ -147,9 +148,7 @@ func TestAsker(t *testing.T) {
 			var got []string
 			payloads := []string{"keep this", "drop this", "trim this", "k", ""}
 			for _, payload := range payloads {
-				if err := unix.Send(sender, []byte(payload), 0); err != nil {
-					t.Fatal(err)
-				}
+				barrier.Send(t, sender, []byte(payload))
 				buffer := make([]byte, 100)
 				n, _, err := unix.Recvfrom(receiver, buffer, unix.MSG_DONTWAIT)
 				if err != nil {

@@ -83,12 +83,11 @@ func TestDropsOfFullQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	const sent = 40
+	barrier := testutil.NewBarrier(t)
 	for i := range sent {
 		payload := binary.BigEndian.AppendUint32(make([]byte, 500), uint32(i))
 		for _, fd := range []int{sender, otherSender} {
-			if err := unix.Send(fd, payload, 0); err != nil {
-				t.Fatal(err)
-			}
+			barrier.Send(t, fd, payload)
 		}
 	}
 	dropped := socketDrops(t, receiver)

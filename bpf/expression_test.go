@@ -118,10 +118,9 @@ func TestExpressionNotes(t *testing.T) {
 	}
 	payload := make([]byte, 300)
 	rand.New(rand.NewSource(3)).Read(payload)
+	barrier := testutil.NewBarrier(t)
 	for size := range payload {
-		if err := unix.Send(sender, payload[:size], 0); err != nil {
-			t.Fatal(err)
-		}
+		barrier.Send(t, sender, payload[:size])
 	}
 	from, err := unix.Getsockname(sender)
 	if err != nil {

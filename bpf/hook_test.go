@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 func mustHook(tb testing.TB, tap *Tap, opts HookOptions) *Hook {
@@ -141,6 +143,7 @@ func TestHasTap(t *testing.T) {
 // must record the same packets, bytes and metadata, in the same order.
 func TestHookSeesWhatTheFilterSees(t *testing.T) {
 	requirePrivilege(t)
+	barrier := testutil.NewBarrier(t)
 	for _, c := range hookCases() {
 		t.Run(c.name, func(t *testing.T) {
 			pingForAll(t)
@@ -154,7 +157,7 @@ func TestHookSeesWhatTheFilterSees(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			sent()
+			barrier.Do(t, sent)
 			want, got := records(t, filter), records(t, marked)
 			if len(want) != len(got) || len(want) == 0 {
 				t.Fatalf("the filter saw %d packets, the hook %d", len(want), len(got))
@@ -284,6 +287,7 @@ func pingForAll(t *testing.T) {
 // TestHookFollows looks at marks: of the connections that a listener accepts, of
 // what a process makes and its children, and of nobody else's.
 func TestHookFollows(t *testing.T) {
+	barrier := testutil.NewBarrier(t)
 	ownNetwork(t)
 	tap := mustOpen(t, Options{RingSize: 4 << 20, Snaplen: MaxSnaplen})
 	hook := mustHook(t, tap, HookOptions{Record: true, MarkNew: true})
@@ -306,9 +310,7 @@ func TestHookFollows(t *testing.T) {
 	if origin, ok := hook.Origin(receiver); !ok || origin != cookie {
 		t.Errorf("a new socket has the mark %d %v, and the cookie %d", origin, ok, cookie)
 	}
-	if _, err := unix.Write(sender, []byte("x")); err != nil {
-		t.Fatal(err)
-	}
+	barrier.Send(t, sender, []byte("x"))
 	if n := len(records(t, tap)); n != 1 {
 		t.Errorf("%d packets, wanted 1", n)
 	}

@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // Records that go over the end of the ring are as whole as all others, also while others
@@ -23,12 +23,10 @@ func TestRingOverItsEnd(t *testing.T) {
 		p := bytes.Repeat(binary.NativeEndian.AppendUint32(nil, n), 1+int(n*2654435761>>18)) // up to 64 KB
 		return p[:min(len(p), 60_000)]
 	}
-	over := 0
+	barrier, over := testutil.NewBarrier(t), 0
 	for sent, taken := uint32(0), uint32(0); over < 20; {
 		for range 1 + random.IntN(4) {
-			if err := unix.Send(sender, payload(sent), 0); err != nil {
-				t.Fatal(err)
-			}
+			barrier.Send(t, sender, payload(sent))
 			sent++
 		}
 		if err := tap.Begin(); err != nil {

@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // sendsOf takes the sends that are in the ring, without those of other tests' sockets.
@@ -154,6 +156,7 @@ func checkSendsSeeEachCall(t *testing.T) {
 	}
 	defer empty.Close()
 	var sent []string
+	barrier := testutil.NewBarrier(t)
 	r := mustFollow(t, CallsOptions{RingSize: MinRingSize, Sends: true}, connected, bare)
 	for _, s := range []send{
 		{name: "write", call: CallWrite, data: []string{"a write"}, do: func() error { return errOf(unix.Write(connected, []byte("a write"))) }},
@@ -184,7 +187,9 @@ func checkSendsSeeEachCall(t *testing.T) {
 		if s.to.IsValid() || s.errno == unix.EDESTADDRREQ {
 			fd = bare
 		}
-		for _, e := range s.check(t, r, fd) {
+		var events []Event
+		barrier.Do(t, func() { events = s.check(t, r, fd) })
+		for _, e := range events {
 			if _, ok := e.StreamPlace(); ok {
 				t.Errorf("%s: a datagram has a place in a stream", s.name)
 			}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // reference is a packet socket of the test's own.
@@ -96,6 +98,7 @@ func mustWire(tb testing.TB, tap *Tap, f *Flows) *Wire {
 
 // Each kind of socket is found by what it is bound to and by what it sends, with all its bytes.
 func TestWireSeesWhatPacketSocketsSee(t *testing.T) {
+	barrier := testutil.NewBarrier(t) // in another namespace: the wire does not see it
 	pingForAll(t)
 	tap := mustOpen(t, Options{RingSize: 4 << 20, Snaplen: MaxSnaplen})
 	hook, f := mustHook(t, tap, HookOptions{MarkNew: true}), mustFlows(t)
@@ -110,7 +113,7 @@ func TestWireSeesWhatPacketSocketsSee(t *testing.T) {
 	for _, c := range hookCases() {
 		ref := openReference(t)
 		_, sent := c.open(t)
-		sent()
+		barrier.Do(t, sent)
 		// All that there is in this namespace, but for what the kernel sends of its own.
 		want := ref.frames(t, func(s sighting) bool { return !isNeighbour(s.bytes) })
 		got := records(t, tap)

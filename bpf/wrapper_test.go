@@ -17,6 +17,7 @@ import (
 func TestWrapper(t *testing.T) {
 	requirePrivilege(t)
 	testutil.BPFFileSystem(t)
+	barrier := testutil.NewBarrier(t)
 	payloads := []string{"keep this", "drop this", "trim this", "k", ""}
 	for _, c := range ownFilterCases() {
 		t.Run(c.name, func(t *testing.T) {
@@ -27,9 +28,7 @@ func TestWrapper(t *testing.T) {
 			exchange := func() (got []string) {
 				t.Helper()
 				for _, payload := range payloads {
-					if err := unix.Send(sender, []byte(payload), 0); err != nil {
-						t.Fatal(err)
-					}
+					barrier.Send(t, sender, []byte(payload))
 					buffer := make([]byte, 100)
 					if n, _, err := unix.Recvfrom(receiver, buffer, unix.MSG_DONTWAIT); err == nil {
 						got = append(got, string(buffer[:n]))

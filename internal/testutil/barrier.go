@@ -23,6 +23,17 @@ func NewBarrier(tb testing.TB) Barrier {
 // Send sends a datagram over a connected socket, and waits.
 func (b Barrier) Send(tb testing.TB, fd int, payload []byte) {
 	tb.Helper()
+	b.Do(tb, func() {
+		if err := unix.Send(fd, payload, 0); err != nil {
+			tb.Fatal(err)
+		}
+	})
+}
+
+// Do waits for all that send sends, which stays on one cpu, and for what the kernel answers to
+// that by itself: each round of the barrier comes after what the one before has set off.
+func (b Barrier) Do(tb testing.TB, send func()) {
+	tb.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var allowed, one unix.CPUSet
@@ -42,13 +53,13 @@ func (b Barrier) Send(tb testing.TB, fd int, payload []byte) {
 			tb.Error(err)
 		}
 	}()
-	if err := unix.Send(fd, payload, 0); err != nil {
-		tb.Fatal(err)
-	}
-	if err := unix.Send(b.sender, []byte{0}, 0); err != nil {
-		tb.Fatal(err)
-	}
-	if _, err := unix.Read(b.receiver, make([]byte, 1)); err != nil {
-		tb.Fatal(err)
+	send()
+	for range 3 {
+		if err := unix.Send(b.sender, []byte{0}, 0); err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := unix.Read(b.receiver, make([]byte, 1)); err != nil {
+			tb.Fatal(err)
+		}
 	}
 }
