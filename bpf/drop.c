@@ -158,12 +158,7 @@ static __always_inline int read_freed_ipv6(const struct freed *f, struct packet 
 		    bpf_probe_read_kernel(words, sizeof(words), (void *)f->network + at))
 			break;
 		p->later = next == IPPROTO_FRAGMENT && (bpf_ntohl(words[0]) & 0xfff8);
-		if (next == IPPROTO_FRAGMENT)
-			at += 8;
-		else if (next == IPPROTO_AH)
-			at += (((bpf_ntohl(words[0]) >> 16) & 0xff) + 2) * 4;
-		else
-			at += (((bpf_ntohl(words[0]) >> 16) & 0xff) + 1) * 8;
+		at += extension_size(next, bpf_ntohl(words[0]) >> 16);
 		next = bpf_ntohl(words[0]) >> 24;
 	}
 	p->protocol = next;

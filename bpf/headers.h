@@ -70,12 +70,8 @@ __attribute__((noinline)) __u64 skip_extensions(struct __sk_buff *skb, __u32 at,
 			found = (__u64)(at & 0xffff) << 32;
 			if (words[2] || words[3] & 0xf8)
 				found |= SKIPPED_LATER;
-			at += 8;
-		} else if (next == IPPROTO_AH) {
-			at += (words[1] + 2) * 4;
-		} else {
-			at += (words[1] + 1) * 8;
 		}
+		at += extension_size(next, words[1]);
 		next = words[0];
 	}
 	return found | (at & 0xffff) | (__u32)next << 16;

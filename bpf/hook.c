@@ -63,31 +63,6 @@ const volatile __u32 tells_filters = 0;
 /* What find_process looks for, and what it found. */
 __u32 wanted_pid, found_pid;
 
-/* The offset of the transport header, after an IPv6 header and its extensions. Global for
- * the same reason as wanted_port.
- */
-__attribute__((noinline)) __u32 ipv6_transport(struct __sk_buff *skb)
-{
-	__u32 at = 40;
-	__u8 next = 0, extension[2];
-	int i;
-
-	if (bpf_skb_load_bytes(skb, 6, &next, 1))
-		return 0;
-	for (i = 0; i < 8; i++) {
-		if (!is_ipv6_extension(next) || bpf_skb_load_bytes(skb, at, extension, 2))
-			break;
-		if (next == IPPROTO_AH)
-			at += (extension[1] + 2) * 4;
-		else if (next == IPPROTO_FRAGMENT)
-			at += 8;
-		else
-			at += (extension[1] + 1) * 8;
-		next = extension[0];
-	}
-	return at;
-}
-
 /* The position of the socket filter's offset 0 in the bytes that the hook sees, which begin
  * with the network header. Global, so that the verifier does not go through all that follows once
  * for each way through it.

@@ -152,9 +152,35 @@ static __always_inline int is_ipv6_extension(__u8 nexthdr)
 	       nexthdr == IPPROTO_DSTOPTS || nexthdr == IPPROTO_AH;
 }
 
+/* How many bytes an IPv6 extension header has, whose second byte is length. */
+static __always_inline __u32 extension_size(__u8 nexthdr, __u8 length)
+{
+	if (nexthdr == IPPROTO_FRAGMENT)
+		return 8;
+	return nexthdr == IPPROTO_AH ? (length + 2) * 4 : (length + 1) * 8;
+}
+
 static __always_inline long load_net(struct __sk_buff *skb, __u32 offset, void *to, __u32 len)
 {
 	return bpf_skb_load_bytes_relative(skb, offset, to, len, BPF_HDR_START_NET);
+}
+
+/* The offset of the transport header behind an IPv6 header and its extensions. */
+static __attribute__((noinline, unused)) __u32 ipv6_transport(struct __sk_buff *skb)
+{
+	__u8 next = 0, extension[2];
+	__u32 at = 40;
+	int i;
+
+	if (load_net(skb, 6, &next, 1))
+		return at;
+	for (i = 0; i < 8; i++) {
+		if (!is_ipv6_extension(next) || load_net(skb, at, extension, 2))
+			break;
+		at += extension_size(next, extension[1]);
+		next = extension[0];
+	}
+	return at;
 }
 
 /* Loads the options of an IPv4 header, which follow its first 20 bytes. Returns how many

@@ -45,29 +45,6 @@ static __attribute__((noinline)) int verdict(struct __sk_buff *skb)
 	return keep_all;
 }
 
-/* The offset of the transport header behind an IPv6 header and its extensions. */
-static __attribute__((noinline)) __u32 ipv6_transport(struct __sk_buff *skb)
-{
-	__u8 next = 0, extension[2];
-	__u32 at = 40;
-	int i;
-
-	if (load_net(skb, 6, &next, 1))
-		return at;
-	for (i = 0; i < 8; i++) {
-		if (!is_ipv6_extension(next) || load_net(skb, at, extension, 2))
-			break;
-		if (next == IPPROTO_AH)
-			at += (extension[1] + 2) * 4;
-		else if (next == IPPROTO_FRAGMENT)
-			at += 8;
-		else
-			at += (extension[1] + 1) * 8;
-		next = extension[0];
-	}
-	return at;
-}
-
 static __always_inline int begins(struct __sk_buff *skb, __u32 at, const struct first_bytes *bytes)
 {
 	struct first_bytes here = {};
