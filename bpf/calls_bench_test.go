@@ -41,6 +41,8 @@ func BenchmarkCalls(b *testing.B) {
 						b.Fatal(err)
 					}
 					defer c.Close()
+					stop := drainCalls(c)
+					defer stop()
 					if !strings.HasPrefix(state, "others") {
 						if _, err := hook.Mark(receiver); err != nil {
 							b.Fatal(err)
@@ -91,6 +93,10 @@ func BenchmarkSends(b *testing.B) {
 					}
 					defer c.Close()
 					if strings.HasPrefix(state, "followed") {
+						// As a capture does: otherwise each call is the first news of its socket.
+						if _, err := hook.Mark(sender); err != nil {
+							b.Fatal(err)
+						}
 						if err := hook.Follow(uint32(os.Getpid()), nil); err != nil {
 							b.Fatal(err)
 						}
