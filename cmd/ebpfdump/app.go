@@ -213,9 +213,7 @@ if it cannot be run.`,
 			return usagef("a command is missing")
 		},
 	}
-	// The version is asked for only where it is printed, since that may take another program.
-	cobra.AddTemplateFunc("versionText", versionText)
-	root.SetVersionTemplate("{{versionText}}")
+	root.SetVersionTemplate("{{versionText}}") // asked for only where it is printed, since that may take another program
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

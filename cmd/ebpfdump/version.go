@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/internal/outfile"
@@ -69,6 +70,9 @@ func thisBuild() build {
 
 // version is the module's version as the Go tool recorded it.
 func version() string { return thisBuild().version }
+
+// cobra has one table of functions for all commands, which only an init may write.
+func init() { cobra.AddTemplateFunc("versionText", versionText) }
 
 // versionText is what --version prints.
 func versionText() string {
