@@ -21,6 +21,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert"
 	"github.com/ebpfdump/ebpfdump/internal/confine"
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // captureFlags are the flags of capture as given.
@@ -217,7 +218,9 @@ func (f captureFlags) group(p *capturePlan) (err error) {
 	switch {
 	case wanted && p.config.Selection == nil:
 		return usagef("the view select is what a program sees that chooses a socket: name one with --reuseport N --reuseport-filter FILE.o")
-	case f.views == "" && p.config.Selection != nil && !p.form.OneView && p.config.Expression == nil:
+	case wanted && p.config.Expression != nil && p.config.Selection.Filters():
+		return usagef("a socket filter that chooses sees no ports, by which a capture filter (%s) may choose: leave that or the view select out", terminal.Plain(p.config.Expression.String()))
+	case f.views == "" && p.config.Selection != nil && !p.form.OneView && (p.config.Expression == nil || !p.config.Selection.Filters()):
 		p.config.Views = append(p.config.Views, capture.ViewSelect)
 	}
 	return nil

@@ -58,8 +58,6 @@ func (f captureFlags) parseExpression() (*bpf.Expression, error) {
 		return nil, usagef("a capture filter (%s) is about IP packets, and a %s has none", terminal.Plain(e.String()), kind.Summary)
 	case f.decode.streams || f.decode.as != "":
 		return nil, usagef("a capture filter (%s) is about IP packets, and unix streams have none: leave one of both out", terminal.Plain(e.String()))
-	case f.wants(capture.ViewSelect):
-		return nil, usagef("the view select shows every choice: leave it or the capture filter (%s) out", terminal.Plain(e.String()))
 	}
 	return e, nil
 }
