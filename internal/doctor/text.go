@@ -64,7 +64,8 @@ func (r Report) Text(w io.Writer, colour bool, columns int) error {
 
 func (p *page) kernel(r Report) {
 	k := r.Kernel
-	fmt.Fprintf(&p.text, "ebpfdump %s on Linux %s %s\n", terminal.Plain(r.Program), terminal.Plain(k.Release), terminal.Plain(k.Architecture))
+	title := fmt.Sprintf("ebpfdump %s on Linux %s %s", terminal.Plain(r.Program), terminal.Plain(k.Release), terminal.Plain(k.Architecture))
+	p.text.WriteString(strings.Join(terminal.Hang(title, p.columns), "\n") + "\n")
 	p.heading("Kernel")
 	p.row(k.BPF.Answer, "bpf(2)", k.BPF.Detail, k.BPF.Answer == No)
 	for _, f := range groupFeatures(r.Features) {
