@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -73,29 +74,89 @@ func described(t btf.Type, size int) string {
 	return typeWords(t)
 }
 
+// sized is described with the size, where the name does not say it.
+func sized(t btf.Type, size int) string {
+	if t == nil {
+		return described(t, size)
+	}
+	return described(t, size) + ", which has " + bytesWord(size)
+}
+
+func bytesWord(size int) string {
+	if size == 1 {
+		return "1 byte"
+	}
+	return fmt.Sprintf("%d bytes", size)
+}
+
+// isNumberSize tells whether a number can have so many bytes.
+func isNumberSize(size int) bool { return size == 1 || size == 2 || size == 4 || size == 8 }
+
+// allowed says for messages what can be given for a value.
+func allowed(t btf.Type, size int) string {
+	hexadecimal := fmt.Sprintf("hex= and all of its %s, two digits each", bytesWord(size))
+	var members []btf.Member
+	switch t := t.(type) {
+	case *btf.Struct:
+		members = t.Members
+	case *btf.Union:
+		members = t.Members
+	case *btf.Array:
+		if isChar(t) {
+			return fmt.Sprintf("give a text of up to %s, or %s", bytesWord(size), hexadecimal)
+		}
+		return "give a list such as [1,2], or " + hexadecimal
+	}
+	if len(members) > 0 {
+		return fmt.Sprintf(`give its fields, such as {"%s":1}, or %s`, members[0].Name, hexadecimal)
+	}
+	if !isNumberSize(size) {
+		return "give " + hexadecimal
+	}
+	bits := 8 * size
+	form := fmt.Sprintf("give a whole number from %d to %d (0x for hexadecimal), or %s", int64(-1)<<(bits-1), uint64(math.MaxUint64)>>(64-bits), hexadecimal)
+	if enum, ok := t.(*btf.Enum); ok {
+		const shown = 8
+		var names []string
+		for _, v := range enum.Values[:min(len(enum.Values), shown)] {
+			names = append(names, v.Name)
+		}
+		form += ", or a name such as " + strings.Join(names, ", ")
+	}
+	return form
+}
+
+// parseInteger parses a whole number. Its sign is -1 or 1, and large says that it has more than 64 bits.
+func parseInteger(text string) (n uint64, sign int, large, ok bool) {
+	n, err := strconv.ParseUint(text, 0, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) {
+		return n, 1, err != nil, true
+	}
+	signed, err := strconv.ParseInt(text, 0, 64)
+	return uint64(signed), -1, errors.Is(err, strconv.ErrRange), err == nil || errors.Is(err, strconv.ErrRange)
+}
+
 func encodeInteger(t btf.Type, size int, text string) ([]byte, error) {
+	n, sign, large, ok := parseInteger(text)
 	switch t.(type) {
 	case nil, *btf.Int, *btf.Enum, *btf.Pointer:
 	default:
-		return nil, setupErrorf("%s is a number, and it is to be %s", text, described(t, size))
-	}
-	b := make([]byte, 8)
-	n, err := strconv.ParseUint(text, 0, 64)
-	fits := size == 8 || n>>(8*min(size, 8)) == 0
-	if err != nil {
-		var signed int64
-		signed, err = strconv.ParseInt(text, 0, 64)
-		n = uint64(signed)
-		fits = size >= 8 || signed >= -1<<(8*size-1)
+		if !ok {
+			return nil, setupErrorf("%q is no value for %s: %s", text, sized(t, size), allowed(t, size))
+		}
+		return nil, setupErrorf("%s is a number, and it is to be %s: %s", text, sized(t, size), allowed(t, size))
 	}
 	switch {
-	case err != nil:
-		return nil, setupErrorf("%q is no number", text)
-	case size != 1 && size != 2 && size != 4 && size != 8:
+	case !ok:
+		return nil, setupErrorf("%q is no number for %s: %s", text, sized(t, size), allowed(t, size))
+	case !isNumberSize(size):
 		return nil, setupErrorf("%s is a number, and it has %d bytes: give hex= and all of them, or JSON", text, size)
-	case !fits:
-		return nil, setupErrorf("%s is too large for %s", text, described(t, size))
+	case sign > 0 && (large || size < 8 && n>>(8*size) != 0):
+		return nil, setupErrorf("%s is too large for %s: %s", text, sized(t, size), allowed(t, size))
+	case sign < 0 && (large || size < 8 && int64(n) < -1<<(8*size-1)):
+		return nil, setupErrorf("%s is too small for %s: %s", text, sized(t, size), allowed(t, size))
 	}
+	b := make([]byte, 8)
 	switch size {
 	case 1:
 		b[0] = byte(n)
@@ -145,7 +206,7 @@ func encodeText(t btf.Type, size int, text string) ([]byte, error) {
 	}
 	if b := addressBytes(text); b != nil {
 		if len(b) != size {
-			return nil, setupErrorf("%s has %d bytes, and %s %d", text, len(b), described(t, size), size)
+			return nil, setupErrorf("%s has %d bytes, and %s %d: %s", text, len(b), described(t, size), size, allowed(t, size))
 		}
 		return b, nil
 	}

@@ -162,8 +162,17 @@ func (v *Verdict) encodeEntry(m *ebpf.MapSpec, e entry) (kv ebpf.MapKV, err erro
 	}
 	kv.Key = key
 	if isArray(m.Type) {
-		if index := hostOrder(key); index >= uint64(m.MaxEntries) {
-			return kv, setupErrorf("the index %d: the map %s ends at %d", index, m.Name, int64(m.MaxEntries)-1)
+		index := hostOrder(key)
+		given := fmt.Sprint(e.key)
+		if !strings.HasPrefix(given, "-") { // which is another number in its bytes
+			given = strconv.FormatUint(index, 10)
+		}
+		switch {
+		case index < uint64(m.MaxEntries):
+		case m.MaxEntries == 0:
+			return kv, setupErrorf("the index %s: the map %s has room for 0 entries", given, m.Name)
+		default:
+			return kv, setupErrorf("the index %s: the map %s ends at %d: give a whole number from 0 to %[3]d, of %s", given, m.Name, m.MaxEntries-1, bytesWord(len(key)))
 		}
 	}
 	if m.Type == ebpf.ProgramArray {

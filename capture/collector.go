@@ -29,6 +29,7 @@ type collector struct {
 	snaplen    int
 	expression *bpf.Expression // nil if every packet is wanted
 	asked      []byte          // by the expression
+	unselected unselected
 	immediate  bool
 	observe    func(*bpf.Record) // may be nil
 	filters    *ownFilters       // that sockets have of their own; nil if nobody asks for them

@@ -135,6 +135,26 @@ func (k *Kind) readsFollowed() bool {
 // have addresses, by which they are found on interfaces as well.
 func (k *Kind) HasCgroupHooks() bool { return k.domain == unix.AF_INET || k.domain == unix.AF_INET6 }
 
+// Shows tells whether a packet of such a socket can be in a view, as far as its kind decides that: nothing
+// precedes the messages of unix, netlink and vsock sockets, and none but those of internet sockets pass hooks and
+// interfaces.
+func (k *Kind) Shows(v View) bool {
+	switch v {
+	case ViewKernel:
+		return !k.idle
+	case ViewNet, ViewLink:
+		return k.layer != LayerMessage
+	case ViewCgroup, ViewWire, ViewDrop:
+		return k.HasCgroupHooks()
+	}
+	return true
+}
+
+// SendsProbe tells whether such a socket sends its probe itself, as it receives nothing but answers.
+func (k *Kind) SendsProbe() bool {
+	return k.layer == LayerTransport && (k.protocol == unix.IPPROTO_ICMP || k.protocol == unix.IPPROTO_ICMPV6)
+}
+
 // segments tells whether what goes through such a socket is the payload of TCP or UDP.
 func (k *Kind) segments() bool {
 	return k.layer == LayerTransport && (k.Protocol() == unix.IPPROTO_TCP || k.Protocol() == unix.IPPROTO_UDP)

@@ -321,9 +321,12 @@ func (g *ledger) counts() (Counts, error) {
 	}
 	var err error
 	if g.selector != nil {
+		unwanted := c.unselected.all.Load() // before more are recorded
 		if counts.Select, err = g.selector.Counters(); err != nil {
 			return counts, err
 		}
+		counts.Select.Recorded -= unwanted
+		counts.Select.Unwanted += unwanted
 	}
 	if g.wire != nil {
 		if counts.Wire, err = g.wire.tap.Counters(); err != nil {
@@ -419,7 +422,7 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 	case at.View == ViewWire:
 		st.Dropped = counts.Wire.Lost()
 	case at.View == ViewSelect:
-		st.Dropped, filtered = counts.Select.Lost(), counts.Select.Dropped
+		st.Dropped, filtered = counts.Select.Lost(), counts.Select.Dropped-min(c.unselected.dropped.Load(), counts.Select.Dropped)
 	case at.View == ViewCgroup:
 		st.Dropped = counts.Ingress.Lost() + counts.Egress.Lost()
 		if c.hooks.beside == nil {

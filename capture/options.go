@@ -36,8 +36,8 @@ type Options struct {
 	DecodeAs string
 	// Expression chooses the packets that are recorded, and with them what userspace got of them, in each view by
 	// that view's bytes; a socket gets all the same. What is sent or received without a packet that is known is
-	// chosen by its addresses and bytes. It goes with kinds of sockets that have IP packets, and not with
-	// ViewSelect. Default: all.
+	// chosen by its addresses and bytes. It goes with kinds of sockets that have IP packets, and with
+	// ViewSelect if the program that chooses is no socket filter. Default: all.
 	Expression *bpf.Expression
 	// Notice is called with what a user should know during the capture. Default: nothing is
 	// called.
@@ -89,8 +89,6 @@ func (o *Options) check() error {
 			return fmt.Errorf("there is no view %d of a socket: choose some of %v", v, ViewNames())
 		case slices.Contains(o.Views[:n], v):
 			return fmt.Errorf("the view %v is chosen twice", v)
-		case v == ViewSelect && o.Expression != nil:
-			return fmt.Errorf("the view %v shows every choice: an Expression does not go with it", v)
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -86,6 +87,8 @@ func (c *Config) checkGroup() error {
 		return fmt.Errorf("opening a reuseport group: which socket gets a packet can be told of UDP alone, and not of a %s", c.Kind.Summary)
 	case c.wants(ViewSelect) && c.Selection == nil:
 		return fmt.Errorf("opening a reuseport group: the view %v is what a Config.Selection sees, and there is none", ViewSelect)
+	case c.wants(ViewSelect) && c.Expression != nil && c.Selection.Filters():
+		return fmt.Errorf("opening a reuseport group: a socket filter that chooses sees no ports, by which an Expression may choose: the view %v does not go with it", ViewSelect)
 	}
 	return nil
 }
@@ -226,6 +229,14 @@ func (c *collector) chosen(g *portGroup) {
 	}
 	choice, _ := rec.Chosen()
 	wholeOf(rec)
+	if !c.wantsChosen(rec) {
+		c.unselected.all.Add(1)
+		if rec.Verdict != bpf.Passes {
+			c.unselected.dropped.Add(1)
+		}
+		g.saw(rec.Cpu, chosenPacket{}) // the filter of its socket has it next
+		return
+	}
 	id := c.newID
 	if !g.filters {
 		id = func() uint64 { return c.sightings.chosen(rec, c.newID) }
@@ -252,6 +263,23 @@ func (c *collector) chosen(g *portGroup) {
 	c.counts[ViewSelect].Add(1)
 	c.add(p, at, true)
 	p.Truncated, p.Drops, p.Selection = false, 0, Selection{}
+}
+
+// unselected counts what the expression leaves out of the select view, which has no place for it in the kernel: of
+// all, those that the program has dropped as well.
+type unselected struct{ all, dropped atomic.Uint64 }
+
+// wantsChosen asks the expression about a packet that a program has seen from the transport header on.
+func (c *collector) wantsChosen(rec *bpf.Record) bool {
+	if c.expression == nil {
+		return true
+	}
+	n, ok := netHeaderLen(rec.NetHeader())
+	if !ok {
+		return false
+	}
+	c.asked = append(append(c.asked[:0], rec.NetHeader()[:n]...), rec.Data...)
+	return c.expression.Wants(c.asked, n+int(rec.Len))
 }
 
 // selection finds out what became of a packet.

@@ -252,6 +252,71 @@ func (g *checkedGroup) checkLedger(sink *memory, sent int) {
 	}
 }
 
+// A capture filter leaves choices out, and counts them: what is in the select view is what is in the others, and what
+// the program has dropped. The sockets get all.
+func TestReuseportExpression(t *testing.T) {
+	t.Parallel()
+	config := Config{Kind: mustKind(t, "udp"), Reuseport: groupSize, Selection: chooser(t, "digit")}
+	config.Views = []View{ViewKernel, ViewUser, ViewSelect}
+	config.Expression = mustExpression(t, "udp[8] = 0x32 or udp[8] = 0x78 or udp[8] = 0x37") // 2, x, 7
+	wanted := func(message string) bool { return strings.ContainsAny(message[:1], "2x7") }
+	var sent map[string]bool
+	sink, s := run(t, config, func(s *Session) {
+		sent = sendToGroup(t, s, "udp")
+		if err := s.settle(t.Context(), Counts{}); err != nil {
+			t.Error(err)
+		}
+	})
+	want, dropped := 0, uint64(0)
+	for message := range sent {
+		if wanted(message) {
+			want++
+			if message[0] == 'x' {
+				dropped++
+			}
+		}
+	}
+	ids := make(map[string]uint64)
+	g := checkedGroup{t, s, "digit"}
+	for _, p := range sink.view(ViewSelect) {
+		message := string(p.Data[8:])
+		if !wanted(message) || !sent[message] || ids[message] != 0 || p.ID == 0 || p.Selection != g.wantSelection(message) {
+			t.Errorf("%q: id %d, %+v", message, p.ID, p.Selection)
+		}
+		ids[message] = p.ID
+	}
+	if len(ids) != want {
+		t.Errorf("%d of %d choices", len(ids), want)
+	}
+	for view, before := range map[View]int{ViewKernel: 8, ViewUser: 0} {
+		got := sink.view(view)
+		if len(got) != want-int(dropped) {
+			t.Errorf("%v has %d packets, want %d", view, len(got), want-int(dropped))
+		}
+		for _, p := range got {
+			if message := string(p.Data[before:]); p.ID != ids[message] {
+				t.Errorf("%v: %q has the id %d, and %d where it was chosen", view, message, p.ID, ids[message])
+			}
+		}
+	}
+	counts, err := s.Counts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := counts.Select; c.Seen != uint64(len(sent)) || c.Recorded != uint64(want) || c.Unwanted != uint64(len(sent)-want) || c.Lost() != 0 {
+		t.Errorf("%+v of %d, of which %d are wanted", c, len(sent), want)
+	}
+	all, err := s.Statistics()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, st := range all {
+		if st.Interface.View == ViewSelect && (st.Received != uint64(len(sent)) || st.Delivered != uint64(want) || st.Unwanted != uint64(len(sent)-want) || st.Accepted != uint64(want)-dropped) {
+			t.Errorf("select: %+v", st)
+		}
+	}
+}
+
 // A program that chooses works the same if nobody wants to see what it sees, and beside the cgroup hooks.
 func TestReuseportViews(t *testing.T) {
 	t.Parallel()
@@ -299,6 +364,7 @@ func TestReuseportRefuses(t *testing.T) {
 		{Config{Kind: mustKind(t, "udp"), Reuseport: MaxReuseport + 1}, "it must be from 1 to 128"},
 		{Config{Kind: mustKind(t, "udp"), Selection: new(bpf.Selection)}, "Config.Reuseport is 0"},
 		{Config{Kind: mustKind(t, "udp"), Reuseport: 2, Options: Options{Views: []View{ViewSelect}}}, "the view select is what a Config.Selection sees"},
+		{Config{Kind: mustKind(t, "udp"), Reuseport: 2, Selection: chooser(t, "classic"), Options: Options{Views: []View{ViewSelect}, Expression: mustExpression(t, "udp")}}, "sees no ports"},
 	} {
 		if _, err := Open(test.config); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%v, want %s", err, test.want)

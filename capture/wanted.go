@@ -97,8 +97,10 @@ func (l *lane) unwanted(counts *Counts, first, beside bool) uint64 {
 	switch {
 	case !first:
 		return 0
-	case l.View == ViewUser, l.View == ViewSent, l.View == ViewSelect:
+	case l.View == ViewUser, l.View == ViewSent:
 		return 0
+	case l.View == ViewSelect:
+		return counts.Select.Unwanted
 	case l.View == ViewDrop:
 		return counts.Drops.Unwanted
 	case l.View == ViewWire:

@@ -25,7 +25,7 @@ type LineOptions struct {
 	Columns int
 	// Terminal returns how many columns the terminal has, which may change. Then no line is wider,
 	// but for addresses that have no room: a comment which does not fit stands below, in lines of
-	// its own. Default, and where it is 0: a packet is one line, with all of its comment.
+	// its own, and an ellipsis says where the payload is cut. Default, and where it is 0: a packet is one line, with all of its comment.
 	Terminal func() int
 	// Colours tells views and comments apart, for a terminal (package terminal). The default is
 	// none.
@@ -124,10 +124,10 @@ func commentColour(p *capture.Packet) string {
 // appendRest appends the payload and the comment to the head of a line.
 func (w *LineWriter) appendRest(b, payload []byte, comment, colour string) []byte {
 	columns := w.options.Columns
-	below := false
+	preview, below := appendPreview, false
 	if w.options.Terminal != nil {
 		if wide := w.options.Terminal(); wide > 0 {
-			columns = wide
+			columns, preview = wide, appendCutPreview
 			below = utf8.RuneCount(b)+len(separator)+utf8.RuneCountInString(comment) > columns
 		}
 	}
@@ -135,7 +135,7 @@ func (w *LineWriter) appendRest(b, payload []byte, comment, colour string) []byt
 	if comment != "" && !below {
 		room -= len(separator) + utf8.RuneCountInString(comment)
 	}
-	b = appendPreview(b, payload, room)
+	b = preview(b, payload, room)
 	if comment == "" {
 		return b
 	}
@@ -261,13 +261,43 @@ func appendProtocolName(b []byte, protocol uint8) []byte {
 
 const hexDigits = "0123456789abcdef"
 
+// fewestColumns are those in which something of use is to be seen of a payload.
+const fewestColumns = 4
+
 // appendPreview appends the first bytes of a payload in at most room columns
-// after a space. Fewer than four columns would show nothing of use.
+// after a space.
 func appendPreview(b, payload []byte, room int) []byte {
-	if room < 4 || len(payload) == 0 {
+	if room < fewestColumns || len(payload) == 0 {
+		return b
+	}
+	return appendBytes(append(b, ' '), payload, room)
+}
+
+// ellipsis says that there is more of a payload: dots stand for its bytes.
+const ellipsis = "…"
+
+// appendCutPreview is appendPreview with an ellipsis, in the last of the columns, if the payload does
+// not fit.
+func appendCutPreview(b, payload []byte, room int) []byte {
+	if room <= 0 || len(payload) == 0 {
 		return b
 	}
 	b = append(b, ' ')
+	fits := len(payload) <= room
+	if fits && !isText(payload) {
+		fits = len("0x")+2*len(payload) <= room
+	}
+	switch {
+	case fits:
+		return appendBytes(b, payload, room)
+	case room >= fewestColumns:
+		b = appendBytes(b, payload, room-1)
+	}
+	return append(b, ellipsis...)
+}
+
+// appendBytes appends the first bytes of a payload in at most room columns.
+func appendBytes(b, payload []byte, room int) []byte {
 	shown := payload[:min(len(payload), room)]
 	if isText(shown) {
 		for _, c := range shown {
@@ -275,8 +305,10 @@ func appendPreview(b, payload []byte, room int) []byte {
 		}
 		return b
 	}
-	b = append(b, "0x"...)
-	for _, c := range payload[:min(len(payload), (room-2)/2)] {
+	if shown = payload[:min(len(payload), (room-2)/2)]; len(shown) > 0 {
+		b = append(b, "0x"...)
+	}
+	for _, c := range shown {
 		b = append(b, hexDigits[c>>4], hexDigits[c&0xf])
 	}
 	return b

@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -49,7 +50,7 @@ func TestLinesFitTheTerminal(t *testing.T) {
 				t.Errorf("%d columns of %d: %q", wide, columns, line)
 			}
 		}
-		if room := columns - len(head) - 1; len(got) > 1 && room >= 4 && len(got[0]) != columns {
+		if room := columns - len(head) - 1; len(got) > 1 && room >= 4 && utf8.RuneCountInString(got[0]) != columns {
 			t.Errorf("%d columns: a comment below leaves the payload its room: %q", columns, got[0])
 		}
 		said := strings.Join(strings.Fields(strings.Join(got, " ")), "")
@@ -62,6 +63,43 @@ func TestLinesFitTheTerminal(t *testing.T) {
 	p.Comment = comment
 	if got := lines(t, LineOptions{Terminal: func() int { return 0 }}, p); len(got) != 1 {
 		t.Errorf("%d lines", len(got))
+	}
+}
+
+// A payload that is cut says so, and one that is not does not.
+func TestLinesCutForTheTerminal(t *testing.T) {
+	t.Parallel()
+	const head = "12:00:00.123456789 udp:kernel 127.0.0.1:52638 > 127.0.0.1:16962 udp "
+	for _, test := range []struct {
+		payload string
+		room    int // behind the head and the length
+		want    string
+	}{
+		{"0123456789", 11, " 0123456789"},
+		{"0123456789", 10, " 01234567…"},
+		{"0123456789", 6, " 0123…"},
+		{"0123456789", 5, " 012…"},
+		{"0123456789", 4, " …"},
+		{"0123456789", 2, " …"},
+		{"0123456789", 1, ""},
+		{"0123456789", -8, ""},
+		{"ab", 3, " ab"},
+		{"", 1, ""},
+		{"\x00\x01\x02\xff", 11, " 0x000102ff"},
+		{"\x00\x01\x02\xff", 10, " 0x000102…"},
+		{"\x00\x01\x02\xff", 9, " 0x0001…"}, // half a byte is none
+		{"\x00\x01\x02\xff", 5, " …"},
+		{"\x00", 4, " …"},
+	} {
+		p := datagram(t, udpKernel, client4, server4, test.payload)
+		line := head + strconv.Itoa(len(p.Data))
+		columns := len(line) + test.room
+		wantLines(t, lines(t, LineOptions{Terminal: func() int { return columns }}, p), line+test.want)
+	}
+	// In a file there is no ellipsis among what may be taken for payload.
+	p := datagram(t, udpKernel, client4, server4, strings.Repeat("x", 100))
+	for _, wide := range []func() int{nil, func() int { return 0 }} {
+		wantLines(t, lines(t, LineOptions{Terminal: wide}, p), head+"108 xxxxxxxx")
 	}
 }
 

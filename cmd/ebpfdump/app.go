@@ -41,14 +41,25 @@ type app struct {
 
 func newApp() *app {
 	a := &app{
-		stdout:         terminal.NewWriter(os.Stdout),
-		stderr:         terminal.NewWriter(os.Stderr),
+		stdout:         textOn(os.Stdout),
+		stderr:         textOn(os.Stderr),
 		data:           os.Stdout,
 		stdoutTerminal: term.IsTerminal(int(os.Stdout.Fd())),
 		stderrTerminal: term.IsTerminal(int(os.Stderr.Fd())),
 	}
 	a.files.Notice = func(text string) { a.stderr.Line("ebpfdump: %s", text) }
 	return a
+}
+
+// textOn prints text on stdout or stderr, on a terminal in lines of its width.
+func textOn(f *os.File) *terminal.Writer {
+	if !term.IsTerminal(int(f.Fd())) {
+		return terminal.NewWriter(f)
+	}
+	return terminal.NewTerminal(f, func() int {
+		columns, _, _ := term.GetSize(int(f.Fd()))
+		return columns
+	})
 }
 
 // The exit statuses of every command.
@@ -155,7 +166,7 @@ func (a *app) run(args []string) int {
 			}
 			a.stderr.Line("%s", sentence)
 		}
-		for _, line := range pointing(err) {
+		for _, line := range pointing(err, a.stderr.Columns()) {
 			a.stderr.Line("%s", line)
 		}
 	}
@@ -178,6 +189,9 @@ func (a *app) results() (*terminal.Writer, error) {
 	to, err := a.files.Stdout(a.data)
 	if err != nil {
 		return nil, err
+	}
+	if a.stdoutTerminal {
+		return terminal.NewTerminal(to, a.stdout.Columns), nil
 	}
 	return terminal.NewWriter(to), nil
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert"
 	"github.com/ebpfdump/ebpfdump/internal/confine"
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // captureFlags are the flags of capture as given.
@@ -217,7 +218,9 @@ func (f captureFlags) group(p *capturePlan) (err error) {
 	switch {
 	case wanted && p.config.Selection == nil:
 		return usagef("the view select is what a program sees that chooses a socket: name one with --reuseport N --reuseport-filter FILE.o")
-	case f.views == "" && p.config.Selection != nil && !p.form.OneView && p.config.Expression == nil:
+	case wanted && p.config.Expression != nil && p.config.Selection.Filters():
+		return usagef("a socket filter that chooses sees no ports, by which a capture filter (%s) may choose: leave that or the view select out", terminal.Plain(p.config.Expression.String()))
+	case f.views == "" && p.config.Selection != nil && !p.form.OneView && (p.config.Expression == nil || !p.config.Selection.Filters()):
 		p.config.Views = append(p.config.Views, capture.ViewSelect)
 	}
 	return nil
@@ -314,14 +317,44 @@ func (f captureFlags) everyView() []capture.View {
 		case capture.ViewSelect:
 			return f.reuseport.object == "" && f.reuseport.classic == ""
 		case capture.ViewSent:
-			return own && !f.echo && !f.probe
+			return own && !f.echo && !(f.probe && kind.SendsProbe())
 		case capture.ViewCgroup:
-			return own && !kind.HasCgroupHooks() || f.live.wrapFilter
-		case capture.ViewWire, capture.ViewDrop:
-			return own && !kind.HasCgroupHooks()
+			return own && !kind.Shows(v) || f.live.wrapFilter
 		}
-		return false
+		return own && !kind.Shows(v)
 	})
+}
+
+// missingViews says which views are not among all of them, since nothing could be there; empty if there is nothing to
+// say, as where the user has named the views.
+func (f captureFlags) missingViews() string {
+	if f.views != allViews {
+		return ""
+	}
+	var said []string
+	kind, own := capture.KindByName(f.sock)
+	if own {
+		if views := viewsWithout(kind); len(views) > 0 {
+			said = append(said, fmt.Sprintf("%s, which have nothing of a %s socket", enumerated(views), kind.Name))
+		}
+	}
+	if !slices.Contains(capture.Views(), capture.ViewDrop) && (!own || kind.Shows(capture.ViewDrop)) {
+		said = append(said, capture.ViewDrop.String()+", since this kernel does not say why it frees a packet (Linux 5.17 and newer do)")
+	}
+	if len(said) == 0 {
+		return ""
+	}
+	return "--view all leaves out " + strings.Join(said, ", and ")
+}
+
+// viewsWithout are the names of the views in which no packet of a socket can be.
+func viewsWithout(kind *capture.Kind) (names []string) {
+	for name := range strings.SplitSeq(capture.ViewNames(), ", ") {
+		if v, ok := capture.ViewByName(name); ok && !kind.Shows(v) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func kindNames() string {
@@ -468,8 +501,10 @@ func (a *app) capture(f captureFlags) (err error) {
 		if err != nil {
 			return source{}, withFlags(err)
 		}
-		if text := notJoined(&p.config); text != "" {
-			report.notice(text)
+		for _, text := range []string{notJoined(&p.config), f.missingViews()} {
+			if text != "" {
+				report.notice(text)
+			}
 		}
 		run := func(ctx context.Context, sink capture.Sink) error {
 			return runWithProbe(ctx, session, sink, f.probe)

@@ -28,7 +28,11 @@ func (a *app) captureChoices(cmd *cobra.Command, f captureFlags) error {
 	if f.live.wanted(cmd) {
 		return usagef("-D lists the kinds of socket: sockets of which process? Give --pid PID or --cgroup PATH as well")
 	}
-	const wordColumn = 15
+	const wordColumn, most, least = 15, 80, 40
+	room := most - wordColumn
+	if columns := a.stdout.Columns(); columns > 0 {
+		room = min(max(columns, least), most) - wordColumn
+	}
 	for _, kind := range capture.Kinds() {
 		text := kind.Summary
 		switch {
@@ -37,7 +41,7 @@ func (a *app) captureChoices(cmd *cobra.Command, f captureFlags) error {
 		case kind.Family() == unix.AF_PACKET:
 			text += " [-l " + strings.Join(deviceNames(), ", ") + "]"
 		}
-		lines := terminal.Wrap(text, 80-wordColumn, 80-wordColumn)
+		lines := terminal.Wrap(text, room, room)
 		text = strings.Join(lines, "\n"+strings.Repeat(" ", wordColumn))
 		if _, err := fmt.Fprintf(a.stdout, "%-*s%s\n", wordColumn, kind.Name, text); err != nil {
 			return fmt.Errorf("writing the list: %w", err)

@@ -52,6 +52,8 @@ type captureOutput struct {
 	// unread is called when nobody reads the output any more; nil if that is all the same.
 	unread func()
 	full   bool // the last file of a series
+	// all: nobody has named the views, and those are left out in which nothing can be.
+	all bool
 }
 
 func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, error) {
@@ -62,7 +64,7 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 	if len(p.live.command) > 0 {
 		a.files.Reads("-") // the command inherits it
 	}
-	out := &captureOutput{app: a, keys: p.keys, processes: p.processes}
+	out := &captureOutput{app: a, keys: p.keys, processes: p.processes, all: p.views == allViews}
 	switch p.output.text {
 	case "":
 		lines, err := a.printed(&p)
@@ -179,6 +181,9 @@ func (out *captureOutput) begin(from source) error {
 	}
 	// Who opens the file while nothing has come yet finds a capture without packets.
 	for _, i := range from.Interfaces() {
+		if out.all && isImpossible(i) {
+			continue
+		}
 		if err := out.AddInterface(i); err != nil {
 			return err
 		}
@@ -209,7 +214,7 @@ func (out *captureOutput) End(failure error, statistics ...capture.Statistics) e
 		seen[of(s)] = seen[of(s)] || s.Written > 0
 	}
 	for _, s := range statistics {
-		if seen[of(s)] && out.Begun() && out.selection == nil {
+		if seen[of(s)] && out.Begun() && out.selection == nil && !(out.all && isImpossible(s.Interface)) {
 			_ = out.AddInterface(s.Interface) // the next write returns the same error
 		}
 	}
@@ -218,6 +223,12 @@ func (out *captureOutput) End(failure error, statistics ...capture.Statistics) e
 		err = out.lines.End(failure)
 	}
 	return errors.Join(err, out.recordedFile.End(failure, statistics...))
+}
+
+// isImpossible tells whether no packet of an interface's sockets can be in its view.
+func isImpossible(i *capture.Interface) bool {
+	kind, ok := capture.KindByName(i.Kind)
+	return ok && !kind.Shows(i.View)
 }
 
 // capabilities are those that the output still needs: a file held back may have to be

@@ -33,6 +33,7 @@ var (
 		"from":        offerFormats(false),
 		"to":          offerFormats(true),
 		"sock":        completeKinds,
+		"as":          completeAs,
 		"proto":       oneOf("tcp", "udp", "icmp"),
 		"decode-as":   oneOf(decoding.Names()...),
 		"verdict":     oneOf("keep\tthe whole packet", "drop\tnothing of it"),
@@ -187,6 +188,14 @@ var completeKinds = offered(func(yield func(value, about string)) {
 		yield(k.Name, k.Summary)
 	}
 })
+
+func completeAs(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	var all []string
+	for _, k := range asKinds() {
+		all = append(all, k.Name+"\t"+k.Summary)
+	}
+	return all, cobra.ShellCompDirectiveNoFileComp
+}
 
 // viewWords are a few words on each view.
 var viewWords = map[string]string{

@@ -135,17 +135,20 @@ func (c *conversion) newBar() *progressbar.ProgressBar {
 		}
 		total += in.size
 	}
-	bar := progressbar.NewOptions64(total,
+	const wide, width, narrow = 80, 20, 6
+	options := []progressbar.Option{progressbar.OptionSetDescription("converting"), progressbar.OptionSetPredictTime(true), progressbar.OptionSetWidth(width)}
+	if columns := c.app.stderr.Columns(); columns > 0 && columns < wide {
+		// One that is wider than the terminal would be drawn line below line.
+		options = []progressbar.Option{progressbar.OptionSetPredictTime(false), progressbar.OptionSetWidth(narrow)}
+	}
+	bar := progressbar.NewOptions64(total, append(options,
 		progressbar.OptionSetWriter(c.app.stderr.Raw()),
-		progressbar.OptionSetDescription("converting"),
 		progressbar.OptionShowBytes(true),
-		progressbar.OptionSetPredictTime(true),
 		progressbar.OptionSetElapsedTime(false),
-		progressbar.OptionSetWidth(20),
 		progressbar.OptionClearOnFinish(),
 		// Otherwise a goroutine of the bar's own draws it, whether it is to be seen or not.
 		progressbar.OptionSetSpinnerChangeInterval(0),
-	)
+	)...)
 	bar.Reset() // it measures the time from here on
 	return bar
 }

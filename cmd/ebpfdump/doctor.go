@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -53,7 +54,7 @@ func (a *app) writeReport(report doctor.Report, asJSON bool) error {
 		return terminal.WriteJSON(a.stdout, report, "  ")
 	}
 	colour := a.showsColours()
-	return report.Text(a.coloured(colour), colour)
+	return report.Text(a.coloured(colour), colour, cmp.Or(a.stdout.Columns(), doctor.Columns))
 }
 
 // verdict is the error for the exit status, nil if every command works. The last command

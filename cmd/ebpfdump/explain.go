@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,8 +58,9 @@ Then connection by connection: what arrived, was read, sent and dropped, with a
 time line, and below that its packets: the kernel's bytes, every layer in rows
 of its own, and beneath them in the same columns what userspace got. The number
 on the left counts bytes from offset 0 of the packet that the socket filter
-gets. The page has the bytes of so many packets as 2 MB have room for, those
-that were lost before others, and a line for each of the rest.
+gets. Text has 80 columns, or those of a narrower terminal, from 40 on. The page
+has the bytes of so many packets as 2 MB have room for, those that were lost
+before others, and a line for each of the rest.
 
 A file that ends in the middle of a block, as after a crash or on a full disk,
 is read up to there, with a note.
@@ -307,11 +309,13 @@ func (a *app) writeExplanation(e *explain.Explanation, f explainFlags, out *expl
 		return nil
 	}
 	colour := f.colour == "always" || f.colour == "auto" && a.showsColours()
-	if err := e.WriteText(coloured(out.stdout, colour), colour); err != nil {
+	columns := cmp.Or(out.stdout.Columns(), explain.Columns)
+	if err := e.WriteText(coloured(out.stdout, colour), colour, columns); err != nil {
 		return err
 	}
 	if f.chooses() && e.Shown() == 0 {
-		_, err := fmt.Fprintln(out.stdout, "No packet of the file is one of those that were asked for.")
+		none := terminal.Hang("No packet of the file is one of those that were asked for.", columns)
+		_, err := fmt.Fprintln(out.stdout, strings.Join(none, "\n"))
 		return err
 	}
 	return nil

@@ -58,33 +58,41 @@ func (f captureFlags) parseExpression() (*bpf.Expression, error) {
 		return nil, usagef("a capture filter (%s) is about IP packets, and a %s has none", terminal.Plain(e.String()), kind.Summary)
 	case f.decode.streams || f.decode.as != "":
 		return nil, usagef("a capture filter (%s) is about IP packets, and unix streams have none: leave one of both out", terminal.Plain(e.String()))
-	case f.wants(capture.ViewSelect):
-		return nil, usagef("the view select shows every choice: leave it or the capture filter (%s) out", terminal.Plain(e.String()))
 	}
 	return e, nil
 }
 
-// expressionWidth is how much of an expression is shown around what is wrong with it.
-const expressionWidth = 72
+// expressionWidth is how much of an expression is shown around what is wrong with it, where there is room for
+// that, and expressionIndent what stands before it.
+const (
+	expressionWidth  = 72
+	expressionIndent = "    "
+)
 
-// pointing are two lines that show the place of an error in an expression; none for other errors.
-func pointing(err error) []string {
+// pointing are two lines that show the place of an error in an expression, none for other errors. There are so
+// many columns for them, 0 if that is all the same.
+func pointing(err error, columns int) []string {
 	var wrong *bpf.ExpressionError
 	if !errors.As(err, &wrong) {
 		return nil
 	}
+	width := expressionWidth
+	if columns > 0 {
+		const ellipses = 2 * len("...")
+		width = max(min(width, columns-len(expressionIndent)-ellipses), 2)
+	}
 	before, at, after := terminal.Plain(wrong.Text[:wrong.At]), terminal.Plain(wrong.Text[wrong.At:wrong.End]), terminal.Plain(wrong.Text[wrong.End:])
-	if long := len(before) - expressionWidth/2; long > 0 {
+	if long := len(before) - width/2; long > 0 {
 		before = "..." + before[long:]
 	}
-	if room := max(expressionWidth-len(before), expressionWidth/2); len(at) > room {
+	if room := max(width-len(before), width/2); len(at) > room {
 		at, after = at[:room]+"...", ""
 	} else if room -= len(at); len(after) > room {
 		after = after[:room] + "..."
 	}
 	return []string{
-		"    " + before + at + after,
-		fmt.Sprintf("    %s^%s", strings.Repeat(" ", len(before)), strings.Repeat("~", max(len(at)-1, 0))),
+		expressionIndent + before + at + after,
+		fmt.Sprintf("%s%s^%s", expressionIndent, strings.Repeat(" ", len(before)), strings.Repeat("~", max(len(at)-1, 0))),
 	}
 }
 

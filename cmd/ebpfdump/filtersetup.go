@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
+	"math/big"
 	"os"
 	"strconv"
 	"strings"
@@ -43,6 +45,9 @@ func (f *setupFlags) apply(v *bpf.Verdict) error {
 	for _, text := range f.sizes {
 		name, size, ok := strings.Cut(text, "=")
 		entries, err := strconv.ParseUint(size, 0, 32)
+		if _, number := new(big.Int).SetString(size, 0); ok && err != nil && number {
+			return usagef("--map-size %s: a map has room for 1 to %d entries", text, uint32(math.MaxUint32))
+		}
 		if !ok || err != nil {
 			return usagef("--map-size %s: give NAME=N, such as flows=1024", text)
 		}

@@ -20,12 +20,15 @@ func asKind(name string) (*capture.Kind, error) {
 		return kind, nil
 	}
 	var names []string
-	for _, k := range capture.Kinds() {
-		if offset.Has(&k) {
-			names = append(names, k.Name)
-		}
+	for _, k := range asKinds() {
+		names = append(names, k.Name)
 	}
 	return nil, usagef("--as %s: no capture of a network has what a filter on such a socket sees: choose one of %s", name, strings.Join(names, ", "))
+}
+
+// asKinds are the kinds of socket that --as takes.
+func asKinds() []capture.Kind {
+	return slices.DeleteFunc(capture.Kinds(), func(k capture.Kind) bool { return !offset.Has(&k) })
 }
 
 // foreign counts packets of captures of other programs.

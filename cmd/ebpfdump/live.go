@@ -310,6 +310,9 @@ func (a *app) captureLive(cmd *cobra.Command, f captureFlags) error {
 		if err != nil {
 			return source{}, withFlags(pointToList(err, config.PIDs))
 		}
+		if text := f.missingViews(); text != "" {
+			report.notice(text)
+		}
 		run := func(ctx context.Context, sink capture.Sink) error {
 			defer func() { status = live.Status() }()
 			return live.Run(ctx, sink)

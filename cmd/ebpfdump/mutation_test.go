@@ -41,7 +41,7 @@ func TestMutants(t *testing.T) {
 			if e == nil {
 				return 0
 			}
-			if err := e.WriteText(io.Discard, true); err != nil {
+			if err := e.WriteText(io.Discard, true, explain.Columns); err != nil {
 				t.Fatal(err)
 			}
 			if err := e.WriteJSON(io.Discard); err != nil {

@@ -188,7 +188,7 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 	for _, s := range statistics {
 		sum := byName[s.Interface.Name()]
 		if sum == nil {
-			sum = &nameSum{name: s.Interface.Name(), view: s.Interface.View}
+			sum = &nameSum{name: s.Interface.Name(), view: s.Interface.View, impossible: isImpossible(s.Interface)}
 			byName[sum.name] = sum
 			all = append(all, sum)
 			named[sum.view]++
@@ -199,6 +199,7 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 	cut := fmt.Sprintf("%d cut off by the snaplen", c.Tap.Truncated)
 	for _, sum := range all {
 		switch {
+		case sum.impossible && sum.packets == 0 && r.plan.views == allViews:
 		case !r.plan.verbose && sum.repeats(byName):
 		case sum.view == capture.ViewKernel && len(kinds) == 1 && named[sum.view] == 1:
 			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), cut)
@@ -247,6 +248,7 @@ type nameSum struct {
 	packets, bytes uint64
 	account        *capture.Account // nil for streams, and for views other than user
 	reasons        capture.DropReasons
+	impossible     bool // no packet can be there
 }
 
 func (n *nameSum) add(s *capture.Statistics) {
@@ -338,8 +340,38 @@ func viewsHave(names []string) string {
 	if len(names) == 1 {
 		return "the view " + names[0] + " has is"
 	}
+	return "the views " + enumerated(names) + " have is"
+}
+
+// enumerated is such as "wire, cgroup and sent".
+func enumerated(names []string) string {
 	last := len(names) - 1
-	return "the views " + strings.Join(names[:last], ", ") + " and " + names[last] + " have is"
+	if last <= 0 {
+		return strings.Join(names, "")
+	}
+	return strings.Join(names[:last], ", ") + " and " + names[last]
+}
+
+// missingViews says which views are not in the file, of which kinds of socket, since no packet could be there.
+func (r *reporter) missingViews(statistics []capture.Statistics) {
+	if _, own := capture.KindByName(r.plan.sock); own || r.plan.views != allViews {
+		return // which has been said
+	}
+	var said []string
+	seen := make(map[string]bool)
+	for _, s := range statistics {
+		kind, ok := capture.KindByName(s.Interface.Kind)
+		if !ok || seen[kind.Name] {
+			continue
+		}
+		seen[kind.Name] = true
+		if views := viewsWithout(kind); len(views) > 0 {
+			said = append(said, fmt.Sprintf("%s of %s", enumerated(views), kind.Name))
+		}
+	}
+	if len(said) > 0 {
+		r.printf("--view all leaves out the views that have nothing of such a socket: %s", strings.Join(said, "; "))
+	}
 }
 
 // ledger prints how a view's packets add up: of the kernel view always, and of others with -v, after
@@ -397,6 +429,7 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	r.uncounted(c.Empty, "call", "returned an error or the end of a connection", capture.ViewUser)
 	r.uncounted(c.Failed, "send", "failed", capture.ViewSent)
 	r.liveLines(c)
+	r.missingViews(statistics)
 	if c.Unreached > 0 {
 		r.printf("%s below offset 0 could not be reached by the filter", counted(c.Unreached, "header"))
 	}

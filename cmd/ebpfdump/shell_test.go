@@ -36,6 +36,7 @@ func TestShells(t *testing.T) {
 		{"ebpfdump capture --sock raw --proto ic", "ebpfdump capture --sock raw --proto icmp"},
 		{"ebpfdump capture -o x.pcapng -w y.pcapng --comp", "ebpfdump capture -o x.pcapng -w y.pcapng --compress"},
 		{"ebpfdump convert --to js", "ebpfdump convert --to json"},
+		{"ebpfdump replay --as packet-", "ebpfdump replay --as packet-dgram"},
 		{"ebpfdump explain one.pcapn", "ebpfdump explain one.pcapng"},
 		{"ebpfdump capture --pid " + process.name[:len(process.name)-2], "ebpfdump capture --pid " + process.name},
 		{"ebpfdump list --pid " + process.pid + " --fd ", "ebpfdump list --pid " + process.pid + " --fd 3"},

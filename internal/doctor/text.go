@@ -10,24 +10,36 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// The report's columns.
+// The report's columns. Where there are few, the details stand below the names.
 const (
-	width      = 80
-	nameWidth  = 20
-	detailFrom = len("  yes  ") + nameWidth + 1
+	Columns      = 80
+	fewColumns   = 64
+	leastColumns = 40
+	nameFrom     = len("  yes  ")
+	nameWidth    = 20
 )
 
 // page lays out a report. The answers are words, so colour only adds emphasis.
 type page struct {
-	text   strings.Builder
-	colour bool
+	text    strings.Builder
+	colour  bool
+	columns int
+}
+
+// detailFrom is the column of the details.
+func (p *page) detailFrom() int {
+	if p.columns < fewColumns {
+		return nameFrom
+	}
+	return nameFrom + nameWidth + 1
 }
 
 var marks = map[Answer]string{Yes: "yes", No: "no ", Unknown: "?  "}
 
-// Text writes the report for people, within 80 columns where words can be wrapped.
-func (r Report) Text(w io.Writer, colour bool) error {
-	p := &page{colour: colour}
+// Text writes the report for people, within so many columns where words can be wrapped: at least 40, and at
+// most Columns.
+func (r Report) Text(w io.Writer, colour bool, columns int) error {
+	p := &page{colour: colour, columns: min(max(columns, leastColumns), Columns)}
 	p.kernel(r)
 	p.process(r.Process)
 	p.heading("Tried")
@@ -52,7 +64,8 @@ func (r Report) Text(w io.Writer, colour bool) error {
 
 func (p *page) kernel(r Report) {
 	k := r.Kernel
-	fmt.Fprintf(&p.text, "ebpfdump %s on Linux %s %s\n", terminal.Plain(r.Program), terminal.Plain(k.Release), terminal.Plain(k.Architecture))
+	title := fmt.Sprintf("ebpfdump %s on Linux %s %s", terminal.Plain(r.Program), terminal.Plain(k.Release), terminal.Plain(k.Architecture))
+	p.text.WriteString(strings.Join(terminal.Hang(title, p.columns), "\n") + "\n")
 	p.heading("Kernel")
 	p.row(k.BPF.Answer, "bpf(2)", k.BPF.Detail, k.BPF.Answer == No)
 	for _, f := range groupFeatures(r.Features) {
@@ -100,7 +113,9 @@ func groupFeatures(features []Feature) []Feature {
 	return groups
 }
 
-func (p *page) heading(text string) { fmt.Fprintf(&p.text, "\n%s\n", text) }
+func (p *page) heading(text string) {
+	fmt.Fprintf(&p.text, "\n%s\n", strings.Join(terminal.Hang(text, p.columns), "\n"))
+}
 
 // row writes an answer, red where it is bad news.
 func (p *page) row(answer Answer, name, detail string, bad bool) {
@@ -120,8 +135,8 @@ func (p *page) row(answer Answer, name, detail string, bad bool) {
 		p.text.WriteString(strings.TrimRight(line, " ") + "\n")
 		return
 	}
-	if utf8.RuneCountInString(terminal.Plain(name)) > nameWidth {
-		p.text.WriteString(line + "\n" + strings.Repeat(" ", detailFrom))
+	if p.columns < fewColumns || utf8.RuneCountInString(terminal.Plain(name)) > nameWidth {
+		p.text.WriteString(strings.TrimRight(line, " ") + "\n" + strings.Repeat(" ", p.detailFrom()))
 	} else {
 		p.text.WriteString(line + " ")
 	}
@@ -130,13 +145,13 @@ func (p *page) row(answer Answer, name, detail string, bad bool) {
 
 // wrap writes lines in the column of the details, the first after a prefix.
 func (p *page) wrap(prefix, text string) {
-	p.text.WriteString(strings.Repeat(" ", detailFrom) + prefix)
+	p.text.WriteString(strings.Repeat(" ", p.detailFrom()) + prefix)
 	p.lines(strings.Repeat(" ", len(prefix)), text)
 }
 
 // lines writes a text, wrapped within the column of the details.
 func (p *page) lines(indent, text string) {
-	room := width - detailFrom - len(indent)
+	room := p.columns - p.detailFrom() - len(indent)
 	lines := terminal.Wrap(terminal.Plain(text), room, room)
-	p.text.WriteString(strings.Join(lines, "\n"+strings.Repeat(" ", detailFrom)+indent) + "\n")
+	p.text.WriteString(strings.Join(lines, "\n"+strings.Repeat(" ", p.detailFrom())+indent) + "\n")
 }

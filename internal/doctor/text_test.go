@@ -3,8 +3,10 @@ package doctor
 import (
 	"encoding/json"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
@@ -42,20 +44,43 @@ func example() Report {
 	return Diagnose(m, "v1.2.3")
 }
 
+// A narrow terminal has the same words, in lines of its width.
+func TestNarrowText(t *testing.T) {
+	t.Parallel()
+	var wide strings.Builder
+	if err := example().Text(&wide, false, 200); err != nil {
+		t.Fatal(err)
+	}
+	for _, columns := range []int{40, 63, 64, 79} {
+		var narrow strings.Builder
+		if err := example().Text(&narrow, false, columns); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(narrow.String()) {
+			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > columns && len(strings.Fields(line)) > 1 {
+				t.Errorf("wider than %d columns: %s", columns, line)
+			}
+		}
+		if got, want := strings.Fields(narrow.String()), strings.Fields(wide.String()); !slices.Equal(got, want) {
+			t.Errorf("in %d columns\n%q\nand in %d\n%q", columns, got, Columns, want)
+		}
+	}
+}
+
 func TestText(t *testing.T) {
 	t.Parallel()
 	var plain, coloured strings.Builder
-	if err := example().Text(&plain, false); err != nil {
+	if err := example().Text(&plain, false, Columns); err != nil {
 		t.Fatal(err)
 	}
-	if err := example().Text(&coloured, true); err != nil {
+	if err := example().Text(&coloured, true, Columns); err != nil {
 		t.Fatal(err)
 	}
 	testutil.Golden(t, "testdata/report.txt", plain.String())
 	for line := range strings.Lines(plain.String()) {
 		// A long list of capabilities stays in one piece, to be copied.
-		if len(strings.TrimSuffix(line, "\n")) > width && len(strings.Fields(line)) > 1 {
-			t.Errorf("wider than %d columns: %s", width, line)
+		if len(strings.TrimSuffix(line, "\n")) > Columns && len(strings.Fields(line)) > 1 {
+			t.Errorf("wider than %d columns: %s", Columns, line)
 		}
 	}
 	if strings.Contains(plain.String(), "\x1b") {

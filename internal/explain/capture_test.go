@@ -256,7 +256,7 @@ func (o *Socket) finding(topic string) Finding {
 func text(t testing.TB, e *Explanation, colour bool) string {
 	t.Helper()
 	var b strings.Builder
-	if err := e.WriteText(&b, colour); err != nil {
+	if err := e.WriteText(&b, colour, Columns); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()

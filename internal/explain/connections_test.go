@@ -48,7 +48,7 @@ func TestConnections(t *testing.T) {
 		equal(t, "shown", shown, 10)
 		for l, want := range [laneCount]uint64{laneArrived: 10, laneRead: c.Reads, laneDropped: c.Dropped.Packets} {
 			drawn = 0
-			for _, n := range e.groups[i].line.columns(lane(l), textCells) {
+			for _, n := range e.groups[i].line.columns(lane(l), (&printer{columns: Columns}).cells()) {
 				drawn += n
 			}
 			equal(t, lane(l).String(), drawn, want)

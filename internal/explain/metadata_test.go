@@ -41,7 +41,7 @@ func TestMetadata(t *testing.T) {
 	equal(t, "segmented", b.Segmented.Packets, 1)
 	equal(t, "segments", b.MostSegments, 45)
 	for form, write := range map[string]func(*bytes.Buffer) error{
-		"text": func(b *bytes.Buffer) error { return e.WriteText(b, false) },
+		"text": func(b *bytes.Buffer) error { return e.WriteText(b, false, Columns) },
 		"page": func(b *bytes.Buffer) error { return e.WriteHTML(b) },
 	} {
 		var out bytes.Buffer
@@ -87,7 +87,7 @@ func TestNoMetadata(t *testing.T) {
 	r.datagram("x")
 	e := r.explain(t)
 	var out bytes.Buffer
-	if err := e.WriteText(&out, false); err != nil {
+	if err := e.WriteText(&out, false, Columns); err != nil {
 		t.Fatal(err)
 	}
 	if e.Report.Sockets[0].Metadata != nil || strings.Contains(out.String(), "beside") {

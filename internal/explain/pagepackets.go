@@ -229,7 +229,7 @@ func (g *shown) pageLine() pagePacket {
 
 func (g *shown) page() pagePacket {
 	p := pagePacket{Name: g.name(), Details: g.details(!g.talk.further), Said: g.said(), Map: g.draw(), Warning: g.lost}
-	for _, r := range g.rows() {
+	for _, r := range g.rows(rowBytes) {
 		row := pageRow{Class: r.class.String(), Label: r.label, Place: r.place, Hex: r.hex(), ASCII: r.ascii(), Remark: r.remark}
 		if r.user {
 			row.Class = "user"

@@ -82,7 +82,7 @@ func TestHostileTexts(t *testing.T) {
 func checkText(t *testing.T, text string) {
 	t.Helper()
 	for line := range strings.SplitSeq(text, "\n") {
-		if n := utf8.RuneCountInString(line); n > columns {
+		if n := utf8.RuneCountInString(line); n > Columns {
 			t.Errorf("%d columns: %s", n, line)
 		}
 		for _, r := range line {
@@ -143,7 +143,7 @@ func TestPage(t *testing.T) {
 func TestWriteErrors(t *testing.T) {
 	t.Parallel()
 	e := conversation().explain(t)
-	if err := e.WriteText(brokenWriter{}, false); !errors.Is(err, errBroken) {
+	if err := e.WriteText(brokenWriter{}, false, Columns); !errors.Is(err, errBroken) {
 		t.Errorf("text: %v", err)
 	}
 	if err := e.WriteHTML(brokenWriter{}); !errors.Is(err, errBroken) {

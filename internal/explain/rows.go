@@ -6,14 +6,15 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
+// rowBytes is how many bytes a row has at most.
 const rowBytes = 16
 
-// row is a line of at most 16 bytes. Every layer starts a new row, and what userspace got
+// row is a line of bytes. Every layer starts a new row, and what userspace got
 // is in a row below, in the same columns.
 type row struct {
 	label string // at most 8 columns
 	place string // offset of the first byte, relative to the kernel view
-	start int    // column of the first byte, from 0 to 15
+	start int    // column of the first byte, from 0 on
 	data  []byte
 	class class
 	user  bool
@@ -21,13 +22,13 @@ type row struct {
 	remark string
 }
 
-// rows lays out the bytes of a packet.
-func (g *shown) rows() []row {
+// rows lays out the bytes of a packet, so many in a row.
+func (g *shown) rows(each int) []row {
 	var rows []row
 	for _, s := range g.spans {
 		label := s.name
-		for at := s.from; at < s.to; at += rowBytes {
-			end := min(at+rowBytes, s.to)
+		for at := s.from; at < s.to; at += each {
+			end := min(at+each, s.to)
 			if at >= len(g.frame) {
 				break
 			}
@@ -41,7 +42,7 @@ func (g *shown) rows() []row {
 		}
 	}
 	if g.read {
-		rows = g.alone(rows)
+		rows = g.alone(rows, each)
 	}
 	return rows
 }
@@ -88,13 +89,13 @@ func (g *shown) userRows(rows []row, from, to int) []row {
 }
 
 // alone appends the bytes of a read without a packet.
-func (g *shown) alone(rows []row) []row {
+func (g *shown) alone(rows []row, each int) []row {
 	for i := range g.parts {
 		p := &g.parts[i]
 		label := p.label()
-		for at := 0; at < len(p.data); at += rowBytes {
+		for at := 0; at < len(p.data); at += each {
 			rows = append(rows, row{
-				label: label, place: fmt.Sprint(at), data: p.data[at:min(at+rowBytes, len(p.data))],
+				label: label, place: fmt.Sprint(at), data: p.data[at:min(at+each, len(p.data))],
 				class: classPayload, user: true,
 			})
 			label = ""

@@ -13,8 +13,12 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
-// columns is the width of the text on a terminal.
-const columns = 80
+// The width of the text in columns: Columns where there is room for that, and no less than leastColumns, in
+// which an address and an id have room.
+const (
+	Columns      = 80
+	leastColumns = 40
+)
 
 var directionNames = map[capture.Direction]string{capture.Inbound: "received", capture.Outbound: "sent"}
 
@@ -41,8 +45,9 @@ var classColours = map[class]string{classLink: "35", classNetwork: "36", classTr
 
 // printer writes lines with or without colours.
 type printer struct {
-	w      *bufio.Writer
-	colour bool
+	w       *bufio.Writer
+	colour  bool
+	columns int
 }
 
 func (p *printer) paint(colour, text string) string {
@@ -52,10 +57,10 @@ func (p *printer) paint(colour, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
-// WriteText prints the explanation for people, in 80 columns. Control characters from the
-// file are escaped.
-func (e *Explanation) WriteText(w io.Writer, colour bool) error {
-	p := &printer{w: bufio.NewWriter(w), colour: colour}
+// WriteText prints the explanation for people, in so many columns, at least 40 and at most Columns. Control
+// characters from the file are escaped.
+func (e *Explanation) WriteText(w io.Writer, colour bool, columns int) error {
+	p := &printer{w: bufio.NewWriter(w), colour: colour, columns: min(max(columns, leastColumns), Columns)}
 	p.summary(&e.Report)
 	for _, s := range e.Report.Sockets {
 		p.socket(s)
@@ -185,8 +190,18 @@ func (p *printer) socket(s *Socket) {
 	fmt.Fprintln(p.w)
 }
 
-// textCells is how many columns a time line has, behind its name.
-const textCells = columns - 13
+// cells is how many columns a time line has, behind its name.
+func (p *printer) cells() int { return p.columns - 13 }
+
+// rowBytes is how many bytes have room in a row, in hexadecimal and as characters, behind the label: the whole
+// page's number, or an even one.
+func (p *printer) rowBytes() int {
+	const each = len("00 ") + len("0")
+	return min((p.columns-rowIndent-len(" "))/each&^1, rowBytes)
+}
+
+// rowIndent is how many columns precede the bytes of a row.
+const rowIndent = 14
 
 // blocks are the heights of a column.
 var blocks = []rune(" ▁▂▃▄▅▆▇█")
@@ -208,24 +223,25 @@ func (p *printer) connection(g *group) {
 var laneColours = [laneCount]string{laneRead: user, laneSent: "36", laneStopped: warning, laneDropped: warning}
 
 func (p *printer) timeline(t *timeline) {
+	cells := p.cells()
 	var lanes [laneCount][]uint64
 	var most uint64
 	for l := range laneCount {
-		lanes[l] = t.columns(l, textCells)
+		lanes[l] = t.columns(l, cells)
 		most = max(most, slices.Max(lanes[l]))
 	}
 	for l, counts := range lanes {
 		if len(t.lanes[l]) == 0 {
 			continue
 		}
-		bar := make([]rune, 0, textCells)
+		bar := make([]rune, 0, cells)
 		for _, n := range counts {
 			bar = append(bar, blocks[height(n, most, uint64(len(blocks)-1))])
 		}
 		fmt.Fprintln(p.w, p.paint(faint, fmt.Sprintf("  %-11s", lane(l)))+p.paint(laneColours[l], strings.TrimRight(string(bar), " ")))
 	}
 	from, to := "0s", "+"+duration(t.end-t.start)
-	fmt.Fprintln(p.w, p.paint(faint, strings.Repeat(" ", 13)+from+pad(to, textCells-len(from))))
+	fmt.Fprintln(p.w, p.paint(faint, strings.Repeat(" ", 13)+from+pad(to, cells-len(from))))
 }
 
 // height is how high a count is drawn, up to a height: what is not nothing is seen.
@@ -241,7 +257,7 @@ func (p *printer) packet(g *shown) {
 	for _, line := range g.said() {
 		p.wrapped("  ", line, plain)
 	}
-	for _, r := range g.rows() {
+	for _, r := range g.rows(p.rowBytes()) {
 		p.row(&r)
 	}
 	fmt.Fprintln(p.w)
@@ -254,16 +270,16 @@ func (p *printer) row(r *row) {
 	}
 	line := p.paint(colour, fmt.Sprintf("%-8s", r.label)) + p.paint(faint, fmt.Sprintf("%5s", r.place)) + " "
 	if r.remark != "" {
-		for i, remark := range terminal.WrapHard(r.remark, columns-14, columns-14) {
+		for i, remark := range terminal.WrapHard(r.remark, p.columns-rowIndent, p.columns-rowIndent) {
 			if i > 0 {
-				line = strings.Repeat(" ", 14)
+				line = strings.Repeat(" ", rowIndent)
 			}
 			fmt.Fprintln(p.w, line+p.paint(faint, remark))
 		}
 		return
 	}
 	hex := r.hex()
-	space := strings.Repeat(" ", 3*rowBytes-len(hex))
+	space := strings.Repeat(" ", 3*p.rowBytes()-len(hex))
 	fmt.Fprintln(p.w, line+p.paint(colour, hex)+space+" "+p.paint(colour, r.ascii()))
 }
 
@@ -271,7 +287,7 @@ func (p *printer) row(r *row) {
 func (p *printer) wrapped(label, text, colour string) {
 	text = terminal.Plain(text)
 	indent := utf8.RuneCountInString(label)
-	for i, line := range terminal.WrapHard(text, columns-indent, columns-max(indent, 2)) {
+	for i, line := range terminal.WrapHard(text, p.columns-indent, p.columns-max(indent, 2)) {
 		switch {
 		case i == 0:
 			fmt.Fprint(p.w, p.paint(faint, label))

@@ -128,15 +128,28 @@ type Writer struct {
 	mu      sync.Mutex
 	to      io.Writer
 	colours bool
-	pending []byte // the start of a character whose rest is still to come
+	columns func() int // of the terminal; nil if it is none
+	pending []byte     // the start of a character whose rest is still to come
 	buf     []byte
 }
 
 // NewWriter returns a Writer that prints to w.
 func NewWriter(w io.Writer) *Writer { return &Writer{to: w} }
 
+// NewTerminal returns a Writer that prints to a terminal with so many columns, which may change; 0 if that
+// is not known.
+func NewTerminal(w io.Writer, columns func() int) *Writer { return &Writer{to: w, columns: columns} }
+
+// Columns is how many columns there are for a line; 0 if it may be as long as it likes.
+func (t *Writer) Columns() int {
+	if t.columns == nil {
+		return 0
+	}
+	return t.columns()
+}
+
 // Coloured returns another Writer to the same destination that lets colours through.
-func (t *Writer) Coloured() *Writer { return &Writer{to: t.to, colours: true} }
+func (t *Writer) Coloured() *Writer { return &Writer{to: t.to, colours: true, columns: t.columns} }
 
 // Write prints text.
 func (t *Writer) Write(p []byte) (int, error) {
@@ -179,16 +192,23 @@ func shows(p []byte) bool {
 	return true
 }
 
-// Line prints a line. It stays one line, whatever the arguments contain.
+// Line prints a line. It stays one line, whatever the arguments contain, but on a terminal, where it is
+// broken between words.
 func (t *Writer) Line(format string, args ...any) {
-	_, _ = io.WriteString(t, Plain(fmt.Sprintf(format, args...))+"\n")
+	lines := Hang(Plain(fmt.Sprintf(format, args...)), t.Columns())
+	_, _ = io.WriteString(t, strings.Join(lines, "\n")+"\n")
 }
 
-// Overwrite prints a text over the current line, and leaves the cursor there.
+// Overwrite prints a text over the current line, and leaves the cursor there. What has no room in the line is
+// left out, since only one line can be overwritten.
 func (t *Writer) Overwrite(text string) {
+	text = Plain(text)
+	if columns := t.Columns(); columns > 0 && utf8.RuneCountInString(text) >= columns {
+		text = string([]rune(text)[:columns-1])
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_, _ = io.WriteString(t.to, "\r"+Plain(text)+"\x1b[K")
+	_, _ = io.WriteString(t.to, "\r"+text+"\x1b[K")
 }
 
 // Clear clears the current line.

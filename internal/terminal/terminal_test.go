@@ -117,6 +117,23 @@ func TestWriterLines(t *testing.T) {
 	}
 }
 
+func TestTerminalLines(t *testing.T) {
+	var b bytes.Buffer
+	columns := 12
+	w := NewTerminal(&b, func() int { return columns })
+	w.Line("%s: one\nline", "cut at words")
+	w.Overwrite("1234567890123")
+	columns = 0
+	w.Line("as long as it is")
+	w.Overwrite("1234567890123")
+	columns = 3
+	w.Coloured().Line("a b c")
+	want := "cut at\n  words:\n  one\\nline\n" + "\r12345678901\x1b[K" + "as long as it is\n" + "\r1234567890123\x1b[K" + "a b\n  c\n"
+	if b.String() != want {
+		t.Errorf("got %q\nwant %q", b.String(), want)
+	}
+}
+
 func TestWriteJSON(t *testing.T) {
 	valid := strings.ToValidUTF8(hostile, "?")
 	for _, indent := range []string{"", "  "} {

@@ -26,3 +26,25 @@ func TestWrap(t *testing.T) {
 		}
 	}
 }
+
+func TestHang(t *testing.T) {
+	t.Parallel()
+	path := "/" + strings.Repeat("é", 20)
+	for _, test := range []struct {
+		line  string
+		width int
+		want  []string
+	}{
+		{"", 10, []string{""}},
+		{"one  two three", 14, []string{"one  two three"}},
+		{"one two three", 0, []string{"one two three"}},
+		{"one two three four", 10, []string{"one two", "  three", "  four"}},
+		{"  one two three", 10, []string{"  one two", "    three"}},
+		{"reads " + path + " now", 10, []string{"reads", "  " + path, "  now"}}, // to be copied
+		{"one two", 1, []string{"one", "  two"}},
+	} {
+		if got := Hang(test.line, test.width); !slices.Equal(got, test.want) {
+			t.Errorf("%q in %d: %q", test.line, test.width, got)
+		}
+	}
+}

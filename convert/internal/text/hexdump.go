@@ -80,6 +80,8 @@ type Hexdump struct {
 	again bool   // there was an asterisk
 	skip  bool   // the dump that follows is no frame
 	words bool   // a row has words
+	// rowsTo is where the rows end so far of a packet in another form than the text's; 0 if there is none.
+	rowsTo uint64
 
 	clock      clock
 	interfaces map[bool]*capture.Interface // by IPv6
@@ -234,7 +236,15 @@ func (r *Hexdump) parse() error {
 	if r.clock.read(text) {
 		return r.end()
 	}
-	return nil // printed beside the packets, such as a line about one
+	return r.beside(line, remark.FormRows) // such as a line about a packet
+}
+
+// beside is for a line that is nothing of the text's form. A packet in another form is not lost without a word.
+func (r *Hexdump) beside(line []byte, own remark.TextForm) error {
+	if other, ok := parseOther(line, own); ok {
+		return r.text.doubt(r.text.line, "%s", remark.MixedForms(other, own))
+	}
+	return nil
 }
 
 // isTitle tells whether a line is one of tshark's above bytes, where it has more than those of the
@@ -275,6 +285,10 @@ func (r *Hexdump) row(line []byte, found row) error {
 		}
 	}
 	d := r.cur
+	if d != nil && found.words && len(r.interfaces) > 0 && d.flaw == "" && !d.ghost {
+		d.ghost, d.claimed = true, max(d.claimed, 1)
+		return t.doubt(t.line, "%w", errWords)
+	}
 	if d == nil {
 		if found.end {
 			return nil
@@ -390,13 +404,21 @@ func (r *Hexdump) packetLine(line []byte) error {
 		r.lost = lostBefore(events)
 		return nil
 	}
+	if r.otherRow(line) {
+		return nil
+	}
+	if isSurelyRow(line) {
+		row, _ := parseRow(line, nil)
+		r.rowsTo = uint64(len(row.data))
+		return r.beside(line, remark.FormLines)
+	}
 	p, text := tracePart(line)
 	found, ok := parseHexLine(text, r.scratch)
 	if !ok {
-		if p.timeEnd < 0 {
-			r.clock.read(bytes.TrimSpace(line))
+		if p.timeEnd < 0 && r.clock.read(bytes.TrimSpace(line)) {
+			return nil
 		}
-		return nil
+		return r.beside(line, remark.FormLines)
 	}
 	r.scratch = found.data
 	var err error
@@ -413,6 +435,20 @@ func (r *Hexdump) packetLine(line []byte) error {
 	r.append(found.data)
 	r.cur.claimed = int64(found.length)
 	return r.end()
+}
+
+// otherRow tells whether a line is the next row of a packet in rows, in a text with a packet a line.
+func (r *Hexdump) otherRow(line []byte) bool {
+	if r.rowsTo == 0 {
+		return false
+	}
+	found, ok := parseRow(line, nil)
+	if !ok || found.baseOf(r.rowsTo) == 0 {
+		r.rowsTo = 0
+		return false
+	}
+	r.rowsTo += uint64(len(found.data))
+	return true
 }
 
 // clock finds the times of packets in the lines about them.

@@ -175,7 +175,7 @@ func (r *Trace) parse() error {
 		}
 		kind, index, value := parseText(line[p.text:], KernelHead)
 		if kind == textOther && whole {
-			return nil // printed by another program
+			return r.beside(line[p.text:])
 		}
 		r.now = p.time
 		r.setRecent(line, &p)
@@ -318,8 +318,18 @@ func (r *Trace) dumpLine(text []byte, whole bool, kind textKind, index, value ui
 		}
 	case textBad:
 		return t.badLine(d, text)
+	case textOther:
+		return r.beside(text)
 	}
 	return err
+}
+
+// beside is for what another program has printed to the trace, which may be packets in another form.
+func (r *Trace) beside(text []byte) error {
+	if other, ok := parseOther(text, remark.FormTrace); ok {
+		return r.text.doubt(r.text.line, "%s", remark.MixedForms(other, remark.FormTrace))
+	}
+	return nil
 }
 
 // noPlace stands for the cpu of lines without a prefix.
