@@ -13,9 +13,10 @@ import (
 	"github.com/ebpfdump/ebpfdump/convert/internal/window"
 )
 
-// zstdWindow is the largest window of a zstd file that is read, which is as much as RFC 8878 asks
-// for and as zstd needs up to its level 19. A file may claim any, and that is allocated.
-const zstdWindow = 8 << 20
+// zstdWindow is the largest window of a zstd file that is read: as much as libzstd, and so Wireshark,
+// reads where nobody asks for more, and as its levels need up to the highest. A file may claim any,
+// and that is allocated.
+const zstdWindow = 128 << 20
 
 // compressions are those that Wireshark reads as well, and how their files begin.
 var compressions = []struct {
@@ -27,6 +28,12 @@ var compressions = []struct {
 		return zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(zstdWindow))
 	}},
 }
+
+// UnpackError says that a compressed file cannot be unpacked, or no further.
+type UnpackError struct{ error }
+
+// Unwrap is what stands behind it.
+func (e *UnpackError) Unwrap() error { return e.error }
 
 // longestMagic is the length of the longest beginning.
 const longestMagic = 4
@@ -71,6 +78,10 @@ func (p *plain) failed(err error) error {
 		return err
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return window.ErrCutOff
+	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		err = fmt.Errorf("it is compressed with a window of more than %d MB: unpack it first, with zstd -d --long=31", zstdWindow>>20)
+	default:
+		err = fmt.Errorf("unpacking %s: %w", p.name, err)
 	}
-	return fmt.Errorf("unpacking %s: %w", p.name, err)
+	return &UnpackError{err}
 }

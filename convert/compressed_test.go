@@ -78,6 +78,42 @@ func TestCompressed(t *testing.T) {
 	}
 }
 
+// framed is a zstd file of blocks that are not compressed, whose window has 1<<log bytes.
+func framed(file []byte, log byte) []byte {
+	framed := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, (log - 10) << 3}
+	const most = 100_000
+	for {
+		n, last := min(len(file), most), uint32(0)
+		if n == len(file) {
+			last = 1
+		}
+		header := binary.LittleEndian.AppendUint32(nil, uint32(n)<<3|last)
+		framed = append(append(framed, header[:3]...), file[:n]...)
+		if file = file[n:]; last == 1 {
+			return framed
+		}
+	}
+}
+
+func TestCompressedWindow(t *testing.T) {
+	t.Parallel()
+	file := everything(t, binary.LittleEndian).Bytes()
+	for _, log := range []byte{17, 23, 27} {
+		if got, want := itemsIn(t, nil, framed(file, log)), itemsIn(t, nil, file); got != want {
+			t.Errorf("a window of 1<<%d bytes: %d items of %d", log, got, want)
+		}
+	}
+	for _, log := range []byte{28, 31, 41} {
+		source, err := Open(bytes.NewReader(framed(file, log)), nil, ReadOptions{Name: "in"})
+		for err == nil {
+			_, err = source.Next()
+		}
+		if want := "reading in: it is compressed with a window of more than 128 MB: unpack it first, with zstd -d --long=31"; err.Error() != want {
+			t.Errorf("a window of 1<<%d bytes: %v", log, err)
+		}
+	}
+}
+
 // TestCompressedMutants is not parallel, since it measures allocations.
 func TestCompressedMutants(t *testing.T) {
 	for name, seed := range compressed(t, everything(t, binary.LittleEndian).Bytes()) {

@@ -240,6 +240,9 @@ func (in *explainInput) Read(b []byte) (int, error) {
 // openCapturedViews opens a pcapng file. For other files, the error says how to make one.
 func openCapturedViews(r io.Reader, name string) (*convert.Source, error) {
 	source, err := convert.Open(r, nil, convert.ReadOptions{Name: name, CutOff: true})
+	if packed := (*convert.UnpackError)(nil); errors.As(err, &packed) {
+		return nil, err
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: explain reads the pcapng files of ebpfdump capture and ebpfdump convert", err)
 	}
