@@ -250,7 +250,7 @@ func describeFilter(f *bpf.OwnFilter) (words string, ask *bpf.OwnFilter) {
 	case f.Program.ID == 0:
 		return fmt.Sprintf("classic filter of %d instructions", n), f
 	}
-	other, err := f.OtherTap()
+	other, _, err := otherTap(f)
 	if other == nil || err != nil {
 		return describeProgram(f), f
 	}

@@ -244,10 +244,12 @@ func TestWrapFilterKilled(t *testing.T) {
 			}
 		}
 		expect(1)
+		saysWhose(t, server, kind, joiner.Process.Pid, "the tap of another ebpfdump")
 		if err := joiner.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		joiner.Wait()
+		saysWhose(t, server, kind, 0, "the tap of a capture that has ended") // long before the lease is over
 		expect(2)
 		time.Sleep(bpf.Lease + bpf.Lease/10)
 		expect(3)
@@ -258,6 +260,29 @@ func TestWrapFilterKilled(t *testing.T) {
 		server.stdin.Close()
 		server.Wait()
 	}
+}
+
+// saysWhose checks that the list of sockets, the description of the interface and the reason why the filter stays
+// all say the same of a tap. pid is 0 for one that was killed.
+func saysWhose(t *testing.T, server *target, kind string, pid int, words string) {
+	t.Helper()
+	listed, err := TakeInventory(InventoryConfig{PIDs: []int{server.Process.Pid}})
+	if err != nil || len(listed.Sockets) != 1 || listed.Sockets[0].Tap == nil {
+		t.Fatalf("%s: %+v, %v", kind, listed, err)
+	}
+	if tap := listed.Sockets[0].Tap; tap.PID != pid || tap.Ended != (pid == 0) {
+		t.Errorf("%s: the list has %+v, want process %d", kind, tap, pid)
+	}
+	said := newNotices()
+	// A classic filter stays inside of a tap in any case, an eBPF one of a capture that goes on.
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: kind == "classic" || pid != 0, Options: Options{Notice: said.add}})
+	if d := l.Interfaces()[0].Filter; !strings.Contains(d, words+",") {
+		t.Errorf("%s: the filter is described as %q, want %q", kind, d, words)
+	}
+	if text := said.all(); l.config.WrapFilter && !strings.Contains(text, words) {
+		t.Errorf("%s: it says %q, want %q", kind, text, words)
+	}
+	runLive(t, l, func() {})
 }
 
 // leftFilter captures a socket whose filter is inside the tap of a capture that was killed: it is called
