@@ -330,7 +330,7 @@ func TestNumbersWithoutUserView(t *testing.T) {
 				continue
 			}
 			var b strings.Builder
-			if err := json.NewEncoder(&b).Encode([]any{s.Delivered, s.Undelivered.ByQueue, s.Undelivered.PassedOver, s.Undelivered.AtEnd, s.Undelivered.Trimmed, s.Undelivered.ByBuffer, s.Undelivered.InPart, s.Calls, s.Comparison, s.Mapping, s.Latency}); err != nil {
+			if err := json.NewEncoder(&b).Encode([]any{s.Delivered, s.Undelivered.ByQueue, s.Undelivered.PassedOver, s.Undelivered.AtEnd, s.Undelivered.NotKnown, s.Undelivered.Trimmed, s.Undelivered.ByBuffer, s.Undelivered.InPart, s.Calls, s.Comparison, s.Mapping, s.Latency}); err != nil {
 				t.Fatal(err)
 			}
 			if regexp.MustCompile(`[1-9]`).MatchString(b.String()) {
