@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -492,7 +491,7 @@ func (l *Live) Remarks() []string {
 	if l.config.wants(ViewCgroup) && bpf.HidesSYNACKs() && l.roster.hasKind(unix.AF_INET6, unix.SOCK_STREAM) {
 		all = append(all, hiddenSYNACKs)
 	}
-	if l.config.wants(ViewUser) && slices.ContainsFunc(l.roster.listOutlets(), func(at *outlet) bool { return !at.kind.readsFollowed() }) {
+	if l.config.wants(ViewUser) && l.roster.leavesReads() {
 		all = append(all, "what packet and netlink sockets read is not followed: the user view has none of it")
 	}
 	if n := l.unwatched(); n > 0 {

@@ -366,6 +366,9 @@ func (g *ledger) statistics() ([]Statistics, error) {
 		first := g.first(v)
 		for n, p := range g.outlets {
 			p.each(v, func(at *lane) {
+				if !p.expects(v, at) {
+					return
+				}
 				st := g.lane(at, counts, at == first)
 				if at == p.lanes[v] && accounts != nil {
 					st.balance(accounts[n])

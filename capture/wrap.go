@@ -100,7 +100,9 @@ func (s *scanner) wrapLater(cookie uint64) {
 			}
 			whose := owner{p.String(), info.String()}
 			s.live.roster.add(&info, func() owner { return whose }, true)
-			s.attach(whose.String(), copied, &info)
+			if s.attach(whose.String(), copied, &info) {
+				s.live.roster.recorded(cookie)
+			}
 			return nil
 		})
 		if err != nil && !p.Exited() {

@@ -408,6 +408,51 @@ func TestWrapFilterWithoutFileSystem(t *testing.T) {
 	}
 }
 
+// Where a filter stays, there is no interface for which nothing can come: only the hook has packets without the
+// tap, and only internet and unix sockets have reads that are followed. It is said why.
+func TestWrapFilterLeavesNoInterface(t *testing.T) {
+	testutil.RequireRoot(t)
+	for _, c := range []struct {
+		over   []string
+		locked bool
+		want   []string
+	}{
+		{[]string{"packet"}, true, nil},
+		{[]string{"packet"}, false, []string{"packet-dgram:kernel"}},
+		{[]string{filepath.Join(t.TempDir(), "socket")}, true, []string{"unix-dgram:user"}},
+		{nil, true, []string{"udp:kernel", "udp:user"}},
+	} {
+		server := startTarget(t, append([]string{"owner", "classic"}, c.over...)...)
+		if c.locked {
+			server.says(t, "lock")
+		}
+		said := newNotices()
+		l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: true, Options: Options{Notice: said.add}})
+		var names []string
+		for _, i := range l.Interfaces() {
+			names = append(names, i.Name())
+		}
+		if !slices.Equal(names, c.want) {
+			t.Errorf("%v: interfaces %q, want %q", c.over, names, c.want)
+		}
+		runLive(t, l, func() {})
+		statistics, err := l.Statistics()
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = nil
+		for _, st := range statistics {
+			names = append(names, st.Interface.Name())
+		}
+		if !slices.Equal(names, c.want) {
+			t.Errorf("%v: statistics of %q, want %q", c.over, names, c.want)
+		}
+		if text := said.all(); strings.Contains(text, "locked its filter") != c.locked {
+			t.Errorf("%v: it says %q", c.over, text)
+		}
+	}
+}
+
 // Packet and netlink sockets with filters are told of where only WrapFilter captures them.
 func TestLeftOut(t *testing.T) {
 	testutil.RequireRoot(t)
