@@ -429,9 +429,13 @@ func (r *reporter) liveLines(c capture.Counts) {
 	}
 }
 
-// ownFilterLine says what a filter that sockets have of their own did.
+// ownFilterLine says what a filter that sockets have of their own did, or one that a capture has left there. Why it
+// did not run inside the tap is no part of that: it was said where it was found out.
 func ownFilterLine(f *capture.OwnFilter, wraps bool) string {
 	about := "own filter"
+	if f.OtherTap {
+		about = "filter"
+	}
 	const shown = 3
 	if on := f.Sockets; len(on) > 0 {
 		about += " of " + strings.Join(on[:min(len(on), shown)], ", and of ")
@@ -440,9 +444,6 @@ func ownFilterLine(f *capture.OwnFilter, wraps bool) string {
 		}
 	}
 	about += fmt.Sprintf(": %s, %s", f.Filter, counted(f.Packets, "packet"))
-	if f.Unwrapped != "" {
-		about += fmt.Sprintf(", cannot run inside the tap (%s)", f.Unwrapped)
-	}
 	switch {
 	case !f.Asked && !f.Wrapped:
 		about += ", not asked: " + f.Reason
