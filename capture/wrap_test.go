@@ -310,10 +310,11 @@ func leftFilter(t *testing.T, server *target, conn io.Writer, kind string, befor
 	}
 	after := ownFiltersOf(t, server)
 	if kind == "classic" {
-		if said := said.all(); !strings.Contains(said, "cannot run inside the tap: it is eBPF filter ") || !strings.Contains(said, "that has ended") {
+		said := said.all()
+		if !strings.Contains(said, "cannot run inside the tap: it is eBPF filter ") || !strings.Contains(said, "that has ended") {
 			t.Errorf("it says %q", said)
 		}
-		if said := said.all(); strings.Contains(said, "of its own") || strings.Count(said, "cannot run inside the tap") != 1 {
+		if strings.Contains(said, "of its own") || strings.Count(said, "cannot run inside the tap") != 1 {
 			t.Errorf("it calls what a capture has left the socket's own, or says it twice: %q", said)
 		}
 		if all := l.OwnFilters(); len(all) != 1 || !all[0].OtherTap || !IsOtherTap(l.Interfaces()[0].Filter) || strings.Count(l.Interfaces()[0].Filter, "the tap of") != 1 {
