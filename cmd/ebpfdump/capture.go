@@ -315,9 +315,7 @@ func (f captureFlags) everyView() []capture.View {
 			return f.reuseport.object == "" && f.reuseport.classic == ""
 		case capture.ViewSent:
 			return own && !f.echo && !f.probe
-		case capture.ViewCgroup:
-			return own && !kind.HasCgroupHooks() || f.live.wrapFilter
-		case capture.ViewWire, capture.ViewDrop:
+		case capture.ViewCgroup, capture.ViewWire, capture.ViewDrop:
 			return own && !kind.HasCgroupHooks()
 		}
 		return false

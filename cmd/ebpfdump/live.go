@@ -120,9 +120,6 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 	if slices.Contains(p.config.Views, capture.ViewSelect) {
 		return p, config, usagef("the view select is of a reuseport group that is opened: give --sock udp --reuseport N --reuseport-filter FILE.o")
 	}
-	if f.live.wrapFilter && slices.Contains(p.config.Views, capture.ViewCgroup) {
-		return p, config, usagef("--wrap-filter does not go with --view cgroup: choose one, or ask the filters afterwards (without --wrap-filter)")
-	}
 	pids, err := f.live.processes()
 	if err != nil {
 		return p, config, err
