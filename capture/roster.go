@@ -263,6 +263,7 @@ func (r *roster) newOutlet(kind *Kind, whose owner) *outlet {
 		views = slices.DeleteFunc(slices.Clone(views), func(v View) bool { return v == ViewUser })
 	}
 	at := newOutlet(kind, views, r.decodeAs, r.clockError)
+	at.unseen = !kind.HasCgroupHooks()
 	at.chosenBy(r.expression)
 	at.describe(whose)
 	r.outlets = append(r.outlets, at)
@@ -293,11 +294,8 @@ func (r *roster) add(found *foreign, whose func() owner, tapped bool) bool {
 	case r.owned < ownPlaces:
 		own := r.enter(found.cookie, kind, found.protocol, whose())
 		own.port, own.address, own.listens = found.local.Port(), found.local.Addr(), found.listening
-		own.outlet.unseen = tapped
+		own.outlet.unseen = own.outlet.unseen || tapped
 	case tapped:
-		if r.shared[kind] == nil {
-			r.sharedRoute(kind).outlet.unseen = true
-		}
 		shared := r.newRoute(kind, r.sharedRoute(kind).outlet)
 		shared.setNetlink(found.protocol)
 		r.remember(found.cookie, shared)
@@ -356,7 +354,7 @@ func (r *roster) receives(c course) bool {
 	return found
 }
 
-// recorded notes that the packets of a socket are recorded, which add has entered for the tap.
+// recorded notes that a socket has got the tap.
 func (r *roster) recorded(cookie uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -68,8 +68,8 @@ type outlet struct {
 	filter     filterState
 	filterText string
 	whose      owner
-	// unseen says that nothing records the packets of its sockets: none of them has got the tap, and no
-	// hook sees them. The mutex of the roster guards it.
+	// unseen says that nothing records the packets of its sockets, as far as is known: none of them has got
+	// the tap, and no hook sees them. The mutex of the roster guards it.
 	unseen bool
 }
 

@@ -318,7 +318,7 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 		}
 		taken = s.attach(whose().String(), copied, info)
 	}
-	if tap && taken {
+	if tap && fresh && taken {
 		s.live.roster.recorded(info.cookie)
 	}
 	if fresh && !asked && (taken || info.kind().readsFollowed()) {
