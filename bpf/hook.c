@@ -54,6 +54,11 @@ struct {
 	__type(value, struct counters);
 } egress_counts SEC(".maps");
 
+/* Where the counters begin, in counts, of what arrives at sockets whose filters run inside the tap, if that is
+ * recorded here as well; 0 leaves it to the tap alone.
+ */
+const volatile __u32 wrapped_counts = 0;
+
 /* Whether packets that are sent and not wanted leave notes. */
 const volatile __u32 notes_sent = 0;
 
@@ -161,6 +166,7 @@ int arrived(struct __sk_buff *skb)
 	struct bpf_sock *sk = skb->sk;
 	struct mark *mark;
 	int unwanted;
+	__u32 cpu;
 
 	if (!sk)
 		return 1;
@@ -177,12 +183,19 @@ int arrived(struct __sk_buff *skb)
 		return 1;
 	if (tells_filters)
 		at.filter = own_filter(address_of(sk), c);
-	if (at.filter && bpf_map_lookup_elem(&wrappers, &at.filter))
-		return 1; /* the tap records it */
+	if (at.filter && bpf_map_lookup_elem(&wrappers, &at.filter)) {
+		if (!wrapped_counts)
+			return 1; /* the tap records it */
+		cpu = bpf_get_smp_processor_id() + wrapped_counts;
+		c = bpf_map_lookup_elem(&counts, &cpu);
+		if (!c)
+			return 1;
+		at.hook = HOOK_BESIDE;
+	}
 	count(&c->seen);
 	unwanted = selective && !is_chosen(skb);
-	if (unwanted && !notes_unwanted) {
-		count(&c->unwanted);
+	if (unwanted && (!notes_unwanted || at.hook == HOOK_BESIDE)) {
+		count(&c->unwanted); /* beside the tap, that leaves the note */
 		return 1;
 	}
 	at.start = filter_offset(skb, at.family, at.type);

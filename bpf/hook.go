@@ -35,6 +35,9 @@ type HookOptions struct {
 	// Beside is for sockets that have the Tap as well, which counts what arrives: then the Hook
 	// has Counters of its own for that. Default: what arrives is in the ledger of the Tap.
 	Beside bool
+	// BesideWrappers is Beside for those sockets that have a Wrapper: what arrives at them is recorded with
+	// HookBeside, in place of nothing. What arrives at others has one record, and is in Shared as well.
+	BesideWrappers bool
 	// NoProcesses only looks at sockets that Mark has marked, and at those that they accept.
 	NoProcesses bool
 	// TellFilters also records which filter each socket has of its own: the Filter of a Record.
@@ -74,6 +77,9 @@ type Hook struct {
 	// arrived is the ledger of what arrives, nil if that is the tap's, and departed that of what
 	// is sent, nil without Egress.
 	arrived, departed *counts[tapCounters]
+	// shared is how many of the elements of arrived are those of sockets without a Wrapper; 0 if the
+	// ledger does not tell them apart.
+	shared int
 }
 
 // OpenHook loads the hook into the kernel and attaches it at the root of the cgroup
@@ -181,7 +187,11 @@ func (h *Hook) makeMaps(tap *Tap, spec *ebpf.CollectionSpec, types func() *btf.S
 	}
 	cpus := tap.objects.Counts.MaxEntries()
 	spec.Maps[hookMapCounts].MaxEntries, spec.Maps[hookMapEgressCounts].MaxEntries = cpus, cpus
-	if !opts.Beside {
+	if opts.BesideWrappers {
+		h.shared = int(cpus)
+		spec.Maps[hookMapCounts].MaxEntries = 2 * cpus
+	}
+	if !opts.Beside && !opts.BesideWrappers {
 		shared[hookMapCounts] = tap.objects.Counts
 	}
 	var without []string
@@ -192,7 +202,7 @@ func (h *Hook) makeMaps(tap *Tap, spec *ebpf.CollectionSpec, types func() *btf.S
 	if h.objects, err = newLoaded(spec, types, shared, without...); err != nil {
 		return h.diagnose(err)
 	}
-	if opts.Beside {
+	if opts.Beside || opts.BesideWrappers {
 		if h.arrived, err = openCounts[tapCounters](h.objects.maps[hookMapCounts]); err != nil {
 			return err
 		}
@@ -245,6 +255,9 @@ func (opts HookOptions) set(spec *ebpf.CollectionSpec, tap *Tap) error {
 		spec.Variables[hookVarPortCount].Set(uint32(len(opts.Ports))),
 		opts.Expression.splice(spec, opts.Notes),
 		spec.Variables[hookVarNotesSent].Set(flag(opts.NotesOfSent)),
+	}
+	if opts.BesideWrappers {
+		errs = append(errs, spec.Variables[hookVarWrappedCounts].Set(tap.objects.Counts.MaxEntries()))
 	}
 	if st, nested := pidNamespace(); nested {
 		errs = append(errs, spec.Variables[hookVarNamespaceInode].Set(uint32(st.Ino)))
@@ -495,7 +508,7 @@ func (h *Hook) globalPID(pid uint32) (uint32, error) {
 }
 
 // Counters reads the ledgers of what arrived and of what was sent. The first is zero unless the
-// hook is Beside a Tap, whose ledger it would be otherwise, and the second without Egress.
+// hook is Beside a Tap, or BesideWrappers, whose ledger it would be otherwise, and the second without Egress.
 func (h *Hook) Counters() (arrived, departed Counters, err error) {
 	if arrived, err = sumCounters(h.arrived); err != nil {
 		return arrived, departed, fmt.Errorf("the hook: %w", err)
@@ -504,6 +517,18 @@ func (h *Hook) Counters() (arrived, departed Counters, err error) {
 		return arrived, departed, fmt.Errorf("the hook: %w", err)
 	}
 	return arrived, departed, nil
+}
+
+// Shared is that part of what arrived, BesideWrappers, that has no other record.
+func (h *Hook) Shared() (Counters, error) {
+	if h.shared == 0 {
+		return Counters{}, nil
+	}
+	all, err := h.arrived.read()
+	if err != nil {
+		return Counters{}, fmt.Errorf("the hook: %w", err)
+	}
+	return sumOf(all[:h.shared]), nil
 }
 
 // Stop ends all following and recording. What is in the ring stays readable.

@@ -134,6 +134,7 @@ const (
 	hookVarWakeupBytes    = "wakeup_bytes"
 	hookVarWantedPid      = "wanted_pid"
 	hookVarWantsLink      = "wants_link"
+	hookVarWrappedCounts  = "wrapped_counts"
 )
 
 // loadHook returns the embedded CollectionSpec for hook.
@@ -232,6 +233,7 @@ type hookVariableSpecs struct {
 	WakeupBytes    *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantedPid      *ebpf.VariableSpec `ebpf:"wanted_pid"`
 	WantsLink      *ebpf.VariableSpec `ebpf:"wants_link"`
+	WrappedCounts  *ebpf.VariableSpec `ebpf:"wrapped_counts"`
 }
 
 // hookObjects contains all objects after they have been loaded into the kernel.
@@ -302,6 +304,7 @@ type hookVariables struct {
 	WakeupBytes    *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantedPid      *ebpf.Variable `ebpf:"wanted_pid"`
 	WantsLink      *ebpf.Variable `ebpf:"wants_link"`
+	WrappedCounts  *ebpf.Variable `ebpf:"wrapped_counts"`
 }
 
 // hookPrograms contains all programs after they have been loaded into the kernel.

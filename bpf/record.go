@@ -114,6 +114,8 @@ const (
 	// returned. With a program that chooses by itself, the packet's bytes come after Before bytes
 	// with what Chosen returns.
 	HookSelect
+	// HookBeside: as HookIngress, of a socket that has a Wrapper, which records the packet as well.
+	HookBeside
 )
 
 // Record is a packet as the tap recorded it.

@@ -26,6 +26,7 @@
 #define HOOK_WIRE_OUT 5 /* on an interface: the socket has sent it */
 #define HOOK_DROP 6	/* the kernel has freed it, and says that this is no ordinary end */
 #define HOOK_SELECT 7 /* by the program that chooses a socket of a reuseport group */
+#define HOOK_BESIDE 8 /* as HOOK_INGRESS, of a socket with a filter inside the tap, which records the packet as well */
 #define HOOK_UNWANTED 0x80 /* a bit beside: the expression leaves the packet out, and this is a note of it */
 
 /* What a hook says of one packet; the packet follows, from offset 0 on or from before it,

@@ -334,6 +334,15 @@ type Counters struct {
 // Lost is the number of packets that the filter saw and could not record.
 func (c Counters) Lost() uint64 { return c.RingFull + c.LoadFailed }
 
+// Plus is the ledger of both.
+func (c Counters) Plus(other Counters) Counters {
+	return Counters{
+		Seen: c.Seen + other.Seen, Recorded: c.Recorded + other.Recorded, RingFull: c.RingFull + other.RingFull,
+		LoadFailed: c.LoadFailed + other.LoadFailed, Truncated: c.Truncated + other.Truncated,
+		Dropped: c.Dropped + other.Dropped, Unwanted: c.Unwanted + other.Unwanted,
+	}
+}
+
 // Counters reads the ledger as it stands, summed over all cpus.
 func (t *Tap) Counters() (Counters, error) {
 	sum, err := sumCounters(t.counts)
@@ -352,6 +361,10 @@ func sumCounters(ledger *counts[tapCounters]) (sum Counters, err error) {
 	if err != nil {
 		return sum, err
 	}
+	return sumOf(counts), nil
+}
+
+func sumOf(counts []tapCounters) (sum Counters) {
 	for _, c := range counts {
 		sum.Seen += c.Seen
 		sum.Recorded += c.Recorded
@@ -361,7 +374,7 @@ func sumCounters(ledger *counts[tapCounters]) (sum Counters, err error) {
 		sum.Dropped += c.Dropped
 		sum.Unwanted += c.Unwanted
 	}
-	return sum, nil
+	return sum
 }
 
 // Stop turns the tap into a filter that keeps everything and does nothing else, on all sockets

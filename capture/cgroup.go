@@ -14,12 +14,14 @@ import (
 
 // The cgroup view is made of what the cgroup hooks record. What a joined process receives is
 // recorded there anyway, and the kernel view is the same record from offset 0 on. Sockets that
-// have the tap as well have two records of each packet.
+// have the tap as well have two records of each packet: all of them, or those with a filter inside of it.
 
 // cgroupHooks is what the collector knows of the hooks.
 type cgroupHooks struct {
 	beside      *beside // nil if what arrives has one record
+	single      bool    // with beside: what has HookIngress has one record nevertheless
 	lostArrived losses  // beside the tap
+	lostSingle  losses
 	lostSent    losses
 	drops       uint64        // losses since the last packet of the view
 	sent        atomic.Uint64 // packets of the view that were sent

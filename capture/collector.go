@@ -222,7 +222,7 @@ func (c *collector) kernel() {
 	case rec.Hook == bpf.HookEgress:
 		c.departed(whole, length)
 		return
-	case rec.Hook == bpf.HookIngress && c.hooks.beside != nil:
+	case rec.Hook == bpf.HookBeside, rec.Hook == bpf.HookIngress && c.hooks.beside != nil && !c.hooks.single:
 		c.arrived(whole, length)
 		return
 	}
@@ -268,10 +268,14 @@ func (c *collector) kernel() {
 
 // lostBefore counts the packets that the ring has lost since the last record of its cpu.
 func (c *collector) lostBefore(rec *bpf.Record) uint64 {
-	lost := c.lost.since(rec.Cpu, rec.Lost)
+	from, both := &c.lost, c.hooks.beside == nil
+	if c.hooks.single && rec.Hook != bpf.HookFilter {
+		from, both = &c.hooks.lostSingle, true
+	}
+	lost := from.since(rec.Cpu, rec.Lost)
 	c.drops += lost
 	c.lostAll += lost
-	if c.hooks.beside == nil {
+	if both {
 		c.hooks.drops += lost
 	}
 	return lost

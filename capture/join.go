@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -164,8 +163,8 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	l.roster.expression = config.Expression
 	l.collector = newCollector(config.Options, l.tap, clock)
 	l.collector.looksAt(l.wire)
-	if config.changes() && config.wants(ViewCgroup) {
-		l.collector.hooks.beside = newBeside()
+	if (config.changes() || config.WrapFilter) && config.wants(ViewCgroup) {
+		l.collector.hooks.beside, l.collector.hooks.single = newBeside(), config.WrapFilter
 	}
 	l.collector.dropped = newDrops(l.drops)
 	l.collector.departures.countLosses(l.hook)
@@ -204,7 +203,7 @@ func (l *Live) load() error {
 	f, err := bpf.OpenFollowing(
 		bpf.Options{RingSize: c.RingSize, Snaplen: c.Snaplen, NoLink: !link, WakeFirst: true, Verdict: c.Verdict, Leased: true, Expression: c.Expression, Notes: notes},
 		bpf.HookOptions{
-			Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes() || cgroup, FromNetwork: cgroup, Egress: cgroup, Beside: c.changes(),
+			Snaplen: c.Snaplen, NoLink: !link, Record: !c.changes() || cgroup, FromNetwork: cgroup, Egress: cgroup, Beside: c.changes(), BesideWrappers: c.WrapFilter && cgroup,
 			TellFilters: l.tellsFilters(), MarkNew: !c.byDescriptor(), Ports: c.Ports, Cgroup: c.Cgroup,
 			Expression: c.Expression, Notes: notes && !c.changes(), NotesOfSent: c.wants(ViewSent),
 		},
@@ -492,7 +491,7 @@ func (l *Live) Remarks() []string {
 	if l.config.wants(ViewCgroup) && bpf.HidesSYNACKs() && l.roster.hasKind(unix.AF_INET6, unix.SOCK_STREAM) {
 		all = append(all, hiddenSYNACKs)
 	}
-	if l.config.wants(ViewUser) && slices.ContainsFunc(l.roster.listOutlets(), func(at *outlet) bool { return !at.kind.readsFollowed() }) {
+	if l.config.wants(ViewUser) && l.roster.leavesReads() {
 		all = append(all, "what packet and netlink sockets read is not followed: the user view has none of it")
 	}
 	if n := l.unwatched(); n > 0 {

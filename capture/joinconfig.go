@@ -56,8 +56,6 @@ func (c *JoinConfig) check() error {
 	switch {
 	case c.WrapFilter && c.changes():
 		return errors.New("joining processes: JoinConfig.WrapFilter goes with neither a Verdict nor ReplaceFilter")
-	case c.WrapFilter && c.wants(ViewCgroup):
-		return errors.New("joining processes: JoinConfig.WrapFilter does not go with the view cgroup")
 	case c.UnixStreams && c.Expression != nil:
 		return errors.New("joining processes: an Expression is about IP packets, and UnixStreams have none")
 	case c.wants(ViewSelect):

@@ -51,6 +51,9 @@ type Counts struct {
 	// Ingress is the ledger of what the cgroup hook saw arrive at sockets that have the tap as
 	// well; at others the tap's is. Egress is that of what it saw being sent.
 	Ingress, Egress bpf.Counters
+	// Shared is what is both in Tap and in Ingress: of packets that have one record, while the view
+	// cgroup is also one of sockets whose own filters run inside the tap.
+	Shared bpf.Counters
 	// Drops is the ledger of the packets that the kernel freed. DropsMissed counts those, of the whole
 	// machine, for which it did not run the program.
 	Drops       bpf.Counters
@@ -67,7 +70,7 @@ type Counts struct {
 // Lost is the number of packets and calls of which there was no record. Some of Missed may add
 // to it.
 func (c *Counts) Lost() uint64 {
-	return c.Tap.Lost() + c.Ingress.Lost() + c.Egress.Lost() + c.Wire.Lost() + c.Drops.Lost() + c.Select.Lost() + c.Calls.Lost() + c.Sends.Lost()
+	return c.Tap.Lost() + c.Ingress.Lost() - c.Shared.Lost() + c.Egress.Lost() + c.Wire.Lost() + c.Drops.Lost() + c.Select.Lost() + c.Calls.Lost() + c.Sends.Lost()
 }
 
 // Account says what became of the packets that a filter saw, each of which userspace gets as
@@ -334,6 +337,10 @@ func (g *ledger) counts() (Counts, error) {
 		}
 	}
 	if g.hook != nil {
+		// First, so that there is never more of it than of what it is a part of.
+		if counts.Shared, err = g.hook.Shared(); err != nil {
+			return counts, err
+		}
 		if counts.Ingress, counts.Egress, err = g.hook.Counters(); err != nil {
 			return counts, err
 		}
@@ -352,6 +359,7 @@ func (g *ledger) counts() (Counts, error) {
 		}
 	}
 	counts.Tap, err = g.tap.Counters()
+	counts.Tap = counts.Tap.Plus(counts.Shared)
 	return counts, err
 }
 
@@ -369,6 +377,9 @@ func (g *ledger) statistics() ([]Statistics, error) {
 		first := g.first(v)
 		for n, p := range g.outlets {
 			p.each(v, func(at *lane) {
+				if !p.expects(v, at) {
+					return
+				}
 				st := g.lane(at, counts, at == first)
 				if at == p.lanes[v] && accounts != nil {
 					st.balance(accounts[n])

@@ -22,6 +22,9 @@ type OwnFilter struct {
 	// Filter says which one it is, such as "eBPF filter 12 (allow), loaded 2026-11-26 08:06:48 by
 	// uid 0" or "classic filter of 4 instructions".
 	Filter string
+	// OtherTap says that it is the tap of another capture, or of one that has ended: then Filter says what is
+	// inside of it, if anything.
+	OtherTap bool
 	// Instructions are those of a classic filter that is not long, as iptables and ip take them:
 	// their number, and code, jt, jf and k of each.
 	Instructions string
@@ -74,6 +77,7 @@ type filterAt struct{ cookie, key uint64 }
 
 type ownFilter struct {
 	words  string
+	tap    bool       // of another capture
 	listed string     // instructions
 	asker  *bpf.Asker // nil if it is not asked
 	reason string     // why not
@@ -101,6 +105,7 @@ func (o *ownFilters) enter(f *bpf.OwnFilter) *ownFilter {
 	own := &ownFilter{listed: instructionsText(f.Classic)}
 	var toAsk *bpf.OwnFilter
 	own.words, toAsk = describeFilter(f)
+	own.tap = IsOtherTap(own.words)
 	var err error
 	switch {
 	case askers >= askersLimit:
@@ -208,7 +213,7 @@ func (o *ownFilters) list(sockets *roster) []OwnFilter {
 			on = append(on, at.kind.Name+", "+at.whose.String())
 		}
 		all = append(all, OwnFilter{
-			Filter: f.words, Instructions: f.listed, Sockets: on, Wrapped: f.wrapped.Load(), Unwrapped: f.stays(),
+			Filter: f.words, OtherTap: f.tap, Instructions: f.listed, Sockets: on, Wrapped: f.wrapped.Load(), Unwrapped: f.stays(),
 			Asked: f.reason == "", Reason: f.reason,
 			Packets: f.packets.Load(), Unasked: f.unasked.Load(), Dropped: f.dropped.Load(), Trimmed: f.trimmed.Load(),
 			Belied: f.belied.Load(),
@@ -239,6 +244,17 @@ func (o *ownFilters) close() (errs []error) {
 	return errs
 }
 
+// tapOf begins what is said of a tap behind the number of its program. No name of a program has such characters.
+const tapOf = ", the tap of "
+
+// IsOtherTap tells whether the Filter of an Interface, or of a FilterChange, is the tap of another capture, or
+// what one that has ended has left, and not a filter of the socket's own.
+func IsOtherTap(filter string) bool {
+	filter = strings.TrimPrefix(filter, FilterOfSome)
+	before, _, ok := strings.Cut(filter, tapOf)
+	return ok && strings.HasPrefix(before, "eBPF filter ") && !strings.ContainsAny(before, ",(:")
+}
+
 // describeFilter says in words which filter it is, and which one can be asked what it decides: nil for
 // one of which that is not known.
 func describeFilter(f *bpf.OwnFilter) (words string, ask *bpf.OwnFilter) {
@@ -250,21 +266,22 @@ func describeFilter(f *bpf.OwnFilter) (words string, ask *bpf.OwnFilter) {
 	case f.Program.ID == 0:
 		return fmt.Sprintf("classic filter of %d instructions", n), f
 	}
-	other, err := f.OtherTap()
+	other, _, err := otherTap(f)
 	if other == nil || err != nil {
 		return describeProgram(f), f
 	}
-	whose := "of another ebpfdump"
+	whose := "another ebpfdump"
 	if other.Ended {
-		whose = "of a capture that has ended"
+		whose = "a capture that has ended"
 	}
+	words = fmt.Sprintf("eBPF filter %d%s%s", f.Program.ID, tapOf, whose)
 	switch {
 	case !other.Wraps:
-		return fmt.Sprintf("eBPF filter %d, the tap %s", f.Program.ID, whose), f
+		return words, f
 	case other.Inside.Key() == 0:
-		return fmt.Sprintf("eBPF filter %d, the tap %s, with a classic filter inside", f.Program.ID, whose), nil
+		return words + ", with a classic filter inside", nil
 	}
-	return fmt.Sprintf("eBPF filter %d, the tap %s, with %s inside", f.Program.ID, whose, describeProgram(&other.Inside)), &other.Inside
+	return words + ", with " + describeProgram(&other.Inside) + " inside", &other.Inside
 }
 
 func describeProgram(f *bpf.OwnFilter) string {
@@ -345,7 +362,11 @@ func (f *ownFilter) text(inside bool) string {
 	if f.listed != "" {
 		words += " (" + f.listed + ")"
 	}
-	if why := f.stays(); why != "" && !inside {
+	switch why := f.stays(); {
+	case why == "" || inside:
+	case f.tap:
+		words += ", which stays as it is"
+	default:
 		words += ", which cannot run inside the tap: " + why
 	}
 	switch {
@@ -399,6 +420,10 @@ func (pl *outlet) changes(now filterState, own *ownFilter, shared bool, tell fun
 	whose := kernel.Process + ", " + kernel.Sockets
 	switch {
 	case own != nil && now.key != before.key:
+		if own.tap {
+			tell(whose + " has got a filter: " + pl.filterText)
+			break
+		}
 		tell(whose + " has got a filter of its own: " + pl.filterText)
 	case before.key != 0 && now.key == 0:
 		tell(whose + " has no filter of its own any more")

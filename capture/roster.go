@@ -258,7 +258,12 @@ func (r *roster) newRoute(kind *Kind, at *outlet) *route {
 }
 
 func (r *roster) newOutlet(kind *Kind, whose owner) *outlet {
-	at := newOutlet(kind, r.views, r.decodeAs, r.clockError)
+	views := r.views
+	if !kind.readsFollowed() {
+		views = slices.DeleteFunc(slices.Clone(views), func(v View) bool { return v == ViewUser })
+	}
+	at := newOutlet(kind, views, r.decodeAs, r.clockError)
+	at.unseen = !kind.HasCgroupHooks()
 	at.chosenBy(r.expression)
 	at.describe(whose)
 	r.outlets = append(r.outlets, at)
@@ -289,6 +294,7 @@ func (r *roster) add(found *foreign, whose func() owner, tapped bool) bool {
 	case r.owned < ownPlaces:
 		own := r.enter(found.cookie, kind, found.protocol, whose())
 		own.port, own.address, own.listens = found.local.Port(), found.local.Addr(), found.listening
+		own.outlet.unseen = own.outlet.unseen || tapped
 	case tapped:
 		shared := r.newRoute(kind, r.sharedRoute(kind).outlet)
 		shared.setNetlink(found.protocol)
@@ -348,6 +354,22 @@ func (r *roster) receives(c course) bool {
 	return found
 }
 
+// recorded notes that a socket has got the tap.
+func (r *roster) recorded(cookie uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if known := cmp.Or(r.own[cookie], r.remembered(cookie)); known != nil {
+		known.outlet.unseen = false
+	}
+}
+
+// leavesReads tells whether there are sockets whose packets are recorded and whose reads are not followed.
+func (r *roster) leavesReads() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.outlets, func(at *outlet) bool { return !at.kind.readsFollowed() && !at.unseen })
+}
+
 // list adds the description of a socket for Sockets.
 func (r *roster) list(text string) {
 	r.mu.Lock()
@@ -405,13 +427,17 @@ func (r *roster) wraps(cookie, key uint64) {
 	}
 }
 
-// eachLane calls do for every interface.
+// eachLane calls do for every interface for which something can come.
 func (r *roster) eachLane(do func(*lane)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, at := range r.outlets {
 		for _, v := range r.views {
-			at.each(v, do)
+			at.each(v, func(l *lane) {
+				if at.expects(v, l) {
+					do(l)
+				}
+			})
 		}
 	}
 }

@@ -68,6 +68,14 @@ type outlet struct {
 	filter     filterState
 	filterText string
 	whose      owner
+	// unseen says that nothing records the packets of its sockets, as far as is known: none of them has got
+	// the tap, and no hook sees them. The mutex of the roster guards it.
+	unseen bool
+}
+
+// expects tells whether packets of a view can come.
+func (pl *outlet) expects(v View, at *lane) bool {
+	return !pl.unseen || at.handed > 0 || v != ViewKernel && v != ViewNet && v != ViewLink
 }
 
 // lane is one interface, and the counts of its packets.

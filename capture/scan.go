@@ -318,6 +318,9 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 		}
 		taken = s.attach(whose().String(), copied, info)
 	}
+	if tap && fresh && taken {
+		s.live.roster.recorded(info.cookie)
+	}
 	if fresh && !asked && (taken || info.kind().readsFollowed()) {
 		s.live.roster.list(fmt.Sprintf("%s %s (descriptor %d)", info.kind().Name, info, fd))
 	}

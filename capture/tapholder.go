@@ -8,16 +8,18 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture/internal/process"
 )
 
-// holdersAge is how old an answer may be. A look at all processes takes some milliseconds, and many
-// sockets may have the tap of one capture.
+// holdersAge is for how long a look at all processes is good, which takes some milliseconds: many sockets
+// may have the tap of one capture.
 const holdersAge = 500 * time.Millisecond
 
-// mapHolders remembers who has which BPF map open.
+// mapHolders remembers who has which BPF map open. What it says of a holder is asked again, and of a ring that
+// nobody had open it is only believed if the ring was there when all processes were looked at.
 var mapHolders struct {
 	sync.Mutex
-	at  time.Time
-	of  map[uint32]int
-	all bool
+	at   time.Time
+	of   map[uint32]process.MapHolder
+	all  bool
+	none map[uint32]bool // rings that were looked for, and that nobody has open
 }
 
 // tapHolder is the process that has a ring open. known is false if that could be one which is not seen.
@@ -25,16 +27,25 @@ func tapHolder(ring uint32) (pid int, known bool) {
 	h := &mapHolders
 	h.Lock()
 	defer h.Unlock()
-	if time.Since(h.at) > holdersAge {
-		h.of, h.all = process.MapHolders()
-		h.at = time.Now()
+	old := time.Since(h.at) > holdersAge
+	if holder, ok := h.of[ring]; ok && !old && holder.Has(ring) {
+		return holder.PID, true
 	}
-	pid = h.of[ring]
-	return pid, pid != 0 || h.all
+	if old || !h.none[ring] {
+		if old {
+			h.at, h.none = time.Now(), make(map[uint32]bool)
+		}
+		h.of, h.all = process.MapHolders()
+	}
+	if holder, ok := h.of[ring]; ok {
+		return holder.PID, true
+	}
+	h.none[ring] = true
+	return 0, h.all
 }
 
 // otherTap is bpf.OwnFilter.OtherTap, and tells at once of a capture that was killed: its lease ends
-// seconds later, but nobody has the ring open any more.
+// seconds later, but nobody has the ring open any more. Whoever says whose a tap is asks here.
 func otherTap(f *bpf.OwnFilter) (*bpf.OtherTap, int, error) {
 	other, err := f.OtherTap()
 	if other == nil || err != nil {

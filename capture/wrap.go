@@ -41,7 +41,11 @@ func (s *scanner) wrap(what string, copied int, info *foreign, f *filter) bool {
 		if len(s.stays) < soughtLimit {
 			s.stays[on] = true
 		}
-		l.refuse(fmt.Sprintf("%s has a filter of its own, which cannot run inside the tap: %v", what, err))
+		has := "a filter of its own"
+		if stays := (*tapStaysError)(nil); errors.As(err, &stays) {
+			has = "a filter"
+		}
+		l.refuse(fmt.Sprintf("%s has %s, which cannot run inside the tap: %v", what, has, err))
 		l.collector.filters.stays(&own, err)
 		if !l.running.Load() {
 			s.noteFilter(copied, info)
@@ -71,14 +75,19 @@ func (s *scanner) mayWrap(copied int, own bpf.OwnFilter) (bpf.OwnFilter, error) 
 		return own, err
 	case other == nil:
 	case !other.Ended:
-		return own, fmt.Errorf("it is that of another capture (%s)", wordsOf(&own))
+		return own, &tapStaysError{fmt.Sprintf("it is that of another capture (%s)", wordsOf(&own))}
 	case other.Inside.Key() != 0:
 		return other.Inside, nil
 	default:
-		return own, fmt.Errorf("it is %s, which stays", wordsOf(&own))
+		return own, &tapStaysError{fmt.Sprintf("it is %s, which stays", wordsOf(&own))}
 	}
 	return own, mayRestore(copied, own.Classic)
 }
+
+// tapStaysError says that the filter of a socket is a tap of another capture, which stays there.
+type tapStaysError struct{ text string }
+
+func (e *tapStaysError) Error() string { return e.text }
 
 func wordsOf(own *bpf.OwnFilter) string {
 	words, _ := describeFilter(own)
@@ -100,7 +109,9 @@ func (s *scanner) wrapLater(cookie uint64) {
 			}
 			whose := owner{p.String(), info.String()}
 			s.live.roster.add(&info, func() owner { return whose }, true)
-			s.attach(whose.String(), copied, &info)
+			if s.attach(whose.String(), copied, &info) {
+				s.live.roster.recorded(cookie)
+			}
 			return nil
 		})
 		if err != nil && !p.Exited() {

@@ -244,10 +244,12 @@ func TestWrapFilterKilled(t *testing.T) {
 			}
 		}
 		expect(1)
+		saysWhose(t, server, kind, joiner.Process.Pid, "the tap of another ebpfdump")
 		if err := joiner.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
 		joiner.Wait()
+		saysWhose(t, server, kind, 0, "the tap of a capture that has ended") // long before the lease is over
 		expect(2)
 		time.Sleep(bpf.Lease + bpf.Lease/10)
 		expect(3)
@@ -258,6 +260,29 @@ func TestWrapFilterKilled(t *testing.T) {
 		server.stdin.Close()
 		server.Wait()
 	}
+}
+
+// saysWhose checks that the list of sockets, the description of the interface and the reason why the filter stays
+// all say the same of a tap. pid is 0 for one that was killed.
+func saysWhose(t *testing.T, server *target, kind string, pid int, words string) {
+	t.Helper()
+	listed, err := TakeInventory(InventoryConfig{PIDs: []int{server.Process.Pid}})
+	if err != nil || len(listed.Sockets) != 1 || listed.Sockets[0].Tap == nil {
+		t.Fatalf("%s: %+v, %v", kind, listed, err)
+	}
+	if tap := listed.Sockets[0].Tap; tap.PID != pid || tap.Ended != (pid == 0) {
+		t.Errorf("%s: the list has %+v, want process %d", kind, tap, pid)
+	}
+	said := newNotices()
+	// A classic filter stays inside of a tap in any case, an eBPF one of a capture that goes on.
+	l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: kind == "classic" || pid != 0, Options: Options{Notice: said.add}})
+	if d := l.Interfaces()[0].Filter; !strings.Contains(d, words+",") {
+		t.Errorf("%s: the filter is described as %q, want %q", kind, d, words)
+	}
+	if text := said.all(); l.config.WrapFilter && !strings.Contains(text, words) {
+		t.Errorf("%s: it says %q, want %q", kind, text, words)
+	}
+	runLive(t, l, func() {})
 }
 
 // leftFilter captures a socket whose filter is inside the tap of a capture that was killed: it is called
@@ -285,8 +310,15 @@ func leftFilter(t *testing.T, server *target, conn io.Writer, kind string, befor
 	}
 	after := ownFiltersOf(t, server)
 	if kind == "classic" {
-		if said := said.all(); !strings.Contains(said, "cannot run inside the tap: it is eBPF filter ") || !strings.Contains(said, "that has ended") {
+		said := said.all()
+		if !strings.Contains(said, "cannot run inside the tap: it is eBPF filter ") || !strings.Contains(said, "that has ended") {
 			t.Errorf("it says %q", said)
+		}
+		if strings.Contains(said, "of its own") || strings.Count(said, "cannot run inside the tap") != 1 {
+			t.Errorf("it calls what a capture has left the socket's own, or says it twice: %q", said)
+		}
+		if all := l.OwnFilters(); len(all) != 1 || !all[0].OtherTap || !IsOtherTap(l.Interfaces()[0].Filter) || strings.Count(l.Interfaces()[0].Filter, "the tap of") != 1 {
+			t.Errorf("%+v, described as %q", all, l.Interfaces()[0].Filter)
 		}
 		return
 	}
@@ -380,6 +412,51 @@ func TestWrapFilterWithoutFileSystem(t *testing.T) {
 	}
 	if all := l.OwnFilters(); len(all) != 1 || all[0].Wrapped || all[0].Unwrapped != why || len(sink.view(ViewKernel)) != 9 {
 		t.Errorf("%d packets, %+v", len(sink.view(ViewKernel)), all)
+	}
+}
+
+// Where a filter stays, there is no interface for which nothing can come: only the hook has packets without the
+// tap, and only internet and unix sockets have reads that are followed. It is said why.
+func TestWrapFilterLeavesNoInterface(t *testing.T) {
+	testutil.RequireRoot(t)
+	for _, c := range []struct {
+		over   []string
+		locked bool
+		want   []string
+	}{
+		{[]string{"packet"}, true, nil},
+		{[]string{"packet"}, false, []string{"packet-dgram:kernel"}},
+		{[]string{filepath.Join(t.TempDir(), "socket")}, true, []string{"unix-dgram:user"}},
+		{nil, true, []string{"udp:kernel", "udp:user"}},
+	} {
+		server := startTarget(t, append([]string{"owner", "classic"}, c.over...)...)
+		if c.locked {
+			server.says(t, "lock")
+		}
+		said := newNotices()
+		l := mustJoin(t, JoinConfig{PIDs: []int{server.Process.Pid}, WrapFilter: true, Options: Options{Notice: said.add}})
+		var names []string
+		for _, i := range l.Interfaces() {
+			names = append(names, i.Name())
+		}
+		if !slices.Equal(names, c.want) {
+			t.Errorf("%v: interfaces %q, want %q", c.over, names, c.want)
+		}
+		runLive(t, l, func() {})
+		statistics, err := l.Statistics()
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = nil
+		for _, st := range statistics {
+			names = append(names, st.Interface.Name())
+		}
+		if !slices.Equal(names, c.want) {
+			t.Errorf("%v: statistics of %q, want %q", c.over, names, c.want)
+		}
+		if text := said.all(); strings.Contains(text, "locked its filter") != c.locked {
+			t.Errorf("%v: it says %q", c.over, text)
+		}
 	}
 }
 

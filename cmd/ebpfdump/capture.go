@@ -318,8 +318,6 @@ func (f captureFlags) everyView() []capture.View {
 			return f.reuseport.object == "" && f.reuseport.classic == ""
 		case capture.ViewSent:
 			return own && !f.echo && !(f.probe && kind.SendsProbe())
-		case capture.ViewCgroup:
-			return own && !kind.Shows(v) || f.live.wrapFilter
 		}
 		return own && !kind.Shows(v)
 	})

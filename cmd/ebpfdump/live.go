@@ -120,9 +120,6 @@ func (f captureFlags) joinConfig(cmd *cobra.Command) (p capturePlan, config capt
 	if slices.Contains(p.config.Views, capture.ViewSelect) {
 		return p, config, usagef("the view select is of a reuseport group that is opened: give --sock udp --reuseport N --reuseport-filter FILE.o")
 	}
-	if f.live.wrapFilter && slices.Contains(p.config.Views, capture.ViewCgroup) {
-		return p, config, usagef("--wrap-filter does not go with --view cgroup: choose one, or ask the filters afterwards (without --wrap-filter)")
-	}
 	pids, err := f.live.processes()
 	if err != nil {
 		return p, config, err
@@ -432,9 +429,13 @@ func (r *reporter) liveLines(c capture.Counts) {
 	}
 }
 
-// ownFilterLine says what a filter that sockets have of their own did.
+// ownFilterLine says what a filter that sockets have of their own did, or one that a capture has left there. Why it
+// did not run inside the tap is no part of that: it was said where it was found out.
 func ownFilterLine(f *capture.OwnFilter, wraps bool) string {
 	about := "own filter"
+	if f.OtherTap {
+		about = "filter"
+	}
 	const shown = 3
 	if on := f.Sockets; len(on) > 0 {
 		about += " of " + strings.Join(on[:min(len(on), shown)], ", and of ")
@@ -443,9 +444,6 @@ func ownFilterLine(f *capture.OwnFilter, wraps bool) string {
 		}
 	}
 	about += fmt.Sprintf(": %s, %s", f.Filter, counted(f.Packets, "packet"))
-	if f.Unwrapped != "" {
-		about += fmt.Sprintf(", cannot run inside the tap (%s)", f.Unwrapped)
-	}
 	switch {
 	case !f.Asked && !f.Wrapped:
 		about += ", not asked: " + f.Reason

@@ -384,7 +384,7 @@ func (r *reporter) ledger(view string, c bpf.Counters, more string) {
 }
 
 // ledgers prints those of the views. That of what arrives at the cgroup hooks is the kernel view's unless
-// the sockets have the tap as well.
+// sockets have the tap as well.
 func (r *reporter) ledgers(c capture.Counts) {
 	has := func(v capture.View) bool { return slices.Contains(r.plan.config.Views, v) }
 	r.ledger(capture.ViewKernel.String(), c.Tap, "")

@@ -339,6 +339,8 @@ func TestForgotten(t *testing.T) {
 		udp, tcp := e.Report.Sockets[0], e.Report.Sockets[1]
 		equal(t, "late", udp.Losses.Late, 1)
 		equal(t, "late", tcp.Losses.Late, 1)
+		equal(t, "at the end", udp.Undelivered.AtEnd.Packets+tcp.Undelivered.AtEnd.Packets, 0)
+		equal(t, "not known", udp.Undelivered.NotKnown.Packets > 0 && tcp.Undelivered.NotKnown.Packets > 0, true)
 		equal(t, "delivered", udp.Delivered.Packets, 1)
 		equal(t, "shown", len(e.packets), 3)
 		equal(t, "omitted", e.omitted, 199)

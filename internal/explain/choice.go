@@ -74,7 +74,7 @@ func (a *analysis) choose(e *entry) {
 
 // lost is how many packets userspace could have got, and did not.
 func (u *Undelivered) lost() (n uint64) {
-	for _, c := range []Count{u.ByFilter, u.ByQueue, u.ByKernel, u.PassedOver, u.AtEnd, u.Trimmed, u.ByBuffer, u.InPart} {
+	for _, c := range []Count{u.ByFilter, u.ByQueue, u.ByKernel, u.PassedOver, u.AtEnd, u.NotKnown, u.Trimmed, u.ByBuffer, u.InPart} {
 		n += c.Packets
 	}
 	return n

@@ -205,6 +205,9 @@ func TestMergedWithItself(t *testing.T) {
 		equal(t, "connections", len(s.Connections), 1)
 		equal(t, "not sure", s.Ambiguous.Packets > 0, copies > 1)
 		equal(t, "left unread", s.Connections[0].Unread.Packets, unread)
+		equal(t, "at the end", s.Undelivered.AtEnd.Packets, unread)
+		equal(t, "passed over", s.Undelivered.PassedOver.Packets, 0)
+		equal(t, "not known", s.Undelivered.NotKnown.Packets > 0, copies > 1)
 		equal(t, "said", strings.Contains(text(t, e, false), "left unread"), unread > 0)
 		for _, f := range s.Findings {
 			if f.Topic == "lost" && copies > 1 {

@@ -275,7 +275,7 @@ func (s *socket) sayUnseen() Finding {
 // complete tells whether the file has reads of everything that could be read.
 func (s *socket) complete() bool {
 	u := &s.out.Undelivered
-	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.ByKernel.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.Trimmed.Packets + u.ByBuffer.Packets + u.InPart.Packets
+	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.ByKernel.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.NotKnown.Packets + u.Trimmed.Packets + u.ByBuffer.Packets + u.InPart.Packets
 	if c := s.out.Cgroup; c != nil && c.Alone.Packets > 0 {
 		return false
 	}
@@ -308,11 +308,8 @@ func (s *socket) sayLost() Finding {
 	say(u.PassedOver, "passed over: later ones are joined to reads, and the file does not say why "+plural(u.PassedOver.Packets, "this is", "these are")+" not")
 	say(u.ByBuffer, fmt.Sprintf("cut by a buffer that was too small, by %s in all", bytesOf(u.ByBuffer.Bytes)))
 	say(u.InPart, fmt.Sprintf("read in part, without %s", bytesOf(u.InPart.Bytes)))
-	if l.Late > 0 {
-		say(u.AtEnd, "joined to no read that is near enough to be followed")
-	} else {
-		say(u.AtEnd, "joined to no read up to the end of the file")
-	}
+	say(u.NotKnown, "joined to no read that is near enough to be followed")
+	say(u.AtEnd, "joined to no read up to the end of the file")
 	switch k, ok := capture.KindByName(s.out.Kind); {
 	case len(words) > 0:
 		f.Text = "Not read from this socket as far as the file tells, or not whole: " + strings.Join(words, "; ") + "."

@@ -140,13 +140,16 @@ func (s *socket) sayOwnFilters() Finding {
 	none := o.Unjudged.Packets
 	several := len(o.Judged) > 1 || none > 0
 	if several {
-		f.Text += "Not all packets met the same filter of the socket's own. "
+		f.Text += "Not all packets met the same filter. "
 	}
 	for i := range o.Judged {
 		of := &o.Judged[i]
-		if several {
+		switch {
+		case several:
 			f.Text += fmt.Sprintf("For %s (%d dropped, %d truncated): %s. ", of.Packets.named(), of.Dropped, of.Truncated, beginning(of.Filter))
-		} else {
+		case capture.IsOtherTap(of.Filter):
+			f.Text += fmt.Sprintf("The socket has a filter: %s. ", of.Filter)
+		default:
 			f.Text += fmt.Sprintf("The socket has a filter of its own: %s. ", of.Filter)
 		}
 	}

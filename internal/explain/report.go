@@ -216,6 +216,10 @@ type Undelivered struct {
 	PassedOver Count `json:"passed_over"`
 	// AtEnd belongs to no read before the end of the file.
 	AtEnd Count `json:"at_end"`
+	// NotKnown is joined to no read either, but a read of it may be in the file: the ids say several
+	// packets (Ambiguous), or the read is too far behind its packet to be followed (Losses.Late). It is in
+	// neither AtEnd nor, with such ids, PassedOver.
+	NotKnown Count `json:"not_known"`
 	// Trimmed was trimmed by a filter whose verdict was smaller than the packet. Bytes
 	// counts what userspace did not get.
 	Trimmed Count `json:"truncated_by_filter"`

@@ -247,6 +247,15 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.read(udpUser, 3, "datagram 2").Receipt = capture.Receipt{Belied: true, Denied: true}
 		return r.explain(t)
 	},
+	"left filter": func(t testing.TB) *Explanation {
+		r := newRecording()
+		kernel := *udpKernel
+		kernel.Description += "; the socket has a filter: eBPF filter 12, the tap of a capture that has ended, with a classic filter inside"
+		p := r.datagram("datagram")
+		p.Interface = &kernel
+		r.read(udpUser, 1, "datagram")
+		return r.explain(t)
+	},
 	"filters": func(t testing.TB) *Explanation {
 		r := newRecording()
 		kernel := *udpKernel

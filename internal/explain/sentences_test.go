@@ -53,7 +53,7 @@ var sentences = map[string]string{
 	" The kernel dropped %s, and its reason stands with drop.":                                                  "held back",
 	"A filter on a SOCK_RAW socket sees every packet from the IP header on, and userspace gets the same bytes.": "raw",
 	"A filter on a SOCK_STREAM socket sees every segment from the TCP header on, also of the handshake and of ACKs, and userspace gets the stream alone.": "before the tap, both directions, client, conversation, cut off, broken off, damaged, ends, half a ledger, kernel only, on the wire, request at once, same stream twice, selected, small buffers, splice, views",
-	"A filter on a SOCK_DGRAM socket sees every datagram from the UDP header on, and userspace gets the payload alone.":                                   "all stopped for a reason, before its packet, chosen, dropped, filters, forgotten, kernel only, long, lost, merged, no room, not ours, not ours alone, nothing dropped, nothing read, other bytes, own filter, peeks, printed, queue, reception, same ids, small buffers, snaplen, stopped for a reason, verdicts, wire and losses, crowd, capture filter",
+	"A filter on a SOCK_DGRAM socket sees every datagram from the UDP header on, and userspace gets the payload alone.":                                   "all stopped for a reason, before its packet, chosen, dropped, filters, forgotten, kernel only, long, lost, merged, no room, not ours, not ours alone, nothing dropped, nothing read, other bytes, own filter, peeks, printed, queue, reception, same ids, small buffers, snaplen, stopped for a reason, verdicts, wire and losses, crowd, capture filter, left filter",
 	" sent something":                  "one send, sends",
 	"never at the filter: ":            "on the wire, stopped for a reason, wire and losses",
 	"left unread: ":                    "forgotten, long, nothing read, peeks, queue, views",
@@ -112,7 +112,7 @@ var sentences = map[string]string{
 	"joined to no read up to the end of the file":                                                      "long, nothing read, peeks, queue, views",
 	"Not read from this socket as far as the file tells, or not whole: ":                               "copies dropped, forgotten, kernel only, long, no room, nothing read, peeks, queue, small buffers, verdicts, views, reception, own filter, filters, dropped, crowd",
 	" What this socket gets are copies: the packets themselves went on.":                               "copies dropped",
-	"All payload reached userspace.":                                                                   "before its packet, before the tap, client, conversation, damaged, cut off, broken off, ends, half a ledger, messages, net only, padding, printed, raw, request at once, selected, snaplen, splice, hooks only, wire alone, nothing dropped, merged, held back, capture filter",
+	"All payload reached userspace.":                                                                   "before its packet, before the tap, client, conversation, damaged, cut off, broken off, ends, half a ledger, messages, net only, padding, printed, raw, request at once, selected, snaplen, splice, hooks only, wire alone, nothing dropped, merged, held back, capture filter, left filter",
 	" The capture lost %s of what calls returned.":                                                     "lost",
 	" The receive queue counted %s that it dropped.":                                                   "queue",
 	" Whose packets are forgotten, since more lies between than is kept: %s.":                          "forgotten",
@@ -146,7 +146,7 @@ var sentences = map[string]string{
 	", but to later ones; the file does not say why":                                                                   "queue",
 	"userspace gets other bytes":                                                                                       "other bytes",
 	"the %s view has %s, userspace gets all of them":                                                                   "messages, raw",
-	"the %s view has %s, userspace gets the last %s":                                                                   "before its packet, before the tap, client, conversation, damaged, cut off, broken off, ends, half a ledger, lost, net only, no room, printed, queue, request at once, selected, small buffers, snaplen, splice, views, reception, both directions, hooks only, own filter, filters, on the wire, wire alone, wire and losses, dropped, dropped on its way out, nothing dropped, chosen, merged, all stopped for a reason, stopped for a reason, held back, capture filter",
+	"the %s view has %s, userspace gets the last %s":                                                                   "before its packet, before the tap, client, conversation, damaged, cut off, broken off, ends, half a ledger, lost, net only, no room, printed, queue, request at once, selected, small buffers, snaplen, splice, views, reception, both directions, hooks only, own filter, filters, on the wire, wire alone, wire and losses, dropped, dropped on its way out, nothing dropped, chosen, merged, all stopped for a reason, stopped for a reason, held back, capture filter, left filter",
 	"the %s view has %s, of which userspace gets %s":                                                                   "padding",
 	"the filter keeps %s of %s, userspace gets %s":                                                                     "verdicts",
 	"userspace gets only %s of %s":                                                                                     "long, no room, small buffers, reception",
@@ -193,9 +193,9 @@ var sentences = map[string]string{
 	"what is before that, with a negative number, it reaches with bpf_skb_load_bytes_relative": "views, both directions, on the wire, wire and losses, stopped for a reason",
 	", written by ":                                                     "all but user only",
 	"Not views of a socket, and left out: ":                             "not ours",
-	"packet of the kernel view":                                         "before the tap, frames, long, lost, not ours, not ours alone, nothing read, other bytes, padding, peeks, printed, raw, small buffers, snaplen, splice, on the wire, wire and losses, nothing dropped, chosen, all stopped for a reason, stopped for a reason, capture filter",
-	"packets of the kernel view":                                        "all but before the tap, frames, lost, net only, not ours alone, nothing read, other bytes, padding, peeks, printed, raw, snaplen, splice, user only, nothing sent, one send, sends, hooks only, on the wire, wire alone, wire and losses, dropped on its way out, nothing dropped, chosen, all stopped for a reason, chosen alone, stopped for a reason, held back, capture filter",
-	"read by userspace":                                                 "client, long, net only, never filtered, other bytes, padding, printed, queue, raw, request at once, small buffers, snaplen, splice, user only, verdicts, views, hooks only, on the wire, wire alone, wire and losses, dropped, dropped on its way out, nothing dropped, chosen, all stopped for a reason, stopped for a reason, held back, capture filter",
+	"packet of the kernel view":                                         "before the tap, frames, long, lost, not ours, not ours alone, nothing read, other bytes, padding, peeks, printed, raw, small buffers, snaplen, splice, on the wire, wire and losses, nothing dropped, chosen, all stopped for a reason, stopped for a reason, capture filter, left filter",
+	"packets of the kernel view":                                        "all but before the tap, frames, lost, net only, not ours alone, nothing read, other bytes, padding, peeks, printed, raw, snaplen, splice, user only, nothing sent, one send, sends, hooks only, on the wire, wire alone, wire and losses, dropped on its way out, nothing dropped, chosen, all stopped for a reason, chosen alone, stopped for a reason, held back, capture filter, left filter",
+	"read by userspace":                                                 "client, long, net only, never filtered, other bytes, padding, printed, queue, raw, request at once, small buffers, snaplen, splice, user only, verdicts, views, hooks only, on the wire, wire alone, wire and losses, dropped, dropped on its way out, nothing dropped, chosen, all stopped for a reason, stopped for a reason, held back, capture filter, left filter",
 	"reads by userspace":                                                "same stream twice, before its packet, before the tap, conversation, damaged, copies dropped, cut off, broken off, ends, forgotten, half a ledger, lost, messages, no packets, no room, nothing read, peeks, same ids, selected, small buffers, reception, both directions, own filter, filters, merged",
 	"byte it got":                                                       "no room",
 	"bytes it got":                                                      "all but frames, kernel only, mixed, no room, not ours, not ours alone, nothing sent, one send, sends, chosen alone, crowd",
@@ -207,8 +207,9 @@ var sentences = map[string]string{
 	"the cgroup hook saw it come, and the kernel view does not have it": "both directions",
 	"; in packets that were sent, from their IP header on":              "both directions, on the wire",
 	"The socket has a filter of its own: %s. ":                          "own filter",
+	"The socket has a filter: %s. ":                                     "left filter",
 	"For %s (%d dropped, %d truncated): %s. ":                           "filters",
-	"Not all packets met the same filter of the socket's own. ":         "filters",
+	"Not all packets met the same filter. ":                             "filters",
 	"For %s: further ones. ":                                            "filters",
 	"For %s: none. ":                                                    "filters, filters",
 	"What is said of %s is its answer when it was asked afterwards. ":   "own filter",
@@ -330,7 +331,7 @@ func TestNumbersWithoutUserView(t *testing.T) {
 				continue
 			}
 			var b strings.Builder
-			if err := json.NewEncoder(&b).Encode([]any{s.Delivered, s.Undelivered.ByQueue, s.Undelivered.PassedOver, s.Undelivered.AtEnd, s.Undelivered.Trimmed, s.Undelivered.ByBuffer, s.Undelivered.InPart, s.Calls, s.Comparison, s.Mapping, s.Latency}); err != nil {
+			if err := json.NewEncoder(&b).Encode([]any{s.Delivered, s.Undelivered.ByQueue, s.Undelivered.PassedOver, s.Undelivered.AtEnd, s.Undelivered.NotKnown, s.Undelivered.Trimmed, s.Undelivered.ByBuffer, s.Undelivered.InPart, s.Calls, s.Comparison, s.Mapping, s.Latency}); err != nil {
 				t.Fatal(err)
 			}
 			if regexp.MustCompile(`[1-9]`).MatchString(b.String()) {

@@ -68,10 +68,12 @@ func (e *entry) settle() (fate string, told bool) {
 		return "the kernel dropped it: " + e.reason, true
 	case e.passed:
 		out.Undelivered.PassedOver.add(e.id, payload)
+		e.socket.unjoined.add(e.id, payload)
 		e.talk.out.Unread.add(e.id, payload)
 		return unread + ", but to later ones; the file does not say why", false
 	}
 	out.Undelivered.AtEnd.add(e.id, payload)
+	e.socket.unjoined.add(e.id, payload)
 	e.talk.out.Unread.add(e.id, payload)
 	return unread, false
 }

@@ -35,6 +35,8 @@ type socket struct {
 	// certain whose they are.
 	twins     twins
 	ambiguous map[uint64]bool
+	// unjoined are the packets of PassedOver and AtEnd.
+	unjoined Count
 	// late are the packets that had left the window when their reads came.
 	late map[uint64]bool
 	// unsure counts the reads that were compared with nothing because several packets have
@@ -532,10 +534,23 @@ func (s *socket) finish() {
 		out.Delivered = Count{}
 		out.Undelivered = Undelivered{ByFilter: out.Undelivered.ByFilter, ByKernel: out.Undelivered.ByKernel}
 	}
+	s.setApart()
 	if out.Timed {
 		out.Latency = s.latencies.latency()
 	}
 	out.Findings = s.findings()
+}
+
+// setApart counts by themselves the packets of which it is not certain that no read got them.
+func (s *socket) setApart() {
+	u := &s.out.Undelivered
+	switch {
+	case !s.user():
+	case !s.paired():
+		u.NotKnown, u.PassedOver, u.AtEnd = s.unjoined, Count{}, Count{}
+	case s.out.Losses.Late > 0:
+		u.NotKnown, u.AtEnd = u.AtEnd, Count{}
+	}
 }
 
 var layerNames = map[capture.Layer]string{

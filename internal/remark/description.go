@@ -32,6 +32,7 @@ const (
 	ofSegments    = "headers of IP and TCP or UDP are synthetic"
 	processEnd    = "), "
 	hasFilter     = between + "the socket has a filter of its own: "
+	hasTap        = between + "the socket has a filter: " // that of another capture
 
 	onInterface = " as packet sockets get them on the interface "
 	atInterface = between + "what arrives before a firewall, what leaves behind it"
@@ -154,7 +155,10 @@ func ofView(i *capture.Interface, kind *capture.Kind) string {
 		if family := kind.Family(); joined && (family == unix.AF_INET || family == unix.AF_INET6) && !strings.HasSuffix(i.Filter, capture.InsideTap) {
 			b.WriteString(between + "recorded at the cgroup_skb/ingress hook, just before the socket's own filter")
 		}
-		if i.Filter != "" {
+		switch {
+		case capture.IsOtherTap(i.Filter):
+			b.WriteString(hasTap + i.Filter)
+		case i.Filter != "":
 			b.WriteString(hasFilter + i.Filter)
 		}
 	case capture.ViewUser:
@@ -273,8 +277,11 @@ func ReadDescription(text string, i *capture.Interface) {
 			i.Device = device
 		}
 	}
-	if _, rest, ok := strings.Cut(i.Description, hasFilter); ok {
-		i.Filter, _, _ = strings.Cut(rest, between)
+	for _, has := range []string{hasFilter, hasTap} {
+		if _, rest, ok := strings.Cut(i.Description, has); ok {
+			i.Filter, _, _ = strings.Cut(rest, between)
+			break
+		}
 	}
 	for _, said := range strings.Split(i.Description, between) {
 		var member, members int

@@ -63,6 +63,10 @@ func described() map[string]capture.Interface {
 			"the socket has a filter of its own: classic filter of 1 instruction (1,6 0 0 9), asked afterwards what it had decided; process 12 (nginx), its other sockets": {
 			Kind: "udp", View: kernel, Layer: transport, Source: tap, ClockError: 7, Process: "process 12 (nginx)", Sockets: "its other sockets",
 			Filter: "classic filter of 1 instruction (1,6 0 0 9), asked afterwards what it had decided"},
+		"UDP datagrams as the socket filter sees them, from offset 0; times are within 7 ns of the wall clock at the start; recorded at the cgroup_skb/ingress hook, just before the socket's own filter; " +
+			"the socket has a filter: eBPF filter 12, the tap of a capture that has ended, with a classic filter inside; process 12 (nginx), its other sockets": {
+			Kind: "udp", View: kernel, Layer: transport, Source: tap, ClockError: 7, Process: "process 12 (nginx)", Sockets: "its other sockets",
+			Filter: "eBPF filter 12, the tap of a capture that has ended, with a classic filter inside"},
 		"TCP segments as packet sockets get them on the interface eth0; what arrives before a firewall, what leaves behind it; process 12 (nginx), on port 80" + frameSaid: {
 			Kind: "tcp6", View: capture.ViewWire, Layer: linkHeader, IPv6: true, Source: tap, Device: "eth0", Process: "process 12 (nginx)", Sockets: "on port 80", HasMeta: true},
 		"UDP datagrams as packet sockets get them on the interface tun0; what arrives before a firewall, what leaves behind it; packets of the socket's IPv4 peers" + metaSaid: {

@@ -246,6 +246,7 @@ func isKernelName(text string) bool {
 
 const (
 	otherFilter = "from here on the socket has a filter of its own: "
+	otherTap    = "from here on the socket has a filter: " // that of another capture
 	noFilter    = "from here on the socket has no filter of its own"
 
 	droppedFor = "dropped by the kernel: "
@@ -301,15 +302,22 @@ func readMissing(sentence string, p *capture.Packet) bool {
 }
 
 func sayFilterChange(b []byte, p *capture.Packet) []byte {
-	if p.Filter.Now == "" {
+	switch {
+	case p.Filter.Now == "":
 		return append(b, noFilter...)
+	case capture.IsOtherTap(p.Filter.Now):
+		return append(append(b, otherTap...), p.Filter.Now...)
 	}
 	return append(append(b, otherFilter...), p.Filter.Now...)
 }
 
 func readFilterChange(sentence string, p *capture.Packet) bool {
 	now, other := strings.CutPrefix(sentence, otherFilter)
-	if other = other && now != ""; !other && sentence != noFilter {
+	if other = other && now != "" && !capture.IsOtherTap(now); !other {
+		now, other = strings.CutPrefix(sentence, otherTap)
+		other = other && capture.IsOtherTap(now)
+	}
+	if !other && sentence != noFilter {
 		return false
 	}
 	p.Filter = capture.FilterChange{Changed: true}

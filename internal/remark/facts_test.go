@@ -68,8 +68,9 @@ var said = map[string]capture.Packet{
 
 	"from here on the socket has no filter of its own": withFilter(fromKernel(capture.Verdict{}, false), ""),
 	"from here on the socket has a filter of its own: classic filter of 1 instruction (1,6 0 0 0), asked afterwards what it had decided; verdict=0 (dropped by the filter, asked afterwards)": withFilter(fromKernel(capture.Verdict{Dropped: true, Asked: true}, false), "classic filter of 1 instruction (1,6 0 0 0), asked afterwards what it had decided"),
-	"dropped by the kernel: SOCKET_RCVBUFF (in udp_queue_rcv_one_skb)":                     freed("SOCKET_RCVBUFF", "udp_queue_rcv_one_skb", false),
-	"dropped by the kernel: 0x10003":                                                       freed("0x10003", "", false),
+	"from here on the socket has a filter: eBPF filter 12, the tap of a capture that has ended, with a classic filter inside":                                                                 withFilter(fromKernel(capture.Verdict{}, false), "eBPF filter 12, the tap of a capture that has ended, with a classic filter inside"),
+	"dropped by the kernel: SOCKET_RCVBUFF (in udp_queue_rcv_one_skb)":                                                                                                                        freed("SOCKET_RCVBUFF", "udp_queue_rcv_one_skb", false),
+	"dropped by the kernel: 0x10003": freed("0x10003", "", false),
 	"dropped by the kernel: NO_SOCKET (in f.isra.0); cut to 10 of 19 bytes by the snaplen": freed("NO_SOCKET", "f.isra.0", true),
 
 	"the filter could not be asked about this packet":                                       fromKernel(capture.Verdict{Unasked: true}, false),
@@ -186,6 +187,8 @@ func TestForeignSentences(t *testing.T) {
 		"verdict=12 of 0 (truncated by the filter)", "verdict=4294967296 of 19 (truncated by the filter)", "verdict=0 (dropped by the filter) ",
 		"cut to 10 of 20 bytes by the snaplen", "cut to 11 of 19 bytes by the snaplen", "cut to 10 of 19 bytes", "end of stream", "\n\n; ; \n",
 		"from here on the socket has a filter of its own: ", "from here on the socket has no filter",
+		"from here on the socket has a filter: classic filter of 1 instruction", "from here on the socket has a filter of its own: eBPF filter 12, the tap of another ebpfdump",
+		"from here on the socket has a filter: eBPF filter 12 (x), loaded by uid 0, the tap of another ebpfdump",
 	} {
 		p := unsaid(fromKernel(capture.Verdict{}, false), text)
 		if CutFacts(p); HasFacts(p) || p.Comment != text {

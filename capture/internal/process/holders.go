@@ -11,14 +11,24 @@ import (
 // initialPIDs is the inode of the machine's first pid namespace, whose /proc shows all processes.
 const initialPIDs = 0xeffffffc
 
+// MapHolder is a process that has a BPF map open, and by which descriptor.
+type MapHolder struct{ PID, fd int }
+
+// Has tells whether the process still has the map of that number.
+func (h MapHolder) Has(id uint32) bool {
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(h.PID), "fdinfo", strconv.Itoa(h.fd)))
+	found, ok := mapID(text)
+	return err == nil && ok && found == id
+}
+
 // MapHolders tells which process has which BPF map open, by the map's number. all is false if there may be
 // others, of processes that could not be looked into.
-func MapHolders() (holders map[uint32]int, all bool) {
+func MapHolders() (holders map[uint32]MapHolder, all bool) {
 	all = true
 	if name, err := os.Readlink("/proc/self/ns/pid"); err != nil || name != "pid:["+strconv.Itoa(initialPIDs)+"]" {
 		all = false
 	}
-	holders = make(map[uint32]int)
+	holders = make(map[uint32]MapHolder)
 	for _, pid := range append(All(), os.Getpid()) {
 		folder := filepath.Join("/proc", strconv.Itoa(pid))
 		files, err := os.ReadDir(filepath.Join(folder, "fd"))
@@ -35,8 +45,9 @@ func MapHolders() (holders map[uint32]int, all bool) {
 				all = all && os.IsNotExist(err)
 				continue
 			}
-			if id, ok := mapID(text); ok {
-				holders[id] = pid
+			id, ok := mapID(text)
+			if fd, err := strconv.Atoi(f.Name()); ok && err == nil {
+				holders[id] = MapHolder{pid, fd}
 			}
 		}
 	}
