@@ -79,7 +79,7 @@ func (p *plain) failed(err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return window.ErrCutOff
 	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
-		err = fmt.Errorf("it is compressed with a window of more than %d MB: unpack it first, with zstd -d --long=31", zstdWindow>>20)
+		err = fmt.Errorf("it is compressed with a window of more than %d MB: unpack it with zstd first", zstdWindow>>20)
 	default:
 		err = fmt.Errorf("unpacking %s: %w", p.name, err)
 	}
