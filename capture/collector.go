@@ -45,9 +45,9 @@ type collector struct {
 	got        int64   // boot time up to which deliveries have been taken
 	took       bool    // the last take returned some
 	lost       losses  // of packets
-	lostAll    uint64  // losses up to the newest record
-	drops      uint64  // losses since the last packet of the kernel view
-	ids        uint64  // the last one that was given
+	untold     untold
+	drops      uint64 // losses since the last packet of the kernel view
+	ids        uint64 // the last one that was given
 	hooks      cgroupHooks
 	dropped    *drops // nil without ViewDrop
 	frames     frames
@@ -145,7 +145,9 @@ func (c *collector) look(last bool) (err error) {
 func (c *collector) take(last bool) {
 	next := c.waiting.spare()
 	next.batch, c.got = c.origin.take(next.batch, last, c.flows != nil && hurries(c.tap, c.ring.done))
-	c.took = len(next.deliveries) > 0
+	if c.took = len(next.deliveries) > 0; c.took {
+		c.untold.look(c.tap)
+	}
 	if next.discarded.messages > 0 {
 		c.discard(&next.discarded)
 	}
@@ -165,6 +167,7 @@ func (c *collector) merge(until int64, all bool) error {
 		d := c.waiting.first()
 		switch {
 		case d != nil && d.Time <= until && (!ok || d.Time < next.time):
+			c.untold.until(d.Time)
 			c.user(d)
 			c.waiting.pop()
 		case !ok:
@@ -177,6 +180,7 @@ func (c *collector) merge(until int64, all bool) error {
 			if err := c.tap.Load(next.at, &c.record); err != nil {
 				return fmt.Errorf("reading the ring: %w", err)
 			}
+			c.untold.until(next.time)
 			c.kernel()
 			c.ring.pop()
 		}
@@ -262,15 +266,15 @@ func (c *collector) kernel() {
 	if c.flows != nil && r.kind.stream && p.Protocol == unix.IPPROTO_TCP {
 		c.segment(p, rec.Data)
 	}
-	r.pairer.Saw(&c.noted, int(c.lostAll-r.lost))
-	r.lost = c.lostAll
+	r.pairer.Saw(&c.noted, int(c.untold.told-r.lost))
+	r.lost = c.untold.told
 }
 
 // lostBefore counts the packets that the ring has lost since the last record of its cpu.
 func (c *collector) lostBefore(rec *bpf.Record) uint64 {
 	lost := c.lost.since(rec.Cpu, rec.Lost)
+	c.untold.tells(rec.Cpu, rec.Lost)
 	c.drops += lost
-	c.lostAll += lost
 	if c.hooks.beside == nil {
 		c.hooks.drops += lost
 	}
@@ -490,6 +494,7 @@ func (c *collector) user(d *delivery) {
 		receipt = endOf(d.err)
 	} else if !empty {
 		d.Over = d.err != nil || d.end
+		d.Untold = c.untold.all > r.lost
 		m = r.pairer.Delivered(&d.Delivery)
 		receipt = receiptOf(&m)
 	}

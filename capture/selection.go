@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
 )
 
 // Selection is how a socket of a reuseport group was chosen for a packet (select view only).
@@ -192,6 +193,9 @@ func (o *own) join(g *portGroup, config *Config, clockError int64) {
 			if g.filters {
 				at.Layer, at.Header = LayerMessage, HeaderRecorded
 			}
+		}
+		if q, ok := r.pairer.(*pair.Datagrams); ok {
+			q.Shared = true
 		}
 		r.cookie = member.cookie
 		r.outlet.member(i, len(g.sockets))
