@@ -67,6 +67,7 @@ type collector struct {
 	refused   atomic.Uint64            // sends that failed
 	ordinary  atomic.Uint64            // packets that were freed and not dropped
 	forgotten atomic.Uint64            // packets whose sockets are not known any more
+	after     afterLimit
 }
 
 func (c *collector) full() bool { return c.limit > 0 && c.counts[ViewKernel].Load() >= c.limit }
@@ -248,6 +249,9 @@ func (c *collector) kernel() {
 	p := &c.packet
 	wanted := !c.full()
 	r.outlet.tally.record(wanted, rec.Verdict)
+	if !wanted {
+		c.after.tap.count(rec)
+	}
 	switch {
 	case wanted && rec.Unwanted:
 		c.noted.ID = pair.Unwanted

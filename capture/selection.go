@@ -229,6 +229,7 @@ func (c *collector) chosen(g *portGroup) {
 	rec := &c.record
 	g.drops += g.lost.since(rec.Cpu, rec.Lost)
 	if c.full() {
+		c.after.selected.count(rec)
 		return // it is later than the last packet that was asked for
 	}
 	choice, _ := rec.Chosen()
