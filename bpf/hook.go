@@ -531,6 +531,19 @@ func (h *Hook) Shared() (Counters, error) {
 	return sumOf(all[:h.shared]), nil
 }
 
+// SharedLostByCPU appends how many packets of Shared each cpu has lost so far, as Tap.LostByCPU does
+// of the Tap's.
+func (h *Hook) SharedLostByCPU(to []uint64) ([]uint64, error) {
+	if h.shared == 0 {
+		return to, nil
+	}
+	all, err := h.arrived.read()
+	if err != nil {
+		return to, fmt.Errorf("the hook: %w", err)
+	}
+	return lostByCPU(to, all[:h.shared]), nil
+}
+
 // Stop ends all following and recording. What is in the ring stays readable.
 func (h *Hook) Stop() error {
 	if err := h.objects.variables[hookVarFollowing].Set(uint32(0)); err != nil {

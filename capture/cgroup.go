@@ -99,7 +99,7 @@ func (c *collector) idOf(rec *bpf.Record, lost uint64, whole []byte, length int,
 func (c *collector) arrived(whole []byte, length int) {
 	rec := &c.record
 	c.hooks.drops += c.hooks.lostArrived.since(rec.Cpu, rec.Lost)
-	r := c.hooked()
+	r := c.hooked(&c.after.ingress)
 	if r == nil {
 		return
 	}
@@ -117,7 +117,7 @@ func (c *collector) departed(whole []byte, length int) {
 	if c.departures != nil {
 		c.departures.noticed += lost
 	}
-	r := c.hooked()
+	r := c.hooked(&c.after.egress)
 	if r == nil {
 		return
 	}
@@ -138,9 +138,10 @@ func (c *collector) departed(whole []byte, length int) {
 
 // hooked makes the packet of a record of which there is no kernel view, and returns its route. It is
 // nil if the packet is not wanted, or of a socket that is not known any more. The packet has no id yet.
-func (c *collector) hooked() *route {
+func (c *collector) hooked(after *afterCount) *route {
 	rec := &c.record
 	if c.full() {
+		after.count(rec)
 		return nil // it is later than the last packet that was asked for
 	}
 	r := c.origin.routeOf(rec)

@@ -45,9 +45,9 @@ type collector struct {
 	got        int64   // boot time up to which deliveries have been taken
 	took       bool    // the last take returned some
 	lost       losses  // of packets
-	lostAll    uint64  // losses up to the newest record
-	drops      uint64  // losses since the last packet of the kernel view
-	ids        uint64  // the last one that was given
+	untold     untold
+	drops      uint64 // losses since the last packet of the kernel view
+	ids        uint64 // the last one that was given
 	hooks      cgroupHooks
 	dropped    *drops // nil without ViewDrop
 	frames     frames
@@ -67,6 +67,7 @@ type collector struct {
 	refused   atomic.Uint64            // sends that failed
 	ordinary  atomic.Uint64            // packets that were freed and not dropped
 	forgotten atomic.Uint64            // packets whose sockets are not known any more
+	after     afterLimit
 }
 
 func (c *collector) full() bool { return c.limit > 0 && c.counts[ViewKernel].Load() >= c.limit }
@@ -145,7 +146,9 @@ func (c *collector) look(last bool) (err error) {
 func (c *collector) take(last bool) {
 	next := c.waiting.spare()
 	next.batch, c.got = c.origin.take(next.batch, last, c.flows != nil && hurries(c.tap, c.ring.done))
-	c.took = len(next.deliveries) > 0
+	if c.took = len(next.deliveries) > 0; c.took {
+		c.untold.look()
+	}
 	if next.discarded.messages > 0 {
 		c.discard(&next.discarded)
 	}
@@ -165,6 +168,7 @@ func (c *collector) merge(until int64, all bool) error {
 		d := c.waiting.first()
 		switch {
 		case d != nil && d.Time <= until && (!ok || d.Time < next.time):
+			c.untold.until(d.Time)
 			c.user(d)
 			c.waiting.pop()
 		case !ok:
@@ -177,6 +181,7 @@ func (c *collector) merge(until int64, all bool) error {
 			if err := c.tap.Load(next.at, &c.record); err != nil {
 				return fmt.Errorf("reading the ring: %w", err)
 			}
+			c.untold.until(next.time)
 			c.kernel()
 			c.ring.pop()
 		}
@@ -244,6 +249,9 @@ func (c *collector) kernel() {
 	p := &c.packet
 	wanted := !c.full()
 	r.outlet.tally.record(wanted, rec.Verdict)
+	if !wanted {
+		c.after.tap.count(rec)
+	}
 	switch {
 	case wanted && rec.Unwanted:
 		c.noted.ID = pair.Unwanted
@@ -262,19 +270,19 @@ func (c *collector) kernel() {
 	if c.flows != nil && r.kind.stream && p.Protocol == unix.IPPROTO_TCP {
 		c.segment(p, rec.Data)
 	}
-	r.pairer.Saw(&c.noted, int(c.lostAll-r.lost))
-	r.lost = c.lostAll
+	r.pairer.Saw(&c.noted, int(c.untold.told-r.lost))
+	r.lost = c.untold.told
 }
 
 // lostBefore counts the packets that the ring has lost since the last record of its cpu.
 func (c *collector) lostBefore(rec *bpf.Record) uint64 {
-	from, both := &c.lost, c.hooks.beside == nil
+	from, both, ledger := &c.lost, c.hooks.beside == nil, 0
 	if c.hooks.single && rec.Hook != bpf.HookFilter {
-		from, both = &c.hooks.lostSingle, true
+		from, both, ledger = &c.hooks.lostSingle, true, 1
 	}
 	lost := from.since(rec.Cpu, rec.Lost)
+	c.untold.tells(ledger, rec.Cpu, rec.Lost)
 	c.drops += lost
-	c.lostAll += lost
 	if both {
 		c.hooks.drops += lost
 	}
@@ -494,6 +502,7 @@ func (c *collector) user(d *delivery) {
 		receipt = endOf(d.err)
 	} else if !empty {
 		d.Over = d.err != nil || d.end
+		d.Untold = c.untold.all > r.lost
 		m = r.pairer.Delivered(&d.Delivery)
 		receipt = receiptOf(&m)
 	}

@@ -107,6 +107,7 @@ func (c *collector) freed(whole []byte, length int) {
 	var reached bool
 	p.ID, reached = c.sightings.freed(rec, whole, length, r.kind.layer)
 	if p.ID == 0 && c.full() {
+		c.after.drops.count(rec)
 		return // it is none of those that were asked for
 	}
 	if p.ID == 0 {

@@ -165,6 +165,7 @@ func newLive(config JoinConfig) (_ *Live, err error) {
 	l.collector.looksAt(l.wire)
 	if (config.changes() || config.WrapFilter) && config.wants(ViewCgroup) {
 		l.collector.hooks.beside, l.collector.hooks.single = newBeside(), config.WrapFilter
+		l.collector.untold = newUntold(l.tap.LostByCPU, l.hook.SharedLostByCPU)
 	}
 	l.collector.dropped = newDrops(l.drops)
 	l.collector.departures.countLosses(l.hook)

@@ -11,7 +11,8 @@ import (
 
 // Counts is the progress of a capture. It can be read at any time.
 type Counts struct {
-	// Captured counts the packets of the kernel view that were taken from the ring.
+	// Captured counts the packets of the kernel view that were taken from the ring. They are also
+	// counted, for the pairing and for Options.Packets, where nobody has asked for that view.
 	Captured uint64
 	// Delivered counts the receiving calls that returned something, in the user view.
 	Delivered uint64
@@ -62,6 +63,8 @@ type Counts struct {
 	Wire bpf.Counters
 	// Select is the ledger of what the program saw that chooses a socket of a reuseport group.
 	Select bpf.Counters
+	// After says how many of those recorded came after the last packet that was asked for.
+	After After
 	// Calls is the ledger of the receiving system calls of other processes, and Sends that of
 	// the sending ones.
 	Calls, Sends bpf.CallCounters
@@ -321,6 +324,7 @@ func (g *ledger) counts() (Counts, error) {
 		Framed:       c.counts[ViewWire].Load(),
 		FramedSent:   c.frames.sent.Load(),
 		Selected:     c.counts[ViewSelect].Load(),
+		After:        c.after.counts(), // before more are recorded
 	}
 	var err error
 	if g.selector != nil {

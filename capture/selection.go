@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
+	"github.com/ebpfdump/ebpfdump/capture/internal/pair"
 )
 
 // Selection is how a socket of a reuseport group was chosen for a packet (select view only).
@@ -193,6 +194,9 @@ func (o *own) join(g *portGroup, config *Config, clockError int64) {
 				at.Layer, at.Header = LayerMessage, HeaderRecorded
 			}
 		}
+		if q, ok := r.pairer.(*pair.Datagrams); ok {
+			q.Shared = true
+		}
 		r.cookie = member.cookie
 		r.outlet.member(i, len(g.sockets))
 		o.members = append(o.members, r)
@@ -225,6 +229,7 @@ func (c *collector) chosen(g *portGroup) {
 	rec := &c.record
 	g.drops += g.lost.since(rec.Cpu, rec.Lost)
 	if c.full() {
+		c.after.selected.count(rec)
 		return // it is later than the last packet that was asked for
 	}
 	choice, _ := rec.Chosen()

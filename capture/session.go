@@ -241,6 +241,7 @@ func newCollector(options Options, tap *bpf.Tap, clock clock) *collector {
 		limit:      options.Packets,
 		poll:       pollInterval,
 		flows:      newFlows(options.Views),
+		untold:     newUntold(tap.LostByCPU),
 		departures: newDepartures(&options),
 		sightings:  newSightings(&options),
 		snaplen:    options.Snaplen,

@@ -281,6 +281,7 @@ func (c *collector) wired(whole []byte, length int) {
 	rec := &c.record
 	c.frames.drops += c.frames.lost.since(rec.Cpu, rec.Lost)
 	if c.full() {
+		c.after.frames.count(rec)
 		return // it is later than the last packet that was asked for
 	}
 	r := c.origin.routeOf(rec)

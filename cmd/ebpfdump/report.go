@@ -133,7 +133,7 @@ func (r *reporter) count(printf func(string, ...any)) {
 	if err != nil {
 		return // the capture itself will report the error
 	}
-	printf("%s captured, %d received by userspace, %d dropped by kernel", counted(c.Captured, "packet"), c.Delivered, c.Tap.Lost())
+	printf("%s captured, %d received by userspace, %d dropped by kernel", counted(r.captured(c), "packet"), c.Delivered, c.Tap.Lost())
 }
 
 // end finishes the output and prints the closing lines, even after a failure.
@@ -316,7 +316,7 @@ func (r *reporter) notAmongThem(c capture.Counts) {
 	if n := c.Calls.Lost(); n > 0 {
 		r.printf("what calls returned is not among them: %s lost", counted(n, "piece"))
 	}
-	if c.Tap.Seen == 0 && c.Delivered > 0 {
+	if c.Tap.Seen == 0 && c.Delivered > 0 && r.ofTheKernel(c) {
 		r.printf("what userspace got without a filter that sees it is not among them: %s", counted(c.Delivered, "packet"))
 	}
 	var whole []string
@@ -374,46 +374,81 @@ func (r *reporter) missingViews(statistics []capture.Statistics) {
 	}
 }
 
+// ofTheKernel tells whether a view has what the tap has recorded, or what arrived at the cgroup hooks.
+func (r *reporter) ofTheKernel(c capture.Counts) bool {
+	return r.tapped(c) || slices.Contains(r.plan.config.Views, capture.ViewCgroup)
+}
+
+// tapped tells whether a view has what the tap has recorded. The cgroup view does unless the sockets
+// have the tap as well.
+func (r *reporter) tapped(c capture.Counts) bool {
+	return slices.ContainsFunc(r.plan.config.Views, func(v capture.View) bool {
+		return v == capture.ViewKernel || v == capture.ViewNet || v == capture.ViewLink || v == capture.ViewCgroup && c.Ingress.Seen == 0
+	})
+}
+
+// captured is how many packets that came in are in the output: in the views of the kernel once, or else
+// those that userspace got.
+func (r *reporter) captured(c capture.Counts) uint64 {
+	switch {
+	case r.tapped(c):
+		return c.Captured
+	case r.ofTheKernel(c):
+		return c.Hooked - c.Departed
+	case slices.Contains(r.plan.config.Views, capture.ViewUser):
+		return c.Delivered
+	}
+	return 0
+}
+
 // ledger prints how a view's packets add up: of the kernel view always, and of others with -v, after
-// losses, and where not all were wanted.
-func (r *reporter) ledger(view string, c bpf.Counters, more string) {
+// losses, and where not all were wanted. after of those that were recorded came after the last packet that was
+// asked for, and none is in a view if hidden is set.
+func (r *reporter) ledger(view string, c bpf.Counters, after uint64, hidden bool, more string) {
 	if view != capture.ViewKernel.String() && c.Lost() == 0 && c.Unwanted == 0 && !r.plan.verbose {
 		return
 	}
-	r.printf("%s: %d seen = %d recorded%s + %d ring full + %d load failed%s", view, c.Seen, c.Recorded, r.unwanted(c), c.RingFull, c.LoadFailed, more)
+	recorded, others := c.Recorded-min(after, c.Recorded), ""
+	if hidden && recorded > 0 {
+		recorded, others = 0, fmt.Sprintf(" + %d for the other views, without a view of the kernel", recorded)
+	}
+	if after > 0 {
+		others += fmt.Sprintf(" + %d after the last packet that was asked for", after)
+	}
+	r.printf("%s: %d seen = %d recorded%s%s + %d ring full + %d load failed%s", view, c.Seen, recorded, others, r.unwanted(c), c.RingFull, c.LoadFailed, more)
 }
 
 // ledgers prints those of the views. That of what arrives at the cgroup hooks is the kernel view's unless
 // sockets have the tap as well.
 func (r *reporter) ledgers(c capture.Counts) {
 	has := func(v capture.View) bool { return slices.Contains(r.plan.config.Views, v) }
-	r.ledger(capture.ViewKernel.String(), c.Tap, "")
+	r.ledger(capture.ViewKernel.String(), c.Tap, c.After.Tap, !r.tapped(c), "")
 	if has(capture.ViewWire) {
-		r.ledger(capture.ViewWire.String(), c.Wire, "")
+		r.ledger(capture.ViewWire.String(), c.Wire, c.After.Wire, false, "")
 	}
 	if has(capture.ViewCgroup) {
 		if c.Ingress.Seen > 0 {
-			r.ledger(capture.ViewCgroup.String()+", received", c.Ingress, "")
+			r.ledger(capture.ViewCgroup.String()+", received", c.Ingress, c.After.Ingress, false, "")
 		}
-		r.ledger(capture.ViewCgroup.String()+", sent", c.Egress, "")
+		r.ledger(capture.ViewCgroup.String()+", sent", c.Egress, c.After.Egress, false, "")
 	}
 	if has(capture.ViewDrop) {
 		ordinary := ""
 		if c.Ordinary > 0 {
 			ordinary = fmt.Sprintf("; %d were no drops, as far as the kernel tells", c.Ordinary)
 		}
-		r.ledger(capture.ViewDrop.String(), c.Drops, ordinary)
+		r.ledger(capture.ViewDrop.String(), c.Drops, c.After.Drops, false, ordinary)
 		if c.DropsMissed > 0 {
 			r.printf("of %d packets that it freed, of all sockets, the kernel did not tell", c.DropsMissed)
 		}
 	}
 	if r.plan.config.Selection != nil && has(capture.ViewSelect) {
-		r.ledger(capture.ViewSelect.String(), c.Select, "")
+		r.ledger(capture.ViewSelect.String(), c.Select, c.After.Select, false, "")
 	}
 }
 
 func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistics) {
-	r.printf("%s captured", counted(c.Captured, "packet"))
+	r.printf("%s captured", counted(r.captured(c), "packet"))
 	r.printf("%s received by filter", counted(c.Tap.Seen, "packet"))
 	r.printf("%s dropped by kernel", counted(c.Tap.Lost(), "packet"))
 	r.notAmongThem(c)

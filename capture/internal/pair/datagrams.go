@@ -11,9 +11,10 @@ import "hash/maphash"
 // packets with the delivery's bytes and sender, the one nearest to the expected position is
 // taken.
 //
-// Packets that the ring lost have positions too, but which ones is only known up to the cpu
-// that lost them. Near a loss only bytes count, and several packets with the same bytes cannot
-// be told apart.
+// Packets that the ring lost have positions too, but each cpu tells of its losses only with its
+// next record, and those of before have been given positions by then. Near a loss only bytes
+// count, and several packets with the same bytes cannot be told apart: also not where all but
+// one were delivered, since a lost one may have the same bytes as well.
 type Datagrams struct {
 	// HeaderLen is how many bytes at the beginning of a packet userspace does not get.
 	HeaderLen int
@@ -26,17 +27,27 @@ type Datagrams struct {
 	// Adopted says that there are several sockets, and that each may have held messages already
 	// when it got its filter.
 	Adopted bool
+	// Shared says that the packets that were lost may be those of other sockets.
+	Shared bool
 	// Loss tells the queue's drops from the filter's.
 	Loss QueueLoss
 
 	answers  answers
 	waiting  waiting
-	sought   sought // the delivery whose datagram is looked for
-	next     int    // position of the next packet
-	received int    // deliveries
-	matched  bool   // a delivery has been paired
-	passed   int    // positions before this one are delivered, or were passed over by a delivery
-	unsure   int    // positions before this one are near a loss
+	sought   sought   // the delivery whose datagram is looked for
+	next     int      // position of the next packet
+	received int      // deliveries
+	matched  bool     // a delivery has been paired
+	passed   int      // positions before this one are delivered, or were passed over by a delivery
+	unsure   int      // positions before this one are near a loss
+	few      fewKinds // of the last packets
+	many     kinds    // of those since the first loss, and of what waited then
+	// Where it is not known how many positions the losses have, shift is by how much they are
+	// off; open says that it is not known since the loss at position loss.
+	filters bool // the filter drops packets that have no position
+	open    bool
+	loss    int
+	shift   int
 }
 
 const (
@@ -61,12 +72,15 @@ func (q *Datagrams) Saw(p *Packet, lost int) {
 	q.next += lost
 	if lost > 0 {
 		q.unsure = q.next + nearLoss
+		q.open, q.loss = true, q.next
+		q.manyKinds()
 	}
 	q.Loss.saw(p)
 	if p.Answered {
 		q.answers.add(p, q.HeaderLen)
 	}
 	if p.Verdict == 0 && !q.CountsFiltered {
+		q.filters = true
 		return // it has no position
 	}
 	keep := p.Len - q.HeaderLen
@@ -85,6 +99,8 @@ func (q *Datagrams) Saw(p *Packet, lost int) {
 		keep: int32(keep), prefix: int32(prefix), hash: maphash.Bytes(seed, payload[:prefix]),
 	}
 	copy(w.head[:], payload[:prefix])
+	kinds(q.few[:]).sort(w)
+	q.many.sort(w)
 	q.waiting.index.noted(keep, prefix)
 	q.waiting.index.ahead(&q.waiting)
 	q.waiting.forget(q.passed - behind)
@@ -93,15 +109,22 @@ func (q *Datagrams) Saw(p *Packet, lost int) {
 
 // Delivered implements Pairer.
 func (q *Datagrams) Delivered(d *Delivery) Match {
-	expected := q.received + int(d.Drops)
+	counted := q.received + int(d.Drops)
+	expected := counted + q.shift
 	if q.Uncounted {
 		expected = q.passed
+	}
+	if d.Untold {
+		q.manyKinds()
 	}
 	q.sought = seek(d)
 	s := &q.sought
 	number, found := q.find(s, min(expected, q.next))
 	if found && d.Peek {
 		w := q.waiting.at(number)
+		if q.doubts(s, w, expected) && q.several(s, number) {
+			return Match{Src: w.src, Dst: w.dst, Missing: Ambiguous}
+		}
 		return Match{ID: w.id, Src: w.src, Dst: w.dst, Whole: w.whole(d)}.named()
 	}
 	q.received++
@@ -113,24 +136,36 @@ func (q *Datagrams) Delivered(d *Delivery) Match {
 		dropped, _ := q.Loss.told(d, 0)
 		return Match{
 			Missing: NoPacket, Dropped: dropped,
-			Before: q.unsure == 0 && (q.Adopted || q.Uncounted && !q.matched),
+			Before: q.unsure == 0 && !d.Untold && (q.Adopted || q.Uncounted && !q.matched),
 		}
 	}
 	w := q.waiting.at(number)
 	m := Match{ID: w.id, Src: w.src, Dst: w.dst}
 	dropped, exact := q.Loss.told(d, w.time)
 	m.Dropped = dropped
-	if w.place < q.unsure && q.several(s, number) {
+	doubtful := q.doubts(s, w, expected)
+	if doubtful && q.several(s, number) {
 		m.ID, m.Missing = 0, Ambiguous
 	} else {
 		m.After, m.Whole = m.ID == 0, w.whole(d)
-		if dropped > 0 && exact {
+		if dropped > 0 && exact && !doubtful {
 			m.DroppedIDs = q.skipped(w.place)
+		}
+		if q.open && w.place >= q.loss && !d.Untold && s.whole() && doubtful {
+			// There is only one like it, and what follows it in the filter follows it in the queue.
+			q.open, q.shift = false, w.place-counted
 		}
 	}
 	q.matched = true
 	q.take(number)
 	return m.named()
+}
+
+// doubts tells whether a datagram is near a loss, or its delivery is, so that its position says
+// nothing. Where the positions of the losses are not known, that is so until a datagram comes
+// that its bytes alone tell from all others.
+func (q *Datagrams) doubts(s *sought, w *datagram, expected int) bool {
+	return s.Untold || min(w.place, expected) < q.unsure || q.open && (q.Uncounted || q.Adopted || q.Shared || q.filters)
 }
 
 // take marks a datagram as delivered.
@@ -172,10 +207,11 @@ func (q *Datagrams) around(s *sought, number, reach uint64, expected int) (best 
 	w := &q.waiting
 	up, down := number, number
 	for range 2 * reach {
-		// The nearer of the next two.
+		// The nearer of the next two: of the same distance, the earlier one, because the count of drops may
+		// include one that another cpu has counted meanwhile.
 		switch {
 		case down > w.first && down > number-min(reach, number) && w.at(down-1).place >= q.passed-behind &&
-			(up >= min(w.end, number+reach) || apart(w.at(down-1).place, expected) < apart(w.at(up).place, expected)):
+			(up >= min(w.end, number+reach) || apart(w.at(down-1).place, expected) <= apart(w.at(up).place, expected)):
 			if down--; w.at(down).brought(s) {
 				return down, true
 			}
@@ -192,15 +228,18 @@ func (q *Datagrams) around(s *sought, number, reach uint64, expected int) (best 
 
 func apart(a, b int) int { return max(a-b, b-a) }
 
-// several tells whether another datagram near one fits as well, or too many to compare them
-// all.
+// several tells whether another datagram fits as well, did before it was delivered, or whether
+// there are too many to compare them all.
 func (q *Datagrams) several(s *sought, number uint64) bool {
 	w := &q.waiting
-	place := w.at(number).place
+	one := w.at(number)
+	if one.again || !s.whole() && (one.begins || len(s.Data) < headLen) {
+		return true
+	}
 	other := false
 	low := q.passed - behind
 	all := w.index.alike(w, s, low, low, func(at uint64) bool {
-		other = at != number && apart(w.at(at).place, place) < nearLoss
+		other = at != number
 		return !other
 	})
 	return other || !all

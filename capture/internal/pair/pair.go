@@ -60,6 +60,9 @@ type Delivery struct {
 	Sequenced bool
 	// Over says that the connection has ended, with or without an error.
 	Over bool
+	// Untold says that there are packets without a record, of before Time, of which Saw has not been
+	// told yet.
+	Untold bool
 	// Peek says that the bytes stay in the queue.
 	Peek bool
 	// Cut says that the buffer was full: the message may have been longer than Full.
@@ -126,6 +129,7 @@ const (
 	// NoPacket is for a message of which the filter recorded no packet.
 	NoPacket
 	// Ambiguous is for a message whose bytes several packets have, near some that were lost.
+	// Those that were lost may have the same.
 	Ambiguous
 	// NoStream is for a connection of which no packet was seen.
 	NoStream

@@ -20,11 +20,13 @@ type datagram struct {
 	keep     int32  // length of the payload that userspace gets; -1 if it gets nothing
 	prefix   int32  // how many bytes of it are known
 	gone     bool   // delivered
+	again    bool   // another one before it had the same bytes, as far as the Datagrams' kinds know
+	begins   bool   // another one before it began with the same bytes
 	head     [headLen]byte
 	src, dst netip.AddrPort
 }
 
-// waitingLimit bounds the memory for datagrams that are never delivered, some 140 bytes each.
+// waitingLimit bounds the memory for datagrams that are never delivered, some 150 bytes each.
 // Few receive queues have room for as many: it takes SO_RCVBUF of 100 MB.
 const waitingLimit = 1 << 17
 
