@@ -60,7 +60,7 @@ var rounds = []round{
 		for i := range n {
 			q.Saw(udpPacket(uint64(i+1), "alike"), 0)
 		}
-		first := max(n-waitingLimit, 0)
+		first := max(n-waitingAlone-waitingLimit, 0)
 		return func(i int) error {
 			q.Saw(udpPacket(uint64(n+i+1), "alike"), 0)
 			if i == 0 {
