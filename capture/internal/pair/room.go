@@ -68,7 +68,7 @@ func (k *known) of(p *Packet) *ends {
 	is := ends{p.Src, p.Dst}
 	switch {
 	case k.last == nil:
-		k.last = &is
+		k.last = &ends{p.Src, p.Dst}
 	case *k.last != is:
 		if k.some == nil {
 			k.some = make([]*ends, knownEnds)
