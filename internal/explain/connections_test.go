@@ -205,7 +205,7 @@ func TestMergedWithItself(t *testing.T) {
 		equal(t, "connections", len(s.Connections), 1)
 		equal(t, "not sure", s.Ambiguous.Packets > 0, copies > 1)
 		equal(t, "left unread", s.Connections[0].Unread.Packets, unread)
-		equal(t, "said", strings.Contains(text(t, e, false), "left unread"), unread > 0)
+		equal(t, "said", strings.Contains(text(t, e, false), "joined to no read: "), unread > 0)
 		for _, f := range s.Findings {
 			if f.Topic == "lost" && copies > 1 {
 				t.Errorf("losses of which nothing is known: %s", f.Text)

@@ -203,6 +203,8 @@ func (s *socket) sayBytes() Finding {
 			digits(c.Differ.Packets), readsOf(c.Reads), plural(c.Differ.Packets, "has", "have"), s.reference(), c.Differ.named())
 	case s.out.Packets == 0 && c.Same+c.Partial == 0:
 		f.Text = fmt.Sprintf("There is nothing to compare the %s of %s with.", bytesOf(c.Bytes), readsOf(c.Reads))
+	case c.Same+c.Partial == 0 && s.distant > 0:
+		f.Text = "Nothing could be compared." + s.sayIncomplete()
 	case c.Same+c.Partial == 0:
 		f.Text = fmt.Sprintf("Nothing could be compared: of no read does the file have the bytes of both sides (%s).", readsOf(c.Reads))
 	case c.Same == c.Reads:
@@ -220,8 +222,11 @@ func (s *socket) sayIncomplete() (text string) {
 	if c.Partial > 0 {
 		text += fmt.Sprintf(" Of %s only a part could be.", readsOf(c.Partial))
 	}
-	if none := c.Unknown - s.unsure; none > 0 {
+	if none := c.Unknown - s.unsure - s.distant; none > 0 {
 		text += fmt.Sprintf(" Of %s the file has no bytes to compare with.", readsOf(none))
+	}
+	if s.distant > 0 {
+		text += fmt.Sprintf(" Of %s the packets lie too far back in the file to be compared.", readsOf(s.distant))
 	}
 	if s.unsure > 0 {
 		text += fmt.Sprintf(" Of %s it is not sure which packets to compare with.", readsOf(s.unsure))
@@ -275,7 +280,7 @@ func (s *socket) sayUnseen() Finding {
 // complete tells whether the file has reads of everything that could be read.
 func (s *socket) complete() bool {
 	u := &s.out.Undelivered
-	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.ByKernel.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.Trimmed.Packets + u.ByBuffer.Packets + u.InPart.Packets
+	undelivered := u.ByFilter.Packets + u.ByQueue.Packets + u.ByKernel.Packets + u.PassedOver.Packets + u.AtEnd.Packets + u.Unknown.Packets + u.Trimmed.Packets + u.ByBuffer.Packets + u.InPart.Packets
 	if c := s.out.Cgroup; c != nil && c.Alone.Packets > 0 {
 		return false
 	}
@@ -308,11 +313,7 @@ func (s *socket) sayLost() Finding {
 	say(u.PassedOver, "passed over: later ones are joined to reads, and the file does not say why "+plural(u.PassedOver.Packets, "this is", "these are")+" not")
 	say(u.ByBuffer, fmt.Sprintf("cut by a buffer that was too small, by %s in all", bytesOf(u.ByBuffer.Bytes)))
 	say(u.InPart, fmt.Sprintf("read in part, without %s", bytesOf(u.InPart.Bytes)))
-	if l.Late > 0 {
-		say(u.AtEnd, "joined to no read that is near enough to be followed")
-	} else {
-		say(u.AtEnd, "joined to no read up to the end of the file")
-	}
+	say(u.AtEnd, "joined to no read up to the end of the file")
 	switch k, ok := capture.KindByName(s.out.Kind); {
 	case len(words) > 0:
 		f.Text = "Not read from this socket as far as the file tells, or not whole: " + strings.Join(words, "; ") + "."
@@ -332,6 +333,9 @@ func (s *socket) sayLost() Finding {
 	}
 	if l.Late > 0 {
 		f.Text += fmt.Sprintf(" Whose packets are forgotten, since more lies between than is kept: %s.", readsOf(l.Late))
+		if u.Unknown.Packets > 0 {
+			f.Text += fmt.Sprintf(" So it is not known which of %s (%s) were read.", packetsOf(u.Unknown.Packets), u.Unknown.IDs)
+		}
 	}
 	return f
 }

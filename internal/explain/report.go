@@ -216,6 +216,9 @@ type Undelivered struct {
 	PassedOver Count `json:"passed_over"`
 	// AtEnd belongs to no read before the end of the file.
 	AtEnd Count `json:"at_end"`
+	// Unknown left what can be remembered, and some of it was read afterwards (see Losses.Late), it is not known
+	// what.
+	Unknown Count `json:"unknown"`
 	// Trimmed was trimmed by a filter whose verdict was smaller than the packet. Bytes
 	// counts what userspace did not get.
 	Trimmed Count `json:"truncated_by_filter"`
@@ -299,7 +302,7 @@ type Losses struct {
 	// Calls counts pieces of what calls returned that the capture lost.
 	Calls uint64 `json:"calls"`
 	// Late counts reads whose packets were too far back to be remembered. Those packets
-	// are counted as undelivered.
+	// are among the undelivered ones of which it is Unknown whether they were read.
 	Late uint64 `json:"late"`
 }
 
