@@ -78,6 +78,9 @@ func (s *socket) waits(e *entry) bool {
 func (s *socket) putAfar(e *entry) {
 	a := s.analysis
 	limit := a.options.forget
+	for s.afar.len() > 0 && !s.stream && s.afar.at(s.afar.beginning()).done() {
+		s.giveUp() // the first to come are the first to be read
+	}
 	could := max(e.end-e.payload, 0)
 	f := far{
 		id: e.id, number: e.number, time: e.time, talk: e.talk, passed: e.passed,
@@ -108,6 +111,9 @@ func (s *socket) putAfar(e *entry) {
 		most.giveUp()
 	}
 }
+
+// done tells whether a datagram was read, which happens once.
+func (f *far) done() bool { return f.read || f.entry != nil && f.entry.delivered }
 
 // giveUp forgets the oldest packet. Whether it is read is not known any more.
 func (s *socket) giveUp() {
