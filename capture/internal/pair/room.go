@@ -1,6 +1,7 @@
 package pair
 
 import (
+	"cmp"
 	"hash/maphash"
 	"net/netip"
 )
@@ -9,6 +10,7 @@ import (
 // any case. Sockets can share one: then it bounds the memory for all of them.
 type Room struct {
 	chunks  int // in use
+	most    int // datagrams; 0 for waitingLimit
 	clock   uint64
 	holders map[*waiting]struct{}
 }
@@ -16,7 +18,7 @@ type Room struct {
 // take takes a chunk for a queue. If there is none, the queue in which nothing has come or gone for longest
 // forgets its first datagrams: the socket may have been closed.
 func (r *Room) take(w *waiting) {
-	for r.chunks >= waitingLimit/chunkLen {
+	for most := cmp.Or(r.most, waitingLimit); r.chunks >= most/chunkLen; {
 		var idle *waiting
 		for one := range r.holders {
 			if idle == nil || one.used < idle.used {

@@ -6,6 +6,9 @@ import (
 	"testing"
 )
 
+// roomOfTest is smaller than the usual one, so that it is soon full.
+const roomOfTest = 1 << 15
+
 // numbered is a datagram with its number as its payload.
 func numbered(p *Packet, i int) *Packet {
 	p.ID = uint64(i + 1)
@@ -17,7 +20,7 @@ func numbered(p *Packet, i int) *Packet {
 // said to have had no packet, and what came later is found again.
 func TestDeepQueue(t *testing.T) {
 	t.Parallel()
-	const most = waitingAlone + waitingLimit
+	const most = waitingAlone + roomOfTest
 	for _, test := range []struct {
 		name      string
 		uncounted bool
@@ -30,7 +33,7 @@ func TestDeepQueue(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			q := Datagrams{HeaderLen: 8, Uncounted: test.uncounted}
+			q := Datagrams{HeaderLen: 8, Uncounted: test.uncounted, Room: &Room{most: roomOfTest}}
 			p, d := udpPacket(0, "8 bytes."), udpDelivery("8 bytes.", 0)
 			for i := range test.wait {
 				q.Saw(numbered(p, i), 0)
@@ -62,17 +65,17 @@ func TestDeepQueue(t *testing.T) {
 // Where several sockets have no room together, it is taken from the one in which nothing moves any more.
 func TestRoomIsShared(t *testing.T) {
 	t.Parallel()
-	var room Room
+	room := Room{most: roomOfTest}
 	closed, busy := Datagrams{HeaderLen: 8, Uncounted: true, Room: &room}, Datagrams{HeaderLen: 8, Uncounted: true, Room: &room}
 	p := udpPacket(0, "8 bytes.")
-	const deep = waitingAlone + 3*waitingLimit/4
+	const deep = waitingAlone + 3*roomOfTest/4
 	for i := range deep {
 		closed.Saw(numbered(p, i), 0)
 	}
 	for i := range deep {
 		busy.Saw(numbered(p, i), 0)
 	}
-	if room.chunks != waitingLimit/chunkLen || busy.waiting.forgotten != 0 || closed.waiting.forgotten != waitingLimit/2 {
+	if room.chunks != roomOfTest/chunkLen || busy.waiting.forgotten != 0 || closed.waiting.forgotten != roomOfTest/2 {
 		t.Errorf("%d chunks; %d and %d forgotten", room.chunks, closed.waiting.forgotten, busy.waiting.forgotten)
 	}
 	d := udpDelivery("8 bytes.", 0)
