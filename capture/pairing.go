@@ -46,11 +46,11 @@ func (r *Pairer) Saw(p *Packet) {
 
 // Brought finds the packets that brought what userspace got, among those seen so far. If ok is
 // false it can be called again for the same packet, after more were seen; the final call also
-// tries those that were passed over.
+// tries those that were passed over, and if it fails, the Receipt says so where packets had to be forgotten.
 func (r *Pairer) Brought(p *Packet, final bool) (m Match, ok bool) {
 	found, last, ok := r.pairs.Brought(pair.Delivery{Data: p.Data, Full: max(p.Len, len(p.Data))}, final)
 	if !ok {
-		return Match{}, false
+		return Match{Receipt: receiptOf(&found)}, false
 	}
 	return Match{ID: found.ID, Last: last, Src: found.Src, Dst: found.Dst, Receipt: receiptOf(&found)}, true
 }

@@ -73,6 +73,9 @@ const (
 	MissingSegments = Missing(pair.NoSegments)
 	// MissingBeforeTap is for a part of a stream that came before the tap was attached.
 	MissingBeforeTap = Missing(pair.BeforeFilter)
+	// MissingForgotten is for what may be of a packet that had to be forgotten, since more waited to be read than
+	// is kept.
+	MissingForgotten = Missing(pair.Forgotten)
 	// MissingInTrace is for bytes in a server's text that no packet of the trace text brought.
 	MissingInTrace = Missing(pair.Reasons)
 

@@ -40,6 +40,7 @@ type roster struct {
 	whose      string          // the process that is followed, for people; set before the first socket is entered
 	named      map[int]string  // the processes that the user has named, by number; likewise
 	streams    *pair.Streams   // the Pairer of all TCP connections
+	room       pair.Room       // of all datagram sockets, for deep queues
 
 	mu sync.Mutex
 	// Sockets without a cookie are in none of those that are by cookie: 0 is that of many.
@@ -252,7 +253,7 @@ func (r *roster) newRoute(kind *Kind, at *outlet) *route {
 	case *pair.Streams:
 		own.pairer = r.streams
 	case *pair.Datagrams:
-		p.Uncounted = true
+		p.Uncounted, p.Room = true, &r.room
 	}
 	return own
 }

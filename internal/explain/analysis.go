@@ -43,11 +43,12 @@ type Options struct {
 	forget limits
 }
 
-// limits bound the packets that are kept for comparison with later reads.
-type limits struct{ packets, bytes int }
+// limits bound the packets that are kept for comparison with later reads, and those of which afterwards only
+// so much is kept that a read can be joined to them, some 150 bytes each.
+type limits struct{ packets, bytes, afar int }
 
 // defaultLimits are well above what the receive queues of a few busy sockets hold.
-var defaultLimits = limits{packets: 1 << 16, bytes: 32 << 20}
+var defaultLimits = limits{packets: 1 << 16, bytes: 32 << 20, afar: 1 << 20}
 
 // Explanation is the result of Read.
 type Explanation struct {
@@ -119,6 +120,9 @@ type analysis struct {
 	interfaces func() []*capture.Interface
 	order      []*socket // in the file's order
 	window     window
+	afar       int // packets that have left it unread
+	whole      int // those of them that are kept whole, and their bytes
+	wholeBytes int
 	shown      []*entry
 	chosen     uint64 // distinct packets so far that fit the choice
 	lone       uint64 // those that are reads without a packet
@@ -241,6 +245,9 @@ func (a *analysis) finish(section convert.Section, statistics []capture.Statisti
 	a.ended = a.last
 	for _, s := range statistics {
 		a.ended = max(a.ended, s.End)
+	}
+	for _, s := range a.order {
+		s.finishAfar()
 	}
 	for a.window.len() > 0 {
 		a.window.forget()

@@ -30,10 +30,12 @@ type Connection struct {
 	BytesRead uint64 `json:"bytes_read"`
 	// Dropped were dropped by the kernel, by the socket's filter or by its receive queue; Stopped never came
 	// to the filter, for a reason that is not in the file; Unread belong to no read,
-	// of which there are none where it is not certain which packets the reads belong to.
+	// of which there are none where it is not certain which packets the reads belong to. Of Unknown it is not
+	// known whether they were read.
 	Dropped Count `json:"dropped"`
 	Stopped Count `json:"stopped"`
 	Unread  Count `json:"unread"`
+	Unknown Count `json:"unknown"`
 }
 
 // talk is a connection while its packets are read.
@@ -164,7 +166,7 @@ func (s *socket) finishTalks() {
 
 func (t *talk) settle() {
 	if !t.socket.paired() {
-		t.out.Unread = Count{}
+		t.out.Unread, t.out.Unknown = Count{}, Count{}
 	}
 }
 
@@ -201,7 +203,8 @@ func (t *talk) said() string {
 	say(c.Reads, readsOf(c.Reads)+" got "+bytesOf(c.BytesRead))
 	say(c.Dropped.Packets, "dropped: "+c.Dropped.named())
 	say(c.Stopped.Packets, "never at the filter: "+c.Stopped.named())
-	say(c.Unread.Packets, "left unread: "+c.Unread.named())
+	say(c.Unread.Packets, "joined to no read: "+c.Unread.named())
+	say(c.Unknown.Packets, "read or not, which is not known: "+c.Unknown.named())
 	text := strings.Join(words, "; ")
 	if t.timed() {
 		text += fmt.Sprintf("; from +%s on", duration(c.First))

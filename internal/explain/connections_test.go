@@ -208,7 +208,7 @@ func TestMergedWithItself(t *testing.T) {
 		equal(t, "at the end", s.Undelivered.AtEnd.Packets, unread)
 		equal(t, "passed over", s.Undelivered.PassedOver.Packets, 0)
 		equal(t, "not known", s.Undelivered.NotKnown.Packets > 0, copies > 1)
-		equal(t, "said", strings.Contains(text(t, e, false), "left unread"), unread > 0)
+		equal(t, "said", strings.Contains(text(t, e, false), "joined to no read: "), unread > 0)
 		for _, f := range s.Findings {
 			if f.Topic == "lost" && copies > 1 {
 				t.Errorf("losses of which nothing is known: %s", f.Text)

@@ -203,6 +203,8 @@ func (s *socket) sayBytes() Finding {
 			digits(c.Differ.Packets), readsOf(c.Reads), plural(c.Differ.Packets, "has", "have"), s.reference(), c.Differ.named())
 	case s.out.Packets == 0 && c.Same+c.Partial == 0:
 		f.Text = fmt.Sprintf("There is nothing to compare the %s of %s with.", bytesOf(c.Bytes), readsOf(c.Reads))
+	case c.Same+c.Partial == 0 && s.distant > 0:
+		f.Text = "Nothing could be compared." + s.sayIncomplete()
 	case c.Same+c.Partial == 0:
 		f.Text = fmt.Sprintf("Nothing could be compared: of no read does the file have the bytes of both sides (%s).", readsOf(c.Reads))
 	case c.Same == c.Reads:
@@ -220,8 +222,11 @@ func (s *socket) sayIncomplete() (text string) {
 	if c.Partial > 0 {
 		text += fmt.Sprintf(" Of %s only a part could be.", readsOf(c.Partial))
 	}
-	if none := c.Unknown - s.unsure; none > 0 {
+	if none := c.Unknown - s.unsure - s.distant; none > 0 {
 		text += fmt.Sprintf(" Of %s the file has no bytes to compare with.", readsOf(none))
+	}
+	if s.distant > 0 {
+		text += fmt.Sprintf(" Of %s the packets lie too far back in the file to be compared.", readsOf(s.distant))
 	}
 	if s.unsure > 0 {
 		text += fmt.Sprintf(" Of %s it is not sure which packets to compare with.", readsOf(s.unsure))
@@ -308,7 +313,6 @@ func (s *socket) sayLost() Finding {
 	say(u.PassedOver, "passed over: later ones are joined to reads, and the file does not say why "+plural(u.PassedOver.Packets, "this is", "these are")+" not")
 	say(u.ByBuffer, fmt.Sprintf("cut by a buffer that was too small, by %s in all", bytesOf(u.ByBuffer.Bytes)))
 	say(u.InPart, fmt.Sprintf("read in part, without %s", bytesOf(u.InPart.Bytes)))
-	say(u.NotKnown, "joined to no read that is near enough to be followed")
 	say(u.AtEnd, "joined to no read up to the end of the file")
 	switch k, ok := capture.KindByName(s.out.Kind); {
 	case len(words) > 0:
@@ -329,6 +333,9 @@ func (s *socket) sayLost() Finding {
 	}
 	if l.Late > 0 {
 		f.Text += fmt.Sprintf(" Whose packets are forgotten, since more lies between than is kept: %s.", readsOf(l.Late))
+		if u.NotKnown.Packets > 0 {
+			f.Text += fmt.Sprintf(" So it is not known which of %s (%s) were read.", packetsOf(u.NotKnown.Packets), u.NotKnown.IDs)
+		}
 	}
 	return f
 }

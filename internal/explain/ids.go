@@ -124,6 +124,22 @@ func (s *idSet) add(id uint64) bool {
 	return true
 }
 
+// moveTo counts all of c as other's, and not as c's any more.
+func (c *Count) moveTo(other *Count) {
+	other.Packets += c.Packets
+	other.Bytes += c.Bytes
+	for _, r := range c.IDs.ranges {
+		for id := r[0]; id <= r[1]; id++ {
+			other.IDs.add(id)
+		}
+	}
+	if c.IDs.omitted > 0 {
+		other.IDs.add(c.IDs.last[1])
+		other.IDs.omitted += c.IDs.omitted - 1
+	}
+	*c = Count{}
+}
+
 func (c *Count) add(id, bytes uint64) {
 	c.Packets++
 	c.Bytes += bytes

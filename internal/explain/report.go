@@ -217,8 +217,8 @@ type Undelivered struct {
 	// AtEnd belongs to no read before the end of the file.
 	AtEnd Count `json:"at_end"`
 	// NotKnown is joined to no read either, but a read of it may be in the file: the ids say several
-	// packets (Ambiguous), or the read is too far behind its packet to be followed (Losses.Late). It is in
-	// neither AtEnd nor, with such ids, PassedOver.
+	// packets (Ambiguous), or it left what can be remembered, and some of that was read afterwards (Losses.Late).
+	// It is in neither AtEnd nor, with such ids, PassedOver.
 	NotKnown Count `json:"not_known"`
 	// Trimmed was trimmed by a filter whose verdict was smaller than the packet. Bytes
 	// counts what userspace did not get.
@@ -303,7 +303,7 @@ type Losses struct {
 	// Calls counts pieces of what calls returned that the capture lost.
 	Calls uint64 `json:"calls"`
 	// Late counts reads whose packets were too far back to be remembered. Those packets
-	// are counted as undelivered.
+	// are among the undelivered ones of which that is NotKnown.
 	Late uint64 `json:"late"`
 }
 

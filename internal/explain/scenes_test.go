@@ -378,6 +378,25 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.read(udpUser, 20, "19")
 		return explained(t, r.file(t), Options{Packets: 2, forget: limits{packets: 10, bytes: 1 << 20}})
 	},
+	// As many come between a packet and its read, and it is known all the same what became of each.
+	"afar": func(t testing.TB) *Explanation {
+		r := newRecording()
+		for i := range 20 {
+			r.datagram(fmt.Sprint(i))
+		}
+		for i := range 4 {
+			r.read(udpUser, uint64(i+1), fmt.Sprint(i))
+		}
+		return explained(t, r.file(t), Options{Packets: 2, forget: limits{packets: 10, bytes: 1 << 20, afar: 100}})
+	},
+	"all afar": func(t testing.TB) *Explanation {
+		r := newRecording()
+		for i := range 20 {
+			r.datagram(fmt.Sprint(i))
+		}
+		r.read(udpUser, 1, "0")
+		return explained(t, r.file(t), Options{Packets: 0, forget: limits{packets: 10, bytes: 1 << 20, afar: 100}})
+	},
 	"cut off": func(t testing.TB) *Explanation {
 		file := conversation().file(t)
 		return explained(t, file[:len(file)-300], Options{Packets: -1})

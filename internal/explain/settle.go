@@ -66,6 +66,11 @@ func (e *entry) settle() (fate string, told bool) {
 		out.Undelivered.ByKernel.add(e.id, payload)
 		e.lose(laneDropped)
 		return "the kernel dropped it: " + e.reason, true
+	case e.givenUp:
+		out.Undelivered.NotKnown.add(e.id, payload)
+		e.socket.unjoined.add(e.id, payload)
+		e.talk.out.Unknown.add(e.id, payload)
+		return unread, false
 	case e.passed:
 		out.Undelivered.PassedOver.add(e.id, payload)
 		e.socket.unjoined.add(e.id, payload)

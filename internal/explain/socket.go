@@ -24,6 +24,7 @@ type socket struct {
 	// unpassed is the oldest packet in the window that no later delivery has overtaken,
 	// newest the last packet.
 	unpassed, newest *entry
+	afar             afar
 	highest          uint64 // id
 	entries          uint64
 	reads, sends     uint64
@@ -42,6 +43,8 @@ type socket struct {
 	// unsure counts the reads that were compared with nothing because several packets have
 	// the id that they name.
 	unsure uint64
+	// distant counts the reads that were compared with nothing because their packets lie too far back.
+	distant uint64
 	// talks are the connections, by the addresses of what comes, talkOrder those in the order of their first
 	// packets, and further is all beyond their limit.
 	talks     map[connection]*talk
@@ -387,6 +390,7 @@ func (s *socket) userPacket(p *capture.Packet) {
 	}
 	s.out.Mapping.Reads++
 	s.passOver(e, &p.Receipt.DroppedIDs)
+	afar := s.readAfar(p)
 	queue := min(p.Receipt.QueueDropped, p.Drops)
 	s.out.Losses.Queue += queue
 	s.out.Losses.Calls += p.Drops - queue
@@ -415,7 +419,14 @@ func (s *socket) userPacket(p *capture.Packet) {
 		known = true
 		s.readDatagram(e, p)
 	}
-	if known {
+	switch {
+	case known:
+		return
+	case afar && bytesRead > 0:
+		s.out.Comparison.Unknown++
+		s.distant++
+		return
+	case afar:
 		return
 	}
 	s.missed(p)
@@ -435,6 +446,9 @@ func (s *socket) missed(p *capture.Packet) {
 		}
 	default:
 		s.out.Losses.Late++
+		if p.Got() > 0 {
+			s.distant++
+		}
 		if len(s.late) < rememberedIDs {
 			s.late[p.ID] = true
 		}
@@ -458,6 +472,7 @@ func (s *socket) passOver(e *entry, dropped *capture.IDs) {
 	if s.stream || e == nil {
 		return
 	}
+	s.passAfar(e.number, dropped)
 	// A packet that was overtaken may be before unpassed already.
 	for s.unpassed != nil && s.unpassed.number < e.number {
 		s.unpassed.passed = true
@@ -466,9 +481,8 @@ func (s *socket) passOver(e *entry, dropped *capture.IDs) {
 	}
 }
 
-// settle counts the fate of a packet that leaves the window.
+// settle takes a packet out of the window, and counts its fate unless a read may come.
 func (s *socket) settle(e *entry) {
-	s.closes(e)
 	if s.unpassed == e {
 		s.unpassed = e.next
 	}
@@ -476,9 +490,24 @@ func (s *socket) settle(e *entry) {
 		s.newest = nil
 	}
 	e.next = nil
+	if s.waits(e) {
+		s.putAfar(e)
+		return
+	}
+	s.conclude(e)
+}
+
+// leaves forgets by what a packet would be found.
+func (s *socket) leaves(e *entry) {
+	s.closes(e)
 	if e.pending {
 		e.stream.forget(e)
 	}
+}
+
+// conclude counts the fate of a packet.
+func (s *socket) conclude(e *entry) {
+	s.leaves(e)
 	before := s.lost()
 	fate, told := e.settle()
 	if e.reason != "" && !e.lost {
@@ -544,12 +573,8 @@ func (s *socket) finish() {
 // setApart counts by themselves the packets of which it is not certain that no read got them.
 func (s *socket) setApart() {
 	u := &s.out.Undelivered
-	switch {
-	case !s.user():
-	case !s.paired():
+	if s.user() && !s.paired() {
 		u.NotKnown, u.PassedOver, u.AtEnd = s.unjoined, Count{}, Count{}
-	case s.out.Losses.Late > 0:
-		u.NotKnown, u.AtEnd = u.AtEnd, Count{}
 	}
 }
 

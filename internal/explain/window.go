@@ -55,6 +55,7 @@ type entry struct {
 	reason     string // for which the kernel dropped it, empty if it did not
 	lost       bool   // counted as dropped or stopped
 	passed     bool   // a later packet was delivered
+	givenUp    bool   // a read may still come, and will not be joined to it
 	repeated   bool
 	handshake  bool
 	// stream has the payload from offset from to offset to; pending says that it was not

@@ -286,6 +286,7 @@ var missing = [capture.MissingReasons]string{
 	capture.MissingStream:    "the tap has no record of this stream",
 	capture.MissingSegments:  "the tap has no record of the segments that brought this",
 	capture.MissingBeforeTap: "the tap came after the packets that brought this",
+	capture.MissingForgotten: "more packets waited to be read than are kept, and what brought this may be among those forgotten",
 	capture.MissingInTrace:   "the trace has no packet that brought this",
 }
 

@@ -31,6 +31,8 @@ type Datagrams struct {
 	Shared bool
 	// Loss tells the queue's drops from the filter's.
 	Loss QueueLoss
+	// Room is for what a deep queue holds. Default: one of its own.
+	Room *Room
 
 	answers  answers
 	waiting  waiting
@@ -93,9 +95,9 @@ func (q *Datagrams) Saw(p *Packet, lost int) {
 	}
 	payload := p.Data[min(q.HeaderLen, len(p.Data)):]
 	prefix := max(min(keep, len(payload)), 0)
-	w := q.waiting.push()
+	w := q.waiting.push(q.Room)
 	*w = datagram{
-		place: q.next, id: p.ID, time: p.Time, src: p.Src, dst: p.Dst,
+		place: q.next, id: p.ID, time: p.Time, ends: q.waiting.known.of(p),
 		keep: int32(keep), prefix: int32(prefix), hash: maphash.Bytes(seed, payload[:prefix]),
 	}
 	copy(w.head[:], payload[:prefix])
@@ -134,6 +136,9 @@ func (q *Datagrams) Delivered(d *Delivery) Match {
 			return m.named()
 		}
 		dropped, _ := q.Loss.told(d, 0)
+		if q.passed < q.waiting.forgotten {
+			return Match{Missing: Forgotten, Dropped: dropped}
+		}
 		return Match{
 			Missing: NoPacket, Dropped: dropped,
 			Before: q.unsure == 0 && !d.Untold && (q.Adopted || q.Uncounted && !q.matched),

@@ -9,16 +9,18 @@ import (
 // empty as long as all are.
 type index struct {
 	lists map[uint64]list
-	next  [lists][]uint64 // number of the next one in the same list, plus one; same index as waiting.ring
-	begun uint64          // number of the first datagram that is or was in the index
-	done  uint64          // number after the last one
+	begun uint64 // number of the first datagram that is or was in the index
+	done  uint64 // number after the last one
 	// Lengths of known bytes that are less than the datagram's own: with a snaplen there is
 	// one.
 	prefixes []int
 }
 
-// list is the numbers, plus one, of the first and the last datagram of a list.
-type list struct{ first, last uint64 }
+// list is the last digits of the numbers of the first and the last datagram of a list.
+type list struct{ first, last uint32 }
+
+// number is that of a waiting datagram of which the last digits are known.
+func (w *waiting) number(digits uint32) uint64 { return w.first + uint64(digits-uint32(w.first)) }
 
 // Each datagram is in three lists.
 const (
@@ -92,40 +94,22 @@ func (x *index) extend(w *waiting, end uint64) {
 	if x.lists == nil {
 		x.lists = make(map[uint64]list)
 	}
-	for which := range x.next {
-		if len(x.next[which]) != len(w.ring) {
-			x.resize(w, which)
-		}
-	}
 	for ; x.done < end; x.done++ {
-		for which := range x.next {
+		for which := range lists {
 			x.insert(w, which, x.done)
 		}
 	}
 }
 
-// resize follows the growth of the ring.
-func (x *index) resize(w *waiting, which int) {
-	larger := make([]uint64, len(w.ring))
-	if old := x.next[which]; len(old) > 0 {
-		for number := max(x.begun, w.first); number < x.done; number++ {
-			larger[number&uint64(len(larger)-1)] = old[number&uint64(len(old)-1)]
-		}
-	}
-	x.next[which] = larger
-}
-
 func (x *index) insert(w *waiting, which int, number uint64) {
-	next := x.next[which]
-	mask := uint64(len(next) - 1)
-	next[number&mask] = 0
-	key := w.at(number).key(which)
+	one, digits := w.at(number), uint32(number)
+	key := one.key(which)
 	l, ok := x.lists[key]
 	if ok {
-		next[(l.last-1)&mask] = number + 1
-		l.last = number + 1
+		w.at(w.number(l.last)).next[which] = digits - l.last
+		l.last = digits
 	} else {
-		l = list{number + 1, number + 1}
+		l = list{digits, digits}
 	}
 	x.lists[key] = l
 }
@@ -135,26 +119,26 @@ func (x *index) remove(w *waiting, number uint64) {
 	if number < x.begun || number >= x.done {
 		return
 	}
-	for which, next := range x.next {
-		key := w.at(number).key(which)
-		l := x.lists[key]
-		if l.first != number+1 {
-			continue // it was removed before
+	for which := range lists {
+		one := w.at(number)
+		key := one.key(which)
+		if l, ok := x.lists[key]; ok && l.first == uint32(number) { // else it was removed before
+			x.behind(key, l, one.next[which])
 		}
-		l.first = next[number&uint64(len(next)-1)]
-		x.replace(key, l)
 	}
 	if len(x.lists) == 0 {
 		x.lists = nil // maps do not shrink
 	}
 }
 
-func (x *index) replace(key uint64, l list) {
-	if l.first == 0 {
+// behind removes from the front of a list, up to one that is next later than its first.
+func (x *index) behind(key uint64, l list, next uint32) {
+	if next == 0 {
 		delete(x.lists, key)
-	} else {
-		x.lists[key] = l
+		return
 	}
+	l.first += next
+	x.lists[key] = l
 }
 
 const (
@@ -172,28 +156,30 @@ func (x *index) alike(w *waiting, s *sought, low, from int, found func(number ui
 	x.extend(w, w.end)
 	fitting, passed := 0, 0
 	walk := func(which int, key uint64) bool {
-		next := x.next[which]
-		l := x.lists[key]
-		begin := l.first
-		for l.first != 0 && w.at(l.first-1).place < low && passed < passedLimit {
-			l.first = next[(l.first-1)&uint64(len(next)-1)]
+		l, ok := x.lists[key]
+		for ok && w.at(w.number(l.first)).place < low && passed < passedLimit {
+			x.behind(key, l, w.at(w.number(l.first)).next[which])
+			l, ok = x.lists[key]
 			passed++
 		}
-		if l.first != begin {
-			x.replace(key, l)
+		if !ok {
+			return true
 		}
-		for at := l.first; at != 0; at = next[(at-1)&uint64(len(next)-1)] {
-			if w.at(at-1).place < from || !w.at(at-1).brought(s) {
+		for at := w.number(l.first); ; at += uint64(w.at(at).next[which]) {
+			switch one := w.at(at); {
+			case one.place < from || !one.brought(s):
 				if passed++; passed > passedLimit {
 					return false
 				}
-				continue
+			default:
+				if fitting++; fitting > fittingLimit || !found(at) {
+					return false
+				}
 			}
-			if fitting++; fitting > fittingLimit || !found(at-1) {
-				return false
+			if w.at(at).next[which] == 0 {
+				return true
 			}
 		}
-		return true
 	}
 	if !s.whole() {
 		return walk(head, headKey(s.Data[:min(len(s.Data), headLen)]))

@@ -137,6 +137,9 @@ const (
 	NoSegments
 	// BeforeFilter is for a part of a stream that came before the first packet that was seen.
 	BeforeFilter
+	// Forgotten is for what may have been brought by a packet that had to be forgotten, since more waited to be
+	// read than is kept.
+	Forgotten
 	// Reasons is the number of reasons.
 	Reasons
 )

@@ -42,6 +42,8 @@ type connection struct {
 type Streams struct {
 	open map[connection]*stream
 	held int // segments of all streams
+	// forgot says that streams were forgotten to make room.
+	forgot bool
 	// keepBytes says that segments are to keep their bytes.
 	keepBytes bool
 	// mptcp finds streams of MPTCP by their addresses alone: the socket of the connection is
@@ -56,9 +58,13 @@ type stream struct {
 	segments segments
 	// answered are the last segments that the filter would drop, says its answer.
 	answered []answeredSegment
-	last     uint64 // id of the segment that ended the stream, 0 before
-	owner    any    // of its packets
-	taken    bool   // userspace has read something
+	// unkept is the end of the segments that there was no room for, and again says that the stream may have begun
+	// before, and was forgotten.
+	unkept int64
+	again  bool
+	last   uint64 // id of the segment that ended the stream, 0 before
+	owner  any    // of its packets
+	taken  bool   // userspace has read something
 	// forgotten says that the stream is not in streams any more.
 	forgotten bool
 	listed    uint64 // version of its entries in fronts
@@ -103,6 +109,7 @@ func (s *Streams) Saw(p *Packet, _ int) {
 		}
 		// The tap was attached after the SYN.
 		st = s.start(key, h.seq)
+		st.again = s.forgot
 	}
 	st.owner = p.Owner
 	s.add(st, h, p)
@@ -192,6 +199,7 @@ func (s *Streams) forgetUnread(remain int) {
 				return
 			}
 			if st.read == 0 || !unreadOnly {
+				s.forgot = true
 				s.end(key)
 			}
 		}
@@ -233,6 +241,8 @@ func (s *Streams) add(st *stream, h tcpHeader, p *Packet) {
 			new.known = bytes.Clone(p.Data[min(h.len, len(p.Data)):])
 		}
 		st.segments.add(new)
+	} else {
+		st.unkept = max(st.unkept, to)
 	}
 }
 
@@ -244,6 +254,9 @@ func (s *Streams) Delivered(d *Delivery) Match {
 		st = s.mptcp[connection{src: d.From, dst: d.To}]
 	}
 	if st == nil {
+		if s.forgot {
+			return Match{Missing: Forgotten}
+		}
 		return Match{Missing: NoStream}
 	}
 	if d.Over {
@@ -258,6 +271,9 @@ func (s *Streams) Delivered(d *Delivery) Match {
 	m := st.feed(d)
 	if m.Missing == NoSegments {
 		m = st.belied(m, from, st.read).named()
+	}
+	if m.Missing == NoSegments && from < st.unkept || m.Missing == BeforeFilter && st.again {
+		m.Missing = Forgotten
 	}
 	s.held += st.segments.len() - before
 	m.Owner = st.owner

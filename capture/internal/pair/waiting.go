@@ -2,6 +2,7 @@ package pair
 
 import (
 	"bytes"
+	"cmp"
 	"hash/maphash"
 	"net/netip"
 )
@@ -13,61 +14,143 @@ const headLen = 16
 
 // datagram is one that has not been delivered.
 type datagram struct {
-	place    int // position in the order of the filter
-	id       uint64
-	time     int64
-	hash     uint64 // of the first prefix bytes of the payload
-	keep     int32  // length of the payload that userspace gets; -1 if it gets nothing
-	prefix   int32  // how many bytes of it are known
-	gone     bool   // delivered
-	again    bool   // another one before it had the same bytes, as far as the Datagrams' kinds know
-	begins   bool   // another one before it began with the same bytes
-	head     [headLen]byte
-	src, dst netip.AddrPort
+	place  int // position in the order of the filter
+	id     uint64
+	time   int64
+	hash   uint64 // of the first prefix bytes of the payload
+	keep   int32  // length of the payload that userspace gets; -1 if it gets nothing
+	prefix int32  // how many bytes of it are known
+	head   [headLen]byte
+	*ends
+	next   [lists]uint32 // in the index, how much later the next one in the same list is; 0 if there is none
+	gone   bool          // delivered
+	again  bool          // another one before it had the same bytes, as far as the Datagrams' kinds know
+	begins bool          // another one before it began with the same bytes
 }
-
-// waitingLimit bounds the memory for datagrams that are never delivered, some 150 bytes each.
-// Few receive queues have room for as many: it takes SO_RCVBUF of 100 MB.
-const waitingLimit = 1 << 17
 
 // waiting are the datagrams that were not delivered, in the order of the filter: a queue that
 // can be searched by position.
 type waiting struct {
-	ring  []datagram // its length is a power of two
-	first uint64     // number of the first one, at index number modulo len(ring)
-	end   uint64     // number after the last one
-	hint  uint64     // number at which the last look-up ended
-	index index
+	// chunks is a ring of them. A small queue has one that grows, a deep one as many as it needs,
+	// of chunkLen each: so none of them is copied, and what was read makes room.
+	chunks [][]datagram
+	spare  []datagram // a chunk that can be used again
+	first  uint64     // number of the first one
+	end    uint64     // number after the last one
+	hint   uint64     // number at which the last look-up ended
+	room   *Room
+	taken  int    // chunks of it
+	used   uint64 // when the last one was taken or given back
+	// forgotten is the place after the last one that was removed to make room.
+	forgotten int
+	index     index
+	known     known
 }
 
-func (w *waiting) at(number uint64) *datagram { return &w.ring[number&uint64(len(w.ring)-1)] }
+const (
+	chunkLen = 1 << 10
+	// waitingAlone is how many datagrams of each socket are kept in any case, some 170 bytes each, and
+	// waitingLimit how many more of all sockets that share a Room. To have as many in one queue takes
+	// SO_RCVBUF of 400 MB.
+	waitingAlone = 1 << 14
+	waitingLimit = 1 << 19
+)
+
+func (w *waiting) at(number uint64) *datagram {
+	if len(w.chunks) == 1 {
+		return &w.chunks[0][number&uint64(len(w.chunks[0])-1)]
+	}
+	return &w.chunks[number/chunkLen&uint64(len(w.chunks)-1)][number%chunkLen]
+}
 
 func (w *waiting) len() int { return int(w.end - w.first) }
 
 // push appends a datagram.
-func (w *waiting) push() *datagram {
-	switch {
-	case w.len() == waitingLimit:
-		w.pop()
-	case w.len() == len(w.ring):
-		w.grow()
+func (w *waiting) push(room *Room) *datagram {
+	switch n := w.len(); {
+	case len(w.chunks) > 1:
+	case len(w.chunks) == 0:
+		w.chunks = [][]datagram{make([]datagram, 4)} // small at first: a process may have ten thousand sockets
+	case n == chunkLen:
+		w.spread()
+	case n == len(w.chunks[0]):
+		w.place(make([]datagram, 2*n))
+	}
+	if len(w.chunks) > 1 && w.end%chunkLen == 0 {
+		w.chunk(room)
 	}
 	w.end++
 	return w.at(w.end - 1)
 }
 
-func (w *waiting) grow() {
-	larger := make([]datagram, max(2*len(w.ring), 4)) // small at first: a process may have ten thousand sockets
+// place moves a small queue to a larger chunk.
+func (w *waiting) place(larger []datagram) {
 	for number := w.first; number < w.end; number++ {
 		larger[number&uint64(len(larger)-1)] = *w.at(number)
 	}
-	w.ring = larger
+	w.chunks[0] = larger
 }
+
+// spread makes a queue of several chunks of one that has filled its only one.
+func (w *waiting) spread() {
+	all := make([][]datagram, 4)
+	for number := w.first; number < w.end; number++ {
+		chunk := &all[number/chunkLen%4]
+		if *chunk == nil {
+			*chunk = make([]datagram, chunkLen)
+		}
+		(*chunk)[number%chunkLen] = *w.at(number)
+	}
+	w.chunks = all
+}
+
+// chunk takes one for the next datagram.
+func (w *waiting) chunk(room *Room) {
+	if w.held() >= waitingAlone/chunkLen {
+		if w.room == nil {
+			w.room = cmp.Or(room, new(Room))
+		}
+		w.room.take(w)
+	}
+	if w.held() == len(w.chunks) {
+		larger := make([][]datagram, 2*len(w.chunks))
+		for at := w.first / chunkLen; at < w.end/chunkLen; at++ {
+			larger[at&uint64(len(larger)-1)] = w.chunks[at&uint64(len(w.chunks)-1)]
+		}
+		w.chunks = larger
+	}
+	if w.spare == nil {
+		w.spare = make([]datagram, chunkLen)
+	}
+	w.chunks[w.end/chunkLen&uint64(len(w.chunks)-1)], w.spare = w.spare, nil
+}
+
+// held is how many full chunks there are.
+func (w *waiting) held() int { return int(w.end/chunkLen - w.first/chunkLen) }
 
 // pop removes the first one.
 func (w *waiting) pop() {
 	w.index.remove(w, w.first)
 	w.first++
+	if len(w.chunks) == 1 || w.first%chunkLen != 0 {
+		return
+	}
+	chunk := &w.chunks[(w.first/chunkLen-1)&uint64(len(w.chunks)-1)]
+	clear(*chunk) // it has pointers
+	w.spare, *chunk = *chunk, nil
+	if w.taken > 0 {
+		w.room.giveBack(w)
+	}
+}
+
+// makeRoom removes the first ones, up to the end of a chunk.
+func (w *waiting) makeRoom() {
+	for more := true; more; more = w.first%chunkLen != 0 {
+		if one := w.at(w.first); !one.gone {
+			w.forgotten = one.place + 1
+		}
+		w.pop()
+	}
 }
 
 // forgottenAtOnce bounds how many datagrams are removed at once: if there are more, the next

@@ -34,7 +34,10 @@ func (r *Written) Brought(d Delivery, final bool) (m Match, last uint64, ok bool
 		r.checked = 0
 	}
 	if !ok {
-		return Match{}, 0, false
+		if q.passed < q.waiting.forgotten {
+			m.Missing = Forgotten
+		}
+		return m, 0, false
 	}
 	w := q.waiting.at(number)
 	m = Match{ID: w.id, Src: w.src, Dst: w.dst}

@@ -1,6 +1,7 @@
 package text
 
 import (
+	"cmp"
 	"errors"
 	"io"
 
@@ -155,7 +156,7 @@ func (r *Pair) pair() bool {
 	p := r.user
 	p.Time = r.now
 	if !ok {
-		p.Receipt.Missing = capture.MissingInTrace
+		p.Receipt.Missing = cmp.Or(m.Receipt.Missing, capture.MissingInTrace)
 		return true
 	}
 	p.ID, p.Src, p.Dst = m.ID, m.Src, m.Dst
