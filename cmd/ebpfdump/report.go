@@ -433,6 +433,9 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	if c.Unreached > 0 {
 		r.printf("%s below offset 0 could not be reached by the filter", counted(c.Unreached, "header"))
 	}
+	if c.NotIP > 0 {
+		r.printf("neither IPv4 nor IPv6, and so not in the view net: %s", counted(c.NotIP, "packet"))
+	}
 }
 
 // uncounted says what is in a view, and not in the count of its packets.
