@@ -62,6 +62,7 @@ type collector struct {
 	records   uint64                   // that were read
 	filtered  uint64                   // of records: packets that the verdict dropped
 	unreached [ViewCount]atomic.Uint64 // headers below offset 0 that the filter could not reach
+	notIP     atomic.Uint64            // packets of packet sockets that the net view cannot have
 	peeks     atomic.Uint64            // deliveries that the process only peeked at
 	empty     atomic.Uint64            // calls that returned no message where there are messages
 	refused   atomic.Uint64            // sends that failed
@@ -394,12 +395,19 @@ func (c *collector) views(r *route, p *Packet, rec *bpf.Record) {
 		p.Verdict, p.Truncated, p.Filter = Verdict{}, false, FilterChange{}
 	}
 	for _, view := range []View{ViewNet, ViewLink} {
-		at := r.at(view, p)
+		at, ok := r.at(view, p), true
 		if at == nil {
 			continue
 		}
+		if view == ViewNet && r.kind.domain == unix.AF_PACKET {
+			ethertype := ethertypeOf(rec, r.kind.layer)
+			if ethertype != unix.ETH_P_IP && ethertype != unix.ETH_P_IPV6 {
+				c.notIP.Add(1)
+				continue
+			}
+			at = r.outlet.ofVersion(view, ethertype == unix.ETH_P_IPV6)
+		}
 		at.record(rec.Verdict)
-		var ok bool
 		if c.scratch, ok = appendBelow(c.scratch[:0], rec, r.kind.layer, view); !ok {
 			c.unreached[view].Add(1)
 			continue
@@ -428,8 +436,8 @@ func appendBelow(to []byte, rec *bpf.Record, layer Layer, view View) (_ []byte, 
 	case LayerMessage:
 		return to, false
 	case LayerLink:
-		// Nothing is below; but an interface of IPv4 packets takes no others.
-		return to, view == ViewLink || len(rec.NetHeader()) > 0 && rec.NetHeader()[0]>>4 == 4
+		// Nothing is below; but the network header must be where the filter finds it.
+		return to, view == ViewLink || isIP(rec.NetHeader(), ethertypeOf(rec, layer))
 	}
 	if view == ViewLink {
 		link := rec.LinkHeader()
@@ -447,6 +455,23 @@ func appendBelow(to []byte, rec *bpf.Record, layer Layer, view View) (_ []byte, 
 		return to, false
 	}
 	return append(to, rec.NetHeader()[:n]...), true
+}
+
+// ethertypeOf is what a packet socket's packet is of, behind the VLAN tags that are in a frame's bytes.
+func ethertypeOf(rec *bpf.Record, layer Layer) uint16 {
+	if size := linkHeaderSize(rec.Data); layer == LayerLink && size <= len(rec.Data) && !isTag(rec.Data[size-2:]) {
+		return binary.BigEndian.Uint16(rec.Data[size-2:])
+	}
+	return fromNetworkOrder(rec.Protocol)
+}
+
+// isIP tells whether a header is that of an ethertype's IP version.
+func isIP(header []byte, ethertype uint16) bool {
+	version := byte(4)
+	if ethertype == unix.ETH_P_IPV6 {
+		version = 6
+	}
+	return len(header) > 0 && header[0]>>4 == version
 }
 
 // netHeaderLen is the length of an IP header with options or extension headers (RFC 791, RFC

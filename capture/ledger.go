@@ -24,6 +24,9 @@ type Counts struct {
 	// Unreached counts the headers below offset 0 that a view needs and that the filter could
 	// not reach.
 	Unreached uint64
+	// NotIP counts the packets of packet sockets that are neither IPv4 nor IPv6, such as ARP: the net view
+	// does not have them.
+	NotIP uint64
 	// QueueDropped counts the packets for which receive queues had no room, and those that
 	// sockets dropped for other reasons, except by their filter. During the capture it is what
 	// deliveries reported so far, never too many.
@@ -312,6 +315,7 @@ func (g *ledger) counts() (Counts, error) {
 		Written:      c.written.Load(),
 		Trimmed:      c.trimmed.Load(),
 		Unreached:    c.unreached[ViewNet].Load() + c.unreached[ViewLink].Load(),
+		NotIP:        c.notIP.Load(),
 		QueueDropped: c.queue.Load(),
 		Peeked:       c.peeks.Load(),
 		Empty:        c.empty.Load(),

@@ -57,8 +57,8 @@ type outlet struct {
 	kind  *Kind
 	tally tally
 	lanes [ViewCount]*lane // nil where the view was not asked for
-	// For IPv4 packets of an IPv6 socket: in a file, each interface has one link type. They are
-	// made when the first such packet comes.
+	// For packets of the other IP version: IPv4 ones of an IPv6 socket, IPv6 ones of a packet socket. In a
+	// file, each interface has one link type. They are made when the first such packet comes.
 	mapped [ViewCount]*lane
 	// Those of the wire view, for each interface of the machine: of lanes, that view's is what they are
 	// made of. They are made when the first frame comes.
@@ -162,15 +162,25 @@ func (pl *outlet) describe(whose owner) {
 	}
 }
 
+// at returns the lane of a view for a packet, whose addresses tell its IP version.
 func (pl *outlet) at(view View, p *Packet) *lane {
+	at, src := pl.lanes[view], p.Src.Addr()
+	if at == nil || !src.IsValid() {
+		return at
+	}
+	return pl.ofVersion(view, !src.Unmap().Is4() || at.IPv6 && !src.Is4())
+}
+
+// ofVersion returns the lane of a view for packets of an IP version, nil if the view was not asked for.
+func (pl *outlet) ofVersion(view View, ipv6 bool) *lane {
 	at := pl.lanes[view]
-	if at == nil || !at.IPv6 || !p.Src.Addr().Is4() || at.Layer == LayerMessage || at.Layer == LayerLink {
+	if at == nil || at.IPv6 == ipv6 || at.Layer == LayerMessage || at.Layer == LayerLink {
 		return at
 	}
 	m := pl.mapped[view]
 	if m == nil {
 		m = &lane{Interface: at.Interface, filter: at.described, described: at.described}
-		m.IPv6 = false
+		m.IPv6 = ipv6
 		pl.mapped[view] = m
 	}
 	return m

@@ -362,16 +362,16 @@ func (pl *outlet) framed(on device, names *devices, layer Layer, ipv6 bool) *lan
 	return l
 }
 
-// each calls do for every interface of a view.
+// each calls do for every interface of a view. That of the wire view which the others are made of is one as long
+// as no frame has come.
 func (pl *outlet) each(v View, do func(*lane)) {
-	if v == ViewWire {
-		for i := range pl.frames {
+	for i := range pl.frames {
+		if v == ViewWire {
 			do(pl.frames[i].lane)
 		}
-		return
 	}
 	for _, at := range []*lane{pl.lanes[v], pl.mapped[v]} {
-		if at != nil {
+		if at != nil && (v != ViewWire || len(pl.frames) == 0) {
 			do(at)
 		}
 	}

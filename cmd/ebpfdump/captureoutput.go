@@ -49,6 +49,7 @@ type captureOutput struct {
 	lines     *convert.File // beside a file, a line or an object for each packet; nil if nobody wants them
 	// interfaces are those of the capture.
 	interfaces func() []*capture.Interface
+	begun      []sockets // whose interfaces the file begins with
 	// unread is called when nobody reads the output any more; nil if that is all the same.
 	unread func()
 	full   bool // the last file of a series
@@ -184,6 +185,10 @@ func (out *captureOutput) begin(from source) error {
 		if out.all && isImpossible(i) {
 			continue
 		}
+		out.begun = append(out.begun, socketsOf(i))
+		if i.View == capture.ViewWire {
+			continue // the first frame tells on which interface of the machine
+		}
 		if err := out.AddInterface(i); err != nil {
 			return err
 		}
@@ -205,16 +210,15 @@ func (out *captureOutput) End(failure error, statistics ...capture.Statistics) e
 	if out.Begun() {
 		_ = out.writeWithKeys(time.Unix(0, math.MaxInt64)) // the next write returns the same error
 	}
-	type sockets struct{ kind, process, which string }
-	of := func(s capture.Statistics) sockets {
-		return sockets{s.Interface.Kind, s.Interface.Process, s.Interface.Sockets}
-	}
 	seen := make(map[sockets]bool)
-	for _, s := range statistics {
-		seen[of(s)] = seen[of(s)] || s.Written > 0
+	for _, begun := range out.begun {
+		seen[begun] = true
 	}
 	for _, s := range statistics {
-		if seen[of(s)] && out.Begun() && out.selection == nil && !(out.all && isImpossible(s.Interface)) {
+		seen[socketsOf(s.Interface)] = seen[socketsOf(s.Interface)] || s.Written > 0
+	}
+	for _, s := range statistics {
+		if seen[socketsOf(s.Interface)] && out.Begun() && out.selection == nil && !(out.all && isImpossible(s.Interface)) {
 			_ = out.AddInterface(s.Interface) // the next write returns the same error
 		}
 	}
@@ -224,6 +228,11 @@ func (out *captureOutput) End(failure error, statistics ...capture.Statistics) e
 	}
 	return errors.Join(err, out.recordedFile.End(failure, statistics...))
 }
+
+// sockets are those whose views are interfaces.
+type sockets struct{ kind, process, which string }
+
+func socketsOf(i *capture.Interface) sockets { return sockets{i.Kind, i.Process, i.Sockets} }
 
 // isImpossible tells whether no packet of an interface's sockets can be in its view.
 func isImpossible(i *capture.Interface) bool {

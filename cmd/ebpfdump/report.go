@@ -200,7 +200,6 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 	for _, sum := range all {
 		switch {
 		case sum.impossible && sum.packets == 0 && r.plan.views == allViews:
-		case !r.plan.verbose && sum.repeats(byName):
 		case sum.view == capture.ViewKernel && len(kinds) == 1 && named[sum.view] == 1:
 			r.printf("%s: %s, %s", sum.name, counted(sum.packets, "packet"), cut)
 		case sum.account != nil:
@@ -229,16 +228,6 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 			r.printf("%s", sum.account)
 		}
 	}
-}
-
-// repeats tells whether a view from a lower header on has as many packets as the kernel view, which is the
-// rule, so that a line about it says nothing new.
-func (n *nameSum) repeats(byName map[string]*nameSum) bool {
-	if n.view != capture.ViewNet && n.view != capture.ViewLink {
-		return false
-	}
-	kernel := byName[strings.TrimSuffix(n.name, n.view.String())+capture.ViewKernel.String()]
-	return kernel != nil && kernel.packets == n.packets
 }
 
 // nameSum adds up the interfaces with one name.
@@ -467,6 +456,9 @@ func (r *reporter) closingLines(c capture.Counts, statistics []capture.Statistic
 	r.missingViews(statistics)
 	if c.Unreached > 0 {
 		r.printf("%s below offset 0 could not be reached by the filter", counted(c.Unreached, "header"))
+	}
+	if c.NotIP > 0 {
+		r.printf("neither IPv4 nor IPv6, and so not in the view net: %s", counted(c.NotIP, "packet"))
 	}
 }
 

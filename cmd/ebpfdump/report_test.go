@@ -62,8 +62,8 @@ func TestClosingLinesOfCalls(t *testing.T) {
 	}
 }
 
-// Without -v there is a line for a view's ledger if something was lost, and one for all of which nothing was; what
-// repeats the kernel view is left out.
+// Without -v there is a line for a view's ledger if something was lost, and one for all of which nothing was; every
+// interface has its own.
 func TestClosingLinesInShort(t *testing.T) {
 	t.Parallel()
 	views := []capture.View{capture.ViewKernel, capture.ViewNet, capture.ViewLink, capture.ViewSent, capture.ViewCgroup, capture.ViewWire, capture.ViewDrop}
@@ -89,6 +89,7 @@ what only the views cgroup, drop and sent have is not among them, and nothing of
 kernel: 5 seen = 5 recorded + 0 ring full + 0 load failed
 wire: 7 seen = 5 recorded + 2 ring full + 0 load failed
 tcp:kernel: 5 packets, 0 cut off by the snaplen
+tcp:net: 5 packets
 tcp:link: 4 packets
 tcp:sent: 5 packets, 0 bytes
 tcp:cgroup: 5 packets, 5 received and 5 sent

@@ -146,8 +146,11 @@ func (e *entry) settleFrame() (fate string) {
 // finishWire adds what the statistics say.
 func (s *socket) finishWire() {
 	v := s.views[capture.ViewWire]
-	if v == nil || s.out.Wire == nil {
+	if v == nil {
 		return
+	}
+	if s.out.Wire == nil {
+		s.out.Wire = &Wire{Devices: []string{}}
 	}
 	if s.out.Timed {
 		s.out.Wire.Climb = s.climbs.latency()
