@@ -48,10 +48,22 @@ func TestDropsInPieces(t *testing.T) {
 	}
 	t.Run("pages/joined", func(t *testing.T) {
 		test := &allInPieces[0]
-		process := startTarget(t, "sink", fmt.Sprint(64<<10))
-		l := mustJoin(t, JoinConfig{PIDs: []int{process.Process.Pid}, Options: Options{RingSize: 32 << 20, Views: dropViews}})
+		process := startTarget(t, "sink", fmt.Sprint(smallBuffer))
+		l, err := Join(JoinConfig{PIDs: []int{process.Process.Pid}, Options: Options{RingSize: 16 << 20, Views: dropViews}})
+		if err != nil {
+			t.Fatal(err)
+		}
 		var sent int
-		sink := runLive(t, l, func() { sent = test.flood(t, process.ns, sockaddr(netip.MustParseAddrPort(process.address))) })
+		sink := runLive(t, l, func() {
+			// It reads faster than such datagrams can be sent.
+			if err := process.Process.Signal(unix.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			sent = test.flood(t, process.ns, sockaddr(netip.MustParseAddrPort(process.address)))
+			if err := process.Process.Signal(unix.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+		})
 		all, err := l.Statistics()
 		a := accountOf(t, all, err)
 		counts, err := l.Counts()
@@ -63,7 +75,7 @@ func TestDropsInPieces(t *testing.T) {
 }
 
 func dropPieces(t *testing.T, kind string, test *inPieces) {
-	config := Config{Kind: mustKind(t, kind), Namespace: mustNamespace(t), Options: Options{RingSize: 32 << 20, Views: dropViews}}
+	config := Config{Kind: mustKind(t, kind), Namespace: mustNamespace(t), Options: Options{RingSize: 16 << 20, Views: dropViews}}
 	if test.withoutHook {
 		config.Views = []View{ViewKernel, ViewUser, ViewDrop}
 	}
@@ -77,7 +89,7 @@ func dropPieces(t *testing.T, kind string, test *inPieces) {
 	}
 	var sent int
 	sink, s := run(t, config, func(s *Session) {
-		setReceiveBuffer(t, s, 32<<10)
+		setReceiveBuffer(t, s, smallBuffer)
 		if test.coalesces {
 			if err := s.main.control(func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) }); err != nil {
 				t.Fatal(err)
@@ -95,10 +107,10 @@ func dropPieces(t *testing.T, kind string, test *inPieces) {
 	checkPieces(t, sink, a, counts, s.config.Namespace, sent*test.perDatagram)
 }
 
-// flood sends from one socket and two cpus. It returns how many datagrams were sent.
+// flood sends from one socket and two cpus until there was no room. It returns how many datagrams were sent.
 func (test *inPieces) flood(t *testing.T, ns *Namespace, to unix.Sockaddr) int {
 	t.Helper()
-	const each = 60
+	const each, rounds = 60, 20
 	domain := unix.AF_INET
 	if _, six := to.(*unix.SockaddrInet6); six {
 		domain = unix.AF_INET6
@@ -117,29 +129,36 @@ func (test *inPieces) flood(t *testing.T, ns *Namespace, to unix.Sockaddr) int {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	var senders sync.WaitGroup
-	var errs [2]error
-	for cpu := range errs {
-		senders.Go(func() {
-			errs[cpu] = ns.Do(func() error { // which has locked the thread
-				if err := pin(cpu); err != nil {
+	sent := 0
+	for round := 0; round < rounds && fullDrops(t, ns) == 0; round++ {
+		sent += fromTwoCPUs(t, ns, func(cpu int) error {
+			for i := range each {
+				payload := bytes.Repeat(binary.BigEndian.AppendUint32(nil, uint32(i<<1|cpu)), test.size/4)
+				if _, err := unix.Write(fd, payload); err != nil {
 					return err
 				}
-				for i := range each {
-					payload := bytes.Repeat(binary.BigEndian.AppendUint32(nil, uint32(i<<1|cpu)), test.size/4)
-					if _, err := unix.Write(fd, payload); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
+			}
+			return nil
+		}) * each
+	}
+	return sent
+}
+
+// fromTwoCPUs does something in a namespace on two cpus at the same time. It returns how often that was.
+func fromTwoCPUs(t *testing.T, ns *Namespace, do func(cpu int) error) int {
+	t.Helper()
+	var all sync.WaitGroup
+	var errs [2]error
+	for cpu := range errs {
+		all.Go(func() {
+			errs[cpu] = ns.Do(func() error { return errors.Join(pin(cpu), do(cpu)) }) // which has locked the thread
 		})
 	}
-	senders.Wait()
+	all.Wait()
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
 	}
-	return len(errs) * each
+	return len(errs)
 }
 
 // checkPieces holds the views against each other, and the account against what the kernel counts.
