@@ -62,10 +62,20 @@ const volatile __u32 by_address = 0;
  */
 __u32 only_network;
 
+/* The ledger of the packets that arrive at their sockets, an element for each cpu. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1); /* set by Go */
+	__type(key, __u32);     /* cpu */
+	__type(value, struct counters);
+} arrivals SEC(".maps");
+
 /* What is known of a packet and its socket before it is recorded. */
 struct freed {
 	struct counters *counters;
 	__u64 origin, cookie, location;
+	__u64 arrivals_lost; /* by this cpu so far */
 	__u64 network; /* address of its network header */
 	__u32 linear;  /* bytes from there on that are in one piece */
 	__u32 length;  /* and all of them */
@@ -252,6 +262,7 @@ static __attribute__((noinline)) void describe_freed(__u64 address, struct recor
 	rec->state = f->state;
 	rec->hook = HOOK_DROP;
 	rec->link_len = 0;
+	__builtin_memcpy(rec->link, &f->arrivals_lost, sizeof(f->arrivals_lost));
 	rec->before = f->before;
 	rec->net_len = 0;
 	if (net >= 20 && !bpf_probe_read_kernel(rec->net, 20, (void *)f->network)) {
@@ -412,7 +423,7 @@ int freed(__u64 *ctx)
 {
 	struct sk_buff *skb = (void *)ctx[0];
 	struct freed f = {.location = ctx[1], .reason = ctx[2]};
-	struct counters *counters;
+	struct counters *counters, *arrived;
 	struct packet p;
 	struct sock *owner;
 	__u32 cpu, chosen = BY_ADDRESS;
@@ -445,6 +456,9 @@ int freed(__u64 *ctx)
 		count(&counters->unwanted);
 		return 0;
 	}
+	arrived = bpf_map_lookup_elem(&arrivals, &cpu);
+	if (arrived)
+		f.arrivals_lost = arrived->ring_full + arrived->load_failed;
 	f.counters = counters; /* now: a global function that f is given to may have changed it, for the verifier */
 	if (!(f.family == AF_INET && f.type == SOCK_RAW) && p.transport <= f.length)
 		f.before = p.transport;

@@ -112,6 +112,7 @@ type dropRecord struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	dropMapArrivals      = "arrivals"
 	dropMapCounts        = "counts"
 	dropMapFlows         = "flows"
 	dropMapHints         = "hints"
@@ -183,12 +184,13 @@ type dropProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type dropMapSpecs struct {
-	Counts *ebpf.MapSpec `ebpf:"counts"`
-	Flows  *ebpf.MapSpec `ebpf:"flows"`
-	Hints  *ebpf.MapSpec `ebpf:"hints"`
-	Locals *ebpf.MapSpec `ebpf:"locals"`
-	Marks  *ebpf.MapSpec `ebpf:"marks"`
-	Ring   *ebpf.MapSpec `ebpf:"ring"`
+	Arrivals *ebpf.MapSpec `ebpf:"arrivals"`
+	Counts   *ebpf.MapSpec `ebpf:"counts"`
+	Flows    *ebpf.MapSpec `ebpf:"flows"`
+	Hints    *ebpf.MapSpec `ebpf:"hints"`
+	Locals   *ebpf.MapSpec `ebpf:"locals"`
+	Marks    *ebpf.MapSpec `ebpf:"marks"`
+	Ring     *ebpf.MapSpec `ebpf:"ring"`
 }
 
 // dropVariableSpecs contains global variables before they are loaded into the kernel.
@@ -230,16 +232,18 @@ func (o *dropObjects) Close() error {
 //
 // It can be passed to loadDropObjects or ebpf.CollectionSpec.LoadAndAssign.
 type dropMaps struct {
-	Counts *ebpf.Map `ebpf:"counts"`
-	Flows  *ebpf.Map `ebpf:"flows"`
-	Hints  *ebpf.Map `ebpf:"hints"`
-	Locals *ebpf.Map `ebpf:"locals"`
-	Marks  *ebpf.Map `ebpf:"marks"`
-	Ring   *ebpf.Map `ebpf:"ring"`
+	Arrivals *ebpf.Map `ebpf:"arrivals"`
+	Counts   *ebpf.Map `ebpf:"counts"`
+	Flows    *ebpf.Map `ebpf:"flows"`
+	Hints    *ebpf.Map `ebpf:"hints"`
+	Locals   *ebpf.Map `ebpf:"locals"`
+	Marks    *ebpf.Map `ebpf:"marks"`
+	Ring     *ebpf.Map `ebpf:"ring"`
 }
 
 func (m *dropMaps) Close() error {
 	return _DropClose(
+		m.Arrivals,
 		m.Counts,
 		m.Flows,
 		m.Hints,

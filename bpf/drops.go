@@ -77,16 +77,19 @@ func OpenDrops(tap *Tap, hook *Hook, opts DropOptions) (_ *Drops, err error) {
 	reading.Go(func() { d.symbols = readSymbols() })
 	defer reading.Wait()
 
-	shared := map[string]*ebpf.Map{dropMapRing: tap.objects.Ring}
+	shared := map[string]*ebpf.Map{dropMapRing: tap.objects.Ring, dropMapArrivals: tap.objects.Counts}
 	if hook != nil {
 		shared[dropMapMarks] = hook.objects.maps[hookMapMarks]
+		shared[dropMapArrivals] = hook.objects.maps[hookMapCounts] // the tap's, unless it is beside that
 	}
 	if opts.Flows != nil {
 		maps.Copy(shared, opts.Flows.shared())
 	} else {
 		spec.Maps[dropMapFlows].MaxEntries, spec.Maps[dropMapLocals].MaxEntries = 1, 1 // nobody looks into them
 	}
-	spec.Maps[dropMapCounts].MaxEntries = tap.objects.Counts.MaxEntries()
+	for _, name := range []string{dropMapCounts, dropMapArrivals} {
+		spec.Maps[name].MaxEntries = tap.objects.Counts.MaxEntries()
+	}
 	sizeRing(spec.Maps[dropMapRing], tap.size)
 	if d.objects, err = newLoaded(spec, func() *btf.Spec { return kernelTypes(spec) }, shared); err != nil {
 		return nil, diagnoseDrops(err)

@@ -1,6 +1,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"structs"
@@ -199,6 +200,11 @@ func (r *Record) findNet(bytes []byte) {
 // LinkHeader is the packet's link header, 14 bytes, or nothing if there is none that the
 // filter can read.
 func (r *Record) LinkHeader() []byte { return r.Link[:max(r.LinkLen, 0)] }
+
+// ArrivalsLost is, in records with HookDrop, how many of the packets that arrive the cpu had lost by then: the
+// Lost of their records. If the newest of those has the same, it is of the packet that arrived last there. With a
+// Hook that is beside the tap, its records are meant.
+func (r *Record) ArrivalsLost() uint64 { return binary.NativeEndian.Uint64(r.Link[:]) }
 
 // NetHeader is the packet's network header: an IPv4 header with its options, or an IPv6
 // header with up to 24 bytes of extension headers, or nothing if there is none that the

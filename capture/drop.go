@@ -50,8 +50,15 @@ const reasonPurge = "QUEUE_PURGE"
 // reasonFilter is that of packets that the socket's filter turns away.
 const reasonFilter = "SOCKET_FILTER"
 
+// reasonFull is that of packets for which a receive queue has no room.
+const reasonFull = "SOCKET_RCVBUFF"
+
 // reasonPacketSocket is that of copies for packet sockets.
 const reasonPacketSocket = "PACKET_SOCK_ERROR"
+
+// refusals are the reasons of packets that do not come into a receive queue, which follow immediately after the
+// filter has run. From Linux 6.18 on those of want of memory may come later, and from another cpu.
+var refusals = map[string]bool{reasonFull: true, reasonFilter: true}
 
 // isOrdinary tells whether a packet was freed as packets are that were used, or is the copy of
 // another observer. Before Linux 6.8 TCP frees in the same way what opens or closes a connection
@@ -105,7 +112,10 @@ func (c *collector) freed(whole []byte, length int) {
 		return
 	}
 	var reached bool
-	p.ID, reached = c.sightings.freed(rec, whole, length, r.kind.layer)
+	if p.ID, reached = c.sightings.freed(rec, whole, length, r.kind.layer); p.ID == 0 && p.Direction != Outbound && refusals[p.Drop.Reason] {
+		p.ID = c.sightings.refused(rec, whole, r.kind.layer)
+		reached = p.ID != 0
+	}
 	if p.ID == 0 && c.full() {
 		c.after.drops.count(rec)
 		return // it is none of those that were asked for

@@ -103,3 +103,42 @@ func TestFreedAmongAlike(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusedIsCertain holds what takes a packet that was freed for the last one that arrived: the cpu, the socket,
+// the headers, and that none was lost in between.
+func TestRefusedIsCertain(t *testing.T) {
+	t.Parallel()
+	for name, change := range map[string]func(rec *bpf.Record, whole []byte){
+		"":                    func(*bpf.Record, []byte) {},
+		"another cpu":         func(rec *bpf.Record, _ []byte) { rec.Cpu = 1 },
+		"another socket":      func(rec *bpf.Record, _ []byte) { rec.Cookie++ },
+		"one was lost":        func(rec *bpf.Record, _ []byte) { rec.Link[0]++ },
+		"another length":      func(_ *bpf.Record, whole []byte) { whole[3]++ },
+		"another IP id":       func(_ *bpf.Record, whole []byte) { whole[5]++ },
+		"another sender":      func(_ *bpf.Record, whole []byte) { whole[15]++ },
+		"another port":        func(_ *bpf.Record, whole []byte) { whole[21]++ },
+		"too little recorded": func(rec *bpf.Record, _ []byte) { rec.Data = rec.Data[:4] },
+	} {
+		s := newSightings(&Options{Views: []View{ViewDrop}, Snaplen: bpf.MaxSnaplen})
+		rec, whole := seenPacket([]byte("the same"), bpf.HookIngress)
+		rec.Cookie = 5
+		s.arrives(rec, whole, len(whole), LayerTransport, func() uint64 { return 7 })
+		rec, whole = seenPacket([]byte("the same"), bpf.HookDrop)
+		rec.Cookie = 5
+		change(rec, whole)
+		whole = whole[:20+len(rec.Data)]
+		want := uint64(0)
+		if name == "" {
+			want = 7
+		}
+		for range 2 { // the second time it has been freed
+			if got := s.refused(rec, whole, LayerTransport); got != want {
+				t.Errorf("%s: id %d, not %d", name, got, want)
+			}
+			want = 0
+		}
+		if id, _ := s.freed(rec, whole, len(whole), LayerTransport); id != 0 && name == "" {
+			t.Errorf("it is freed twice: %d", id)
+		}
+	}
+}

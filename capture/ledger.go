@@ -372,7 +372,7 @@ func (g *ledger) counts() (Counts, error) {
 }
 
 // statistics returns the ledger of each interface, after the capture. The tap's losses are
-// attributed to the first one that has packets, because it is not known whose packets they
+// attributed to the first one that has packets, or whose socket has, because it is not known whose packets they
 // were.
 func (g *ledger) statistics() ([]Statistics, error) {
 	counts, err := g.counts()
@@ -409,16 +409,28 @@ func (g *ledger) statistics() ([]Statistics, error) {
 	return all, nil
 }
 
-// first returns the first lane of a view that has packets, or else the first one.
+// first returns the first lane of a view that has packets, or else that of the first socket that other views have
+// packets of, or else the first one.
 func (g *ledger) first(v View) (first *lane) {
+	var best uint64
 	for _, p := range g.outlets {
+		handed := p.handed()
 		p.each(v, func(at *lane) {
-			if first == nil || first.handed == 0 && at.handed > 0 {
-				first = at
+			rank := min(handed, 1) + 2*min(at.handed, 1)
+			if first == nil || rank > best {
+				first, best = at, rank
 			}
 		})
 	}
 	return first
+}
+
+// handed is how many packets there are in all views of an outlet.
+func (pl *outlet) handed() (n uint64) {
+	for v := range ViewCount {
+		pl.each(v, func(at *lane) { n += at.handed })
+	}
+	return n
 }
 
 // lane returns the ledger of one interface, with all losses of its view if it is the first.

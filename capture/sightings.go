@@ -27,6 +27,16 @@ type sightings struct {
 	last  uint64 // number of the newest one, counted from 1
 	alike map[sightingKey]*alike
 	spare []*alike
+	// arrivals are the last packets at a filter, by cpu.
+	arrivals []lastArrival
+}
+
+// lastArrival is what a packet at the filter of its socket shares with the record of its being freed,
+// whatever the filter keeps of it and of how many pieces it is.
+type lastArrival struct {
+	head         sightingKey // with bytes of the transport header alone
+	cookie, lost uint64
+	id, number   uint64 // id is 0 if it was freed; number is 0 if it is no sighting
 }
 
 const (
@@ -97,22 +107,61 @@ func (s *sightings) arrives(rec *bpf.Record, whole []byte, length int, layer Lay
 	if s == nil {
 		return fresh()
 	}
+	id, number := s.arrival(rec, whole, length, layer, fresh)
+	if s.drops {
+		at := s.lastArrival(rec.Cpu)
+		*at = lastArrival{cookie: rec.Cookie, lost: rec.Lost, number: number}
+		var ok bool
+		if at.head, ok = s.headOf(rec, whole, layer); ok {
+			at.id = id
+		}
+	}
+	return id
+}
+
+// arrival is what arrives does, and the number of the sighting, 0 if there is none.
+func (s *sightings) arrival(rec *bpf.Record, whole []byte, length int, layer Layer, fresh func() uint64) (id, number uint64) {
 	key, ok := s.keyOf(rec, whole, length, layer)
 	if !ok {
-		return fresh()
+		return fresh(), 0
 	}
 	if s.joins {
 		if n := s.find(key, placeIngress, int64(rec.Time)); n != nil {
 			n.reached = true
-			return n.id
+			return n.id, s.alike[key].at(placeIngress).seen
 		}
 	}
-	id := fresh()
-	if s.drops {
-		s.enter(key, id, int64(rec.Time)).pass(placeIngress, s.last)
-		n := s.of(s.last)
-		n.arrived, n.reached = true, true
+	id = fresh()
+	if !s.drops {
+		return id, 0
 	}
+	s.enter(key, id, int64(rec.Time)).pass(placeIngress, s.last)
+	n := s.of(s.last)
+	n.arrived, n.reached = true, true
+	return id, s.last
+}
+
+func (s *sightings) lastArrival(cpu uint32) *lastArrival {
+	for int(cpu) >= len(s.arrivals) {
+		s.arrivals = append(s.arrivals, lastArrival{})
+	}
+	return &s.arrivals[cpu]
+}
+
+// refused is the id of a packet that the kernel has freed as soon as the filter of its socket had seen it, 0
+// if that is not certain. The kernel does both on one cpu, one immediately after the other: so it is the last
+// one that arrived there, unless that was not recorded. What the filter cuts off is gone by then, and what lies
+// in fragments is in no record of what is freed.
+func (s *sightings) refused(rec *bpf.Record, whole []byte, layer Layer) (id uint64) {
+	at := s.lastArrival(rec.Cpu)
+	head, ok := s.headOf(rec, whole, layer)
+	if !ok || at.id == 0 || at.head != head || at.cookie != rec.Cookie || at.lost != rec.ArrivalsLost() {
+		return 0
+	}
+	if n := s.of(at.number); at.number != 0 && n.id == at.id {
+		n.freed = true
+	}
+	id, at.id = at.id, 0
 	return id
 }
 
@@ -264,11 +313,8 @@ func (a *alike) pass(place, number uint64) {
 // is what offset 0 is the beginning of. ok is false for a part of a packet, and for one of which too
 // little was recorded.
 func (s *sightings) keyOf(rec *bpf.Record, whole []byte, length int, layer Layer) (key sightingKey, ok bool) {
-	ip, transport, size := whole, rec.Data, int(rec.Len)
-	below := layer == LayerTransport && len(whole) == len(rec.Data)
-	if below {
-		ip = rec.NetHeader()
-	}
+	ip, transport, below := headersOf(rec, whole, layer)
+	size := int(rec.Len)
 	h, ok := header.ParseIP(ip)
 	if !ok || h.Fragment {
 		return key, false
@@ -287,12 +333,44 @@ func (s *sightings) keyOf(rec *bpf.Record, whole []byte, length int, layer Layer
 	if compared < 0 || len(transport) < compared {
 		return key, false
 	}
-	key = sightingKey{src: h.Src.As16(), dst: h.Dst.As16(), protocol: h.Protocol, length: uint32(size)}
+	return s.key(&h, ip, transport[:compared], size), true
+}
+
+// headOf is the key of a record's packet by its headers alone, which say how long it was. TCP's have none: a segment
+// may be freed later, and keyOf compares no more than their headers either.
+func (s *sightings) headOf(rec *bpf.Record, whole []byte, layer Layer) (key sightingKey, ok bool) {
+	ip, transport, below := headersOf(rec, whole, layer)
+	h, ok := header.ParseIP(ip)
+	if !ok || h.Fragment || h.Protocol == unix.IPPROTO_TCP || h.Total < h.Size {
+		return key, false
+	}
+	if !below {
+		transport = ip[min(h.Size, len(ip)):]
+	}
+	const ports = 8 // UDP's header, which every record has in one piece
+	compared := min(h.Total-h.Size, ports)
+	if len(transport) < compared {
+		return key, false
+	}
+	return s.key(&h, ip, transport[:compared], h.Total-h.Size), true
+}
+
+// headersOf are the bytes of a record from the network header on, and of one that is below, from the transport header on.
+func headersOf(rec *bpf.Record, whole []byte, layer Layer) (ip, transport []byte, below bool) {
+	if layer == LayerTransport && len(whole) == len(rec.Data) {
+		return rec.NetHeader(), rec.Data, true
+	}
+	return whole, nil, false
+}
+
+// key makes one, of the bytes from the transport header on that are compared.
+func (s *sightings) key(h *header.IP, ip, compared []byte, length int) sightingKey {
+	key := sightingKey{src: h.Src.As16(), dst: h.Dst.As16(), protocol: h.Protocol, length: uint32(length)}
 	if h.Version == 4 {
 		key.id = binary.BigEndian.Uint16(ip[4:])
 	}
-	key.bytes = s.hash(transport[:compared], h.Protocol)
-	return key, true
+	key.bytes = s.hash(compared, h.Protocol)
+	return key
 }
 
 // hash is one of what follows an IP header, without the checksum of the protocol.

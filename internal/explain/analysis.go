@@ -263,6 +263,7 @@ func (a *analysis) finish(section convert.Section, statistics []capture.Statisti
 			socket.view(s.Interface).addStatistics(s)
 		}
 	}
+	a.undivide()
 	timed := false
 	for _, s := range a.order {
 		s.finish()

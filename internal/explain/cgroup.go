@@ -100,10 +100,7 @@ func (s *socket) finishCgroup() {
 	if s.out.Cgroup == nil {
 		s.out.Cgroup = &Cgroup{}
 	}
-	s.out.Cgroup.Lost = v.out.Drops
-	if v.out.Statistics != nil {
-		s.out.Cgroup.Lost = max(s.out.Cgroup.Lost, v.out.Statistics.Dropped)
-	}
+	s.out.Cgroup.Lost = s.lossOf(capture.ViewCgroup)
 }
 
 func (s *socket) sayCgroup() Finding {
@@ -130,9 +127,7 @@ func (s *socket) sayCgroup() Finding {
 	if c.Alone.Packets > 0 {
 		f.Text += fmt.Sprintf(" Not in the kernel view, although the hook saw %s come: %s.", plural(c.Alone.Packets, "it", "them"), c.Alone.named())
 	}
-	if c.Lost > 0 {
-		f.Warning = true
-		f.Text += fmt.Sprintf(" The capture lost %s of what the hooks saw.", packetsOf(c.Lost))
-	}
+	f.Warning = f.Warning || s.mayLack(capture.ViewCgroup)
+	f.Text += s.sayLoss(capture.ViewCgroup, packetsOf(c.Lost))
 	return f
 }

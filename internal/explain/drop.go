@@ -102,10 +102,7 @@ func (s *socket) finishDrops() {
 		return
 	}
 	d := s.dropped()
-	d.Lost = v.out.Drops
-	if v.out.Statistics != nil {
-		d.Lost = max(d.Lost, v.out.Statistics.Dropped)
-	}
+	d.Lost = s.lossOf(capture.ViewDrop)
 	slices.SortStableFunc(d.Reasons, func(a, b DropReason) int {
 		return cmp.Compare(b.Packets, a.Packets)
 	})
@@ -118,7 +115,7 @@ func (s *socket) sayDrops() Finding {
 		return f
 	}
 	if d.Packets.Packets == 0 {
-		f.Text = "Nothing was dropped by the kernel."
+		f.Text = s.sayNothing(capture.ViewDrop, "Nothing was dropped by the kernel.")
 	} else {
 		f.Warning = true
 		var words []string
@@ -130,9 +127,7 @@ func (s *socket) sayDrops() Finding {
 	if d.Unseen.Packets > 0 {
 		f.Text += fmt.Sprintf(" No other view has %s.", d.Unseen.named())
 	}
-	if d.Lost > 0 {
-		f.Warning = true
-		f.Text += fmt.Sprintf(" The capture lost %s of what the kernel dropped.", packetsOf(d.Lost))
-	}
+	f.Warning = f.Warning || s.mayLack(capture.ViewDrop)
+	f.Text += s.sayLoss(capture.ViewDrop, packetsOf(d.Lost))
 	return f
 }

@@ -290,12 +290,15 @@ func (s *socket) complete() bool {
 	if w := s.out.Wire; w != nil && w.Stopped.Bytes > 0 || s.strayed > 0 {
 		return false
 	}
-	return s.paired() && s.out.Delivered.Bytes > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{}
+	return s.paired() && s.out.Delivered.Bytes > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{} &&
+		!s.mayLack(capture.ViewKernel) && len(s.undivided[capture.ViewUser]) == 0
 }
 
 func (s *socket) sayLost() Finding {
 	f := Finding{Topic: "lost"}
 	if s.out.Packets == 0 || s.user() && !s.paired() {
+		f.Text = strings.TrimSpace(s.sayLoss(capture.ViewUser, quantity(s.out.Losses.Calls, "piece", "pieces")))
+		f.Warning = f.Text != ""
 		return f
 	}
 	var words []string
@@ -327,10 +330,8 @@ func (s *socket) sayLost() Finding {
 		f.Warning = true
 		f.Text += fmt.Sprintf(" The receive queue counted %s that it dropped.", packetsOf(l.Queue))
 	}
-	if l.Calls > 0 {
-		f.Warning = true
-		f.Text += fmt.Sprintf(" The capture lost %s of what calls returned.", quantity(l.Calls, "piece", "pieces"))
-	}
+	f.Warning = f.Warning || l.Calls > 0 || s.lostElsewhere(capture.ViewUser)
+	f.Text += s.sayLoss(capture.ViewUser, quantity(l.Calls, "piece", "pieces"))
 	if l.Late > 0 {
 		f.Text += fmt.Sprintf(" Whose packets are forgotten, since more lies between than is kept: %s.", readsOf(l.Late))
 		if u.NotKnown.Packets > 0 {
@@ -408,11 +409,15 @@ func (s *socket) sayTap() Finding {
 		if s.user() {
 			f.Text = fmt.Sprintf("The tap lost %s: what userspace got of %s cannot be compared.", packetsOf(lost), plural(lost, "it", "them"))
 		}
+		f.Text += s.sayWhoseTap()
 	case statistics == nil:
 		f.Text = "The file has no statistics at its end, so losses of the tap after its last packet are not known."
 	case statistics.Delivered < v.out.Packets:
 		f.Text = fmt.Sprintf("The file has statistics of only %s of its %s, so losses of the tap are not known.",
 			digits(statistics.Delivered), packetsOf(v.out.Packets))
+	case s.lostElsewhere(capture.ViewKernel):
+		f.Warning = true
+		f.Text = s.sayElsewhere(capture.ViewKernel)
 	case statistics.Delivered > v.out.Packets:
 		f.Text = fmt.Sprintf("The tap lost nothing; of the %s that it recorded the file has %s.", packetsOf(statistics.Delivered), digits(v.out.Packets))
 	case statistics.Received == 0:

@@ -100,6 +100,9 @@ type Socket struct {
 	OwnFilters *OwnFilters `json:"own_filters,omitempty"`
 	// Losses are the packets that are not in the file.
 	Losses Losses `json:"losses"`
+	// Undivided names the views of which the capture has lost something that may be of any kind of socket, whichever
+	// of them has the number. It is absent if there is nothing of the kind.
+	Undivided []string `json:"undivided,omitempty"`
 	// Sent is what was sent. It is absent if the file has no sent view.
 	Sent *Sent `json:"sent,omitempty"`
 	// Drops is what the kernel dropped. It is absent if the file has no drop view.

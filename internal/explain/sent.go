@@ -67,10 +67,7 @@ func (s *socket) finishSent() {
 	if s.out.Sent == nil {
 		s.out.Sent = &Sent{Names: []string{}}
 	}
-	s.out.Sent.Lost = v.out.Drops
-	if v.out.Statistics != nil {
-		s.out.Sent.Lost = max(s.out.Sent.Lost, v.out.Statistics.Dropped)
-	}
+	s.out.Sent.Lost = s.lossOf(capture.ViewSent)
 }
 
 func (s *socket) saySent() Finding {
@@ -80,7 +77,7 @@ func (s *socket) saySent() Finding {
 		return f
 	}
 	if sent.Calls == 0 {
-		f.Text = "Nothing was sent."
+		f.Text = s.sayNothing(capture.ViewSent, "Nothing was sent.")
 	} else {
 		f.Text = fmt.Sprintf("What went out are %s in %s (%s).", bytesOf(sent.Bytes), callsOf(sent.Calls), list(sent.Names))
 	}
@@ -90,10 +87,8 @@ func (s *socket) saySent() Finding {
 	if sent.Failed > 0 {
 		f.Text += fmt.Sprintf(" Sending failed in %s. The first error was ", callsOf(sent.Failed)) + sent.Error + "."
 	}
-	if sent.Lost > 0 {
-		f.Warning = true
-		f.Text += fmt.Sprintf(" The capture lost %s of what was sent.", quantity(sent.Lost, "piece", "pieces"))
-	}
+	f.Warning = f.Warning || s.mayLack(capture.ViewSent)
+	f.Text += s.sayLoss(capture.ViewSent, quantity(sent.Lost, "piece", "pieces"))
 	return f
 }
 

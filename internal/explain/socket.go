@@ -18,6 +18,10 @@ type socket struct {
 	// packet id.
 	stream bool
 	views  [capture.ViewCount]*view
+	// undivided are, of each view, the kinds of socket with which losses stand that may be of this one as well, and
+	// counted says that the statistics at the end have all of them.
+	undivided [capture.ViewCount][]string
+	counted   [capture.ViewCount]bool
 	// open holds the packets of the window by id.
 	open    map[uint64]*entry
 	streams connections
@@ -535,11 +539,9 @@ func (s *socket) finish() {
 			out.Begins = layerNames[v.ours.Layer]
 		}
 		out.Synthetic = v.synthetic > 0 && v.synthetic == v.out.Packets
-		out.Losses.Tap = v.out.Drops
-		if v.out.Statistics != nil {
-			out.Losses.Tap = max(out.Losses.Tap, v.out.Statistics.Dropped)
-		}
+		out.Losses.Tap = s.lossOf(capture.ViewKernel)
 	}
+	out.Losses.Calls = s.lossOf(capture.ViewUser)
 	if v := s.views[capture.ViewUser]; v != nil && v.out.Statistics != nil {
 		out.Losses.Queue = max(out.Losses.Queue, v.out.Statistics.OSDropped)
 	}

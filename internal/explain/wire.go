@@ -155,10 +155,7 @@ func (s *socket) finishWire() {
 	if s.out.Timed {
 		s.out.Wire.Climb = s.climbs.latency()
 	}
-	s.out.Wire.Lost = v.out.Drops
-	if v.out.Statistics != nil {
-		s.out.Wire.Lost = max(s.out.Wire.Lost, v.out.Statistics.Dropped)
-	}
+	s.out.Wire.Lost = s.lossOf(capture.ViewWire)
 }
 
 // whyStopped says why packets of the interfaces never came to the filter: what the kernel says, and where it
@@ -172,7 +169,7 @@ func (s *socket) whyStopped() string {
 		text = fmt.Sprintf(": the kernel's reason for %s stands with drop; otherwise", w.Explained.named())
 	}
 	text += " a firewall stops packets on that way, a wrong checksum, or the end of the connection"
-	if s.out.Losses.Tap > 0 {
+	if s.mayLack(capture.ViewKernel) {
 		text += "; or the capture has lost what the filter saw"
 	}
 	return text
@@ -212,9 +209,7 @@ func (s *socket) sayWire() Finding {
 	if w.Pieces.Packets > 0 {
 		f.Text += fmt.Sprintf(" Pieces of what sockets get whole: %s.", w.Pieces.named())
 	}
-	if w.Lost > 0 {
-		f.Warning = true
-		f.Text += fmt.Sprintf(" The capture lost %s of what was on the wire.", quantity(w.Lost, "frame", "frames"))
-	}
+	f.Warning = f.Warning || s.mayLack(capture.ViewWire)
+	f.Text += s.sayLoss(capture.ViewWire, quantity(w.Lost, "frame", "frames"))
 	return f
 }
