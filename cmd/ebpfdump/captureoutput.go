@@ -92,8 +92,8 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 		}
 		out.recordedFile = convert.NewFile(to, convert.Pcapng())
 	default:
-		if len(p.live.command) > 0 {
-			// The output of the command must not mix with the packets.
+		if len(p.live.command) > 0 && !p.print {
+			// The output of the command, which inherits stdout, must not mix with the packets.
 			if _, err := a.files.Stdout(a.data); err != nil {
 				return nil, err
 			}
