@@ -19,6 +19,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/confine"
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
@@ -484,6 +485,11 @@ func (a *app) capture(f captureFlags) (err error) {
 		p.config.Namespace, err = capture.NewNamespace()
 		if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) {
 			missing.Otherwise = "leave --isolate out"
+			rest := f.use()
+			rest.Isolate = false
+			if lacking := rest.Lacking(capability.CurrentPrivilege()); len(lacking) > 0 {
+				missing.Otherwise += ", which takes " + enumerated(lacking)
+			}
 		}
 		if err != nil {
 			return err
