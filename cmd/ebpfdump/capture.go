@@ -65,7 +65,7 @@ func (a *app) captureCommand() *cobra.Command {
 		fmt.Fprintf(&kinds, "\n  %-14s %s", k.Name, k.Summary)
 	}
 	cmd := &cobra.Command{
-		Use:   "capture --sock KIND | --pid PID | --cgroup PATH [EXPRESSION] [-- COMMAND]",
+		Use:   "capture --sock KIND | --pid PID [flags] [EXPRESSION] [-- COMMAND]",
 		Short: "Record a socket's views",
 		Long: `Opens a socket, and records each packet as the socket's filter sees it (view
 kernel) and as recvmsg returns it (view user). Both carry the same packet id.
