@@ -108,16 +108,22 @@ const flushInterval = time.Second
 // nextFlush is when to wake the collector even if nothing comes, because a sink that buffers
 // must be flushed then.
 func (c *collector) nextFlush() time.Time {
+	next := time.Now().Add(flushInterval)
 	if _, buffers := c.sink.(Flusher); buffers {
-		return c.flushed.Add(flushInterval)
+		next = c.flushed.Add(flushInterval)
 	}
-	return time.Now().Add(flushInterval)
+	if sink, wakes := c.sink.(Waker); wakes {
+		if at := sink.Wakes(); !at.IsZero() && at.Before(next) {
+			return at
+		}
+	}
+	return next
 }
 
 // flush flushes a sink that buffers.
 func (c *collector) flush() error {
 	sink, buffers := c.sink.(Flusher)
-	if !buffers || !c.immediate && time.Since(c.flushed) < flushInterval {
+	if !buffers || !c.immediate && time.Now().Before(c.nextFlush()) {
 		return nil
 	}
 	c.flushed = time.Now()

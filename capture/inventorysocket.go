@@ -26,8 +26,8 @@ type Socket struct {
 	// that is another one than ours.
 	Network   uint32
 	Elsewhere bool
-	// State is the state of a TCP or MPTCP socket, as ss names it, in small letters; of other
-	// sockets, "listen" if they do so, and otherwise empty.
+	// State is the state of a socket, as ss names it, in small letters: of TCP and MPTCP any; of other
+	// sockets "listen" or "estab", and empty where they do neither, which ss calls unconn.
 	State string
 	// Local and Peer are its address and the one that it is connected to.
 	Local, Peer Address
@@ -103,10 +103,25 @@ func newSocketFacts(info *foreign, inode uint64) Socket {
 		Kind:   kindName(info.domain, info.typ, info.protocol),
 		Family: info.domain, Type: info.typ, Protocol: info.protocol, Cookie: info.cookie, Inode: inode,
 	}
-	if info.listening {
+	switch {
+	case info.listening:
 		s.State = tcpStates[10]
+	case info.peerName != nil && info.staysConnected():
+		s.State = tcpStates[1]
 	}
 	return s
+}
+
+// staysConnected tells of a socket with a peer whether that is all that its state says. TCP and its like have more
+// states, and netlink and packet sockets have none.
+func (f *foreign) staysConnected() bool {
+	switch f.domain {
+	case unix.AF_INET, unix.AF_INET6:
+		return f.typ == unix.SOCK_DGRAM || f.typ == unix.SOCK_RAW
+	case unix.AF_UNIX, unix.AF_VSOCK:
+		return true
+	}
+	return false
 }
 
 // own makes a process an owner.

@@ -3,6 +3,7 @@ package capture
 import (
 	"net/netip"
 	"strconv"
+	"time"
 )
 
 // View is one observer of a packet, whose bytes are what that observer gets.
@@ -328,6 +329,13 @@ type Sink interface {
 type Flusher interface {
 	Sink
 	Flush() error
+}
+
+// Waker is a Flusher that is flushed at a time of its own as well, although nothing comes.
+type Waker interface {
+	Flusher
+	// Wakes is that time; zero if there is none.
+	Wakes() time.Time
 }
 
 // Statistics is the ledger of one interface: Received = Delivered + Unwanted + Dropped.

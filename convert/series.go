@@ -7,8 +7,8 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
-// ErrSeriesEnded says that a Series has as many files as it may have. The packet that it was
-// returned for is in none of them.
+// ErrSeriesEnded says that a Series has as many files as it may have, and the last one has ended. A
+// packet that it was returned for is in none of them.
 var ErrSeriesEnded = errors.New("the last file of the series is full")
 
 // SeriesLimits say when a file of a Series is full, and how many files there are. Zero is no
@@ -19,7 +19,8 @@ type SeriesLimits struct {
 	// Packets is how many a file has, of all views together.
 	Packets uint64
 	// Duration is how long a file takes from its beginning, and Interval the same up to the next
-	// multiple since 1970. One of both may be set.
+	// multiple since 1970. One of both may be set. Such a file ends by the clock: while no packet
+	// comes, files without packets follow each other.
 	Duration, Interval time.Duration
 	// Files is how many there may be: then the series ends.
 	Files int
@@ -35,10 +36,10 @@ type SeriesOptions struct {
 	Compression *Compression
 	// Next makes the target of the next file, which begins at that time.
 	Next func(begins time.Time) (Target, error)
-	// Interfaces are those of the capture so far: each file begins with all of them.
+	// Interfaces are those of the capture so far: each file begins with all of them, and ends with
+	// their statistics.
 	Interfaces func() []*capture.Interface
-	// Now is the time: a file is ended when its time is over, although no packet comes.
-	// Default: time.Now.
+	// Now is the time. Default: time.Now.
 	Now func() time.Time
 }
 
@@ -92,7 +93,7 @@ func (s *sized) Write(b []byte) (int, error) {
 var _ PacketWriter = (*Series)(nil)
 
 // lateness is how long after a file's time a packet may still come that belongs to it.
-const lateness = time.Second
+const lateness = 500 * time.Millisecond
 
 // NewSeries returns a Series whose first file goes to a target. Nothing is written yet.
 func NewSeries(first Target, form *Format, o SeriesOptions) (*Series, error) {
@@ -167,6 +168,9 @@ func (s *Series) AddInterface(i *capture.Interface) error {
 func (s *Series) WritePacket(p *capture.Packet) error {
 	at := time.Unix(0, p.Time)
 	if s.file != nil && s.full(at, s.counts(p)) {
+		if s.over(at) {
+			at = s.after(at)
+		}
 		if err := s.finish(); err != nil {
 			return err
 		}
@@ -186,11 +190,10 @@ func (s *Series) counts(p *capture.Packet) bool {
 }
 
 // full tells whether the current file has no room for a packet of that time, which counts or not. A
-// file without packets always has.
+// file without packets has, while its time lasts.
 func (s *Series) full(at time.Time, counts bool) bool {
-	return s.packets > 0 && (s.over(at) ||
-		s.o.Packets > 0 && counts && s.counted >= s.o.Packets ||
-		s.o.Bytes > 0 && s.bytes() >= s.o.Bytes)
+	return s.over(at) || s.packets > 0 &&
+		(s.o.Packets > 0 && counts && s.counted >= s.o.Packets || s.o.Bytes > 0 && s.bytes() >= s.o.Bytes)
 }
 
 // bytes is the size of the current file. How much of what is buffered will be left of it when it is
@@ -203,6 +206,24 @@ func (s *Series) bytes() int64 {
 }
 
 func (s *Series) over(at time.Time) bool { return !s.until.IsZero() && !at.Before(s.until) }
+
+// after is when the file begins that follows one whose time is over: when that ended, or, where more time has
+// passed than a file takes, as while the machine slept, now.
+func (s *Series) after(now time.Time) time.Time {
+	if now.Sub(s.until) < max(s.o.Duration, s.o.Interval) {
+		return s.until
+	}
+	return now
+}
+
+// Wakes is when Flush should be called next although no packet comes, since the time of the current
+// file is over then; zero if no time ends it.
+func (s *Series) Wakes() time.Time {
+	if s.file == nil || s.until.IsZero() {
+		return time.Time{}
+	}
+	return s.until.Add(lateness)
+}
 
 // next begins the next file.
 func (s *Series) next(at time.Time) error {
@@ -234,6 +255,12 @@ func (s *Series) next(at time.Time) error {
 
 // finish ends the current file with the statistics of its part.
 func (s *Series) finish() error {
+	for _, i := range s.o.Interfaces() {
+		s.part(i)
+		if !s.form.OneView {
+			_ = s.file.AddInterface(i) // End returns the same error
+		}
+	}
 	var all []capture.Statistics
 	for _, p := range s.sorted {
 		st := p.here
@@ -259,12 +286,7 @@ func (s *Series) count(p *capture.Packet) {
 	if s.counts(p) {
 		s.counted++
 	}
-	of := s.parts[p.Interface]
-	if of == nil {
-		of = &part{at: p.Interface}
-		s.parts[p.Interface] = of
-		s.sorted = append(s.sorted, of)
-	}
+	of := s.part(p.Interface)
 	if p.Interface.View == capture.ViewUser {
 		of.here.OSDropped += p.Drops
 	} else {
@@ -278,6 +300,17 @@ func (s *Series) count(p *capture.Packet) {
 	}
 }
 
+// part is that of an interface.
+func (s *Series) part(i *capture.Interface) *part {
+	of := s.parts[i]
+	if of == nil {
+		of = &part{at: i}
+		s.parts[i] = of
+		s.sorted = append(s.sorted, of)
+	}
+	return of
+}
+
 // WriteStatistics writes the statistics of an interface.
 func (s *Series) WriteStatistics(st capture.Statistics) error {
 	if s.file == nil {
@@ -286,13 +319,24 @@ func (s *Series) WriteStatistics(st capture.Statistics) error {
 	return s.file.WriteStatistics(st)
 }
 
-// Flush writes what is buffered, and ends the file if its time is over.
+// Flush writes what is buffered, and begins the next file if the time of the current one is over. If there may
+// be no other one, the error is ErrSeriesEnded.
 func (s *Series) Flush() error {
 	if s.file == nil {
 		return nil
 	}
-	if s.packets > 0 && s.over(s.o.Now().Add(-lateness)) {
-		return s.finish()
+	if now := s.o.Now().Add(-lateness); s.over(now) {
+		begins := s.after(now)
+		if err := s.finish(); err != nil {
+			return err
+		}
+		if err := s.next(begins); err != nil {
+			return err
+		}
+		if s.form.OneView {
+			return nil // only the first packet tells what its header has
+		}
+		return s.Release()
 	}
 	return s.failed(s.file.Flush())
 }

@@ -143,28 +143,67 @@ func TestSeriesOfADay(t *testing.T) {
 	}
 }
 
-// A file is ended when its time is over, although nothing comes.
+// A file is ended when its time is over, and the next one begins then, although nothing comes; the last one ends
+// the series. Each has all interfaces and their statistics, also of those of which nothing came.
 func TestSeriesEndsInTime(t *testing.T) {
 	t.Parallel()
-	s := shelf{now: time.Unix(1_800_000_000, 0)}
-	series := s.open(t, SeriesOptions{SeriesLimits: SeriesLimits{Duration: time.Minute}}, udpKernel)
-	p := datagram(t, udpKernel, client4, server4, probe)
-	p.Time = s.now.UnixNano()
-	if err := series.WritePacket(p); err != nil {
-		t.Fatal(err)
-	}
-	begin := s.now
-	for _, after := range []time.Duration{59 * time.Second, time.Minute, time.Minute + lateness, time.Hour} {
-		s.now = begin.Add(after)
-		if err := series.Flush(); err != nil {
+	begin := time.Unix(1_800_000_000, 0)
+	for _, limits := range []SeriesLimits{{Duration: time.Minute, Files: 4}, {Interval: time.Minute, Files: 4}} {
+		s := shelf{now: begin}
+		series := s.open(t, SeriesOptions{SeriesLimits: limits}, udpKernel, udpUser)
+		p := datagram(t, udpKernel, client4, server4, probe)
+		p.Time = s.now.UnixNano()
+		if err := series.WritePacket(p); err != nil {
 			t.Fatal(err)
 		}
-		if want := after >= time.Minute+lateness; (s.files[0].finished == 1) != want {
-			t.Errorf("after %v: finished %d times", after, s.files[0].finished)
+		hour := begin.Add(time.Hour)
+		for _, step := range []struct {
+			now, wakes time.Time
+			files      int
+		}{
+			{begin.Add(59 * time.Second), begin.Add(time.Minute), 1},
+			{begin.Add(time.Minute), begin.Add(time.Minute), 1},
+			{begin.Add(time.Minute + lateness), begin.Add(2 * time.Minute), 2},
+			{begin.Add(2*time.Minute + lateness), begin.Add(3 * time.Minute), 3},
+			// As after a sleep of the machine: there are no files of the time in between.
+			{hour.Add(lateness), hour.Add(time.Minute), 4},
+			{hour.Add(time.Minute), hour.Add(time.Minute), 4},
+		} {
+			s.now = step.now
+			if err := series.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			finished := 0
+			for _, file := range s.files {
+				finished += file.finished
+			}
+			if len(s.files) != step.files || finished != step.files-1 || !series.Wakes().Equal(step.wakes.Add(lateness)) {
+				t.Errorf("after %v: %d files, of which %d are finished, and the next one at %v; want %d, %v",
+					step.now.Sub(begin), len(s.files), finished, series.Wakes().Sub(begin), step.files, step.wakes.Sub(begin)+lateness)
+			}
 		}
-	}
-	if err := series.End(nil); err != nil || len(s.files) != 1 {
-		t.Errorf("%d files, %v", len(s.files), err)
+		s.now = hour.Add(time.Minute + lateness)
+		if err := series.Flush(); err != ErrSeriesEnded || !series.Wakes().IsZero() {
+			t.Errorf("the last file: %v, wakes at %v", err, series.Wakes())
+		}
+		if err := series.End(nil); err != nil || len(s.files) != 4 {
+			t.Errorf("%d files, %v", len(s.files), err)
+		}
+		s.each(t, func(n int, packets []*capture.Packet, statistics map[string]capture.Statistics) {
+			want := uint64(0)
+			if n == 0 {
+				want = 1
+			}
+			user, ok := statistics["udp:user"]
+			if kernel := statistics["udp:kernel"]; kernel.Delivered != want || uint64(len(packets)) != want || !ok || user.Received != 0 || user.Start != s.begins[n].UnixNano() {
+				t.Errorf("file %d: %d packets, %+v, %+v", n, len(packets), kernel, user)
+			}
+		})
+		for n, want := range []time.Time{begin, begin.Add(time.Minute), begin.Add(2 * time.Minute), hour} {
+			if !s.begins[n].Equal(want) {
+				t.Errorf("file %d begins %v after the first one, want %v", n, s.begins[n].Sub(begin), want.Sub(begin))
+			}
+		}
 	}
 }
 

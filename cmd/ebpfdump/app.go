@@ -234,7 +234,10 @@ if it cannot be run.`,
 		return usagef("%w: see %s --help", flagError(err), cmd.CommandPath())
 	})
 	// Help is wrapped for terminals of 80 columns.
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 80 "))
+	root.SetUsageTemplate(strings.NewReplacer(
+		".FlagUsages ", ".FlagUsagesWrapped 80 ",
+		`Use "{{.CommandPath}} [command] --help" for more information about a command.`, `{{.CommandPath}} COMMAND --help says more of each.`,
+	).Replace(root.UsageTemplate()))
 	root.AddCommand(a.captureCommand(), a.listCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
 		a.surveyCommand(), a.doctorCommand(), a.extcapCommand(), a.wiresharkCommand(), a.manualCommand())
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)

@@ -19,6 +19,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
+	"github.com/ebpfdump/ebpfdump/internal/capability"
 	"github.com/ebpfdump/ebpfdump/internal/confine"
 	"github.com/ebpfdump/ebpfdump/internal/privilege"
 	"github.com/ebpfdump/ebpfdump/internal/terminal"
@@ -64,7 +65,7 @@ func (a *app) captureCommand() *cobra.Command {
 		fmt.Fprintf(&kinds, "\n  %-14s %s", k.Name, k.Summary)
 	}
 	cmd := &cobra.Command{
-		Use:   "capture --sock KIND | --pid PID | --cgroup PATH [EXPRESSION] [-- COMMAND]",
+		Use:   "capture --sock KIND | --pid PID [flags] [EXPRESSION] [-- COMMAND]",
 		Short: "Record a socket's views",
 		Long: `Opens a socket, and records each packet as the socket's filter sees it (view
 kernel) and as recvmsg returns it (view user). Both carry the same packet id.
@@ -123,9 +124,9 @@ func (f *captureFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.sock, "sock", "", "`KIND` of socket to open")
 	flags.BoolVarP(&f.choices, "list-interfaces", "D", false, "capture nothing, and list the kinds of socket or, with --pid or --cgroup, the sockets that there are")
 	f.live.register(flags)
-	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962);\nan interface, a path or @NAME, netlink groups, a vsock port for kinds without")
+	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962);\nof tcp6, udp6 and udplite6 IPv6 alone, also on [::]; an interface, a path or @NAME, netlink groups, a vsock port for kinds without")
 	flags.StringSliceVar(&f.groups, "join", nil, "with udp and udp6: join the multicast `GROUP`, or GROUP@INTERFACE; with -l :PORT or without,\nthe socket is bound to the group, and its port may be shared")
-	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp or a `NUMBER`")
+	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp (with raw6 icmp or icmp6, which is 58) or a `NUMBER`")
 	flags.VarP(&f.output, "output", "o", "write to `FILE`, or pcapng to stdout if it is -")
 	flags.VarP(&f.output, "write", "w", "`FILE`, the same as --output")
 	flags.StringVar(&f.views, "view", "", "`LIST` of views: "+capture.ViewNames()+", or all (default kernel,user, and select with --reuseport-filter)")
@@ -368,11 +369,11 @@ func parseListen(s string, kind *capture.Kind) (netip.AddrPort, error) {
 		return kind.Loopback(), nil
 	}
 	given := s
+	anywhere, family := "0.0.0.0", ""
+	if kind.IPv6() {
+		anywhere, family = "[::]", "IPv6 "
+	}
 	if strings.HasPrefix(s, ":") { // all addresses, as in Go
-		anywhere := "0.0.0.0"
-		if kind.IPv6() {
-			anywhere = "[::]"
-		}
 		s = anywhere + s
 	}
 	addr, err := netip.ParseAddrPort(s)
@@ -380,7 +381,7 @@ func parseListen(s string, kind *capture.Kind) (netip.AddrPort, error) {
 		addr, err = netip.AddrPortFrom(ip, kind.Loopback().Port()), nil
 	}
 	if err != nil {
-		return addr, usagef("--listen %q is not ADDR:PORT, such as %s, or :PORT for all addresses", given, kind.Loopback())
+		return addr, usagef("--listen %q is not ADDR:PORT, such as %s, or :PORT for all %saddresses", given, kind.Loopback(), family)
 	}
 	if addr.Addr().Is4() == kind.IPv6() {
 		return addr, usagef("--listen %s does not fit a %s socket: give an address such as %s", s, kind.Name, kind.Loopback())
@@ -405,10 +406,19 @@ func parseProtocol(s string, kind *capture.Kind) (int, error) {
 			return unix.IPPROTO_ICMPV6, nil
 		}
 		return unix.IPPROTO_ICMP, nil
+	case "icmp6", "icmpv6", "ipv6-icmp":
+		if kind.IPv6() {
+			return unix.IPPROTO_ICMPV6, nil
+		}
+		return 0, usagef("--proto %s is for --sock raw6: of IPv4 it is icmp", s)
 	}
 	n, err := strconv.Atoi(s)
 	if err != nil || n < 1 || n > 254 {
-		return 0, usagef("--proto %q: give tcp, udp, icmp or a number from 1 to 254", s)
+		icmp := "icmp"
+		if kind.IPv6() {
+			icmp = "icmp6"
+		}
+		return 0, usagef("--proto %q: give tcp, udp, %s or a number from 1 to 254", s, icmp)
 	}
 	return n, nil
 }
@@ -482,6 +492,11 @@ func (a *app) capture(f captureFlags) (err error) {
 		p.config.Namespace, err = capture.NewNamespace()
 		if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) {
 			missing.Otherwise = "leave --isolate out"
+			rest := f.use()
+			rest.Isolate = false
+			if lacking := rest.Lacking(capability.CurrentPrivilege()); len(lacking) > 0 {
+				missing.Otherwise += ", which takes " + enumerated(lacking)
+			}
 		}
 		if err != nil {
 			return err
@@ -508,10 +523,18 @@ func (a *app) capture(f captureFlags) (err error) {
 			return runWithProbe(ctx, session, sink, f.probe)
 		}
 		return source{
-			Capture: session, on: p.config.Kind.Name + " " + session.Address(), run: run,
+			Capture: session, on: p.config.Kind.Name + " " + session.Address() + familyNote(p.config.Kind, session), run: run,
 			sockets: joined(p.config.Groups), capabilities: session.Capabilities(f.probe), oneLink: isSocketsOwn(p.config.Views),
 		}, nil
 	})
+}
+
+// familyNote says of a socket that listens on all IPv6 addresses what that leaves out, as other servers would not.
+func familyNote(kind *capture.Kind, session *capture.Session) string {
+	if kind.IPv6() && !kind.TakesProtocol() && session.Addr().Addr().IsUnspecified() {
+		return " (IPv6 only)"
+	}
+	return ""
 }
 
 // source is a session, with what differs between the ways to capture.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,8 @@ type recordedFile interface {
 var (
 	_ recordedFile = (*convert.File)(nil)
 	_ recordedFile = (*convert.Series)(nil)
+
+	_ capture.Waker = (*captureOutput)(nil)
 )
 
 // captureOutput is the destination of a capture's packets: a file, a pipe, or lines on
@@ -93,8 +96,8 @@ func (a *app) openCapture(ctx context.Context, p capturePlan) (*captureOutput, e
 		}
 		out.recordedFile = convert.NewFile(to, convert.Pcapng())
 	default:
-		if len(p.live.command) > 0 {
-			// The output of the command must not mix with the packets.
+		if len(p.live.command) > 0 && !p.print {
+			// The output of the command, which inherits stdout, must not mix with the packets.
 			if _, err := a.files.Stdout(a.data); err != nil {
 				return nil, err
 			}
@@ -166,6 +169,19 @@ func (out *captureOutput) Flush() error {
 	return errors.Join(err, out.writeWithKeys(time.Now().Add(-keyDelay)), out.recordedFile.Flush())
 }
 
+// Wakes is when it wants to be flushed although nothing comes.
+func (out *captureOutput) Wakes() time.Time {
+	if series, several := out.recordedFile.(*convert.Series); several {
+		return series.Wakes()
+	}
+	return time.Time{}
+}
+
+// possible are the interfaces of the capture in which something may be.
+func (out *captureOutput) possible() []*capture.Interface {
+	return slices.DeleteFunc(out.interfaces(), func(i *capture.Interface) bool { return out.all && isImpossible(i) })
+}
+
 // begin writes the start of the output, once the tap is attached.
 func (out *captureOutput) begin(from source) error {
 	out.interfaces = from.Interfaces
@@ -181,10 +197,7 @@ func (out *captureOutput) begin(from source) error {
 		return nil // only the first packet tells what its header has
 	}
 	// Who opens the file while nothing has come yet finds a capture without packets.
-	for _, i := range from.Interfaces() {
-		if out.all && isImpossible(i) {
-			continue
-		}
+	for _, i := range out.possible() {
 		out.begun = append(out.begun, socketsOf(i))
 		if i.View == capture.ViewWire {
 			continue // the first frame tells on which interface of the machine

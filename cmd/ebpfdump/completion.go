@@ -106,9 +106,9 @@ var completionUses = map[string]string{
 func describeCompletion(cmd *cobra.Command) {
 	cmd.Short = "Write the script by which a shell completes commands"
 	cmd.Long = `Writes a script by which a shell completes the commands, flags and values of
-ebpfdump: kinds, views and forms, processes, and the descriptors and ports of the
-process that --pid names. Installing ebpfdump puts it where the shells look for
-it.`
+ebpfdump: kinds, views and forms, processes, and the descriptors and ports of
+the process that --pid names. Installing ebpfdump puts it where the shells look
+for it.`
 	for _, shell := range cmd.Commands() {
 		shell.Short = "for " + shell.Name()
 		shell.Long = "For the shell that runs:\n\n  " + completionUses[shell.Name()]

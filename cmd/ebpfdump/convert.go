@@ -19,6 +19,7 @@ import (
 	"github.com/ebpfdump/ebpfdump/capture"
 	"github.com/ebpfdump/ebpfdump/convert"
 	"github.com/ebpfdump/ebpfdump/internal/decoding"
+	"github.com/ebpfdump/ebpfdump/internal/terminal"
 )
 
 // convertFlags are the flags of convert as given.
@@ -48,7 +49,8 @@ func (a *app) convertCommand() *cobra.Command {
 	list := func(writable bool) string {
 		var b strings.Builder
 		for _, form := range convert.Formats(writable) {
-			fmt.Fprintf(&b, "\n  %-7s %s", form.Name, form.Summary)
+			summary := terminal.Wrap(form.Summary, 70, 70)
+			fmt.Fprintf(&b, "\n  %-7s %s", form.Name, strings.Join(summary, "\n"+strings.Repeat(" ", 10)))
 		}
 		return b.String()
 	}

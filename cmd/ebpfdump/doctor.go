@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -66,7 +67,12 @@ func verdict(report doctor.Report) error {
 	var names []string
 	missing := &bpf.MissingError{Hint: "see the report"}
 	for _, v := range report.Commands {
-		if v.Form != "" || v.Answer == doctor.Yes {
+		some := "some of " + v.Command
+		switch {
+		case v.Answer == doctor.Yes, slices.Contains(names, v.Command), slices.Contains(names, some):
+			continue
+		case v.Form != "":
+			names = append(names, some)
 			continue
 		}
 		names = append(names, v.Command)

@@ -43,7 +43,8 @@ table has the first ones, --json all.
 With --json, each socket is one line, a JSON object with these fields, those
 that say nothing left out:
   kind, family, type, protocol   as above, and the numbers of socket(2)
-  state                          of TCP and MPTCP as ss names it; "listen"
+  state                          as ss names it; of others than TCP and MPTCP
+                                 "listen" or "estab"
   cookie, inode                  the kernel's numbers of the socket
   network_namespace              its inode
   local, local_port, peer, peer_port

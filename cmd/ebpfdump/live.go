@@ -369,7 +369,7 @@ func (a *app) openLive(config capture.JoinConfig, f captureFlags, keys *tlsKeys)
 		return capture.Join(config)
 	}
 	command := capture.Command{Args: f.live.command, Env: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}
-	if f.output.text == "" || f.output.text == "-" {
+	if f.output.text == "" || f.output.text == "-" || f.print {
 		command.Stdout = os.Stderr // stdout is for the packets
 	}
 	account, err := runAs(f.live.user)

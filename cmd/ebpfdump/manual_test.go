@@ -16,6 +16,28 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
+// No line of any --help is wider than a terminal.
+func TestHelpWidth(t *testing.T) {
+	t.Parallel()
+	var check func(cmd *cobra.Command)
+	check = func(cmd *cobra.Command) {
+		var help bytes.Buffer
+		cmd.SetOut(&help)
+		if err := cmd.Help(); err != nil || help.Len() == 0 {
+			t.Errorf("%s: %q, %v", cmd.CommandPath(), help.String(), err)
+		}
+		for line := range strings.Lines(help.String()) {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+				t.Errorf("%s --help has a line of %d columns: %s", cmd.CommandPath(), n, line)
+			}
+		}
+		for _, sub := range cmd.Commands() {
+			check(sub)
+		}
+	}
+	check(newApp().rootCommand())
+}
+
 // Every page is what mandoc calls clean, has all flags, and fits into 80 columns.
 func TestManual(t *testing.T) {
 	t.Parallel()

@@ -280,6 +280,22 @@ func (p *privileged) checkMissing(uid int, missing capability.Cap, rest []capabi
 	}
 }
 
+// All that is lacking is named at once, also where no setcap has room for it, and so is what the way around takes. What
+// one is already is no other user to become.
+func TestPrivilegesNamed(t *testing.T) {
+	t.Parallel()
+	p := newPrivileged(t)
+	for args, want := range map[string]string{
+		"survey":                               "loading the tap needs CAP_BPF: run as root (sudo), since CAP_NET_RAW, CAP_SYS_ADMIN and CAP_NET_ADMIN are lacking as well\n",
+		"capture --sock tcp --probe --isolate": "making a network namespace needs CAP_SYS_ADMIN: run as root (sudo), since CAP_BPF and CAP_NET_ADMIN are lacking as well, or leave --isolate out, which takes CAP_BPF\n",
+		"doctor":                               "CAP_SETGID, CAP_SETUID, CAP_SYS_PTRACE",
+	} {
+		if got := p.run(p.command(nobody, nil, strings.Fields(args)...)); got.status != exitMissing || !strings.Contains(got.stdout+got.stderr, want) {
+			t.Errorf("%s: status %d, want %d and %s\n%s%s", args, got.status, exitMissing, want, got.stdout, got.stderr)
+		}
+	}
+}
+
 // talker is a server that answers each connection, with a classic filter on its listener
 // that keeps everything. It runs as a user that is neither root nor nobody.
 const talker = `

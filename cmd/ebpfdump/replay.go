@@ -42,9 +42,10 @@ A capture of another program has no kernel view: its packets are given to the
 filter as a packet socket gets them, from the link header on (packet) or, where
 the capture has no such header or a cooked one, from the network header on
 (packet-dgram). --as KIND gives them to it as a socket of that kind gets them:
-tcp those that are TCP over IPv4, from the TCP header on. What such a socket does
-not get is left out and counted. The ids are the numbers of the packets in the
-file. Link types: Ethernet, RAW, IPv4, IPv6, Linux cooked v1 and v2, loopback.
+tcp those that are TCP over IPv4, from the TCP header on. What such a socket
+does not get is left out and counted. The ids are the numbers of the packets in
+the file. Link types: Ethernet, RAW, IPv4, IPv6, Linux cooked v1 and v2,
+loopback.
 
 A program that is named (FILE.o:PROGRAM) may be in a section of any name. --map,
 --map-size and --var set up what the filter's own loader would: values are

@@ -370,7 +370,7 @@ func (out *captureOutput) openSeries(ctx context.Context, p capturePlan) error {
 	out.series, out.file, out.to = files, first, first
 	out.recordedFile, err = convert.NewSeries(&seriesFile{first, files}, p.form, convert.SeriesOptions{
 		SeriesLimits: p.series.SeriesLimits, Compression: p.series.compression, Next: files.next,
-		Interfaces: func() []*capture.Interface { return out.interfaces() }, Counted: countedView(p.config.Views),
+		Interfaces: out.possible, Counted: countedView(p.config.Views),
 	})
 	return err
 }

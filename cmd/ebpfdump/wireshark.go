@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
@@ -115,17 +116,27 @@ func (a *app) uninstallProfile(f wiresharkFlags) error {
 	if err := f.places(); err != nil {
 		return err
 	}
-	name, err := wireshark.UninstallProfile(f.folder)
-	if err != nil {
+	if err := a.removed(wireshark.UninstallProfile(f.folder)); err != nil {
+		return err
+	}
+	if f.lua {
+		return a.removed(wireshark.UninstallLua(f.plugins))
+	}
+	if name, there := wireshark.HasLua(f.plugins); f.plugins != "" && there {
+		a.stdout.Line("%s stays: uninstall --lua removes it as well", terminal.Plain(name))
+	}
+	return nil
+}
+
+// removed says what has become of a name that was to be removed. That it was not there is no failure: it is as it should be.
+func (a *app) removed(name string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		a.stdout.Line("%s is not there", terminal.Plain(name))
+	case err != nil:
 		return changed(err)
+	default:
+		a.stdout.Line("%s is removed", terminal.Plain(name))
 	}
-	a.stdout.Line("%s is removed", terminal.Plain(name))
-	if !f.lua {
-		return nil
-	}
-	if name, err = wireshark.UninstallLua(f.plugins); err != nil {
-		return changed(err)
-	}
-	a.stdout.Line("%s is removed", terminal.Plain(name))
 	return nil
 }

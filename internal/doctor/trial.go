@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -176,13 +177,19 @@ func becomeOther() error {
 }
 
 // becomeNobody changes the ids of this thread only, where the functions of package unix
-// would change all threads.
+// would change all threads. Nobody becomes someone else, since what one is already takes no privilege.
 func becomeNobody() error {
-	const nobody = 65534
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, nobody, nobody, nobody); errno != 0 {
+	var uids, gids [3]int
+	uids[0], uids[1], uids[2] = unix.Getresuid()
+	gids[0], gids[1], gids[2] = unix.Getresgid()
+	other := uintptr(65534)
+	if slices.Contains(uids[:], int(other)) || slices.Contains(gids[:], int(other)) {
+		other = 1
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, other, other, other); errno != 0 {
 		return bpf.LacksCapability(unix.CAP_SETGID, "becoming another user", errno)
 	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, nobody, nobody, nobody); errno != 0 {
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, other, other, other); errno != 0 {
 		return bpf.LacksCapability(unix.CAP_SETUID, "becoming another user", errno)
 	}
 	return nil

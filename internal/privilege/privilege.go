@@ -179,9 +179,38 @@ func HintToAdd(p capability.Privilege, lacking ...string) string {
 }
 
 // hint is for a use that lacks a capability, which may be one that the table does not
-// know of, such as that for a helper of the filter.
+// know of, such as that for a helper of the filter. Where the step does not name what
+// else is lacking, it says so.
 func (u Use) hint(p capability.Privilege, missing string) string {
-	return Hint(p, Names(u.Needs(), missing)...)
+	hint := Hint(p, Names(u.Needs(), missing)...)
+	if p.Nested {
+		return hint // within the namespace it may have them all
+	}
+	var others []string
+	for _, name := range u.Lacking(p) {
+		short := strings.TrimPrefix(name, "CAP_")
+		if name != missing && !strings.Contains(strings.ToUpper(hint), short) {
+			others = append(others, name)
+		}
+	}
+	switch last := len(others) - 1; {
+	case last == 0:
+		hint += ", since " + others[0] + " is lacking as well"
+	case last > 0:
+		hint += ", since " + strings.Join(others[:last], ", ") + " and " + others[last] + " are lacking as well"
+	}
+	return hint
+}
+
+// Lacking lists the names of what a use needs and a privilege has not.
+func (u Use) Lacking(p capability.Privilege) []string {
+	var names []string
+	for _, c := range u.Needs() {
+		if !p.Has(int(c)) {
+			names = append(names, c.String())
+		}
+	}
+	return names
 }
 
 // Names lists the names of what a use needs, and further ones that turned out to be

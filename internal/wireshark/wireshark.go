@@ -45,9 +45,13 @@ func InstallProfile(configuration string, over bool) (folder string, err error) 
 }
 
 // UninstallProfile removes the profile, with what Wireshark itself has written down of it. Other
-// files that are not as ebpfdump has made them stay, with a *ForeignError.
+// files that are not as ebpfdump has made them stay, with a *ForeignError. Where there is no profile,
+// the error is fs.ErrNotExist.
 func UninstallProfile(configuration string) (folder string, err error) {
 	folder = filepath.Join(configuration, "profiles", Name)
+	if _, err := os.Lstat(folder); err != nil {
+		return folder, err
+	}
 	if err := uninstall(folder, profile...); err != nil {
 		return folder, err
 	}
@@ -67,9 +71,19 @@ func InstallLua(plugins string, over bool) (string, error) {
 	return filepath.Join(plugins, lua), install(plugins, over, lua)
 }
 
-// UninstallLua is the opposite of InstallLua.
+// UninstallLua is the opposite of InstallLua. Where there is no such file, the error is fs.ErrNotExist.
 func UninstallLua(plugins string) (string, error) {
-	return filepath.Join(plugins, lua), uninstall(plugins, lua)
+	name := filepath.Join(plugins, lua)
+	if _, err := os.Lstat(name); err != nil {
+		return name, err
+	}
+	return name, uninstall(plugins, lua)
+}
+
+// HasLua tells whether the folder of somebody's plugins has the post-dissector, and its name.
+func HasLua(plugins string) (name string, there bool) {
+	_, there = isOurs(plugins, lua)
+	return filepath.Join(plugins, lua), there
 }
 
 func install(folder string, over bool, names ...string) error {
