@@ -385,9 +385,7 @@ func (s *socket) userPacket(p *capture.Packet) {
 	}
 	s.out.Mapping.Reads++
 	s.passOver(e, &p.Receipt.DroppedIDs)
-	queue := min(p.Receipt.QueueDropped, p.Drops)
-	s.out.Losses.Queue += queue
-	s.out.Losses.Calls += p.Drops - queue
+	s.countDrops(p)
 	bytesRead := p.Got()
 	if bytesRead > 0 {
 		s.out.Comparison.Reads++
@@ -421,6 +419,18 @@ func (s *socket) userPacket(p *capture.Packet) {
 		s.out.Comparison.Unknown++
 	}
 	s.enterRead(p)
+}
+
+// countDrops counts what was lost before a read. What the queue dropped is only told of a message whose packet
+// is known: of others the count has both.
+func (s *socket) countDrops(p *capture.Packet) {
+	queue := min(p.Receipt.QueueDropped, p.Drops)
+	s.out.Losses.Queue += queue
+	if rest := p.Drops - queue; s.stream || p.ID != 0 {
+		s.out.Losses.Calls += rest
+	} else {
+		s.out.Losses.QueueOrCalls += rest
+	}
 }
 
 // missed counts why a read belongs to no packet in the window although it names one.
@@ -511,6 +521,7 @@ func (s *socket) finish() {
 	}
 	if v := s.views[capture.ViewUser]; v != nil && v.out.Statistics != nil {
 		out.Losses.Queue = max(out.Losses.Queue, v.out.Statistics.OSDropped)
+		out.Losses.Calls, out.Losses.QueueOrCalls = v.out.Statistics.Dropped, 0
 	}
 	s.finishSent()
 	s.finishCgroup()
