@@ -83,6 +83,8 @@ type view struct {
 	// synthetic and invented.
 	last          *capture.Interface
 	made, invents bool
+	// begun and ended are the times of its first and its last packet.
+	begun, ended int64
 	// strange says that its packets have another header than the one that the Writer
 	// would add.
 	strange bool
@@ -171,6 +173,10 @@ func (s *socket) summary() string {
 }
 
 func (v *view) count(p *capture.Packet) {
+	if v.out.Packets == 0 {
+		v.begun, v.ended = p.Time, p.Time
+	}
+	v.begun, v.ended = min(v.begun, p.Time), max(v.ended, p.Time)
 	v.out.Packets++
 	v.out.Bytes += uint64(max(p.Len, len(p.Data)))
 	v.out.Drops += p.Drops
@@ -249,6 +255,7 @@ func (s *socket) sameView(e *entry, p *capture.Packet) {
 		s.reach(e, p)
 	}
 	e.seen[p.Interface.View] = true
+	e.talk.filtered = e.talk.filtered || p.Interface.View == capture.ViewKernel
 	before, agrees := e.compareView(p)
 	if p.Interface.View == capture.ViewKernel {
 		e.verdict = keptBytes(p.Verdict)
@@ -297,6 +304,7 @@ func (s *socket) newEntry(p *capture.Packet, d *dissection) *entry {
 		}
 	}
 	s.enter(e)
+	e.talk.filtered = e.talk.filtered || p.Interface.View == capture.ViewKernel
 	e.note(p, 0, true)
 	return e
 }
@@ -441,6 +449,7 @@ func (s *socket) missed(p *capture.Packet) {
 		if p.Got() > 0 {
 			s.unsure++
 		}
+	case s.open[p.ID] != nil: // of another capture
 	default:
 		s.out.Losses.Late++
 		if len(s.late) < rememberedIDs {
