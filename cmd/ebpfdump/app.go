@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -322,12 +323,36 @@ func (a *app) commandLine() string { return "ebpfdump " + shellWords(a.args) }
 func shellWords(args []string) string {
 	var words []string
 	for _, arg := range args {
-		if arg == "" || strings.ContainsAny(arg, " \t\n\"'\\$`*?;&|<>()") {
+		switch {
+		case strings.ContainsFunc(arg, unicode.IsControl):
+			arg = controlWord(arg)
+		case arg == "" || strings.ContainsAny(arg, " \t\n\"'\\$`*?;&|<>()"):
 			arg = "'" + strings.ReplaceAll(arg, "'", `'\''`) + "'"
 		}
 		words = append(words, arg)
 	}
 	return strings.Join(words, " ")
+}
+
+// controlWord is a word with control characters, in the form $'...' of POSIX: the lines of a file's comment are
+// one command line each.
+func controlWord(arg string) string {
+	b := []byte("$'")
+	for i := range len(arg) {
+		switch c := arg[i]; {
+		case c == '\n':
+			b = append(b, `\n`...)
+		case c == '\t':
+			b = append(b, `\t`...)
+		case c == '\'' || c == '\\':
+			b = append(b, '\\', c)
+		case c < ' ' || c > '~':
+			b = fmt.Appendf(b, `\%03o`, c)
+		default:
+			b = append(b, c)
+		}
+	}
+	return string(append(b, '\''))
 }
 
 // untilSignal cancels the context at the first signal that asks to stop. The second of

@@ -128,6 +128,24 @@ func TestStreamWithGap(t *testing.T) {
 	}
 }
 
+// What the queue dropped before a message whose packet the file lacks is not among what is said of that message: it is no
+// loss of the capture, whose statistics say what that is.
+func TestQueueOverflowBeforeUnknown(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.datagram("datagram 1")
+	r.read(udpUser, 0, "datagram 2").Drops = 5
+	s := r.explain(t).only(t)
+	equal(t, "losses without statistics", s.Losses, Losses{QueueOrCalls: 5})
+	wants(t, s.finding("lost").Text, "The receive queue dropped, or the capture lost of what calls returned: 5 messages.")
+	for _, lost := range []uint64{0, 2} {
+		r.statistics = []capture.Statistics{{Interface: udpUser, Received: 6 + lost, Delivered: 1, Dropped: lost, OSDropped: 5}}
+		s = r.explain(t).only(t)
+		equal(t, "losses", s.Losses, Losses{Queue: 5, Calls: lost})
+		equal(t, "lost calls are told of", strings.Contains(s.finding("lost").Text, "The capture lost"), lost > 0)
+	}
+}
+
 func TestQueueOverflow(t *testing.T) {
 	t.Parallel()
 	r := newRecording()

@@ -84,11 +84,13 @@ func (e *entry) settleDeparted() string {
 	return fate
 }
 
-// alone tells whether only the cgroup hook has seen a packet that the kernel view should have.
+// alone tells whether only the cgroup hook has seen a packet that the kernel view should have: one of a connection
+// that this has packets of, or that came between its first and its last one. Others may be of another capture in the
+// file, without a kernel view.
 func (e *entry) alone() bool {
 	kernel := e.socket.views[capture.ViewKernel]
 	return e.seen[capture.ViewCgroup] && !e.seen[capture.ViewKernel] && !e.delivered && e.got == 0 &&
-		kernel != nil && kernel.out.Packets > 0
+		kernel != nil && kernel.out.Packets > 0 && (e.talk.filtered || kernel.begun <= e.time && e.time <= kernel.ended)
 }
 
 // finishCgroup adds what the statistics say.

@@ -19,8 +19,9 @@ func TestChoice(t *testing.T) {
 		p.Src = netip.AddrPortFrom(p.Src.Addr(), uint16(4000+i%2))
 		binary.BigEndian.PutUint16(p.Data, p.Src.Port())
 	}
-	r.read(udpUser, 1, "datagram 1")
+	r.read(udpUser, 1, "datagram 1").Src = r.packets[0].Src
 	p := r.read(udpUser, 6, "datagram 6")
+	p.Src = r.packets[5].Src
 	p.Receipt, p.Drops = capture.Receipt{QueueDropped: 3, DroppedIDs: capture.IDs{Ranges: [][2]uint64{{2, 3}, {5, 5}}}}, 3
 	file := r.file(t)
 	from := r.packets[0].Src

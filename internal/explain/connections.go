@@ -47,6 +47,8 @@ type talk struct {
 	number int
 	// further stands for all connections beyond the limit.
 	further bool
+	// filtered says that the kernel view has packets of it.
+	filtered bool
 }
 
 // DefaultConnections is how many connections are shown, unless it is said.

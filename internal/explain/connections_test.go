@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // peers is a capture of datagrams that come from several peers by turns. Every third one is dropped by
@@ -176,6 +177,39 @@ func TestMergedCaptures(t *testing.T) {
 		equal(t, "dropped of another", s.Connections[1].Dropped.Packets, 0)
 		for _, c := range s.Connections {
 			equal(t, "reads", c.Reads, 3)
+		}
+	}
+}
+
+// The second of two captures has no kernel view: what it has of packets is none of those of the first, whatever ids they have.
+func TestMergedWithoutKernelView(t *testing.T) {
+	t.Parallel()
+	for name, segments := range map[string]int{"of the first": 1, "of both": 2} {
+		r := newRecording()
+		for range segments {
+			r.segment(uint32(1000+r.ids), header.ACK, "0")
+		}
+		r.read(tcpUser, 1, strings.Repeat("0", segments))
+		r.ids = 0
+		other := netip.AddrPortFrom(client.Addr(), 4001)
+		for range 2 {
+			p := r.unseen(r.segment(uint32(5000+r.ids), header.ACK, "1"))
+			p.Src = other
+			binary.BigEndian.PutUint16(p.Data, other.Port())
+			r.hooked(capture.Inbound, p).Src = other
+			r.read(tcpUser, p.ID, "1").Src = other
+		}
+		s := r.explain(t).only(t)
+		equal(t, name+": disagree", s.view("cgroup").Disagree, 0)
+		equal(t, name+": same", s.Comparison.Same, 3)
+		equal(t, name+": late", s.Losses.Late, 0)
+		equal(t, name+": not in the kernel view", s.Cgroup.Alone.Packets, 0)
+		equal(t, name+": connections", len(s.Connections), 2)
+		equal(t, name+": arrived", s.Connections[0].Arrived.Packets, uint64(segments))
+		equal(t, name+": arrived at the second", s.Connections[1].Arrived.Packets, 2)
+		for i, c := range s.Connections {
+			equal(t, name+": reads", c.Reads, uint64(1+i))
+			equal(t, name+": bytes read", c.BytesRead, []uint64{uint64(segments), 2}[i])
 		}
 	}
 }

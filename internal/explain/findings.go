@@ -332,6 +332,10 @@ func (s *socket) sayLost() Finding {
 	}
 	f.Warning = f.Warning || l.Calls > 0 || s.lostElsewhere(capture.ViewUser)
 	f.Text += s.sayLoss(capture.ViewUser, quantity(l.Calls, "piece", "pieces"))
+	if l.QueueOrCalls > 0 {
+		f.Warning = true
+		f.Text += fmt.Sprintf(" The receive queue dropped, or the capture lost of what calls returned: %s.", quantity(l.QueueOrCalls, "message", "messages"))
+	}
 	if l.Late > 0 {
 		f.Text += fmt.Sprintf(" Whose packets are forgotten, since more lies between than is kept: %s.", readsOf(l.Late))
 		if u.NotKnown.Packets > 0 {

@@ -305,6 +305,8 @@ type Losses struct {
 	Queue uint64 `json:"queue"`
 	// Calls counts pieces of what calls returned that the capture lost.
 	Calls uint64 `json:"calls"`
+	// QueueOrCalls counts those of either of which a file without statistics does not tell which they are.
+	QueueOrCalls uint64 `json:"queue_or_calls"`
 	// Late counts reads whose packets were too far back to be remembered. Those packets
 	// are among the undelivered ones of which that is NotKnown.
 	Late uint64 `json:"late"`

@@ -4,6 +4,8 @@ import (
 	"hash/maphash"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
@@ -76,14 +78,12 @@ func (t *twins) place(e *entry) uint32 {
 }
 
 // find returns the packet in the window of which this is another view, or what a read got of it, nil
-// if there is none. Of several with its id, it is the newest one that has the addresses, and not yet this view.
+// if there is none. Of those with its id, it is the newest one that has the addresses, and not yet this view:
+// one with others is of another capture, unless something may change addresses between the two views.
 func (s *socket) find(p *capture.Packet) *entry {
 	newest := s.open[p.ID]
 	if p.ID == 0 || newest == nil {
 		return nil
-	}
-	if s.twins.apart.Packets == 0 && newest.older == nil {
-		return newest
 	}
 	var found *entry
 	for e := newest; e != nil; e = e.older {
@@ -94,7 +94,18 @@ func (s *socket) find(p *capture.Packet) *entry {
 			found = e
 		}
 	}
+	if found == nil && s.twins.apart.Packets == 0 && newest.older == nil && s.translated(newest, p) {
+		return newest
+	}
 	return found
+}
+
+// translated tells whether a packet may have got other addresses between two views: a firewall translates them
+// between an interface or a drop and the others, and an association of SCTP has several.
+func (s *socket) translated(e *entry, p *capture.Packet) bool {
+	outside := func(v capture.View) bool { return v == capture.ViewWire || v == capture.ViewDrop }
+	k, known := capture.KindByName(s.out.Kind)
+	return outside(p.Interface.View) || outside(e.first.View) || known && k.Protocol() == unix.IPPROTO_SCTP
 }
 
 // near tells whether two addresses may be the same: sockets that are bound to none, and programs that

@@ -430,7 +430,7 @@ var scenes = map[string]func(testing.TB) *Explanation{
 	"lost": func(t testing.TB) *Explanation {
 		r := newRecording()
 		r.datagram("one").Drops = 1
-		r.read(udpUser, 1, "one")
+		r.read(udpUser, 1, "one").Drops = 1
 		r.read(udpUser, 0, "two").Drops = 3
 		return r.explain(t)
 	},

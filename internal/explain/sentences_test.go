@@ -113,6 +113,7 @@ var sentences = map[string]string{
 	" What this socket gets are copies: the packets themselves went on.":                               "copies dropped",
 	"All payload reached userspace.":                                                                   "before its packet, before the tap, client, conversation, damaged, cut off, broken off, ends, half a ledger, messages, net only, padding, printed, raw, request at once, selected, snaplen, splice, hooks only, wire alone, nothing dropped, merged, held back, capture filter, left filter",
 	" The capture lost %s of what calls returned.":                                                     "lost",
+	" The receive queue dropped, or the capture lost of what calls returned: %s.":                      "lost",
 	" The receive queue counted %s that it dropped.":                                                   "queue",
 	" Whose packets are forgotten, since more lies between than is kept: %s.":                          "forgotten",
 	" So it is not known which of %s (%s) were read.":                                                  "forgotten",

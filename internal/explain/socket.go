@@ -92,6 +92,8 @@ type view struct {
 	// synthetic and invented.
 	last          *capture.Interface
 	made, invents bool
+	// begun and ended are the times of its first and its last packet.
+	begun, ended int64
 	// strange says that its packets have another header than the one that the Writer
 	// would add.
 	strange bool
@@ -180,6 +182,10 @@ func (s *socket) summary() string {
 }
 
 func (v *view) count(p *capture.Packet) {
+	if v.out.Packets == 0 {
+		v.begun, v.ended = p.Time, p.Time
+	}
+	v.begun, v.ended = min(v.begun, p.Time), max(v.ended, p.Time)
 	v.out.Packets++
 	v.out.Bytes += uint64(max(p.Len, len(p.Data)))
 	v.out.Drops += p.Drops
@@ -258,6 +264,7 @@ func (s *socket) sameView(e *entry, p *capture.Packet) {
 		s.reach(e, p)
 	}
 	e.seen[p.Interface.View] = true
+	e.talk.filtered = e.talk.filtered || p.Interface.View == capture.ViewKernel
 	before, agrees := e.compareView(p)
 	if p.Interface.View == capture.ViewKernel {
 		e.verdict = keptBytes(p.Verdict)
@@ -306,6 +313,7 @@ func (s *socket) newEntry(p *capture.Packet, d *dissection) *entry {
 		}
 	}
 	s.enter(e)
+	e.talk.filtered = e.talk.filtered || p.Interface.View == capture.ViewKernel
 	e.note(p, 0, true)
 	return e
 }
@@ -395,9 +403,7 @@ func (s *socket) userPacket(p *capture.Packet) {
 	s.out.Mapping.Reads++
 	s.passOver(e, &p.Receipt.DroppedIDs)
 	afar := s.readAfar(p)
-	queue := min(p.Receipt.QueueDropped, p.Drops)
-	s.out.Losses.Queue += queue
-	s.out.Losses.Calls += p.Drops - queue
+	s.countDrops(p)
 	bytesRead := p.Got()
 	if bytesRead > 0 {
 		s.out.Comparison.Reads++
@@ -440,6 +446,18 @@ func (s *socket) userPacket(p *capture.Packet) {
 	s.enterRead(p)
 }
 
+// countDrops counts what was lost before a read. What the queue dropped is only told of a message whose packet
+// is known: of others the count has both.
+func (s *socket) countDrops(p *capture.Packet) {
+	queue := min(p.Receipt.QueueDropped, p.Drops)
+	s.out.Losses.Queue += queue
+	if rest := p.Drops - queue; s.stream || p.ID != 0 {
+		s.out.Losses.Calls += rest
+	} else {
+		s.out.Losses.QueueOrCalls += rest
+	}
+}
+
 // missed counts why a read belongs to no packet in the window although it names one.
 func (s *socket) missed(p *capture.Packet) {
 	switch {
@@ -448,6 +466,7 @@ func (s *socket) missed(p *capture.Packet) {
 		if p.Got() > 0 {
 			s.unsure++
 		}
+	case s.open[p.ID] != nil: // of another capture
 	default:
 		s.out.Losses.Late++
 		if p.Got() > 0 {
@@ -544,6 +563,7 @@ func (s *socket) finish() {
 	out.Losses.Calls = s.lossOf(capture.ViewUser)
 	if v := s.views[capture.ViewUser]; v != nil && v.out.Statistics != nil {
 		out.Losses.Queue = max(out.Losses.Queue, v.out.Statistics.OSDropped)
+		out.Losses.QueueOrCalls = 0 // the statistics tell them apart
 	}
 	s.finishSent()
 	s.finishCgroup()

@@ -153,9 +153,23 @@ func (r *Report) summary() string {
 }
 
 // command is the command lines that made and converted the file, from the lines of its
-// comment.
+// comment, to which other programs add theirs.
 func (r *Report) command() string {
-	return printable(strings.ReplaceAll(strings.TrimSpace(r.Command), "\n", "; then "))
+	var said strings.Builder
+	for line := range strings.Lines(r.Command) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "":
+			continue
+		case said.Len() == 0:
+		case strings.HasPrefix(line, "ebpfdump "):
+			said.WriteString("; then ")
+		default:
+			said.WriteString(" | ")
+		}
+		said.WriteString(line)
+	}
+	return printable(said.String())
 }
 
 // foreign is a line about interfaces that are not views of a socket.
