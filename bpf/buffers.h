@@ -20,13 +20,14 @@ struct request {
 	__s32 fd;
 	__u32 name_len, control_len; /* of recvmsg: room for each */
 	__u32 inode;		     /* inode_of(sk) */
+	__u32 own_inode;	     /* own_inode(sk) */
 	__u16 group;
 	__u8 opcode;
 	__u8 part_count; /* more than REQUEST_PARTS if not all are here */
 	__u8 select, bundle, multishot;
 	__u8 fixed;  /* uses the ring's table of registered files */
 	__u8 unseen; /* its buffer is not known */
-	__u8 pad[3];
+	__u8 pad[7];
 };
 
 /* The buffer's parts, kept apart since few requests have any. */

@@ -105,10 +105,10 @@ type callsReading struct {
 }
 
 type callsStreamPlace struct {
-	_      structs.HostLayout
-	Cookie uint64
-	Next   uint32
-	Read   uint32
+	_     structs.HostLayout
+	Inode uint32
+	Next  uint32
+	Read  uint32
 }
 
 // Names of all BPF objects in the ELF.

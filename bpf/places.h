@@ -10,9 +10,9 @@
 #include "sockets.h"
 
 struct stream_place {
-	__u64 cookie; /* of the socket, since another one may have its address by now */
-	__u32 next;   /* sequence number of the first byte of the next completion */
-	__u32 read;   /* copied_seq when it was last looked at */
+	__u32 inode; /* of the socket, since another one may have its address by now, and neither a cookie yet */
+	__u32 next;  /* sequence number of the first byte of the next completion */
+	__u32 read;  /* copied_seq when it was last looked at */
 };
 
 struct {
@@ -31,15 +31,15 @@ static __always_inline void forget_place(struct sock *sk)
 }
 
 /* A request is submitted: if the position is not known yet, it is the current one. */
-static __always_inline void begin_place(struct sock *sk, __u64 cookie)
+static __always_inline void begin_place(struct sock *sk, __u32 inode)
 {
-	struct stream_place fresh = {.cookie = cookie}, *at;
+	struct stream_place fresh = {.inode = inode}, *at;
 	__u64 key = (__u64)sk;
 
 	if (!next_byte(sk, &fresh.next))
 		return;
 	at = bpf_map_lookup_elem(&places, &key);
-	if (at && at->cookie == cookie)
+	if (at && at->inode == inode)
 		return;
 	fresh.read = fresh.next;
 	bpf_map_update_elem(&places, &key, &fresh, BPF_ANY);
@@ -48,9 +48,9 @@ static __always_inline void begin_place(struct sock *sk, __u64 cookie)
 /* Finds the sequence number of the first of a completion's n bytes, which may only have
  * been peeked at. Returns 0 for sockets other than TCP.
  */
-static __always_inline int find_place(struct sock *sk, __u64 cookie, __u32 n, int peek, __u32 *seq)
+static __always_inline int find_place(struct sock *sk, __u32 inode, __u32 n, int peek, __u32 *seq)
 {
-	struct stream_place fresh = {.cookie = cookie}, *at;
+	struct stream_place fresh = {.inode = inode}, *at;
 	struct tcp_sock *tcp = (void *)sk;
 	__u64 key = (__u64)sk;
 	__u32 read;
@@ -58,7 +58,7 @@ static __always_inline int find_place(struct sock *sk, __u64 cookie, __u32 n, in
 	if (!next_byte(sk, &read))
 		return 0;
 	at = bpf_map_lookup_elem(&places, &key);
-	if (!at || at->cookie != cookie) {
+	if (!at || at->inode != inode) {
 		*seq = read;
 		if (peek)
 			return 1;

@@ -45,24 +45,27 @@ static __always_inline __u16 own_port(struct sock *sk)
 	return bpf_ntohs(FIELD(inet, inet_sport));
 }
 
-/* The inode of a unix stream's socket, 0 of others and of one that is released. The kernel makes a
+/* The inode of any socket, 0 of one that is released or was not accepted yet. The kernel makes a
  * cookie only for those who ask, and memory and descriptors are reused at once; the number comes back
  * after 2^32 others.
  */
+static __always_inline __u32 own_inode(struct sock *sk)
+{
+	struct socket *socket = FIELD(sk, sk_socket);
+	struct file *file = FIELD(socket, file);
+	struct inode *inode = FIELD(file, f_inode);
+
+	return FIELD(inode, i_ino);
+}
+
+/* The inode of a unix stream's socket, 0 of others. */
 static __attribute__((noinline)) __u32 inode_of(struct sock *sk)
 {
-	struct socket *socket;
-	struct inode *inode;
-	struct file *file;
-
 	if (!unix_streams && choose != CHOOSE_KNOWN)
 		return 0;
 	if (FIELD(sk, __sk_common.skc_family) != AF_UNIX || FIELD(sk, sk_type) != SOCK_STREAM)
 		return 0;
-	socket = FIELD(sk, sk_socket);
-	file = FIELD(socket, file);
-	inode = FIELD(file, f_inode);
-	return FIELD(inode, i_ino);
+	return own_inode(sk);
 }
 
 /* Both ports, which tell a connection from a later one at the same address, or the inode. */

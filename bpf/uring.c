@@ -248,6 +248,7 @@ int submitted(struct bpf_raw_tracepoint_args *args)
 	if (call <= CALL_ZEROCOPY) {
 		q->cookie = cookie_of(sk);
 		q->inode = inode_of(sk);
+		q->own_inode = own_inode(sk);
 		q->select = !!(s.flags & SQE_BUFFER_SELECT);
 		q->bundle = s.opcode == OP_RECV && s.ioprio & RECV_BUNDLE;
 		q->group = s.buf_group;
@@ -255,7 +256,7 @@ int submitted(struct bpf_raw_tracepoint_args *args)
 		q->addr = s.addr;
 		q->len = s.len;
 		keep_parts(SLOT_ENTERED, q);
-		begin_place(sk, q->cookie);
+		begin_place(sk, q->own_inode);
 		announce_unknown(SLOT_ENTERED, sk, q->cookie, q->fd);
 	}
 	if (call == CALL_ACCEPT)
@@ -380,7 +381,7 @@ __attribute__((noinline)) int place_completion(__u32 slot, __s32 res)
 	describe_socket(&r->head, sk);
 	if (forget_other(&r->head, q->cookie, q->inode, EVENT_RING))
 		return 0;
-	if (res >= 0 && find_place(sk, q->cookie, res, q->flags & (MSG_PEEK | MSG_OOB), &r->head.seq))
+	if (res >= 0 && find_place(sk, q->own_inode, res, q->flags & (MSG_PEEK | MSG_OOB), &r->head.seq))
 		r->head.known |= EVENT_SEQ;
 	return 0;
 }
@@ -538,6 +539,7 @@ int woken(struct bpf_raw_tracepoint_args *args)
 	fresh.sk = (__u64)sk;
 	fresh.cookie = cookie_of(sk);
 	fresh.inode = inode_of(sk);
+	fresh.own_inode = own_inode(sk);
 	fresh.select = !!(FIELD(req, flags) & SQE_BUFFER_SELECT);
 	flags = FIELD(m, flags);
 	fresh.multishot = !!(flags & RECV_MULTISHOT);

@@ -97,6 +97,7 @@ type uringRequest struct {
 	NameLen    uint32
 	ControlLen uint32
 	Inode      uint32
+	OwnInode   uint32
 	Group      uint16
 	Opcode     uint8
 	PartCount  uint8
@@ -105,7 +106,7 @@ type uringRequest struct {
 	Multishot  uint8
 	Fixed      uint8
 	Unseen     uint8
-	Pad        [3]uint8
+	Pad        [7]uint8
 }
 
 type uringRequestKey struct {
@@ -149,10 +150,10 @@ type uringRoom struct {
 }
 
 type uringStreamPlace struct {
-	_      structs.HostLayout
-	Cookie uint64
-	Next   uint32
-	Read   uint32
+	_     structs.HostLayout
+	Inode uint32
+	Next  uint32
+	Read  uint32
 }
 
 // Names of all BPF objects in the ELF.

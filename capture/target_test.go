@@ -80,6 +80,7 @@ var targets = map[string]func(args []string) error{
 	"joiner":    targetJoiner,
 	"reception": targetReception,
 	"confined":  targetConfined,
+	"uring":     targetRingServer,
 }
 
 // targetMPTCP listens at once, or after it is told to, at an address or anywhere.
