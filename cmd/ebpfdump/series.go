@@ -267,6 +267,7 @@ type fileSeries struct {
 	made  int
 	begun string // the name before, without a number
 	last  string
+	older string // the one before the last
 	done  []outfile.Left
 }
 
@@ -289,7 +290,7 @@ func (s *fileSeries) create(ctx context.Context, at time.Time) (*outfile.File, e
 		return nil, usagef("%s is no regular file, so that no other one can follow it", name)
 	}
 	s.made++
-	s.last = name
+	s.older, s.last = s.last, name
 	return file, nil
 }
 
@@ -344,6 +345,12 @@ type seriesFile struct {
 
 // Finish closes the file.
 func (f *seriesFile) Finish(failure error) error {
+	if s := f.series; failure != nil && !f.Begun() && s.made > 1 {
+		// It goes, as on a full disk: there is none.
+		s.made--
+		s.last = s.older
+		return f.File.Finish(failure)
+	}
 	if f.series.kept > 0 {
 		if left, ok := f.Left(); ok {
 			f.series.done = append(f.series.done, left)

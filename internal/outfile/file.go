@@ -386,6 +386,9 @@ func (f *File) Truncate(size int64) error {
 	return f.file.Truncate(size)
 }
 
+// Begun tells whether anything was written, or a failure would leave it as it was before.
+func (f *File) Begun() bool { return f.begun }
+
 // Finish closes the file. Without a failure a file to which nothing was written is empty.
 // After a failure before the first Write, an older file is untouched, and a new one is
 // removed.
