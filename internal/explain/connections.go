@@ -30,12 +30,12 @@ type Connection struct {
 	BytesRead uint64 `json:"bytes_read"`
 	// Dropped were dropped by the kernel, by the socket's filter or by its receive queue; Stopped never came
 	// to the filter, for a reason that is not in the file; Unread belong to no read,
-	// of which there are none where it is not certain which packets the reads belong to. Of Unknown it is not
+	// of which there are none where it is not certain which packets the reads belong to. Of NotKnown it is not
 	// known whether they were read.
-	Dropped Count `json:"dropped"`
-	Stopped Count `json:"stopped"`
-	Unread  Count `json:"unread"`
-	Unknown Count `json:"unknown"`
+	Dropped  Count `json:"dropped"`
+	Stopped  Count `json:"stopped"`
+	Unread   Count `json:"unread"`
+	NotKnown Count `json:"not_known"`
 }
 
 // talk is a connection while its packets are read.
@@ -168,7 +168,7 @@ func (s *socket) finishTalks() {
 
 func (t *talk) settle() {
 	if !t.socket.paired() {
-		t.out.Unread, t.out.Unknown = Count{}, Count{}
+		t.out.Unread, t.out.NotKnown = Count{}, Count{}
 	}
 }
 
@@ -206,7 +206,7 @@ func (t *talk) said() string {
 	say(c.Dropped.Packets, "dropped: "+c.Dropped.named())
 	say(c.Stopped.Packets, "never at the filter: "+c.Stopped.named())
 	say(c.Unread.Packets, "joined to no read: "+c.Unread.named())
-	say(c.Unknown.Packets, "read or not, which is not known: "+c.Unknown.named())
+	say(c.NotKnown.Packets, "read or not, which is not known: "+c.NotKnown.named())
 	text := strings.Join(words, "; ")
 	if t.timed() {
 		text += fmt.Sprintf("; from +%s on", duration(c.First))

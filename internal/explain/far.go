@@ -128,7 +128,7 @@ func (s *socket) giveUp() {
 	default:
 		s.out.Undelivered.NotKnown.add(f.id, uint64(f.could))
 		s.unjoined.add(f.id, uint64(f.could))
-		f.talk.out.Unknown.add(f.id, uint64(f.could))
+		f.talk.out.NotKnown.add(f.id, uint64(f.could))
 	}
 }
 
@@ -148,7 +148,7 @@ func (s *socket) finishAfar() {
 		// No read names one that was forgotten, so none of those was read either.
 		s.out.Undelivered.NotKnown.moveTo(&s.out.Undelivered.AtEnd)
 		for _, t := range s.allTalks() {
-			t.out.Unknown.moveTo(&t.out.Unread)
+			t.out.NotKnown.moveTo(&t.out.Unread)
 		}
 	}
 	for s.afar.len() > 0 {

@@ -69,7 +69,7 @@ func (e *entry) settle() (fate string, told bool) {
 	case e.givenUp:
 		out.Undelivered.NotKnown.add(e.id, payload)
 		e.socket.unjoined.add(e.id, payload)
-		e.talk.out.Unknown.add(e.id, payload)
+		e.talk.out.NotKnown.add(e.id, payload)
 		return unread, false
 	case e.passed:
 		out.Undelivered.PassedOver.add(e.id, payload)
