@@ -39,8 +39,7 @@ func (u *unseen) WritePacket(p *Packet) error {
 
 // floodAlike sends datagrams, of which only the last four bytes and the mark differ, from a cpu of its own.
 func floodAlike(t *testing.T, ns *Namespace, to unix.Sockaddr, sender, size int, until time.Time) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	runtime.LockOSThread() // for good: the thread, which is bound to a cpu, ends with the goroutine
 	var set unix.CPUSet
 	set.Set(sender % runtime.NumCPU())
 	var fd int
@@ -54,7 +53,8 @@ func floodAlike(t *testing.T, ns *Namespace, to unix.Sockaddr, sender, size int,
 	}
 	defer unix.Close(fd)
 	_ = unix.SchedSetaffinity(0, &set)
-	if err := unix.Connect(fd, to); err != nil {
+	at := *to.(*unix.SockaddrInet4) // into which Connect writes
+	if err := unix.Connect(fd, &at); err != nil {
 		t.Error(err)
 		return
 	}
