@@ -189,7 +189,7 @@ DROPS = ^TestDrop
 # Of capture filters each form of offset 0 once: the emulated kernel needs long for each.
 SHORTER = ^TestExpression(Joined|Own)$$/^(tcp6|udp|udp6_from_IPv4|icmp|icmp6|raw6|packet-dgram)$$
 GUEST = EBPFDUMP_REQUIRE=1 EBPFDUMP_OBJECTS=$(CURDIR)/build/objects CGO_ENABLED=0 go test -count=1 -p 1 $(GUEST_TIMEOUT) \
-	-exec "$(CURDIR)/build/vmrun run -kernel $* -timeout 30m -memory 3584 -file $(CURDIR)/build/objects"
+	-exec "$(CURDIR)/build/vmrun run -kernel $* -timeout 30m -memory 6144 -file $(CURDIR)/build/objects"
 
 capture-on-%:
 	@echo "Linux $*"

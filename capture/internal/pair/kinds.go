@@ -7,14 +7,15 @@ import (
 
 // kinds remembers what bytes the last datagrams had, also those that were delivered, in as little
 // room as can be looked up at once: an older kind makes room for a newer one. Its length is a
-// power of two.
+// power of two. One half is for whole datagrams and one for their beginnings, so that those of one datagram
+// never make room for each other.
 type kinds []uint32
 
 // kindsRoom is for a socket near a loss.
 const kindsRoom = 1 << 10
 
 // fewKinds is for a socket of which nothing was lost yet: a process may have ten thousand.
-type fewKinds [8]uint32
+type fewKinds [32]uint32
 
 // kind is the same for datagrams with the same length, bytes and sender's port. Addresses are not
 // part of it, because the sender of a delivery may not be known.
@@ -32,7 +33,8 @@ func (k kinds) sort(w *datagram) {
 	if len(k) == 0 {
 		return
 	}
-	again, begins := k.note(w.kind()), k.note(w.beginning())
+	whole, beginnings := k[:len(k)/2], k[len(k)/2:]
+	again, begins := whole.note(w.kind()), beginnings.note(w.beginning())
 	w.again, w.begins = w.again || again, w.begins || begins
 }
 
