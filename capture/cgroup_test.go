@@ -135,13 +135,27 @@ func ofPings(out bool, ip []byte) bool {
 
 func ofAll(bool, []byte) bool { return true }
 
-// checkCgroup holds that the cgroup view is what was on the wire, and that ids join it with the
-// kernel view.
+// isTCP tells of what both ends send at once: an acknowledgement and data on two cpus may be handled
+// in another order by each observer.
+func isTCP(ip []byte) bool {
+	if ip[0]>>4 == 4 {
+		return ip[9] == unix.IPPROTO_TCP
+	}
+	return ip[6] == unix.IPPROTO_TCP
+}
+
+// checkCgroup holds that the cgroup view is what was on the wire, in the order of its times, and that ids
+// join it with the kernel view.
 func checkCgroup(t *testing.T, sink *memory, in, out [][]byte) {
 	t.Helper()
 	var got [DirectionCount][][]byte
 	byID := make(map[uint64]Packet)
+	var before int64
 	for _, p := range sink.view(ViewCgroup) {
+		if p.Time < before {
+			t.Errorf("packet %d is of %d, the one before of %d", p.ID, p.Time, before)
+		}
+		before = p.Time
 		got[p.Direction] = append(got[p.Direction], p.Data)
 		if other, known := byID[p.ID]; known || p.ID == 0 {
 			t.Errorf("id %d is of %v and %v", p.ID, p, other)
@@ -155,8 +169,14 @@ func checkCgroup(t *testing.T, sink *memory, in, out [][]byte) {
 		name      string
 		got, want [][]byte
 	}{{"received", got[Inbound], in}, {"sent", got[Outbound], out}} {
-		if !slices.EqualFunc(way.got, way.want, bytes.Equal) {
-			t.Errorf("%d packets %s, %d on the wire, or with other bytes", len(way.got), way.name, len(way.want))
+		if slices.EqualFunc(way.got, way.want, bytes.Equal) || sameBytes(way.got, way.want) && slices.ContainsFunc(way.want, isTCP) {
+			continue
+		}
+		t.Errorf("%d packets %s, %d on the wire, or other bytes, or another order", len(way.got), way.name, len(way.want))
+		for i := range min(len(way.got), len(way.want)) {
+			if !bytes.Equal(way.got[i], way.want[i]) {
+				t.Logf("%d: %.80x and %.80x", i, way.got[i], way.want[i])
+			}
 		}
 	}
 	kernel := sink.view(ViewKernel)
