@@ -62,19 +62,23 @@ type wireTap struct{ fd int }
 
 func tapWire(t *testing.T, ns *Namespace) *wireTap {
 	t.Helper()
-	w := &wireTap{-1}
+	return &wireTap{packetTap(t, ns, unix.SOCK_DGRAM)}
+}
+
+// packetTap is a packet socket that gets everything on the interfaces of a namespace.
+func packetTap(t testing.TB, ns *Namespace, typ int) (fd int) {
+	t.Helper()
 	err := ns.Do(func() (err error) {
-		all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
-		if w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(all)); err != nil {
+		if fd, err = unix.Socket(unix.AF_PACKET, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(networkOrder(unix.ETH_P_ALL))); err != nil {
 			return err
 		}
-		return unix.SetsockoptInt(w.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
+		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(w.fd) })
-	return w
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
 }
 
 // packets returns what has come in, or gone out, and was accepted.

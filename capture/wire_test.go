@@ -26,19 +26,7 @@ type frame struct {
 
 func tapFrames(t testing.TB, ns *Namespace) *frameTap {
 	t.Helper()
-	w := &frameTap{-1}
-	err := ns.Do(func() (err error) {
-		all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
-		if w.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(all)); err != nil {
-			return err
-		}
-		return unix.SetsockoptInt(w.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(w.fd) })
-	return w
+	return &frameTap{packetTap(t, ns, unix.SOCK_RAW)}
 }
 
 // frames returns what has come and is of a packet that is accepted.
