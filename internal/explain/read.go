@@ -1,0 +1,130 @@
+package explain
+
+import "github.com/ebpfdump/ebpfdump/capture"
+
+// rememberedIDs bounds late.
+const rememberedIDs = 1 << 12
+
+// userPacket handles what a read returned.
+func (s *socket) userPacket(p *capture.Packet) {
+	e := s.find(p)
+	s.countAnswer(p)
+	if p.Receipt.Belied && e != nil {
+		e.verdict = keepAll
+	}
+	if p.Receipt.Peeked {
+		s.out.Mapping.Peeks++
+		if e != nil {
+			e.noteComment(p)
+		}
+		return
+	}
+	s.reads++
+	if e != nil {
+		e.talk.reads(p)
+	} else {
+		s.talk(p.Direction, p.Src, p.Dst).reads(p)
+	}
+	s.out.Mapping.Reads++
+	s.passOver(e, &p.Receipt.DroppedIDs)
+	afar := s.readAfar(p)
+	s.countDrops(p)
+	bytesRead := p.Got()
+	if bytesRead > 0 {
+		s.out.Comparison.Reads++
+		s.out.Comparison.Bytes += uint64(bytesRead)
+	}
+	switch {
+	case failed(p):
+		s.out.Mapping.Errors++
+	case bytesRead == 0 && (s.stream || p.Receipt.End):
+		s.out.Mapping.Ends++
+	}
+	s.out.Calls.count(p)
+	if p.Receipt.Missing == capture.MissingBeforeTap {
+		s.out.Mapping.Before++
+		s.out.Comparison.Unknown++
+		s.enterRead(p)
+		return
+	}
+	known := false
+	if s.stream {
+		known = s.readStream(e, p)
+	} else if e != nil {
+		known = true
+		s.readDatagram(e, p)
+	}
+	switch {
+	case known:
+		return
+	case afar && bytesRead > 0:
+		s.out.Comparison.Unknown++
+		s.distant++
+		return
+	case afar:
+		return
+	}
+	s.missed(p)
+	if bytesRead > 0 {
+		s.out.Comparison.Unknown++
+	}
+	s.enterRead(p)
+}
+
+// countDrops counts what was lost before a read. What the queue dropped is only told of a message whose packet
+// is known: of others the count has both.
+func (s *socket) countDrops(p *capture.Packet) {
+	queue := min(p.Receipt.QueueDropped, p.Drops)
+	s.out.Losses.Queue += queue
+	if rest := p.Drops - queue; s.stream || p.ID != 0 {
+		s.out.Losses.Calls += rest
+	} else {
+		s.out.Losses.QueueOrCalls += rest
+	}
+}
+
+// missed counts why a read belongs to no packet in the window although it names one.
+func (s *socket) missed(p *capture.Packet) {
+	switch {
+	case p.ID == 0 || p.ID > s.highest:
+	case s.ambiguous[p.ID]:
+		if p.Got() > 0 {
+			s.unsure++
+		}
+	case s.open[p.ID] != nil: // of another capture
+	default:
+		s.out.Losses.Late++
+		if p.Got() > 0 {
+			s.distant++
+		}
+		if len(s.late) < rememberedIDs {
+			s.late[p.ID] = true
+		}
+	}
+}
+
+// enterRead adds a read that belongs to no packet in the window as an entry of its own.
+func (s *socket) enterRead(p *capture.Packet) {
+	e := &entry{
+		socket: s, id: p.ID, time: p.Time, direction: p.Direction, src: p.Src, dst: p.Dst,
+		verdict: keepAll, delivered: true,
+	}
+	e.seen[capture.ViewUser] = true
+	s.enter(e)
+	e.addPart(p, s.reads, 0, 0, p.Got())
+}
+
+// passOver advances to the packet that was delivered, and marks those before it. dropped
+// are those that the receive queue dropped; e is nil if the delivered packet is unknown.
+func (s *socket) passOver(e *entry, dropped *capture.IDs) {
+	if s.stream || e == nil {
+		return
+	}
+	s.passAfar(e.number, dropped)
+	// A packet that was overtaken may be before unpassed already.
+	for s.unpassed != nil && s.unpassed.number < e.number {
+		s.unpassed.passed = true
+		s.unpassed.dropped = has(dropped, s.unpassed.id) && near(s.unpassed.dst, e.dst)
+		s.unpassed = s.unpassed.next
+	}
+}
