@@ -61,8 +61,8 @@ func (a *analysis) consider(e *entry) {
 
 // choose shows a packet if there is room for one more.
 func (a *analysis) choose(e *entry) {
-	a.chosen++
 	if a.options.Packets >= 0 && len(a.shown) >= a.options.Packets {
+		a.omitted[e.item()]++
 		e.shown = nil
 		return
 	}

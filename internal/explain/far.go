@@ -179,7 +179,7 @@ func (s *socket) settleAfar(f *far) {
 		f.talk.out.Unread.add(f.id, payload)
 	}
 	if f.chosen {
-		s.analysis.chosen++
+		s.analysis.omitted[itemPacket]++
 	}
 }
 

@@ -54,7 +54,7 @@ const (
 func (g *shown) draw() layerMap {
 	m := layerMap{Width: mapWidth}
 	spans := g.spans
-	if g.read {
+	if g.item != itemPacket {
 		spans = g.aloneSpan()
 	}
 	left := mapLeft
@@ -110,7 +110,7 @@ func (m *layerMap) bars(g *shown, scale scale) {
 		}
 		m.bar(p.label(), "user", scale.at(p.from), scale.at(p.from+p.length), p.length)
 	}
-	if len(g.parts) == 0 && g.user && !g.sent {
+	if len(g.parts) == 0 && g.user && g.item != itemSend {
 		m.bar("reads", "nothing", scale.edges[0], scale.edges[0], 0)
 	}
 }

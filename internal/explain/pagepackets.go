@@ -77,7 +77,9 @@ func (e *Explanation) pageGroups() (groups []pageGroup, said string, err error) 
 	items := make(map[*shown]*pageItem, len(e.packets))
 	order := make([]*pageItem, 0, len(e.packets))
 	size, drawn := 0, 0
+	var all tally
 	for _, g := range e.packets {
+		all[g.item]++
 		item := &pageItem{g: g}
 		if item.line, err = render("line", g.pageLine()); err != nil {
 			return nil, "", err
@@ -109,7 +111,7 @@ func (e *Explanation) pageGroups() (groups []pageGroup, said string, err error) 
 		}
 	}
 	if whole < len(order) {
-		said = fmt.Sprintf("There is room for the bytes of %s of %s: --id shows those of others.", digits(uint64(whole)), packetsOf(uint64(len(order))))
+		said = fmt.Sprintf("There is room for the bytes of %s of %s: --id shows those of others.", digits(uint64(whole)), &all)
 	}
 	return groups, said, nil
 }
@@ -200,7 +202,7 @@ func lanePath(counts []uint64, most uint64, base int) string {
 // pageLine is a packet in a line: what its connection has not said, and what became of it.
 func (g *shown) pageLine() pagePacket {
 	p := pagePacket{Name: strings.TrimPrefix(g.name(), "packet "), Warning: g.lost}
-	if said := g.said(); g.read || g.sent {
+	if said := g.said(); g.item != itemPacket {
 		p.Details = append(g.details(!g.talk.further), said[min(1, len(said)-1)])
 		return p
 	}

@@ -41,7 +41,7 @@ func (g *shown) rows(each int) []row {
 			rows = append(rows, g.rest(label, s, max(s.from, len(g.frame))))
 		}
 	}
-	if g.read {
+	if g.item != itemPacket {
 		rows = g.alone(rows, each)
 	}
 	return rows
@@ -154,9 +154,9 @@ func (r *row) ascii() string {
 // name is what a packet is called.
 func (g *shown) name() string {
 	switch {
-	case g.sent:
+	case g.item == itemSend:
 		return "a send"
-	case g.read:
+	case g.item == itemRead:
 		return "a read"
 	case g.id == 0:
 		return "packet without an id"
@@ -208,7 +208,7 @@ func (g *shown) said() []string {
 		if p.length < p.whole {
 			line += fmt.Sprintf(", %s of them from here", digits(uint64(p.length)))
 		}
-		if g.lasted && !g.read {
+		if g.lasted && g.item == itemPacket {
 			line += ", " + later(p.time-g.time)
 		}
 		if p.comment != "" {

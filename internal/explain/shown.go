@@ -31,8 +31,7 @@ type shown struct {
 	fate      string
 	told      bool // fate is known even without a user view
 	user      bool // there is a user view
-	read      bool // not a packet, but a read without one, or a send
-	sent      bool // a send
+	item      item
 	departed  bool // a packet that was sent
 	notes     []string
 	meta      capture.Meta
@@ -137,10 +136,10 @@ func (e *entry) show(fate string) {
 	g.talk, g.lost = e.talk, e.lost
 	g.time, g.lasted = e.time-e.socket.analysis.first, e.socket.out.Timed
 	view := capture.ViewUser
-	switch {
-	case e.sent:
-		view, g.sent = capture.ViewSent, true
-	case e.first != nil:
+	switch g.item = e.item(); g.item {
+	case itemSend:
+		view = capture.ViewSent
+	case itemPacket:
 		view = e.first.View
 	}
 	g.timed = !e.socket.views[view].untimed
@@ -153,7 +152,7 @@ func (e *entry) show(fate string) {
 	case e.protocol != 0:
 		g.what = protocolName(e.protocol)
 	}
-	if g.read = e.first == nil; g.read {
+	if g.item != itemPacket {
 		return
 	}
 	begin := g.offset0
