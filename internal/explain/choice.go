@@ -42,7 +42,7 @@ func (c *Choice) waits() bool { return c.Lost || len(c.Views) > 0 }
 // late tells whether a packet fits, once all is known of it.
 func (c *Choice) late(e *entry, lost bool) bool {
 	seen := func(v capture.View) bool {
-		return e.seen[v] || v == capture.ViewUser && e.reads > 0 || v == capture.ViewSent && e.sent
+		return e.seen[v] || v == capture.ViewUser && (e.reads > 0 || e.peeked) || v == capture.ViewSent && e.sent
 	}
 	return (!c.Lost || lost) && (len(c.Views) == 0 || slices.ContainsFunc(c.Views, seen))
 }

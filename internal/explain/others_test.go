@@ -1,6 +1,7 @@
 package explain
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
@@ -20,9 +21,84 @@ func TestPeek(t *testing.T) {
 	equal(t, "same", s.Comparison.Same, 1)
 	equal(t, "reads", s.Comparison.Reads, 1)
 	equal(t, "differ", s.Comparison.Differ.Packets, 0)
-	all := text(t, e, false)
-	wants(t, all, "1 call looked at bytes")
-	wants(t, all, "user: peeked at (MSG_PEEK), and left in the queue")
+	wants(t, text(t, e, false), "1 call looked at bytes")
+	wants(t, text(t, e, false), `
+  peek 1: recvmsg returned 4 bytes, 1µs later; peeked at (MSG_PEEK), and left in
+  the queue
+  read 1: recvmsg returned 10 bytes, 2µs later
+`)
+	wants(t, text(t, e, false), `
+payload    20 30 31 32 33 34 35 36 37 38 39                    0123456789
+peek 1        30 31 32 33                                      0123
+read 1        30 31 32 33 34 35 36 37 38 39                    0123456789
+`)
+}
+
+// A peek is shown as one, with the bytes that it returned, and nothing of it is said of the reads beside it.
+func TestPeeksShown(t *testing.T) {
+	t.Parallel()
+	peek := func(r *recording, i *capture.Interface, id uint64, payload string) *capture.Packet {
+		p := r.read(i, id, payload)
+		p.Receipt.Peeked = true
+		return p
+	}
+	said := func(r *recording) string {
+		e := r.explain(t)
+		checkPage(t, pageOf(t, e))
+		return text(t, e, false)
+	}
+	r := newRecording()
+	r.segment(1000, header.ACK, "01234")
+	r.segment(1005, header.ACK, "56789")
+	r.read(tcpUser, 1, "01")
+	peek(r, tcpUser, 1, "23456")
+	r.read(tcpUser, 1, "23456")
+	peek(r, tcpUser, 2, "789")
+	peek(r, tcpUser, 2, "other")
+	r.segment(1010, header.ACK|header.FIN, "")
+	peek(r, tcpUser, 3, "").Receipt.End = true
+	all := said(r)
+	for _, part := range []string{
+		"\nread 1        30 31                                            01\npeek 1              32 33 34                                     234\nread 2              32 33 34 ",
+		"\npeek 1        35 36                                            56\nread 2        35 36                                            56\npeek 2              37 38 39                                     789\n\n",
+		"peek 1: recvmsg returned 5 bytes, 3 of them from here, 3µs later;",
+		"peek 3: recvmsg returned 5 bytes, 5µs later;", // bytes of which nobody knows where they are
+		"the end of the stream: userspace peeked at it, and no read of the file is\n  joined to it\n",
+		"peek 4: recvmsg returned 0 bytes,",
+	} {
+		wants(t, all, part)
+	}
+	equal(t, "reads", strings.Count(all, "\n  read 1:")+strings.Count(all, "\n  read 2:"), 3)
+
+	// A peek with an offset (SO_PEEK_OFF), as many as are shown and more, and one that belongs to no packet.
+	r = newRecording()
+	r.datagram("0123456789")
+	peek(r, udpUser, 1, "456789")
+	for range shownPeeks + 2 {
+		peek(r, udpUser, 1, "0")
+	}
+	r.read(udpUser, 1, "0123456789")
+	peek(r, udpUser, 0, "nobody's")
+	e := r.explain(t)
+	all = text(t, e, false)
+	wants(t, all, "\npeek 1                    34 35 36 37 38 39                        456789\n")
+	wants(t, all, "  and 3 peeks more\n")
+	wants(t, all, "\n  read 1: recvmsg returned 10 bytes, 8µs later\n")
+	wants(t, all, "\na peek: udp, received, ")
+	wants(t, all, "\npeek 8      0 6e 6f 62 6f 64 79 27 73                          nobody's\n")
+	equal(t, "peeks", e.only(t).Mapping.Peeks, shownPeeks+4)
+	equal(t, "whole", e.only(t).Mapping.OneToOne, 1)
+	wants(t, pageOf(t, e), `<rect class="bar peek" `)
+	equal(t, "drawn", strings.Count(pageOf(t, e), `<rect class="bar `), 1+shownPeeks+1+1)
+	equal(t, "left out", explained(t, r.file(t), Options{}).leftOut(), "Not shown one by one: 1 packet and 1 unjoined peek.")
+	// What was peeked at is in the user view.
+	r = newRecording()
+	r.datagram("0123456789")
+	peek(r, udpUser, 1, "0")
+	r.datagram("0123456789")
+	e = explained(t, r.file(t), Options{Packets: -1, Choice: Choice{Views: []capture.View{capture.ViewUser}}})
+	equal(t, "in the user view", len(e.packets), 1)
+	wants(t, text(t, e, false), "\n  userspace peeked at it, and no read of the file is joined to it\n")
 }
 
 // A stream joined in the middle begins with bytes without a packet.

@@ -223,8 +223,8 @@ func (g *shown) pageLine() pagePacket {
 		p.Details = append(p.Details, bytesOf(uint64(g.length)))
 	}
 	p.Details = append(p.Details, fate)
-	if g.lasted && len(g.parts) == 1 {
-		p.Details = append(p.Details, later(g.parts[0].time-g.time))
+	if at := slices.IndexFunc(g.parts, func(p part) bool { return !p.peeked }); g.lasted && g.reads() == 1 {
+		p.Details = append(p.Details, later(g.parts[at].time-g.time))
 	}
 	return p
 }

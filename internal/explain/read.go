@@ -13,10 +13,7 @@ func (s *socket) userPacket(p *capture.Packet) {
 		e.verdict = keepAll
 	}
 	if p.Receipt.Peeked {
-		s.out.Mapping.Peeks++
-		if e != nil {
-			e.noteComment(p)
-		}
+		s.peek(e, p)
 		return
 	}
 	s.reads++
@@ -112,6 +109,42 @@ func (s *socket) enterRead(p *capture.Packet) {
 	e.seen[capture.ViewUser] = true
 	s.enter(e)
 	e.addPart(p, s.reads, 0, 0, p.Got())
+}
+
+// peek shows what a call returned and left in the queue. Nothing of it counts as read.
+func (s *socket) peek(e *entry, p *capture.Packet) {
+	s.out.Mapping.Peeks++
+	s.peeks++
+	found := false
+	if s.stream {
+		found = s.peekStream(e, p)
+	} else if e != nil {
+		usual := s.usual
+		from, equal := s.locate(e, p)
+		s.usual = usual
+		e.peekedAt(p, from, 0, p.Got(), equal)
+		found = true
+	}
+	// Of a packet that the window does not have any more there is nothing to show.
+	if found || p.ID != 0 && p.ID <= s.highest {
+		return
+	}
+	lone := &entry{
+		socket: s, id: p.ID, time: p.Time, direction: p.Direction, src: p.Src, dst: p.Dst,
+		verdict: keepAll, delivered: true, peeked: true,
+	}
+	lone.seen[capture.ViewUser] = true
+	s.enter(lone)
+	lone.addPart(p, s.peeks, 0, 0, p.Got())
+}
+
+// peekedAt keeps what a peek returned of a packet. Which of its bytes those are is only said if they are equal.
+func (e *entry) peekedAt(p *capture.Packet, from, peekFrom, length int, equal bool) {
+	e.peeked = true
+	if !equal {
+		length = 0
+	}
+	e.addPart(p, e.socket.peeks, from, peekFrom, length)
 }
 
 // passOver advances to the packet that was delivered, and marks those before it. dropped

@@ -51,6 +51,9 @@ func (g *shown) rows(each int) []row {
 func (g *shown) rest(label string, s span, at int) row {
 	got := 0
 	for _, p := range g.parts {
+		if p.peeked {
+			continue
+		}
 		got += max(min(p.from+p.length, s.to)-max(p.from, at), 0)
 	}
 	more := uint64(s.to - at)
@@ -107,10 +110,13 @@ func (g *shown) alone(rows []row, each int) []row {
 	return rows
 }
 
-// label names the read or send in at most 8 columns.
+// label names the read, peek or send in at most 8 columns.
 func (p *part) label() string {
-	if p.sent {
+	switch {
+	case p.sent:
 		return cutLabel("sent %d", p.read)
+	case p.peeked:
+		return cutLabel("peek %d", p.read)
 	}
 	return cutLabel("read %d", p.read)
 }
@@ -158,6 +164,8 @@ func (g *shown) name() string {
 		return "a send"
 	case g.item == itemRead:
 		return "a read"
+	case g.item == itemPeek:
+		return "a peek"
 	case g.id == 0:
 		return "packet without an id"
 	}
@@ -197,6 +205,9 @@ func (g *shown) said() []string {
 			continue
 		}
 		line := fmt.Sprintf("read %d: ", p.read)
+		if p.peeked {
+			line = fmt.Sprintf("peek %d: ", p.read)
+		}
 		if p.call != "" {
 			line += p.call + " returned "
 		}
@@ -205,7 +216,7 @@ func (g *shown) said() []string {
 		} else {
 			line += bytesOf(uint64(p.whole)) + p.into
 		}
-		if p.length < p.whole {
+		if p.length < p.whole && (p.length > 0 || !p.peeked) {
 			line += fmt.Sprintf(", %s of them from here", digits(uint64(p.length)))
 		}
 		if g.lasted && g.item == itemPacket {
@@ -218,6 +229,9 @@ func (g *shown) said() []string {
 	}
 	if g.omitted > 0 {
 		lines = append(lines, fmt.Sprintf("and %s more", readsOf(uint64(g.omitted))))
+	}
+	if g.morePeeks > 0 {
+		lines = append(lines, fmt.Sprintf("and %s more", peeksOf(uint64(g.morePeeks))))
 	}
 	lines = append(lines, g.notes...)
 	for i := range lines {

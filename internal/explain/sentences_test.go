@@ -143,6 +143,7 @@ var sentences = map[string]string{
 	"The tap lost nothing: of %s that the filter saw %s %s in the file, and the capture filter has left out the rest.": "capture filter",
 	" Not in the file whole: %s of the kernel view.":                                                                   "long, snaplen",
 	"no read of the file is joined to it":                                                                              "client, ends, forgotten, long, nothing read, peeks, queue, views",
+	"userspace peeked at it, and ":                                                                                     "peeks",
 	"no packet of the file is joined to it":                                                                            "same stream twice, before the tap, lost, never filtered, user only, reception",
 	"the filter kept it from this socket: its verdict was 0":                                                           "copies dropped, kernel only, verdicts, own filter, filters, dropped",
 	"userspace gets a message without bytes":                                                                           "messages",

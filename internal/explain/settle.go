@@ -70,17 +70,25 @@ func (e *entry) settle() (fate string, told bool) {
 		out.Undelivered.NotKnown.add(e.id, payload)
 		e.socket.unjoined.add(e.id, payload)
 		e.talk.out.NotKnown.add(e.id, payload)
-		return unread, false
+		return e.unread(), false
 	case e.passed:
 		out.Undelivered.PassedOver.add(e.id, payload)
 		e.socket.unjoined.add(e.id, payload)
 		e.talk.out.Unread.add(e.id, payload)
-		return unread + ", but to later ones; the file does not say why", false
+		return e.unread() + ", but to later ones; the file does not say why", false
 	}
 	out.Undelivered.AtEnd.add(e.id, payload)
 	e.socket.unjoined.add(e.id, payload)
 	e.talk.out.Unread.add(e.id, payload)
-	return unread, false
+	return e.unread(), false
+}
+
+// unread says that no read got a packet, and whether somebody has looked at it.
+func (e *entry) unread() string {
+	if e.peeked {
+		return "userspace peeked at it, and " + unread
+	}
+	return unread
 }
 
 // because is the kernel's reason behind what is known of a packet already.
@@ -179,7 +187,7 @@ func (e *entry) settleControl(payload uint64) (fate string, told bool) {
 		case e.ended:
 			return what + ": userspace gets 0 bytes, which says that the stream has ended", false
 		}
-		return what + ": " + unread, false
+		return what + ": " + e.unread(), false
 	}
 	u.ACK.add(e.id, 0)
 	return "an ACK without payload: userspace sees nothing of it", true

@@ -10,11 +10,12 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// shownBytes limits the bytes shown of each packet, and shownParts the reads shown of one
+// shownBytes limits the bytes shown of each packet, shownParts the reads and shownPeeks the peeks shown of one
 // packet. The rest is only counted.
 const (
 	shownBytes = 256
 	shownParts = 32
+	shownPeeks = 4
 )
 
 // shown is a packet to be shown individually. Offsets are in bytes from the beginning of
@@ -50,7 +51,9 @@ type shown struct {
 	talk     *talk
 	// lost says that it did not come to its end, and missed that a read could have got more of it.
 	lost, missed bool
-	omitted      int // number of further parts
+	omitted      int // number of further reads
+	peeks        int // those of parts that are peeks, and further ones
+	morePeeks    int
 }
 
 // cover is the part of a frame that a view sees.
@@ -70,6 +73,7 @@ type part struct {
 	call     string
 	failed   bool
 	sent     bool  // it was not a read that got it, but a call that sent it, with this number
+	peeked   bool  // or one that only peeked at it, with this number
 	time     int64 // as shown.time
 	comment  string
 	// into is what is known of the buffer, and with what else the message came.
@@ -110,24 +114,34 @@ func (e *entry) note(p *capture.Packet, before int, agrees bool) {
 	}
 }
 
-// addPart keeps what a read got of a packet: length bytes, at offset from in the first
-// view and at offset readFrom in what the read returned.
+// addPart keeps what a read, or a peek, got of a packet: length bytes, at offset from in the first
+// view and at offset readFrom in what the call returned.
 func (e *entry) addPart(p *capture.Packet, read uint64, from, readFrom, length int) {
 	g := e.shown
 	if g == nil {
 		return
 	}
-	if len(g.parts) == shownParts {
+	peeked := p.Receipt.Peeked
+	switch {
+	case peeked && g.peeks == shownPeeks:
+		g.morePeeks++
+		return
+	case peeked:
+		g.peeks++
+	case g.reads() == shownParts:
 		g.omitted++
 		return
 	}
 	data := p.Data[min(readFrom, len(p.Data)):min(readFrom+length, len(p.Data))]
 	g.parts = append(g.parts, part{
 		read: read, from: from, readFrom: readFrom, length: length, whole: p.Got(),
-		data: bytes.Clone(data[:min(len(data), shownBytes)]), call: p.Call, failed: failed(p), sent: e.sent, time: p.Time, comment: remark.Facts(p),
+		data: bytes.Clone(data[:min(len(data), shownBytes)]), call: p.Call, failed: failed(p), sent: e.sent, peeked: peeked, time: p.Time, comment: remark.Facts(p),
 		into: receptionText(&p.Reception),
 	})
 }
+
+// reads is how many of the parts that are shown are no peeks.
+func (g *shown) reads() int { return len(g.parts) - g.peeks }
 
 // show completes a packet once everything is known of it.
 func (e *entry) show(fate string) {
@@ -177,11 +191,11 @@ func (s *socket) tell(g *shown) {
 	case g.told:
 	case !g.user:
 		g.fate = "the file does not tell what userspace got of it"
-	case s.late[g.id] || len(s.late) == rememberedIDs && len(g.parts) == 0:
+	case s.late[g.id] || len(s.late) == rememberedIDs && g.reads() == 0:
 		g.fate = "its read is too far behind it in the file to be followed"
 	case s.ambiguous[g.id]:
 		g.fate = "other packets have its id, so it is not sure whose reads these are"
-		if len(g.parts) == 0 {
+		if g.reads() == 0 {
 			g.fate = "other packets have its id, so it is not sure whether a read got it"
 		}
 	}

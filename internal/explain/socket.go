@@ -31,6 +31,7 @@ type socket struct {
 	highest          uint64 // id
 	entries          uint64
 	reads, sends     uint64
+	peeks            uint64
 	usual            int // offset of the last read's bytes in its packet, from offset 0
 	latencies        histogram
 	lastReached      uint64    // number of the last packet that came to a filter or hook

@@ -6,16 +6,19 @@ type item uint8
 const (
 	itemPacket item = iota
 	itemRead
+	itemPeek
 	itemSend
 	itemCount
 )
 
-var itemWords = [itemCount][2]string{{"packet", "packets"}, {"unjoined read", "unjoined reads"}, {"send", "sends"}}
+var itemWords = [itemCount][2]string{{"packet", "packets"}, {"unjoined read", "unjoined reads"}, {"unjoined peek", "unjoined peeks"}, {"send", "sends"}}
 
 func (e *entry) item() item {
 	switch {
 	case e.sent:
 		return itemSend
+	case e.first == nil && e.peeked:
+		return itemPeek
 	case e.first == nil:
 		return itemRead
 	}
