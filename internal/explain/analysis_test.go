@@ -193,7 +193,9 @@ func TestFilterVerdicts(t *testing.T) {
 	equal(t, "dropped", s.Undelivered.ByFilter.IDs.String(), "1")
 	equal(t, "truncated", s.Undelivered.Trimmed.IDs.String(), "2-3")
 	equal(t, "truncated bytes", s.Undelivered.Trimmed.Bytes, 18)
-	equal(t, "same", s.Comparison.Same, 1)
+	equal(t, "same", s.Comparison.Same, 2)
+	equal(t, "reads", s.Comparison.Reads, 2)
+	equal(t, "of a part", s.Mapping.PartOfPacket, 2)
 	equal(t, "delivered", s.Delivered.IDs.String(), "2-3")
 	// The filter keeps the first bytes of the payload, not the last.
 	equal(t, "place", e.packets[1].parts[0].from, 8)

@@ -233,9 +233,10 @@ func (s *socket) readOneAfar(p *capture.Packet, id uint64) bool {
 		u.Trimmed.add(f.id, uint64(f.could)-kept)
 	}
 	switch m := &s.out.Mapping; {
-	case got >= kept && got > 0:
+	case !s.brought(p):
+	case got >= kept:
 		m.OneToOne++
-	case got > 0:
+	default:
 		m.PartOfPacket++
 	}
 	switch {

@@ -290,7 +290,7 @@ func (s *socket) complete() bool {
 	if w := s.out.Wire; w != nil && w.Stopped.Bytes > 0 || s.strayed > 0 {
 		return false
 	}
-	return s.paired() && s.out.Delivered.Bytes > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{} &&
+	return s.paired() && s.out.Delivered.Packets > 0 && s.out.Comparison.Reads > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{} &&
 		!s.mayLack(capture.ViewKernel) && len(s.undivided[capture.ViewUser]) == 0
 }
 

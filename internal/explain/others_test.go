@@ -2,6 +2,7 @@ package explain
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
@@ -218,4 +219,72 @@ func TestSelectView(t *testing.T) {
 	equal(t, "text", s.finding("select").Text, "A program chose among 4 sockets: socket 0 for packet 2 and socket 2 for packets 1, 6. "+
 		"It left to the kernel's hash: packet 4. It asked for a socket that there is not, so that the kernel's hash took one: packet 5. "+
 		"It had the kernel drop: packet 3. Which socket it chose is not known: packet 7.")
+}
+
+// An empty datagram is a packet that was read like others: it is in all sums.
+func TestEmptyDatagrams(t *testing.T) {
+	t.Parallel()
+	message := messages("unix-dgram", capture.ViewUser)
+	ping := &capture.Interface{Kind: "icmp", View: capture.ViewKernel, Layer: capture.LayerTransport, Description: synthetic}
+	pinged := messages("icmp", capture.ViewUser)
+	for name, tt := range map[string]struct {
+		record            func(r *recording)
+		reads, ends, lone uint64
+		headers           Range
+	}{
+		"all empty": {func(r *recording) {
+			for id := range uint64(3) {
+				r.datagram("")
+				r.read(udpUser, id+1, "")
+			}
+		}, 3, 0, 0, Range{8, 8}},
+		"one of three": {func(r *recording) {
+			for id, text := range []string{"question", "", "last"} {
+				r.datagram(text)
+				r.read(udpUser, uint64(id+1), text)
+			}
+		}, 3, 0, 0, Range{8, 8}},
+		"behind many": {func(r *recording) {
+			for range 20 {
+				r.datagram("")
+			}
+			for id := range uint64(20) {
+				r.read(udpUser, id+1, "")
+			}
+		}, 20, 0, 0, Range{8, 8}},
+		"of a unix socket": {func(r *recording) {
+			r.add(&capture.Packet{Interface: messages("unix-dgram", capture.ViewKernel), ID: 1})
+			r.read(message, 1, "").Protocol = 0
+		}, 1, 0, 0, Range{0, 0}},
+		"without packets, an end and an error": {func(r *recording) {
+			r.read(udpUser, 0, "")
+			r.read(udpUser, 0, "").Receipt.End = true
+			r.read(udpUser, 0, "").Receipt.Errno = syscall.ECONNREFUSED
+		}, 1, 1, 1, Range{-1, -1}},
+		"into no room": {func(r *recording) {
+			r.add(&capture.Packet{Interface: ping, ID: 1, Data: make([]byte, 16), Protocol: header.ProtocolICMP})
+			r.read(pinged, 1, "").Protocol = header.ProtocolICMP
+		}, 1, 0, 0, Range{0, 0}},
+	} {
+		r := newRecording()
+		tt.record(r)
+		e := explained(t, r.file(t), Options{Packets: -1, forget: limits{packets: 10, bytes: 1 << 20, afar: 1000}})
+		s := e.only(t)
+		c, m := &s.Comparison, &s.Mapping
+		equal(t, name+": compared reads", c.Reads, tt.reads)
+		equal(t, name+": and what became of them", c.Same+c.Partial+c.Differ.Packets+c.Unknown, c.Reads)
+		equal(t, name+": reads", m.OneToOne+m.PartOfPacket+m.Ends+m.Errors+tt.lone, m.Reads)
+		equal(t, name+": ends", m.Ends, tt.ends)
+		equal(t, name+": headers", s.Unseen.Headers.Packets, s.Delivered.Packets)
+		if size := s.Unseen.HeaderSize; size != nil {
+			equal(t, name+": header size", *size, tt.headers)
+		}
+		if all := text(t, e, false); name == "one of three" {
+			wants(t, all, "All that userspace got is in the kernel view: 12 bytes in 3 reads,")
+			wants(t, all, "3 reads got one whole packet each.")
+			wants(t, all, "3 reads got 12 bytes;")
+			wants(t, all, "(packets 1-3)")
+		}
+		checkPage(t, pageOf(t, e))
+	}
 }

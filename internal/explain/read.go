@@ -26,15 +26,14 @@ func (s *socket) userPacket(p *capture.Packet) {
 	s.passOver(e, &p.Receipt.DroppedIDs)
 	afar := s.readAfar(p)
 	s.countDrops(p)
-	bytesRead := p.Got()
-	if bytesRead > 0 {
-		s.out.Comparison.Reads++
-		s.out.Comparison.Bytes += uint64(bytesRead)
-	}
+	brought := s.brought(p)
 	switch {
+	case brought:
+		s.out.Comparison.Reads++
+		s.out.Comparison.Bytes += uint64(p.Got())
 	case failed(p):
 		s.out.Mapping.Errors++
-	case bytesRead == 0 && (s.stream || p.Receipt.End):
+	default:
 		s.out.Mapping.Ends++
 	}
 	s.out.Calls.count(p)
@@ -54,7 +53,7 @@ func (s *socket) userPacket(p *capture.Packet) {
 	switch {
 	case known:
 		return
-	case afar && bytesRead > 0:
+	case afar && brought:
 		s.out.Comparison.Unknown++
 		s.distant++
 		return
@@ -62,7 +61,7 @@ func (s *socket) userPacket(p *capture.Packet) {
 		return
 	}
 	s.missed(p)
-	if bytesRead > 0 {
+	if brought {
 		s.out.Comparison.Unknown++
 	}
 	s.enterRead(p)
@@ -85,13 +84,13 @@ func (s *socket) missed(p *capture.Packet) {
 	switch {
 	case p.ID == 0 || p.ID > s.highest:
 	case s.ambiguous[p.ID]:
-		if p.Got() > 0 {
+		if s.brought(p) {
 			s.unsure++
 		}
 	case s.open[p.ID] != nil: // of another capture
 	default:
 		s.out.Losses.Late++
-		if p.Got() > 0 {
+		if s.brought(p) {
 			s.distant++
 		}
 		if len(s.late) < rememberedIDs {
@@ -109,6 +108,12 @@ func (s *socket) enterRead(p *capture.Packet) {
 	e.seen[capture.ViewUser] = true
 	s.enter(e)
 	e.addPart(p, s.reads, 0, 0, p.Got())
+}
+
+// brought tells whether a read returned bytes or an empty message: no error, and not the end of a stream.
+func (s *socket) brought(p *capture.Packet) bool {
+	k, known := capture.KindByName(s.out.Kind)
+	return p.Got() > 0 || !failed(p) && !p.Receipt.End && !(known && k.Stream())
 }
 
 // peek shows what a call returned and left in the queue. Nothing of it counts as read.

@@ -51,12 +51,13 @@ func (e *entry) settle() (fate string, told bool) {
 		out.Undelivered.ByFilter.add(e.id, payload)
 		e.lose(laneDropped)
 		return "the filter kept it from this socket: its verdict was 0" + e.because(), true
-	case e.got > 0 || e.delivered && payload > 0 && !e.socket.stream:
+	case e.got > 0 || e.delivered && e.end > e.gotFrom && !e.socket.stream:
 		return e.settleRead(), false
 	case e.isTCP && e.socket.stream && (payload == 0 || e.repeated):
 		fate, told = e.settleControl(payload)
 		return fate + e.because(), told
 	case e.delivered:
+		e.countHeaders()
 		return "userspace gets a message without bytes", false
 	case e.dropped:
 		out.Undelivered.ByQueue.add(e.id, payload)
@@ -105,14 +106,7 @@ func (e *entry) settleRead() (fate string) {
 	if e.differs {
 		return "userspace gets other bytes"
 	}
-	if size := int64(e.gotFrom - e.offset0); size >= 0 && e.got > 0 {
-		out.Unseen.Headers.add(e.id, uint64(size))
-		if out.Unseen.HeaderSize == nil {
-			out.Unseen.HeaderSize = &Range{size, size}
-		}
-		r := out.Unseen.HeaderSize
-		r.Least, r.Most = min(r.Least, size), max(r.Most, size)
-	}
+	e.countHeaders()
 	if e.tcp.Flags&header.FIN != 0 && e.isTCP && e.socket.stream {
 		e.settleEnd()
 	}
@@ -147,6 +141,19 @@ func (e *entry) settleRead() (fate string) {
 		return fmt.Sprintf("the filter keeps %s of %s, userspace gets %s", digits(uint64(e.verdict)), bytesOf(has), digits(e.got))
 	}
 	return fmt.Sprintf("userspace gets only %s of %s", digits(e.got), bytesOf(could))
+}
+
+// countHeaders counts what precedes the bytes of a packet that userspace got, or would have got if it had any.
+func (e *entry) countHeaders() {
+	u, size := &e.socket.out.Unseen, int64(e.gotFrom-e.offset0)
+	if size < 0 {
+		return
+	}
+	u.Headers.add(e.id, uint64(size))
+	if u.HeaderSize == nil {
+		u.HeaderSize = &Range{size, size}
+	}
+	u.HeaderSize.Least, u.HeaderSize.Most = min(u.HeaderSize.Least, size), max(u.HeaderSize.Most, size)
 }
 
 // settleEnd counts a segment that ends a stream.
