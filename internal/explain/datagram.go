@@ -63,10 +63,10 @@ func overlap(packet []byte, from int, read []byte) int {
 }
 
 // place is where the bytes begin that a socket of this kind hands to userspace, in the first view of a packet: at offset 0,
-// but for those that take the transport header off.
+// if that is known, but for those that take the transport header off.
 func (s *socket) place(e *entry) int {
 	k, known := capture.KindByName(s.out.Kind)
-	if !known {
+	if !known || !e.seen[capture.ViewKernel] {
 		return e.payload
 	}
 	switch k.Protocol() {
@@ -75,6 +75,9 @@ func (s *socket) place(e *entry) int {
 	}
 	return e.offset0
 }
+
+// could is how many bytes of a packet userspace can get.
+func (e *entry) could() int { return max(e.end-e.socket.place(e), 0) }
 
 // locate finds the offset in a packet at which the bytes of a read begin, and tells
 // whether they are equal as far as both are known.

@@ -12,7 +12,7 @@ type far struct {
 	entry        *entry
 	id, number   uint64
 	time         int64
-	kept, could  uint32 // bytes of its payload that the filter has kept, and all of them
+	kept, could  uint32 // bytes that the filter has kept of those that userspace can get, and all of those
 	talk         *talk
 	chosen       bool // it would be shown if it were lost and there were room
 	read         bool
@@ -81,13 +81,13 @@ func (s *socket) putAfar(e *entry) {
 	for s.afar.len() > 0 && !s.stream && s.afar.at(s.afar.beginning()).done() {
 		s.giveUp() // the first to come are the first to be read
 	}
-	could := max(e.end-e.payload, 0)
+	could := e.could()
 	f := far{
 		id: e.id, number: e.number, time: e.time, talk: e.talk, passed: e.passed,
 		could: uint32(could), kept: uint32(could),
 	}
 	if e.verdict > 0 {
-		f.kept = uint32(min(max(e.offset0+e.verdict-e.payload, 0), could))
+		f.kept = uint32(min(max(e.offset0+e.verdict-s.place(e), 0), could))
 	}
 	choice := &a.options.Choice
 	switch {

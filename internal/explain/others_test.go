@@ -288,3 +288,30 @@ func TestEmptyDatagrams(t *testing.T) {
 		checkPage(t, pageOf(t, e))
 	}
 }
+
+// What a ping or raw socket takes and gives has headers in it, and the figures of one thing are of the same bytes.
+func TestHeadersOfProcess(t *testing.T) {
+	t.Parallel()
+	e := scenes["ping"](t)
+	s := e.only(t)
+	equal(t, "taken", s.Sent.Bytes, 19)
+	equal(t, "payload", s.Cgroup.Payload.Bytes, 11)
+	wants(t, s.finding("sent").Text, "19 bytes in 1 call (sendto), with the headers that the process made itself.")
+	wants(t, s.finding("cgroup").Text, "Sent were 11 bytes of payload behind all headers (packet 1).")
+	// In or beyond the window: read whole, in part, and not.
+	for _, window := range []int{100, 1} {
+		r := newRecording()
+		kernel := &capture.Interface{Kind: "icmp", View: capture.ViewKernel, Layer: capture.LayerTransport, Description: synthetic}
+		for id := range uint64(3) {
+			r.add(&capture.Packet{Interface: kernel, ID: id + 1, Data: make([]byte, 19), Protocol: header.ProtocolICMP})
+		}
+		r.read(messages("icmp", capture.ViewUser), 1, string(make([]byte, 19))).Protocol = header.ProtocolICMP
+		r.read(messages("icmp", capture.ViewUser), 2, string(make([]byte, 15))).Protocol = header.ProtocolICMP
+		s := explained(t, r.file(t), Options{forget: limits{packets: window, bytes: 1 << 20, afar: 100}}).only(t)
+		equal(t, "read", s.Delivered.Bytes, 34)
+		equal(t, "not read", s.Undelivered.AtEnd.Bytes, 19)
+		equal(t, "in part", s.Undelivered.InPart.Bytes, 4)
+		equal(t, "whole", s.Mapping.OneToOne, 1)
+		equal(t, "a part", s.Mapping.PartOfPacket, 1)
+	}
+}

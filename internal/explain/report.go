@@ -84,7 +84,7 @@ type Socket struct {
 	// Unseen is what userspace never gets even if everything works.
 	Unseen Unseen `json:"unseen"`
 	// Undelivered is what userspace could have got and, according to the file, did not.
-	// Bytes counts payload. Without a user view the file shows only what the filter
+	// Bytes counts that: payload, and where sockets hand out headers as well, with those. Without a user view the file shows only what the filter
 	// and the kernel dropped.
 	Undelivered Undelivered `json:"undelivered"`
 	// Comparison tells whether both views hold the same bytes.

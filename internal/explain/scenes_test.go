@@ -3,6 +3,7 @@ package explain
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -95,6 +96,25 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.hooked(capture.Outbound, answer)
 		r.freed(capture.Outbound, answer, "QDISC_DROP")
 		r.freed(capture.Outbound, r.unseen(r.segment(5006, header.ACK, "more")), "NETFILTER_DROP")
+		return r.explain(t)
+	},
+	// A ping socket's calls take the ICMP header as well, which is no payload.
+	"ping": func(t testing.TB) *Explanation {
+		r := newRecording()
+		kernel := &capture.Interface{Kind: "icmp", View: capture.ViewKernel, Layer: capture.LayerTransport, Description: synthetic}
+		message := "\x00\x00\x00\x00\x00\x07\x00\x010123456789\n"
+		r.send(messages("icmp", capture.ViewSent), "sendto", message)
+		for i, on := range []*capture.Interface{hooks("icmp"), kernel} {
+			p := r.add(&capture.Packet{Interface: on, ID: uint64(i + 1), Data: []byte(message), Protocol: header.ProtocolICMP})
+			if on.View == capture.ViewCgroup {
+				head := ipv4Header(20 + len(message))
+				head[9] = header.ProtocolICMP
+				p.Data, p.Direction, p.Src, p.Dst = append(head, message...), capture.Outbound, server, client
+				p.Len = len(p.Data)
+			}
+			p.Src, p.Dst = netip.AddrPortFrom(p.Src.Addr(), 0), netip.AddrPortFrom(p.Dst.Addr(), 0)
+		}
+		r.read(messages("icmp", capture.ViewUser), 2, message).Protocol = header.ProtocolICMP
 		return r.explain(t)
 	},
 	"hooks only": func(t testing.TB) *Explanation {
@@ -588,4 +608,9 @@ var messageInterfaces sync.Map
 // ipv4Header is one for a UDP datagram.
 func ipv4Header(length int) []byte {
 	return []byte{0x45, 0, 0, byte(length), 0, 0, 0x40, 0, 0x40, header.ProtocolUDP, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1}
+}
+
+// hooks is the cgroup view of a kind.
+func hooks(kind string) *capture.Interface {
+	return &capture.Interface{Kind: kind, View: capture.ViewCgroup, Layer: capture.LayerNetwork}
 }

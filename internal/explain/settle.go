@@ -45,7 +45,7 @@ func (e *entry) settle() (fate string, told bool) {
 	if e.delivered {
 		out.Delivered.add(e.id, e.got)
 	}
-	payload := uint64(max(e.end-e.payload, 0))
+	payload := uint64(e.could())
 	switch {
 	case e.verdict == 0:
 		out.Undelivered.ByFilter.add(e.id, payload)
