@@ -15,7 +15,7 @@ type Choice struct {
 	// Peers are addresses of which a packet comes from one or goes to one. Port 0 is any.
 	Peers []netip.AddrPort
 	// Lost are packets that userspace could have got, and did not, or not whole: also those that a
-	// firewall or the kernel stopped before.
+	// firewall or the kernel stopped before. Where the file does not tell what userspace got, only those are lost.
 	Lost bool
 	// Views are those of which a packet must be in one.
 	Views []capture.View
@@ -72,9 +72,14 @@ func (a *analysis) choose(e *entry) {
 	a.shown = append(a.shown, e)
 }
 
-// lost is how many packets userspace could have got, and did not.
-func (u *Undelivered) lost() (n uint64) {
-	for _, c := range []Count{u.ByFilter, u.ByQueue, u.ByKernel, u.PassedOver, u.AtEnd, u.NotKnown, u.Trimmed, u.ByBuffer, u.InPart} {
+// lost is how many packets userspace could have got, and did not. Without a user view of them that is only
+// known of those that somebody before it has dropped.
+func (u *Undelivered) lost(user bool) (n uint64) {
+	known := []Count{u.ByFilter, u.ByKernel}
+	if user {
+		known = append(known, u.ByQueue, u.PassedOver, u.AtEnd, u.NotKnown, u.Trimmed, u.ByBuffer, u.InPart)
+	}
+	for _, c := range known {
 		n += c.Packets
 	}
 	return n
@@ -82,7 +87,7 @@ func (u *Undelivered) lost() (n uint64) {
 
 // lost is how many packets the socket's process has lost, wherever that was.
 func (s *socket) lost() uint64 {
-	n := s.out.Undelivered.lost() + s.strayed
+	n := s.out.Undelivered.lost(s.user()) + s.strayed
 	if s.out.Wire != nil {
 		n += s.out.Wire.Stopped.Packets
 	}

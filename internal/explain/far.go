@@ -64,7 +64,7 @@ func (a *afar) pop() far {
 // waits tells whether a read may come for a packet that leaves the window, and is certain to be its.
 func (s *socket) waits(e *entry) bool {
 	switch {
-	case s.analysis.ended != 0 || e.id == 0 || s.ambiguous[e.id] || s.twins.apart.Packets > 0:
+	case e.unfollowed() || s.analysis.ended != 0 || e.id == 0 || s.ambiguous[e.id] || s.twins.apart.Packets > 0:
 		return false
 	case e.sent || e.first == nil || e.dropAlone() || e.departed || e.chosenOnly() || e.onWireOnly() || e.alone():
 		return false

@@ -315,3 +315,45 @@ func TestHeadersOfProcess(t *testing.T) {
 		equal(t, "a part", s.Mapping.PartOfPacket, 1)
 	}
 }
+
+// Of packets of which nobody knows whether they were read nothing is said to be unread, and none is lost unless
+// something before the reader has dropped or truncated it.
+func TestNotFollowed(t *testing.T) {
+	t.Parallel()
+	for _, beside := range []bool{true, false} {
+		for _, window := range []int{100, 1} {
+			o := Options{Packets: -1, forget: limits{packets: window, bytes: 1 << 20, afar: 100}}
+			file := wrapped(beside).file(t)
+			e := explained(t, file, o)
+			s, u := e.only(t), &e.only(t).Undelivered
+			equal(t, "unread", u.AtEnd.Packets+u.PassedOver.Packets+s.Connections[0].Unread.Packets, 0)
+			equal(t, "not known", u.NotKnown.Packets, map[bool]uint64{true: 3}[beside])
+			equal(t, "dropped", u.ByFilter.IDs.String(), "2")
+			if all := text(t, e, false); strings.Contains(all, "joined") || strings.Contains(all, "All payload") {
+				t.Errorf("reads that nobody followed:\n%s", all)
+			}
+			// Of the one that the filter has dropped it is known that no read got it.
+			equal(t, "bars of no reads", strings.Count(pageOf(t, e), ">reads<"), map[bool]int{true: 1}[beside])
+			o.Choice.Lost = true
+			var lost IDs
+			e = explained(t, file, o)
+			for _, g := range e.packets {
+				lost.add(g.id)
+			}
+			equal(t, "lost", lost.String(), "2-3")
+			equal(t, "and more", e.omitted.total(), 0)
+			o.Packets = 0
+			equal(t, "left out", explained(t, file, o).leftOut(), "Not shown one by one: 2 packets.")
+		}
+	}
+	// So it is without a user view at all.
+	r := newRecording()
+	r.datagram("whole")
+	r.datagram("truncated").Verdict = capture.Verdict{Keep: 12, Of: 17}
+	r.segment(1000, header.ACK, "")
+	r.packets[2].Verdict = capture.Verdict{Keep: 19, Of: 20} // a part of the header, which nobody gets anyway
+	e := explained(t, r.file(t), Options{Packets: -1, Choice: Choice{Lost: true}})
+	equal(t, "lost", len(e.packets), 1)
+	equal(t, "which", e.packets[0].id, 2)
+	wants(t, text(t, e, false), "\n  the file does not tell what userspace got of it\n")
+}

@@ -117,6 +117,9 @@ var scenes = map[string]func(testing.TB) *Explanation{
 		r.read(messages("icmp", capture.ViewUser), 2, message).Protocol = header.ProtocolICMP
 		return r.explain(t)
 	},
+	// tcpdump's socket, whose filter runs inside the tap: nobody follows what it reads. Beside it a packet socket of our own.
+	"not followed":  func(t testing.TB) *Explanation { return wrapped(true).explain(t) },
+	"none followed": func(t testing.TB) *Explanation { return wrapped(false).explain(t) },
 	"hooks only": func(t testing.TB) *Explanation {
 		r := newRecording()
 		p := r.segment(1000, header.ACK, "question")
@@ -613,4 +616,29 @@ func ipv4Header(length int) []byte {
 // hooks is the cgroup view of a kind.
 func hooks(kind string) *capture.Interface {
 	return &capture.Interface{Kind: kind, View: capture.ViewCgroup, Layer: capture.LayerNetwork}
+}
+
+// wrapped is what a packet socket of another process got, of which the filter drops the second frame and truncates the
+// third; with a socket of our own beside it that reads.
+func wrapped(beside bool) *recording {
+	r := newRecording()
+	kernel := &capture.Interface{
+		Kind: "packet", View: capture.ViewKernel, Layer: capture.LayerLink,
+		Description: "frames as the socket filter sees them, from offset 0; process 12 (tcpdump), descriptor 3, without an address",
+	}
+	own := &capture.Interface{Kind: "packet", View: capture.ViewKernel, Layer: capture.LayerLink}
+	frame := func(on *capture.Interface, payload string) *capture.Packet {
+		d := r.unseen(r.datagram(payload))
+		data := append(append(append(make([]byte, 12), 8, 0), ipv4Header(20+len(d.Data))...), d.Data...)
+		return r.add(&capture.Packet{Interface: on, ID: d.ID, Data: data, Protocol: header.ProtocolUDP})
+	}
+	frame(kernel, "not followed")
+	frame(kernel, "dropped").Verdict.Dropped = true
+	frame(kernel, "truncated").Verdict = capture.Verdict{Keep: 44, Of: 51}
+	if beside {
+		p := frame(own, "read")
+		r.read(messages("packet", capture.ViewUser), p.ID, string(p.Data)).Protocol = 0
+	}
+	frame(kernel, "not followed")
+	return r
 }

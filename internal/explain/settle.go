@@ -46,6 +46,9 @@ func (e *entry) settle() (fate string, told bool) {
 		out.Delivered.add(e.id, e.got)
 	}
 	payload := uint64(e.could())
+	if e.unfollowed() && e.verdict != 0 {
+		return e.settleUnfollowed(payload), true
+	}
 	switch {
 	case e.verdict == 0:
 		out.Undelivered.ByFilter.add(e.id, payload)
@@ -90,6 +93,31 @@ func (e *entry) unread() string {
 		return "userspace peeked at it, and " + unread
 	}
 	return unread
+}
+
+// unknownRead is the fate of a packet of which the file does not tell whether it was read.
+const unknownRead = "the file does not tell what userspace got of it"
+
+// unfollowed tells whether a packet came to a socket of another process whose reads are not followed, whatever is known
+// of other sockets of its kind.
+func (e *entry) unfollowed() bool {
+	k, known := capture.KindByName(e.socket.out.Kind)
+	return known && !k.ReadsFollowed() && e.first != nil && e.first.Process != "" && !e.delivered
+}
+
+// settleUnfollowed counts a packet of which it is not known whether it was read.
+func (e *entry) settleUnfollowed(could uint64) (fate string) {
+	e.socket.unfollowed.add(e.id, could)
+	if e.reason != "" {
+		e.lose(laneDropped)
+		return "the kernel dropped it: " + e.reason
+	}
+	return unknownRead
+}
+
+// trimmed tells whether the filter has kept only a part of what userspace could have got of a packet.
+func (e *entry) trimmed() bool {
+	return e.verdict > 0 && e.could() > 0 && !e.repeated && e.offset0+e.verdict < e.end
 }
 
 // because is the kernel's reason behind what is known of a packet already.

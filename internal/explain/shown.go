@@ -185,12 +185,12 @@ func (e *entry) show(fate string) {
 
 // tell completes a packet once everything is known of its socket.
 func (s *socket) tell(g *shown) {
-	g.user = s.user() && !g.departed
+	g.user = s.user() && !g.departed && g.fate != unknownRead
 	g.lost = g.lost || g.user && g.missed
 	switch {
 	case g.told:
 	case !g.user:
-		g.fate = "the file does not tell what userspace got of it"
+		g.fate = unknownRead
 	case s.late[g.id] || len(s.late) == rememberedIDs && g.reads() == 0:
 		g.fate = "its read is too far behind it in the file to be followed"
 	case s.ambiguous[g.id]:

@@ -40,8 +40,8 @@ type socket struct {
 	// certain whose they are.
 	twins     twins
 	ambiguous map[uint64]bool
-	// unjoined are the packets of PassedOver and AtEnd.
-	unjoined Count
+	// unjoined are the packets of PassedOver and AtEnd, unfollowed those of sockets whose reads are not followed.
+	unjoined, unfollowed Count
 	// late are the packets that had left the window when their reads came.
 	late map[uint64]bool
 	// unsure counts the reads that were compared with nothing because several packets have
@@ -160,7 +160,7 @@ func (s *socket) conclude(e *entry) {
 		e.lose(laneDropped)
 	}
 	if choice := &s.analysis.options.Choice; e.shown != nil && choice.waits() {
-		if choice.late(e, s.lost() > before) {
+		if choice.late(e, s.lost() > before || e.trimmed()) {
 			s.analysis.choose(e)
 		} else {
 			e.shown = nil
@@ -220,6 +220,9 @@ func (s *socket) setApart() {
 	u := &s.out.Undelivered
 	if s.user() && !s.paired() {
 		u.NotKnown, u.PassedOver, u.AtEnd = s.unjoined, Count{}, Count{}
+	}
+	if unfollowed := s.unfollowed; s.user() {
+		unfollowed.moveTo(&u.NotKnown)
 	}
 }
 
