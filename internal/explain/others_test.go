@@ -90,6 +90,8 @@ func TestPeeksShown(t *testing.T) {
 	equal(t, "peeks", e.only(t).Mapping.Peeks, shownPeeks+4)
 	equal(t, "whole", e.only(t).Mapping.OneToOne, 1)
 	wants(t, pageOf(t, e), `<rect class="bar peek" `)
+	wants(t, pageOf(t, e), `<div class="user peek"><i>peek 1</i>`)
+	wants(t, pageOf(t, e), "what it only looks at (MSG_PEEK)")
 	equal(t, "drawn", strings.Count(pageOf(t, e), `<rect class="bar `), 1+shownPeeks+1+1)
 	equal(t, "left out", explained(t, r.file(t), Options{}).leftOut(), "Not shown one by one: 1 packet and 1 unjoined peek.")
 	// What was peeked at is in the user view.

@@ -233,7 +233,10 @@ func (g *shown) page() pagePacket {
 	p := pagePacket{Name: g.name(), Details: g.details(!g.talk.further), Said: g.said(), Map: g.draw(), Warning: g.lost}
 	for _, r := range g.rows(rowBytes) {
 		row := pageRow{Class: r.class.String(), Label: r.label, Place: r.place, Hex: r.hex(), ASCII: r.ascii(), Remark: r.remark}
-		if r.user {
+		switch {
+		case r.peek:
+			row.Class = "user peek"
+		case r.user:
 			row.Class = "user"
 		}
 		p.Rows = append(p.Rows, row)

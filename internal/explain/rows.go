@@ -18,6 +18,7 @@ type row struct {
 	data  []byte
 	class class
 	user  bool
+	peek  bool // what userspace only looked at
 	// remark is shown instead of bytes.
 	remark string
 }
@@ -84,7 +85,7 @@ func (g *shown) userRows(rows []row, from, to int) []row {
 		if low < high {
 			rows = append(rows, row{
 				label: p.label(), start: low - from, data: p.data[low-p.from : high-p.from],
-				class: classPayload, user: true,
+				class: classPayload, user: true, peek: p.peeked,
 			})
 		}
 	}
@@ -99,7 +100,7 @@ func (g *shown) alone(rows []row, each int) []row {
 		for at := 0; at < len(p.data); at += each {
 			rows = append(rows, row{
 				label: label, place: fmt.Sprint(at), data: p.data[at:min(at+each, len(p.data))],
-				class: classPayload, user: true,
+				class: classPayload, user: true, peek: p.peeked,
 			})
 			label = ""
 		}
