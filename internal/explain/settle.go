@@ -45,46 +45,50 @@ func (e *entry) settle() (fate string, told bool) {
 	if e.delivered {
 		out.Delivered.add(e.id, e.got)
 	}
-	payload := uint64(e.could())
-	if e.unfollowed() && e.verdict != 0 {
-		return e.settleUnfollowed(payload), true
-	}
+	could := uint64(e.could())
 	switch {
 	case e.verdict == 0:
-		out.Undelivered.ByFilter.add(e.id, payload)
+		out.Undelivered.ByFilter.add(e.id, could)
 		e.lose(laneDropped)
 		return "the filter kept it from this socket: its verdict was 0" + e.because(), true
 	case e.got > 0 || e.delivered && e.end > e.gotFrom && !e.socket.stream:
 		return e.settleRead(), false
-	case e.isTCP && e.socket.stream && (payload == 0 || e.repeated):
-		fate, told = e.settleControl(payload)
+	case e.isTCP && e.socket.stream && (could == 0 || e.repeated):
+		fate, told = e.settleControl(could)
 		return fate + e.because(), told
 	case e.delivered:
 		e.countHeaders()
 		return "userspace gets a message without bytes", false
 	case e.dropped:
-		out.Undelivered.ByQueue.add(e.id, payload)
+		out.Undelivered.ByQueue.add(e.id, could)
 		e.lose(laneDropped)
 		return "the receive queue was full and dropped it" + e.because(), e.reason != ""
 	case e.reason != "":
-		out.Undelivered.ByKernel.add(e.id, payload)
+		out.Undelivered.ByKernel.add(e.id, could)
 		e.lose(laneDropped)
 		return "the kernel dropped it: " + e.reason, true
-	case e.givenUp:
-		out.Undelivered.NotKnown.add(e.id, payload)
-		e.socket.unjoined.add(e.id, payload)
-		e.talk.out.NotKnown.add(e.id, payload)
-		return e.unread(), false
-	case e.passed:
-		out.Undelivered.PassedOver.add(e.id, payload)
-		e.socket.unjoined.add(e.id, payload)
-		e.talk.out.Unread.add(e.id, payload)
-		return e.unread() + ", but to later ones; the file does not say why", false
+	case e.unfollowed():
+		e.socket.unfollowed.add(e.id, could)
+		return unknownRead, true
 	}
-	out.Undelivered.AtEnd.add(e.id, payload)
-	e.socket.unjoined.add(e.id, payload)
-	e.talk.out.Unread.add(e.id, payload)
-	return e.unread(), false
+	return e.settleUnread(could), false
+}
+
+// settleUnread counts a packet that could have been read, and to which no read is joined.
+func (e *entry) settleUnread(could uint64) (fate string) {
+	u, ofTalk := &e.socket.out.Undelivered, &e.talk.out.Unread
+	at, fate := &u.AtEnd, e.unread()
+	switch {
+	case e.givenUp:
+		at, ofTalk = &u.NotKnown, &e.talk.out.NotKnown
+	case e.passed:
+		at = &u.PassedOver
+		fate += ", but to later ones; the file does not say why"
+	}
+	at.add(e.id, could)
+	ofTalk.add(e.id, could)
+	e.socket.unjoined.add(e.id, could)
+	return fate
 }
 
 // unread says that no read got a packet, and whether somebody has looked at it.
@@ -103,16 +107,6 @@ const unknownRead = "the file does not tell what userspace got of it"
 func (e *entry) unfollowed() bool {
 	k, known := capture.KindByName(e.socket.out.Kind)
 	return known && !k.ReadsFollowed() && e.first != nil && e.first.Process != "" && !e.delivered
-}
-
-// settleUnfollowed counts a packet of which it is not known whether it was read.
-func (e *entry) settleUnfollowed(could uint64) (fate string) {
-	e.socket.unfollowed.add(e.id, could)
-	if e.reason != "" {
-		e.lose(laneDropped)
-		return "the kernel dropped it: " + e.reason
-	}
-	return unknownRead
 }
 
 // trimmed tells whether the filter has kept only a part of what userspace could have got of a packet.
