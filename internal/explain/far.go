@@ -178,7 +178,7 @@ func (s *socket) settleAfar(f *far) {
 		s.unjoined.add(f.id, payload)
 		f.talk.out.Unread.add(f.id, payload)
 	}
-	if f.chosen {
+	if f.chosen && (s.user() || f.kept < f.could) {
 		s.analysis.omitted[itemPacket]++
 	}
 }

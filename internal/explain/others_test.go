@@ -354,8 +354,13 @@ func TestNotFollowed(t *testing.T) {
 	r.datagram("truncated").Verdict = capture.Verdict{Keep: 12, Of: 17}
 	r.segment(1000, header.ACK, "")
 	r.packets[2].Verdict = capture.Verdict{Keep: 19, Of: 20} // a part of the header, which nobody gets anyway
+	for range 10 {
+		r.datagram("whole")
+	}
 	e := explained(t, r.file(t), Options{Packets: -1, Choice: Choice{Lost: true}})
 	equal(t, "lost", len(e.packets), 1)
 	equal(t, "which", e.packets[0].id, 2)
 	wants(t, text(t, e, false), "\n  the file does not tell what userspace got of it\n")
+	e = explained(t, r.file(t), Options{Packets: -1, Choice: Choice{Lost: true}, forget: limits{packets: 1, bytes: 1 << 20, afar: 100}})
+	equal(t, "lost of many", uint64(len(e.packets))+e.omitted.total(), 1)
 }
