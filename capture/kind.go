@@ -126,8 +126,8 @@ func (k *Kind) countsFiltered() bool {
 // may send it again, which runs the filter again.
 func (k *Kind) blocksSender() bool { return k.domain == unix.AF_UNIX || k.domain == unix.AF_NETLINK }
 
-// readsFollowed tells whether the reads of other processes are followed on such a socket.
-func (k *Kind) readsFollowed() bool {
+// ReadsFollowed tells whether the user view has what other processes read from such sockets of theirs.
+func (k *Kind) ReadsFollowed() bool {
 	return k.domain == unix.AF_INET || k.domain == unix.AF_INET6 || k.domain == unix.AF_UNIX
 }
 

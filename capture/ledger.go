@@ -499,7 +499,7 @@ func (g *ledger) accounts(counts Counts) []*Account {
 	all := make([]*Account, len(g.outlets))
 	heir := g.heir()
 	_, ours := c.origin.(*own)
-	counted := func(p *outlet) bool { return !p.kind.stream && (ours || p.kind.readsFollowed()) }
+	counted := func(p *outlet) bool { return !p.kind.stream && (ours || p.kind.ReadsFollowed()) }
 	// Whose the packets without a record are, is only known where more has become of them than was recorded.
 	rest := missed - min(missed, filtered) // of which the heir has the filtered ones
 	shares := make([]uint64, len(g.outlets))

@@ -260,7 +260,7 @@ func (r *roster) newRoute(kind *Kind, at *outlet) *route {
 
 func (r *roster) newOutlet(kind *Kind, whose owner) *outlet {
 	views := r.views
-	if !kind.readsFollowed() {
+	if !kind.ReadsFollowed() {
 		views = slices.DeleteFunc(slices.Clone(views), func(v View) bool { return v == ViewUser })
 	}
 	at := newOutlet(kind, views, r.decodeAs, r.clockError)
@@ -368,7 +368,7 @@ func (r *roster) recorded(cookie uint64) {
 func (r *roster) leavesReads() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.ContainsFunc(r.outlets, func(at *outlet) bool { return !at.kind.readsFollowed() && !at.unseen })
+	return slices.ContainsFunc(r.outlets, func(at *outlet) bool { return !at.kind.ReadsFollowed() && !at.unseen })
 }
 
 // list adds the description of a socket for Sockets.

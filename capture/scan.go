@@ -321,7 +321,7 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 	if tap && fresh && taken {
 		s.live.roster.recorded(info.cookie)
 	}
-	if fresh && !asked && (taken || info.kind().readsFollowed()) {
+	if fresh && !asked && (taken || info.kind().ReadsFollowed()) {
 		s.live.roster.list(fmt.Sprintf("%s %s (descriptor %d)", info.kind().Name, info, fd))
 	}
 	if fresh && !tap && s.live.collector.filters != nil && !s.live.running.Load() {

@@ -54,16 +54,12 @@ var defaultLimits = limits{packets: 1 << 16, bytes: 32 << 20, afar: 1 << 20}
 type Explanation struct {
 	// Report has the findings.
 	Report Report
-	// packets are those to show individually, and omitted is the number of the others.
+	// packets are those to show individually, and omitted counts the others.
 	packets []*shown
-	omitted uint64
+	omitted tally
 	// groups are the connections with those packets, and left says which connections are not among them.
 	groups []*group
 	left   string
-	// lone says that they include reads without a packet.
-	lone bool
-	// sends says that they include calls that sent something.
-	sends bool
 }
 
 // ErrForeign is the error for a file that has packets, but no interface that is a view of
@@ -105,7 +101,7 @@ func Read(source Source, o Options) (*Explanation, error) {
 		a.report.CutOff = &CutOff{Offset: at.Offset, Rest: at.Rest}
 	}
 	a.finish(section, statistics, err)
-	e := &Explanation{packets: a.explained(), omitted: a.chosen - uint64(len(a.shown)), lone: a.lone > 0, sends: a.sends > 0}
+	e := &Explanation{packets: a.explained(), omitted: a.omitted}
 	groups, left := a.grouped(e.packets)
 	e.Report, e.groups, e.left = a.report, groups, leftTalks(left)
 	return e, err
@@ -124,11 +120,9 @@ type analysis struct {
 	whole      int // those of them that are kept whole, and their bytes
 	wholeBytes int
 	shown      []*entry
-	chosen     uint64 // distinct packets so far that fit the choice
-	lone       uint64 // those that are reads without a packet
-	sends      uint64 // those that are calls that sent something
-	talks      int    // connections so far
-	first      int64  // earliest time, in nanoseconds since the epoch
+	omitted    tally // what fits the choice so far and is not shown
+	talks      int   // connections so far
+	first      int64 // earliest time, in nanoseconds since the epoch
 	last       int64
 	// ended is when the capture ended, as far as the file tells; 0 while it is read.
 	ended int64
@@ -226,12 +220,6 @@ func (a *analysis) foreign(name string) {
 
 // enter adds a new packet.
 func (a *analysis) enter(e *entry) {
-	switch {
-	case e.sent:
-		a.sends++
-	case e.first == nil:
-		a.lone++
-	}
 	e.belongs()
 	a.consider(e)
 	a.window.add(e)

@@ -12,7 +12,7 @@ type Cgroup struct {
 	// Received and Sent count the packets by direction.
 	Received uint64 `json:"received"`
 	Sent     uint64 `json:"sent"`
-	// Payload are the packets that brought payload to the peer, and Bytes of it. Of TCP,
+	// Payload are the packets that brought payload to the peer, and Bytes of it, behind all headers. Of TCP,
 	// Handshake, ACK, FIN and RST are the others that were sent.
 	Payload   Count `json:"sent_payload"`
 	Handshake Count `json:"sent_handshake"`
@@ -120,7 +120,11 @@ func (s *socket) sayCgroup() Finding {
 	}
 	say(c.Handshake, "the handshake")
 	say(c.ACK, "ACKs without payload")
-	say(c.Payload, bytesOf(c.Payload.Bytes)+" of payload")
+	payload := bytesOf(c.Payload.Bytes) + " of payload"
+	if s.makesHeaders() {
+		payload += " behind all headers"
+	}
+	say(c.Payload, payload)
 	say(c.FIN, "the FIN")
 	say(c.RST, "the reset")
 	if len(words) > 0 {

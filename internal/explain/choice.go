@@ -15,7 +15,7 @@ type Choice struct {
 	// Peers are addresses of which a packet comes from one or goes to one. Port 0 is any.
 	Peers []netip.AddrPort
 	// Lost are packets that userspace could have got, and did not, or not whole: also those that a
-	// firewall or the kernel stopped before.
+	// firewall or the kernel stopped before. Where the file does not tell what userspace got, only those are lost.
 	Lost bool
 	// Views are those of which a packet must be in one.
 	Views []capture.View
@@ -42,7 +42,7 @@ func (c *Choice) waits() bool { return c.Lost || len(c.Views) > 0 }
 // late tells whether a packet fits, once all is known of it.
 func (c *Choice) late(e *entry, lost bool) bool {
 	seen := func(v capture.View) bool {
-		return e.seen[v] || v == capture.ViewUser && e.reads > 0 || v == capture.ViewSent && e.sent
+		return e.seen[v] || v == capture.ViewUser && (e.reads > 0 || e.peeked) || v == capture.ViewSent && e.sent
 	}
 	return (!c.Lost || lost) && (len(c.Views) == 0 || slices.ContainsFunc(c.Views, seen))
 }
@@ -61,8 +61,8 @@ func (a *analysis) consider(e *entry) {
 
 // choose shows a packet if there is room for one more.
 func (a *analysis) choose(e *entry) {
-	a.chosen++
 	if a.options.Packets >= 0 && len(a.shown) >= a.options.Packets {
+		a.omitted[e.item()]++
 		e.shown = nil
 		return
 	}
@@ -72,9 +72,14 @@ func (a *analysis) choose(e *entry) {
 	a.shown = append(a.shown, e)
 }
 
-// lost is how many packets userspace could have got, and did not.
-func (u *Undelivered) lost() (n uint64) {
-	for _, c := range []Count{u.ByFilter, u.ByQueue, u.ByKernel, u.PassedOver, u.AtEnd, u.NotKnown, u.Trimmed, u.ByBuffer, u.InPart} {
+// lost is how many packets userspace could have got, and did not. Without a user view of them that is only
+// known of those that somebody before it has dropped.
+func (u *Undelivered) lost(user bool) (n uint64) {
+	known := []Count{u.ByFilter, u.ByKernel}
+	if user {
+		known = append(known, u.ByQueue, u.PassedOver, u.AtEnd, u.NotKnown, u.Trimmed, u.ByBuffer, u.InPart)
+	}
+	for _, c := range known {
 		n += c.Packets
 	}
 	return n
@@ -82,7 +87,7 @@ func (u *Undelivered) lost() (n uint64) {
 
 // lost is how many packets the socket's process has lost, wherever that was.
 func (s *socket) lost() uint64 {
-	n := s.out.Undelivered.lost() + s.strayed
+	n := s.out.Undelivered.lost(s.user()) + s.strayed
 	if s.out.Wire != nil {
 		n += s.out.Wire.Stopped.Packets
 	}

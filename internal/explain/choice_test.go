@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/ebpfdump/ebpfdump/capture"
@@ -49,10 +50,40 @@ func TestChoice(t *testing.T) {
 		for _, g := range e.packets {
 			shown.add(g.id)
 		}
-		if shown.String() != tt.want || e.omitted != tt.more {
+		if shown.String() != tt.want || e.omitted.total() != tt.more {
 			t.Errorf("%+v, at most %d: packets %s and %d more, want %s and %d", tt.choice, tt.most, shown, e.omitted, tt.want, tt.more)
 		}
 		// The findings are about all.
-		equal(t, "lost", e.Report.Sockets[0].Undelivered.lost(), whole.Report.Sockets[0].Undelivered.lost())
+		equal(t, "lost", e.Report.Sockets[0].Undelivered.lost(true), whole.Report.Sockets[0].Undelivered.lost(true))
+	}
+}
+
+// What is not shown is counted as what it is: two packets, two reads that no packet of the file is joined to, and a send.
+func TestLeftOut(t *testing.T) {
+	t.Parallel()
+	r := newRecording()
+	r.datagram("shown")
+	r.datagram("read")
+	r.read(udpUser, 2, "read")
+	r.read(udpUser, 0, "unjoined")
+	r.datagram("left")
+	r.send(udpSent, "sendto", "sent")
+	r.read(udpUser, 0, "unjoined")
+	file := r.file(t)
+	for _, tt := range []struct {
+		options Options
+		want    string
+	}{
+		{Options{}, "Not shown one by one: 3 packets, 2 unjoined reads and 1 send."},
+		{Options{Packets: 1}, "Left out here: 2 packets, 2 unjoined reads and 1 send more."},
+		{Options{Packets: 5}, "Left out here: 1 unjoined read more."},
+		{Options{Packets: 6}, ""},
+		{Options{Choice: Choice{Views: []capture.View{capture.ViewUser}}}, "Not shown one by one: 1 packet and 2 unjoined reads."},
+		{Options{Choice: Choice{Lost: true}}, "Not shown one by one: 2 packets."},
+	} {
+		e := explained(t, file, tt.options)
+		equal(t, fmt.Sprintf("%+v", tt.options), e.leftOut(), tt.want)
+		wants(t, strings.Join(strings.Fields(text(t, e, false)), " "), tt.want)
+		wants(t, pageOf(t, e), tt.want)
 	}
 }

@@ -8,12 +8,15 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ebpfdump/ebpfdump/capture"
 )
 
 // Connection is what passed between two addresses, or without addresses between all of a kind.
 type Connection struct {
-	// Local and Remote are the addresses of the socket and of its peer, empty if the file has none.
+	// Local and Remote are the addresses of the socket and of its peer, empty if the file has none. Where both ends
+	// are here, Remote is where the first packet that arrived came from.
 	Local  string `json:"local,omitempty"`
 	Remote string `json:"remote,omitempty"`
 	// First and Last are its earliest and its latest event, in nanoseconds since the first packet of
@@ -49,6 +52,9 @@ type talk struct {
 	further bool
 	// filtered says that the kernel view has packets of it.
 	filtered bool
+	// first are the addresses of its first packet or call, and came says that something came in.
+	first connection
+	came  bool
 }
 
 // DefaultConnections is how many connections are shown, unless it is said.
@@ -60,35 +66,49 @@ const talksLimit = 1024
 
 // talk returns the connection that a packet or a call belongs to.
 func (s *socket) talk(d capture.Direction, src, dst netip.AddrPort) *talk {
-	key := connection{src: unmapped(src), dst: unmapped(dst)}
+	way := connection{src: unmapped(src), dst: unmapped(dst)}
+	key := way
 	if d == capture.Outbound {
-		key.src, key.dst = key.dst, key.src
+		key = way.back()
 	}
-	if t := s.talks[key]; t != nil {
-		return t
+	t := s.talks[key]
+	if t == nil {
+		t = s.talks[key.back()]
 	}
-	if t := s.talks[connection{key.dst, key.src}]; t != nil {
-		return t
-	}
-	if len(s.talkOrder) >= talksLimit {
+	if t == nil && len(s.talkOrder) >= talksLimit {
 		if s.further == nil {
 			s.further = &talk{out: &Connection{}, socket: s, number: math.MaxInt, further: true}
 			s.out.Further = s.further.out
 		}
 		return s.further
 	}
-	t := &talk{out: &Connection{}, socket: s, number: s.analysis.talks}
-	s.analysis.talks++
-	if key.src.IsValid() || key.dst.IsValid() {
-		t.out.Local, t.out.Remote = address(key.dst), address(key.src)
+	if t == nil {
+		t = &talk{out: &Connection{}, socket: s, number: s.analysis.talks, first: way}
+		s.analysis.talks++
+		t.toward(key)
+		if s.talks == nil {
+			s.talks = make(map[connection]*talk)
+		}
+		s.talks[key] = t
+		s.talkOrder = append(s.talkOrder, t)
+		s.out.Connections = append(s.out.Connections, t.out)
 	}
-	if s.talks == nil {
-		s.talks = make(map[connection]*talk)
+	if d != capture.Outbound && !t.came {
+		// On lo a packet goes out before it comes in.
+		t.came = true
+		t.toward(key)
 	}
-	s.talks[key] = t
-	s.talkOrder = append(s.talkOrder, t)
-	s.out.Connections = append(s.out.Connections, t.out)
 	return t
+}
+
+// back is the other direction.
+func (c connection) back() connection { return connection{src: c.dst, dst: c.src} }
+
+// toward sets the addresses of a connection whose packets come that way.
+func (t *talk) toward(c connection) {
+	if c.src.IsValid() || c.dst.IsValid() {
+		t.out.Local, t.out.Remote = address(c.dst), address(c.src)
+	}
 }
 
 func unmapped(a netip.AddrPort) netip.AddrPort {
@@ -172,14 +192,18 @@ func (t *talk) settle() {
 	}
 }
 
-// name is such as "tcp 127.0.0.1:52638 > 127.0.0.1:16962": packets come that way.
+// name is such as "tcp 127.0.0.1:52638 > 127.0.0.1:16962": packets come that way. A packet socket is neither of both
+// ends: what it sees goes the way of its first packet, wherever that went.
 func (t *talk) name() string {
 	kind := printable(t.socket.out.Kind)
+	k, known := capture.KindByName(t.socket.out.Kind)
 	switch {
 	case t.further:
 		return kind + ", further connections"
 	case t.out.Remote == "":
 		return kind + ", without addresses"
+	case known && k.Family() == unix.AF_PACKET:
+		return kind + " " + address(t.first.src) + " > " + address(t.first.dst)
 	}
 	return kind + " " + t.out.Remote + " > " + t.out.Local
 }

@@ -115,6 +115,56 @@ func TestLargePage(t *testing.T) {
 	equal(t, "opened", strings.Count(small, `<details class="packet" open="open">`), 50)
 }
 
+// The heading says who talks to whom. On lo both ends are here: a packet goes out there before it comes in. Where packets
+// only go out, its addresses are those of what would come.
+func TestHeadings(t *testing.T) {
+	t.Parallel()
+	frames, sends := &capture.Interface{Kind: "packet", View: capture.ViewKernel, Layer: capture.LayerLink}, *udpSent
+	in, out := capture.Inbound, capture.Outbound
+	type step struct {
+		on        *capture.Interface
+		direction capture.Direction
+		answers   bool
+	}
+	const asks, answers = "127.0.0.1:52638 > 127.0.0.1:16962", "127.0.0.1:16962 > 127.0.0.1:52638"
+	for name, tt := range map[string]struct {
+		steps  []step
+		want   string
+		remote netip.AddrPort
+	}{
+		"on lo":                    {[]step{{frames, out, false}, {frames, in, false}, {frames, out, true}, {frames, in, true}}, "packet " + asks, client},
+		"of a client on eth0":      {[]step{{frames, out, false}, {frames, in, true}}, "packet " + asks, server},
+		"of a server on eth0":      {[]step{{frames, in, false}, {frames, out, true}}, "packet " + asks, client},
+		"what goes out":            {[]step{{frames, out, false}}, "packet " + asks, server},
+		"both ends":                {[]step{{&sends, out, false}, {udpKernel, in, false}, {&sends, out, true}, {udpKernel, in, true}}, "udp " + asks, client},
+		"a client that sends":      {[]step{{&sends, out, false}, {udpKernel, in, true}}, "udp " + answers, server},
+		"a client without answers": {[]step{{&sends, out, false}}, "udp " + answers, server},
+	} {
+		r := newRecording()
+		for _, at := range tt.steps {
+			p := r.datagram("0123456789\n")
+			p.Interface, p.Direction = at.on, at.direction
+			if at.answers {
+				p.Src, p.Dst = server, client
+				binary.BigEndian.PutUint16(p.Data, server.Port())
+				binary.BigEndian.PutUint16(p.Data[2:], client.Port())
+			}
+			if at.on == frames {
+				p.Data = append(append(append(make([]byte, 12), 8, 0), ipv4Header(20+len(p.Data))...), p.Data...)
+				p.Len = len(p.Data)
+			}
+			if at.on == &sends {
+				p.ID, p.Call, p.Data, p.Len = 0, "sendto", p.Data[8:], p.Len-8
+			}
+		}
+		e := r.explain(t)
+		equal(t, name+": connections", len(e.groups), 1)
+		equal(t, name, e.groups[0].name(), tt.want)
+		equal(t, name+": remote", e.only(t).Connections[0].Remote, tt.remote.String())
+		wants(t, text(t, e, false), tt.want+"\n")
+	}
+}
+
 // A file with one id for all packets costs no more than another.
 func TestSameIDs(t *testing.T) {
 	t.Parallel()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 )
 
 // readDatagram handles a read of a datagram, which names the packet that brought it.
@@ -25,7 +26,7 @@ func (s *socket) readDatagram(e *entry, p *capture.Packet) {
 	if e.reads > 1 {
 		m.MostReads = max(m.MostReads, e.reads)
 	}
-	if length == 0 {
+	if !s.brought(p) {
 		return
 	}
 	e.differs = e.differs || !equal
@@ -61,6 +62,23 @@ func overlap(packet []byte, from int, read []byte) int {
 	return min(max(len(packet)-from, 0), len(read))
 }
 
+// place is where the bytes begin that a socket of this kind hands to userspace, in the first view of a packet: at offset 0,
+// if that is known, but for those that take the transport header off.
+func (s *socket) place(e *entry) int {
+	k, known := capture.KindByName(s.out.Kind)
+	if !known || !e.seen[capture.ViewKernel] {
+		return e.payload
+	}
+	switch k.Protocol() {
+	case header.ProtocolTCP, header.ProtocolUDP, header.ProtocolUDPLite, header.ProtocolSCTP:
+		return e.payload
+	}
+	return e.offset0
+}
+
+// could is how many bytes of a packet userspace can get.
+func (e *entry) could() int { return max(e.end-e.socket.place(e), 0) }
+
 // locate finds the offset in a packet at which the bytes of a read begin, and tells
 // whether they are equal as far as both are known.
 //
@@ -70,7 +88,7 @@ func overlap(packet []byte, from int, read []byte) int {
 func (s *socket) locate(e *entry, p *capture.Packet) (from int, equal bool) {
 	length := p.Got()
 	if length == 0 {
-		return min(e.payload, e.end), true
+		return min(s.place(e), e.end), true
 	}
 	candidates := [...]int{e.offset0 + s.usual, e.payload, e.offset0, 0, e.length - length}
 	switch {

@@ -12,7 +12,7 @@ type far struct {
 	entry        *entry
 	id, number   uint64
 	time         int64
-	kept, could  uint32 // bytes of its payload that the filter has kept, and all of them
+	kept, could  uint32 // bytes that the filter has kept of those that userspace can get, and all of those
 	talk         *talk
 	chosen       bool // it would be shown if it were lost and there were room
 	read         bool
@@ -64,7 +64,7 @@ func (a *afar) pop() far {
 // waits tells whether a read may come for a packet that leaves the window, and is certain to be its.
 func (s *socket) waits(e *entry) bool {
 	switch {
-	case s.analysis.ended != 0 || e.id == 0 || s.ambiguous[e.id] || s.twins.apart.Packets > 0:
+	case e.unfollowed() || s.analysis.ended != 0 || e.id == 0 || s.ambiguous[e.id] || s.twins.apart.Packets > 0:
 		return false
 	case e.sent || e.first == nil || e.dropAlone() || e.departed || e.chosenOnly() || e.onWireOnly() || e.alone():
 		return false
@@ -81,13 +81,13 @@ func (s *socket) putAfar(e *entry) {
 	for s.afar.len() > 0 && !s.stream && s.afar.at(s.afar.beginning()).done() {
 		s.giveUp() // the first to come are the first to be read
 	}
-	could := max(e.end-e.payload, 0)
+	could := e.could()
 	f := far{
 		id: e.id, number: e.number, time: e.time, talk: e.talk, passed: e.passed,
 		could: uint32(could), kept: uint32(could),
 	}
 	if e.verdict > 0 {
-		f.kept = uint32(min(max(e.offset0+e.verdict-e.payload, 0), could))
+		f.kept = uint32(min(max(e.offset0+e.verdict-s.place(e), 0), could))
 	}
 	choice := &a.options.Choice
 	switch {
@@ -178,8 +178,8 @@ func (s *socket) settleAfar(f *far) {
 		s.unjoined.add(f.id, payload)
 		f.talk.out.Unread.add(f.id, payload)
 	}
-	if f.chosen {
-		s.analysis.chosen++
+	if f.chosen && (s.user() || f.kept < f.could) {
+		s.analysis.omitted[itemPacket]++
 	}
 }
 
@@ -233,9 +233,10 @@ func (s *socket) readOneAfar(p *capture.Packet, id uint64) bool {
 		u.Trimmed.add(f.id, uint64(f.could)-kept)
 	}
 	switch m := &s.out.Mapping; {
-	case got >= kept && got > 0:
+	case !s.brought(p):
+	case got >= kept:
 		m.OneToOne++
-	case got > 0:
+	default:
 		m.PartOfPacket++
 	}
 	switch {

@@ -191,6 +191,8 @@ func (s *socket) sayBytes() Finding {
 	f := Finding{Topic: "bytes"}
 	c, peeks := &s.out.Comparison, s.out.Mapping.Peeks
 	switch {
+	case !s.user() && s.unfollowed.Packets > 0:
+		f.Text = "What processes read from such sockets is not followed: the file does not tell what userspace got."
 	case !s.user():
 		f.Text = "The file has no user view: it does not tell what userspace got."
 	case c.Reads == 0 && peeks > 0:
@@ -290,7 +292,7 @@ func (s *socket) complete() bool {
 	if w := s.out.Wire; w != nil && w.Stopped.Bytes > 0 || s.strayed > 0 {
 		return false
 	}
-	return s.paired() && s.out.Delivered.Bytes > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{} &&
+	return s.paired() && s.unfollowed.Packets == 0 && s.out.Delivered.Packets > 0 && s.out.Comparison.Reads > 0 && s.out.Comparison.Differ.Packets == 0 && undelivered == 0 && s.out.Losses == Losses{} &&
 		!s.mayLack(capture.ViewKernel) && len(s.undivided[capture.ViewUser]) == 0
 }
 
@@ -341,6 +343,9 @@ func (s *socket) sayLost() Finding {
 		if u.NotKnown.Packets > 0 {
 			f.Text += fmt.Sprintf(" So it is not known which of %s (%s) were read.", packetsOf(u.NotKnown.Packets), u.NotKnown.IDs)
 		}
+	}
+	if n := s.unfollowed.Packets; n > 0 && s.user() {
+		f.Text += fmt.Sprintf(" Reads of some processes are not followed here, so it is not known whether they got %s.", s.unfollowed.named())
 	}
 	return f
 }

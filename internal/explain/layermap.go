@@ -54,7 +54,7 @@ const (
 func (g *shown) draw() layerMap {
 	m := layerMap{Width: mapWidth}
 	spans := g.spans
-	if g.read {
+	if g.item != itemPacket {
 		spans = g.aloneSpan()
 	}
 	left := mapLeft
@@ -105,14 +105,37 @@ func (m *layerMap) bars(g *shown, scale scale) {
 	for i := range g.parts {
 		p := &g.parts[i]
 		if i == mapBars {
-			m.More = fmt.Sprintf("and %s more", readsOf(uint64(len(g.parts)-i+g.omitted)))
+			m.More = fmt.Sprintf("and %s more", g.further(i))
 			break
 		}
-		m.bar(p.label(), "user", scale.at(p.from), scale.at(p.from+p.length), p.length)
+		class := "user"
+		if p.peeked {
+			class = "peek"
+		}
+		m.bar(p.label(), class, scale.at(p.from), scale.at(p.from+p.length), p.length)
 	}
-	if len(g.parts) == 0 && g.user && !g.sent {
+	if g.reads() == 0 && g.user && g.item == itemPacket {
 		m.bar("reads", "nothing", scale.edges[0], scale.edges[0], 0)
 	}
+}
+
+// further says how many reads and peeks there are from a part on.
+func (g *shown) further(from int) string {
+	reads, peeks := uint64(g.omitted), uint64(g.morePeeks)
+	for _, p := range g.parts[from:] {
+		if p.peeked {
+			peeks++
+		} else {
+			reads++
+		}
+	}
+	switch {
+	case peeks == 0:
+		return readsOf(reads)
+	case reads == 0:
+		return peeksOf(peeks)
+	}
+	return readsOf(reads) + " and " + peeksOf(peeks)
 }
 
 func (m *layerMap) bar(name, class string, from, to, size int) {

@@ -29,8 +29,8 @@ type page struct {
 	// Kernel and User say that there are such views, Below that a view begins before the
 	// kernel view.
 	Kernel, User, Below bool
-	// Departed says that there are packets of the cgroup view that were sent.
-	Departed bool
+	// Peeked says that there are peeks, and Departed that there are packets of the cgroup view that were sent.
+	Peeked, Departed bool
 }
 
 type pageSocket struct {
@@ -53,6 +53,7 @@ func (e *Explanation) WriteHTML(w io.Writer) error {
 		p.Sockets = append(p.Sockets, s.page())
 		p.Kernel = p.Kernel || s.Begins != ""
 		p.Departed = p.Departed || s.Cgroup != nil && s.Cgroup.Sent > 0
+		p.Peeked = p.Peeked || s.Mapping.Peeks > 0
 		p.User = p.User || s.view("user") != nil
 		for _, v := range s.Views {
 			p.Below = p.Below || v.Before != nil && v.Before.Most > 0

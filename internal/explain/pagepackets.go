@@ -77,7 +77,9 @@ func (e *Explanation) pageGroups() (groups []pageGroup, said string, err error) 
 	items := make(map[*shown]*pageItem, len(e.packets))
 	order := make([]*pageItem, 0, len(e.packets))
 	size, drawn := 0, 0
+	var all tally
 	for _, g := range e.packets {
+		all[g.item]++
 		item := &pageItem{g: g}
 		if item.line, err = render("line", g.pageLine()); err != nil {
 			return nil, "", err
@@ -109,7 +111,7 @@ func (e *Explanation) pageGroups() (groups []pageGroup, said string, err error) 
 		}
 	}
 	if whole < len(order) {
-		said = fmt.Sprintf("There is room for the bytes of %s of %s: --id shows those of others.", digits(uint64(whole)), packetsOf(uint64(len(order))))
+		said = fmt.Sprintf("There is room for the bytes of %s of %s: --id shows those of others.", digits(uint64(whole)), &all)
 	}
 	return groups, said, nil
 }
@@ -200,7 +202,7 @@ func lanePath(counts []uint64, most uint64, base int) string {
 // pageLine is a packet in a line: what its connection has not said, and what became of it.
 func (g *shown) pageLine() pagePacket {
 	p := pagePacket{Name: strings.TrimPrefix(g.name(), "packet "), Warning: g.lost}
-	if said := g.said(); g.read || g.sent {
+	if said := g.said(); g.item != itemPacket {
 		p.Details = append(g.details(!g.talk.further), said[min(1, len(said)-1)])
 		return p
 	}
@@ -221,8 +223,8 @@ func (g *shown) pageLine() pagePacket {
 		p.Details = append(p.Details, bytesOf(uint64(g.length)))
 	}
 	p.Details = append(p.Details, fate)
-	if g.lasted && len(g.parts) == 1 {
-		p.Details = append(p.Details, later(g.parts[0].time-g.time))
+	if at := slices.IndexFunc(g.parts, func(p part) bool { return !p.peeked }); g.lasted && g.reads() == 1 {
+		p.Details = append(p.Details, later(g.parts[at].time-g.time))
 	}
 	return p
 }
@@ -231,7 +233,10 @@ func (g *shown) page() pagePacket {
 	p := pagePacket{Name: g.name(), Details: g.details(!g.talk.further), Said: g.said(), Map: g.draw(), Warning: g.lost}
 	for _, r := range g.rows(rowBytes) {
 		row := pageRow{Class: r.class.String(), Label: r.label, Place: r.place, Hex: r.hex(), ASCII: r.ascii(), Remark: r.remark}
-		if r.user {
+		switch {
+		case r.peek:
+			row.Class = "user peek"
+		case r.user:
 			row.Class = "user"
 		}
 		p.Rows = append(p.Rows, row)

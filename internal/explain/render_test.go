@@ -27,6 +27,34 @@ func TestText(t *testing.T) {
 	testutil.Golden(t, "testdata/conversation.txt", text(t, conversation().explain(t), false))
 }
 
+// The commands that made a file stand behind each other, and what other programs wrote into its comment is set off.
+func TestMadeBy(t *testing.T) {
+	t.Parallel()
+	for comment, want := range map[string]string{
+		"":                                     "",
+		"ebpfdump capture -o a":                "ebpfdump capture -o a",
+		"ebpfdump capture\nebpfdump convert a": "ebpfdump capture; then ebpfdump convert a",
+		"ebpfdump capture\n\n  File created by merging:\nFile1: a.pcapng \nebpfdump convert a\n": "ebpfdump capture | File created by merging: | File1: a.pcapng; then ebpfdump convert a",
+		"\nFile created by merging:": "File created by merging:",
+		"ebpfdumper\nebpfdumper":     "ebpfdumper | ebpfdumper",
+		"ebpfdump capture\n\x1b[2Jx": `ebpfdump capture | \x1b[2Jx`,
+	} {
+		r := newRecording()
+		r.section.Comment = comment
+		r.datagram("0123456789\n")
+		e := r.explain(t)
+		equal(t, fmt.Sprintf("%q", comment), e.Report.command(), want)
+		for _, columns := range []int{Columns, leastColumns} {
+			var b strings.Builder
+			if err := e.WriteText(&b, false, columns); err != nil {
+				t.Fatal(err)
+			}
+			said := strings.Join(strings.Fields(b.String()), " ")
+			equal(t, fmt.Sprintf("%q is said", comment), strings.Contains(said, "made by: "+strings.Join(strings.Fields(want), " ")), want != "")
+		}
+	}
+}
+
 // Colours change nothing else, and every layer has a different one.
 func TestColours(t *testing.T) {
 	t.Parallel()

@@ -84,7 +84,7 @@ type Socket struct {
 	// Unseen is what userspace never gets even if everything works.
 	Unseen Unseen `json:"unseen"`
 	// Undelivered is what userspace could have got and, according to the file, did not.
-	// Bytes counts payload. Without a user view the file shows only what the filter
+	// Bytes counts that: payload, and where sockets hand out headers as well, with those. Without a user view the file shows only what the filter
 	// and the kernel dropped.
 	Undelivered Undelivered `json:"undelivered"`
 	// Comparison tells whether both views hold the same bytes.
@@ -199,7 +199,7 @@ type Unseen struct {
 	// Repeated counts segments whose payload other segments had brought already.
 	Repeated Count `json:"repeated"`
 	// Headers counts the bytes before the payload, in packets from which userspace got
-	// bytes.
+	// bytes or an empty message.
 	Headers Count `json:"headers"`
 	// HeaderSize is the size of those headers per packet. It is absent if there is no
 	// such packet.
@@ -235,7 +235,7 @@ type Undelivered struct {
 
 // Comparison compares what userspace got with the kernel view.
 type Comparison struct {
-	// Reads counts the calls that returned bytes, and Bytes those bytes.
+	// Reads counts the calls that returned bytes, or a message without any, and Bytes those bytes.
 	Reads uint64 `json:"reads"`
 	Bytes uint64 `json:"bytes"`
 	// Same counts the reads whose bytes were all compared and are equal.
@@ -259,7 +259,7 @@ type Mapping struct {
 	// Reads counts the calls that returned bytes, an empty message, the end of a stream,
 	// or an error.
 	Reads uint64 `json:"reads"`
-	// OneToOne counts reads of the whole payload of one packet.
+	// OneToOne counts reads of the whole payload of one packet, also if that is none.
 	OneToOne uint64 `json:"one_to_one"`
 	// SeveralPackets counts reads of bytes from several packets, at most Most of them.
 	SeveralPackets uint64 `json:"several_packets"`

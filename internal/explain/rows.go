@@ -18,6 +18,7 @@ type row struct {
 	data  []byte
 	class class
 	user  bool
+	peek  bool // what userspace only looked at
 	// remark is shown instead of bytes.
 	remark string
 }
@@ -41,7 +42,7 @@ func (g *shown) rows(each int) []row {
 			rows = append(rows, g.rest(label, s, max(s.from, len(g.frame))))
 		}
 	}
-	if g.read {
+	if g.item != itemPacket {
 		rows = g.alone(rows, each)
 	}
 	return rows
@@ -51,6 +52,9 @@ func (g *shown) rows(each int) []row {
 func (g *shown) rest(label string, s span, at int) row {
 	got := 0
 	for _, p := range g.parts {
+		if p.peeked {
+			continue
+		}
 		got += max(min(p.from+p.length, s.to)-max(p.from, at), 0)
 	}
 	more := uint64(s.to - at)
@@ -81,7 +85,7 @@ func (g *shown) userRows(rows []row, from, to int) []row {
 		if low < high {
 			rows = append(rows, row{
 				label: p.label(), start: low - from, data: p.data[low-p.from : high-p.from],
-				class: classPayload, user: true,
+				class: classPayload, user: true, peek: p.peeked,
 			})
 		}
 	}
@@ -96,7 +100,7 @@ func (g *shown) alone(rows []row, each int) []row {
 		for at := 0; at < len(p.data); at += each {
 			rows = append(rows, row{
 				label: label, place: fmt.Sprint(at), data: p.data[at:min(at+each, len(p.data))],
-				class: classPayload, user: true,
+				class: classPayload, user: true, peek: p.peeked,
 			})
 			label = ""
 		}
@@ -107,10 +111,13 @@ func (g *shown) alone(rows []row, each int) []row {
 	return rows
 }
 
-// label names the read or send in at most 8 columns.
+// label names the read, peek or send in at most 8 columns.
 func (p *part) label() string {
-	if p.sent {
+	switch {
+	case p.sent:
 		return cutLabel("sent %d", p.read)
+	case p.peeked:
+		return cutLabel("peek %d", p.read)
 	}
 	return cutLabel("read %d", p.read)
 }
@@ -154,10 +161,12 @@ func (r *row) ascii() string {
 // name is what a packet is called.
 func (g *shown) name() string {
 	switch {
-	case g.sent:
+	case g.item == itemSend:
 		return "a send"
-	case g.read:
+	case g.item == itemRead:
 		return "a read"
+	case g.item == itemPeek:
+		return "a peek"
 	case g.id == 0:
 		return "packet without an id"
 	}
@@ -197,6 +206,9 @@ func (g *shown) said() []string {
 			continue
 		}
 		line := fmt.Sprintf("read %d: ", p.read)
+		if p.peeked {
+			line = fmt.Sprintf("peek %d: ", p.read)
+		}
 		if p.call != "" {
 			line += p.call + " returned "
 		}
@@ -205,10 +217,10 @@ func (g *shown) said() []string {
 		} else {
 			line += bytesOf(uint64(p.whole)) + p.into
 		}
-		if p.length < p.whole {
+		if p.length < p.whole && (p.length > 0 || !p.peeked) {
 			line += fmt.Sprintf(", %s of them from here", digits(uint64(p.length)))
 		}
-		if g.lasted && !g.read {
+		if g.lasted && g.item == itemPacket {
 			line += ", " + later(p.time-g.time)
 		}
 		if p.comment != "" {
@@ -218,6 +230,9 @@ func (g *shown) said() []string {
 	}
 	if g.omitted > 0 {
 		lines = append(lines, fmt.Sprintf("and %s more", readsOf(uint64(g.omitted))))
+	}
+	if g.morePeeks > 0 {
+		lines = append(lines, fmt.Sprintf("and %s more", peeksOf(uint64(g.morePeeks))))
 	}
 	lines = append(lines, g.notes...)
 	for i := range lines {

@@ -5,12 +5,14 @@ import (
 	"slices"
 
 	"github.com/ebpfdump/ebpfdump/capture"
+	"github.com/ebpfdump/ebpfdump/internal/header"
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
 // Sent is what sending calls took.
 type Sent struct {
-	// Calls counts the calls that took something, and Bytes what they took.
+	// Calls counts the calls that took something, and Bytes what they took: of ping and raw sockets also the headers
+	// that the process makes.
 	Calls uint64 `json:"calls"`
 	Bytes uint64 `json:"bytes"`
 	// Unseen is how many of those bytes are not in the file, as those of sendfile.
@@ -79,7 +81,11 @@ func (s *socket) saySent() Finding {
 	if sent.Calls == 0 {
 		f.Text = s.sayNothing(capture.ViewSent, "Nothing was sent.")
 	} else {
-		f.Text = fmt.Sprintf("What went out are %s in %s (%s).", bytesOf(sent.Bytes), callsOf(sent.Calls), list(sent.Names))
+		f.Text = fmt.Sprintf("What went out are %s in %s (%s)", bytesOf(sent.Bytes), callsOf(sent.Calls), list(sent.Names))
+		if s.makesHeaders() {
+			f.Text += ", with the headers that the process made itself"
+		}
+		f.Text += "."
 	}
 	if sent.Unseen > 0 {
 		f.Text += fmt.Sprintf(" Of %s the file has only the number.", bytesOf(sent.Unseen))
@@ -90,6 +96,12 @@ func (s *socket) saySent() Finding {
 	f.Warning = f.Warning || s.mayLack(capture.ViewSent)
 	f.Text += s.sayLoss(capture.ViewSent, quantity(sent.Lost, "piece", "pieces"))
 	return f
+}
+
+// makesHeaders tells whether a process makes headers itself that go out behind IP's, or IP's as well: so calls take more than the payload.
+func (s *socket) makesHeaders() bool {
+	k, known := capture.KindByName(s.out.Kind)
+	return known && (k.TakesProtocol() || k.Protocol() == header.ProtocolICMP || k.Protocol() == header.ProtocolICMPv6)
 }
 
 // saidSent is a line about a call that sent something.

@@ -45,42 +45,73 @@ func (e *entry) settle() (fate string, told bool) {
 	if e.delivered {
 		out.Delivered.add(e.id, e.got)
 	}
-	payload := uint64(max(e.end-e.payload, 0))
+	could := uint64(e.could())
 	switch {
 	case e.verdict == 0:
-		out.Undelivered.ByFilter.add(e.id, payload)
+		out.Undelivered.ByFilter.add(e.id, could)
 		e.lose(laneDropped)
 		return "the filter kept it from this socket: its verdict was 0" + e.because(), true
-	case e.got > 0 || e.delivered && payload > 0 && !e.socket.stream:
+	case e.got > 0 || e.delivered && e.end > e.gotFrom && !e.socket.stream:
 		return e.settleRead(), false
-	case e.isTCP && e.socket.stream && (payload == 0 || e.repeated):
-		fate, told = e.settleControl(payload)
+	case e.isTCP && e.socket.stream && (could == 0 || e.repeated):
+		fate, told = e.settleControl(could)
 		return fate + e.because(), told
 	case e.delivered:
+		e.countHeaders()
 		return "userspace gets a message without bytes", false
 	case e.dropped:
-		out.Undelivered.ByQueue.add(e.id, payload)
+		out.Undelivered.ByQueue.add(e.id, could)
 		e.lose(laneDropped)
 		return "the receive queue was full and dropped it" + e.because(), e.reason != ""
 	case e.reason != "":
-		out.Undelivered.ByKernel.add(e.id, payload)
+		out.Undelivered.ByKernel.add(e.id, could)
 		e.lose(laneDropped)
 		return "the kernel dropped it: " + e.reason, true
-	case e.givenUp:
-		out.Undelivered.NotKnown.add(e.id, payload)
-		e.socket.unjoined.add(e.id, payload)
-		e.talk.out.NotKnown.add(e.id, payload)
-		return unread, false
-	case e.passed:
-		out.Undelivered.PassedOver.add(e.id, payload)
-		e.socket.unjoined.add(e.id, payload)
-		e.talk.out.Unread.add(e.id, payload)
-		return unread + ", but to later ones; the file does not say why", false
+	case e.unfollowed():
+		e.socket.unfollowed.add(e.id, could)
+		return unknownRead, true
 	}
-	out.Undelivered.AtEnd.add(e.id, payload)
-	e.socket.unjoined.add(e.id, payload)
-	e.talk.out.Unread.add(e.id, payload)
-	return unread, false
+	return e.settleUnread(could), false
+}
+
+// settleUnread counts a packet that could have been read, and to which no read is joined.
+func (e *entry) settleUnread(could uint64) (fate string) {
+	u, ofTalk := &e.socket.out.Undelivered, &e.talk.out.Unread
+	at, fate := &u.AtEnd, e.unread()
+	switch {
+	case e.givenUp:
+		at, ofTalk = &u.NotKnown, &e.talk.out.NotKnown
+	case e.passed:
+		at = &u.PassedOver
+		fate += ", but to later ones; the file does not say why"
+	}
+	at.add(e.id, could)
+	ofTalk.add(e.id, could)
+	e.socket.unjoined.add(e.id, could)
+	return fate
+}
+
+// unread says that no read got a packet, and whether somebody has looked at it.
+func (e *entry) unread() string {
+	if e.peeked {
+		return "userspace peeked at it, and " + unread
+	}
+	return unread
+}
+
+// unknownRead is the fate of a packet of which the file does not tell whether it was read.
+const unknownRead = "the file does not tell what userspace got of it"
+
+// unfollowed tells whether a packet came to a socket of another process whose reads are not followed, whatever is known
+// of other sockets of its kind.
+func (e *entry) unfollowed() bool {
+	k, known := capture.KindByName(e.socket.out.Kind)
+	return known && !k.ReadsFollowed() && e.first != nil && e.first.Process != "" && !e.delivered
+}
+
+// trimmed tells whether the filter has kept only a part of what userspace could have got of a packet.
+func (e *entry) trimmed() bool {
+	return e.verdict > 0 && e.could() > 0 && !e.repeated && e.offset0+e.verdict < e.end
 }
 
 // because is the kernel's reason behind what is known of a packet already.
@@ -97,14 +128,7 @@ func (e *entry) settleRead() (fate string) {
 	if e.differs {
 		return "userspace gets other bytes"
 	}
-	if size := int64(e.gotFrom - e.offset0); size >= 0 && e.got > 0 {
-		out.Unseen.Headers.add(e.id, uint64(size))
-		if out.Unseen.HeaderSize == nil {
-			out.Unseen.HeaderSize = &Range{size, size}
-		}
-		r := out.Unseen.HeaderSize
-		r.Least, r.Most = min(r.Least, size), max(r.Most, size)
-	}
+	e.countHeaders()
 	if e.tcp.Flags&header.FIN != 0 && e.isTCP && e.socket.stream {
 		e.settleEnd()
 	}
@@ -139,6 +163,19 @@ func (e *entry) settleRead() (fate string) {
 		return fmt.Sprintf("the filter keeps %s of %s, userspace gets %s", digits(uint64(e.verdict)), bytesOf(has), digits(e.got))
 	}
 	return fmt.Sprintf("userspace gets only %s of %s", digits(e.got), bytesOf(could))
+}
+
+// countHeaders counts what precedes the bytes of a packet that userspace got, or would have got if it had any.
+func (e *entry) countHeaders() {
+	u, size := &e.socket.out.Unseen, int64(e.gotFrom-e.offset0)
+	if size < 0 {
+		return
+	}
+	u.Headers.add(e.id, uint64(size))
+	if u.HeaderSize == nil {
+		u.HeaderSize = &Range{size, size}
+	}
+	u.HeaderSize.Least, u.HeaderSize.Most = min(u.HeaderSize.Least, size), max(u.HeaderSize.Most, size)
 }
 
 // settleEnd counts a segment that ends a stream.
@@ -179,7 +216,7 @@ func (e *entry) settleControl(payload uint64) (fate string, told bool) {
 		case e.ended:
 			return what + ": userspace gets 0 bytes, which says that the stream has ended", false
 		}
-		return what + ": " + unread, false
+		return what + ": " + e.unread(), false
 	}
 	u.ACK.add(e.id, 0)
 	return "an ACK without payload: userspace sees nothing of it", true

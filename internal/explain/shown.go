@@ -10,11 +10,12 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/remark"
 )
 
-// shownBytes limits the bytes shown of each packet, and shownParts the reads shown of one
+// shownBytes limits the bytes shown of each packet, shownParts the reads and shownPeeks the peeks shown of one
 // packet. The rest is only counted.
 const (
 	shownBytes = 256
 	shownParts = 32
+	shownPeeks = 4
 )
 
 // shown is a packet to be shown individually. Offsets are in bytes from the beginning of
@@ -31,8 +32,7 @@ type shown struct {
 	fate      string
 	told      bool // fate is known even without a user view
 	user      bool // there is a user view
-	read      bool // not a packet, but a read without one, or a send
-	sent      bool // a send
+	item      item
 	departed  bool // a packet that was sent
 	notes     []string
 	meta      capture.Meta
@@ -51,7 +51,9 @@ type shown struct {
 	talk     *talk
 	// lost says that it did not come to its end, and missed that a read could have got more of it.
 	lost, missed bool
-	omitted      int // number of further parts
+	omitted      int // number of further reads
+	peeks        int // those of parts that are peeks, and further ones
+	morePeeks    int
 }
 
 // cover is the part of a frame that a view sees.
@@ -71,6 +73,7 @@ type part struct {
 	call     string
 	failed   bool
 	sent     bool  // it was not a read that got it, but a call that sent it, with this number
+	peeked   bool  // or one that only peeked at it, with this number
 	time     int64 // as shown.time
 	comment  string
 	// into is what is known of the buffer, and with what else the message came.
@@ -111,24 +114,34 @@ func (e *entry) note(p *capture.Packet, before int, agrees bool) {
 	}
 }
 
-// addPart keeps what a read got of a packet: length bytes, at offset from in the first
-// view and at offset readFrom in what the read returned.
+// addPart keeps what a read, or a peek, got of a packet: length bytes, at offset from in the first
+// view and at offset readFrom in what the call returned.
 func (e *entry) addPart(p *capture.Packet, read uint64, from, readFrom, length int) {
 	g := e.shown
 	if g == nil {
 		return
 	}
-	if len(g.parts) == shownParts {
+	peeked := p.Receipt.Peeked
+	switch {
+	case peeked && g.peeks == shownPeeks:
+		g.morePeeks++
+		return
+	case peeked:
+		g.peeks++
+	case g.reads() == shownParts:
 		g.omitted++
 		return
 	}
 	data := p.Data[min(readFrom, len(p.Data)):min(readFrom+length, len(p.Data))]
 	g.parts = append(g.parts, part{
 		read: read, from: from, readFrom: readFrom, length: length, whole: p.Got(),
-		data: bytes.Clone(data[:min(len(data), shownBytes)]), call: p.Call, failed: failed(p), sent: e.sent, time: p.Time, comment: remark.Facts(p),
+		data: bytes.Clone(data[:min(len(data), shownBytes)]), call: p.Call, failed: failed(p), sent: e.sent, peeked: peeked, time: p.Time, comment: remark.Facts(p),
 		into: receptionText(&p.Reception),
 	})
 }
+
+// reads is how many of the parts that are shown are no peeks.
+func (g *shown) reads() int { return len(g.parts) - g.peeks }
 
 // show completes a packet once everything is known of it.
 func (e *entry) show(fate string) {
@@ -137,10 +150,10 @@ func (e *entry) show(fate string) {
 	g.talk, g.lost = e.talk, e.lost
 	g.time, g.lasted = e.time-e.socket.analysis.first, e.socket.out.Timed
 	view := capture.ViewUser
-	switch {
-	case e.sent:
-		view, g.sent = capture.ViewSent, true
-	case e.first != nil:
+	switch g.item = e.item(); g.item {
+	case itemSend:
+		view = capture.ViewSent
+	case itemPacket:
 		view = e.first.View
 	}
 	g.timed = !e.socket.views[view].untimed
@@ -153,7 +166,7 @@ func (e *entry) show(fate string) {
 	case e.protocol != 0:
 		g.what = protocolName(e.protocol)
 	}
-	if g.read = e.first == nil; g.read {
+	if g.item != itemPacket {
 		return
 	}
 	begin := g.offset0
@@ -172,17 +185,17 @@ func (e *entry) show(fate string) {
 
 // tell completes a packet once everything is known of its socket.
 func (s *socket) tell(g *shown) {
-	g.user = s.user() && !g.departed
+	g.user = s.user() && !g.departed && g.fate != unknownRead
 	g.lost = g.lost || g.user && g.missed
 	switch {
 	case g.told:
 	case !g.user:
-		g.fate = "the file does not tell what userspace got of it"
-	case s.late[g.id] || len(s.late) == rememberedIDs && len(g.parts) == 0:
+		g.fate = unknownRead
+	case s.late[g.id] || len(s.late) == rememberedIDs && g.reads() == 0:
 		g.fate = "its read is too far behind it in the file to be followed"
 	case s.ambiguous[g.id]:
 		g.fate = "other packets have its id, so it is not sure whose reads these are"
-		if len(g.parts) == 0 {
+		if g.reads() == 0 {
 			g.fate = "other packets have its id, so it is not sure whether a read got it"
 		}
 	}

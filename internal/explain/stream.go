@@ -166,6 +166,42 @@ func (s *socket) readStream(e *entry, p *capture.Packet) (ok bool) {
 	return s.feed(st, p, before, int64(length))
 }
 
+// peekStream handles what a peek at a stream returned: the next bytes of it, which the next read gets as well. ok is
+// false if there is no packet that has them.
+func (s *socket) peekStream(e *entry, p *capture.Packet) (ok bool) {
+	length := int64(p.Got())
+	if e != nil && (length == 0 || e.stream == nil) {
+		e.peekedAt(p, e.end, 0, 0, true)
+		return true
+	}
+	st := s.streams.open[connection{p.Src, p.Dst}]
+	if e != nil {
+		st = e.stream
+	}
+	if st == nil {
+		return false
+	}
+	from := st.read
+	if e != nil && e.pending && (from < e.from || from >= e.to) {
+		from = e.from
+	}
+	start, to := from-p.Receipt.BeforeTap, from+length-p.Receipt.BeforeTap
+	for _, g := range st.pending {
+		low, high := max(from, g.from), min(to, g.to)
+		if low >= high {
+			continue
+		}
+		at := g.entry.payload + int(low-g.from)
+		_, same := g.entry.compareRead(at, p.Data, low-start, high-start)
+		g.entry.peekedAt(p, at, int(low-start), int(high-low), same)
+		ok = true
+	}
+	if !ok && e != nil {
+		e.peekedAt(p, e.payload, 0, 0, false)
+	}
+	return ok || e != nil
+}
+
 // feed matches a read of length bytes with the segments that they came from. The first
 // before bytes arrived before the tap was attached.
 func (s *socket) feed(st *stream, p *capture.Packet, before, length int64) bool {

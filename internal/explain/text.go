@@ -74,7 +74,7 @@ func (e *Explanation) WriteText(w io.Writer, colour bool, columns int) error {
 	if e.left != "" {
 		p.wrapped("", e.left+" --connections N shows N of them, 0 all.", faint)
 	}
-	if e.omitted > 0 {
+	if e.omitted.total() > 0 {
 		p.wrapped("", e.leftOut()+" --packets N shows N of them, 0 all.", faint)
 	}
 	if err := p.w.Flush(); err != nil {
@@ -83,22 +83,15 @@ func (e *Explanation) WriteText(w io.Writer, colour bool, columns int) error {
 	return nil
 }
 
-// leftOut says how many packets are not shown.
+// leftOut says what is not shown.
 func (e *Explanation) leftOut() string {
-	if e.omitted == 0 {
-		return ""
-	}
-	what := packetsOf(e.omitted)
 	switch {
-	case e.sends:
-		what = quantity(e.omitted, "packet, read or send", "packets, reads and sends")
-	case e.lone:
-		what = digits(e.omitted) + " packets, and reads that belong to none,"
+	case e.omitted.total() == 0:
+		return ""
+	case len(e.packets) == 0:
+		return fmt.Sprintf("Not shown one by one: %s.", &e.omitted)
 	}
-	if len(e.packets) == 0 {
-		return fmt.Sprintf("Not shown one by one: %s.", strings.TrimSuffix(what, ","))
-	}
-	return fmt.Sprintf("Left out here: %s more.", what)
+	return fmt.Sprintf("Left out here: %s more.", &e.omitted)
 }
 
 // cutOff is a sentence about an incomplete file, empty if it is complete.

@@ -39,6 +39,7 @@ type entry struct {
 	// them.
 	got, reads uint64
 	delivered  bool
+	peeked     bool   // a call returned bytes of it and left them in the queue
 	sent       bool   // it is a call that sent something
 	departed   bool   // it is a packet that was sent
 	framed     bool   // it was seen first on an interface, or by the program that chooses a socket

@@ -28,6 +28,7 @@ func quantity(n uint64, one, many string) string {
 func bytesOf(n uint64) string   { return quantity(n, "byte", "bytes") }
 func packetsOf(n uint64) string { return quantity(n, "packet", "packets") }
 func readsOf(n uint64) string   { return quantity(n, "read", "reads") }
+func peeksOf(n uint64) string   { return quantity(n, "peek", "peeks") }
 func callsOf(n uint64) string   { return quantity(n, "call", "calls") }
 
 // named lists the packets' ids: "packets 1-2, 5".
