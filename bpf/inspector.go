@@ -141,6 +141,24 @@ func (i *Inspector) Inspect(fd int) (a Attachments, err error) {
 	return a, nil
 }
 
+// On tells whether the tap is the filter of a socket, given by a descriptor of this process.
+//
+// Needs what an Inspector needs, or else the error is a *MissingError.
+func (t *Tap) On(fd int) (_ bool, err error) {
+	info, err := t.objects.Tap.Info()
+	if err != nil {
+		return false, fmt.Errorf("asking for the tap's number: %w", err)
+	}
+	id, _ := info.ID()
+	i, err := OpenInspector()
+	if err != nil {
+		return false, err
+	}
+	defer i.Close()
+	found, err := i.Inspect(fd)
+	return err == nil && found.Filter.ID == uint32(id), err
+}
+
 func program(p inspectFoundProgram) Program {
 	return Program{ID: p.Id, Name: unix.ByteSliceToString(p.Name[:]), Loaded: int64(p.Loaded)}
 }

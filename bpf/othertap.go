@@ -14,6 +14,9 @@ type OtherTap struct {
 	// Ended says that it was left there: nobody has renewed its lease for a Lease. It records nothing
 	// any more, a Tap keeps everything, and a Wrapper decides what its filter does.
 	Ended bool
+	// Leased says that it is on a socket of another process than its capture's. Without a lease it is the filter of
+	// its capture's own socket.
+	Leased bool
 	// Wraps says that it is a Wrapper, and Inside is the filter that it runs. Of a classic one
 	// nothing more is known: its Key is 0.
 	Wraps  bool
@@ -62,7 +65,7 @@ func (f *OwnFilter) OtherTap() (*OtherTap, error) {
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		return nil, fmt.Errorf("asking for the time: %w", err)
 	}
-	other := &OtherTap{Ended: leased != 0 && end != 0 && uint64(now.Nano()) > end, Wraps: wrapped != 0}
+	other := &OtherTap{Ended: leased != 0 && end != 0 && uint64(now.Nano()) > end, Leased: leased != 0, Wraps: wrapped != 0}
 	if about, err := maps[tapMapRing].Info(); err == nil {
 		id, _ := about.ID()
 		other.Ring = uint32(id)

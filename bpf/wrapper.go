@@ -33,6 +33,9 @@ type Wrapper struct {
 // wrapperPin is how the names of the pins begin. Behind it stands the id of the Wrapper's program.
 const wrapperPin = "ebpfdump-wrapper-"
 
+// usualFileSystem is where a BPF file system is usually mounted.
+const usualFileSystem = "/sys/fs/bpf"
+
 // wrapperName is what the program is called where others list it.
 const wrapperName = "tap_wrapper"
 
@@ -119,7 +122,7 @@ func (w *Wrapper) hold(id uint32) (err error) {
 // FileSystem is the folder of a BPF file system in which something can be pinned. Otherwise the error
 // is a *MissingError.
 func FileSystem() (string, error) {
-	const usual, needs = "/sys/fs/bpf", "keeping hold of an eBPF filter needs a BPF file system"
+	const usual, needs = usualFileSystem, "keeping hold of an eBPF filter needs a BPF file system"
 	refusal := error(nil)
 	for _, folder := range append([]string{usual}, mountsOf("bpf")...) {
 		var fs unix.Statfs_t

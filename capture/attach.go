@@ -22,8 +22,10 @@ import (
 // it; what is in the receive queue by then is not captured.
 //
 // The socket must have no filter yet, and should get none until the tap is removed, at the end
-// of Run or by Close. Connections that were accepted keep the tap, which then lets everything
-// pass and records nothing. Run does not end when the socket is closed.
+// of Run or by Close. One that it gets meanwhile stays, unless it is an eBPF one and the kernel
+// does not tell whose: to ask takes Linux 5.10 with BTF, CAP_BPF and CAP_PERFMON. Connections
+// that were accepted keep the tap, which then lets everything pass and records nothing. Run does
+// not end when the socket is closed.
 //
 // An error is a *bpf.MissingError if a privilege or a feature of the kernel is missing, as it
 // is for MPTCP, whose sockets take no filter: Go listens for MPTCP unless
@@ -104,8 +106,18 @@ func (s *Session) giveBack() error {
 	stopped := s.stopRecording()
 	err := s.main.control(func(fd int) error {
 		f, err := getFilter(fd)
-		if err != nil || !f.extended {
+		if err != nil {
 			return err
+		}
+		ours := f.extended
+		if ours {
+			if on, err := s.tap.On(fd); err == nil { // if nobody can tell, it is taken for ours
+				ours = on
+			}
+		}
+		if !ours {
+			s.config.Notice(tapGone + ", and what is there now stays")
+			return nil
 		}
 		return restoreFilter(fd, nil)
 	})

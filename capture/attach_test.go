@@ -246,7 +246,11 @@ func TestAttachWithoutRun(t *testing.T) {
 func TestAttachLeavesANewFilter(t *testing.T) {
 	t.Parallel()
 	conn := mustListenUDP(t, mustNamespace(t), "udp4", "127.0.0.1:0")
-	s := mustAttach(t, conn)
+	said := newNotices()
+	s, err := Attach(conn, Options{RingSize: smallRing, Notice: said.add})
+	if err != nil {
+		t.Fatal(err)
+	}
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
@@ -261,8 +265,36 @@ func TestAttachLeavesANewFilter(t *testing.T) {
 	if f := filterOn(t, conn); len(f.classic) != 1 {
 		t.Errorf("the owner's filter is %+v", f)
 	}
+	if text := said.all(); !strings.Contains(text, "has taken the tap off the socket") {
+		t.Errorf("it says %q", text)
+	}
 	if _, err := Attach(conn, Options{RingSize: smallRing}); err == nil || !strings.Contains(err.Error(), "has a filter already") {
 		t.Errorf("on a socket with a filter: %v", err)
+	}
+}
+
+// So does an eBPF one, where the kernel says that it is another one than the tap.
+func TestAttachLeavesANewProgram(t *testing.T) {
+	t.Parallel()
+	conn := mustListenUDP(t, mustNamespace(t), "udp4", "127.0.0.1:0")
+	s := mustAttach(t, conn)
+	other, err := bpf.Open(bpf.Options{RingSize: bpf.MinRingSize})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cerr := raw.Control(func(fd uintptr) { err = other.Attach(int(fd)) }); err != nil || cerr != nil {
+		t.Fatal(err, cerr)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if f := filterOn(t, conn); !f.extended {
+		t.Errorf("the owner's filter is %+v", f)
 	}
 }
 

@@ -537,7 +537,7 @@ func (l *Live) Close() error {
 	if l.tap != nil {
 		closers = append(closers, l.tap)
 	}
-	errs := l.scanner.closeWrappers()
+	errs := l.scanner.closeFilters()
 	if l.collector != nil && l.collector.filters != nil {
 		errs = append(errs, l.collector.filters.close()...)
 	}

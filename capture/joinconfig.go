@@ -22,8 +22,10 @@ type JoinConfig struct {
 	// UnixStreams also captures unix streams, which no filter sees: they are in ViewUser and ViewSent
 	// only. It does not go with Ports. Sockets that Descriptors choose may be streams without it.
 	UnixStreams bool
-	// ReplaceFilter also captures sockets that have a filter already, where the tap must be
-	// attached to them. A classic one is restored at the end.
+	// ReplaceFilter puts the tap on all sockets, also in the place of filters that they have, which
+	// are put back at the end: the process gets everything meanwhile. An eBPF one stays where it
+	// could not be put back, for which CAP_SYS_ADMIN is needed, and so does the tap that another
+	// capture has put there and that goes on.
 	ReplaceFilter bool
 	// WrapFilter runs the filters that sockets have of their own inside the tap, which is put in
 	// their place: what they decide is recorded, and the process gets what it would get without.

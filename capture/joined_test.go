@@ -54,9 +54,23 @@ func startTargetWith(tb testing.TB, files []*os.File, args ...string) *target {
 		t.stdin.Close()
 		t.Wait()
 	})
-	t.lines = bufio.NewScanner(stdout)
+	t.lines = bufio.NewScanner(patient{stdout.(*os.File)})
 	t.address = t.line(tb)
 	return t
+}
+
+// patience is how long a test waits for what must come: then it is to fail and say where, before all tests run out
+// of time.
+const patience = 2 * time.Minute
+
+// patient is a pipe that is read no longer than that.
+type patient struct{ *os.File }
+
+func (p patient) Read(to []byte) (int, error) {
+	if err := p.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return 0, err
+	}
+	return p.File.Read(to)
 }
 
 // line waits for what the target says next.
@@ -75,11 +89,10 @@ func (t *target) dial(tb testing.TB, network, address string) net.Conn {
 	return conn
 }
 
-// exchange sends a text and waits for its echo, not for ever: the test is to fail and say
-// where, before all tests run out of time.
+// exchange sends a text and waits for its echo.
 func exchange(tb testing.TB, conn net.Conn, text string) {
 	tb.Helper()
-	if err := conn.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		tb.Fatal(err)
 	}
 	if _, err := io.WriteString(conn, text); err != nil {

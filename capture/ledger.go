@@ -111,11 +111,14 @@ type Account struct {
 	Before uint64
 	// Unknown counts those of Delivered that no filter saw for another reason.
 	Unknown uint64
+	// Untapped says that another filter stayed on one of the sockets, or that somebody has taken the tap off it
+	// meanwhile: what came without the tap is among Unknown, and Before is 0.
+	Untapped bool
 	// Unwanted counts the messages that userspace got of packets which the Expression leaves out.
 	Unwanted uint64
 	// Unseen counts the packets that the socket dropped before its filter could see them: those
 	// with a wrong checksum, and with raw sockets those for which the queue has no room. They
-	// are not in the sum.
+	// are not in the sum. If it is Untapped, those as well that were dropped while the tap was not on it.
 	Unseen uint64
 	// Closed counts the sockets that were closed before their count of drops could be read for
 	// the last time: what they dropped after the previous reading is in Unread.
@@ -135,6 +138,7 @@ func (a *Account) Add(b *Account) {
 	a.Unread += b.Unread
 	a.Before += b.Before
 	a.Unknown += b.Unknown
+	a.Untapped = a.Untapped || b.Untapped
 	a.Unwanted += b.Unwanted
 	a.Unseen += b.Unseen
 	a.Closed += b.Closed
@@ -162,8 +166,16 @@ func (a *Account) String() string {
 	term(" + %d after the last packet that was asked for", a.After)
 	term(unread, a.Unread)
 	term(" - %d delivered from before the tap", a.Before)
-	term(" - %d delivered that no filter saw", a.Unknown)
-	term("; dropped besides before the filter could see them, for want of room or because they are broken: %d", a.Unseen)
+	unknown := " - %d delivered that no filter saw"
+	if a.Untapped {
+		unknown = " - %d delivered while the tap was not on the socket"
+	}
+	term(unknown, a.Unknown)
+	unseen := "; dropped besides before the filter could see them, for want of room or because they are broken: %d"
+	if a.Untapped {
+		unseen = "; dropped besides, which the tap did not see: %d"
+	}
+	term(unseen, a.Unseen)
 	if a.Unread > 0 {
 		term("; sockets closed before they could say what they dropped: %d, and it is among what was not read", a.Closed)
 	}
@@ -263,7 +275,10 @@ func (p *outlet) account(missed, missedFiltered uint64) Account {
 	a := Account{
 		Kind: p.name(), Seen: t.seen + t.after + missed, Filtered: t.filtered + missedFiltered,
 		After: t.after + t.stray, Unwanted: t.unwanted, Delivered: t.delivered, Before: t.before, Closed: t.closed,
-		again: p.kind.blocksSender(),
+		again: p.kind.blocksSender(), Untapped: p.untapped.Load(),
+	}
+	if a.Untapped { // nobody can tell what waited before from what came since
+		a.Before = 0
 	}
 	missing := int64(a.Seen+a.Before) - int64(a.Filtered+a.Delivered+a.After+a.Unwanted)
 	other := t.after - t.afterFiltered - t.afterDelivered // dropped by the queue after the last one

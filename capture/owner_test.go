@@ -182,6 +182,6 @@ func (t *target) says(tb interface {
 		}
 		tb.Fatalf("the owner says %q", t.lines.Text())
 	}
-	tb.Fatalf("the owner has ended")
+	tb.Fatalf("the owner says nothing: %v", t.lines.Err())
 	return nil, ""
 }

@@ -53,7 +53,7 @@ func countingNeeds(count func() (Counts, error)) []int {
 //	                     requires it
 //	CAP_BPF              also to ask the filters that sockets get later, and to run them inside
 //	                     the tap (WrapFilter)
-//	CAP_SYS_ADMIN        to take hold of their eBPF filters (WrapFilter)
+//	CAP_SYS_ADMIN        to take hold of their eBPF filters (ReplaceFilter, WrapFilter)
 //	CAP_NET_ADMIN        to restore a socket's own classic filter (ReplaceFilter, WrapFilter)
 //	CAP_KILL             to pass a signal on to another user's command
 func (l *Live) Capabilities() []int {
@@ -62,11 +62,8 @@ func (l *Live) Capabilities() []int {
 	if l.tellsFilters() {
 		all = append(all, unix.CAP_BPF)
 	}
-	if l.config.WrapFilter {
-		all = append(all, unix.CAP_SYS_ADMIN)
-	}
 	if l.config.ReplaceFilter || l.config.WrapFilter {
-		all = append(all, unix.CAP_NET_ADMIN)
+		all = append(all, unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN)
 	}
 	if l.command != nil {
 		all = append(all, unix.CAP_KILL)

@@ -48,8 +48,9 @@ func (s *scanner) counts(cookie uint64) bool {
 	return false
 }
 
-// ask reads the socket's count; ok is false if it is closed.
-func (q *queue) ask() (drops uint32, ok bool) {
+// ask reads the socket's count; ok is false if it is closed. look is called with a copy of the descriptor, unless
+// it is nil.
+func (q *queue) ask(look func(copied int, cookie uint64)) (drops uint32, ok bool) {
 	copied, err := q.process.CopyDescriptor(q.fd)
 	if err != nil {
 		return 0, false
@@ -59,12 +60,16 @@ func (q *queue) ask() (drops uint32, ok bool) {
 	if cookie, err := unix.GetsockoptUint64(copied, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil || cookie != q.cookie {
 		return 0, false
 	}
+	if look != nil {
+		look(copied, q.cookie)
+	}
 	return queueDrops(copied), true
 }
 
+// askQueues reads the counts, and looks whether the tap is still where it was put.
 func (s *scanner) askQueues() {
 	for _, q := range s.queues {
-		if drops, ok := q.ask(); ok {
+		if drops, ok := q.ask(s.lookForTap); ok {
 			q.last = drops
 		}
 	}
@@ -75,7 +80,7 @@ func (s *scanner) askQueues() {
 func (s *scanner) settleQueues() {
 	for _, q := range s.queues {
 		end := dropCount{q.last, q.last}
-		if drops, ok := q.ask(); ok {
+		if drops, ok := q.ask(nil); ok {
 			end.high = drops
 		} else {
 			q.outlet.tally.closed++
@@ -83,4 +88,18 @@ func (s *scanner) settleQueues() {
 		q.outlet.tally.drops.add(end.since(q.before))
 	}
 	s.queues = nil
+}
+
+// lookForTap looks whether a socket that has got the tap still has it.
+func (s *scanner) lookForTap(copied int, cookie uint64) {
+	if t, had := s.taps[cookie]; !had || t.told {
+		return
+	}
+	f, err := getFilter(copied)
+	if err == nil && !s.live.inherited(copied, &f) {
+		err = s.missed(copied, cookie, &f, false)
+	}
+	if err != nil {
+		s.live.refuse(err.Error())
+	}
 }

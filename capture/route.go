@@ -3,6 +3,7 @@ package capture
 import (
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -71,6 +72,8 @@ type outlet struct {
 	// unseen says that nothing records the packets of its sockets, as far as is known: none of them has got
 	// the tap, and no hook sees them. The mutex of the roster guards it.
 	unseen bool
+	// untapped says that one of its sockets has not, or no more, the tap that it was to have.
+	untapped atomic.Bool
 }
 
 // expects tells whether packets of a view can come.

@@ -1,7 +1,6 @@
 package capture
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,12 +25,14 @@ type scanner struct {
 	seen      map[uint64]struct{} // inodes of one scan of several processes, which may share sockets
 	listening bool                // a listener was marked
 	taps      map[uint64]tapped   // by cookie
+	listeners []tappedListener    // that had filters, which their connections would have
 	queues    []*queue
-	marked    []uint64                // cookies of the first scan that are not known to the programs yet
-	wrappers  map[uint64]*bpf.Wrapper // by the key of the filter in them
-	stays     map[filterAt]bool       // filters that cannot run inside the tap
-	leftOut   []string                // sockets that only WrapFilter captures, as long as Join goes on
-	denied    error                   // why a socket whose filter was to be replaced is skipped
+	marked    []uint64                   // cookies of the first scan that are not known to the programs yet
+	wrappers  map[uint64]*bpf.Wrapper    // by the key of the filter in them
+	stays     map[filterAt]bool          // filters that cannot run inside the tap
+	held      map[uint32]*bpf.HeldFilter // eBPF filters in whose place the tap is, by their programs' numbers
+	leftOut   []string                   // sockets that only WrapFilter captures, as long as Join goes on
+	denied    error                      // why a socket whose filter was to be replaced is skipped
 }
 
 // request asks to inspect a descriptor, which was a socket with that cookie, 0 if it had none.
@@ -42,13 +43,6 @@ type request struct {
 	wrap    bool // it has got a filter that is to run inside the tap; nobody knows its descriptor
 }
 
-// tapped is a socket that has got the tap, for people, and its filter before that unless a Wrapper
-// has it.
-type tapped struct {
-	what    string
-	classic []unix.SockFilter
-}
-
 // tidyInterval is how often to check for processes that have ended or joined without an event.
 const tidyInterval = time.Second
 
@@ -56,7 +50,7 @@ const tidyInterval = time.Second
 const requestsLimit = 4096
 
 func newScanner(l *Live) *scanner {
-	return &scanner{live: l, requests: make(chan request, requestsLimit), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped), wrappers: make(map[uint64]*bpf.Wrapper), stays: make(map[filterAt]bool)}
+	return &scanner{live: l, requests: make(chan request, requestsLimit), seen: make(map[uint64]struct{}), taps: make(map[uint64]tapped), wrappers: make(map[uint64]*bpf.Wrapper), stays: make(map[filterAt]bool), held: make(map[uint32]*bpf.HeldFilter)}
 }
 
 // ask requests to inspect a socket. If too many are waiting, that is reported.
@@ -316,7 +310,11 @@ func (s *scanner) take(p *process.Process, fd, copied int, asked bool, info *for
 				return err
 			}
 		}
-		taken = s.attach(whose().String(), copied, info)
+		if taken = s.attach(whose().String(), copied, info); !taken {
+			if at := s.live.roster.outletOf(info.cookie); at != nil {
+				at.untapped.Store(true)
+			}
+		}
 	}
 	if tap && fresh && taken {
 		s.live.roster.recorded(info.cookie)
@@ -444,11 +442,18 @@ func (s *scanner) attach(what string, copied int, info *foreign) bool {
 		return false
 	}
 	if !f.none() && l.inherited(copied, &f) {
-		s.taps[info.cookie] = tapped{what: what}
+		if _, known := s.taps[info.cookie]; !known {
+			s.taps[info.cookie] = tapped{what: what}
+		}
 		return true
 	}
+	var own bpf.OwnFilter
 	if f.extended {
-		left, err := s.removeLeft(copied)
+		if own, err = l.hook.Extended(copied); err != nil {
+			l.refuse(fmt.Sprintf("%s: %v", what, err))
+			return false
+		}
+		left, err := s.removeLeft(copied, &own)
 		if err != nil {
 			l.refuse(fmt.Sprintf("%s: %v", what, err))
 		}
@@ -461,34 +466,49 @@ func (s *scanner) attach(what string, copied int, info *foreign) bool {
 	if !f.none() && l.config.WrapFilter {
 		return s.wrap(what, copied, info, &f)
 	}
+	if f.extended {
+		if err := mayReplace(&own); err != nil {
+			l.refuse(fmt.Sprintf("%s has a filter, and is left as it is: %v", what, err))
+			return false
+		}
+	}
 	if !f.none() && !l.config.ReplaceFilter {
 		l.filtered(what)
 		return false
 	}
-	if err := mayRestore(copied, f.classic); err != nil {
-		l.refuse(fmt.Sprintf("%s is left alone: %v", what, err))
-		s.denied = err
-		return false
-	}
+	return s.replace(what, copied, info, &f, &own)
+}
+
+// replace puts the tap in the place of a socket's filter, if it has one.
+func (s *scanner) replace(what string, copied int, info *foreign, f *filter, own *bpf.OwnFilter) bool {
+	l := s.live
+	t := tapped{what: what, classic: f.classic}
+	err := mayRestore(copied, f.classic)
 	if f.extended {
-		l.refuse(fmt.Sprintf("%s had an eBPF filter, which cannot be put back at the end", what))
+		t.held, err = s.hold(own)
+	}
+	if err != nil {
+		l.refuse(fmt.Sprintf("%s is left alone: %v", what, err))
+		if missing := (*bpf.MissingError)(nil); errors.As(err, &missing) {
+			s.denied = err
+		}
+		return false
 	}
 	if err := l.tap.Attach(copied); err != nil {
 		l.refuse(fmt.Sprintf("%s is not in the kernel view: %v", what, err))
 		return false
 	}
-	s.taps[info.cookie] = tapped{what, f.classic}
+	s.taps[info.cookie] = t
+	if info.listening && info.local.Port() != 0 && t.filtered() {
+		s.listeners = append(s.listeners, tappedListener{endpointOf(copied, info), t})
+	}
 	return true
 }
 
 // removeLeft removes the tap of a capture that was killed from a socket. It keeps everything, so the
 // socket gets what it did.
-func (s *scanner) removeLeft(copied int) (removed bool, err error) {
-	own, err := s.live.hook.Extended(copied)
-	if err != nil {
-		return false, nil // who attaches a filter says so
-	}
-	other, _, err := otherTap(&own)
+func (s *scanner) removeLeft(copied int, own *bpf.OwnFilter) (removed bool, err error) {
+	other, _, err := otherTap(own)
 	if err != nil || other == nil || !other.Ended || other.Wraps {
 		return false, nil
 	}
@@ -552,46 +572,4 @@ func (s *scanner) leaveInherited() error {
 		})
 		return err
 	})
-}
-
-// release removes the tap from a socket that has it, unless another filter has replaced it.
-func (s *scanner) release(copied int, _ uint64) error {
-	f, err := getFilter(copied)
-	if err != nil || !s.live.inherited(copied, &f) {
-		return err
-	}
-	cookie, err := unix.GetsockoptUint64(copied, unix.SOL_SOCKET, unix.SO_COOKIE)
-	if err != nil {
-		return fmt.Errorf("asking a socket for its cookie: %w", err)
-	}
-	wrapper, err := s.wrapperOn(copied)
-	if err != nil {
-		return err
-	}
-	t := s.taps[cookie]
-	if wrapper != nil {
-		err = wrapper.Restore(copied)
-	} else {
-		err = restoreFilter(copied, t.classic)
-	}
-	if errors.Is(err, unix.EPERM) && isLocked(copied) {
-		s.live.refuse(lockedMeanwhile(cmp.Or(t.what, "a socket"), wrapper != nil))
-		return nil
-	}
-	return err
-}
-
-// isLocked tells whether a socket's owner has locked its filter.
-func isLocked(fd int) bool {
-	locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER)
-	return err == nil && locked != 0
-}
-
-// lockedMeanwhile says what stays on a socket whose filter was locked during the capture.
-func lockedMeanwhile(what string, wraps bool) string {
-	const locked = "%s: its owner has locked its filter meanwhile (SO_LOCK_FILTER), so the tap stays on it until it is closed: it records nothing any more, and %s"
-	if wraps {
-		return fmt.Sprintf(locked, what, "goes on to run the socket's own filter")
-	}
-	return fmt.Sprintf(locked, what, "lets everything through")
 }

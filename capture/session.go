@@ -346,7 +346,7 @@ func (s *Session) Run(ctx context.Context, sink Sink) (err error) {
 		err = s.collector.round()
 	}
 	// Even after an error, what was captured is still written, unless the error is the sink's.
-	return errors.Join(err, s.stop(), s.readable(), s.collector.finish(), s.ledger().close(), s.checkClock())
+	return errors.Join(err, s.stop(), s.readable(), s.collector.finish(), s.ledger().close(), s.tellUntapped(), s.checkClock())
 }
 
 // unreadable ends Run, since the socket gives nothing any more.
@@ -389,6 +389,7 @@ func (s *Session) stop() error {
 		drops[i].low = socket.queueDrops()
 		socket.closing.Store(&drops[i].low)
 	}
+	s.lookForTap()
 	s.eachSocket(func(socket *socket) {
 		err := socket.attach(s.tap.Rejection())
 		refused := s.untapped && errors.As(err, new(*bpf.MissingError)) // as the Config's filter may have found

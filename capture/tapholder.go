@@ -1,6 +1,7 @@
 package capture
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -45,15 +46,46 @@ func tapHolder(ring uint32) (pid int, known bool) {
 }
 
 // otherTap is bpf.OwnFilter.OtherTap, and tells at once of a capture that was killed: its lease ends
-// seconds later, but nobody has the ring open any more. Whoever says whose a tap is asks here.
+// seconds later, but nobody has the ring open any more. One whose process has it open goes on, even if that
+// was stopped or kept waiting for longer than the lease lasts. Whoever says whose a tap is asks here.
 func otherTap(f *bpf.OwnFilter) (*bpf.OtherTap, int, error) {
 	other, err := f.OtherTap()
 	if other == nil || err != nil {
 		return nil, 0, err
 	}
 	pid, known := tapHolder(other.Ring)
-	if known && pid == 0 {
+	if pid != 0 {
+		other.Ended = false
+	} else if known {
 		other.Ended = true
 	}
 	return other, pid, nil
+}
+
+// tapStaysError says that the filter of a socket is the tap of another capture, which stays there.
+type tapStaysError struct{ text string }
+
+func (e *tapStaysError) Error() string { return e.text }
+
+// staysOf is the error for a socket of which another capture goes on to record the packets.
+func staysOf(own *bpf.OwnFilter, pid int) error {
+	whose := ", whose process is not seen from here: end that one first"
+	if pid != 0 {
+		whose = fmt.Sprintf(", process %d: end that one first (kill -INT %[1]d)", pid)
+	}
+	return &tapStaysError{fmt.Sprintf("it is that of another capture (%s)%s", wordsOf(own), whose)}
+}
+
+// mayReplace tells why the eBPF filter of a socket is not to be replaced: it is the tap of another capture, which
+// goes on and would be blind from then on, and could not put back what it took off. If that cannot be found out,
+// it is taken for one. The tap of a session's own socket is what the process has there for a filter, like any other.
+func mayReplace(own *bpf.OwnFilter) error {
+	other, pid, err := otherTap(own)
+	switch {
+	case err != nil:
+		return &tapStaysError{fmt.Sprintf("it is called like the tap of another capture (%s), and whose it is cannot be found out: %v", describeProgram(own), err)}
+	case other != nil && other.Leased && !other.Ended:
+		return staysOf(own, pid)
+	}
+	return nil
 }

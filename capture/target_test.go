@@ -78,6 +78,8 @@ var targets = map[string]func(args []string) error{
 	"client":    targetClient,
 	"exit":      func(args []string) error { os.Exit(3); return nil },
 	"joiner":    targetJoiner,
+	"replacer":  targetReplacer,
+	"filtered":  targetFiltered,
 	"reception": targetReception,
 	"confined":  targetConfined,
 	"uring":     targetRingServer,
@@ -119,6 +121,26 @@ func targetRefilter([]string) error {
 		return err
 	}
 	return untilStdinEnds("done")
+}
+
+// targetFiltered echoes on connections of a listener with a filter, which keeps everything.
+func targetFiltered([]string) error {
+	l, err := listenTCP()
+	if err != nil {
+		return err
+	}
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return err
+	}
+	cerr := raw.Control(func(fd uintptr) {
+		err = restoreFilter(int(fd), []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0xffff}})
+	})
+	if err := errors.Join(err, cerr); err != nil {
+		return err
+	}
+	go echoAll(l)
+	return untilStdinEnds(l.Addr().String())
 }
 
 func untilStdinEnds(address string) error {

@@ -53,7 +53,7 @@ func (s *scanner) wrap(what string, copied int, info *foreign, f *filter) bool {
 		s.unwrapped(copied, info, err)
 		return info.kind().HasCgroupHooks()
 	}
-	s.taps[info.cookie] = tapped{what: what}
+	s.taps[info.cookie] = tapped{what: what, wrapper: w}
 	if info.domain == unix.AF_PACKET {
 		l.roster.wraps(info.cookie, inside.Key())
 	}
@@ -70,12 +70,12 @@ func (s *scanner) mayWrap(copied int, own bpf.OwnFilter) (bpf.OwnFilter, error) 
 	if own.Key() == 0 {
 		return own, errors.New("this kernel does not say which program its filter is")
 	}
-	switch other, _, err := otherTap(&own); {
+	switch other, pid, err := otherTap(&own); {
 	case err != nil:
 		return own, err
 	case other == nil:
 	case !other.Ended:
-		return own, &tapStaysError{fmt.Sprintf("it is that of another capture (%s)", wordsOf(&own))}
+		return own, staysOf(&own, pid)
 	case other.Inside.Key() != 0:
 		return other.Inside, nil
 	default:
@@ -83,11 +83,6 @@ func (s *scanner) mayWrap(copied int, own bpf.OwnFilter) (bpf.OwnFilter, error) 
 	}
 	return own, mayRestore(copied, own.Classic)
 }
-
-// tapStaysError says that the filter of a socket is a tap of another capture, which stays there.
-type tapStaysError struct{ text string }
-
-func (e *tapStaysError) Error() string { return e.text }
 
 func wordsOf(own *bpf.OwnFilter) string {
 	words, _ := describeFilter(own)

@@ -475,7 +475,7 @@ func (f captureFlags) use() privilege.Use {
 		LowPort: err == nil && listen.Port() > 0 && listen.Port() < 1024,
 		Hooks:   f.sock != "" && f.wants(capture.ViewCgroup), Wire: f.wants(capture.ViewWire), Drops: f.sock != "" && f.wants(capture.ViewDrop),
 		Selects: f.reuseport.object != "" || f.reuseport.classic != "",
-		Join:    len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, OtherUser: account != nil,
+		Join:    len(f.live.pids) > 0 || f.live.cgroup != "", Run: len(f.live.command) > 0, WrapFilter: f.live.wrapFilter, ReplaceFilter: f.live.replaceFilter, OtherUser: account != nil,
 	}
 }
 

@@ -206,6 +206,9 @@ func (r *reporter) interfaceLines(c capture.Counts, statistics []capture.Statist
 			before := ""
 			if n := sum.account.Unseen; n > 0 {
 				before = fmt.Sprintf(", %d dropped before the filter ran", n)
+				if sum.account.Untapped {
+					before = fmt.Sprintf(", %d dropped that the tap did not see", n)
+				}
 			}
 			r.printf("%s: %s, %d dropped by the receive queue%s", sum.name, counted(sum.packets, "packet"), sum.account.Queue, before)
 		case sum.view == capture.ViewCgroup && named[sum.view] == 1:

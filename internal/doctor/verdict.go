@@ -50,6 +50,7 @@ var (
 		"capture --view drop":             {KernelDrops},
 		"capture --pid PID":               {CgroupHook},
 		"capture --wrap-filter --pid PID": {CgroupHook, BPFFileSystem},
+		"capture --replace-filter":        {CgroupHook},
 		"capture -- COMMAND":              {CgroupHook},
 		"list":                            {ownProcesses},
 		"capture --user USER -- COMMAND":  {CgroupHook},

@@ -47,8 +47,8 @@ type Use struct {
 	// Join is --pid with a process of another user or with more privileges, all of whose sockets
 	// are to be seen; Run is -- COMMAND.
 	Join, Run bool
-	// WrapFilter is the flag, with an eBPF filter on a socket.
-	WrapFilter bool
+	// WrapFilter, ReplaceFilter: the flags, with an eBPF filter on a socket.
+	WrapFilter, ReplaceFilter bool
 	// OtherUser: is the command to run as another user?
 	OtherUser bool
 }
@@ -92,6 +92,9 @@ var table = []Requirement{
 	{Command: "capture", Form: "--wrap-filter --pid PID", Needs: caps(unix.CAP_SYS_ADMIN),
 		Example: Use{Command: "capture", Join: true, WrapFilter: true},
 		applies: func(u Use) bool { return u.WrapFilter }},
+	{Command: "capture", Form: "--replace-filter", Needs: caps(unix.CAP_SYS_ADMIN),
+		Example: Use{Command: "capture", Join: true, ReplaceFilter: true},
+		applies: func(u Use) bool { return u.ReplaceFilter }},
 	{Command: "capture", Form: "--user USER -- COMMAND",
 		Needs:   caps(unix.CAP_SETUID, unix.CAP_SETGID, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
 		Example: Use{Command: "capture", Run: true, OtherUser: true},
