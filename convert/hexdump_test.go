@@ -121,6 +121,9 @@ func TestDumps(t *testing.T) {
 		{"tcpdump -n -x -r FRAMES", true, ofDay},
 		{"tcpdump -n -xx -t -r FRAMES", false, 0},
 		{"tcpdump -n -X -tt -r FRAMES", true, micros},
+		{"tcpdump -n -x --number -r FRAMES", true, ofDay},
+		{"tcpdump -n -x -# -tt -r FRAMES", true, micros},
+		{"tcpdump -n -x --number -tttt -r FRAMES", true, micros},
 		{"tcpdump -n -XX -tttt -v -e -r FRAMES", false, micros},
 		{"tshark -n -x -r FRAMES", false, 0},
 		{"tshark -n -x -P -r FRAMES", false, 0},
@@ -248,6 +251,11 @@ func TestDumpTexts(t *testing.T) {
 	if want := time.Date(2026, 11, 5, 12, 0, 0, 5e8, time.Local).UnixNano(); err != nil || len(packets) != 1 || packets[0].Time != want || fmt.Sprintf("%x", packets[0].Data) != payloadHex {
 		t.Errorf("%+v: %v", packets, err)
 	}
+	messages, _ := capture.KindByName("unix-dgram")
+	packets, err = readDump(t, "01 02 03 04 05 06 07 08\n38 39 0a\n", ReadOptions{Kind: messages, Strict: true})
+	if err != nil || len(packets) != 2 || string(packets[1].Data) != "89\n" {
+		t.Errorf("%+v: %v", packets, err)
+	}
 	udp6, _ := capture.KindByName("udp6")
 	packets, err = readDump(t, "0000 "+strings.Repeat("00 ", 16)+"\n", ReadOptions{Kind: udp6})
 	if err != nil || len(packets) != 1 || packets[0].Interface.Name() != "udp6:kernel" || !packets[0].Src.Addr().Is6() {
@@ -269,6 +277,7 @@ func TestDoubtfulDumps(t *testing.T) {
 		{"of words", "0000000 0045 2000 0100 0000 1140 0000 000a 0100\n", "it has words, whose bytes are in the order of the machine", raw},
 		{"of what nobody knows", "0000  01 02 03 04\n", "the kind of socket cannot be told", nil},
 		{"no IP", "0000  ff 02 03 04\n", "text:1: a packet that begins with no IP header, but with 0xff", raw},
+		{"a word or a packet", "04 57 59 d9 00 0c 00 00 61 62 63 64\ncafe\n", `text:2: "cafe" alone may be a packet, a number or a word: a packet says its length, as in len 2: cafe`, nil},
 		{"a length that is too large", "pkt len 12: 04 57 59 d9 00 0c 00 00\n", "the packet has 12 bytes, but 8 of them follow", nil},
 	} {
 		_, err := readDump(t, test.text, ReadOptions{Strict: true, Kind: test.kind})

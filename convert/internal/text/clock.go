@@ -18,10 +18,18 @@ type clock struct {
 	undated bool
 }
 
-// read reads the time that a line begins with, if there is one: a date with a time, a time of day, also
-// behind a number, or seconds since 1970.
+// read reads the time that a line begins with, also behind a number, if there is one: a date with a time,
+// a time of day, or seconds since 1970.
 func (c *clock) read(line []byte) bool {
-	line = line[:min(len(line), maxLogged)]
+	line = bytes.TrimLeft(line[:min(len(line), maxLogged)], " ")
+	if c.readFirst(line) {
+		return true
+	}
+	n := leadingDigits(line)
+	return n > 0 && n < len(line) && line[n] == ' ' && c.readFirst(bytes.TrimLeft(line[n:], " "))
+}
+
+func (c *clock) readFirst(line []byte) bool {
 	const date = len("2006-01-02")
 	if len(line) > date && line[4] == '-' && (line[date] == ' ' || line[date] == 'T') {
 		n := timeOfDay(line[date+1:])
@@ -32,12 +40,8 @@ func (c *clock) read(line []byte) bool {
 		c.set(t.UnixNano())
 		return true
 	}
-	day := line
-	if n := leadingDigits(line); n > 0 && n < len(line) && line[n] == ' ' {
-		day = line[n+1:]
-	}
-	if n := timeOfDay(day); n > 0 && endsWord(day, n) {
-		t, err := time.Parse("15:04:05", string(day[:n]))
+	if n := timeOfDay(line); n > 0 && endsWord(line, n) {
+		t, err := time.Parse("15:04:05", string(line[:n]))
 		if err != nil {
 			return false
 		}

@@ -415,7 +415,14 @@ func (r *Hexdump) packetLine(line []byte) error {
 		if p.timeEnd < 0 && r.clock.read(bytes.TrimSpace(line)) {
 			return nil
 		}
-		return r.beside(line, remark.FormLines)
+		short, sure, isShort := parseShortLine(text, r.scratch)
+		if !isShort || !sure && p.timeEnd >= 0 { // a filter prints numbers
+			return r.beside(line, remark.FormLines)
+		}
+		if !sure {
+			return t.doubt(t.line, "%q alone may be a packet, a number or a word: a packet says its length, as in len %d: %[1]s", bytes.TrimSpace(text), len(short.data))
+		}
+		found = short
 	}
 	r.scratch = found.data
 	var err error

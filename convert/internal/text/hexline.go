@@ -165,8 +165,9 @@ func (r *row) value() uint64 {
 	return n
 }
 
-// fewestBytes is how many bytes a line has at least that is a packet by itself, unless it says its
-// length: the header of a datagram.
+// fewestBytes is how many bytes a line has at least that is a packet by itself, whatever the text is:
+// the header of a datagram. A shorter one says its length, or is nothing but bytes with spaces or colons
+// between them, in a text with a packet a line.
 const fewestBytes = 8
 
 // hexLine is a packet in one line.
@@ -201,6 +202,17 @@ func parseHexLine(line, scratch []byte) (h hexLine, ok bool) {
 		h.length = stated
 	}
 	return h, len(b) >= fewestBytes || len(b) > 0 && stated == uint64(len(b))
+}
+
+// parseShortLine parses a line of fewer bytes and nothing else. sure is false where they are digits without
+// anything between them, which may be a number or a word.
+func parseShortLine(line, scratch []byte) (h hexLine, sure, ok bool) {
+	line = bytes.TrimSpace(line)
+	if len(line) == 0 || hexTail(line, 0) != 0 {
+		return h, false, false
+	}
+	h, _ = parseHexLine(line, scratch)
+	return h, len(line) == 3*len(h.data)-1 && len(h.data) > 1, true
 }
 
 // hexTail is where the bytes at the end of a line begin, not before from; -1 if there are none.
