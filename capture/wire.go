@@ -301,10 +301,12 @@ func (c *collector) wired(whole []byte, length int) {
 	if ok {
 		p.Protocol = ip.Protocol
 		p.Src, p.Dst = netip.AddrPortFrom(ip.Src, 0), netip.AddrPortFrom(ip.Dst, 0)
-		if rest := rec.Data[min(ip.Size, len(rec.Data)):]; hasPorts(ip.Protocol) && !ip.Later && len(rest) >= 4 {
+		rest := rec.Data[min(ip.Size, len(rec.Data)):]
+		if hasPorts(ip.Protocol) && !ip.Later && len(rest) >= 4 {
 			p.Src = netip.AddrPortFrom(ip.Src, uint16(rest[0])<<8|uint16(rest[1]))
 			p.Dst = netip.AddrPortFrom(ip.Dst, uint16(rest[2])<<8|uint16(rest[3]))
 		}
+		p.Meta.ChecksumPartial = partialChecksum(ip.Protocol, rec.Data, rest, int(rec.Len)-ip.Size)
 	}
 	layer := LayerLink
 	switch frame := linkHeaderSize(whole); {
