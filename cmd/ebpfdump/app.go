@@ -234,9 +234,9 @@ if it cannot be run.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w: see %s --help", flagError(err), cmd.CommandPath())
 	})
-	// Help is wrapped for terminals of 80 columns.
 	root.SetUsageTemplate(strings.NewReplacer(
-		".FlagUsages ", ".FlagUsagesWrapped 80 ",
+		".LocalFlags.FlagUsages ", "flagUsages .LocalFlags ",
+		".InheritedFlags.FlagUsages ", "flagUsages .InheritedFlags ",
 		`Use "{{.CommandPath}} [command] --help" for more information about a command.`, `{{.CommandPath}} COMMAND --help says more of each.`,
 	).Replace(root.UsageTemplate()))
 	root.AddCommand(a.captureCommand(), a.listCommand(), a.convertCommand(), a.explainCommand(), a.replayCommand(),
@@ -245,6 +245,22 @@ if it cannot be run.`,
 	complete(root)
 	refuseUnknown(root)
 	return root
+}
+
+func init() { cobra.AddTemplateFunc("flagUsages", flagUsages) }
+
+// flagUsages is the help of flags, for terminals of 80 columns. Of those that need no value, the library shows
+// the one that they have then and a space before FILE, which would make that an argument.
+func flagUsages(flags *pflag.FlagSet) string {
+	text := flags.FlagUsagesWrapped(80)
+	flags.VisitAll(func(f *pflag.Flag) {
+		if name, _ := pflag.UnquoteUsage(f); f.NoOptDefVal != "" && name != "" {
+			own := fmt.Sprintf("--%s[=%s]", f.Name, name)
+			theirs := fmt.Sprintf("--%s %s[=%q]", f.Name, name, f.NoOptDefVal)
+			text = strings.Replace(text, theirs, fmt.Sprintf("%-*s", len(theirs), own), 1)
+		}
+	})
+	return text
 }
 
 // refuseUnknown has the commands of cobra refuse what they do not know, and not show what they do

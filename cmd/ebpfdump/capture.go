@@ -126,7 +126,7 @@ func (f *captureFlags) register(flags *pflag.FlagSet) {
 	f.live.register(flags)
 	flags.StringVarP(&f.listen, "listen", "l", "", "`ADDR:PORT` to bind the socket to (default the loopback address and port 16962);\nof tcp6, udp6 and udplite6 IPv6 alone, also on [::]; an interface, a path or @NAME, netlink groups, a vsock port for kinds without")
 	flags.StringSliceVar(&f.groups, "join", nil, "with udp and udp6: join the multicast `GROUP`, or GROUP@INTERFACE; with -l :PORT or without,\nthe socket is bound to the group, and its port may be shared")
-	flags.StringVar(&f.proto, "proto", "tcp", "IP protocol of raw sockets: tcp, udp, icmp (with raw6 icmp or icmp6, which is 58) or a `NUMBER`")
+	flags.StringVar(&f.proto, "proto", "", "IP protocol of raw sockets: tcp (the default), udp, icmp (with raw6 icmp or icmp6, which is 58) or a `NUMBER`")
 	flags.VarP(&f.output, "output", "o", "write to `FILE`, or pcapng to stdout if it is -")
 	flags.VarP(&f.output, "write", "w", "`FILE`, the same as --output")
 	flags.StringVar(&f.views, "view", "", "`LIST` of views: "+capture.ViewNames()+", or all (default kernel,user, and select with --reuseport-filter)")
@@ -391,13 +391,13 @@ func parseListen(s string, kind *capture.Kind) (netip.AddrPort, error) {
 
 func parseProtocol(s string, kind *capture.Kind) (int, error) {
 	if !kind.TakesProtocol() {
-		if s != "tcp" {
+		if s != "" {
 			return 0, usagef("--proto is for raw sockets: a %s socket has its own protocol", kind.Name)
 		}
 		return 0, nil
 	}
 	switch strings.ToLower(s) {
-	case "tcp":
+	case "", "tcp":
 		return unix.IPPROTO_TCP, nil
 	case "udp":
 		return unix.IPPROTO_UDP, nil

@@ -49,8 +49,8 @@ func (a *app) convertCommand() *cobra.Command {
 	list := func(writable bool) string {
 		var b strings.Builder
 		for _, form := range convert.Formats(writable) {
-			summary := terminal.Wrap(form.Summary, 70, 70)
-			fmt.Fprintf(&b, "\n  %-7s %s", form.Name, strings.Join(summary, "\n"+strings.Repeat(" ", 10)))
+			summary := terminal.Wrap(form.Summary, 69, 69)
+			fmt.Fprintf(&b, "\n  %-8s %s", form.Name, strings.Join(summary, "\n"+strings.Repeat(" ", 11)))
 		}
 		return b.String()
 	}
@@ -106,7 +106,7 @@ clocks. What is left out of any output is counted in the closing lines.
 func (f *convertFlags) register(flags *pflag.FlagSet) {
 	flags.SortFlags = false
 	flags.VarP(&f.output, "output", "o", "write to `FILE`, or to stdout if it is -")
-	flags.VarP(&f.output, "write", "w", "the same as --output")
+	flags.VarP(&f.output, "write", "w", "`FILE`, the same as --output")
 	flags.StringVar(&f.from, "from", "", "`FORM` of the inputs: "+formNames(false))
 	flags.StringVar(&f.to, "to", "", "`FORM` of the output: "+formNames(true))
 	flags.StringVar(&f.sock, "sock", "", "`KIND` of socket that a text is about, if its bytes do not tell")

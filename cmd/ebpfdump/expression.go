@@ -30,6 +30,9 @@ func (f *captureFlags) arguments(cmd *cobra.Command, args []string) error {
 	if len(words) == 0 {
 		return nil
 	}
+	if _, err := exec.LookPath(words[0]); err != nil && f.tlsKeys == commandKeys && !isExpression(strings.Join(words, " ")) {
+		return usagef("%q is one argument too many: a key log stands behind =, as in --tls-keys=%s", words[0], shellWords(words[:1]))
+	}
 	if f.sock == "" && !f.live.wanted(cmd) {
 		return loose(cmd, words)
 	}

@@ -86,27 +86,34 @@ func (f *foreign) taken() string {
 func (f *foreign) closingLines(line func(format string, args ...any)) {
 	for reason, n := range f.out {
 		if n > 0 {
-			line("%s left out: %s", counted(n, "packet"), f.why(offset.Reason(reason)))
+			line("%s left out: %s", counted(n, "packet"), f.why(offset.Reason(reason), n))
 		}
 	}
 }
 
-// why says why packets are not those of a socket.
-func (f *foreign) why(reason offset.Reason) string {
+// why says why so many packets are not those of a socket.
+func (f *foreign) why(reason offset.Reason, n uint64) string {
+	they, their, them := "they are", "their", "them"
+	if n == 1 {
+		they, their, them = "it is", "its", "it"
+	}
 	switch kind := f.wanted; reason {
 	case offset.OtherLayer:
 		if kind.Layer() == capture.LayerLink {
-			return "the capture has no link header of them, with which " + kind.Name + " sockets begin"
+			return "the capture has no link header of " + them + ", with which " + kind.Name + " sockets begin"
 		}
-		return "what follows their link header is no packet of IP"
+		return "what follows " + their + " link header is no packet of IP"
 	case offset.OtherProtocol:
-		return "they are of another protocol than " + kind.Name + " sockets get"
+		return they + " of another protocol than " + kind.Name + " sockets get"
 	case offset.Fragment:
+		if n == 1 {
+			return "it is a fragment, and " + kind.Name + " sockets get what the kernel makes of all of them"
+		}
 		return "they are fragments, and " + kind.Name + " sockets get what the kernel makes of them all"
 	case offset.Damaged:
-		return "their headers are cut or wrong, and the kernel throws such packets away before a filter sees them"
+		return their + " headers are cut or wrong, and the kernel throws such packets away before a filter sees them"
 	}
-	return fmt.Sprintf("their link type (%d) is none of Ethernet, RAW, IPv4, IPv6, Linux cooked and loopback", f.link)
+	return fmt.Sprintf("%s link type (%d) is none of Ethernet, RAW, IPv4, IPv6, Linux cooked and loopback", their, f.link)
 }
 
 // nothing says why none of another program's packets was given to the filter; nil if there are none.
@@ -119,7 +126,7 @@ func (f *foreign) nothing(name string) error {
 		if offset.Reason(reason) == offset.OtherLink {
 			next = "convert them to one of these, or record them with ebpfdump capture"
 		}
-		return fmt.Errorf("%s has no packet for the filter: %s: %s", name, f.why(offset.Reason(reason)), next)
+		return fmt.Errorf("%s has no packet for the filter: %s: %s", name, f.why(offset.Reason(reason), n), next)
 	}
 	return nil
 }
