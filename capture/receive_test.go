@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // receiveRow is a way to receive, and what is known of its bytes.
@@ -144,12 +146,14 @@ func (k *taking) turn(t *testing.T, early bool, n int, parts ...[]byte) {
 		fmt.Fprintln(k.stdin, n)
 		time.Sleep(30 * time.Millisecond)
 	}
-	for _, part := range parts {
-		k.sent = append(k.sent, part)
-		if _, err := k.conn.Write(part); err != nil {
-			t.Fatal(err)
+	testutil.OnOneCPU(t, func() { // which keeps the order of datagrams
+		for _, part := range parts {
+			k.sent = append(k.sent, part)
+			if _, err := k.conn.Write(part); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
+	})
 	if !early {
 		time.Sleep(10 * time.Millisecond)
 		fmt.Fprintln(k.stdin, n)
