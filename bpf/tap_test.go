@@ -197,7 +197,7 @@ func TestTapSleep(t *testing.T) {
 	tap := mustOpen(t, Options{RingSize: 16 << 20, WakeupBytes: 16 << 20, WakeFirst: true})
 	var senders sync.WaitGroup
 	// What the loopback interface has no room for is sent all the same: so nobody is ahead by more than that.
-	const ahead = 256
+	const ahead = 512
 	var taken atomic.Int64
 	for range 2 {
 		receiver, sender := udpPair(t)
