@@ -232,16 +232,7 @@ func TestDropsAreNotOfObservers(t *testing.T) {
 // quietSession waits until nothing has come for a while.
 func quietSession(tb testing.TB, s *Session) {
 	tb.Helper()
-	var last Counts
-	for since := time.Now(); time.Since(since) < 100*time.Millisecond; time.Sleep(10 * time.Millisecond) {
-		counts, err := s.Counts()
-		if err != nil {
-			tb.Fatal(err)
-		}
-		if counts != last {
-			last, since = counts, time.Now()
-		}
-	}
+	awaitQuiet(tb, s, 10, 10*time.Millisecond, func() bool { return false })
 }
 
 // fullObserver makes a packet socket for all frames that nobody reads: with little room in its
@@ -333,9 +324,7 @@ func TestDropsOfBadChecksum(t *testing.T) {
 	sink, s := run(t, config, func(s *Session) {
 		conn := dialIn(t, s, "udp")
 		defer conn.Close()
-		if _, err := conn.Write([]byte("right")); err != nil {
-			t.Fatal(err)
-		}
+		sendMany(t, 1, func(int) error { _, err := conn.Write([]byte("right")); return err })
 		for _, text := range wrong {
 			packet := []byte{0x45, 0, 0, 0, 0, 1, 0, 0, 64, unix.IPPROTO_UDP, 0, 0, 127, 0, 0, 1, 127, 0, 0, 1}
 			packet[3] = byte(28 + len(text))
@@ -380,23 +369,19 @@ func completeTCP(ip []byte) {
 	binary.BigEndian.PutUint16(segment[16:], ^uint16(sum))
 }
 
-// sendRaw sends IPv4 packets as they are.
+// sendRaw sends IPv4 packets as they are, and returns when they have come.
 func sendRaw(t *testing.T, ns *Namespace, packets [][]byte) {
 	t.Helper()
-	err := ns.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		for _, p := range packets {
-			if err := unix.Sendto(fd, p, 0, &unix.SockaddrInet4{Addr: [4]byte(p[16:20])}); err != nil {
-				return err
-			}
-		}
-		return nil
+	fd := -1
+	err := ns.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer unix.Close(fd)
+	sendMany(t, len(packets), func(i int) error {
+		return unix.Sendto(fd, packets[i], 0, &unix.SockaddrInet4{Addr: [4]byte(packets[i][16:20])})
+	})
 }

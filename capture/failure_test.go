@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -55,6 +56,14 @@ func runInto(t *testing.T, s Capture, sink Sink, packets uint64, end func()) err
 
 const failurePackets = 1344
 
+func sendFailing(t *testing.T, conn io.Writer) {
+	t.Helper()
+	sendMany(t, failurePackets, func(i int) error {
+		_, err := fmt.Fprintf(conn, "datagram %d", i)
+		return err
+	})
+}
+
 // Whatever fails at the end, everything that was captured is written.
 func TestFailuresLoseNothing(t *testing.T) {
 	t.Parallel()
@@ -87,9 +96,7 @@ func TestFailuresLoseNothing(t *testing.T) {
 			}
 			defer s.Close()
 			conn := dialIn(t, s, "udp")
-			for i := range failurePackets {
-				fmt.Fprintf(conn, "datagram %d", i)
-			}
+			sendFailing(t, conn)
 			var sink memory
 			err = runInto(t, s, &sink, failurePackets, func() { test.fail(t, s) })
 			if !errors.Is(err, test.want) {
@@ -116,9 +123,7 @@ func TestSinkFailsCounted(t *testing.T) {
 		}
 		defer s.Close()
 		conn := dialIn(t, s, "udp")
-		for i := range failurePackets {
-			fmt.Fprintf(conn, "datagram %d", i)
-		}
+		sendFailing(t, conn)
 		sink := limited{view: view, room: 100}
 		checkFailedSink(t, s, &sink, runInto(t, s, &sink, 1<<62, nil))
 	}
@@ -154,9 +159,7 @@ func TestFailuresOfJoined(t *testing.T) {
 		process := startTarget(t, "sink", fmt.Sprint(largeBuffer))
 		l := mustJoin(t, JoinConfig{PIDs: []int{process.Process.Pid}})
 		conn := process.dial(t, "udp", process.address)
-		for i := range failurePackets {
-			fmt.Fprintf(conn, "datagram %d", i)
-		}
+		sendFailing(t, conn)
 		quiet(t, l)
 		return l, process
 	}
