@@ -1,6 +1,13 @@
 package capture
 
-import "slices"
+import (
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+var errReplaced = errors.New("the descriptor is another socket's")
 
 // tapGone is what there is to say of a session's socket without the tap.
 const tapGone = "somebody has taken the tap off the socket, or put another filter in its place: what has come since then is in no view of the kernel's"
@@ -17,7 +24,13 @@ func (s *Session) lookForTap() {
 			return // it may never have got it, which was said
 		}
 		var f filter
-		err := socket.control(func(fd int) (err error) { f, err = getFilter(fd); return err })
+		err := socket.control(func(fd int) (err error) {
+			if cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE); err != nil || cookie != socket.cookie {
+				return errors.Join(err, errReplaced) // its owner has put another socket there, which never had the tap
+			}
+			f, err = getFilter(fd)
+			return err
+		})
 		if err == nil && !f.extended {
 			s.own.routeOfSocket(socket).outlet.untapped.Store(true)
 		}
