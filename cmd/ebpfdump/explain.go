@@ -93,7 +93,7 @@ Exit status: 0 explained; 1 the file is damaged, or no capture of ebpfdump.`,
 	flags.StringVar(&f.views, "view", "", "show only packets that are in one of these views: a `LIST` of "+capture.ViewNames())
 	flags.StringSliceVar(&f.interfaces, "interface", nil, "read only the interfaces with these `NAMES`, or numbers as tshark counts them (frame.interface_id)")
 	flags.BoolVar(&f.json, "json", false, "print the findings as one JSON object, of a form that stays the same")
-	flags.StringVar(&f.html, "html", "", "write a page to `FILE`, or to stdout if it is -, and print no text")
+	flags.StringVar(&f.html, "html", "", "write a page to `FILE`, or to stdout if it is -, and print no text; with --json, print that as well")
 	flags.StringVar(&f.colour, "color", "auto", "colours: always, never, or auto for terminals without NO_COLOR, as `WHEN`")
 	return cmd
 }
@@ -209,6 +209,9 @@ func (a *app) explain(name string, f explainFlags) (err error) {
 	}
 	a.noteCutOff(source)
 	if err := f.missesInterfaces(name, source); err != nil {
+		if errors.Is(damage, explain.ErrForeign) {
+			return err // the same, less well
+		}
 		return errors.Join(err, damage)
 	}
 	if explanation == nil {

@@ -36,7 +36,7 @@ func (f *explainFlags) missesInterfaces(name string, source *convert.Source) err
 	}
 	what := "none of the interfaces that were asked for is in it"
 	if len(found) > 0 {
-		what = "none of the interfaces that were asked for is a socket's view, which ebpfdump convert --interface can take out of it"
+		what = "no interface that was asked for is a view of a socket (ebpfdump convert --interface takes out what they have)"
 	}
 	return fmt.Errorf("reading %s: %s: there are %s", name, what, listedInterfaces(source))
 }
