@@ -54,6 +54,7 @@ type captureOutput struct {
 	interfaces func() []*capture.Interface
 	unwanted   func(capture.View) (uint64, error) // what its expression has left out
 	begun      []sockets                          // whose interfaces the file begins with
+	framed     *capture.Interface                 // of the last frame
 	// unread is called when nobody reads the output any more; nil if that is all the same.
 	unread func()
 	full   bool // the last file of a series
@@ -153,11 +154,34 @@ func (out *captureOutput) WritePacket(p *capture.Packet) error {
 	if err := out.describeProcess(p); err != nil {
 		return err
 	}
+	if i := p.Interface; i.View == capture.ViewWire && i != out.framed {
+		out.framed = i
+		if err := out.announceBeside(i); err != nil {
+			return err
+		}
+	}
 	if out.keys != nil {
 		out.held.add(p)
 		return out.writeWithKeys(time.Unix(0, p.Time).Add(-keyDelay))
 	}
 	return out.recordedFile.WritePacket(p)
+}
+
+// announceBeside writes the interfaces of the same sockets before a frame, of which nothing may have come to the
+// filter yet: who reads the file must know then that there is one.
+func (out *captureOutput) announceBeside(frames *capture.Interface) error {
+	if out.selection != nil || slices.Contains(out.begun, socketsOf(frames)) {
+		return nil
+	}
+	out.begun = append(out.begun, socketsOf(frames))
+	for _, i := range out.possible() {
+		if i.View != capture.ViewWire && socketsOf(i) == socketsOf(frames) {
+			if err := out.AddInterface(i); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // Flush writes what is buffered.
