@@ -232,14 +232,13 @@ func TestClassicOfTcpdump(t *testing.T) {
 	t.Parallel()
 	requirePrivilege(t)
 	text := "8\n48 0 0 9\n21 0 5 17\n40 0 0 6\n69 3 0 8191\n177 0 0 0\n72 0 0 2\n21 1 0 16962\n6 0 0 0\n"
-	if os.Getenv("EBPFDUMP_OBJECTS") == "" {
-		path := testutil.RequireTool(t, "tcpdump")
+	if path, err := exec.LookPath("tcpdump"); err == nil {
 		out, err := exec.Command(path, "-y", "RAW", "-ddd", "ip and udp dst port 16962").Output()
 		if err != nil {
 			t.Fatal(err)
 		}
 		text = string(out)
-	} else { // in a guest, which has no tools
+	} else {
 		text = strings.Replace(text, "8\n", "9\n", 1) + "6 0 0 262144\n"
 	}
 	program, err := parseClassic(text)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -196,9 +195,6 @@ func TestTapSleep(t *testing.T) {
 	const packets = 20_000
 	tap := mustOpen(t, Options{RingSize: 16 << 20, WakeupBytes: 16 << 20, WakeFirst: true})
 	var senders sync.WaitGroup
-	// What the loopback interface has no room for is sent all the same: so nobody is ahead by more than that.
-	const ahead = 512
-	var taken atomic.Int64
 	for range 2 {
 		receiver, sender := udpPair(t)
 		if err := tap.Attach(receiver); err != nil {
@@ -206,9 +202,6 @@ func TestTapSleep(t *testing.T) {
 		}
 		senders.Go(func() {
 			for i := range packets / 2 {
-				for 2*i-int(taken.Load()) > ahead {
-					runtime.Gosched()
-				}
 				if err := unix.Send(sender, []byte("x"), 0); err != nil {
 					t.Error(err)
 				}
@@ -220,11 +213,11 @@ func TestTapSleep(t *testing.T) {
 	}
 	defer senders.Wait()
 	slept := 0
-	for ; taken.Load() < packets; slept++ {
+	for taken := 0; taken < packets; slept++ {
 		if err := tap.Sleep(time.Now().Add(time.Minute)); err != nil {
-			t.Fatalf("after %d packets of %d: %v", taken.Load(), packets, err)
+			t.Fatalf("after %d packets of %d: %v", taken, packets, err)
 		}
-		taken.Add(int64(takeAll(t, tap)))
+		taken += takeAll(t, tap)
 	}
 	t.Logf("slept %d times for %d packets", slept, packets)
 	if err := tap.Sleep(time.Now().Add(time.Millisecond)); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -346,8 +339,8 @@ func TestAttachRefusals(t *testing.T) {
 		if err := tap.Attach(mptcp); !errors.As(err, &missing) || !errors.Is(err, unix.EOPNOTSUPP) {
 			t.Errorf("MPTCP socket: %v", err)
 		}
-	} else if !errors.Is(err, unix.EPROTONOSUPPORT) { // which a kernel without it says
-		t.Error(err)
+	} else {
+		t.Logf("no MPTCP on this kernel: %v", err)
 	}
 
 	locked, _ := udpPair(t)

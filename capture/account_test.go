@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
-	"github.com/ebpfdump/ebpfdump/internal/testutil"
 )
 
 // oddOnes is a filter that drops what has an odd byte at an offset.
@@ -36,96 +35,105 @@ func oddOnes(tb testing.TB, offset int) *bpf.Verdict {
 }
 
 // flood sends datagrams to an address from two cpus at once, each from a socket
-// of its own. Their first bytes are odd and even in turn. It returns how many were sent, when all have come.
+// of its own. Their first bytes are odd and even in turn. It returns how many were sent.
 func flood(tb testing.TB, ns *Namespace, to unix.Sockaddr, each, size int) (sent uint64) {
 	tb.Helper()
-	return floodUntil(tb, ns, to, size, func(sent int) bool { return sent == each })
+	return floodUntil(tb, ns, to, size, onTheWay, func(sent int) bool { return sent == each })
 }
 
 // onTheWay is how many datagrams of a sender may be on their way. A cpu's queue behind the
 // loopback interface has room for a thousand, and what it has none for is sent all the same.
 const onTheWay = 256
 
-// floodUntil is flood that asks each sender's number whether that is enough.
-func floodUntil(tb testing.TB, ns *Namespace, to unix.Sockaddr, size int, enough func(sent int) bool) (sent uint64) {
-	tb.Helper()
-	var counts [2]uint64
-	fromTwoCPUs(tb, func(n int, arrived func() error) error {
-		own, domain := copyOf(to)
-		fd := -1
-		if err := ns.Do(func() (err error) {
-			fd, err = unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-			return err
-		}); err != nil {
-			return err
+// newFollowup makes a socket that is connected to itself, -1 for unix sockets, which
+// need none.
+func newFollowup(domain int) (fd int, err error) {
+	var to unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	switch domain {
+	case unix.AF_UNIX:
+		return -1, nil
+	case unix.AF_INET6:
+		to = &unix.SockaddrInet6{Addr: [16]byte{15: 1}}
+	}
+	fd, err = unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	if err = unix.Bind(fd, to); err == nil {
+		if to, err = unix.Getsockname(fd); err == nil {
+			err = unix.Connect(fd, to)
 		}
-		defer unix.Close(fd)
-		payload := make([]byte, size)
-		for i := 0; !enough(i); i++ {
-			if i%onTheWay == onTheWay-1 {
-				if err := arrived(); err != nil {
+	}
+	return fd, err
+}
+
+// follow sends a datagram behind all others of this cpu, and waits until it is there.
+func follow(fd int) error {
+	if fd < 0 {
+		return nil
+	}
+	if err := unix.Send(fd, []byte("x"), 0); err != nil {
+		return err
+	}
+	_, err := unix.Read(fd, make([]byte, 1))
+	return err
+}
+
+// floodUntil is flood that asks each sender's number whether that is enough, and how many
+// datagrams of a sender may be on their way.
+func floodUntil(tb testing.TB, ns *Namespace, to unix.Sockaddr, size, onTheWay int, enough func(sent int) bool) (sent uint64) {
+	tb.Helper()
+	domain := unix.AF_INET
+	switch to.(type) {
+	case *unix.SockaddrInet6:
+		domain = unix.AF_INET6
+	case *unix.SockaddrUnix:
+		domain = unix.AF_UNIX
+	}
+	var (
+		senders sync.WaitGroup
+		errs    [2]error
+		counts  [2]uint64
+	)
+	for n := range errs {
+		senders.Go(func() {
+			errs[n] = ns.Do(func() error {
+				// The namespace has locked the thread.
+				if err := pin(n); err != nil {
 					return err
 				}
-			}
-			payload[0], payload[1], payload[2], payload[3] = byte(i), byte(i>>8), byte(i>>16), byte(n)
-			if err := unix.Sendto(fd, payload, 0, own); err != nil {
-				return err
-			}
-			counts[n]++
-		}
-		return nil
-	})
-	return counts[0] + counts[1]
-}
-
-// sendMany sends datagrams, which arrive in that order, and returns when all have come.
-func sendMany(tb testing.TB, n int, send func(i int) error) {
-	tb.Helper()
-	barrier := testutil.NewBarrier(tb)
-	barrier.Do(tb, func() {
-		for i := range n {
-			err := send(i)
-			if err == nil && i%onTheWay == onTheWay-1 {
-				err = barrier.Wait()
-			}
-			if err != nil {
-				tb.Fatal(err)
-			}
-		}
-	})
-}
-
-// copyOf is an address for one thread alone, since package unix writes into what it is given, and its domain.
-func copyOf(to unix.Sockaddr) (own unix.Sockaddr, domain int) {
-	switch to := to.(type) {
-	case *unix.SockaddrInet6:
-		return &unix.SockaddrInet6{Addr: to.Addr, Port: to.Port, ZoneId: to.ZoneId}, unix.AF_INET6
-	case *unix.SockaddrUnix:
-		return &unix.SockaddrUnix{Name: to.Name}, unix.AF_UNIX
-	}
-	four := to.(*unix.SockaddrInet4)
-	return &unix.SockaddrInet4{Addr: four.Addr, Port: four.Port}, unix.AF_INET
-}
-
-// fromTwoCPUs does something on two cpus at the same time, and returns when what was sent there has come. In
-// between, arrived waits for that. The calls of a Namespace are made one after the other: they are no place to send from.
-func fromTwoCPUs(tb testing.TB, do func(cpu int, arrived func() error) error) {
-	tb.Helper()
-	var all sync.WaitGroup
-	var errs [2]error
-	for cpu := range errs {
-		barrier := testutil.NewBarrier(tb)
-		all.Go(func() {
-			runtime.LockOSThread() // for good: the thread, which is bound to a cpu, ends with the goroutine
-			if errs[cpu] = pin(cpu); errs[cpu] == nil {
-				errs[cpu] = errors.Join(do(cpu, barrier.Wait), barrier.Wait())
-			}
+				fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+				if err != nil {
+					return err
+				}
+				defer unix.Close(fd)
+				behind, err := newFollowup(domain)
+				if err != nil {
+					return err
+				}
+				defer unix.Close(behind) // also of -1, which is none
+				payload := make([]byte, size)
+				for i := 0; !enough(i); i++ {
+					if i%onTheWay == onTheWay-1 {
+						if err := follow(behind); err != nil {
+							return err
+						}
+					}
+					payload[0], payload[1], payload[2], payload[3] = byte(i), byte(i>>8), byte(i>>16), byte(n)
+					if err := unix.Sendto(fd, payload, 0, to); err != nil {
+						return err
+					}
+					counts[n]++
+				}
+				return nil
+			})
 		})
 	}
-	all.Wait()
+	senders.Wait()
 	if err := errors.Join(errs[:]...); err != nil {
 		tb.Error(err)
 	}
+	return counts[0] + counts[1]
 }
 
 // pin keeps the thread on a cpu, if there are so many.
@@ -371,7 +379,7 @@ func endUnderLoad(t *testing.T, config Config) bool {
 	ctx, cancel := context.WithCancel(t.Context())
 	var ended atomic.Bool
 	over.Go(func() {
-		sent = floodUntil(t, config.Namespace, s.main.name, 8, func(int) bool { return ended.Load() })
+		sent = floodUntil(t, config.Namespace, s.main.name, 8, onTheWay, func(int) bool { return ended.Load() })
 	})
 	if config.Packets == 0 {
 		over.Go(func() {
@@ -442,7 +450,8 @@ func TestAccountOfOtherKinds(t *testing.T) {
 						// Somebody must get it, or else ICMP says that nobody does.
 						to = discard(t, s.config.Namespace)
 					}
-					sent = flood(t, s.config.Namespace, to, flooded, 8)
+					// Without what follows: a packet socket would see that, too.
+					sent = floodUntil(t, s.config.Namespace, to, 8, flooded+1, func(sent int) bool { return sent == flooded })
 				})
 				all, err := s.Statistics()
 				a := accountOf(t, all, err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -130,8 +131,7 @@ func (test *inPieces) flood(t *testing.T, ns *Namespace, to unix.Sockaddr) int {
 	defer unix.Close(fd)
 	sent := 0
 	for round := 0; round < rounds && fullDrops(t, ns) == 0; round++ {
-		sent += 2 * each
-		fromTwoCPUs(t, func(cpu int, _ func() error) error {
+		sent += fromTwoCPUs(t, ns, func(cpu int) error {
 			for i := range each {
 				payload := bytes.Repeat(binary.BigEndian.AppendUint32(nil, uint32(i<<1|cpu)), test.size/4)
 				if _, err := unix.Write(fd, payload); err != nil {
@@ -139,9 +139,26 @@ func (test *inPieces) flood(t *testing.T, ns *Namespace, to unix.Sockaddr) int {
 				}
 			}
 			return nil
-		})
+		}) * each
 	}
 	return sent
+}
+
+// fromTwoCPUs does something in a namespace on two cpus at the same time. It returns how often that was.
+func fromTwoCPUs(t *testing.T, ns *Namespace, do func(cpu int) error) int {
+	t.Helper()
+	var all sync.WaitGroup
+	var errs [2]error
+	for cpu := range errs {
+		all.Go(func() {
+			errs[cpu] = ns.Do(func() error { return errors.Join(pin(cpu), do(cpu)) }) // which has locked the thread
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
+		t.Fatal(err)
+	}
+	return len(errs)
 }
 
 // checkPieces holds the views against each other, and the account against what the kernel counts.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"testing"
@@ -56,14 +55,6 @@ func runInto(t *testing.T, s Capture, sink Sink, packets uint64, end func()) err
 
 const failurePackets = 1344
 
-func sendFailing(t *testing.T, conn io.Writer) {
-	t.Helper()
-	sendMany(t, failurePackets, func(i int) error {
-		_, err := fmt.Fprintf(conn, "datagram %d", i)
-		return err
-	})
-}
-
 // Whatever fails at the end, everything that was captured is written.
 func TestFailuresLoseNothing(t *testing.T) {
 	t.Parallel()
@@ -96,7 +87,9 @@ func TestFailuresLoseNothing(t *testing.T) {
 			}
 			defer s.Close()
 			conn := dialIn(t, s, "udp")
-			sendFailing(t, conn)
+			for i := range failurePackets {
+				fmt.Fprintf(conn, "datagram %d", i)
+			}
 			var sink memory
 			err = runInto(t, s, &sink, failurePackets, func() { test.fail(t, s) })
 			if !errors.Is(err, test.want) {
@@ -123,7 +116,9 @@ func TestSinkFailsCounted(t *testing.T) {
 		}
 		defer s.Close()
 		conn := dialIn(t, s, "udp")
-		sendFailing(t, conn)
+		for i := range failurePackets {
+			fmt.Fprintf(conn, "datagram %d", i)
+		}
 		sink := limited{view: view, room: 100}
 		checkFailedSink(t, s, &sink, runInto(t, s, &sink, 1<<62, nil))
 	}
@@ -159,7 +154,9 @@ func TestFailuresOfJoined(t *testing.T) {
 		process := startTarget(t, "sink", fmt.Sprint(largeBuffer))
 		l := mustJoin(t, JoinConfig{PIDs: []int{process.Process.Pid}})
 		conn := process.dial(t, "udp", process.address)
-		sendFailing(t, conn)
+		for i := range failurePackets {
+			fmt.Fprintf(conn, "datagram %d", i)
+		}
 		quiet(t, l)
 		return l, process
 	}

@@ -157,22 +157,15 @@ func skipMissed(tb testing.TB, l *Live) {
 // do: on a busy machine they may wait for a processor for longer than that.
 func quiet(tb testing.TB, l *Live) {
 	tb.Helper()
-	awaitQuiet(tb, l, 15, 20*time.Millisecond, func() bool { return busy(l.config.PIDs...) })
-}
-
-// awaitQuiet waits until so many looks in a row have found nothing new, and nobody busy. It is not a time that
-// has to pass: a machine on which all stood still meanwhile has had nothing of it.
-func awaitQuiet(tb testing.TB, c Capture, looks int, pause time.Duration, busy func() bool) {
-	tb.Helper()
 	var last Counts
-	for same := 0; same < looks; time.Sleep(pause) {
-		counts, err := c.Counts()
+	for since := time.Now(); time.Since(since) < 300*time.Millisecond; time.Sleep(20 * time.Millisecond) {
+		counts, err := l.Counts()
 		if err != nil {
 			tb.Fatal(err)
 		}
 		counts.Calls.Missed, counts.Sends.Missed = 0, 0 // of the whole machine
-		if same++; counts != last || busy() {
-			last, same = counts, 0
+		if counts != last || busy(l.config.PIDs...) {
+			last, since = counts, time.Now()
 		}
 	}
 }

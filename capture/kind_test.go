@@ -16,11 +16,11 @@ import (
 	"github.com/ebpfdump/ebpfdump/internal/capability"
 )
 
-// openable skips the only kinds that a kernel may lack: those of UDP-Lite, which newer ones have no more.
+// openable skips kinds that this kernel lacks.
 func openable(tb testing.TB, kind *Kind) {
 	tb.Helper()
 	fd, err := unix.Socket(kind.domain, kind.typ|unix.SOCK_CLOEXEC, kind.protocol)
-	if kind.protocol == unix.IPPROTO_UDPLITE && errors.Is(err, unix.EPROTONOSUPPORT) {
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EPROTONOSUPPORT) {
 		tb.Skip(err)
 	}
 	if err == nil {

@@ -456,9 +456,7 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 		Delivered: at.counted, Written: at.written, Reasons: at.reasonsOf(),
 	}
 	filtered := at.filtered
-	if first {
-		st.Unwanted = g.unwanted(at.View, &counts)
-	}
+	st.Unwanted = at.unwanted(&counts, first, c.hooks.beside != nil)
 	switch {
 	case !first:
 	case at.View == ViewUser:

@@ -17,26 +17,32 @@ import (
 	"github.com/ebpfdump/ebpfdump/bpf"
 )
 
-// sendFrames sends frames to an interface of a namespace, with a mark, and returns when they have come.
+// sendFrames sends frames to an interface of a namespace, with a mark.
 func sendFrames(tb testing.TB, ns *Namespace, device string, mark int, frames ...[]byte) {
 	tb.Helper()
-	fd, index := -1, 0
 	err := ns.Do(func() error {
 		i, err := net.InterfaceByName(device)
 		if err != nil {
 			return err
 		}
-		index = i.Index
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
 			return err
 		}
-		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, mark)
+		defer unix.Close(fd)
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, mark); err != nil {
+			return err
+		}
+		for _, frame := range frames {
+			if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: i.Index}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
-	defer unix.Close(fd)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	sendMany(tb, len(frames), func(n int) error { return unix.Sendto(fd, frames[n], 0, &unix.SockaddrLinklayer{Ifindex: index}) })
 }
 
 // taggedFrame is a datagram in a frame to lo, with what stands between its
@@ -181,7 +187,11 @@ func TestChecksumPartial(t *testing.T) {
 		sink, _ := run(t, Config{Kind: kind, Namespace: ns, Options: Options{Views: []View{ViewKernel, ViewNet, ViewWire}}}, func(s *Session) {
 			port = s.main.local.Port()
 			conn := dialIn(t, s, strings.TrimSuffix(name, "6"))
-			sendMany(t, 8, func(n int) error { _, err := conn.Write(pattern(n * n * 300)); return err })
+			for n := range 8 {
+				if _, err := conn.Write(pattern(n * n * 300)); err != nil {
+					t.Error(err)
+				}
+			}
 			conn.Close()
 			if name == "udp" {
 				sendWithChecksum(t, ns, port, "of a raw socket")

@@ -15,10 +15,11 @@ import (
 // waits until that has come. It returns what the owner got.
 func (t *target) sendAll(tb testing.TB, w io.Writer, messages ...string) (got []string) {
 	tb.Helper()
-	sendMany(tb, len(messages), func(i int) error {
-		_, err := io.WriteString(w, messages[i])
-		return err
-	})
+	for _, m := range messages {
+		if _, err := io.WriteString(w, m); err != nil {
+			tb.Fatal(err)
+		}
+	}
 	for len(got) == 0 || got[len(got)-1] != messages[len(messages)-1] {
 		message, ok := strings.CutPrefix(t.line(tb), "got ")
 		if !ok {

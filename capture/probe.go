@@ -25,13 +25,10 @@ const (
 const (
 	// probeTimeout bounds a single call of the probe, in case the network drops its packets.
 	probeTimeout = 3 * time.Second
-	// quietLooks is how many looks in a row must have found nothing new for the probe to count as finished,
-	// lookTime what is between two of them. It is not a time: after one in which the machine stood still, or
-	// others had it, all is where it was before.
-	quietLooks = 10
-	lookTime   = 10 * time.Millisecond
-	// settleLooks bounds the wait for quiet, on sockets that get other traffic as well.
-	settleLooks = 200
+	// quietTime is how long nothing must have arrived for the probe to count as finished.
+	quietTime = 100 * time.Millisecond
+	// settleTime bounds the wait for quiet, on sockets that get other traffic as well.
+	settleTime = 2 * time.Second
 )
 
 // probe sends the reference traffic of a kind.
@@ -141,21 +138,22 @@ func (s *Session) probeAddr() netip.AddrPort {
 }
 
 // settle waits until the counts differ from those before, and then until they have not changed
-// for quietLooks.
+// for quietTime.
 func (s *Session) settle(ctx context.Context, before Counts) error {
-	last, same := before, 0
-	for looks := 0; looks < settleLooks && (last == before || same < quietLooks); looks++ {
+	last := before
+	changed, end := time.Now(), time.Now().Add(settleTime)
+	for (last == before || time.Since(changed) < quietTime) && time.Now().Before(end) {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(lookTime):
+		case <-time.After(quietTime / 10):
 		}
 		counts, err := s.news()
 		if err != nil {
 			return err
 		}
-		if same++; counts != last {
-			last, same = counts, 0
+		if counts != last {
+			last, changed = counts, time.Now()
 		}
 	}
 	return nil

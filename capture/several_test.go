@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
 	"github.com/ebpfdump/ebpfdump/internal/testutil"
@@ -120,7 +121,10 @@ func TestJoinCgroup(t *testing.T) {
 	exchange(t, stream, "to the first one")
 	exchange(t, datagrams, "too early. ")
 	enterGroup(t, below, second.Process.Pid)
-	awaitMarks(t, l, second.Process.Pid, 1)
+	for !l.followed(second.Process.Pid) {
+		time.Sleep(time.Millisecond)
+	}
+	quiet(t, l) // its socket is being looked at
 	exchange(t, datagrams, "to the second one")
 	third := startTarget(t, "into", below, "echo", "tcp4", "127.0.0.1:0")
 	fresh := third.dial(t, "tcp", third.address)

@@ -17,7 +17,6 @@ import (
 	"unsafe"
 
 	"github.com/ebpfdump/ebpfdump/bpf"
-	"github.com/ebpfdump/ebpfdump/internal/testutil"
 	"golang.org/x/sys/unix"
 )
 
@@ -475,20 +474,6 @@ func ioURing() (fd int, err error) {
 		return -1, errno
 	}
 	return int(r), nil
-}
-
-// hasURing tells whether a process may have an io_uring. Where one must be had, only a kernel that was built without it
-// has none: before 5.8, which is the oldest one here, it was there already.
-func hasURing(tb testing.TB) bool {
-	tb.Helper()
-	fd, err := ioURing()
-	switch {
-	case err == nil:
-		unix.Close(fd)
-	case testutil.Required() && !errors.Is(err, unix.ENOSYS):
-		tb.Fatalf("EBPFDUMP_REQUIRE is set, and nobody may have an io_uring here: %v", err)
-	}
-	return err == nil
 }
 
 // targetMapped has a packet socket with a ring in its memory, and says the

@@ -92,28 +92,22 @@ func put(to []byte, address netip.Addr) {
 // wantedBytes bounds how many bytes without headers an expression is asked about.
 const wantedBytes = 2048
 
-// Unwanted is how many packets the Expression has left out of a view so far. It can be read at any time;
-// while packets come, it may count some that come after those which the Sink has got.
-func (r *recording) Unwanted(v View) (uint64, error) {
-	g := r.ledger()
-	counts, err := g.counts()
-	return g.unwanted(v, &counts), err
-}
-
-// unwanted is how many packets the expression left out of a view.
-func (g *ledger) unwanted(v View, counts *Counts) uint64 {
+// unwanted is how many packets the expression left out of the lane's view, all of them if it is the first.
+func (l *lane) unwanted(counts *Counts, first, beside bool) uint64 {
 	switch {
-	case v == ViewUser, v == ViewSent:
+	case !first:
 		return 0
-	case v == ViewSelect:
+	case l.View == ViewUser, l.View == ViewSent:
+		return 0
+	case l.View == ViewSelect:
 		return counts.Select.Unwanted
-	case v == ViewDrop:
+	case l.View == ViewDrop:
 		return counts.Drops.Unwanted
-	case v == ViewWire:
+	case l.View == ViewWire:
 		return counts.Wire.Unwanted
-	case v == ViewCgroup && g.collector.hooks.beside != nil:
+	case l.View == ViewCgroup && beside:
 		return counts.Ingress.Unwanted + counts.Egress.Unwanted
-	case v == ViewCgroup:
+	case l.View == ViewCgroup:
 		return counts.Tap.Unwanted + counts.Egress.Unwanted
 	}
 	return counts.Tap.Unwanted

@@ -216,9 +216,6 @@ func TestWireAttached(t *testing.T) {
 			if _, err := conn.WriteTo([]byte("answer"), client.LocalAddr()); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := client.Read(make([]byte, 10)); err != nil { // it was on the wire
-				t.Fatal(err)
-			}
 		}
 	})
 	checkFrames(t, sink, tap.frames(t, atPort(uint16(conn.LocalAddr().(*net.UDPAddr).Port))))

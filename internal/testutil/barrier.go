@@ -34,31 +34,6 @@ func (b Barrier) Send(tb testing.TB, fd int, payload []byte) {
 // that by itself: each round of the barrier comes after what the one before has set off.
 func (b Barrier) Do(tb testing.TB, send func()) {
 	tb.Helper()
-	OnOneCPU(tb, func() {
-		send()
-		if err := b.Wait(); err != nil {
-			tb.Fatal(err)
-		}
-	})
-}
-
-// Wait waits for all that was sent on the cpu to which the thread is bound, in whatever namespace.
-func (b Barrier) Wait() error {
-	for range 3 {
-		if err := unix.Send(b.sender, []byte{0}, 0); err != nil {
-			return err
-		}
-		if _, err := unix.Read(b.receiver, make([]byte, 1)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// OnOneCPU does something on one cpu: what is sent there in some order arrives in that order. On a busy machine
-// what somebody sends from two cpus, one after the other, may not.
-func OnOneCPU(tb testing.TB, do func()) {
-	tb.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var allowed, one unix.CPUSet
@@ -78,5 +53,13 @@ func OnOneCPU(tb testing.TB, do func()) {
 			tb.Error(err)
 		}
 	}()
-	do()
+	send()
+	for range 3 {
+		if err := unix.Send(b.sender, []byte{0}, 0); err != nil {
+			tb.Fatal(err)
+		}
+		if _, err := unix.Read(b.receiver, make([]byte, 1)); err != nil {
+			tb.Fatal(err)
+		}
+	}
 }
