@@ -456,7 +456,9 @@ func (g *ledger) lane(at *lane, counts Counts, first bool) Statistics {
 		Delivered: at.counted, Written: at.written, Reasons: at.reasonsOf(),
 	}
 	filtered := at.filtered
-	st.Unwanted = at.unwanted(&counts, first, c.hooks.beside != nil)
+	if first {
+		st.Unwanted = g.unwanted(at.View, &counts)
+	}
 	switch {
 	case !first:
 	case at.View == ViewUser:

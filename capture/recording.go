@@ -21,6 +21,8 @@ type Capture interface {
 	Interfaces() []*Interface
 	// Counts reads the current counters.
 	Counts() (Counts, error)
+	// Unwanted is how many packets the Expression has left out of a view so far.
+	Unwanted(View) (uint64, error)
 	// Statistics is the ledger of each interface, after Run.
 	Statistics() ([]Statistics, error)
 	// ClockError bounds the error of packet times against the wall clock.

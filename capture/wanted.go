@@ -92,22 +92,28 @@ func put(to []byte, address netip.Addr) {
 // wantedBytes bounds how many bytes without headers an expression is asked about.
 const wantedBytes = 2048
 
-// unwanted is how many packets the expression left out of the lane's view, all of them if it is the first.
-func (l *lane) unwanted(counts *Counts, first, beside bool) uint64 {
+// Unwanted is how many packets the Expression has left out of a view so far. It can be read at any time;
+// while packets come, it may count some that come after those which the Sink has got.
+func (r *recording) Unwanted(v View) (uint64, error) {
+	g := r.ledger()
+	counts, err := g.counts()
+	return g.unwanted(v, &counts), err
+}
+
+// unwanted is how many packets the expression left out of a view.
+func (g *ledger) unwanted(v View, counts *Counts) uint64 {
 	switch {
-	case !first:
+	case v == ViewUser, v == ViewSent:
 		return 0
-	case l.View == ViewUser, l.View == ViewSent:
-		return 0
-	case l.View == ViewSelect:
+	case v == ViewSelect:
 		return counts.Select.Unwanted
-	case l.View == ViewDrop:
+	case v == ViewDrop:
 		return counts.Drops.Unwanted
-	case l.View == ViewWire:
+	case v == ViewWire:
 		return counts.Wire.Unwanted
-	case l.View == ViewCgroup && beside:
+	case v == ViewCgroup && g.collector.hooks.beside != nil:
 		return counts.Ingress.Unwanted + counts.Egress.Unwanted
-	case l.View == ViewCgroup:
+	case v == ViewCgroup:
 		return counts.Tap.Unwanted + counts.Egress.Unwanted
 	}
 	return counts.Tap.Unwanted

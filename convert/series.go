@@ -39,6 +39,9 @@ type SeriesOptions struct {
 	// Interfaces are those of the capture so far: each file begins with all of them, and ends with
 	// their statistics.
 	Interfaces func() []*capture.Interface
+	// Unwanted is how many packets an Expression has left out of a view of the capture so far: of those
+	// the statistics of each file have its own part. Nil without an Expression.
+	Unwanted func(capture.View) (uint64, error)
 	// Now is the time. Default: time.Now.
 	Now func() time.Time
 }
@@ -67,8 +70,9 @@ type Series struct {
 	// processes are those that each file describes.
 	processes []ProcessInfo
 
-	parts  map[*capture.Interface]*part
-	sorted []*part // in the order of their first packets
+	parts    map[*capture.Interface]*part
+	sorted   []*part                   // in the order of their first packets
+	unwanted [capture.ViewCount]uint64 // in the statistics of the files before the current one
 }
 
 // part is what the current file has of an interface, and what those before had.
@@ -261,12 +265,13 @@ func (s *Series) finish() error {
 			_ = s.file.AddInterface(i) // End returns the same error
 		}
 	}
+	failure := s.leaveOut()
 	var all []capture.Statistics
 	for _, p := range s.sorted {
 		st := p.here
 		st.Interface, st.Start, st.End = p.at, s.begins.UnixNano(), s.o.Now().UnixNano()
-		st.Received = st.Delivered + st.Dropped
-		st.Accepted = st.Received - min(p.filtered, st.Received)
+		st.Received = st.Delivered + st.Unwanted + st.Dropped
+		st.Accepted = st.Received - min(p.filtered+st.Unwanted, st.Received)
 		all = append(all, st)
 		p.before.Delivered += p.here.Delivered
 		p.before.Dropped += p.here.Dropped
@@ -274,10 +279,36 @@ func (s *Series) finish() error {
 		p.before.Accepted += st.Accepted
 		p.here, p.filtered = capture.Statistics{}, 0
 	}
-	err := s.file.End(nil, all...)
+	err := errors.Join(failure, s.file.End(nil, all...))
 	s.written += s.file.Written()
 	s.file = nil
 	return s.failed(err)
+}
+
+// leaveOut counts what was left out of each view since the file before, at one interface of the view, since
+// it is not known whose packets they were: the first one that has some here, or else the first one.
+func (s *Series) leaveOut() error {
+	if s.o.Unwanted == nil {
+		return nil
+	}
+	var at [capture.ViewCount]*part
+	for _, p := range s.sorted {
+		if first := &at[p.at.View]; *first == nil || (*first).here.Delivered == 0 && p.here.Delivered > 0 {
+			*first = p
+		}
+	}
+	for v, p := range at {
+		if p == nil {
+			continue
+		}
+		all, err := s.o.Unwanted(capture.View(v))
+		if err != nil {
+			return err
+		}
+		p.here.Unwanted = all - min(s.unwanted[v], all)
+		s.unwanted[v] = max(s.unwanted[v], all)
+	}
+	return nil
 }
 
 // count counts a packet for the statistics of its part, as the capture does for the whole.
@@ -356,6 +387,8 @@ func (s *Series) End(failure error, statistics ...capture.Statistics) error {
 			st.Delivered -= min(p.before.Delivered, st.Delivered)
 			st.Dropped -= min(p.before.Dropped, st.Dropped)
 			st.OSDropped -= min(p.before.OSDropped, st.OSDropped)
+			// All of a view is at one interface, which may be another one than in the files before.
+			st.Unwanted -= min(s.unwanted[st.Interface.View], st.Unwanted)
 			st.Received = st.Delivered + st.Unwanted + st.Dropped
 			st.Accepted = min(st.Accepted-min(p.before.Accepted, st.Accepted), st.Received)
 			if st.Comment != "" {

@@ -143,6 +143,65 @@ func TestSeriesOfADay(t *testing.T) {
 	}
 }
 
+// What a capture filter leaves out is in the statistics of the file during which it came, at one interface of each view: at
+// one that has packets there, of the last file at the one that the capture says.
+func TestSeriesUnwanted(t *testing.T) {
+	t.Parallel()
+	s := shelf{now: time.Unix(1_800_000_000, 0)}
+	other := *udpKernel
+	other.Sockets = "another one"
+	kernels := []*capture.Interface{udpKernel, &other}
+	var unwanted uint64
+	series := s.open(t, SeriesOptions{
+		SeriesLimits: SeriesLimits{Packets: 2},
+		Unwanted: func(v capture.View) (uint64, error) {
+			if v != capture.ViewKernel {
+				return 0, nil
+			}
+			return unwanted, nil
+		},
+	}, udpKernel, &other, udpUser)
+	// Before each packet so many are left out; which interface it has changes with each file of two.
+	before := []uint64{5, 0, 7, 1, 0, 0, 0}
+	for n, left := range before {
+		unwanted += left
+		p := datagram(t, kernels[n/2%2], client4, server4, probe)
+		p.Time, p.ID = s.now.UnixNano(), uint64(n+1)
+		p.Verdict.Dropped = n == 0
+		if err := series.WritePacket(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	unwanted += 20
+	if err := series.End(nil,
+		capture.Statistics{Interface: udpKernel, Received: 4 + 33, Delivered: 4, Unwanted: 33, Accepted: 3},
+		capture.Statistics{Interface: &other, Received: 3, Delivered: 3, Accepted: 3}); err != nil {
+		t.Fatal(err)
+	}
+	var got [][3]uint64 // unwanted, accepted and received
+	for n, file := range s.files {
+		source, err := Open(bytes.NewReader(file.Bytes()), nil, ReadOptions{Name: fmt.Sprint(n)})
+		if err == nil {
+			_, err = drain(source)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var sum [3]uint64
+		for _, st := range source.Statistics() {
+			sum[0], sum[1], sum[2] = sum[0]+st.Unwanted, sum[1]+st.Accepted, sum[2]+st.Received
+			if st.Interface.View == capture.ViewUser && st.Received > 0 || n < len(s.files)-1 && st.Unwanted > 0 && st.Delivered == 0 {
+				t.Errorf("file %d: %+v", n, st)
+			}
+		}
+		got = append(got, sum)
+	}
+	// The packet that a file has no room for comes after what was left out before it.
+	if want := [][3]uint64{{12, 1, 14}, {1, 2, 3}, {0, 2, 2}, {20, 1, 21}}; fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("unwanted, accepted and received: %v, want %v", got, want)
+	}
+}
+
 // A file is ended when its time is over, and the next one begins then, although nothing comes; the last one ends
 // the series. Each has all interfaces and their statistics, also of those of which nothing came.
 func TestSeriesEndsInTime(t *testing.T) {

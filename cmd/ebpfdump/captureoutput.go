@@ -52,8 +52,9 @@ type captureOutput struct {
 	lines     *convert.File // beside a file, a line or an object for each packet; nil if nobody wants them
 	// interfaces are those of the capture.
 	interfaces func() []*capture.Interface
-	begun      []sockets          // whose interfaces the file begins with
-	framed     *capture.Interface // of the last frame
+	unwanted   func(capture.View) (uint64, error) // what its expression has left out
+	begun      []sockets                          // whose interfaces the file begins with
+	framed     *capture.Interface                 // of the last frame
 	// unread is called when nobody reads the output any more; nil if that is all the same.
 	unread func()
 	full   bool // the last file of a series
@@ -208,7 +209,7 @@ func (out *captureOutput) possible() []*capture.Interface {
 
 // begin writes the start of the output, once the tap is attached.
 func (out *captureOutput) begin(from source) error {
-	out.interfaces = from.Interfaces
+	out.interfaces, out.unwanted = from.Interfaces, from.Unwanted
 	if out.lines != nil {
 		if err := out.lines.Begin(convert.WriteOptions{}); err != nil {
 			return err

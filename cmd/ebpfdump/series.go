@@ -375,9 +375,13 @@ func (out *captureOutput) openSeries(ctx context.Context, p capturePlan) error {
 		return err
 	}
 	out.series, out.file, out.to = files, first, first
-	out.recordedFile, err = convert.NewSeries(&seriesFile{first, files}, p.form, convert.SeriesOptions{
+	options := convert.SeriesOptions{
 		SeriesLimits: p.series.SeriesLimits, Compression: p.series.compression, Next: files.next,
 		Interfaces: out.possible, Counted: countedView(p.config.Views),
-	})
+	}
+	if p.config.Expression != nil {
+		options.Unwanted = func(v capture.View) (uint64, error) { return out.unwanted(v) } // once the capture is open
+	}
+	out.recordedFile, err = convert.NewSeries(&seriesFile{first, files}, p.form, options)
 	return err
 }
