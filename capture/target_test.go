@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"unsafe"
 
@@ -110,6 +111,14 @@ func targetRefilter([]string) error {
 	if _, err := os.Stdin.Read(make([]byte, 16)); err != nil {
 		return err
 	}
+	if err := keepAll(conn); err != nil {
+		return err
+	}
+	return untilStdinEnds("done")
+}
+
+// keepAll gives a socket a filter that keeps everything.
+func keepAll(conn syscall.Conn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
@@ -117,10 +126,7 @@ func targetRefilter([]string) error {
 	cerr := raw.Control(func(fd uintptr) {
 		err = restoreFilter(int(fd), []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0xffff}})
 	})
-	if err := errors.Join(err, cerr); err != nil {
-		return err
-	}
-	return untilStdinEnds("done")
+	return errors.Join(err, cerr)
 }
 
 // targetFiltered echoes on connections of a listener with a filter, which keeps everything.
@@ -129,14 +135,7 @@ func targetFiltered([]string) error {
 	if err != nil {
 		return err
 	}
-	raw, err := l.SyscallConn()
-	if err != nil {
-		return err
-	}
-	cerr := raw.Control(func(fd uintptr) {
-		err = restoreFilter(int(fd), []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0xffff}})
-	})
-	if err := errors.Join(err, cerr); err != nil {
+	if err := keepAll(l); err != nil {
 		return err
 	}
 	go echoAll(l)
